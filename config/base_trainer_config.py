@@ -1,0 +1,49 @@
+"""Settings that every trainer has: section `[BaseTrainer]` of config.ini."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+from constants import ARTIFACTS_DIR
+
+
+@dataclass(kw_only=True)
+class BaseTrainerConfig:
+    """What the base class reads. Every trainer's config derives from it and may override a value in its own section."""
+
+    epochs: Annotated[int, Gt(0)] = 50
+    """Passes over the training data."""
+    batch_size: Annotated[int, Gt(0)] = 32
+    """Samples a batch."""
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    """Step size of the optimizer at the start."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Weight decay of the optimizer."""
+    num_workers: Annotated[int, Ge(0)] = 0
+    """Processes of each DataLoader; 0 loads in the main process."""
+    gradient_clip_value: Annotated[float, Ge(0)] = 1.0
+    """Largest L2 norm of the whole gradient; 0 turns clipping off."""
+    accumulation_steps: Annotated[int, Gt(0)] = 1
+    """Batches whose gradients make one optimizer step."""
+    validate_every_n_epochs: Annotated[int, Gt(0)] = 1
+    """Epochs between validations; the last epoch is always validated."""
+    early_stopping_patience: Annotated[int, Ge(0)] = 10
+    """Validations without improvement before the run stops; 0 turns early stopping off."""
+    early_stopping_min_delta: Annotated[float, Ge(0)] = 0.0
+    """How much lower than the best a validation loss must be to count as an improvement."""
+    lr_decay_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    """Factor of ReduceLROnPlateau."""
+    lr_patience: Annotated[int, Ge(0)] = 5
+    """Validations without improvement before ReduceLROnPlateau lowers the learning rate."""
+    log_every_n_steps: Annotated[int, Gt(0)] = 50
+    """Optimizer steps between two readings of the running loss (each is one host-device synchronisation)."""
+    keep_last_checkpoints: Annotated[int, Gt(0)] = 2
+    """Newest checkpoints that are kept, beside the best one."""
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    """Seed of python, numpy and torch: initial weights, data order, dropout."""
+    device: str = "auto"
+    """`auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    artifacts_dir: Path = ARTIFACTS_DIR
+    """Folder that receives runs, checkpoints and published models."""

@@ -1,0 +1,18 @@
+"""Names, paths and tables that every package shares. Imports nothing but the standard library."""
+
+import os
+
+from constants.paths import (
+    ARTIFACTS_DIR,
+    BEAUTILOG_PATH,
+    CONFIG_PATH,
+    DATA_DIR,
+    PROJECT_ROOT,
+    ZOO_DIR,
+)
+
+# beautilog writes `beautilog.ini` and a log file into the current folder unless this names a file.
+# Every package of ours imports `constants` first, so this is the one place that runs before it.
+os.environ.setdefault("BEAUTILOG_CONFIG_PATH", str(BEAUTILOG_PATH))
+
+__all__ = ["ARTIFACTS_DIR", "BEAUTILOG_PATH", "CONFIG_PATH", "DATA_DIR", "PROJECT_ROOT", "ZOO_DIR"]
