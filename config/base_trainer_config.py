@@ -41,6 +41,8 @@ class BaseTrainerConfig:
     """Optimizer steps between two readings of the running loss (each is one host-device synchronisation)."""
     keep_last_checkpoints: Annotated[int, Gt(0)] = 2
     """Newest checkpoints that are kept, beside the best one."""
+    plot_at_end: bool = True
+    """Draw the run's plots when it ends."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of python, numpy and torch: initial weights, data order, dropout."""
     device: str = "auto"

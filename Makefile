@@ -1,0 +1,40 @@
+# make train [TRAINER=Name] [ARGS="epochs=5"]   set up .venv and run a trainer
+# make test                                     set up .venv and run the tests
+PYTHON  ?= python3
+TRAINER ?= ModelAutoEncoderTrainer
+ARGS    ?=
+VENV    := .venv
+RUN     := $(VENV)/bin/python
+
+.PHONY: train test lint zoo clean
+
+train: $(VENV)/.ready
+	$(RUN) train.py $(TRAINER) $(ARGS)
+
+test: $(VENV)/.ready-dev
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+# Train the zoo anew and put it in data/zoo/ (a few minutes).
+zoo: $(VENV)/.ready
+	$(RUN) train.py ModelZooTrainer publish=on $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+# A stamp is written when its install has succeeded, so an interrupted one is done again and a second run is quick.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old; Menagerie needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "error: $(PYTHON) can't make a virtual environment (Debian: apt install python3-venv)"; exit 2; }
+
+$(VENV)/.ready: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.ready

@@ -1,0 +1,5 @@
+"""What every reader of data raises."""
+
+
+class DataError(Exception):
+    """Data that is missing, unreadable, empty or of the wrong shape: says what was given, what is allowed, what to do."""

@@ -1,0 +1,79 @@
+"""A copy of the project with sample trainers in it, and its command line."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = Path(__file__).resolve().parent / "samples"
+PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
+FILES = ("train.py", "plot.py", "config.ini", "beautilog.ini")
+
+
+@dataclass
+class Project:
+    """A project folder of its own, in which a test may do what it likes."""
+
+    path: Path
+
+    def run(self, *words: str, script: str = "train.py", cwd: Path | None = None, **environment: str):
+        """Run the command line in a new process; returns the CompletedProcess with text output."""
+        return subprocess.run(
+            [sys.executable, str(self.path / script), *map(str, words)],
+            cwd=cwd or self.path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def runs(self, model_name: str) -> list[Path]:
+        """Return the run folders of a model, oldest first."""
+        return sorted((self.path / "artifacts" / "models" / model_name / "runs").glob("*"))
+
+    def append(self, name: str, text: str) -> None:
+        """Add text to a file."""
+        with (self.path / name).open("a", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def copy_project(target: Path) -> Project:
+    """Copy the program (not its artifacts or git data) to a folder and add the sample trainers."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
+    (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
+    for name in FILES:
+        shutil.copy(ROOT / name, target / name)
+    for package in ("config", "train", "model"):
+        shutil.copytree(SAMPLES / package, target / package, dirs_exist_ok=True)
+    project = Project(target)
+    project.append("config.ini", (SAMPLES / "sections.ini").read_text())
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh copy of the project with the sample trainers."""
+    return copy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy for tests of one module that only add runs to it."""
+    return copy_project(tmp_path_factory.mktemp("shared") / "project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests marked `gpu` only where there is a CUDA device."""
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu:
+        import torch
+
+        reason = pytest.mark.skip(reason="needs a CUDA device")
+        for item in gpu if not torch.cuda.is_available() else []:
+            item.add_marker(reason)

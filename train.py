@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Run a trainer: `python train.py ModelAutoEncoderTrainer`; `--help` tells the rest."""
+
+import sys
+
+from train.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""BaseTrainer: one class that trains. Read `train`, `_train_epoch` and `validate` first; the rest serves them."""
+
+import math
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from beautilog import logger
+from safetensors.torch import save_file
+
+from config import BaseTrainerConfig, ConfigError
+from train.checkpoints import CheckpointStore, plain_weights
+from train.contract import TrainerType, measured, require_parts
+from train.early_stopping import EarlyStopping
+from train.errors import TrainingError
+from train.files import write_atomically
+from train.meters import EpochMeter
+from train.model_summary import summarize_model
+from train.progress import ProgressBar
+from train.record import SCHEMA_VERSION, RunRecord
+from train.run_folder import RunFolder
+from train.run_state import capture
+from train.schedulers import interval_of
+from train.seeding import seed_everything
+from train.session import training_session
+from train.steps import EagerStep, windows
+
+
+@dataclass
+class RunOptions:
+    """What the command line asks of the next trainer that is built.
+
+    Attributes:
+        resume: `latest`, a run id or a run folder to go on with; None starts a new run.
+        dry_run: leave nothing behind.
+    """
+
+    resume: str | None = None
+    dry_run: bool = False
+
+
+class BaseTrainer(metaclass=TrainerType):
+    """The loop, its files and its numbers. A trainer derives from this and gives `compute_loss` or `_forward_batch`.
+
+    A trainer's `__init__` makes config, model, loaders, optimizer, scheduler and progress bar, then calls
+    `super().__init__()`. `python train.py --list` shows the trainers there are; README.md shows how to write one.
+
+    Attributes:
+        history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
+            val_loss, val_<metric> and val_epoch.
+        results: what a trainer wants in the summary of metrics.json, by name.
+    """
+
+    options: ClassVar[RunOptions] = RunOptions()
+
+    config: BaseTrainerConfig
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self) -> None:
+        require_parts(self)
+        seed_everything(self.config.seed)
+        self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
+        self.results: dict[str, Any] = {}
+        self.record = RunRecord()
+        self.history = self.record.history
+        self.early_stopping = EarlyStopping(self.config.early_stopping_patience, self.config.early_stopping_min_delta)
+        self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
+        self.in_session = False
+        self._step = EagerStep(self._forward_batch, self.optimizer, self.config.gradient_clip_value)
+        self._scheduler_interval = interval_of(self.scheduler)
+        self._meter = EpochMeter()
+        self._batch_samples: int | None = None  # set while a batch is in the model
+
+    # ------------------------------------------------------------------------------------- the hooks of a trainer
+
+    @abstractmethod
+    def compute_loss(self, batch: Any) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar tensor. For simple batches; else define `_forward_batch`."""
+
+    @measured
+    def _forward_batch(self, batch: Any) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar tensor; may call `_collect_batch_metrics` on the way."""
+        return self.compute_loss(batch)
+
+    def after_training(self) -> None:
+        """Do what follows a finished run, with the best weights in the model: write files, add to `results`."""
+
+    # ----------------------------------------------------------------------------------------------- the six verbs
+
+    def train(self) -> None:
+        """Train until the last epoch or until early stopping. A resumed run goes on where it was."""
+        progress = self.record.progress
+        with self.session():
+            stop = self.early_stopping.exhausted
+            while progress.epoch < self.config.epochs and not stop:
+                self._train_epoch()
+                is_best = False
+                if self._validation_is_due():
+                    val_loss = self.validate()
+                    is_best = self.record.note_best(val_loss, progress.epoch)
+                    self._step_scheduler("validation", val_loss)
+                    stop = self.check_early_stopping(val_loss)
+                self._step_scheduler("epoch")
+                self.save_metrics()
+                self.save_checkpoint(progress.epoch, is_best)
+
+    def _train_epoch(self) -> None:
+        progress = self.record.progress
+        self.model.train()
+        self._meter = EpochMeter()
+        if hasattr(self.train_loader, "set_epoch"):
+            self.train_loader.set_epoch(progress.epoch)
+        for window in windows(self.train_loader, self.config.accumulation_steps):
+            self._step(window)  # forward, backward, clip, update: see train/steps.py
+            self._step_scheduler("step")
+            progress.step += 1
+            self.update_progress_bar(len(window))
+            if progress.step % self.config.log_every_n_steps == 0:
+                self._read_running_loss()
+        self._read_running_loss()
+        self._end_epoch_meter()
+        progress.epoch += 1
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Return the validation loss: the mean over all samples of val_loader. Metrics go to the history."""
+        self._end_epoch_meter()  # of a trainer with a loop of its own
+        self.model.eval()
+        for batch in self.val_loader:
+            self._forward_batch(batch)
+        self.record.measure("val", self._meter, self._learning_rate())
+        self._meter = EpochMeter()
+        self.model.train()
+        val_loss = self.record.pending("val_loss")
+        if val_loss is None or not math.isfinite(val_loss):
+            raise TrainingError(f"the validation loss after step {self.record.progress.step} is {val_loss}. {_ADVICE}")
+        return val_loss
+
+    def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
+        """Save all that a resumed run needs; of the best epoch also the model.
+
+        Args:
+            epoch: epochs finished.
+            is_best: whether its validation loss is the lowest so far.
+        """
+        self.checkpoints.save(epoch, capture(self), self.record.progress.best_epoch)
+        if is_best:
+            self.save_model()
+
+    def save_model(self) -> None:
+        """Write the model's weights as they are now to model.safetensors in the run folder."""
+        weights = plain_weights(self.model)
+        write_atomically(self.get_run_file_path("model.safetensors"), lambda path: save_file(weights, path))
+
+    def save_metrics(self) -> None:
+        """Enter what was measured since the last call into the history, rewrite metrics.json, log a line."""
+        if self.owns_loop:
+            self._end_epoch_meter()
+        self.record.flush(None if self.owns_loop else self.record.progress.epoch)
+        self.save_metrics_to_file()
+        epochs = self.config.epochs
+        self.progress_bar.line(self.record.epoch_line(epochs), last=self.record.progress.epoch >= epochs)
+
+    def check_early_stopping(self, val_loss: float) -> bool:
+        """Note a validation loss and say whether the run should stop.
+
+        Args:
+            val_loss: what `validate` returned.
+
+        Returns:
+            True when `early_stopping_patience` validations in a row were not lower than the best by more than
+            `early_stopping_min_delta`.
+        """
+        if self.owns_loop and self.record.note_best(val_loss, self._own_epoch()):
+            self.save_model()
+        stop = self.early_stopping.update(float(val_loss))
+        if stop:
+            bad = self.early_stopping.bad
+            logger.info(f"early stopping: {bad} validations without improvement; {self.record.best_line()}")
+        return stop
+
+    # ------------------------------------------------------------------------------------- helpers for trainers
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model is, from the config's `device`."""
+        name = self.config.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                [f"device = '{name}' can't be used here: {reason}. `auto` takes what there is."]
+            ) from error
+        return device
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model's folder in artifacts: the trainer's name without `Trainer`."""
+        return type(self).__name__.removesuffix("Trainer") or type(self).__name__
+
+    @cached_property
+    def run_folder(self) -> RunFolder:
+        """The run's folder, made when it is first asked for."""
+        if self.options.dry_run:
+            return RunFolder.throwaway(self.model_name)
+        if self.options.resume:
+            return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume)
+        return RunFolder.create(self.config.artifacts_dir, self.model_name)
+
+    @cached_property
+    def checkpoints(self) -> CheckpointStore:
+        """The run's checkpoints."""
+        return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints)
+
+    def get_run_file_path(self, name: str = "metrics.json") -> Path:
+        """Return the path of a file in the run folder."""
+        return self.run_folder.file(name)
+
+    def get_model_save_path(self) -> Path:
+        """Return where the best weights of the newest finished run are published: what other trainers load."""
+        return self.run_folder.published
+
+    def init_progress_bar(self, total: int, desc: str = "Training") -> None:
+        """Prepare the bar over the whole run's batches; it appears when training starts."""
+        self.progress_bar = ProgressBar(total, desc)
+
+    def update_progress_bar(self, batches: int = 1, **numbers: float) -> None:
+        """Move the bar on by some batches; show numbers behind it."""
+        self.progress_bar.advance(batches)
+        if numbers:
+            self.progress_bar.show(**numbers)
+
+    def _collect_batch_metrics(self, metrics: dict[str, torch.Tensor | float]) -> None:
+        """Note metrics of the batch at hand; their mean by sample enters the history as train_<name> or val_<name>.
+
+        Args:
+            metrics: means over the batch. A tensor stays on the device, so this does not wait for it.
+        """
+        for name, value in metrics.items():
+            self._meter.add(name, value, self._batch_samples or 1)
+
+    def save_metrics_to_file(self, state: str = "running", **more: Any) -> None:
+        """Rewrite metrics.json.
+
+        Args:
+            state: running, finished, early_stopped, interrupted or failed.
+            more: further entries at the top level.
+        """
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "trainer": type(self).__name__,
+            "run_id": self.run_folder.id,
+            "state": state,
+        }
+        content = self.record.content(summarize_model(self.model) | self.results)
+        self.run_folder.write_json("metrics.json", head | content | more)
+
+    def plot_metrics(self) -> None:
+        """Draw the run's losses, learning rate and metrics into plots/."""
+        from evaluation.run_plots import plot_runs  # matplotlib takes a second to import
+        from evaluation.runs import load_run
+
+        plot_runs([load_run(self.run_folder.path)], self.run_folder.path / "plots")
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return what surrounds training. `train.py` opens one too, for trainers with a loop of their own."""
+        return training_session(self)
+
+    # ------------------------------------------------------------------------------------------------- small parts
+
+    @property
+    def owns_loop(self) -> bool:
+        """Whether the trainer has a `train()` of its own."""
+        return type(self).train is not BaseTrainer.train
+
+    def _own_epoch(self) -> int:
+        """The epoch that a loop of the trainer's own is in: save_metrics, which counts it, may come later."""
+        return self.record.progress.epoch + (self.record.pending("val_loss") is not None)
+
+    def _validation_is_due(self) -> bool:
+        epoch = self.record.progress.epoch
+        return epoch % self.config.validate_every_n_epochs == 0 or epoch == self.config.epochs
+
+    def _step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
+        if self._scheduler_interval == moment:
+            self.scheduler.step(*([] if val_loss is None else [val_loss]))
+
+    def _learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _read_running_loss(self) -> None:
+        loss, step = self._meter.read_one("loss"), self.record.progress.step  # host-device synchronisation
+        if loss is None:
+            raise TrainingError(f"train_loader gave no batch in epoch {self.record.progress.epoch + 1}.")
+        if not math.isfinite(loss):
+            since = self.config.log_every_n_steps
+            raise TrainingError(f"the training loss is {loss} in the {since} steps up to step {step}. {_ADVICE}")
+        self.progress_bar.show(loss=loss, lr=self._learning_rate())
+
+    def _end_epoch_meter(self) -> None:
+        if len(self._meter):
+            self.record.measure("train", self._meter, self._learning_rate())
+            self._meter = EpochMeter()
+
+    def forget_measurements(self) -> None:
+        """Drop what the check of the first samples measured."""
+        self._meter = EpochMeter()
+
+
+_ADVICE = (
+    "The checkpoints of earlier epochs are intact. Try a learning rate ten times lower, look for empty or extreme "
+    "samples in the data, or clip the gradient (gradient_clip_value)."
+)

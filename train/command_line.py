@@ -1,0 +1,157 @@
+"""The command line `python train.py`: arguments, exit codes, and errors without a traceback."""
+
+import argparse
+import importlib.metadata
+import sys
+import traceback
+from typing import Any
+
+from config import ConfigError, ConfigParser
+from data.data_error import DataError
+from train import TRAINER_REGISTRY
+from train.errors import OutputError, ResumeError, TrainerContractError, TrainingError
+from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
+
+OK, USAGE, DATA, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
+_OLDEST_TORCH = (2, 10)
+
+_EXAMPLES = """examples:
+  python train.py --list
+  python train.py ModelAutoEncoder epochs=5 learning_rate=3e-4
+  python train.py ModelAutoEncoder --dry-run
+  python train.py ModelAutoEncoder --resume
+
+exit codes: 0 done, 2 usage or config, 3 data, 4 training failed, 130 interrupted"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        words: the arguments; None takes the process's.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(words)
+    try:
+        return _run(parser, arguments)
+    except KeyboardInterrupt:
+        return _report(arguments, "interrupted; `--resume` goes on after the last finished epoch", INTERRUPTED)
+    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, TrainerContractError) as error:
+        return _report(arguments, str(error), USAGE)
+    except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return _report(arguments, str(error), DATA)
+    except (TrainingError, OutputError) as error:
+        return _report(arguments, str(error), FAILED)
+    except Exception as error:  # a trainer's code may raise anything
+        return _report(arguments, _unforeseen(error), FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python train.py",
+        description="Run a trainer. Its settings are a section of config.ini.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("trainer", nargs="?", help="name of a trainer; any case, `Trainer` may be left out")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace those of config.ini")
+    parser.add_argument("--list", action="store_true", help="show the trainers and leave")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and a named trainer's settings")
+    parser.add_argument("--config", metavar="FILE", help="read FILE instead of config.ini")
+    parser.add_argument(
+        "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run: the latest, or an id, or a folder"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        return _show(_list())
+    if arguments.resume and "=" in arguments.resume:  # `--resume epochs=5`: argparse takes the setting for the run
+        arguments.settings.insert(0, arguments.resume)
+        arguments.resume = "latest"
+    entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
+    if arguments.help:
+        return _show(parser.format_help() + (_settings(entry) if entry else ""))
+    if entry is None:
+        parser.print_usage(sys.stderr)
+        return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
+
+    # A trainer that never reads a config has no section; building it says what it lacks.
+    section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
+    ConfigParser.use(arguments.config, arguments.settings, section)
+    ConfigParser.check()  # before torch is imported: a typing error is told at once
+    _require_torch()
+    return _train(entry, arguments)
+
+
+def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
+    from train.base_trainer import BaseTrainer, RunOptions
+    from train.progress import use_plain_lines_off_terminal
+
+    use_plain_lines_off_terminal()
+    BaseTrainer.options = RunOptions(resume=arguments.resume, dry_run=arguments.dry_run)
+    trainer = entry.load()()
+    if arguments.dry_run:
+        from train.plan import plan_lines
+
+        return _show("\n".join(plan_lines(trainer)) + "\n")
+    with trainer.session():
+        trainer.train()
+    return OK
+
+
+def _require_torch() -> None:
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(
+            ["torch is not installed; `make train` sets up .venv, or pip install -r requirements.txt"]
+        ) from None
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TORCH:
+        raise ConfigError(
+            [f"torch {version} is too old: its torch.load has known security holes. Install torch 2.10 or newer."]
+        )
+
+
+def _list() -> str:
+    entries = TRAINER_REGISTRY.entries().values()
+    width = max([len(entry.name) for entry in entries] + [4])
+    lines = [f"{entry.name:<{width}}  [{entry.section}]  {entry.description}" for entry in entries]
+    lines += [f"{path}: {reason} (its trainers are not listed)" for path, reason in TRAINER_REGISTRY.broken.items()]
+    return "\n".join(lines or ["no trainers"]) + "\n"
+
+
+def _settings(entry: TrainerEntry) -> str:
+    config_class = ConfigParser.sections().get(entry.section)
+    if config_class is None:
+        return f"\n{entry.name} has no config class in config/.\n"
+    docs = ConfigParser.describe(config_class)
+    lines = [f"  {doc.name} = {doc.default}  ({doc.type})\n      {doc.doc}" for doc in docs]
+    return f"\n{entry.name}: {entry.description}\nsettings of [{entry.section}]:\n" + "\n".join(lines) + "\n"
+
+
+def _show(text: str) -> int:
+    sys.stdout.write(text)
+    return OK
+
+
+def _unforeseen(error: Exception) -> str:
+    from train.contract import location
+
+    hint = "Make batch_size smaller, or accumulation_steps larger. " if "OutOfMemory" in type(error).__name__ else ""
+    return f"{location(error)}{type(error).__name__}: {error}\n{hint}`--debug` shows the traceback."
+
+
+def _report(arguments: Any, text: str, code: int) -> int:
+    if arguments.debug:
+        traceback.print_exc()
+    sys.stderr.write("".join(f"error: {line}\n" if i == 0 else f"{line}\n" for i, line in enumerate(text.split("\n"))))
+    return code

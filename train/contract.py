@@ -1,0 +1,194 @@
+"""What a trainer must have, checked before anything runs, so that the program itself says what is missing.
+
+`TrainerType` is BaseTrainer's metaclass. A trainer's `__init__` belongs to its author and calls `super().__init__()`
+last, so what must happen before it (seeding, or the initial weights would differ from run to run) and after it (the
+check that a sample fits the model, when the author's own attributes exist) happens here.
+"""
+
+import functools
+import traceback
+from abc import ABCMeta
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import default_collate
+
+from config import BaseTrainerConfig, ConfigParser
+from constants import PROJECT_ROOT
+from data.batches import batch_size_of, describe
+from data.data_error import DataError
+from train.errors import TrainerContractError
+from train.seeding import preserved_random_states, seed_everything
+from train.session import open_run
+
+_ORDER = """the order in __init__ is:
+  1 self.config = ConfigParser.get(...)    2 self.model = ...            3 self.train_loader, self.val_loader = ...
+  4 self.optimizer = ...                   5 self.scheduler = ...        6 self.init_progress_bar(total=..., desc=...)
+  7 super().__init__()                     8 anything of your own"""
+
+
+class TrainerType(ABCMeta):
+    """Metaclass of BaseTrainer: holds trainers to the contract when they are defined and when they are built."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
+        super().__init__(name, bases, namespace, **options)
+        parents = [base for base in bases if isinstance(base, TrainerType)]
+        for parent in parents:
+            if any(isinstance(base, TrainerType) for base in parent.__bases__):
+                raise TrainerContractError(
+                    f"{name} derives from {parent.__name__}, which is a trainer itself. Derive from BaseTrainer and "
+                    "share code through functions or modules."
+                )
+        if parents and "_forward_batch" in namespace:
+            cls._forward_batch = measured(namespace["_forward_batch"])
+            cls.__abstractmethods__ = cls.__abstractmethods__ - {"compute_loss"}  # one of the two hooks is enough
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "compute_loss" in cls.__abstractmethods__:
+            raise TrainerContractError(
+                f"{cls.__name__} is abstract: it must define compute_loss(batch) or _forward_batch(batch), "
+                "returning the loss as a scalar tensor."
+            )
+        seed_everything(ConfigParser.peek(cls.__name__, "seed"))
+        try:
+            trainer = super().__call__(*args, **kwargs)
+        except ValueError as error:
+            # What torch's RandomSampler says of an empty dataset helps nobody.
+            if "num_samples" in str(error):
+                raise DataError(f"{cls.__name__}: a dataset is empty; a loader needs at least one sample.") from error
+            raise
+        if not hasattr(trainer, "history"):
+            raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
+        check_loaders(trainer)
+        open_run(trainer)
+        return trainer
+
+
+def require_parts(trainer: Any) -> None:
+    """Check that the author's `__init__` made all parts, before the base class takes over.
+
+    Raises:
+        TrainerContractError: one error that names everything that is missing and shows the order.
+    """
+    parts = ("config", "model", "train_loader", "val_loader", "optimizer", "scheduler")
+    missing = [f"self.{part}" for part in parts if not hasattr(trainer, part)]
+    missing += [] if hasattr(trainer, "progress_bar") else ["self.init_progress_bar(...)"]
+    name = type(trainer).__name__
+    if missing:
+        raise TrainerContractError(f"{name}.__init__ has not made {', '.join(missing)}; {_ORDER}")
+    if not isinstance(trainer.config, BaseTrainerConfig):
+        raise TrainerContractError(f"{name}: {type(trainer.config).__name__} must derive from BaseTrainerConfig.")
+    if isinstance(trainer.scheduler, ReduceLROnPlateau) and trainer.scheduler.mode != "min":
+        raise TrainerContractError(
+            f"{name}: ReduceLROnPlateau has mode='{trainer.scheduler.mode}'; it steps on the validation loss, which "
+            "falls: use mode='min'."
+        )
+
+
+def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any], torch.Tensor]:
+    """Wrap a `_forward_batch`: its loss is checked and enters the epoch's average, in every form of the loop."""
+
+    @functools.wraps(forward)
+    def wrapper(self: Any, batch: Any) -> torch.Tensor:
+        if self._batch_samples is not None:  # a `super()._forward_batch(batch)` inside a `_forward_batch`
+            return forward(self, batch)
+        self._batch_samples = batch_size_of(batch)
+        try:
+            loss = forward(self, batch)
+            _require_scalar(self, loss)
+            self._meter.add("loss", loss, self._batch_samples)
+        finally:
+            self._batch_samples = None
+        return loss
+
+    return wrapper
+
+
+def _require_scalar(trainer: Any, loss: Any) -> None:
+    hook = "_forward_batch" if "_forward_batch" in type(trainer).__dict__ else "compute_loss"
+    given = f"{type(trainer).__name__}.{hook} returned"
+    if not isinstance(loss, torch.Tensor):
+        raise TrainerContractError(f"{given} {describe(loss)} ({type(loss).__name__}); it must be a scalar tensor.")
+    if loss.dim() != 0:
+        raise TrainerContractError(f"{given} a {describe(loss)}; the loss must be a scalar: take its .mean().")
+    if torch.is_grad_enabled() and trainer.model.training and not loss.requires_grad:
+        raise TrainerContractError(
+            f"{given} a loss without gradient: it does not depend on the model's trainable parameters "
+            "(a .detach(), .item() or torch.no_grad() on the way?)."
+        )
+
+
+def check_loaders(trainer: Any) -> None:
+    """Check that both loaders give batches and that their first samples fit the model.
+
+    Runs one forward pass without gradient for each loader; random states and metrics are as if it had not.
+
+    Raises:
+        DataError: a loader of length zero, a sample that can't be read or doesn't fit the model.
+    """
+    for name in ("train_loader", "val_loader"):
+        loader = getattr(trainer, name)
+        _refuse_empty(trainer, name, loader)
+        dataset = getattr(loader, "dataset", None)
+        if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+            continue  # an iterable dataset shows what it has when it is read
+        with preserved_random_states():
+            _try_sample(trainer, name, loader, dataset)
+
+
+def _refuse_empty(trainer: Any, name: str, loader: Any) -> None:
+    try:
+        batches = len(loader)
+    except TypeError:
+        return
+    if batches == 0:
+        dataset = getattr(loader, "dataset", None)
+        samples = f"its dataset has {len(dataset)} samples" if hasattr(dataset, "__len__") else "no samples"
+        drop = ", and drop_last leaves out a batch that is not full" if getattr(loader, "drop_last", False) else ""
+        raise DataError(
+            f"{type(trainer).__name__}: {name} gives no batches: {samples}, batch_size is "
+            f"{getattr(loader, 'batch_size', None)}{drop}. Give it data, or a smaller batch_size."
+        )
+
+
+def _try_sample(trainer: Any, name: str, loader: Any, dataset: Any) -> None:
+    where = f"{type(trainer).__name__}: {name}.dataset"
+    try:
+        # Two, since some losses (contrastive ones, statistics over the batch) need more than one.
+        count = 1 if getattr(loader, "batch_size", None) in (None, 1) else min(2, len(dataset))
+        samples = [dataset[index] for index in range(count)]
+    except Exception as error:  # whatever a user's dataset raises
+        raise DataError(f"{where}[0] can't be read: {location(error)}{type(error).__name__}: {error}") from error
+    training = trainer.model.training
+    trainer.model.eval()
+    try:
+        collate = getattr(loader, "collate_fn", default_collate)
+        batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
+        with torch.no_grad():
+            trainer.first_losses[name] = trainer._forward_batch(batch)
+    except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{where}[0] does not fit {type(trainer.model).__name__}.\n"
+            f"  sample: {describe(samples[0])}\n"
+            f"  failed: {location(error)}{type(error).__name__}: {error}\n"
+            "  Make the sample's shape and the model's input agree: see the dataset and the model's settings."
+        ) from error
+    finally:
+        trainer.model.train(training)
+        trainer.forget_measurements()
+
+
+def location(error: BaseException) -> str:
+    """Say where in the project an error arose: `train/my_trainer.py:31 in compute_loss: `, or nothing."""
+    ours = [
+        frame for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(str(PROJECT_ROOT)) and "site-packages" not in frame.filename
+        and not frame.filename.endswith(("train/contract.py", "train/base_trainer.py", "train/steps.py"))
+    ]  # fmt: skip
+    if not ours:
+        return ""
+    return f"{ours[-1].filename.removeprefix(f'{PROJECT_ROOT}/')}:{ours[-1].lineno} in {ours[-1].name}: "

@@ -1,0 +1,97 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from train.errors import OutputError
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write under `path` into an `OutputError` that names it and the space left."""
+    from safetensors import SafetensorError  # reports a full disk by this, not by OSError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)} ({_space_left(path)}). {_remedy(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _space_left(path: Path) -> str:
+    folder = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+    return f"{shutil.disk_usage(folder).free:,} bytes free on that file system"
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return "Give this user the right to write there, or set artifacts_dir to another folder."
+    return "Free some space or set artifacts_dir to another disk; what was saved before is intact."
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
+    """Write a file beside its destination and move it into place.
+
+    Args:
+        path: the destination; its folder is made.
+        write: called with a temporary path in the same folder; writes the content there.
+        durable: also wait until the content is on disk (fsync of file and folder).
+
+    Raises:
+        OutputError: it can't be written; the old file is as it was and the temporary one is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with output_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            if durable:
+                sync(temporary)
+            os.replace(temporary, path)
+            if durable:
+                sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, durable: bool = False) -> None:
+    """Write JSON atomically; numbers that JSON doesn't have (NaN, infinity) become null."""
+    text = json.dumps(jsonable(content), indent=1)
+    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"), durable)
+
+
+def jsonable(value: Any) -> Any:
+    """Turn a tree into what JSON has. A tensor with one element becomes its number (a synchronisation)."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if hasattr(value, "item") and getattr(value, "size", None) is not None:
+        return jsonable(value.item()) if _count(value) == 1 else jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def _count(array: Any) -> int:
+    return array.numel() if hasattr(array, "numel") else array.size
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

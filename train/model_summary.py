@@ -1,0 +1,59 @@
+"""What a model and a run are made of, in a few lines."""
+
+from collections.abc import Sized
+from typing import Any
+
+import torch
+
+
+def summarize_model(model: torch.nn.Module) -> dict[str, int]:
+    """Count a model's parameters.
+
+    Returns:
+        `parameters`, `trainable` (counts) and `bytes` (parameters and buffers).
+    """
+    parameters = list(model.parameters())
+    stored = [*parameters, *model.buffers()]
+    return {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in stored),
+    }
+
+
+def model_lines(model: torch.nn.Module) -> list[str]:
+    """Draw a table of a model's parts, first level only."""
+    rows = [(name, part) for name, part in model.named_children() if any(True for _ in part.parameters())]
+    width = max([len(name) for name, _ in rows] + [5])
+    total = summarize_model(model)
+    lines = [
+        f"  {name:<{width}}  {type(part).__name__:<24} {summarize_model(part)['parameters']:>13,}"
+        for name, part in rows[:20]
+    ]
+    if len(rows) > 20:
+        lines.append(f"  ... {len(rows) - 20} more parts")
+    return [
+        f"{type(model).__name__}: {total['parameters']:,} parameters, {total['trainable']:,} trainable, "
+        f"{readable_bytes(total['bytes'])}",
+        *lines,
+    ]
+
+
+def readable_bytes(count: int) -> str:
+    """Write a size: `512 B`, `31.2 kB`, `70.5 MB`."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def loader_line(name: str, loader: Any) -> str:
+    """Describe a loader: samples, batches, workers."""
+    dataset = getattr(loader, "dataset", None)
+    samples = f"{len(dataset):,} samples, " if isinstance(dataset, Sized) else ""
+    batches = f"{len(loader):,} batches" if isinstance(loader, Sized) else "an unknown number of batches"
+    size = getattr(loader, "batch_size", None)
+    of = f" of {size}" if size else ""
+    return f"{name}: {samples}{batches}{of} ({type(loader).__name__}, {getattr(loader, 'num_workers', 0)} workers)"

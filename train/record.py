@@ -1,0 +1,136 @@
+"""The numbers of a run: history, best epoch, progress, and the metrics.json made of them."""
+
+import math
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from train.files import jsonable
+from train.meters import EpochMeter
+from train.progress import duration
+
+SCHEMA_VERSION = 1  # of metrics.json
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: epochs finished.
+        step: optimizer steps done.
+        seconds: time in the run's earlier sessions.
+        best_epoch: the epoch of the lowest validation loss, None before the first validation.
+        best_val_loss: that loss.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_val_loss: float = math.inf
+
+
+class RunRecord:
+    """What was measured in a run.
+
+    Attributes:
+        history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
+            val_loss, val_<metric> and val_epoch.
+        progress: how far the run is.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[Any]] = defaultdict(list)
+        self.progress = Progress()
+        self._pending: dict[str, Any] = {}  # measured, not yet in the history
+        self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
+        self._started = time.monotonic()
+        self._epochs_before = 0  # this session
+
+    def start_clock(self) -> None:
+        """Count the session's time from here."""
+        self._started, self._epochs_before = time.monotonic(), self.progress.epoch
+
+    def seconds(self) -> float:
+        """Return the run's time so far, all sessions together."""
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def measure(self, split: str, meter: EpochMeter, learning_rate: float) -> None:
+        """Take the averages of an epoch (`split` train) or a validation (val). Reading them is a synchronisation."""
+        self._pending |= {f"{split}_{name}": value for name, value in meter.read().items()}
+        if split == "train":
+            self._pending["learning_rate"] = learning_rate
+
+    def pending(self, name: str) -> float | None:
+        """Return a number that was measured since the last flush."""
+        return self._pending.get(name)
+
+    def flush(self, epoch: int | None = None) -> None:
+        """Enter what is pending into the history, except what the trainer has appended itself.
+
+        Args:
+            epoch: epochs finished; None counts the entries of train_loss (a trainer with a loop of its own).
+        """
+        for name, value in self._pending.items():
+            if len(self.history[name]) == self._lengths.get(name, 0):
+                self.history[name].append(value)
+        if epoch is None:
+            epoch = self.progress.epoch = len(self.history["train_loss"])
+        if len(self.history["val_loss"]) > len(self.history["val_epoch"]):
+            self.history["val_epoch"].append(epoch)
+        self._pending = {}
+        self._lengths = {name: len(values) for name, values in self.history.items()}
+
+    def note_best(self, val_loss: float, epoch: int) -> bool:
+        """Note a validation loss; return whether it is the lowest so far."""
+        progress = self.progress
+        if val_loss < progress.best_val_loss:
+            progress.best_val_loss, progress.best_epoch = float(val_loss), epoch
+            return True
+        return False
+
+    def content(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return what metrics.json says of the numbers."""
+        progress, seconds = self.progress, self.seconds()
+        best = {"epoch": progress.best_epoch, "val_loss": progress.best_val_loss} if progress.best_epoch else None
+        totals = {
+            "epochs": progress.epoch,
+            "steps": progress.step,
+            "seconds": round(seconds, 3),
+            "steps_per_second": round(progress.step / seconds, 3) if seconds else None,
+        }
+        return {"best": best, "summary": totals | summary, "history": dict(self.history)}
+
+    def epoch_line(self, epochs: int) -> str:
+        """Say how the last epoch went, and how long the rest will take at most."""
+        progress = self.progress
+        validated = self.history["val_epoch"][-1:] == [progress.epoch]
+        shown = [
+            f"{name} {float(values[-1]):.4g}"
+            for name, values in self.history.items()
+            if values and name != "val_epoch" and (validated or not name.startswith("val_"))
+        ]
+        best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
+        each = (time.monotonic() - self._started) / max(1, progress.epoch - self._epochs_before)
+        left = duration(each * max(0, epochs - progress.epoch))
+        return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; at most {left} left"
+
+    def best_line(self) -> str:
+        """Say which epoch was best."""
+        if self.progress.best_epoch is None:
+            return "never validated"
+        return f"best validation loss {self.progress.best_val_loss:.6g} at epoch {self.progress.best_epoch}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint."""
+        progress = {**asdict(self.progress), "seconds": self.seconds()}
+        return {"progress": progress, "history": jsonable(dict(self.history)), "lengths": self._lengths}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. The history stays the object that the trainer knows."""
+        self.progress = Progress(**state["progress"])
+        self.history.clear()
+        self.history.update(state["history"])
+        self._lengths = dict(state["lengths"])

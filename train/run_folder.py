@@ -1,0 +1,150 @@
+"""One run, one folder: artifacts/models/<model name>/runs/<run id>/."""
+
+import contextlib
+import logging
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from train.errors import ResumeError
+from train.files import output_errors, write_atomically, write_json
+
+_RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
+
+
+class _RunLog(logging.FileHandler):
+    """train.log; on a full disk it stops with one warning, where logging would show a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        reason = sys.exc_info()[1]
+        logging.getLogger().removeHandler(self)
+        logging.getLogger().warning(f"{self.baseFilename} can't be written any more: {reason}")
+
+
+class RunFolder:
+    """Paths of a run, and its log.
+
+    Attributes:
+        path: the run's folder.
+        published: artifacts/models/<model name>/model.safetensors, the best weights of the newest finished run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.published = path.parent.parent / "model.safetensors"
+        self._log: logging.Handler | None = None
+        self._temporary: tempfile.TemporaryDirectory | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's name: its start, and a number where several started in one second."""
+        return self.path.name
+
+    @classmethod
+    def create(cls, artifacts_dir: Path, model_name: str) -> "RunFolder":
+        """Make a new folder; `mkdir` is atomic, so two runs started in one second get two.
+
+        Raises:
+            OutputError: it can't be made.
+        """
+        runs = artifacts_dir / "models" / model_name / "runs"
+        started = time.strftime("%Y%m%d-%H%M%S")
+        with output_errors(runs):
+            runs.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = runs / (started if number == 1 else f"{started}-{number}")
+            try:
+                path.mkdir()
+                return cls(path)
+            except FileExistsError:
+                number += 1
+            except OSError:
+                with output_errors(path):
+                    raise
+
+    @classmethod
+    def throwaway(cls, model_name: str) -> "RunFolder":
+        """Make a folder that goes with the process, for a dry run."""
+        temporary = tempfile.TemporaryDirectory(prefix="menagerie-")
+        folder = cls(Path(temporary.name) / "models" / model_name / "runs" / "dry-run")
+        folder.path.mkdir(parents=True)
+        folder._temporary = temporary
+        return folder
+
+    @classmethod
+    def find(cls, artifacts_dir: Path, model_name: str, run: str) -> "RunFolder":
+        """Find a run to go on with.
+
+        Args:
+            artifacts_dir: where runs are.
+            model_name: whose.
+            run: `latest`, a run id, or a folder.
+
+        Raises:
+            ResumeError: there is no such run; the text lists those there are.
+        """
+        runs = artifacts_dir / "models" / model_name / "runs"
+        known = sorted((path for path in runs.glob("*") if path.is_dir()), key=_age)
+        if run == "latest" and known:
+            return cls(known[-1])
+        for path in (runs / run, Path(run)):
+            if run != "latest" and (path / "checkpoints").is_dir():
+                return cls(path.resolve())
+        there = ", ".join(path.name for path in known[-5:]) or "none"
+        raise ResumeError(f"no run '{run}' to resume in {runs}; runs there: {there}. Start one without --resume.")
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of the run; its folder exists then."""
+        path = self.path / name
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the run atomically."""
+        write_json(self.file(name), content)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the run atomically."""
+        write_atomically(self.file(name), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def log_only(self, text: str) -> None:
+        """Write to train.log what would be too much on the screen."""
+        if self._log is not None:
+            self._log.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": text}))
+
+    def publish(self) -> None:
+        """Copy the best weights to where other trainers load them."""
+        best = self.path / "model.safetensors"
+        write_atomically(self.published, lambda temporary: shutil.copyfile(best, temporary))
+
+    def open_log(self) -> None:
+        """From here on every log line also goes to train.log, plain."""
+        if self._log is None:
+            with output_errors(self.path / "train.log"):
+                self._log = _RunLog(self.path / "train.log", encoding="utf-8")
+            self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logging.getLogger().addHandler(self._log)
+
+    def close_log(self) -> None:
+        """Stop writing train.log."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            with contextlib.suppress(OSError):  # what is buffered can't be written on a full disk
+                self._log.close()
+            self._log = None
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began."""
+        self.close_log()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _age(path: Path) -> tuple[str, int]:
+    match = _RUN_ID.fullmatch(path.name)
+    return (match[1], int(match[2] or 1)) if match else (path.name, 0)

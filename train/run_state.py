@@ -1,0 +1,49 @@
+"""A trainer's whole state, into a checkpoint and back."""
+
+from typing import Any
+
+from beautilog import logger
+
+from train.checkpoints import Checkpoint, plain_weights
+from train.errors import ResumeError
+from train.seeding import random_states, set_random_states
+
+
+def capture(trainer: Any) -> Checkpoint:
+    """Take all that a resumed run needs to give the same bits as one that was never interrupted.
+
+    Copying weights from a device is a host-device synchronisation.
+    """
+    state = {
+        "record": trainer.record.state_dict(),
+        "early_stopping": trainer.early_stopping.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "random": random_states(),
+    }
+    return Checkpoint(plain_weights(trainer.model), state)
+
+
+def restore_newest(trainer: Any) -> None:
+    """Bring a trainer to its run's newest whole checkpoint.
+
+    Raises:
+        ResumeError: there is none, or it belongs to another model or optimizer.
+    """
+    checkpoint, path = trainer.checkpoints.load_newest()
+    state = checkpoint.state
+    try:
+        trainer.model.load_state_dict(checkpoint.weights)
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.scheduler.load_state_dict(state["scheduler"])
+        trainer.early_stopping.load_state_dict(state["early_stopping"])
+        trainer.record.load_state_dict(state["record"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(
+            f"{path} does not fit {type(trainer).__name__} as it is now: {error}\nThe model's or optimizer's settings "
+            f"have changed since; {trainer.run_folder.path / 'config.ini'} holds those of the run (--config reads it)."
+        ) from error
+    set_random_states(state["random"])
+    logger.info(f"resumed run {trainer.run_folder.id} after epoch {trainer.record.progress.epoch} from {path}")
+    if trainer.owns_loop:
+        logger.warning(f"{type(trainer).__name__} has a train() of its own, which begins again at its first epoch")

@@ -1,0 +1,99 @@
+"""What surrounds training: the files a run begins with, the log, and a true last word in metrics.json."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from beautilog import logger
+from safetensors.torch import load_file
+
+from config import ConfigParser
+from train.environment import environment
+from train.errors import TrainingError
+from train.model_summary import model_lines
+from train.progress import duration
+from train.run_state import restore_newest
+
+
+def open_run(trainer: Any) -> None:
+    """Make a run's folder with its config.ini and environment.json, or enter the one to resume.
+
+    Args:
+        trainer: a BaseTrainer that is built and whose data is checked.
+    """
+    folder = trainer.run_folder
+    if trainer.options.dry_run:
+        return
+    folder.open_log()
+    if trainer.options.resume:
+        restore_newest(trainer)
+        return
+    folder.write_text("config.ini", ConfigParser.dump(trainer.config))
+    loaders = {"train": trainer.train_loader, "val": trainer.val_loader}
+    datasets = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
+    folder.write_json("environment.json", environment(trainer.device, datasets))
+
+
+@contextmanager
+def training_session(trainer: Any) -> Iterator[None]:
+    """Surround a trainer's `train()`, the base class's or its own. A session inside a session does nothing.
+
+    Args:
+        trainer: a BaseTrainer.
+    """
+    if trainer.in_session:
+        yield
+        return
+    trainer.in_session = True
+    trainer.record.start_clock()
+    try:
+        _announce(trainer)
+        yield
+        _finish(trainer)
+    except KeyboardInterrupt:
+        _last_word(trainer, "interrupted")
+        raise
+    except BaseException as error:
+        trainer.run_folder.log_only(traceback.format_exc())
+        _last_word(trainer, "failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        trainer.progress_bar.close()
+        trainer.run_folder.close_log()
+        trainer.in_session = False
+
+
+def _announce(trainer: Any) -> None:
+    for line in model_lines(trainer.model):
+        logger.info(line)
+    logger.info(f"device {trainer.device}, run folder {trainer.run_folder.path}")
+    done, epochs = trainer.record.progress.epoch, trainer.config.epochs
+    if done >= epochs:
+        logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")
+    trainer.progress_bar.open(done=trainer.progress_bar.total * min(done, epochs) // epochs)
+
+
+def _finish(trainer: Any) -> None:
+    best_model = trainer.get_run_file_path("model.safetensors")
+    if not best_model.exists():
+        trainer.save_model()
+    if best_model.exists():  # a trainer with a save_model of its own may write something else
+        trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
+        trainer.run_folder.publish()
+    trainer.progress_bar.close()
+    trainer.after_training()
+    stopped = trainer.early_stopping.exhausted and trainer.record.progress.epoch < trainer.config.epochs
+    trainer.save_metrics_to_file("early_stopped" if stopped else "finished")
+    if trainer.config.plot_at_end:
+        trainer.plot_metrics()
+    logger.info(f"done in {duration(trainer.record.seconds())}: {trainer.record.best_line()}")
+    logger.info(f"results are in {trainer.run_folder.path}")
+
+
+def _last_word(trainer: Any, state: str, **more: Any) -> None:
+    """Say in metrics.json how the run ended; what ended it must not be hidden by a disk that is full."""
+    try:
+        trainer.save_metrics_to_file(state, **more)
+    except TrainingError as error:
+        logger.warning(f"metrics.json does not say that the run {state}: {error}")
