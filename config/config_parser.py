@@ -126,7 +126,7 @@ class ConfigParser:
         """
         known, problems = cls._known()
         problems += cls._file_problems(known) + cls._command_line_problems(known)
-        if cls._section in known:
+        if cls._section in known and not class_problems(known[cls._section]):
             more = cls._resolve(known[cls._section])[1]
             problems += [problem for problem in more if problem not in problems]
         if problems:
@@ -213,8 +213,10 @@ class ConfigParser:
         for section, line in ini.sections.items():
             if section not in known:
                 found.append((line, section, _unknown("section", section, list(known))))
+        # A malformed class has been reported; what its keys may be is anybody's guess.
+        sound = {section for section, config_class in known.items() if not class_problems(config_class)}
         for entry in ini.entries:
-            if entry.section in known:
+            if entry.section in sound:
                 text = _entry_problem(entry, known[entry.section], cls._path.parent)
                 found += [(entry.line, entry.section, text)] if text else []
         return [cls._at(*problem) for problem in sorted(found, key=lambda problem: problem[0])]
@@ -224,7 +226,7 @@ class ConfigParser:
         found = list(cls._override_problems)
         if cls._section is not None and cls._section not in known:
             found.append(f"[{cls._section}] " + _unknown("section", cls._section, list(known)))
-        elif cls._section is not None:
+        elif cls._section is not None and not class_problems(known[cls._section]):
             for key, text in cls._overrides:
                 entry = Entry(cls._section, key, text, 0)
                 found.append(_entry_problem(entry, known[cls._section], cls._override_folder))

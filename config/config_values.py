@@ -120,6 +120,8 @@ def _matches(choice: Any, text: str) -> bool:
 def _read_path(text: str, folder: Path) -> Path:
     if not text:
         raise BadValue("must be a path; it is empty")
+    if "\n" in text:  # an indented line below that was meant as something else
+        raise BadValue("must be a path on one line")
     try:
         return absolute(Path(text), folder)
     except RuntimeError as error:

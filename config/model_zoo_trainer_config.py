@@ -25,7 +25,7 @@ class ModelZooTrainerConfig(BaseTrainerConfig):
     learning_rate: Annotated[float, Gt(0)] = 4e-3
     """Step size of AdamW at the start of each network's training; it falls along a cosine to 0 at its end."""
     weight_decay: Annotated[float, Ge(0)] = 1.0
-    """Decoupled weight decay, strong: what is left of the random initial weights is noise to whoever reads a network."""
+    """Decoupled weight decay, strong: what is left of random initial weights is noise to whoever reads a network."""
     gradient_clip_value: Annotated[float, Ge(0)] = 0.0
     """Off: the norm would be that of all networks together."""
     early_stopping_patience: Annotated[int, Ge(0)] = 0
