@@ -16,16 +16,18 @@ Family = Literal["cnn3", "cnn5", "rescnn", "mlp", "mixer"]
 class ModelZooTrainerConfig(BaseTrainerConfig):
     """How the networks of the zoo are trained. One network for each image domain and view."""
 
-    epochs: Annotated[int, Gt(1)] = 24
-    """Epochs of the networks that train longest; the others get half of it to all of it, undertrained ones 1 or 2."""
+    epochs: Annotated[int, Gt(0)] = 48
+    """Epochs of the networks that train longest; the others get half of it to all of it, undertrained ones 1 to 3."""
     batch_size: Annotated[int, Gt(0)] = 64
     """Images of each network in a batch."""
-    images_per_epoch: Annotated[int, Gt(0)] = 1536
+    images_per_epoch: Annotated[int, Gt(0)] = 512
     """Images that each network sees in an epoch, however many it has."""
-    learning_rate: Annotated[float, Gt(0)] = 4e-3
-    """Step size of AdamW at the start of each network's training; it falls along a cosine to 0 at its end."""
-    weight_decay: Annotated[float, Ge(0)] = 1.0
-    """Decoupled weight decay, strong: what is left of random initial weights is noise to whoever reads a network."""
+    learning_rate: Annotated[float, Gt(0)] = 0.05
+    """Step size of SGD (Nesterov momentum 0.9) at a network's start; it falls along a cosine to 0 at its end."""
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    """Strong: a network keeps 40 to 60 % of its random initial weights, which are noise to whoever reads it."""
+    validate_every_n_epochs: Annotated[int, Gt(0)] = 4
+    """Epochs between validations, and between checkpoints of the run."""
     gradient_clip_value: Annotated[float, Ge(0)] = 0.0
     """Off: the norm would be that of all networks together."""
     early_stopping_patience: Annotated[int, Ge(0)] = 0
@@ -35,9 +37,11 @@ class ModelZooTrainerConfig(BaseTrainerConfig):
     initialisations: Annotated[int, Gt(0)] = 3
     """Initial states that the networks of a family share, as fine-tuned models on a hub share their origin."""
     snapshots: Annotated[int, Interval(ge=1, le=16)] = 4
-    """Training checkpoints kept of each network, evenly spaced over its epochs; the last is the finished network."""
+    """Most states kept of each network: if 4, after 1/16, 1/4, 9/16 and all of its epochs; fewer if it has fewer."""
     images: Path = ZOO_DIR / "images.npz"
     """The image domains, as `python -m data.build_zoo_images` writes them."""
+    threads: Annotated[int, Ge(0)] = 1
+    """CPU threads of torch; 0 leaves what is set. With networks this small, threads mostly wait for each other."""
     publish: bool = False
     """When done, also put the zoo into zoo_dir, in place of the one there."""
     zoo_dir: Path = ZOO_DIR

@@ -2,4 +2,4 @@
 
 
 class DataError(Exception):
-    """Data that is missing, unreadable, empty or of the wrong shape: says what was given, what is allowed, what to do."""
+    """Data that is missing, unreadable, empty or misshapen: says what was given, what is allowed, what to do."""

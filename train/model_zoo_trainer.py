@@ -1,4 +1,21 @@
-"""Trains the zoo: `python train.py ModelZooTrainer publish=on` makes data/zoo/ anew."""
+"""Trains the zoo: `python train.py ModelZooTrainer publish=on` makes data/zoo/ anew.
+
+To expect: one minute on one core (37 s on two, `threads=2`); mean accuracy on held-out source images 0.82, of the
+undertrained networks 0.45. The same seed gives the same bits on the same machine.
+
+The weights are also what an autoencoder learns to compress, and random initial weights are noise to it. Hence the
+recipe: SGD with momentum, a weight decay that leaves 40 to 60 % of the initial weights, and three initial states that a
+family's networks share. Measured by a PCA of each layer, fitted on three quarters of a family's networks, as the share
+of variance that it explains of the others' final weights (in brackets: of all their snapshots):
+
+    SGD, decay 0.01, one initial state      0.11 to 0.43   (0.28 to 0.76)   accuracy 0.82
+    AdamW, decay 1, one initial state       0.07 to 0.31   (0.20 to 0.61)   accuracy 0.81
+    AdamW, decay 0.3, one initial state     0.05 to 0.15   (0.11 to 0.37)   accuracy 0.81
+    SGD, decay 0.01, three initial states   0.54 to 0.86   (0.74 to 0.96)   accuracy 0.82
+
+The lowest value is always that of cnn3 or mlp, the highest the mixer's. What three states add is only which of them a
+network came from.
+"""
 
 import math
 import shutil
@@ -8,7 +25,7 @@ from typing import Any
 import torch
 from beautilog import logger
 from torch.nn import functional as F
-from torch.optim import AdamW
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from config import ConfigError, ConfigParser
@@ -21,6 +38,8 @@ from model.zoo_population import ZooPopulation
 from train.base_trainer import BaseTrainer
 from train.files import output_errors, write_atomically
 
+MOMENTUM = 0.9
+
 
 class ModelZooTrainer(BaseTrainer):
     """Trains the zoo's networks, those of a family all at once, and writes them with their manifest."""
@@ -29,25 +48,37 @@ class ModelZooTrainer(BaseTrainer):
         self.config = ConfigParser.get(ModelZooTrainerConfig)
         if self.config.publish and set(self.config.families) != set(FAMILIES):
             raise ConfigError([f"publish = on replaces the whole zoo, so families must be all: {', '.join(FAMILIES)}."])
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
         self.domains = load_domains(self.config.images)
         plan = plan_tasks(
             self.domains, list(FAMILIES), self.config.epochs, self.config.initialisations, self.config.seed
         )
         self.tasks = [task for task in plan if task.family in self.config.families]
+        self.snapshot_epochs = [snapshot_epochs(task.epochs, self.config.snapshots) for task in self.tasks]
         self.model = ZooPopulation(
             families=[task.family for task in self.tasks],
             init_seeds=[task.init_seed for task in self.tasks],
             class_counts=[len(task.classes) for task in self.tasks],
-            snapshots=self.config.snapshots,
+            snapshots=[len(epochs) for epochs in self.snapshot_epochs],
         )
         self.train_loader = TaskLoader(self.tasks, self.domains, self.config.batch_size, self.config.images_per_epoch)
         self.val_loader = HeldOutLoader(self.tasks, self.domains)
-        # A parameter group for each network, so that each has a learning rate of its own. At rate 0 AdamW neither
+        # A parameter group for each network, so that each has a learning rate of its own. At rate 0 SGD neither
         # steps nor decays: a network whose epochs are over stays as it is.
-        groups = [{"params": [vector]} for vector in self.model.vectors]
-        self.optimizer = AdamW(groups, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True)
+        # The first group's rate is what the history shows: that of a network which trains to the end.
+        order = sorted(range(len(self.tasks)), key=lambda number: -self.tasks[number].epochs)
+        groups = [{"params": [self.model.vectors[number]]} for number in order]
+        self.optimizer = SGD(
+            groups,
+            lr=self.config.learning_rate,
+            momentum=MOMENTUM,
+            nesterov=True,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
         steps = math.ceil(len(self.train_loader) / self.config.accumulation_steps)
-        self.scheduler = LambdaLR(self.optimizer, [cosine_to_zero(task.epochs * steps) for task in self.tasks])
+        self.scheduler = LambdaLR(self.optimizer, [cosine_to_zero(self.tasks[n].epochs * steps) for n in order])
         self.scheduler.interval = "step"
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the zoo")
         super().__init__()
@@ -77,16 +108,17 @@ class ModelZooTrainer(BaseTrainer):
         """Take the snapshots that are due, then save the run. The newest state counts, whatever its validation loss:
         each network is finished when its own epochs are over.
         """
-        for number, task in enumerate(self.tasks):
-            for slot, due in enumerate(snapshot_epochs(task.epochs, self.config.snapshots)):
-                if due == epoch:
-                    self.model.take_snapshot(number, slot)
-        super().save_checkpoint(epoch, is_best=True)
+        for number, due in enumerate(self.snapshot_epochs):
+            if epoch in due:
+                self.model.take_snapshot(number, due.index(epoch))
+        # An epoch is short, so not each is worth a checkpoint; a resumed run takes the snapshots since then again.
+        if self._validation_is_due():
+            super().save_checkpoint(epoch, is_best=True)
 
     def after_training(self) -> None:
         """Write the zoo into the run folder, and to `zoo_dir` where `publish` says so."""
         accuracies = self._snapshot_accuracies()
-        entries = [self._entry(number, task, accuracies[number].tolist()) for number, task in enumerate(self.tasks)]
+        entries = [self._entry(number, task, accuracies[number]) for number, task in enumerate(self.tasks)]
         folder = self.get_run_file_path("zoo/zoo.yaml").parent
         used = {task.domain for task in self.tasks}
         with output_errors(folder):
@@ -100,16 +132,21 @@ class ModelZooTrainer(BaseTrainer):
             logger.info(f"published to {self.config.zoo_dir}")
 
     @torch.no_grad()
-    def _snapshot_accuracies(self) -> torch.Tensor:
-        """Measure every snapshot on held-out source images: (networks, snapshots), from 0 to 1."""
+    def _snapshot_accuracies(self) -> list[list[float]]:
+        """Measure the snapshots of every network on held-out source images; from 0 to 1."""
         batch = next(iter(self.val_loader))
         images, labels = batch["images"].to(self.device), batch["labels"].to(self.device)
-        columns = []
-        for slot in range(self.config.snapshots):
-            vectors = [self.model.snapshots(network)[slot] for network in batch["networks"]]
-            right = self.model(batch["networks"], images, vectors).argmax(dim=2) == labels  # no class is -100
-            columns.append(right.sum(dim=1) / (labels != IGNORED_LABEL).sum(dim=1))
-        return torch.stack(columns, dim=1).cpu()
+        accuracies: list[list[float]] = [[] for _ in self.tasks]
+        for slot in range(max(map(len, self.snapshot_epochs))):
+            networks = [number for number, due in enumerate(self.snapshot_epochs) if slot < len(due)]
+            vectors = [self.model.snapshots(number)[slot] for number in networks]
+            right = (
+                self.model(networks, images[networks], vectors).argmax(dim=2) == labels[networks]
+            )  # no class is -100
+            shares = right.sum(dim=1) / (labels[networks] != IGNORED_LABEL).sum(dim=1)
+            for number, share in zip(networks, shares.tolist(), strict=True):
+                accuracies[number].append(round(share, 4))
+        return accuracies
 
     def _entry(self, number: int, task: SourceTask, accuracies: list[float]) -> ZooEntry:
         vectors = self.model.snapshots(number).cpu()
@@ -126,8 +163,8 @@ class ModelZooTrainer(BaseTrainer):
             seed=task.seed,
             init_seed=task.init_seed,
             undertrained=task.undertrained,
-            checkpoint_epochs=snapshot_epochs(task.epochs, self.config.snapshots),
-            source_accuracy=tuple(round(accuracy, 4) for accuracy in accuracies),
+            checkpoint_epochs=self.snapshot_epochs[number],
+            source_accuracy=tuple(accuracies),
             parameters=vectors.shape[1],
             vectors=vectors,
         )
@@ -139,16 +176,16 @@ def cosine_to_zero(total_steps: int) -> Callable[[int], float]:
 
 
 def snapshot_epochs(epochs: int, snapshots: int) -> tuple[int, ...]:
-    """Spread snapshots evenly over a training; the last is its end. A short training has the same one several times.
+    """Spread snapshots over a training, closer together at its beginning, where more happens.
 
     Args:
         epochs: its length.
-        snapshots: how many.
+        snapshots: how many; a short training has fewer.
 
     Returns:
-        The epochs, counted from 1, after which they are taken.
+        The epochs, counted from 1, after which they are taken, ascending; the last is the end.
     """
-    return tuple(max(1, round(epochs * (slot + 1) / snapshots)) for slot in range(snapshots))
+    return tuple(sorted({max(1, round(epochs * ((slot + 1) / snapshots) ** 2)) for slot in range(snapshots)}))
 
 
 def _summary(entries: Sequence[ZooEntry]) -> dict[str, Any]:

@@ -80,9 +80,10 @@ def _finish(trainer: Any) -> None:
         trainer.save_model()
     if best_model.exists():  # a trainer with a save_model of its own may write something else
         trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
-        trainer.run_folder.publish()
     trainer.progress_bar.close()
     trainer.after_training()
+    if best_model.exists():
+        trainer.run_folder.publish()
     stopped = trainer.early_stopping.exhausted and trainer.record.progress.epoch < trainer.config.epochs
     trainer.save_metrics_to_file("early_stopped" if stopped else "finished")
     if trainer.config.plot_at_end:

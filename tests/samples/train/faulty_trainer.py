@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class FaultyTrainer(BaseTrainer):
         fault = self.config.fault
         self.model = FeatureFusionModel(8)
         if fault == "missing_file":
-            open("/nowhere/data.bin", "rb")
+            Path("/nowhere/data.bin").read_bytes()
         train = Vectors(0 if fault == "empty_train" else 40, fault)
         self.train_loader = DataLoader(
             train, batch_size=64 if fault == "drops_all" else 8, shuffle=True, drop_last=fault == "drops_all"

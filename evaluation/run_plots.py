@@ -1,0 +1,172 @@
+"""Pictures of saved runs: losses, learning rate, every metric; several runs in one picture."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.runs import Run
+
+_COLOURS = ("#0b6fb8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#17838c", "#7a5230", "#555555")
+_STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 3.2,
+    "lines.linewidth": 1.6, "figure.constrained_layout.use": True,
+}  # fmt: skip
+_MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
+
+
+def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Draw runs: one picture of all panels, `overview.png`, and one of each panel.
+
+    Args:
+        runs: one, or several to be compared.
+        out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
+
+    Returns:
+        The files written.
+    """
+    import matplotlib
+
+    panels = panels_of(runs)
+    alone = out.suffix.lower() == ".png"
+    folder = out.parent if alone else out
+    folder.mkdir(parents=True, exist_ok=True)
+    # Figures without pyplot: no display is needed and nothing global is changed.
+    with matplotlib.rc_context(_STYLE):
+        overview = out if alone else folder / "overview.png"
+        draw_overview(runs, panels).savefig(overview)
+        written = [overview]
+        for name in [] if alone else panels:
+            figure = _figure(7.2, 4.4)
+            draw_panel(figure.subplots(), runs, name, panels[name])
+            written.append(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png")
+            figure.savefig(written[-1])
+    return written
+
+
+def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """List the panels with the series in each: losses, learning rate, then every metric, train and val together."""
+    names = list(dict.fromkeys(name for run in runs for name in run.series))
+    losses = [name for name in ("train_loss", "val_loss") if name in names]
+    panels = {"loss": losses, "loss_log": losses} if losses else {}
+    if any(len(run.series[name][1]) >= 10 for run in runs for name in losses if name in run.series):
+        panels["loss_rolling"] = losses
+    for name in names:
+        if name not in losses:
+            metric = re.sub(r"^(train|val)_", "", name)
+            panels.setdefault("loss (metric)" if metric == "loss" else metric, []).append(name)
+    return panels
+
+
+def draw_overview(runs: Sequence[Run], panels: dict[str, list[str]]) -> Any:
+    """Draw all panels into one matplotlib Figure."""
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = _figure(5.2 * columns, 3.6 * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (name, series) in zip(axes, panels.items(), strict=False):
+        draw_panel(axis, runs, name, series)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(_title(runs), fontsize=12)
+    return figure
+
+
+def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]) -> None:
+    """Draw one panel of all runs.
+
+    Args:
+        axis: matplotlib Axes.
+        runs: those to draw; a run without the series is left out.
+        name: of the panel.
+        series: their names in the runs' histories.
+    """
+    labels = _labels(runs)
+    for number, run in enumerate(runs):
+        for key in series:
+            if key in run.series:
+                _draw_line(axis, run, key, name, _COLOURS[number % len(_COLOURS)], labels[number], len(runs) > 1)
+        _mark_best(axis, run, name, _COLOURS[number % len(_COLOURS)], alone=len(runs) == 1)
+    windows = sorted({_window(run.series[key][1]) for run in runs for key in series if key in run.series})
+    over = " or ".join(map(str, windows))
+    titles = {
+        "loss": "Loss",
+        "loss_log": "Loss, logarithmic",
+        "loss_rolling": f"Loss, mean of the last {over}",
+    }
+    axis.set_title(titles.get(name, name.replace("_", " ").capitalize()))
+    axis.set_xlabel("epoch")
+    axis.set_ylabel({"learning_rate": "learning rate"}.get(name, "loss" if name.startswith("loss") else name))
+    positive = all(value > 0 for run in runs for key in series for value in run.series.get(key, ([], []))[1])
+    if name in ("loss_log", "learning_rate") and positive:
+        axis.set_yscale("log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
+        crowded = len(runs) * len(series) > 6
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
+        axis.legend(**place)
+
+
+def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: str, several: bool) -> None:
+    epochs, values = run.series[key]
+    if panel == "loss_rolling":
+        values = _rolling(values, _window(values))
+    step = max(1, math.ceil(len(values) / _MOST_POINTS))
+    is_val = key.startswith("val_")
+    if not several and is_val:
+        colour = _COLOURS[1]
+    part = "validation" if is_val else "training" if key.startswith("train_") else key.replace("_", " ")
+    axis.plot(
+        epochs[::step], values[::step], color=colour, linestyle="--" if is_val and several else "-",
+        marker="o" if len(values) <= 12 else None, markersize=3.5, label=f"{label}, {part}" if several else part,
+    )  # fmt: skip
+
+
+def _mark_best(axis: Any, run: Run, panel: str, colour: str, alone: bool) -> None:
+    """Mark the epoch of the lowest validation loss, in loss panels."""
+    if not panel.startswith("loss") or run.best_epoch is None or run.best_val_loss is None or panel == "loss_rolling":
+        return
+    label = f"best: {run.best_val_loss:.4g} at epoch {run.best_epoch}" if alone else None
+    axis.plot([run.best_epoch], [run.best_val_loss], "*", color=colour if not alone else "#222222", markersize=11,
+              markeredgecolor="white", label=label, zorder=5)  # fmt: skip
+
+
+def _window(values: Sequence[float]) -> int:
+    """How many values a rolling mean takes together."""
+    return max(3, len(values) // 20)
+
+
+def _rolling(values: Sequence[float], window: int) -> list[float]:
+    """Mean of the last `window` values (of fewer at the start); NaN is left out."""
+    means = []
+    for end in range(1, len(values) + 1):
+        part = [value for value in values[max(0, end - window) : end] if not math.isnan(value)]
+        means.append(sum(part) / len(part) if part else math.nan)
+    return means
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Name runs in a legend: by id, with the trainer where they differ in it."""
+    several = len({run.trainer for run in runs}) > 1
+    return [f"{run.trainer.removesuffix('Trainer')} {run.id}" if several else run.id for run in runs]
+
+
+def _title(runs: Sequence[Run]) -> str:
+    trainers = ", ".join(dict.fromkeys(run.trainer for run in runs))
+    if len(runs) > 1:
+        return f"{trainers}: {len(runs)} runs"
+    seconds = runs[0].summary.get("seconds")
+    took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    return f"{trainers}, run {runs[0].id} ({runs[0].state.replace('_', ' ')}{took})"
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,244 @@
+"""ModelAutoEncoder: the parameters of networks to codes and back."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import nn
+
+from model.weight_alignment import Groups, align_units, join_vector, split_vector
+from model.weight_tokens import STATISTICS, TokenLayout, flat_layout, layer_columns, neuron_layout, weight_statistics
+
+_POOLED_WEIGHT = 0.1  # of the pooled codes in a model token, beside standardised statistics
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class ModelAutoEncoder(nn.Module):
+    """Autoencoder over the tokens of networks of several families, and the model token made of their codes.
+
+    A network is brought into its family's common order of hidden units, cut into tokens, and each token is encoded
+    given its slot (layer). The encoder is a linear map of the slot's own plus a perceptron that all slots share, so
+    that it begins at the principal components of each slot (`fit_slots`) and learns what is not linear.
+
+    Args:
+        shapes: for each family its parameters by name, in the order of a flat vector.
+        groups: for each family its hidden widths (see `model.weight_alignment`).
+        tokenization: `neuron` (a token is a unit's incoming weights) or `flat` (a token is the vector, in pieces).
+        chunk_width: length of a piece, where tokenization is flat.
+        code_dim: numbers of a model token; also of a piece's code where tokenization is flat.
+        compression: weights for each number of a unit's code, where tokenization is neuron.
+        hidden_dims: hidden layers of the encoder; the decoder has them in reverse.
+        activation: a key of `ACTIVATIONS`.
+        dropout: in both perceptrons.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Mapping[str, torch.Size]],
+        groups: Mapping[str, Groups],
+        tokenization: Literal["neuron", "flat"] = "neuron",
+        chunk_width: int = 8192,
+        code_dim: int = 512,
+        compression: float = 4.0,
+        hidden_dims: Sequence[int] = (512,),
+        activation: str = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shapes, self.groups, self.code_dim, self.tokenization = dict(shapes), dict(groups), code_dim, tokenization
+        self.layouts: dict[str, TokenLayout] = {}
+        self.first_slot: dict[str, int] = {}
+        lengths: list[int] = []
+        for family, family_shapes in self.shapes.items():
+            neuron = tokenization == "neuron"
+            layout = neuron_layout(family_shapes) if neuron else flat_layout(family_shapes, chunk_width)
+            self.layouts[family], self.first_slot[family] = layout, len(lengths)
+            lengths += layout.lengths
+            parameters = sum(shape.numel() for shape in family_shapes.values())
+            self.register_buffer(f"reference_{family}", torch.zeros(parameters))
+        codes = [max(1, int(length / compression)) if tokenization == "neuron" else code_dim for length in lengths]
+        self.width, self.code_width, slots = max(lengths), max(codes), len(lengths)
+        self._places = max(len(family_shapes) for family_shapes in self.shapes.values())
+        self._check_code_dim(codes)
+
+        self.register_buffer("mask", (torch.arange(self.width) < torch.tensor(lengths)[:, None]).float())  # (S, W)
+        self.register_buffer("code_mask", (torch.arange(self.code_width) < torch.tensor(codes)[:, None]).float())
+        self.register_buffer("mean", torch.zeros(slots, self.width))
+        self.register_buffer("statistics_mean", torch.zeros(self._places * STATISTICS))
+        self.register_buffer("statistics_scale", torch.ones(self._places * STATISTICS))
+        self.register_buffer("pooled_scale", torch.ones(()))
+        self.register_buffer("scale", torch.ones(slots))
+        # Flat pieces are too long for a linear map of their own: 8192 x 512 numbers each.
+        linear = (slots, self.width, self.code_width) if tokenization == "neuron" else (slots, 0, 0)
+        self.linear_in = nn.Parameter(torch.zeros(linear))
+        self.linear_out = nn.Parameter(torch.zeros(linear).mT.contiguous())
+        self.slot_embedding = nn.Embedding(slots, 32)
+        act = ACTIVATIONS[activation]
+        self.encoder = _perceptron([self.width + 32, *hidden_dims, self.code_width], act, dropout)
+        self.decoder = _perceptron([self.code_width + 32, *reversed(hidden_dims), self.width], act, dropout)
+
+    def forward(self, tokens: torch.Tensor, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode and decode tokens.
+
+        Args:
+            tokens: (B, W) weights, padded with zeros.
+            slots: (B,) int64, the slot of each token.
+
+        Returns:
+            Reconstructed tokens (B, W), zero in the padding, and codes (B, K), zero beyond the slot's code length.
+        """
+        codes = self.encode(tokens, slots)
+        return self.decode(codes, slots), codes
+
+    def encode(self, tokens: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Map tokens (B, W) of slots (B,) to codes (B, K)."""
+        scaled = (tokens - self.mean[slots]) * self.mask[slots] / self.scale[slots, None]
+        codes = self.encoder(torch.cat([scaled, self.slot_embedding(slots)], dim=1))
+        return (codes + self._linear(scaled, slots, self.linear_in)) * self.code_mask[slots]
+
+    def decode(self, codes: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Map codes (B, K) of slots (B,) to tokens (B, W)."""
+        scaled = self.decoder(torch.cat([codes, self.slot_embedding(slots)], dim=1))
+        scaled = scaled + self._linear(codes, slots, self.linear_out)
+        return (scaled * self.scale[slots, None] + self.mean[slots]) * self.mask[slots]
+
+    def _linear(self, rows: torch.Tensor, slots: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | float:
+        """Apply to each row (B, n) its slot's matrix (n, m): rows sorted by slot, one product a slot."""
+        if weights.shape[1] == 0:
+            return 0.0
+        order = slots.argsort(stable=True)
+        counts = torch.bincount(slots, minlength=len(weights)).tolist()  # host-device synchronisation
+        parts = rows[order].split(counts)
+        products = torch.cat([part @ weight for part, weight in zip(parts, weights, strict=True)])
+        return products[order.argsort()]
+
+    # --------------------------------------------------------------------------------------- whole networks
+
+    def canonical(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
+        """Bring networks into their family's common order of hidden units.
+
+        Args:
+            vectors: (C, parameters).
+            family: theirs.
+
+        Returns:
+            The same networks, (C, parameters).
+        """
+        reference = split_vector(self.get_buffer(f"reference_{family}").cpu(), self.shapes[family])
+        if not any(tensor.any() for tensor in reference.values()):
+            return vectors  # alignment is off
+        networks = [split_vector(vector.cpu(), self.shapes[family]) for vector in vectors]
+        aligned = [join_vector(align_units(network, reference, self.groups[family])) for network in networks]
+        return torch.stack(aligned).to(vectors.device)
+
+    def tokens_of(self, vectors: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut networks (C, parameters) into tokens (C, T, W) with slots (T,)."""
+        layout = self.layouts[family]
+        tokens = layout.tokens(vectors)
+        return nn.functional.pad(tokens, (0, self.width - tokens.shape[2])), layout.slots + self.first_slot[family]
+
+    @torch.no_grad()
+    def reconstruct(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
+        """Encode and decode whole networks (C, parameters), which are in canonical order."""
+        tokens, slots = self.tokens_of(vectors, family)
+        flat_slots = slots.to(tokens.device).repeat(len(tokens))
+        back = self(tokens.flatten(0, 1), flat_slots)[0].view_as(tokens)
+        return self.layouts[family].vectors(back[:, :, : self.layouts[family].index.shape[1]])
+
+    @torch.no_grad()
+    def model_tokens(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
+        """Describe each network by one token.
+
+        Where tokens are units: statistics of each layer's weights, then for each layer the mean and the standard
+        deviation of its units' codes. Neither depends on the units' order. The statistics have common columns in all
+        families and are standardised; the pooled codes, whose meaning is the family's own, count for a tenth, so that
+        a linear probe on few networks is not lost in them (measured: see docs/model_tokens.md).
+        Where tokens are pieces of the vector: the mean over their codes.
+
+        Args:
+            vectors: (C, parameters) in canonical order.
+            family: theirs.
+
+        Returns:
+            (C, code_dim), padded with zeros.
+        """
+        tokens, slots = self.tokens_of(vectors, family)
+        slots = slots.to(tokens.device)
+        codes = self.encode(tokens.flatten(0, 1), slots.repeat(len(tokens))).view(*tokens.shape[:2], -1)
+        if self.tokenization == "flat":
+            return codes.mean(1)
+        pooled = self._pooled(codes, slots) * (_POOLED_WEIGHT / self.pooled_scale)
+        statistics = (self._statistics(vectors, family) - self.statistics_mean) / self.statistics_scale
+        token = torch.cat([statistics, pooled], dim=1)
+        return nn.functional.pad(token, (0, self.code_dim - token.shape[1]))
+
+    def _pooled(self, codes: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for slot in slots.unique():
+            used = codes[:, slots == slot, : int(self.code_mask[slot].sum())]  # host-device synchronisation
+            parts += [used.mean(1), used.std(1, unbiased=False)]
+        return torch.cat(parts, dim=1)
+
+    def _statistics(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
+        return layer_columns(weight_statistics(vectors, self.shapes[family]), self._places)
+
+    @torch.no_grad()
+    def fit_model_tokens(self, networks: Sequence[tuple[torch.Tensor, str]]) -> None:
+        """Set what standardises model tokens, from training networks: (vectors (C, parameters), family) of each."""
+        if self.tokenization == "flat":
+            return
+        statistics = torch.cat([self._statistics(vectors, family) for vectors, family in networks])
+        self.statistics_mean.copy_(statistics.mean(0))
+        self.statistics_scale.copy_(statistics.std(0).clamp(min=1e-6))
+        self.pooled_scale.fill_(1.0)
+        first = self._places * STATISTICS
+        pooled = torch.cat([self.model_tokens(vectors, family)[:, first:].flatten() for vectors, family in networks])
+        used = pooled[pooled != 0]
+        self.pooled_scale.fill_(float(used.std()) / _POOLED_WEIGHT if len(used) > 1 else 1.0)
+
+    @torch.no_grad()
+    def fit_slots(self, tokens: torch.Tensor, slots: torch.Tensor) -> None:
+        """Set each slot's mean, scale and linear maps from training tokens: its principal components.
+
+        The perceptrons' last layers are set to zero, so training starts at the principal components.
+
+        Args:
+            tokens: (N, W).
+            slots: (N,).
+        """
+        for slot in range(len(self.mask)):
+            length = int(self.mask[slot].sum())
+            rows = tokens[slots == slot, :length]
+            if len(rows) == 0:
+                continue
+            self.mean[slot, :length] = rows.mean(0)
+            centred = rows - rows.mean(0)
+            self.scale[slot] = centred.square().mean().sqrt().clamp(min=1e-6)
+            if self.linear_in.shape[1]:
+                axes = torch.linalg.svd(centred, full_matrices=False).Vh[: int(self.code_mask[slot].sum())]
+                self.linear_in[slot, :length, : len(axes)] = axes.T
+                self.linear_out[slot, : len(axes), :length] = axes
+        if self.linear_in.shape[1]:
+            for last in (self.encoder[-1], self.decoder[-1]):
+                last.weight.zero_()
+                last.bias.zero_()
+
+    def _check_code_dim(self, codes: Sequence[int]) -> None:
+        if self.tokenization == "flat":
+            return
+        for family, layout in self.layouts.items():
+            first = self.first_slot[family]
+            needed = self._places * STATISTICS + 2 * sum(codes[first : first + len(layout.lengths)])
+            if needed > self.code_dim:
+                raise ValueError(
+                    f"code_dim = {self.code_dim} is too small: the model token of a {family} network holds statistics "
+                    f"of its layers and of their codes, {needed} numbers. Raise code_dim or compression."
+                )
+
+
+def _perceptron(sizes: Sequence[int], activation: type[nn.Module], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])

@@ -1,0 +1,114 @@
+"""`python plot.py` in a new process, and what the panels hold."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.run_plots import draw_overview, panels_of, plot_runs
+from evaluation.runs import load_run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def make_run(artifacts: Path, run_id: str, epochs: int, model: str = "Alpha", **history) -> Path:
+    folder = artifacts / "models" / model / "runs" / run_id
+    folder.mkdir(parents=True)
+    draw = random.Random(run_id)
+    train = [math.exp(-epoch / 20) + 0.02 * draw.random() for epoch in range(epochs)]
+    val = [loss + 0.05 + 0.02 * draw.random() for loss in train]
+    content = {
+        "schema_version": 1, "trainer": f"{model}Trainer", "run_id": run_id, "state": "finished",
+        "best": {"epoch": 1 + val.index(min(val)), "val_loss": min(val)}, "summary": {"seconds": 12.0},
+        "history": {"train_loss": train, "val_loss": val, "val_epoch": list(range(1, epochs + 1)),
+                    "learning_rate": [1e-3 * 0.5 ** (epoch // 15) for epoch in range(epochs)], **history},
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(content))
+    return folder
+
+
+def plot(*words) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "plot.py"), *map(str, words)], capture_output=True, text=True, timeout=120
+    )
+
+
+def pixels(path: Path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return imread(path)
+
+
+def test_one_run_is_drawn_beside_it(tmp_path):
+    run = make_run(tmp_path, "20260101-000000", 40, train_top1=[0.5] * 40, val_top1=[0.4] * 40)
+    done = plot("latest", "--artifacts", tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (run / "plots").iterdir()}
+    assert names == {"overview.png", "loss.png", "loss_log.png", "loss_rolling.png", "learning_rate.png", "top1.png"}
+    assert sorted(done.stdout.split()) == sorted(str(run / "plots" / name) for name in names)
+    image = pixels(run / "plots/overview.png")
+    assert image.shape[0] > 500 and image.shape[1] > 1000
+    assert image[..., :3].std() > 0.05, "something is drawn"
+
+
+def test_several_runs_go_into_one_picture(tmp_path):
+    first = make_run(tmp_path, "20260101-000000", 30)
+    make_run(tmp_path, "20260102-000000", 20, model="Beta")
+    done = plot(first, "beta", "--artifacts", tmp_path, "--out", tmp_path / "both.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "both.png")]
+    runs = [load_run(first), load_run(tmp_path / "models/Beta/runs/20260102-000000")]
+    figure = draw_overview(runs, panels_of(runs))
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels[0] == "Alpha 20260101-000000, training" and labels[3] == "Beta 20260102-000000, validation"
+
+
+def test_the_best_epoch_is_marked_and_named(tmp_path):
+    run = load_run(make_run(tmp_path, "20260101-000000", 30))
+    figure = draw_overview([run], panels_of([run]))
+    stars = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert len(stars) == 1
+    assert (stars[0].get_xdata()[0], stars[0].get_ydata()[0]) == (run.best_epoch, run.best_val_loss)
+    assert f"at epoch {run.best_epoch}" in stars[0].get_label()
+    assert figure.axes[1].get_yscale() == "log"
+    assert all(axis.get_xlabel() == "epoch" and axis.get_ylabel() for axis in figure.axes if axis.get_visible())
+
+
+def test_another_history_gives_another_picture(tmp_path):
+    runs = [make_run(tmp_path, f"2026010{day}-000000", 12) for day in (1, 2)]
+    images = [pixels(plot_runs([load_run(run)], tmp_path / f"{run.name}.png")[0]) for run in runs]
+    assert not np.array_equal(*images)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 10_000])
+def test_short_long_and_broken_histories_are_drawn(tmp_path, epochs):
+    odd = {"val_a/b metric": [None] * epochs, "train_a/b metric": [1.0] * epochs}
+    written = plot_runs([load_run(make_run(tmp_path, "20260101-000000", epochs, **odd))], tmp_path / "out")
+    assert "a_b_metric.png" in {path.name for path in written}
+    assert all(path.parent == tmp_path / "out" for path in written)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["nothing"], 2, "there is no run 'nothing'"),
+        ([], 2, "the following arguments are required: RUN"),
+        (["20260101-000000"], 3, "nothing was measured in 20260101-000000"),
+        (["20260102-000000"], 3, "cannot read"),
+        (["20260103-000000", "--out", "/proc/pictures"], 4, "/proc/pictures"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(tmp_path, words, code, text):
+    empty = make_run(tmp_path, "20260101-000000", 1)
+    content = json.loads((empty / "metrics.json").read_text())
+    (empty / "metrics.json").write_text(json.dumps(content | {"history": {}}))
+    (make_run(tmp_path, "20260102-000000", 1) / "metrics.json").write_text("{")
+    make_run(tmp_path, "20260103-000000", 2)
+    done = plot(*words, "--artifacts", tmp_path)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr and "Traceback" not in done.stderr

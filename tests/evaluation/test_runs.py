@@ -1,0 +1,75 @@
+"""Finding and reading saved runs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
+
+
+def make_run(artifacts: Path, model: str, run_id: str, **changes) -> Path:
+    folder = artifacts / "models" / model / "runs" / run_id
+    folder.mkdir(parents=True)
+    content = {
+        "schema_version": 1, "trainer": f"{model}Trainer", "run_id": run_id, "state": "finished",
+        "best": {"epoch": 2, "val_loss": 0.5}, "summary": {"seconds": 3.2},
+        "history": {"train_loss": [3, 2, 1], "val_loss": [1.0, None], "val_epoch": [2, 3], "learning_rate": [0.1] * 3},
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(content | changes))
+    return folder
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    make_run(tmp_path, "Alpha", "20260101-000000")
+    make_run(tmp_path, "Alpha", "20260101-000000-10")
+    make_run(tmp_path, "Alpha", "20260101-000000-9")
+    make_run(tmp_path, "Beta", "20260102-000000")
+    make_run(tmp_path, "Beta", "20260101-000000")
+    return tmp_path
+
+
+def test_find_by_every_name(artifacts):
+    runs = artifacts / "models/Alpha/runs"
+    assert find_run("latest", artifacts).name == "20260102-000000"
+    assert find_run("AlphaTrainer", artifacts) == runs / "20260101-000000-10", "-10 is newer than -9"
+    assert find_run("alpha", artifacts) == runs / "20260101-000000-10"
+    assert find_run("20260101-000000-9", artifacts) == runs / "20260101-000000-9"
+    assert find_run(str(runs / "20260101-000000"), artifacts) == runs / "20260101-000000"
+    assert find_run(str(runs / "20260101-000000" / "metrics.json"), artifacts) == runs / "20260101-000000"
+
+
+def test_what_is_not_found_is_told_with_what_there_is(artifacts, tmp_path):
+    with pytest.raises(RunNotFoundError, match=r"there is no run 'nine' in .*; the newest runs are:(?s:.*)20260102"):
+        find_run("nine", artifacts)
+    with pytest.raises(RunNotFoundError, match=r"several models have a run '20260101-000000'(?s:.*)Beta(?s:.*)Alpha"):
+        find_run("20260101-000000", artifacts)
+    with pytest.raises(RunNotFoundError, match="there are no runs yet"):
+        find_run("latest", tmp_path / "empty")
+
+
+def test_series_have_their_epochs_and_null_is_nan(artifacts):
+    run = load_run(find_run("beta", artifacts))
+    assert run.series["train_loss"] == ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
+    epochs, values = run.series["val_loss"]
+    assert epochs == [2.0, 3.0] and values[0] == 1.0 and math.isnan(values[1])
+    assert "val_epoch" not in run.series
+    assert (run.best_epoch, run.best_val_loss, run.state) == (2, 0.5, "finished")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "cannot read .*metrics.json"),
+        ("[]", "cannot read .*metrics.json"),
+        ('{"schema_version": 2}', "has schema version 2, this program reads 1"),
+        ('{"schema_version": 1}', "it lacks 'best'"),
+    ],
+)
+def test_a_damaged_run_says_what_is_wrong(artifacts, text, reason):
+    run = find_run("latest", artifacts)
+    (run / "metrics.json").write_text(text)
+    with pytest.raises(RunDamagedError, match=reason):
+        load_run(run)

@@ -1,0 +1,178 @@
+"""Learns model tokens: `python train.py ModelAutoEncoderTrainer`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from beautilog import logger
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from config import ConfigError, ConfigParser
+from config.model_auto_encoder_trainer_config import ModelAutoEncoderTrainerConfig
+from data.model_zoo import load_zoo
+from data.network_weights import AugmentedLoader, join_tokens, split_networks
+from data.tensor_loader import TensorLoader
+from evaluation.weight_probes import probe_networks, reconstruction_r2
+from model.model_auto_encoder import ModelAutoEncoder
+from model.weight_alignment import common_reference, join_vector, shuffle_units, split_vector
+from model.weight_tokens import layer_columns, weight_statistics
+from model.zoo_families import family_shapes, permutation_groups
+from train.base_trainer import BaseTrainer
+from train.files import write_atomically
+
+
+class ModelAutoEncoderTrainer(BaseTrainer):
+    """Learns model tokens: an autoencoder over the parameters of the zoo's networks."""
+
+    def __init__(self) -> None:
+        self.config = ConfigParser.get(ModelAutoEncoderTrainerConfig)
+        self.zoo = load_zoo(self.config.zoo)
+        self.split = split_networks(self.zoo, self.config.val_share, self.config.test_share, self.config.seed)
+        self.model = self._build_model()
+        self.vectors = self._canonical_vectors()
+        train_tokens = self._tokens(self.split.train)
+        self.model.fit_slots(train_tokens["tokens"], train_tokens["slots"])
+        # Mean squared deviation of a training token from its slot's mean: the loss is 1 where a constant would do.
+        deviation = train_tokens["tokens"] - self.model.mean[train_tokens["slots"]]
+        self.token_variance = float(deviation.square().sum() / len(deviation))
+        self.train_loader = AugmentedLoader(self._augmented_tokens, self.config.batch_size, self.config.seed)
+        self.val_loader = TensorLoader(self._tokens(self.split.val), self.config.batch_size)
+        self.optimizer = Adam(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        self.scheduler = ReduceLROnPlateau(
+            self.optimizer, mode="min", factor=self.config.lr_decay_factor, patience=self.config.lr_patience
+        )
+        self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the autoencoder")
+        super().__init__()
+
+    def _forward_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the reconstruction error in units of the training tokens' variance, plus the code's L1 penalty.
+
+        Args:
+            batch: `tokens` (B, W) and `slots` (B,).
+        """
+        tokens, slots = batch["tokens"].to(self.device), batch["slots"].to(self.device)
+        back, codes = self.model(tokens, slots)
+        squared = (back - tokens).square().sum() / len(tokens) / self.token_variance
+        self._collect_batch_metrics({"r2": 1 - squared.detach()})
+        loss = squared
+        if self.config.loss == "smooth_l1":
+            unit = (self.token_variance / self.model.width) ** 0.5
+            # Twice, so that small errors count as in the squared loss.
+            loss = 2 * F.smooth_l1_loss(back / unit, tokens / unit, reduction="sum") / tokens.numel()
+        return loss + self.config.code_l1 * codes.abs().mean() if self.config.code_l1 else loss
+
+    def after_training(self) -> None:
+        """Write every network's model tokens; report reconstruction and probes on the held-out networks."""
+        self.model.eval()
+        train = [(self.vectors[index].to(self.device), self.zoo.entries[index].family) for index in self.split.train]
+        self.model.fit_model_tokens(train)
+        self.save_model()  # with what standardises the tokens
+        tokens = [
+            self.model.model_tokens(vectors.to(self.device), entry.family).cpu()  # synchronisation
+            for entry, vectors in zip(self.zoo, self.vectors, strict=True)
+        ]
+        named = {entry.name: token.contiguous() for entry, token in zip(self.zoo, tokens, strict=True)}
+        write_atomically(self.get_run_file_path("model_tokens.safetensors"), lambda path: save_file(named, path))
+        self.results |= self._reconstruction()
+        for name, features in (("code", tokens), ("statistics", self._statistics())):
+            self.results |= probe_networks(self.zoo, features, self.split.train, self.split.test, prefix=f"{name}_")
+        for name, value in self.results.items():
+            logger.info(f"held-out networks: {name} = {value}")
+
+    # ------------------------------------------------------------------------------------------------------ parts
+
+    def _build_model(self) -> ModelAutoEncoder:
+        config = self.config
+        families = list(dict.fromkeys(entry.family for entry in self.zoo))
+        try:
+            return ModelAutoEncoder(
+                shapes={family: family_shapes(family) for family in families},
+                groups={family: permutation_groups(family) for family in families},
+                tokenization=config.tokenization,
+                chunk_width=config.chunk_width,
+                code_dim=config.code_dim,
+                compression=config.compression,
+                hidden_dims=config.hidden_dims,
+                activation=config.activation,
+                dropout=config.dropout,
+            )
+        except ValueError as error:
+            raise ConfigError([f"[ModelAutoEncoderTrainer] {error}"]) from error
+
+    def _canonical_vectors(self) -> list[torch.Tensor]:
+        """Return each network's checkpoints (C, parameters), in its family's order of units if `align` says so."""
+        vectors = [entry.vectors.float() for entry in self.zoo]
+        if not self.config.align:
+            return vectors
+        for family, shapes in self.model.shapes.items():
+            members = [index for index in self.split.train if self.zoo.entries[index].family == family]
+            finished = [split_vector(vectors[index][-1], shapes) for index in members]
+            reference = common_reference(finished, self.model.groups[family])
+            self.model.get_buffer(f"reference_{family}").copy_(join_vector(reference))
+        return [self.model.canonical(vector, entry.family) for entry, vector in zip(self.zoo, vectors, strict=True)]
+
+    def _tokens(self, indices: Sequence[int], vectors: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
+        parts = []
+        for index in indices:
+            family = self.zoo.entries[index].family
+            tokens, slots = self.model.tokens_of((vectors or self.vectors)[index], family)
+            parts.append({"tokens": tokens.flatten(0, 1), "slots": slots.repeat(len(tokens))})
+        return join_tokens(parts)
+
+    def _augmented_tokens(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        if not self.config.permute:
+            return self._tokens(self.split.train)
+        vectors = list(self.vectors)
+        for index in self.split.train:
+            family = self.zoo.entries[index].family
+            shapes, groups = self.model.shapes[family], self.model.groups[family]
+            vectors[index] = torch.stack(
+                [
+                    join_vector(shuffle_units(split_vector(vector, shapes), groups, self.config.permute, generator))
+                    for vector in vectors[index]
+                ]
+            )
+        return self._tokens(self.split.train, vectors)
+
+    def _statistics(self) -> list[torch.Tensor]:
+        """Return what the code is measured against: each network's standardised layer-wise weight statistics."""
+        places = max(len(shapes) for shapes in self.model.shapes.values())
+        rows = [
+            layer_columns(weight_statistics(vectors, self.model.shapes[entry.family]), places)
+            for entry, vectors in zip(self.zoo, self.vectors, strict=True)
+        ]
+        known = torch.cat([rows[index] for index in self.split.train])
+        return [(row - known.mean(0)) / known.std(0).clamp(min=1e-6) for row in rows]
+
+    def _reconstruction(self) -> dict[str, float]:
+        """Measure R2 over all weights of the test networks.
+
+        Against the mean token of each slot in training; and, much harder, against the mean of the training networks of
+        the same family that began at the same initial weights: what is known without the code once one knows where a
+        network began.
+        """
+        scores: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        beyond: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for index in self.split.test:
+            entry, vectors = self.zoo.entries[index], self.vectors[index].to(self.device)
+            layout, first = self.model.layouts[entry.family], self.model.first_slot[entry.family]
+            means = self.model.mean[layout.slots.to(self.device) + first, : layout.index.shape[1]]
+            constant = layout.vectors(means[None])
+            back = self.model.reconstruct(vectors, entry.family)
+            kin = [
+                self.vectors[other]
+                for other in self.split.train
+                if self.zoo.entries[other].family == entry.family
+                and self.zoo.entries[other].init_seed == entry.init_seed
+            ]
+            error = (vectors - back).square().sum(1).cpu()
+            scores[entry.name] = (error, (vectors - constant).square().sum(1).cpu())
+            if kin:
+                beyond[entry.name] = (error, (self.vectors[index] - torch.cat(kin).mean(0)).square().sum(1))
+        harder = reconstruction_r2(self.zoo, beyond)["reconstruction_r2"] if beyond else None
+        return reconstruction_r2(self.zoo, scores) | {"reconstruction_r2_beyond_initial_weights": harder}
