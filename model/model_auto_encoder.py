@@ -17,9 +17,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "ta
 class ModelAutoEncoder(nn.Module):
     """Autoencoder over the tokens of networks of several families, and the model token made of their codes.
 
-    A network is brought into its family's common order of hidden units, cut into tokens, and each token is encoded
-    given its slot (layer). The encoder is a linear map of the slot's own plus a perceptron that all slots share, so
-    that it begins at the principal components of each slot (`fit_slots`) and learns what is not linear.
+    A network is written as its difference from the nearest of its family's reference networks, in that reference's
+    order of hidden units (`canonical`). The difference is cut into tokens, and each token is encoded given its slot
+    (layer). The encoder is a linear map of the slot's own plus a perceptron that all slots share, so that it begins at
+    the principal components of each slot (`fit_slots`) and learns what is not linear.
 
     Args:
         shapes: for each family its parameters by name, in the order of a flat vector.
@@ -31,6 +32,7 @@ class ModelAutoEncoder(nn.Module):
         hidden_dims: hidden layers of the encoder; the decoder has them in reverse.
         activation: a key of `ACTIVATIONS`.
         dropout: in both perceptrons.
+        references: for each family how many reference networks it has; 0 leaves networks as they are.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ModelAutoEncoder(nn.Module):
         hidden_dims: Sequence[int] = (512,),
         activation: str = "gelu",
         dropout: float = 0.0,
+        references: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.shapes, self.groups, self.code_dim, self.tokenization = dict(shapes), dict(groups), code_dim, tokenization
@@ -56,7 +59,7 @@ class ModelAutoEncoder(nn.Module):
             self.layouts[family], self.first_slot[family] = layout, len(lengths)
             lengths += layout.lengths
             parameters = sum(shape.numel() for shape in family_shapes.values())
-            self.register_buffer(f"reference_{family}", torch.zeros(parameters))
+            self.register_buffer(f"references_{family}", torch.zeros((references or {}).get(family, 0), parameters))
         codes = [max(1, int(length / compression)) if tokenization == "neuron" else code_dim for length in lengths]
         self.width, self.code_width, slots = max(lengths), max(codes), len(lengths)
         self._places = max(len(family_shapes) for family_shapes in self.shapes.values())
@@ -82,7 +85,7 @@ class ModelAutoEncoder(nn.Module):
         """Encode and decode tokens.
 
         Args:
-            tokens: (B, W) weights, padded with zeros.
+            tokens: (B, W) differences of weights from the reference, padded with zeros.
             slots: (B,) int64, the slot of each token.
 
         Returns:
@@ -115,39 +118,48 @@ class ModelAutoEncoder(nn.Module):
 
     # --------------------------------------------------------------------------------------- whole networks
 
-    def canonical(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
-        """Bring networks into their family's common order of hidden units.
+    def canonical(self, vectors: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Align networks to the nearest of their family's references.
 
         Args:
             vectors: (C, parameters).
             family: theirs.
 
         Returns:
-            The same networks, (C, parameters).
+            The same networks with their hidden units reordered, (C, parameters), and the reference of each,
+            (C, parameters): zeros where the family has none.
         """
-        reference = split_vector(self.get_buffer(f"reference_{family}").cpu(), self.shapes[family])
-        if not any(tensor.any() for tensor in reference.values()):
-            return vectors  # alignment is off
-        networks = [split_vector(vector.cpu(), self.shapes[family]) for vector in vectors]
-        aligned = [join_vector(align_units(network, reference, self.groups[family])) for network in networks]
-        return torch.stack(aligned).to(vectors.device)
+        shapes, groups = self.shapes[family], self.groups[family]
+        references = self.get_buffer(f"references_{family}").cpu()
+        if len(references) == 0:
+            return vectors, torch.zeros_like(vectors)
+        aligned, nearest = [], []
+        for vector in vectors.cpu():
+            network = split_vector(vector, shapes)
+            candidates = torch.stack(
+                [join_vector(align_units(network, split_vector(reference, shapes), groups)) for reference in references]
+            )
+            best = (candidates - references).square().sum(1).argmin()
+            aligned.append(candidates[best])
+            nearest.append(references[best])
+        return torch.stack(aligned).to(vectors.device), torch.stack(nearest).to(vectors.device)
 
-    def tokens_of(self, vectors: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut networks (C, parameters) into tokens (C, T, W) with slots (T,)."""
+    def tokens_of(self, differences: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut networks' differences from their references (C, parameters) into tokens (C, T, W) with slots (T,)."""
         layout = self.layouts[family]
-        tokens = layout.tokens(vectors)
+        tokens = layout.tokens(differences)
         return nn.functional.pad(tokens, (0, self.width - tokens.shape[2])), layout.slots + self.first_slot[family]
 
     @torch.no_grad()
-    def reconstruct(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
-        """Encode and decode whole networks (C, parameters), which are in canonical order."""
-        tokens, slots = self.tokens_of(vectors, family)
+    def reconstruct(self, vectors: torch.Tensor, references: torch.Tensor, family: str) -> torch.Tensor:
+        """Encode and decode whole networks (C, parameters), given as `canonical` returns them."""
+        tokens, slots = self.tokens_of(vectors - references, family)
         flat_slots = slots.to(tokens.device).repeat(len(tokens))
         back = self(tokens.flatten(0, 1), flat_slots)[0].view_as(tokens)
-        return self.layouts[family].vectors(back[:, :, : self.layouts[family].index.shape[1]])
+        return references + self.layouts[family].vectors(back[:, :, : self.layouts[family].index.shape[1]])
 
     @torch.no_grad()
-    def model_tokens(self, vectors: torch.Tensor, family: str) -> torch.Tensor:
+    def model_tokens(self, vectors: torch.Tensor, references: torch.Tensor, family: str) -> torch.Tensor:
         """Describe each network by one token.
 
         Where tokens are units: statistics of each layer's weights, then for each layer the mean and the standard
@@ -157,13 +169,14 @@ class ModelAutoEncoder(nn.Module):
         Where tokens are pieces of the vector: the mean over their codes.
 
         Args:
-            vectors: (C, parameters) in canonical order.
+            vectors: (C, parameters), as `canonical` returns them.
+            references: likewise.
             family: theirs.
 
         Returns:
             (C, code_dim), padded with zeros.
         """
-        tokens, slots = self.tokens_of(vectors, family)
+        tokens, slots = self.tokens_of(vectors - references, family)
         slots = slots.to(tokens.device)
         codes = self.encode(tokens.flatten(0, 1), slots.repeat(len(tokens))).view(*tokens.shape[:2], -1)
         if self.tokenization == "flat":
@@ -184,16 +197,16 @@ class ModelAutoEncoder(nn.Module):
         return layer_columns(weight_statistics(vectors, self.shapes[family]), self._places)
 
     @torch.no_grad()
-    def fit_model_tokens(self, networks: Sequence[tuple[torch.Tensor, str]]) -> None:
-        """Set what standardises model tokens, from training networks: (vectors (C, parameters), family) of each."""
+    def fit_model_tokens(self, networks: Sequence[tuple[torch.Tensor, torch.Tensor, str]]) -> None:
+        """Set what standardises model tokens, from training networks: vectors, references and family of each."""
         if self.tokenization == "flat":
             return
-        statistics = torch.cat([self._statistics(vectors, family) for vectors, family in networks])
+        statistics = torch.cat([self._statistics(vectors, family) for vectors, _, family in networks])
         self.statistics_mean.copy_(statistics.mean(0))
         self.statistics_scale.copy_(statistics.std(0).clamp(min=1e-6))
         self.pooled_scale.fill_(1.0)
         first = self._places * STATISTICS
-        pooled = torch.cat([self.model_tokens(vectors, family)[:, first:].flatten() for vectors, family in networks])
+        pooled = torch.cat([self.model_tokens(*network)[:, first:].flatten() for network in networks])
         used = pooled[pooled != 0]
         self.pooled_scale.fill_(float(used.std()) / _POOLED_WEIGHT if len(used) > 1 else 1.0)
 

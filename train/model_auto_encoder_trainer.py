@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from config import ConfigError, ConfigParser
 from config.model_auto_encoder_trainer_config import ModelAutoEncoderTrainerConfig
-from data.model_zoo import load_zoo
+from data.model_zoo import ZooEntry, load_zoo
 from data.network_weights import AugmentedLoader, join_tokens, split_networks
 from data.tensor_loader import TensorLoader
 from evaluation.weight_probes import probe_networks, reconstruction_r2
@@ -32,7 +32,10 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         self.zoo = load_zoo(self.config.zoo)
         self.split = split_networks(self.zoo, self.config.val_share, self.config.test_share, self.config.seed)
         self.model = self._build_model()
-        self.vectors = self._canonical_vectors()
+        self._fit_references()
+        canonical = [self.model.canonical(entry.vectors.float(), entry.family) for entry in self.zoo]
+        self.vectors = [vectors for vectors, _ in canonical]  # of each network (checkpoints, parameters)
+        self.references = [references for _, references in canonical]  # likewise
         train_tokens = self._tokens(self.split.train)
         self.model.fit_slots(train_tokens["tokens"], train_tokens["slots"])
         # Mean squared deviation of a training token from its slot's mean: the loss is 1 where a constant would do.
@@ -69,13 +72,11 @@ class ModelAutoEncoderTrainer(BaseTrainer):
     def after_training(self) -> None:
         """Write every network's model tokens; report reconstruction and probes on the held-out networks."""
         self.model.eval()
-        train = [(self.vectors[index].to(self.device), self.zoo.entries[index].family) for index in self.split.train]
-        self.model.fit_model_tokens(train)
+        self.model.fit_model_tokens([self._network(index) for index in self.split.train])
         self.save_model()  # with what standardises the tokens
         tokens = [
-            self.model.model_tokens(vectors.to(self.device), entry.family).cpu()  # synchronisation
-            for entry, vectors in zip(self.zoo, self.vectors, strict=True)
-        ]
+            self.model.model_tokens(*self._network(index)).cpu() for index in range(len(self.zoo))
+        ]  # synchronises
         named = {entry.name: token.contiguous() for entry, token in zip(self.zoo, tokens, strict=True)}
         write_atomically(self.get_run_file_path("model_tokens.safetensors"), lambda path: save_file(named, path))
         self.results |= self._reconstruction()
@@ -100,27 +101,45 @@ class ModelAutoEncoderTrainer(BaseTrainer):
                 hidden_dims=config.hidden_dims,
                 activation=config.activation,
                 dropout=config.dropout,
+                references={family: len(self._init_seeds(family)) if config.align else 0 for family in families},
             )
         except ValueError as error:
             raise ConfigError([f"[ModelAutoEncoderTrainer] {error}"]) from error
 
-    def _canonical_vectors(self) -> list[torch.Tensor]:
-        """Return each network's checkpoints (C, parameters), in its family's order of units if `align` says so."""
-        vectors = [entry.vectors.float() for entry in self.zoo]
+    def _fit_references(self) -> None:
+        """Make a reference of the training networks of each family that began at the same weights: their mean."""
         if not self.config.align:
-            return vectors
+            return
         for family, shapes in self.model.shapes.items():
-            members = [index for index in self.split.train if self.zoo.entries[index].family == family]
-            finished = [split_vector(vectors[index][-1], shapes) for index in members]
-            reference = common_reference(finished, self.model.groups[family])
-            self.model.get_buffer(f"reference_{family}").copy_(join_vector(reference))
-        return [self.model.canonical(vector, entry.family) for entry, vector in zip(self.zoo, vectors, strict=True)]
+            groups = self.model.groups[family]
+            for number, seed in enumerate(self._init_seeds(family)):
+                kin = [
+                    split_vector(vector, shapes)
+                    for entry in self._training_entries(family, seed)
+                    for vector in entry.vectors.float().flip(0)  # the finished network first: its order is the start
+                ]
+                reference = join_vector(common_reference(kin, groups))
+                self.model.get_buffer(f"references_{family}")[number] = reference
+
+    def _training_entries(self, family: str, init_seed: int | None = None) -> list[ZooEntry]:
+        entries = [self.zoo.entries[index] for index in self.split.train]
+        return [
+            entry for entry in entries if entry.family == family and (init_seed is None or entry.init_seed == init_seed)
+        ]
+
+    def _init_seeds(self, family: str) -> list[int]:
+        return sorted({entry.init_seed for entry in self._training_entries(family)})
+
+    def _network(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        vectors, references = self.vectors[index].to(self.device), self.references[index].to(self.device)
+        return vectors, references, self.zoo.entries[index].family
 
     def _tokens(self, indices: Sequence[int], vectors: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
         parts = []
         for index in indices:
             family = self.zoo.entries[index].family
-            tokens, slots = self.model.tokens_of((vectors or self.vectors)[index], family)
+            differences = (vectors or self.vectors)[index] - self.references[index]
+            tokens, slots = self.model.tokens_of(differences, family)
             parts.append({"tokens": tokens.flatten(0, 1), "slots": slots.repeat(len(tokens))})
         return join_tokens(parts)
 
@@ -152,27 +171,21 @@ class ModelAutoEncoderTrainer(BaseTrainer):
     def _reconstruction(self) -> dict[str, float]:
         """Measure R2 over all weights of the test networks.
 
-        Against the mean token of each slot in training; and, much harder, against the mean of the training networks of
-        the same family that began at the same initial weights: what is known without the code once one knows where a
-        network began.
+        Against the mean of the training networks of the family; and, much harder, against the mean of those that began
+        at the same initial weights: what is known without any code once one knows where a network began.
         """
         scores: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         beyond: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for index in self.split.test:
-            entry, vectors = self.zoo.entries[index], self.vectors[index].to(self.device)
-            layout, first = self.model.layouts[entry.family], self.model.first_slot[entry.family]
-            means = self.model.mean[layout.slots.to(self.device) + first, : layout.index.shape[1]]
-            constant = layout.vectors(means[None])
-            back = self.model.reconstruct(vectors, entry.family)
-            kin = [
-                self.vectors[other]
-                for other in self.split.train
-                if self.zoo.entries[other].family == entry.family
-                and self.zoo.entries[other].init_seed == entry.init_seed
-            ]
-            error = (vectors - back).square().sum(1).cpu()
-            scores[entry.name] = (error, (vectors - constant).square().sum(1).cpu())
-            if kin:
-                beyond[entry.name] = (error, (self.vectors[index] - torch.cat(kin).mean(0)).square().sum(1))
+            entry = self.zoo.entries[index]
+            vectors, references, family = self._network(index)
+            back = self.model.reconstruct(vectors, references, family)
+            error = (vectors - back).square().sum(1).cpu()  # synchronisation
+            for table, init_seed in ((scores, None), (beyond, entry.init_seed)):
+                names = {known.name for known in self._training_entries(family, init_seed)}
+                kin = [self.vectors[other] for other, known in enumerate(self.zoo) if known.name in names]
+                if kin:
+                    mean = torch.cat(kin).mean(0)
+                    table[entry.name] = (error, (self.vectors[index] - mean).square().sum(1))
         harder = reconstruction_r2(self.zoo, beyond)["reconstruction_r2"] if beyond else None
         return reconstruction_r2(self.zoo, scores) | {"reconstruction_r2_beyond_initial_weights": harder}
