@@ -28,16 +28,17 @@ class ModelAutoEncoderTrainerConfig(BaseTrainerConfig):
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     activation: Literal["gelu", "relu", "tanh"] = "gelu"
     """Between the layers."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.3
     """Share of hidden values that are dropped in training."""
     loss: Literal["mse", "smooth_l1"] = "mse"
     """Of a weight's reconstruction error, in units of the training weights' deviation."""
     code_l1: Annotated[float, Ge(0)] = 0.0
     """Weight of the mean absolute code in the loss."""
     align: bool = True
-    """Bring all networks of a family into one order of hidden units before encoding."""
+    """Write each network as its difference from its family's nearest reference, in that one's order of hidden units."""
     permute: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share of hidden units that change places in each training network, drawn anew each epoch."""
+    """Share of hidden units that change places in training networks each epoch. Where align = on they are aligned
+    again, which undoes it."""
     val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.125
     """Share of the networks that early stopping looks at."""
     test_share: Annotated[float, Interval(gt=0, lt=1)] = 0.25

@@ -17,7 +17,7 @@ from data.network_weights import AugmentedLoader, join_tokens, split_networks
 from data.tensor_loader import TensorLoader
 from evaluation.weight_probes import probe_networks, reconstruction_r2
 from model.model_auto_encoder import ModelAutoEncoder
-from model.weight_alignment import common_reference, join_vector, shuffle_units, split_vector
+from model.weight_alignment import align_units, common_reference, join_vector, shuffle_units, split_vector
 from model.weight_tokens import layer_columns, weight_statistics
 from model.zoo_families import family_shapes, permutation_groups
 from train.base_trainer import BaseTrainer
@@ -36,6 +36,7 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         canonical = [self.model.canonical(entry.vectors.float(), entry.family) for entry in self.zoo]
         self.vectors = [vectors for vectors, _ in canonical]  # of each network (checkpoints, parameters)
         self.references = [references for _, references in canonical]  # likewise
+        self._leave_training_networks_out_of_their_reference()
         train_tokens = self._tokens(self.split.train)
         self.model.fit_slots(train_tokens["tokens"], train_tokens["slots"])
         # Mean squared deviation of a training token from its slot's mean: the loss is 1 where a constant would do.
@@ -121,6 +122,22 @@ class ModelAutoEncoderTrainer(BaseTrainer):
                 reference = join_vector(common_reference(kin, groups))
                 self.model.get_buffer(f"references_{family}")[number] = reference
 
+    def _leave_training_networks_out_of_their_reference(self) -> None:
+        """Give each training network the mean of the others that began as it did.
+
+        A reference is the mean of a few networks, itself among them, so a training network would be nearer to it than
+        a network never seen, and the autoencoder would learn differences that are too small.
+        """
+        if not self.config.align:
+            return
+        for family in self.model.shapes:
+            for seed in self._init_seeds(family):
+                names = {entry.name for entry in self._training_entries(family, seed)}
+                kin = [index for index in self.split.train if self.zoo.entries[index].name in names]
+                for index in kin if len(kin) > 1 else []:
+                    others = torch.cat([self.vectors[other] for other in kin if other != index]).mean(0)
+                    self.references[index] = others.expand_as(self.vectors[index]).clone()
+
     def _training_entries(self, family: str, init_seed: int | None = None) -> list[ZooEntry]:
         entries = [self.zoo.entries[index] for index in self.split.train]
         return [
@@ -144,19 +161,27 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         return join_tokens(parts)
 
     def _augmented_tokens(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Make an epoch's training tokens: each network with hidden units that changed places at random.
+
+        Where networks are aligned they are aligned again, so what remains is what alignment can't undo.
+        """
         if not self.config.permute:
             return self._tokens(self.split.train)
         vectors = list(self.vectors)
         for index in self.split.train:
+            rows = zip(self.vectors[index], self.references[index], strict=True)
             family = self.zoo.entries[index].family
-            shapes, groups = self.model.shapes[family], self.model.groups[family]
-            vectors[index] = torch.stack(
-                [
-                    join_vector(shuffle_units(split_vector(vector, shapes), groups, self.config.permute, generator))
-                    for vector in vectors[index]
-                ]
-            )
+            vectors[index] = torch.stack([self._shuffled(vector, base, family, generator) for vector, base in rows])
         return self._tokens(self.split.train, vectors)
+
+    def _shuffled(
+        self, vector: torch.Tensor, reference: torch.Tensor, family: str, generator: torch.Generator
+    ) -> torch.Tensor:
+        shapes, groups = self.model.shapes[family], self.model.groups[family]
+        network = shuffle_units(split_vector(vector, shapes), groups, self.config.permute, generator)
+        if self.config.align:
+            network = align_units(network, split_vector(reference, shapes), groups)
+        return join_vector(network)
 
     def _statistics(self) -> list[torch.Tensor]:
         """Return what the code is measured against: each network's standardised layer-wise weight statistics."""
