@@ -83,8 +83,11 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         self.results |= self._reconstruction()
         for name, features in (("code", tokens), ("statistics", self._statistics())):
             self.results |= probe_networks(self.zoo, features, self.split.train, self.split.test, prefix=f"{name}_")
+        logger.info(f"on {len(self.split.test)} held-out networks (95 % intervals over networks):")
         for name, value in self.results.items():
-            logger.info(f"held-out networks: {name} = {value}")
+            low, high = self.results.get(f"{name}_low"), self.results.get(f"{name}_high")
+            if not name.endswith(("_low", "_high")):
+                logger.info(f"  {name} = {value}" + ("" if low is None else f"  ({low} to {high})"))
 
     # ------------------------------------------------------------------------------------------------------ parts
 

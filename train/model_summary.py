@@ -30,6 +30,9 @@ def model_lines(model: torch.nn.Module) -> list[str]:
         f"  {name:<{width}}  {type(part).__name__:<24} {summarize_model(part)['parameters']:>13,}"
         for name, part in rows[:20]
     ]
+    own = sum(parameter.numel() for parameter in model.parameters(recurse=False))
+    if own and rows:
+        lines.append(f"  {'':<{width}}  {'parameters of its own':<24} {own:>13,}")
     if len(rows) > 20:
         lines.append(f"  ... {len(rows) - 20} more parts")
     return [

@@ -31,7 +31,7 @@ def plan_lines(trainer: Any) -> list[str]:
         f"weight decay {group.get('weight_decay', 0):g}, "
         + (f"gradient norm at most {config.gradient_clip_value:g}" if config.gradient_clip_value else "no clipping"),
         f"schedule: {type(trainer.scheduler).__name__}, steps {_WHEN[interval_of(trainer.scheduler)]}",
-        f"length: {config.epochs} epochs, {_steps(trainer)}validation every {config.validate_every_n_epochs} epochs, "
+        f"length: {config.epochs} epochs, {_steps(trainer)}validation {_every(config.validate_every_n_epochs)}, "
         + (f"early stopping after {config.early_stopping_patience} without improvement"
            if config.early_stopping_patience else "no early stopping"),
     ]  # fmt: skip
@@ -39,6 +39,10 @@ def plan_lines(trainer: Any) -> list[str]:
         lines.append(f"first forward pass, {name.removesuffix('_loader')}: loss {float(loss):.6g}")  # synchronisation
     runs = config.artifacts_dir / "models" / trainer.model_name / "runs"
     return [*lines, f"a run would write to {runs}", "dry run: nothing was trained or written"]
+
+
+def _every(epochs: int) -> str:
+    return "each epoch" if epochs == 1 else f"every {epochs} epochs"
 
 
 def _steps(trainer: Any) -> str:
