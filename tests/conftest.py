@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Project:
             capture_output=True,
             text=True,
             timeout=300,
+            # A shell starts background jobs with SIGINT ignored, and they hand that on; a test may be such a job.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def runs(self, model_name: str) -> list[Path]:

@@ -107,15 +107,17 @@ class RunRecord:
         """Say how the last epoch went, and how long the rest will take at most."""
         progress = self.progress
         validated = self.history["val_epoch"][-1:] == [progress.epoch]
+        known = [name for name, values in self.history.items() if values and name != "val_epoch"]
+        first = [name for name in ("train_loss", "val_loss") if name in known]
         shown = [
-            f"{name} {float(values[-1]):.4g}"
-            for name, values in self.history.items()
-            if values and name != "val_epoch" and (validated or not name.startswith("val_"))
+            f"{name} {float(self.history[name][-1]):.4g}"
+            for name in first + [name for name in known if name not in first]
+            if validated or not name.startswith("val_")
         ]
         best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
         each = (time.monotonic() - self._started) / max(1, progress.epoch - self._epochs_before)
         left = duration(each * max(0, epochs - progress.epoch))
-        return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; at most {left} left"
+        return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; up to {left} left"
 
     def best_line(self) -> str:
         """Say which epoch was best."""

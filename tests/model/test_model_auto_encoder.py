@@ -85,7 +85,7 @@ def test_model_tokens_do_not_depend_on_the_order_of_hidden_units():
     model = build(references={family: 2 for family in FAMILIES})
     for family in FAMILIES:
         model.get_buffer(f"references_{family}").copy_(networks(family)[:2])
-    # As trained networks are: not far from the weights they began with. Of strangers, matching finds some local optimum.
+    # As trained networks are: not far from where they began. Of strangers, matching finds some local optimum.
     vectors = networks("cnn3")[:2] + 0.05 * torch.randn(2, 1, generator=torch.Generator().manual_seed(4))
     vectors = vectors + 0.02 * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(5))
     groups, shapes, generator = permutation_groups("cnn3"), family_shapes("cnn3"), torch.Generator().manual_seed(3)
