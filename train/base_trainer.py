@@ -1,6 +1,7 @@
 """BaseTrainer: one class that trains. Read `train`, `_train_epoch` and `validate` first; the rest serves them."""
 
 import math
+import warnings
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
 from train.steps import EagerStep, windows
+
+# Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
+warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
 
 
 @dataclass

@@ -27,7 +27,7 @@ class EpochMeter:
                 # float64, so that a long epoch of small losses adds up; MPS has none.
                 dtype = torch.float32 if value.device.type == "mps" else torch.float64
                 self._sums[name] = torch.zeros((), dtype=dtype, device=value.device)
-            self._sums[name] += value * samples
+            self._sums[name].add_(value, alpha=samples)
         else:
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * samples
         self._counts[name] = self._counts.get(name, 0) + samples

@@ -17,6 +17,7 @@ def metrics(run: Path) -> dict:
 def test_contract_trainer_runs_and_leaves_a_full_run_folder(shared_project):
     done = shared_project.run("FeatureFusionTrainer", "epochs=3")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no bar, no warnings"
     run = shared_project.runs("FeatureFusion")[-1]
     found = metrics(run)
     assert (found["state"], found["trainer"], found["schema_version"]) == ("finished", "FeatureFusionTrainer", 1)

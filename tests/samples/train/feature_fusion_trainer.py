@@ -26,7 +26,11 @@ class FeatureFusionTrainer(BaseTrainer):
         self.config = ConfigParser.get(FeatureFusionTrainerConfig)
         self.model = FeatureFusionModel(self.config.hidden_dim, self.config.dropout)
         self.train_loader = DataLoader(
-            vectors(100, 1), batch_size=self.config.batch_size, shuffle=True, num_workers=self.config.num_workers
+            vectors(100, 1),
+            batch_size=self.config.batch_size,
+            shuffle=True,
+            pin_memory=True,
+            num_workers=self.config.num_workers,
         )
         self.val_loader = DataLoader(vectors(30, 2), batch_size=self.config.batch_size)
         self.optimizer = Adam(
