@@ -65,7 +65,7 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
         return path.resolve().parent
     if (path / "metrics.json").is_file():
         return path.resolve()
-    runs = sorted((file.parent for file in artifacts_dir.glob("models/*/runs/*/metrics.json")), key=_age)
+    runs = sorted((file.parent for file in artifacts_dir.glob("models/*/runs/*/metrics.json")), key=run_age)
     model = text.lower().removesuffix("trainer")
     found = (
         runs[-1:] if text == "latest"
@@ -81,7 +81,8 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
 
 
-def _age(path: Path) -> tuple[str, int]:
+def run_age(path: Path) -> tuple[str, int]:
+    """Return what sorts run folders by start: `20260101-000000-10` comes after `20260101-000000-9`."""
     match = _RUN_ID.fullmatch(path.name)
     return (match[1], int(match[2] or 1)) if match else (path.name, 0)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 import shutil
 import sys
 import tempfile
@@ -10,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from evaluation.runs import run_age
 from train.errors import ResumeError
 from train.files import output_errors, write_atomically, write_json
-
-_RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 
 
 class _RunLog(logging.FileHandler):
@@ -89,7 +87,7 @@ class RunFolder:
             ResumeError: there is no such run; the text lists those there are.
         """
         runs = artifacts_dir / "models" / model_name / "runs"
-        known = sorted((path for path in runs.glob("*") if path.is_dir()), key=_age)
+        known = sorted((path for path in runs.glob("*") if path.is_dir()), key=run_age)
         if run == "latest" and known:
             return cls(known[-1])
         for path in (runs / run, Path(run)):
@@ -143,8 +141,3 @@ class RunFolder:
         """Remove the folder of a run that never began."""
         self.close_log()
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _age(path: Path) -> tuple[str, int]:
-    match = _RUN_ID.fullmatch(path.name)
-    return (match[1], int(match[2] or 1)) if match else (path.name, 0)

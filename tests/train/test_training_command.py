@@ -35,6 +35,40 @@ def test_contract_trainer_runs_and_leaves_a_full_run_folder(shared_project):
     assert "280 parameters" in done.stdout and "left" in done.stdout
 
 
+def test_the_validation_loss_is_the_mean_over_samples(shared_project):
+    """30 validation samples in batches of 7: the last batch has 2, which must not count as much as 7."""
+    assert shared_project.run("FeatureFusion", "epochs=1", "batch_size=7").returncode == 0
+    run = shared_project.runs("FeatureFusion")[-1]
+    weights = load_file(run / "model.safetensors")
+    basis = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    samples = torch.randn(30, 3, generator=torch.Generator().manual_seed(2)) @ basis
+    hidden = torch.relu(samples @ weights["encoder.weight"].T + weights["encoder.bias"])
+    output = hidden @ weights["decoder.weight"].T + weights["decoder.bias"]
+    expected = float((output - samples).square().mean())
+    assert metrics(run)["history"]["val_loss"] == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_the_plateau_scheduler_steps_on_the_validation_loss(shared_project):
+    """Also shows that a trainer can be built and trained from Python, without the command line."""
+    (shared_project.path / "spy.py").write_text(
+        "import json\n"
+        "from config import ConfigParser\n"
+        "ConfigParser.use(None, ['epochs=4'], 'FeatureFusionTrainer')\n"
+        "from train import TRAINER_REGISTRY\n"
+        "trainer = TRAINER_REGISTRY['featurefusion']()\n"
+        "seen, kind = [], type(trainer.scheduler)\n"
+        "step = kind.step\n"
+        "kind.step = lambda self, loss: (seen.append(loss), step(self, loss))\n"
+        "trainer.train()\n"
+        "print(json.dumps({'seen': seen, **trainer.history}))\n"
+    )
+    done = shared_project.run(script="spy.py")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["seen"] == found["val_loss"] != found["train_loss"]
+    assert metrics(shared_project.runs("FeatureFusion")[-1])["state"] == "finished"
+
+
 def test_the_config_a_run_saves_can_be_run_again_to_the_same_bits(shared_project):
     shared_project.run("featurefusion", "epochs=2", "dropout=0.3", "seed=5")
     first = shared_project.runs("FeatureFusion")[-1]
