@@ -23,11 +23,11 @@ class EpochMeter:
         if isinstance(value, torch.Tensor):
             value = value.detach()
             value = value if value.dim() == 0 else value.float().mean()
-            if name not in self._sums:
+            if not isinstance(self._sums.get(name), torch.Tensor):
                 # float64, so that a long epoch of small losses adds up; MPS has none.
                 dtype = torch.float32 if value.device.type == "mps" else torch.float64
-                self._sums[name] = torch.zeros((), dtype=dtype, device=value.device)
-            self._sums[name].add_(value, alpha=samples)
+                self._sums[name] = torch.full((), self._sums.get(name, 0.0), dtype=dtype, device=value.device)
+            self._sums[name].add_(value, alpha=samples)  # no synchronisation
         else:
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * samples
         self._counts[name] = self._counts.get(name, 0) + samples
