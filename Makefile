@@ -11,8 +11,9 @@ RUN     := $(VENV)/bin/python
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
 
+# Two processes of one thread each: the tests start many short runs.
 test: $(VENV)/.ready-dev
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

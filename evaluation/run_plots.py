@@ -1,5 +1,6 @@
 """Pictures of saved runs: losses, learning rate, every metric; several runs in one picture."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -42,9 +43,17 @@ def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
         for name in [] if alone else panels:
             figure = _figure(7.2, 4.4)
             draw_panel(figure.subplots(), runs, name, panels[name])
-            written.append(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png")
+            written.append(folder / _file_name(name, {path.name for path in written}))
             figure.savefig(written[-1])
     return written
+
+
+def _file_name(panel: str, taken: set[str]) -> str:
+    """Name a panel's picture; two metrics may differ only in what a file name can't hold (`f1@1`, `f1/1`)."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", panel)
+    names = (f"{stem}{'' if number == 1 else f'_{number}'}.png" for number in itertools.count(1))
+    # Compared without case: some file systems tell `F1.png` from `f1.png`, some don't.
+    return next(name for name in names if name.lower() not in {other.lower() for other in taken})
 
 
 def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -118,13 +118,15 @@ def load_run(path: Path) -> Run:
 
 
 def _series(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Give each list of a history its epochs: `val_...` those in val_epoch, all others 1, 2, 3, ..."""
+    """Give each list of a history its epochs: `val_...` those in val_epoch, others those in epoch, or 1, 2, 3, ..."""
     validated = [float(epoch) for epoch in history.get("val_epoch", [])]
+    trained = [float(epoch) for epoch in history.get("epoch", [])]  # a trainer with a loop of its own may write it
     series = {}
     for name, values in history.items():
-        if name == "val_epoch" or not values:
+        if name in ("val_epoch", "epoch") or not values:
             continue
         numbers = [math.nan if value is None else float(value) for value in values]
-        epochs = validated if name.startswith("val_") and len(validated) == len(values) else range(1, len(values) + 1)
+        known = validated if name.startswith("val_") and validated else trained
+        epochs = known if len(known) == len(values) else range(1, len(values) + 1)
         series[name] = ([float(epoch) for epoch in epochs], numbers)
     return series

@@ -56,6 +56,20 @@ def test_one_run_is_drawn_beside_it(tmp_path):
     assert image[..., :3].std() > 0.05, "something is drawn"
 
 
+def test_pictures_of_metrics_with_awkward_names_do_not_replace_each_other(tmp_path):
+    names = ("train_f1@1", "train_f1/1", "train_overview", "train_F1_1")
+    run = make_run(tmp_path, "20260101-000000", 4, **{name: [0.1, 0.2, 0.3, 0.4] for name in names})
+    written = plot_runs([load_run(run)], tmp_path / "out")
+    assert len({path.name.lower() for path in written}) == len(written) == 3 + 1 + 4
+    assert {"overview.png", "overview_2.png", "f1_1.png", "f1_1_2.png"} <= {path.name for path in written}
+
+
+def test_an_epoch_list_is_the_axis_and_no_metric(tmp_path):
+    run = load_run(make_run(tmp_path, "20260101-000000", 3, epoch=[5, 10, 15]))
+    assert "epoch" not in panels_of([run])
+    assert run.series["train_loss"][0] == [5, 10, 15] and run.series["val_loss"][0] == [1, 2, 3]
+
+
 def test_several_runs_go_into_one_picture(tmp_path):
     first = make_run(tmp_path, "20260101-000000", 30)
     make_run(tmp_path, "20260102-000000", 20, model="Beta")
