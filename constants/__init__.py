@@ -7,6 +7,7 @@ from constants.paths import (
     BEAUTILOG_PATH,
     CONFIG_PATH,
     DATA_DIR,
+    PERFORMANCE_PATH,
     PROJECT_ROOT,
     ZOO_DIR,
 )
@@ -15,4 +16,4 @@ from constants.paths import (
 # Every package of ours imports `constants` first, so this is the one place that runs before it.
 os.environ.setdefault("BEAUTILOG_CONFIG_PATH", str(BEAUTILOG_PATH))
 
-__all__ = ["ARTIFACTS_DIR", "BEAUTILOG_PATH", "CONFIG_PATH", "DATA_DIR", "PROJECT_ROOT", "ZOO_DIR"]
+__all__ = ["ARTIFACTS_DIR", "BEAUTILOG_PATH", "CONFIG_PATH", "DATA_DIR", "PERFORMANCE_PATH", "PROJECT_ROOT", "ZOO_DIR"]

@@ -23,6 +23,7 @@ SEED = 12
 FASHION_DIR = Path("/usr/share/datasets/fashion-mnist")
 SOURCE_IMAGES = {"source_train": 300, "source_test": 80, "target_train": 60, "target_test": 60}
 """Images of a source class in each pool, where there are enough; other classes have the target pools only."""
+MORE_TEST_IMAGES = 80  # at most, of each class: what is left of it after the pools above
 GREY_LEVELS = 32  # of 256: the eye sees no difference at 12x12, and the file is a third smaller
 
 
@@ -78,6 +79,7 @@ def sampled_domain(
         if label not in source_classes:
             wanted[:2] = 0
         counts = np.floor(wanted * min(1.0, len(found) / wanted.sum())).astype(int)
+        counts[POOLS.index("target_test")] += min(MORE_TEST_IMAGES, len(found) - counts.sum())
         rows.append(found[: counts.sum()])
         pools.append(np.repeat(np.arange(len(POOLS)), counts))
     order = np.concatenate(rows)

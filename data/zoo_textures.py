@@ -64,6 +64,7 @@ _ABOUT = {
 }
 SOURCE_CLASSES = 8
 POOL_IMAGES = {"source_train": 240, "source_test": 60, "target_train": 40, "target_test": 40}
+MORE_TEST_IMAGES = 60  # of each class; cut last, so that the images above stay as the zoo was trained on them
 _GRID = 8  # a region is cut into 8x8 blocks; each belongs to one pool, so pools share no pixel
 _CROPS = {"materials": (14, 28), "photographs": (24, 48), "science": (14, 32), "terrain": (12, 14)}
 """Smallest and largest side in pixels of a patch before it is averaged down to 12x12, where the block has room."""
@@ -81,18 +82,21 @@ def texture_domain(name: str, seed: int, need: Callable[[str, str], ModuleType])
     regions = TEXTURE_DOMAINS[name]
     source_classes = sorted(rng.permutation(len(regions))[:SOURCE_CLASSES].tolist())
     images, labels, pools = [], [], []
-    for label, (image_name, top, bottom, left, right) in enumerate(regions.values()):
-        image = _load(image_name, need)
-        height, width = image.shape
-        region = image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-        for pool_index, pool in enumerate(POOLS):
-            if pool.startswith("source") and label not in source_classes:
-                continue
-            blocks = _blocks(region, pool_index)
-            for drawn in range(POOL_IMAGES[pool]):
-                images.append(_patch(blocks[drawn % len(blocks)], _CROPS[name], rng))
-                labels.append(label)
-                pools.append(pool_index)
+
+    def cut(label: int, pool: str, count: int) -> None:
+        blocks = _blocks(areas[label], POOLS.index(pool))
+        for drawn in range(count):
+            images.append(_patch(blocks[drawn % len(blocks)], _CROPS[name], rng))
+            labels.append(label)
+            pools.append(POOLS.index(pool))
+
+    areas = [_area(*region, need) for region in regions.values()]
+    for label in range(len(areas)):
+        for pool in POOLS:
+            if label in source_classes or pool.startswith("target"):
+                cut(label, pool, POOL_IMAGES[pool])
+    for label in range(len(areas)):
+        cut(label, "target_test", MORE_TEST_IMAGES)
     return ImageDomain(
         name=name,
         images=np.stack(images),
@@ -102,6 +106,15 @@ def texture_domain(name: str, seed: int, need: Callable[[str, str], ModuleType])
         source_classes=tuple(source_classes),
         about=_ABOUT[name],
     )
+
+
+def _area(
+    image_name: str, top: float, bottom: float, left: float, right: float, need: Callable[[str, str], ModuleType]
+) -> np.ndarray:
+    """Load an image and cut out a region, given in shares of its height and width."""
+    image = _load(image_name, need)
+    height, width = image.shape
+    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
 
 
 def _blocks(region: np.ndarray, pool_index: int) -> list[np.ndarray]:

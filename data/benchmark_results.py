@@ -1,0 +1,149 @@
+"""The ground truth: accuracies measured by fine-tuning every network of a zoo on every task of the benchmark."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from constants import PERFORMANCE_PATH
+from data.benchmark_tasks import BenchmarkTask
+from data.data_error import DataError
+
+SCHEMA_VERSION = 1
+TOO_EASY = 0.97
+"""A task with a higher mean accuracy is dropped: it tells no networks apart."""
+LEAST_SPREAD = 2.0
+"""A task whose networks differ by less than this multiple of the seed noise is dropped."""
+_REMEDY = "Restore it with `git checkout constants`, or measure it: `python train.py FineTuneTrainer publish=on`."
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """Measured accuracies.
+
+    Attributes:
+        models: N names.
+        tasks: T names, those of dropped tasks not among them.
+        accuracy: (T, N, S) test accuracy from 0 to 1 of each fine-tuning, S seeds each.
+        dropped: by name of task, why it says nothing.
+        about: how it was measured.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    accuracy: np.ndarray = field(repr=False)
+    dropped: dict[str, str]
+    about: dict[str, Any]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over seeds, (T, N): the truth that a ranking is held to."""
+        return self.accuracy.mean(axis=2)
+
+    @property
+    def noise(self) -> np.ndarray:
+        """Standard deviation over seeds of one fine-tuning, (T,), pooled over networks."""
+        return seed_noise(self.accuracy)
+
+    @property
+    def tolerance(self) -> np.ndarray:
+        """Differences of two means that are no more than chance, (T,): 1.96 standard errors of a difference."""
+        return 1.96 * math.sqrt(2 / self.accuracy.shape[2]) * self.noise
+
+
+def seed_noise(accuracy: np.ndarray) -> np.ndarray:
+    """Return the standard deviation over seeds, (T,), pooled over networks, of accuracies (T, N, S)."""
+    return np.sqrt(accuracy.var(axis=2, ddof=1).mean(axis=1))
+
+
+def reasons_to_drop(accuracy: np.ndarray) -> dict[int, str]:
+    """Find tasks that can't tell networks apart.
+
+    Args:
+        accuracy: (T, N, S).
+
+    Returns:
+        By number of the task, what is wrong with it.
+    """
+    reasons = {}
+    means, noises = accuracy.mean(axis=2), seed_noise(accuracy)
+    for number, (mean, noise) in enumerate(zip(means, noises, strict=True)):
+        if mean.mean() > TOO_EASY:
+            reasons[number] = f"mean accuracy {mean.mean():.3f} is over {TOO_EASY}"
+        elif mean.std() < LEAST_SPREAD * noise:
+            reasons[number] = f"spread {mean.std():.4f} between networks is under twice the seed noise {noise:.4f}"
+    return reasons
+
+
+def save_results(
+    path: Path, models: Sequence[str], tasks: Sequence[BenchmarkTask], accuracy: np.ndarray, about: dict[str, Any]
+) -> BenchmarkResults:
+    """Write the table.
+
+    Args:
+        path: the JSON file.
+        models: N names.
+        tasks: the T tasks.
+        accuracy: (T, N, S).
+        about: how it was measured.
+
+    Returns:
+        What `load_results` reads from the file.
+    """
+    dropped = reasons_to_drop(accuracy)
+    rows = {}
+    for number, task in enumerate(tasks):
+        values = accuracy[number].round(4)
+        row = {
+            "domain": task.domain, "view": task.view, "classes": len(task.classes), "shots": task.shots,
+            "split": task.split, "test_images": len(task.test_rows), "seeds": values.shape[1],
+            "noise": round(float(seed_noise(accuracy[number : number + 1])[0]), 5),
+            "tolerance": round(float(1.96 * math.sqrt(2 / values.shape[1]) * seed_noise(accuracy)[number]), 5),
+            "mean": values.mean(axis=1).round(4).tolist(), "std": values.std(axis=1, ddof=1).round(4).tolist(),
+            "accuracy": values.tolist(),
+        }  # fmt: skip
+        rows[task.name] = row | ({"dropped": dropped[number]} if number in dropped else {})
+    content = {"schema_version": SCHEMA_VERSION, "about": about, "models": list(models)}
+    # A line a task: readable enough, and a change of one task is a change of one line.
+    body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row, separators=(',', ':'))}" for name, row in rows.items())
+    head = json.dumps(content, indent=1)[:-2]
+    path.write_text(f'{head},\n "tasks": {{\n{body}\n }}\n}}\n', encoding="utf-8")
+    return load_results(path)
+
+
+def load_results(path: Path = PERFORMANCE_PATH) -> BenchmarkResults:
+    """Read the table.
+
+    Args:
+        path: what `save_results` wrote.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has schema version {content['schema_version']}, this program reads {SCHEMA_VERSION}. {_REMEDY}"
+            )
+        rows = {name: row for name, row in content["tasks"].items() if "dropped" not in row}
+        dropped = {name: row["dropped"] for name, row in content["tasks"].items() if "dropped" in row}
+        models = tuple(content["models"])
+        accuracy = np.array([row["accuracy"] for row in rows.values()], np.float64)
+        about = dict(content["about"])
+    except FileNotFoundError as error:
+        raise DataError(f"there is no table {path}. {_REMEDY}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"cannot read the table {path}: {type(error).__name__} {error}. {_REMEDY}") from error
+    if not rows:
+        accuracy = accuracy.reshape(0, len(models), 1)
+    if accuracy.ndim != 3 or accuracy.shape[1] != len(models) or not np.isfinite(accuracy).all():
+        raise DataError(
+            f"{path}: accuracies {accuracy.shape} of {len(models)} models; each task needs a list of finite numbers "
+            f"for each model. {_REMEDY}"
+        )
+    return BenchmarkResults(models, tuple(rows), accuracy, dropped, about)

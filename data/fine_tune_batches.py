@@ -1,0 +1,74 @@
+"""Loaders that feed fine-tunings: an epoch is a task of the benchmark."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from data.benchmark_tasks import BenchmarkTask
+from data.zoo_tasks import to_input
+
+
+class FineTuneLoader:
+    """Batches of one task an epoch; each copy of a network meets the images in an order of its own.
+
+    Args:
+        tasks: one for each epoch.
+        batch_size: images a batch of each copy.
+        steps: batches an epoch; the images begin anew, in a new order, when all were seen.
+        copies: how many orders.
+        seed: of the orders.
+    """
+
+    def __init__(self, tasks: Sequence[BenchmarkTask], batch_size: int, steps: int, copies: int, seed: int) -> None:
+        self.tasks, self.batch_size, self.steps, self.copies, self.seed = list(tasks), batch_size, steps, copies, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the task, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        train = self.tasks[self.epoch].train
+        images, labels = to_input(torch.from_numpy(train.images)), torch.from_numpy(train.labels)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        needed = self.steps * self.batch_size
+        orders = [self._order(len(labels), needed, generator) for _ in range(self.copies)]
+        rows = torch.stack(orders).view(self.copies, self.steps, self.batch_size)
+        for step in range(self.steps):
+            chosen = rows[:, step]  # (copies, B)
+            yield {"images": images[chosen], "labels": labels[chosen], "classes": len(train.class_names)}
+
+    @staticmethod
+    def _order(count: int, needed: int, generator: torch.Generator) -> torch.Tensor:
+        passes = [torch.randperm(count, generator=generator) for _ in range(-(-needed // count))]
+        return torch.cat(passes)[:needed]
+
+
+class TestImagesLoader:
+    """One batch: the test images of the task that was trained on last.
+
+    Args:
+        train_loader: knows the task.
+    """
+
+    __test__ = False  # no test class, whatever its name
+
+    def __init__(self, train_loader: FineTuneLoader) -> None:
+        self._train_loader = train_loader
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        task, copies = self._train_loader.tasks[self._train_loader.epoch], self._train_loader.copies
+        images, labels = to_input(torch.from_numpy(task.test.images)), torch.from_numpy(task.test.labels)
+        yield {
+            "images": images.expand(copies, *images.shape),
+            "labels": labels.expand(copies, len(labels)),
+            "classes": len(task.classes),
+            "task": self._train_loader.epoch,
+        }
