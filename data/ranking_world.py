@@ -1,0 +1,230 @@
+"""All that is known of a benchmark: tasks, models, measured accuracies, descriptions; and who may see what of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from constants import PERFORMANCE_PATH, ZOO_DIR
+from data.benchmark_results import load_results
+from data.benchmark_tasks import BenchmarkTask, LabelledImages, plan_benchmark
+from data.data_error import DataError
+from data.image_encoder import ImageEncoder
+from data.model_zoo import load_zoo
+from data.zoo_descriptions import load_descriptions, probe_sets
+from data.zoo_images import load_domains
+
+SPLITS = {
+    "A": "unseen tasks",
+    "B": "tasks of an unseen domain",
+    "C": "unseen models",
+    "D": "unseen tasks and models",
+    "E": "an unseen family, on unseen tasks",
+}
+FOLDS = {"A": 1, "B": 4, "C": 4, "D": 4, "E": 5}
+_FOLD_SEED = 3
+_VALIDATION_TASKS = 5  # one training task in five
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """A labelled set of images as the fixed encoder sees it.
+
+    Attributes:
+        features: (n, D) float32.
+        labels: (n,) int64 from 0 to C - 1.
+    """
+
+    features: torch.Tensor
+    labels: torch.Tensor
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The set's place among other sets, (D,) float64."""
+        return self.features.double().mean(0).numpy()
+
+
+def encode(images: LabelledImages, encoder: ImageEncoder) -> EncodedImages:
+    """Encode a labelled set of images.
+
+    Raises:
+        DataError: the encoder gives something else than a row of finite numbers for each image.
+    """
+    features = encoder(images.images)
+    if features.ndim != 2 or len(features) != len(images) or not torch.isfinite(features).all():
+        raise DataError(
+            f"the encoder {type(encoder).__name__} gives {tuple(features.shape)} for {len(images)} images; needed is "
+            "one row of finite numbers for each image."
+        )
+    return EncodedImages(features.float(), torch.from_numpy(images.labels))
+
+
+@dataclass(frozen=True)
+class RankingWorld:
+    """A benchmark with all that is known of it.
+
+    Attributes:
+        models: N names.
+        families: N names of architectures.
+        parameters: (N,).
+        source_accuracy: (N,) from 0 to 1.
+        tasks: the T tasks.
+        truth: (T, N) measured accuracy.
+        seeds: (T, N, S) of each fine-tuning.
+        tolerance: (T,) differences of accuracy that are no more than chance.
+        encoded: the training images of each task.
+        probes: K encoded probe sets.
+        probe_domains: K names of domains.
+        probe_scores: by name, (K, N): how well each model tells the classes of each probe set apart.
+        task_scores: by name, (T, N): likewise of each task; known only to who runs each model on the task.
+    """
+
+    models: tuple[str, ...]
+    families: tuple[str, ...]
+    parameters: np.ndarray
+    source_accuracy: np.ndarray
+    tasks: tuple[BenchmarkTask, ...]
+    truth: np.ndarray = field(repr=False)
+    seeds: np.ndarray = field(repr=False)
+    tolerance: np.ndarray = field(repr=False)
+    encoded: tuple[EncodedImages, ...] = field(repr=False)
+    probes: tuple[EncodedImages, ...] = field(repr=False)
+    probe_domains: tuple[str, ...] = field(repr=False)
+    probe_scores: dict[str, np.ndarray] = field(repr=False)
+    task_scores: dict[str, np.ndarray] = field(repr=False)
+
+
+def load_world(encoder: ImageEncoder, zoo_dir: Path = ZOO_DIR, performance: Path = PERFORMANCE_PATH) -> RankingWorld:
+    """Read a zoo, its images, descriptions and measured accuracies, and put them together.
+
+    Args:
+        encoder: makes the dataset tokens.
+        zoo_dir: folder of the zoo.
+        performance: table of measured accuracies.
+
+    Raises:
+        DataError: a file is missing or damaged, or they don't fit each other.
+    """
+    zoo, domains, results = load_zoo(zoo_dir), load_domains(zoo_dir / "images.npz"), load_results(performance)
+    names = tuple(entry.name for entry in zoo)
+    if results.models != names:
+        raise DataError(f"{performance} was measured with other models than those of the zoo in {zoo_dir}.")
+    descriptions = load_descriptions(zoo_dir / "descriptions.npz", names)
+    planned = {task.name: task for task in plan_benchmark(domains)}
+    if unknown := [task for task in results.tasks if task not in planned or task not in descriptions.tasks]:
+        raise DataError(f"{performance} has tasks that the benchmark does not have: {unknown[:3]}.")
+    rows = [descriptions.tasks.index(task) for task in results.tasks]
+    tasks = tuple(planned[task] for task in results.tasks)
+    probes = probe_sets(domains)
+    return RankingWorld(
+        models=names,
+        families=tuple(entry.family for entry in zoo),
+        parameters=np.array([entry.parameters for entry in zoo], float),
+        source_accuracy=np.array([entry.source_accuracy[-1] for entry in zoo]),
+        tasks=tasks,
+        truth=results.mean,
+        seeds=results.accuracy,
+        tolerance=results.tolerance,
+        encoded=tuple(encode(task.train, encoder) for task in tasks),
+        probes=tuple(encode(probe.images, encoder) for probe in probes),
+        probe_domains=tuple(probe.domain for probe in probes),
+        probe_scores=descriptions.probe_scores,
+        task_scores={name: scores[rows] for name, scores in descriptions.task_scores.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Who may see what: everything that is fitted sees training tasks and training models, and nothing else.
+
+    Attributes:
+        train_tasks: indices; their accuracies are known.
+        val_tasks: some of the training tasks: no gradient comes from them, early stopping looks at them.
+        test_tasks: indices; ranked, and used for nothing else.
+        train_models: indices; their accuracies on the training tasks are known.
+        test_models: indices of those that are ranked; the training models, or others.
+        unseen: what is new about the test: `task`, `domain`, `model` or `family` (of the model). A training list hides
+            the same from what its inputs are computed from.
+        probes: indices of probe sets that may be used.
+    """
+
+    train_tasks: tuple[int, ...]
+    val_tasks: tuple[int, ...]
+    test_tasks: tuple[int, ...]
+    train_models: tuple[int, ...]
+    test_models: tuple[int, ...]
+    unseen: str
+    probes: tuple[int, ...]
+
+    @property
+    def cold(self) -> bool:
+        """Whether the models that are ranked were never measured on any task."""
+        return self.unseen in ("model", "family")
+
+
+def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
+    """Make a fold of the protocol.
+
+    Args:
+        world: the benchmark.
+        split: a key of `SPLITS`, or `all`: no test, every task and model is for training.
+        number: of the fold, from 0 to `FOLDS[split]` - 1.
+
+    Raises:
+        DataError: an unknown split or fold.
+    """
+    if split != "all" and not (split in FOLDS and 0 <= number < FOLDS[split]):
+        allowed = ", ".join(f"{name} (0 to {count - 1})" for name, count in FOLDS.items())
+        raise DataError(f"there is no fold {number} of split {split!r}; allowed: {allowed}, all.")
+    train = [index for index, task in enumerate(world.tasks) if task.split == "train" or split == "all"]
+    test = [index for index, task in enumerate(world.tasks) if task.split == "test" and split != "all"]
+    models = list(range(len(world.models)))
+    held, probes, unseen = models, list(range(len(world.probes))), "task"
+    draw = np.random.default_rng(_FOLD_SEED)
+    if split == "B":
+        domains = draw.permutation(list(dict.fromkeys(task.domain for task in world.tasks)))[number :: FOLDS["B"]]
+        train = [index for index in train if world.tasks[index].domain not in domains]
+        test = [index for index in test if world.tasks[index].domain in domains]
+        probes = [index for index in probes if world.probe_domains[index] not in domains]
+        unseen = "domain"
+    elif split in ("C", "D"):
+        members = [[m for m in models if world.families[m] == family] for family in dict.fromkeys(world.families)]
+        held = [m for own in members for m in draw.permutation(own).tolist()[number :: FOLDS[split]]]
+        test, unseen = (train if split == "C" else test), "model"
+    elif split == "E":
+        family = list(dict.fromkeys(world.families))[number]
+        held, unseen = [m for m in models if world.families[m] == family], "family"
+    return Fold(
+        train_tasks=tuple(train),
+        val_tasks=tuple(train[2::_VALIDATION_TASKS]),
+        test_tasks=tuple(test),
+        train_models=tuple(m for m in models if m not in held) if unseen in ("model", "family") else tuple(models),
+        test_models=tuple(sorted(held)),
+        unseen=unseen,
+        probes=tuple(probes),
+    )
+
+
+def by_row(values: np.ndarray) -> np.ndarray:
+    """Standardise each row of (..., N); a constant row becomes zeros."""
+    centred = values - values.mean(-1, keepdims=True)
+    spread = values.std(-1, keepdims=True)
+    return centred / np.where(spread > 1e-12, spread, 1.0)
+
+
+def other_tasks(world: RankingWorld, fold: Fold, task: int) -> list[int]:
+    """List the training tasks that a list of this task may learn from: not itself, nor its domain where that is new."""
+    hidden = world.tasks[task].domain
+    return [
+        index for index in fold.train_tasks
+        if index != task and not (fold.unseen == "domain" and world.tasks[index].domain == hidden)
+    ]  # fmt: skip
+
+
+def visible_probes(world: RankingWorld, fold: Fold, domain: str | None) -> Sequence[int]:
+    """List the probe sets that a list of a domain may use."""
+    if fold.unseen != "domain":
+        return fold.probes
+    return [index for index in fold.probes if world.probe_domains[index] != domain]
