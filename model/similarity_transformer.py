@@ -96,3 +96,20 @@ class SimilarityTransformer(nn.Module):
         if self.evidence is not None:
             scores = scores + self.evidence(pair_features).squeeze(-1)
         return scores.masked_fill(~masks[1], 0.0)
+
+
+class SimilarityEnsemble(nn.Module):
+    """Several transformers that differ in their initial weights and dropout.
+
+    Args:
+        shape: of each.
+        members: how many.
+    """
+
+    def __init__(self, shape: TransformerShape, members: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(SimilarityTransformer(shape) for _ in range(members))
+
+    def forward(self, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Score with every member; inputs as of `SimilarityTransformer`, scores (K, B, N)."""
+        return torch.stack([member(*inputs) for member in self.members])

@@ -1,0 +1,125 @@
+"""Learns to rank a zoo's models for a dataset: `python train.py SimilarityTransformerTrainer`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from beautilog import logger
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.optim import AdamW
+
+from config import ConfigError, ConfigParser
+from config.similarity_transformer_trainer_config import SimilarityTransformerTrainerConfig
+from data.data_error import DataError
+from data.image_encoder import load_encoder
+from data.ranking_world import SPLITS, RankingWorld, load_world, make_fold
+from data.similarity_lists import ListMaker, build_combined_similarity_loader
+from evaluation.ranking_metrics import ranking_metrics
+from model.ranking_losses import RANKING_LOSSES
+from model.similarity_transformer import SimilarityEnsemble, TransformerShape
+from train.base_trainer import BaseTrainer
+from train.schedulers import warmup_cosine
+
+
+class SimilarityTransformerTrainer(BaseTrainer):
+    """Learns to rank the models of a zoo for a dataset, from measured fine-tuning results."""
+
+    def __init__(self) -> None:
+        self.config = ConfigParser.get(SimilarityTransformerTrainerConfig)
+        if self.config.width % self.config.heads:
+            raise ConfigError([f"width = {self.config.width} must be a multiple of heads = {self.config.heads}."])
+        self.world = load_world(load_encoder(self.config.encoder), self.config.zoo, self.config.performance)
+        self.fold = make_fold(self.world, self.config.split, self.config.fold)
+        self.maker = ListMaker(
+            self.world, self.fold, self.config.hybrid, codes=self._codes(self.world),
+            shuffle_truth=self.config.shuffle_truth, seed=self.config.seed,
+        )  # fmt: skip
+        options = {"batch_size": self.config.batch_size, "seed": self.config.seed}
+        self.train_loader = build_combined_similarity_loader(
+            ("train",), self.maker, variants=self.config.variants, per_epoch=self.config.lists_per_task, **options
+        )
+        self.val_loader = build_combined_similarity_loader(("val",), self.maker, **options)
+        first = self.train_loader.dataset[0]
+        self.shape = TransformerShape(
+            dataset_dim=first["dataset_tokens"].shape[1], model_dim=first["model_tokens"].shape[1],
+            pair_dim=first["pair_features"].shape[1], width=self.config.width, layers=self.config.layers,
+            heads=self.config.heads, dropout=self.config.dropout,
+        )  # fmt: skip
+        self.model = SimilarityEnsemble(self.shape, self.config.members)
+        self.loss_fn = RANKING_LOSSES[self.config.loss]
+        self.optimizer = AdamW(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        steps = -(-len(self.train_loader) // self.config.accumulation_steps) * self.config.epochs
+        self.scheduler = warmup_cosine(self.optimizer, warmup_steps=steps // 10, total_steps=steps)
+        self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the ranker")
+        super().__init__()
+
+    def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the ranking loss: in training of each member, in validation of their mean score.
+
+        Args:
+            batch: as `build_combined_similarity_loader` gives it.
+        """
+        scores = self._scores(batch)  # (K, B, N)
+        truth, mask = batch["truth"].to(self.device), batch["model_mask"].to(self.device)
+        if self.model.training:
+            return torch.stack([self.loss_fn(own, truth, mask) for own in scores]).mean()
+        self._collect_batch_metrics(mean_metrics(scores.mean(0), batch))
+        return self.loss_fn(scores.mean(0), truth, mask)
+
+    def after_training(self) -> None:
+        """Rank the models for the test tasks, with the best weights, and write the scores to rankings.json."""
+        if not self.fold.test_tasks:
+            logger.info("split = all leaves no task for a test")
+            return
+        self.model.eval()
+        lists = build_combined_similarity_loader(("test",), self.maker, batch_size=self.config.batch_size)
+        rankings, metrics = {}, []
+        for batch in lists:
+            with torch.no_grad():
+                scores = self._scores(batch).mean(0).cpu().numpy()  # synchronisation
+            for name, own, accuracy in zip(batch["dataset_names"], scores, batch["accuracy"].numpy(), strict=True):
+                rankings[name] = {"scores": own.round(5).tolist(), "accuracy": accuracy.round(5).tolist()}
+                metrics.append(ranking_metrics(own.astype(np.float64), accuracy.astype(np.float64)))
+        head = {"split": self.config.split, "fold": self.config.fold, "hybrid": self.config.hybrid}
+        self.run_folder.write_json("rankings.json", head | {"models": batch["model_names"], "tasks": rankings})
+        self.results |= {f"test_{key}": round(float(np.mean([m[key] for m in metrics])), 4) for key in metrics[0]}
+        self.results |= head | {"pair_features": self.maker.pair_names}
+        what = f"split {self.config.split} ({SPLITS[self.config.split]}), {len(rankings)} tasks"
+        shown = ", ".join(f"{key} {self.results[f'test_{key}']}" for key in metrics[0])
+        logger.info(f"test, {what}: {shown}")
+
+    def _scores(self, batch: dict[str, Any]) -> torch.Tensor:
+        names = ("dataset_tokens", "model_tokens", "pair_features", "dataset_mask", "model_mask")
+        return self.model(*(batch[name].to(self.device) for name in names))
+
+    def _codes(self, world: RankingWorld) -> torch.Tensor | None:
+        """Read the autoencoder codes of the finished networks, in the world's order: (N, W)."""
+        path = self.config.codes
+        if path is None:
+            return None
+        try:
+            tokens = load_file(path)
+            return torch.stack([tokens[name][-1] for name in world.models])
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise DataError(
+                f"codes = {path} can't be read: {error}. `python train.py ModelAutoEncoderTrainer` writes "
+                "model_tokens.safetensors into its run folder."
+            ) from error
+        except KeyError as error:
+            raise DataError(f"codes = {path} has no code of the network {error}; was it made from this zoo?") from error
+
+
+def mean_metrics(scores: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:
+    """Average the ranking metrics over the lists of a batch (reading the scores is a synchronisation).
+
+    Args:
+        scores: (B, N).
+        batch: with `accuracy` (B, N) and `model_mask` (B, N).
+    """
+    rows = []
+    for own, accuracy, mask in zip(scores.cpu(), batch["accuracy"], batch["model_mask"], strict=True):
+        rows.append(ranking_metrics(own[mask].double().numpy(), accuracy[mask].double().numpy()))
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
