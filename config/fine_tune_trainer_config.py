@@ -17,7 +17,7 @@ class FineTuneTrainerConfig(BaseTrainerConfig):
     epochs: Annotated[int, Gt(0)] = 64
     """Tasks that are measured, one an epoch, from the first of the benchmark on; all it has, if it has fewer."""
     fine_tune_seeds: Annotated[int, Interval(ge=2, le=64)] = 4
-    """Fine-tunings of each network on each task, with different data orders."""
+    """Fine-tunings of each network on each task, each on a draw of training images of its own."""
     fine_tune_steps: Annotated[int, Gt(0)] = 60
     """Optimizer steps of a fine-tuning."""
     batch_size: Annotated[int, Gt(0)] = 16

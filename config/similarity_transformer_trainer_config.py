@@ -14,10 +14,11 @@ from constants import PERFORMANCE_PATH, ZOO_DIR
 class SimilarityTransformerTrainerConfig(BaseTrainerConfig):
     """What `SimilarityTransformerTrainer` reads, beside the settings of every trainer."""
 
-    split: Literal["A", "B", "C", "D", "E", "all"] = "A"
-    """What is unseen in the test: A tasks, B a domain, C models, D tasks and models, E a family. all: no test."""
+    split: Literal["A", "B", "C", "D", "E", "all", "foreign"] = "A"
+    """What is unseen in the test: A tasks, B a domain, C models, D tasks and models, E a family. No test, for use: all
+    (new datasets), foreign (another zoo's models)."""
     fold: Annotated[int, Ge(0)] = 0
-    """Which part is left out: 0 of A, 0 to 3 of B, C and D, 0 to 4 of E."""
+    """Which part is left out: 0 to 3 of B, C and D, 0 to 4 of E, else 0."""
     hybrid: bool = False
     """Also read LogME and centroid scores, for which every model must be run on the new dataset."""
     encoder: str = "data.image_encoder:GradientEncoder"

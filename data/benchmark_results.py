@@ -46,7 +46,7 @@ class BenchmarkResults:
 
     @property
     def noise(self) -> np.ndarray:
-        """Standard deviation over seeds of one fine-tuning, (T,), pooled over networks."""
+        """How much of one fine-tuning's accuracy is chance, (T,): see `seed_noise`."""
         return seed_noise(self.accuracy)
 
     @property
@@ -56,8 +56,18 @@ class BenchmarkResults:
 
 
 def seed_noise(accuracy: np.ndarray) -> np.ndarray:
-    """Return the standard deviation over seeds, (T,), pooled over networks, of accuracies (T, N, S)."""
-    return np.sqrt(accuracy.var(axis=2, ddof=1).mean(axis=1))
+    """Measure how much of an accuracy is chance.
+
+    A draw of training images that is easier for all models changes no ranking, so each seed's mean is taken out first.
+
+    Args:
+        accuracy: (T, N, S).
+
+    Returns:
+        (T,) standard deviation over seeds of one fine-tuning, pooled over models.
+    """
+    own = accuracy - accuracy.mean(axis=1, keepdims=True)
+    return np.sqrt(own.var(axis=2, ddof=1).mean(axis=1))
 
 
 def reasons_to_drop(accuracy: np.ndarray) -> dict[int, str]:

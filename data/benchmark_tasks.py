@@ -4,6 +4,7 @@ A task is a plan, not a file: it names a domain, classes, a view and the rows of
 committed images are all it needs.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,8 @@ class BenchmarkTask:
         shots: training images of each class.
         split: `train` or `test`; no class of a domain's test tasks is in one of its training tasks.
         source: the domain's images.
-        train_rows: rows of the domain's images to fine-tune on, from the pool target_train.
+        train_rows: rows of the domain's images that the dataset has for training: `shots` of each class, drawn from the
+            pool target_train.
         test_rows: rows that accuracy is measured on, from the pool target_test.
     """
 
@@ -67,8 +69,25 @@ class BenchmarkTask:
 
     @cached_property
     def train(self) -> LabelledImages:
-        """The images that a network is fine-tuned on: all that a recommender may look at."""
+        """The dataset's training images: all that a recommender may look at."""
         return self._labelled(self.train_rows)
+
+    def draw(self, seed: int) -> LabelledImages:
+        """Draw as many training images anew: what the fine-tuning of a seed gets.
+
+        A few images are a chance choice, and which network is best on them is so in good part (measured: the rankings
+        of two draws have a weighted Kendall of about 0.65, those of one draw and two data orders 0.85). Accuracy is
+        therefore a mean over draws.
+
+        Args:
+            seed: 0 is the dataset itself; where a class has no more images than `shots`, all draws are alike.
+        """
+        if seed == 0:
+            return self.train
+        draw = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+        pool = self.source.pools == POOLS.index("target_train")
+        of_class = [np.flatnonzero((self.source.labels == label) & pool) for label in self.classes]
+        return self._labelled(np.concatenate([draw.permutation(rows)[: self.shots] for rows in of_class]))
 
     @cached_property
     def test(self) -> LabelledImages:

@@ -10,14 +10,14 @@ from data.zoo_tasks import to_input
 
 
 class FineTuneLoader:
-    """Batches of one task an epoch; each copy of a network meets the images in an order of its own.
+    """Batches of one task an epoch; each copy of a network gets a draw of the training images of its own.
 
     Args:
         tasks: one for each epoch.
         batch_size: images a batch of each copy.
         steps: batches an epoch; the images begin anew, in a new order, when all were seen.
-        copies: how many orders.
-        seed: of the orders.
+        copies: how many draws.
+        seed: of the orders in which their images come.
     """
 
     def __init__(self, tasks: Sequence[BenchmarkTask], batch_size: int, steps: int, copies: int, seed: int) -> None:
@@ -32,15 +32,18 @@ class FineTuneLoader:
         return self.steps
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        train = self.tasks[self.epoch].train
-        images, labels = to_input(torch.from_numpy(train.images)), torch.from_numpy(train.labels)
+        task = self.tasks[self.epoch]
+        draws = [task.draw(copy) for copy in range(self.copies)]
+        images = torch.stack([to_input(torch.from_numpy(draw.images)) for draw in draws])  # (copies, n, 1, 12, 12)
+        labels = torch.from_numpy(draws[0].labels)  # alike in all draws: class by class
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         needed = self.steps * self.batch_size
         orders = [self._order(len(labels), needed, generator) for _ in range(self.copies)]
         rows = torch.stack(orders).view(self.copies, self.steps, self.batch_size)
+        copies = torch.arange(self.copies)[:, None]
         for step in range(self.steps):
             chosen = rows[:, step]  # (copies, B)
-            yield {"images": images[chosen], "labels": labels[chosen], "classes": len(train.class_names)}
+            yield {"images": images[copies, chosen], "labels": labels[chosen], "classes": len(task.classes)}
 
     @staticmethod
     def _order(count: int, needed: int, generator: torch.Generator) -> torch.Tensor:

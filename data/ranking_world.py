@@ -24,6 +24,8 @@ SPLITS = {
     "E": "an unseen family, on unseen tasks",
 }
 FOLDS = {"A": 1, "B": 4, "C": 4, "D": 4, "E": 5}
+WHOLE = ("all", "foreign")
+"""Not of the protocol: rankers for use, trained on everything."""
 _FOLD_SEED = 3
 _VALIDATION_TASKS = 5  # one training task in five
 
@@ -169,17 +171,19 @@ def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
 
     Args:
         world: the benchmark.
-        split: a key of `SPLITS`, or `all`: no test, every task and model is for training.
-        number: of the fold, from 0 to `FOLDS[split]` - 1.
+        split: a key of `SPLITS`; or `all` or `foreign`: no test, every task and model is for training, to rank the same
+            models for new datasets, or the models of another zoo.
+        number: of the fold, from 0 to `FOLDS[split]` - 1; 0 of `all` and `foreign`.
 
     Raises:
         DataError: an unknown split or fold.
     """
-    if split != "all" and not (split in FOLDS and 0 <= number < FOLDS[split]):
-        allowed = ", ".join(f"{name} (0 to {count - 1})" for name, count in FOLDS.items())
-        raise DataError(f"there is no fold {number} of split {split!r}; allowed: {allowed}, all.")
-    train = [index for index, task in enumerate(world.tasks) if task.split == "train" or split == "all"]
-    test = [index for index, task in enumerate(world.tasks) if task.split == "test" and split != "all"]
+    folds = FOLDS | dict.fromkeys(WHOLE, 1)
+    if not (split in folds and 0 <= number < folds[split]):
+        allowed = ", ".join(f"{name} (0 to {count - 1})" for name, count in folds.items())
+        raise DataError(f"there is no fold {number} of split {split!r}; allowed: {allowed}.")
+    train = [index for index, task in enumerate(world.tasks) if task.split == "train" or split in WHOLE]
+    test = [index for index, task in enumerate(world.tasks) if task.split == "test" and split not in WHOLE]
     models = list(range(len(world.models)))
     held, probes, unseen = models, list(range(len(world.probes))), "task"
     draw = np.random.default_rng(_FOLD_SEED)
@@ -193,6 +197,8 @@ def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
         members = [[m for m in models if world.families[m] == family] for family in dict.fromkeys(world.families)]
         held = [m for own in members for m in draw.permutation(own).tolist()[number :: FOLDS[split]]]
         test, unseen = (train if split == "C" else test), "model"
+    elif split == "foreign":
+        unseen = "family"
     elif split == "E":
         family = list(dict.fromkeys(world.families))[number]
         held, unseen = [m for m in models if world.families[m] == family], "family"
@@ -200,7 +206,7 @@ def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
         train_tasks=tuple(train),
         val_tasks=tuple(train[2::_VALIDATION_TASKS]),
         test_tasks=tuple(test),
-        train_models=tuple(m for m in models if m not in held) if unseen in ("model", "family") else tuple(models),
+        train_models=tuple(models) if held is models else tuple(m for m in models if m not in held),
         test_models=tuple(sorted(held)),
         unseen=unseen,
         probes=tuple(probes),

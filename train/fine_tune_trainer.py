@@ -92,6 +92,7 @@ class FineTuneTrainer(BaseTrainer):
         """Write the table into the run folder, and to `performance` where `publish` says so."""
         about = {
             "accuracy": "share of right answers on the task's test images after fine-tuning all weights",
+            "seeds": "each with a draw of the training images of its own; the first is the task's",
             "fine_tuning": f"SGD, Nesterov momentum 0.9, learning rate {self.config.learning_rate:g} falling along a "
             f"cosine, weight decay {self.config.weight_decay:g}, {self.config.fine_tune_steps} steps of "
             f"{self.config.batch_size} images, new head that begins at zero",

@@ -1,5 +1,6 @@
 """Learns to rank a zoo's models for a dataset: `python train.py SimilarityTransformerTrainer`."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,9 @@ class SimilarityTransformerTrainer(BaseTrainer):
 
     def after_training(self) -> None:
         """Rank the models for the test tasks, with the best weights, and write the scores to rankings.json."""
+        self._describe()
         if not self.fold.test_tasks:
-            logger.info("split = all leaves no task for a test")
+            logger.info(f"split = {self.config.split} leaves no task for a test")
             return
         self.model.eval()
         lists = build_combined_similarity_loader(("test",), self.maker, batch_size=self.config.batch_size)
@@ -90,6 +92,16 @@ class SimilarityTransformerTrainer(BaseTrainer):
         what = f"split {self.config.split} ({SPLITS[self.config.split]}), {len(rankings)} tasks"
         shown = ", ".join(f"{key} {self.results[f'test_{key}']}" for key in metrics[0])
         logger.info(f"test, {what}: {shown}")
+
+    def _describe(self) -> None:
+        """Write ranker.json: what `recommend.py` needs to use the weights."""
+        content = {
+            "schema_version": 1, "split": self.config.split, "fold": self.config.fold, "hybrid": self.config.hybrid,
+            "encoder": self.config.encoder, "codes": None if self.config.codes is None else str(self.config.codes),
+            "zoo": str(self.config.zoo), "performance": str(self.config.performance), "members": self.config.members,
+            "shape": dataclasses.asdict(self.shape),
+        }  # fmt: skip
+        self.run_folder.write_json("ranker.json", content)
 
     def _scores(self, batch: dict[str, Any]) -> torch.Tensor:
         names = ("dataset_tokens", "model_tokens", "pair_features", "dataset_mask", "model_mask")
