@@ -6,7 +6,7 @@ ARGS    ?=
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test lint zoo clean
+.PHONY: train test lint zoo bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -18,9 +18,19 @@ test: $(VENV)/.ready-dev
 lint: $(VENV)/.ready-dev
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
-# Train the zoo anew and put it in data/zoo/ (a few minutes).
+# Train the zoo anew and put it in data/zoo/, then measure the benchmark with it (20 minutes on two cores).
 zoo: $(VENV)/.ready
 	$(RUN) train.py ModelZooTrainer publish=on $(ARGS)
+	$(RUN) -m evaluation.describe_zoo
+	$(RUN) train.py FineTuneTrainer publish=on
+
+# The table of docs/recommending_models.md: rankers against baselines, from the committed data.
+bench-rank: $(VENV)/.ready
+	$(RUN) -m evaluation $(ARGS)
+
+# The same on public tables (ARGS=FOLDER; without it ../shared/benchmarks, where it is).
+bench-tables: $(VENV)/.ready
+	$(RUN) bench/rank_tables.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -19,6 +19,8 @@ class SimilarityTransformerTrainerConfig(BaseTrainerConfig):
     (new datasets), foreign (another zoo's models)."""
     fold: Annotated[int, Ge(0)] = 0
     """Which part is left out: 0 to 3 of B, C and D, 0 to 4 of E, else 0."""
+    validation_part: Annotated[int, Interval(ge=0, le=4)] = 2
+    """Which fifth of the training tasks no gradient comes from; early stopping and the best epoch look at it."""
     hybrid: bool = False
     """Also read LogME and centroid scores, for which every model must be run on the new dataset."""
     encoder: str = "data.image_encoder:GradientEncoder"

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 TOO_EASY = 0.97
 """A task with a higher mean accuracy is dropped: it tells no networks apart."""
 LEAST_SPREAD = 2.0
-"""A task whose networks differ by less than this multiple of the seed noise is dropped."""
+"""A task whose networks differ by less than this multiple of the noise of a mean over seeds is dropped."""
 _REMEDY = "Restore it with `git checkout constants`, or measure it: `python train.py FineTuneTrainer publish=on`."
 
 
@@ -80,12 +80,12 @@ def reasons_to_drop(accuracy: np.ndarray) -> dict[int, str]:
         By number of the task, what is wrong with it.
     """
     reasons = {}
-    means, noises = accuracy.mean(axis=2), seed_noise(accuracy)
+    means, noises = accuracy.mean(axis=2), seed_noise(accuracy) / math.sqrt(accuracy.shape[2])
     for number, (mean, noise) in enumerate(zip(means, noises, strict=True)):
         if mean.mean() > TOO_EASY:
             reasons[number] = f"mean accuracy {mean.mean():.3f} is over {TOO_EASY}"
         elif mean.std() < LEAST_SPREAD * noise:
-            reasons[number] = f"spread {mean.std():.4f} between networks is under twice the seed noise {noise:.4f}"
+            reasons[number] = f"spread {mean.std():.4f} between networks is under twice their noise {noise:.4f}"
     return reasons
 
 

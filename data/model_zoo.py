@@ -87,11 +87,13 @@ class ModelZoo:
         path: its folder.
         entries: its networks, in the order of the manifest.
         domains: where each domain's images come from, and their licence.
+        digest: SHA-256 of the weights file: what was measured with these networks says so.
     """
 
     path: Path
     entries: tuple[ZooEntry, ...]
     domains: dict[str, str]
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -131,7 +133,7 @@ def load_zoo(path: Path = ZOO_DIR) -> ModelZoo:
         )
     if len({entry.name for entry in entries}) < len(entries):
         raise DataError(f"{path / MANIFEST_NAME} lists a network twice; names must differ. {_REMEDY}")
-    return ModelZoo(path, tuple(entries), dict(manifest["domains"]))
+    return ModelZoo(path, tuple(entries), dict(manifest["domains"]), str(manifest["weights"].get("sha256", "")))
 
 
 def save_zoo(path: Path, entries: Sequence[ZooEntry], domains: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ FOLDS = {"A": 1, "B": 4, "C": 4, "D": 4, "E": 5}
 WHOLE = ("all", "foreign")
 """Not of the protocol: rankers for use, trained on everything."""
 _FOLD_SEED = 3
-_VALIDATION_TASKS = 5  # one training task in five
+_VALIDATION_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,17 @@ def load_world(encoder: ImageEncoder, zoo_dir: Path = ZOO_DIR, performance: Path
     """
     zoo, domains, results = load_zoo(zoo_dir), load_domains(zoo_dir / "images.npz"), load_results(performance)
     names = tuple(entry.name for entry in zoo)
-    if results.models != names:
-        raise DataError(f"{performance} was measured with other models than those of the zoo in {zoo_dir}.")
     descriptions = load_descriptions(zoo_dir / "descriptions.npz", names)
+    if results.models != names or results.about.get("zoo_digest") != zoo.digest:
+        raise DataError(
+            f"{performance} was measured with other networks than those of the zoo in {zoo_dir}. Measure it again: "
+            "`python train.py FineTuneTrainer publish=on` (twelve minutes)."
+        )
+    if descriptions.zoo_digest != zoo.digest:
+        raise DataError(
+            f"{zoo_dir / 'descriptions.npz'} describes other networks than those of the zoo. Compute it again: "
+            "`python -m evaluation.describe_zoo` (two minutes)."
+        )
     planned = {task.name: task for task in plan_benchmark(domains)}
     if unknown := [task for task in results.tasks if task not in planned or task not in descriptions.tasks]:
         raise DataError(f"{performance} has tasks that the benchmark does not have: {unknown[:3]}.")
@@ -150,6 +158,8 @@ class Fold:
         unseen: what is new about the test: `task`, `domain`, `model` or `family` (of the model). A training list hides
             the same from what its inputs are computed from.
         probes: indices of probe sets that may be used.
+        hide_task: whether a list's own task is hidden from what its inputs are computed from. Only where test tasks are
+            training tasks (split C) it is not: there the training models' accuracies on it are known.
     """
 
     train_tasks: tuple[int, ...]
@@ -159,6 +169,7 @@ class Fold:
     test_models: tuple[int, ...]
     unseen: str
     probes: tuple[int, ...]
+    hide_task: bool = True
 
     @property
     def cold(self) -> bool:
@@ -166,7 +177,7 @@ class Fold:
         return self.unseen in ("model", "family")
 
 
-def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
+def make_fold(world: RankingWorld, split: str, number: int, validation_part: int = 2) -> Fold:
     """Make a fold of the protocol.
 
     Args:
@@ -174,6 +185,7 @@ def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
         split: a key of `SPLITS`; or `all` or `foreign`: no test, every task and model is for training, to rank the same
             models for new datasets, or the models of another zoo.
         number: of the fold, from 0 to `FOLDS[split]` - 1; 0 of `all` and `foreign`.
+        validation_part: which fifth of the training tasks is for validation, 0 to 4.
 
     Raises:
         DataError: an unknown split or fold.
@@ -204,12 +216,13 @@ def make_fold(world: RankingWorld, split: str, number: int) -> Fold:
         held, unseen = [m for m in models if world.families[m] == family], "family"
     return Fold(
         train_tasks=tuple(train),
-        val_tasks=tuple(train[2::_VALIDATION_TASKS]),
+        val_tasks=tuple(train[validation_part::_VALIDATION_PARTS]),
         test_tasks=tuple(test),
         train_models=tuple(models) if held is models else tuple(m for m in models if m not in held),
         test_models=tuple(sorted(held)),
         unseen=unseen,
         probes=tuple(probes),
+        hide_task=split != "C",
     )
 
 
@@ -222,11 +235,12 @@ def by_row(values: np.ndarray) -> np.ndarray:
 
 def other_tasks(world: RankingWorld, fold: Fold, task: int) -> list[int]:
     """List the training tasks that a list of this task may learn from: not itself, nor its domain where that is new."""
-    hidden = world.tasks[task].domain
+    hidden = world.tasks[task].domain if fold.unseen == "domain" else None
     return [
-        index for index in fold.train_tasks
-        if index != task and not (fold.unseen == "domain" and world.tasks[index].domain == hidden)
-    ]  # fmt: skip
+        index
+        for index in fold.train_tasks
+        if not (fold.hide_task and index == task) and world.tasks[index].domain != hidden
+    ]
 
 
 def visible_probes(world: RankingWorld, fold: Fold, domain: str | None) -> Sequence[int]:

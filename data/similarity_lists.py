@@ -89,7 +89,7 @@ class ListMaker:
 
         Args:
             images: the dataset.
-            task: its index in the benchmark, whose accuracies are hidden; None for a new dataset.
+            task: its index in the benchmark, whose accuracies are hidden (not in split C); None for a new dataset.
             domain: its domain, where known.
             scores: of each model on the dataset, by name, (N,); hybrid rankers need them.
 
@@ -129,7 +129,6 @@ class SimilarityLists:
         variants: where above 0: each task is sub-sampled this many times (classes, and images of each class), an epoch
             draws `per_epoch` of a task's variants, and each list keeps a random half to all of the models.
         per_epoch: lists of each task an epoch, where variants is above 0.
-        hide_own: whether a task's own accuracies are among those that evidence is made of, and must be hidden.
         seed: of all draws.
     """
 
@@ -142,7 +141,6 @@ class SimilarityLists:
         batch_size: int = 16,
         variants: int = 0,
         per_epoch: int = 4,
-        hide_own: bool = True,
         seed: int = 0,
     ) -> None:
         if not tasks:
@@ -154,7 +152,7 @@ class SimilarityLists:
         for task, split in zip(tasks, splits, strict=True):
             whole = maker.world.encoded[task]
             forms = [whole] + [_sub_sample(whole, draw) for _ in range(variants)]
-            self._lists.append([self._make_list(task, split, form, hide_own) for form in forms])
+            self._lists.append([self._make_list(task, split, form) for form in forms])
 
     @property
     def dataset(self) -> list[dict[str, Any]]:
@@ -203,10 +201,10 @@ class SimilarityLists:
             "batch_size": len(lists),
         }
 
-    def _make_list(self, task: int, split: str, images: EncodedImages, hide_own: bool) -> dict[str, Any]:
+    def _make_list(self, task: int, split: str, images: EncodedImages) -> dict[str, Any]:
         world, models = self.maker.world, self.models
         scores = {name: values[task] for name, values in world.task_scores.items()}
-        pairs = self.maker.pair_features(images, task if hide_own else None, world.tasks[task].domain, scores)
+        pairs = self.maker.pair_features(images, task, world.tasks[task].domain, scores)
         accuracy = world.truth[task, models]
         return {
             "dataset_tokens": self.maker.dataset_tokens(images),  # (M, D)
@@ -265,9 +263,7 @@ def build_combined_similarity_loader(
     models = fold.test_models if splits == ("test",) else fold.train_models
     if tuple(splits) == ("train",):
         options = {"variants": 32} | options
-    return SimilarityLists(
-        maker, [task for task, _ in tasks], models, [split for _, split in tasks], hide_own=True, **options
-    )
+    return SimilarityLists(maker, [task for task, _ in tasks], models, [split for _, split in tasks], **options)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

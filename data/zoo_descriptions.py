@@ -60,6 +60,7 @@ class ZooDescriptions:
         models: N names.
         probes: K names of probe sets.
         tasks: T names of the benchmark's tasks.
+        zoo_digest: of the weights of the networks.
         probe_scores: by name of score, (K, N) float32.
         task_scores: likewise, (T, N); they need a forward pass of every network on the task's images.
     """
@@ -67,13 +68,14 @@ class ZooDescriptions:
     models: tuple[str, ...]
     probes: tuple[str, ...]
     tasks: tuple[str, ...]
+    zoo_digest: str
     probe_scores: dict[str, np.ndarray] = field(repr=False)
     task_scores: dict[str, np.ndarray] = field(repr=False)
 
 
 def save_descriptions(descriptions: ZooDescriptions, path: Path) -> None:
     """Write descriptions as one compressed file that needs no pickle."""
-    arrays = {part: np.asarray(getattr(descriptions, part)) for part in ("models", "probes", "tasks")}
+    arrays = {part: np.asarray(getattr(descriptions, part)) for part in ("models", "probes", "tasks", "zoo_digest")}
     for kind in ("probe_scores", "task_scores"):
         arrays |= {f"{kind}/{name}": scores.astype(np.float32) for name, scores in getattr(descriptions, kind).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,7 @@ def load_descriptions(path: Path = DESCRIPTIONS_PATH, models: Sequence[str] | No
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         names = {part: tuple(map(str, arrays[part])) for part in ("models", "probes", "tasks")}
+        digest = str(arrays["zoo_digest"])
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}. {_REMEDY}") from error
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
@@ -108,4 +111,4 @@ def load_descriptions(path: Path = DESCRIPTIONS_PATH, models: Sequence[str] | No
             scores[kind][name] = values.astype(np.float64)
     if models is not None and tuple(models) != names["models"]:
         raise DataError(f"{path} describes other models than the zoo has. {_REMEDY}")
-    return ZooDescriptions(**names, **scores)
+    return ZooDescriptions(**names, zoo_digest=digest, **scores)

@@ -102,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         "models": tuple(entry.name for entry in zoo),
         "probes": tuple(probe.name for probe in probes),
         "tasks": tuple(task.name for task in tasks),
+        "zoo_digest": zoo.digest,
     }
     save_descriptions(ZooDescriptions(**names, probe_scores=probe_scores, task_scores=task_scores), options.out)
     logger.info(f"wrote {options.out}")

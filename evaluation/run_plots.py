@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.runs import Run
 
 _COLOURS = ("#0b6fb8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#17838c", "#7a5230", "#555555")
-_STYLE = {
+PLOT_STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 3.2,
@@ -36,7 +36,7 @@ def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     folder = out.parent if alone else out
     folder.mkdir(parents=True, exist_ok=True)
     # Figures without pyplot: no display is needed and nothing global is changed.
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         overview = out if alone else folder / "overview.png"
         draw_overview(runs, panels).savefig(overview)
         written = [overview]

@@ -97,6 +97,7 @@ class FineTuneTrainer(BaseTrainer):
             f"cosine, weight decay {self.config.weight_decay:g}, {self.config.fine_tune_steps} steps of "
             f"{self.config.batch_size} images, new head that begins at zero",
             "seed": self.config.seed,
+            "zoo_digest": self.zoo.digest,
         }
         accuracy = self.model.accuracies.cpu().numpy().astype(np.float64)  # synchronisation
         path = self.get_run_file_path("dataset_model_performance.json")

@@ -31,7 +31,7 @@ class SimilarityTransformerTrainer(BaseTrainer):
         if self.config.width % self.config.heads:
             raise ConfigError([f"width = {self.config.width} must be a multiple of heads = {self.config.heads}."])
         self.world = load_world(load_encoder(self.config.encoder), self.config.zoo, self.config.performance)
-        self.fold = make_fold(self.world, self.config.split, self.config.fold)
+        self.fold = make_fold(self.world, self.config.split, self.config.fold, self.config.validation_part)
         self.maker = ListMaker(
             self.world, self.fold, self.config.hybrid, codes=self._codes(self.world),
             shuffle_truth=self.config.shuffle_truth, seed=self.config.seed,
