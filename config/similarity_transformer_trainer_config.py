@@ -49,7 +49,7 @@ class SimilarityTransformerTrainerConfig(BaseTrainerConfig):
     """Folder of the zoo, its images and its descriptions."""
     performance: Path = PERFORMANCE_PATH
     """Table of measured accuracies."""
-    epochs: Annotated[int, Gt(0)] = 30
+    epochs: Annotated[int, Gt(0)] = 12
     """Passes over the training tasks."""
     batch_size: Annotated[int, Gt(0)] = 16
     """Lists a batch."""

@@ -96,6 +96,9 @@ def load_encoder(spec: str) -> ImageEncoder:
         raise ConfigError([f"encoder = '{spec}' must name a class: package.module:Class"])
     try:
         encoder_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # TypeError: a relative name
         raise ConfigError([f"encoder = '{spec}' can't be loaded: {error}"]) from error
-    return encoder_class()
+    try:
+        return encoder_class()
+    except TypeError as error:  # no class, or one that wants arguments
+        raise ConfigError([f"encoder = '{spec}' can't be made: {error}"]) from error

@@ -1,6 +1,6 @@
 """What training tasks and probe sets say about models on a new dataset, without running any model on it.
 
-A dataset has a place: its mean image feature. Sets that lie near each other rank models alike, so evidence about a new
+A dataset has a place: mean and spread of its images' features. Sets that lie near each other rank models alike, so evidence about a new
 dataset is a weighted mean over known sets, and the weights fall with the distance. The numbers below were chosen on the
 training tasks alone, each left out in turn.
 """
@@ -72,8 +72,8 @@ class Evidence:
         return kinds + [f"probe {name}" for name in _PROBE_EVIDENCE]
 
     def place(self, images: EncodedImages) -> np.ndarray:
-        """Return where a set of images lies, (D,)."""
-        return (images.mean - self._centre) / self._scale
+        """Return where a set of images lies: mean and spread of its features, (2 D,)."""
+        return np.concatenate([(images.mean - self._centre) / self._scale, images.spread / self._scale - 1])
 
     def pair_features(self, images: EncodedImages, task: int | None = None, domain: str | None = None) -> np.ndarray:
         """Compute what is known about all N models on a dataset.

@@ -44,8 +44,13 @@ class EncodedImages:
 
     @property
     def mean(self) -> np.ndarray:
-        """The set's place among other sets, (D,) float64."""
+        """Mean of each feature, (D,) float64."""
         return self.features.double().mean(0).numpy()
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation of each feature, (D,) float64."""
+        return self.features.double().std(0, correction=0).numpy()
 
 
 def encode(images: LabelledImages, encoder: ImageEncoder) -> EncodedImages:

@@ -260,7 +260,7 @@ def build_combined_similarity_loader(
     tasks = [(task, split) for split in splits for task in parts[split]]
     if "test" in splits and len(splits) > 1 and fold.test_models != fold.train_models:
         raise DataError("this fold tests other models than it trains on; ask for its test lists alone.")
-    models = fold.test_models if splits == ("test",) else fold.train_models
+    models = fold.test_models if tuple(splits) == ("test",) else fold.train_models
     if tuple(splits) == ("train",):
         options = {"variants": 32} | options
     return SimilarityLists(maker, [task for task, _ in tasks], models, [split for _, split in tasks], **options)
