@@ -33,8 +33,8 @@ class SimilarityTransformer(nn.Module):
     """A transformer in which dataset tokens and model tokens attend to each other; each model gets a score.
 
     No token has a position, so permuting models permutes their scores, and the order of classes does not matter. What
-    is known of a pair also enters the score linearly; a new transformer scores by the mean of it, and learns what to
-    add.
+    is known of a pair also enters the score linearly. A new transformer scores every model 0: whatever it says later it
+    has learnt from measured accuracies.
 
     Args:
         shape: its sizes.
@@ -58,7 +58,7 @@ class SimilarityTransformer(nn.Module):
         nn.init.zeros_(self.head.weight)
         self.evidence = nn.Linear(shape.pair_dim, 1, bias=False) if shape.pair_dim else None
         if self.evidence is not None:
-            nn.init.constant_(self.evidence.weight, 1 / shape.pair_dim)
+            nn.init.zeros_(self.evidence.weight)
 
     def forward(
         self,

@@ -22,6 +22,8 @@ from model.similarity_transformer import SimilarityEnsemble, TransformerShape
 from train.base_trainer import BaseTrainer
 from train.schedulers import warmup_cosine
 
+EVIDENCE_RATE = 10.0  # learning rate of the weights of pair features, in multiples of learning_rate
+
 
 class SimilarityTransformerTrainer(BaseTrainer):
     """Learns to rank the models of a zoo for a dataset, from measured fine-tuning results."""
@@ -49,8 +51,16 @@ class SimilarityTransformerTrainer(BaseTrainer):
         )  # fmt: skip
         self.model = SimilarityEnsemble(self.shape, self.config.members)
         self.loss_fn = RANKING_LOSSES[self.config.loss]
+        evidence = [member.evidence.weight for member in self.model.members]
+        others = [weight for weight in self.model.parameters() if all(weight is not own for own in evidence)]
         self.optimizer = AdamW(
-            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            [
+                {"params": others},
+                # The few linear weights carry most of the ranking: they begin at 0 and have to get there first.
+                {"params": evidence, "lr": EVIDENCE_RATE * self.config.learning_rate, "weight_decay": 0.0},
+            ],
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
         )
         steps = -(-len(self.train_loader) // self.config.accumulation_steps) * self.config.epochs
         self.scheduler = warmup_cosine(self.optimizer, warmup_steps=steps // 10, total_steps=steps)
