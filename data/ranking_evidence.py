@@ -1,8 +1,8 @@
 """What training tasks and probe sets say about models on a new dataset, without running any model on it.
 
-A dataset has a place: mean and spread of its images' features. Sets that lie near each other rank models alike, so evidence about a new
-dataset is a weighted mean over known sets, and the weights fall with the distance. The numbers below were chosen on the
-training tasks alone, each left out in turn.
+A dataset has a place: mean and spread of its images' features. Sets that lie near each other rank models alike, so
+evidence about a new dataset is a weighted mean over known sets, and the weights fall with the distance. The numbers
+below were chosen on the training tasks alone, each left out in turn.
 """
 
 from dataclasses import dataclass
@@ -57,6 +57,11 @@ class Evidence:
         self._centre, self._scale = features.mean(0), features.std(0) + 1e-6
         self._probe_places = np.stack([self.place(probe) for probe in world.probes])
         self._task_places = np.stack([self.place(task) for task in world.encoded])
+        places = np.concatenate([self._task_places, self._probe_places])
+        # One at a time: all differences at once would be half a gigabyte.
+        self._distances = np.stack([np.sqrt(((places - place) ** 2).mean(1)) for place in places])
+        places = np.concatenate([self._task_places, self._probe_places])
+        self._between = np.sqrt(((places[:, None] - places[None]) ** 2).mean(-1))  # large, so once for all lists
         known = list(fold.train_models)
         # Standardised over training models; the others' accuracies are unknown here.
         self._performance = np.full(world.truth.shape, np.nan)
@@ -116,8 +121,8 @@ class Evidence:
         tasks = list(self.fold.train_tasks) if task is None else other_tasks(self.world, self.fold, task)
         probes = list(visible_probes(self.world, self.fold, domain))
         places = np.concatenate([self._task_places[tasks], self._probe_places[probes]])
-        distances = np.sqrt(((places[:, None] - places[None]) ** 2).mean(-1))
-        covariance = np.exp(-distances / _WIDE)
+        rows = tasks + [len(self._task_places) + probe for probe in probes]
+        covariance = np.exp(-self._between[np.ix_(rows, rows)] / _WIDE)
         covariance[: len(tasks), len(tasks) :] *= _AGREEMENT
         covariance[len(tasks) :, : len(tasks)] *= _AGREEMENT
         covariance += _NOISE * np.eye(len(places))

@@ -161,7 +161,7 @@ class Fold:
         train_models: indices; their accuracies on the training tasks are known.
         test_models: indices of those that are ranked; the training models, or others.
         unseen: what is new about the test: `task`, `domain`, `model` or `family` (of the model). A training list hides
-            the same from what its inputs are computed from.
+            the same from the evidence that its inputs are computed from.
         probes: indices of probe sets that may be used.
         hide_task: whether a list's own task is hidden from what its inputs are computed from. Only where test tasks are
             training tasks (split C) it is not: there the training models' accuracies on it are known.

@@ -1,4 +1,4 @@
-"""The table of measured accuracies: what is kept and dropped, what the reader says of a damaged one, the shipped one."""
+"""The table of measured accuracies: what is dropped, what the reader says of a damaged one, and the shipped one."""
 
 import json
 import math
@@ -46,11 +46,11 @@ def test_dropped_tasks_are_named_with_the_reason(saved, benchmark):
     dropped = saved[2].dropped
     assert list(dropped) == [benchmark[1].name, benchmark[2].name]
     assert dropped[benchmark[1].name] == "mean accuracy 0.980 is over 0.97"
-    assert dropped[benchmark[2].name].startswith("spread 0.0100 between networks is under twice the seed noise 0.0")
+    assert dropped[benchmark[2].name].startswith("spread 0.0100 between networks is under twice their noise 0.0")
 
 
 def test_limits_of_a_task_that_is_kept():
-    noise = seed_noise(measured(0.5, 0.1, 0.01)[None])[0]
+    noise = seed_noise(measured(0.5, 0.1, 0.01)[None])[0] / math.sqrt(4)  # of a mean over four seeds
     assert reasons_to_drop(measured(0.5, 2.02 * noise, 0.01)[None]) == {}
     assert list(reasons_to_drop(measured(0.5, 1.98 * noise, 0.01)[None])) == [0]
     assert reasons_to_drop(measured(0.969, 0.1, 0.01)[None]) == {}
@@ -126,7 +126,7 @@ def test_shipped_table_fits_the_zoo_and_the_benchmark(benchmark):
     assert list(content["tasks"]) == [task.name for task in benchmark]
     assert set(table.tasks) | set(table.dropped) == {task.name for task in benchmark}
     assert not set(table.tasks) & set(table.dropped)
-    assert len(table.tasks) >= 40 and table.accuracy.min() >= 0 and table.accuracy.max() <= 1
+    assert table.accuracy.min() >= 0 and table.accuracy.max() <= 1
     kept = [task for task in benchmark if task.name in table.tasks]
     assert {task.split for task in kept} == {"train", "test"}
     for task in benchmark:
@@ -144,11 +144,12 @@ def test_numbers_of_the_shipped_table_follow_from_its_accuracies():
         assert np.allclose(row["mean"], accuracy.mean(axis=1), atol=1.01e-4), name
         assert np.allclose(row["std"], accuracy.std(axis=1, ddof=1), atol=1.01e-4), name
         noise, spread = seed_noise(accuracy[None])[0], accuracy.mean(axis=1).std()
+        of_mean = noise / math.sqrt(row["seeds"])
         assert row["noise"] == pytest.approx(noise, abs=1e-4), name
         assert row["tolerance"] == pytest.approx(1.96 * math.sqrt(2 / row["seeds"]) * noise, abs=2e-4), name
         # Rounding may carry a task over a limit, by no more than this.
         if "dropped" in row:
-            assert accuracy.mean() > 0.97 - 1e-4 or spread < 2 * noise + 3e-4, name
+            assert accuracy.mean() > 0.97 - 1e-4 or spread < 2 * of_mean + 3e-4, name
             assert row["dropped"].startswith(("mean accuracy ", "spread ")), name
         else:
-            assert accuracy.mean() < 0.97 + 1e-4 and spread > 2 * noise - 3e-4, name
+            assert accuracy.mean() < 0.97 + 1e-4 and spread > 2 * of_mean - 3e-4, name

@@ -43,7 +43,8 @@ def test_every_copy_sees_all_of_its_own_draw_before_an_image_comes_again(tasks):
     for copy in range(3):
         draw = task.draw(copy)
         pixels = to_input(torch.from_numpy(draw.images))
-        expected = sorted((image.numpy().tobytes(), int(label)) for image, label in zip(pixels, draw.labels, strict=True))
+        pairs = zip(pixels, draw.labels, strict=True)
+        expected = sorted((image.numpy().tobytes(), int(label)) for image, label in pairs)
         for batch in passes:
             pairs = zip(batch["images"][copy], batch["labels"][copy], strict=True)
             assert sorted((image.numpy().tobytes(), int(label)) for image, label in pairs) == expected
