@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
-FILES = ("train.py", "plot.py", "config.ini", "beautilog.ini")
+FILES = ("train.py", "plot.py", "recommend.py", "config.ini", "beautilog.ini")
 
 
 @dataclass
