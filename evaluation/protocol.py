@@ -31,6 +31,11 @@ RANKERS = {"ranker": "off", "ranker, hybrid": "on"}
 """Rankers by name, with their setting of `hybrid`."""
 CEILING = "ceiling of seed noise"
 TRAINER = "SimilarityTransformerTrainer"
+_LABELS = {
+    "log_me": "LogME", "h_score": "H-score", "leep": "LEEP", "nce": "NCE", "n_leep": "N-LEEP",
+    "nearest_centroid": "nearest centroid", "centroid_margin": "centroid margin", "linear_probe": "linear probe",
+}  # fmt: skip
+"""What baselines are called in tables and pictures."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ def table_lines(content: dict[str, Any]) -> list[str]:
 
 def _line(method: str, part: dict[str, Any]) -> str:
     means = {metric: value["mean"] for metric, value in part["summary"][method].items()}
-    line = f"{method:28}  {_interval(part['summary'][method]['weighted_kendall'])}"
+    line = f"{_LABELS.get(method, method):28}  {_interval(part['summary'][method]['weighted_kendall'])}"
     if "ndcg" not in means:
         return line
     line += f"   {means['ndcg']:6.3f}  {means['top1_regret']:6.2f}  {means['recall']:8.2f}"
@@ -228,7 +233,7 @@ def _draw_split(axis: Any, split: str, part: dict[str, Any]) -> None:
         if value["low"] is not None:
             axis.plot([value["low"], value["high"]], [place, place], color=colour, linewidth=2)
         axis.plot([value["mean"]], [place], "o", color=colour, markersize=5)
-    axis.set_yticks(range(len(methods)), [method.replace("_", " ") for method in methods], fontsize=8)
+    axis.set_yticks(range(len(methods)), [_LABELS.get(method, method) for method in methods], fontsize=8)
     axis.axvline(0, color="#999999", linewidth=0.8)
     axis.set_title(f"{split}: {part['what']} ({len(part['tasks'])} tasks)", fontsize=10)
     axis.set_xlabel("weighted Kendall, mean and 95 % interval")

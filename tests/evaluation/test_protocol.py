@@ -51,7 +51,7 @@ def test_one_split_end_to_end(benchmark_run, world):
     assert part["summary"][CEILING]["weighted_kendall"]["mean"] > part["summary"]["ranker"]["weighted_kendall"]["mean"]
     assert abs(part["summary"]["random"]["weighted_kendall"]["mean"]) < 0.15
     assert set(part["differences"]["ranker"]) == set(part["summary"]) - {*RANKERS, CEILING}
-    for name in ("log_me", "static mean", CEILING, "ranker, hybrid"):
+    for name in ("LogME", "static mean", CEILING, "ranker, hybrid"):
         assert name in done.stdout
     assert (out / "protocol.png").stat().st_size > 10_000
 
