@@ -31,10 +31,6 @@ def test_committed_domains_have_classes_and_pools_for_source_and_target_tasks(do
         assert domain.about
 
 
-def test_committed_images_are_small_enough():
-    assert IMAGES_PATH.stat().st_size <= 2_600_000
-
-
 def test_images_are_not_flat_and_pools_do_not_repeat_images(domains):
     for domain in domains.values():
         assert np.ptp(domain.images, axis=(1, 2)).mean() > 25, domain.name

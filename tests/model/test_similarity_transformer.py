@@ -61,9 +61,11 @@ def test_padding_changes_nothing_for_the_others(lists):
     assert not torch.allclose(model(*padded)[:, :6], scores[:, :6], atol=1e-3), "without masks padding counts"
 
 
-def test_a_new_transformer_scores_by_the_mean_of_what_is_known_of_a_pair(lists):
+def test_a_new_transformer_has_no_opinion_and_what_is_known_of_a_pair_counts_linearly(lists):
     model = SimilarityTransformer(SHAPE).eval()
-    assert torch.allclose(model(*lists), lists[2].mean(-1), atol=1e-6)
+    assert (model(*lists) == 0).all()
+    torch.nn.init.constant_(model.evidence.weight, 0.5)
+    assert torch.allclose(model(*lists), 0.5 * lists[2].sum(-1), atol=1e-6)
 
 
 @torch.no_grad()
