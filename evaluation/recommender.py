@@ -165,6 +165,10 @@ class Recommender:
                 f"a class has {counts.min()} images, fewer than the {min(SHOTS)} of the smallest measured task: the "
                 "accuracies are extrapolated."
             )
+        if self.file.table_changed:
+            notes.append(
+                f"{self.file.performance} has changed since the ranker was trained; train it again: {self.file.command}"
+            )
         if task is not None and any(self.world.tasks[index].name == task for index in self.fold.train_tasks):
             notes.append(f"the ranker was trained on {task}, so this ranking is no test of it.")
         if self._user_models:

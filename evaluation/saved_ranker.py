@@ -1,6 +1,7 @@
 """Trained rankers: find a run, read its ranker.json and weights, and rebuild what it ranked with."""
 
 import configparser
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class RankerFile:
         performance: table of measured accuracies.
         members: how many transformers.
         shape: of each.
+        table_digest: SHA-256 of the table of accuracies as it was in training; None where it was not noted.
     """
 
     folder: Path
@@ -53,11 +55,18 @@ class RankerFile:
     performance: Path
     members: int
     shape: dict[str, Any]
+    table_digest: str | None = None
 
     @property
     def id(self) -> str:
         """The run's name."""
         return self.folder.name
+
+    @property
+    def table_changed(self) -> bool:
+        """Whether the table of accuracies is no longer the one that the ranker was trained on."""
+        now = hashlib.sha256(self.performance.read_bytes()).hexdigest()
+        return self.table_digest is not None and self.table_digest != now
 
     @property
     def command(self) -> str:
@@ -88,7 +97,7 @@ def read_ranker_file(folder: Path) -> RankerFile:
         raise DataError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}. {_remedy()}")
     if wrong := [key for key, kind in _KINDS.items() if type(content.get(key)) is not kind]:
         raise DataError(f"{path} is damaged: {wrong[0]} is {content.get(wrong[0])!r}. {_remedy()}")
-    values = {key: content[key] for key in _KINDS} | {"codes": content.get("codes")}
+    values = {key: content[key] for key in _KINDS} | {key: content.get(key) for key in ("codes", "table_digest")}
     return RankerFile(folder, **values | {key: Path(content[key]) for key in ("zoo", "performance")})
 
 

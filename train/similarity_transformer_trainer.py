@@ -1,6 +1,7 @@
 """Learns to rank a zoo's models for a dataset: `python train.py SimilarityTransformerTrainer`."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,9 @@ class SimilarityTransformerTrainer(BaseTrainer):
         content = {
             "schema_version": 1, "split": self.config.split, "fold": self.config.fold, "hybrid": self.config.hybrid,
             "encoder": self.config.encoder, "codes": None if self.config.codes is None else str(self.config.codes),
-            "zoo": str(self.config.zoo), "performance": str(self.config.performance), "members": self.config.members,
-            "shape": dataclasses.asdict(self.shape),
+            "zoo": str(self.config.zoo), "performance": str(self.config.performance),
+            "table_digest": hashlib.sha256(self.config.performance.read_bytes()).hexdigest(),
+            "members": self.config.members, "shape": dataclasses.asdict(self.shape),
         }  # fmt: skip
         self.run_folder.write_json("ranker.json", content)
 

@@ -169,6 +169,8 @@ def test_accuracies_of_a_named_task_stay_hidden(rankers, tmp_path, capsys):
     (other / "ranker.json").write_text(json.dumps(ranker | {"performance": str(tmp_path / "table.json")}))
     second = ask(capsys, "digits-2", "--ranker", other)
     assert second["models"] == first["models"]
+    changed = "has changed since the ranker was trained; train it again: python train.py Similarity"
+    assert any(changed in note for note in second["notes"]) and not any(changed in note for note in first["notes"])
 
 
 def test_hybrid_runs_every_model(rankers, arrays, tmp_path, capsys):
