@@ -36,12 +36,22 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
     add_table_arguments(parser)
     arguments = parser.parse_intermixed_args(words)
+    _refuse_what_does_not_go_together(parser, arguments)
     try:
         return run_table(arguments) if arguments.table else _run_benchmark(parser, arguments)
     except ConfigError as error:
         return _report(error, 2)
     except (DataError, OSError) as error:
         return _report(error, 3)
+
+
+def _refuse_what_does_not_go_together(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.table and arguments.settings:
+        parser.error(f"{arguments.settings[0]}: settings are of the shipped benchmark; --table has none")
+    of_tables = ("models", "scores", "distances", "metric", "json")
+    if not arguments.table and (given := [name for name in of_tables if getattr(arguments, name) is not None]):
+        hint = "; the shipped benchmark writes protocol.json into --out" if "json" in given else ""
+        parser.error(f"--{given[0]} needs --table{hint}")
 
 
 def _run_benchmark(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

@@ -86,6 +86,8 @@ def test_finished_folds_are_not_run_again_unless_settings_change(benchmark_run):
         (["--splits", "A", "encoder=nowhere:Class"], 2, "encoder = 'nowhere:Class' can't be loaded"),
         (["--splits", "A", "los=lambda"], 3, "did you mean 'loss'"),
         (["--table", "missing.csv"], 3, "missing.csv"),
+        (["--table", "missing.csv", "loss=lambda"], 2, "loss=lambda: settings are of the shipped benchmark"),
+        (["--json", "out.json"], 2, "--json needs --table; the shipped benchmark writes protocol.json into --out"),
     ],
 )
 def test_wrong_input_is_told(tmp_path, words, code, text):
