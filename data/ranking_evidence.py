@@ -89,7 +89,7 @@ class Evidence:
             domain: its domain, where known; hidden too where the fold is about unseen domains.
 
         Returns:
-            (N, P) float64, each column standardised over models.
+            (N, P) float64, each column standardised over the training models.
         """
         context = self._context(task, domain)
         squared = ((context.places - self.place(images)) ** 2).mean(1)
@@ -101,7 +101,7 @@ class Evidence:
         for name, values in context.values.items():
             columns += [values.mean(0), near_tasks @ values, context.prior[name] + covariance @ context.solved[name]]
         columns += [near_probes @ context.probe_scores[name] for name in _PROBE_EVIDENCE]
-        return by_row(np.stack(columns)).T
+        return by_row(np.stack(columns), self.fold.train_models).T
 
     def neighbours(self, images: EncodedImages, count: int = 3) -> list[tuple[str, float]]:
         """Name the nearest training tasks and their distances."""
@@ -126,8 +126,9 @@ class Evidence:
         covariance[: len(tasks), len(tasks) :] *= _AGREEMENT
         covariance[len(tasks) :, : len(tasks)] *= _AGREEMENT
         covariance += _NOISE * np.eye(len(places))
-        scores = {name: by_row(self.world.probe_scores[name][probes]) for name in _PROBE_EVIDENCE}
-        together = by_row(sum(scores.values()))
+        known = self.fold.train_models
+        scores = {name: by_row(self.world.probe_scores[name][probes], known) for name in _PROBE_EVIDENCE}
+        together = by_row(sum(scores.values()), known)
         measured = self._performance[tasks]
         values = {} if self.fold.cold else {"own": measured}
         values["kin"] = np.nan_to_num(measured) @ self._kin.T
@@ -149,7 +150,7 @@ class Evidence:
         """
         world, fold = self.world, self.fold
         known = np.array(fold.train_models)
-        rows = [by_row(scores[list(fold.probes)]).T for scores in world.probe_scores.values()]
+        rows = [by_row(scores[list(fold.probes)], known).T for scores in world.probe_scores.values()]
         profile = np.concatenate(rows, axis=1)  # (N, probe sets x scores)
         profile = (profile - profile[known].mean(0)) / profile[known].std()
         same = np.array(world.families)[:, None] == np.array(world.families)[None]

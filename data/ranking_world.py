@@ -231,11 +231,16 @@ def make_fold(world: RankingWorld, split: str, number: int, validation_part: int
     )
 
 
-def by_row(values: np.ndarray) -> np.ndarray:
-    """Standardise each row of (..., N); a constant row becomes zeros."""
-    centred = values - values.mean(-1, keepdims=True)
-    spread = values.std(-1, keepdims=True)
-    return centred / np.where(spread > 1e-12, spread, 1.0)
+def by_row(values: np.ndarray, known: Sequence[int] | None = None) -> np.ndarray:
+    """Standardise each row of (..., N); a constant row becomes zeros.
+
+    Args:
+        values: (..., N).
+        known: columns whose mean and deviation are taken, such as the training models; None for all.
+    """
+    reference = values if known is None else values[..., list(known)]
+    spread = reference.std(-1, keepdims=True)
+    return (values - reference.mean(-1, keepdims=True)) / np.where(spread > 1e-12, spread, 1.0)
 
 
 def other_tasks(world: RankingWorld, fold: Fold, task: int) -> list[int]:

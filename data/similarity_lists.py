@@ -94,17 +94,18 @@ class ListMaker:
             scores: of each model on the dataset, by name, (N,); hybrid rankers need them.
 
         Returns:
-            (N, P) float32, each column standardised over the models.
+            (N, P) float32, each column standardised over the training models.
         """
         columns = self.evidence.pair_features(images, task, domain)
         if self.hybrid:
-            measured = np.stack([by_row(scores[name]) for name in HYBRID_SCORES], axis=1)
+            known = self.fold.train_models
+            measured = np.stack([by_row(scores[name], known) for name in HYBRID_SCORES], axis=1)
             columns = np.concatenate([columns, measured], axis=1)
         return torch.from_numpy(columns).float()
 
     def _make_model_tokens(self, codes: torch.Tensor | None) -> torch.Tensor:
         world, known = self.world, list(self.fold.train_models)
-        profile = [by_row(scores[list(self.fold.probes)]).T for scores in world.probe_scores.values()]
+        profile = [by_row(scores[list(self.fold.probes)], known).T for scores in world.probe_scores.values()]
         parts = [_components(torch.from_numpy(np.concatenate(profile, axis=1)).float(), known, self.sizes.model)]
         accuracy = torch.from_numpy(world.source_accuracy).float()[:, None]
         parts.append((accuracy - accuracy[known].mean()) / accuracy[known].std())
