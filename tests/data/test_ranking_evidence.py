@@ -161,8 +161,28 @@ def test_columns_are_named_standardised_and_finite(world):
         for task in fold.train_tasks[:2] + fold.test_tasks[:2]:
             features = evidence.pair_features(world.encoded[task], task, world.tasks[task].domain)
             assert features.shape == (len(world.models), len(evidence.names))
-            assert np.allclose(features.mean(0), 0, atol=1e-9) and np.allclose(features.std(0), 1)
+            known = features[list(fold.train_models)]  # the others have no part in what is standard
+            assert np.allclose(known.mean(0), 0, atol=1e-9) and np.allclose(known.std(0), 1)
         assert ("own mean" in evidence.names) == (split in "AB"), "a model that was never measured has no own results"
+
+
+@pytest.mark.parametrize("split", ["C", "D", "E"])
+def test_unseen_models_have_no_part_in_what_training_models_look_like(world, split):
+    """Not even what needs no measuring: their probe scores change neither tokens nor features of the others."""
+    fold = make_fold(world, split, 1)
+    known, hidden = list(fold.train_models), list(fold.test_models)
+    scores = {name: values.copy() for name, values in world.probe_scores.items()}
+    for values in scores.values():
+        values[:, hidden] = 3 * values[:, hidden] + 1
+    other = replace(world, probe_scores=scores)
+    task = fold.train_tasks[0]
+    first, second = (
+        (ListMaker(own, fold).model_tokens.numpy(), Evidence(own, fold).pair_features(own.encoded[task], task))
+        for own in (world, other)
+    )
+    for before, after in zip(first, second, strict=True):
+        assert np.allclose(before[known], after[known], atol=1e-5)
+        assert not np.allclose(before[hidden], after[hidden], atol=1e-2)
 
 
 def test_own_mean_is_the_mean_over_the_other_training_tasks(world):
