@@ -52,7 +52,12 @@ class BenchmarkResults:
     @property
     def tolerance(self) -> np.ndarray:
         """Differences of two means that are no more than chance, (T,): 1.96 standard errors of a difference."""
-        return 1.96 * math.sqrt(2 / self.accuracy.shape[2]) * self.noise
+        return tie_tolerance(self.noise, self.accuracy.shape[2])
+
+
+def tie_tolerance(noise: np.ndarray, seeds: int) -> np.ndarray:
+    """Return 1.96 standard errors of a difference of two means over seeds, from the noise of one fine-tuning."""
+    return 1.96 * math.sqrt(2 / seeds) * noise
 
 
 def seed_noise(accuracy: np.ndarray) -> np.ndarray:
@@ -104,15 +109,15 @@ def save_results(
     Returns:
         What `load_results` reads from the file.
     """
-    dropped = reasons_to_drop(accuracy)
+    dropped, noises = reasons_to_drop(accuracy), seed_noise(accuracy)
     rows = {}
     for number, task in enumerate(tasks):
         values = accuracy[number].round(4)
         row = {
             "domain": task.domain, "view": task.view, "classes": len(task.classes), "shots": task.shots,
             "split": task.split, "test_images": len(task.test_rows), "seeds": values.shape[1],
-            "noise": round(float(seed_noise(accuracy[number : number + 1])[0]), 5),
-            "tolerance": round(float(1.96 * math.sqrt(2 / values.shape[1]) * seed_noise(accuracy)[number]), 5),
+            "noise": round(float(noises[number]), 5),
+            "tolerance": round(float(tie_tolerance(noises[number], values.shape[1])), 5),
             "mean": values.mean(axis=1).round(4).tolist(), "std": values.std(axis=1, ddof=1).round(4).tolist(),
             "accuracy": values.tolist(),
         }  # fmt: skip

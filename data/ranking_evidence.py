@@ -58,10 +58,8 @@ class Evidence:
         self._probe_places = np.stack([self.place(probe) for probe in world.probes])
         self._task_places = np.stack([self.place(task) for task in world.encoded])
         places = np.concatenate([self._task_places, self._probe_places])
-        # One at a time: all differences at once would be half a gigabyte.
-        self._distances = np.stack([np.sqrt(((places - place) ** 2).mean(1)) for place in places])
-        places = np.concatenate([self._task_places, self._probe_places])
-        self._between = np.sqrt(((places[:, None] - places[None]) ** 2).mean(-1))  # large, so once for all lists
+        # Once for all lists, and a row at a time: all differences at once would be half a gigabyte.
+        self._between = np.stack([np.sqrt(((places - place) ** 2).mean(1)) for place in places])
         known = list(fold.train_models)
         # Standardised over training models; the others' accuracies are unknown here.
         self._performance = np.full(world.truth.shape, np.nan)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data.benchmark_results import seed_noise
 from data.ranking_evidence import Evidence
 from data.ranking_world import Fold, RankingWorld, by_row
 from evaluation.ranking_metrics import weighted_kendall
@@ -55,8 +56,7 @@ def noise_ceiling(world: RankingWorld, fold: Fold, task: int, seed: int = 0) -> 
     """
     models = list(fold.test_models)
     measured = world.truth[task, models]
-    own = world.seeds[task][:, :] - world.seeds[task].mean(0)
-    noise = own.var(1, ddof=1).mean() / world.seeds.shape[2]  # variance of the mean over seeds
+    noise = seed_noise(world.seeds[[task]])[0] ** 2 / world.seeds.shape[2]  # variance of the mean over seeds
     real = max(measured.var(ddof=1) - noise, 1e-12)
     share = real / (real + noise)
     centre = measured.mean() + share * (measured - measured.mean())
