@@ -28,7 +28,7 @@ from train.run_state import capture
 from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
-from train.steps import EagerStep, windows
+from train.steps import EagerStep, Update
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
@@ -75,10 +75,14 @@ class BaseTrainer(metaclass=TrainerType):
         self.early_stopping = EarlyStopping(self.config.early_stopping_patience, self.config.early_stopping_min_delta)
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
         self.in_session = False
-        self._step = EagerStep(self._forward_batch, self.optimizer, self.config.gradient_clip_value)
+        self._update = Update(self.optimizer, self.config.gradient_clip_value)
+        self._step = EagerStep(
+            self._forward_batch, self._update, lambda: self._loss_count, self.config.accumulation_steps
+        )
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
         self._batch_samples: int | None = None  # set while a batch is in the model
+        self._loss_count: int | torch.Tensor = 1  # over how many samples the last loss is a mean
 
     # ------------------------------------------------------------------------------------- the hooks of a trainer
 
@@ -119,11 +123,11 @@ class BaseTrainer(metaclass=TrainerType):
         self._meter = EpochMeter()
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(progress.epoch)
-        for window in windows(self.train_loader, self.config.accumulation_steps):
-            self._step(window)  # forward, backward, clip, update: see train/steps.py
+        for piece in self._step.pieces(self.train_loader):
+            self._step(piece)  # forward, backward, clip, update: see train/steps
             self._step_scheduler("step")
-            progress.step += 1
-            self.update_progress_bar(len(window))
+            progress.step += piece.steps
+            self.update_progress_bar(len(piece))
             if progress.step % self.config.log_every_n_steps == 0:
                 self._read_running_loss()
         self._read_running_loss()
@@ -135,8 +139,7 @@ class BaseTrainer(metaclass=TrainerType):
         """Return the validation loss: the mean over all samples of val_loader. Metrics go to the history."""
         self._end_epoch_meter()  # of a trainer with a loop of its own
         self.model.eval()
-        for batch in self.val_loader:
-            self._forward_batch(batch)
+        self._step.evaluate(self.val_loader)
         self.record.measure("val", self._meter, self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()

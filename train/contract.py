@@ -94,11 +94,12 @@ def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any]
     def wrapper(self: Any, batch: Any) -> torch.Tensor:
         if self._batch_samples is not None:  # a `super()._forward_batch(batch)` inside a `_forward_batch`
             return forward(self, batch)
-        self._batch_samples = batch_size_of(batch)
+        self._batch_samples = self._loss_count = batch_size_of(batch)
         try:
             loss = forward(self, batch)
-            _require_scalar(self, loss)
-            self._meter.add("loss", loss, self._batch_samples)
+            if type(loss) is not torch.Tensor or loss.dim() or not loss.requires_grad:
+                _require_scalar(self, loss)
+            self._meter.add("loss", loss, self._loss_count)
         finally:
             self._batch_samples = None
         return loss

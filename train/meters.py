@@ -4,41 +4,66 @@ from numbers import Real
 
 import torch
 
+_HELD = 256  # values that wait to be added in one go: one kernel for many instead of one for each
+
 
 class EpochMeter:
     """Sums of values weighted by how many samples each stands for."""
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor | float] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, torch.Tensor | float] = {}
+        self._held: dict[str, list[tuple[torch.Tensor, torch.Tensor | int]]] = {}
 
-    def add(self, name: str, value: torch.Tensor | Real, samples: int) -> None:
+    def add(self, name: str, value: torch.Tensor | Real, samples: int | torch.Tensor) -> None:
         """Add a mean over `samples` samples; a tensor stays on its device (no synchronisation).
 
         Args:
             name: what is averaged.
             value: a number, or a tensor of any shape, of which the mean is taken.
-            samples: the weight.
+            samples: the weight; a scalar tensor where only the device knows it.
         """
-        if isinstance(value, torch.Tensor):
-            value = value.detach()
-            value = value if value.dim() == 0 else value.float().mean()
-            if not isinstance(self._sums.get(name), torch.Tensor):
-                # float64, so that a long epoch of small losses adds up; MPS has none.
-                dtype = torch.float32 if value.device.type == "mps" else torch.float64
-                self._sums[name] = torch.full((), self._sums.get(name, 0.0), dtype=dtype, device=value.device)
-            self._sums[name].add_(value, alpha=samples)  # no synchronisation
-        else:
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * samples
+        if not isinstance(value, torch.Tensor):
+            value = float(value)
+            self.add_sum(name, value * samples, samples)
+            return
+        held = self._held.setdefault(name, [])
+        held.append((value.detach() if value.dim() == 0 else value.detach().float().mean(), samples))
+        if len(held) >= _HELD:
+            self._add_up(name)
+
+    def add_sum(self, name: str, total: torch.Tensor | float, samples: torch.Tensor | float) -> None:
+        """Add a sum over `samples` samples (no synchronisation)."""
+        self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0) + samples
+
+    def _add_up(self, name: str) -> None:
+        """Add what is held to the sums, in float64, so that a long epoch of small losses adds up; MPS has none."""
+        held = self._held.get(name)
+        if not held:
+            return
+        self._held[name] = []
+        values = torch.stack([value for value, _ in held])
+        values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+        samples = [samples for _, samples in held]
+        if any(isinstance(count, torch.Tensor) for count in samples):
+            weights = torch.stack([torch.as_tensor(count, device=values.device).to(values) for count in samples])
+            self.add_sum(name, values @ weights, weights.sum())
+        else:
+            weights = torch.tensor(samples, dtype=values.dtype).to(values.device, non_blocking=True)
+            self.add_sum(name, values @ weights, sum(samples))
 
     def read(self) -> dict[str, float]:
         """Return the averages so far. One host-device synchronisation for each name."""
-        return {name: float(total) / max(1, self._counts[name]) for name, total in self._sums.items()}
+        return {name: self._mean(name) for name in dict.fromkeys([*self._sums, *self._held])}
 
     def read_one(self, name: str) -> float | None:
         """Return one average so far, None if there is none. One host-device synchronisation."""
-        return float(self._sums[name]) / max(1, self._counts[name]) if name in self._sums else None
+        return self._mean(name) if name in self._sums or self._held.get(name) else None
+
+    def _mean(self, name: str) -> float:
+        self._add_up(name)
+        return float(self._sums[name]) / max(float(self._counts[name]), 1e-300)  # both synchronise
 
     def __len__(self) -> int:
-        return len(self._sums)
+        return len(self._sums) + len(self._held)

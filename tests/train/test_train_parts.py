@@ -20,7 +20,7 @@ from train.progress import duration
 from train.record import RunRecord
 from train.schedulers import interval_of, warmup_cosine
 from train.seeding import preserved_random_states, random_states, seed_everything, set_random_states
-from train.steps import EagerStep, windows
+from train.steps import EagerStep, Update, Window, windows
 
 # ------------------------------------------------------------------------------------------------------- batches
 
@@ -89,7 +89,11 @@ def problem() -> tuple[nn.Module, torch.Tensor]:
 def stepped(batches: list[torch.Tensor], clip: float = 0.0) -> torch.Tensor:
     model, _ = problem()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    EagerStep(lambda batch: (model(batch) - batch).square().mean(), optimizer, clip)(batches)
+    sizes = iter([len(batch) for batch in batches])
+    step = EagerStep(
+        lambda batch: (model(batch) - batch).square().mean(), Update(optimizer, clip), lambda: next(sizes)
+    )
+    step(Window(batches))
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -109,7 +113,8 @@ def test_clipping_bounds_the_step():
 
 
 def test_windows_group_batches_and_keep_the_rest():
-    assert list(windows(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [window.batches for window in windows(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [window.batches for window in windows(range(2), 1)] == [[0], [1]]
 
 
 def test_warm_up_rises_then_falls_along_a_cosine():

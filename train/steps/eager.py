@@ -1,0 +1,92 @@
+"""The step, operation by operation: what every other form must equal."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from train.steps.update import Update
+
+
+@dataclass
+class Window:
+    """The batches whose gradients make one optimizer step."""
+
+    batches: list[Any]
+    steps: int = 1
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def windows(loader: Iterable[Any], size: int) -> Iterator[Window]:
+    """Group a loader's batches into windows of `size`; the last may be shorter."""
+    if size == 1:
+        for batch in loader:
+            yield Window([batch])
+        return
+    batches: list[Any] = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == size:
+            yield Window(batches)
+            batches = []
+    if batches:
+        yield Window(batches)
+
+
+class EagerStep:
+    """Forward, backward, clip, update. Nothing here waits for the device.
+
+    Args:
+        forward: maps a batch to its loss, a scalar tensor that is a mean over the batch.
+        update: clips and steps.
+        count: tells over how many samples the last loss is a mean: an int, or a scalar tensor on the device.
+        window: batches whose gradients make one step.
+    """
+
+    name = "eager"
+
+    def __init__(
+        self,
+        forward: Callable[[Any], torch.Tensor],
+        update: Update,
+        count: Callable[[], int | torch.Tensor] = lambda: 1,
+        window: int = 1,
+    ) -> None:
+        self.forward, self.update, self.count, self.window = forward, update, count, window
+
+    def pieces(self, loader: Iterable[Any]) -> Iterator[Window]:
+        """Yield what `__call__` takes, until one pass over the loader is done."""
+        return windows(loader, self.window)
+
+    def __call__(self, piece: Window) -> None:
+        """Do one step.
+
+        Args:
+            piece: one or more batches. Each weighs as many samples as its loss is a mean of, so that several batches
+                give the gradient of one long one.
+        """
+        self.update.zero_grad()
+        if len(piece.batches) == 1:
+            self.forward(piece.batches[0]).backward()
+            self.update()
+            return
+        total: float | torch.Tensor = 0.0
+        unit: float | torch.Tensor = 1.0
+        for number, batch in enumerate(piece.batches):
+            loss = self.forward(batch)
+            count = self.count()
+            unit = unit if number else count  # so that losses keep their size, whatever the counts
+            weight = count / unit
+            (loss * weight).backward()
+            total = total + weight
+        # Only now is it known what to divide by: counts may be tensors that the device has not computed yet.
+        self.update(torch.as_tensor(total, dtype=loss.dtype, device=loss.device))
+
+    @torch.no_grad()
+    def evaluate(self, loader: Iterable[Any]) -> None:
+        """Put every batch through the forward hook, which measures it."""
+        for batch in loader:
+            self.forward(batch)

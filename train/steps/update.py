@@ -1,0 +1,185 @@
+"""Clip the gradient and update the parameters, in as few passes over memory as torch allows.
+
+torch's fused kernels read each parameter, gradient and moment once. Called through `Optimizer.step` they pay for a walk
+over Python objects at each step, which for a small model takes longer than the update itself; `Update` makes that walk
+once and hands the same lists to the same kernel. Where it can't, it calls `Optimizer.step`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adam, AdamW
+
+_FUSED_DEVICES = ("cpu", "cuda")
+_NO_WALK = hasattr(torch, "_fused_adam_") and hasattr(torch, "_fused_adamw_") and hasattr(torch, "_fused_sgd_")
+
+
+def use_fused_kernels(optimizer: torch.optim.Optimizer) -> bool:
+    """Switch Adam, AdamW and SGD to their fused kernels, unless their author chose another form.
+
+    Args:
+        optimizer: as the trainer made it, or as it was loaded.
+
+    Returns:
+        Whether all its groups are fused now.
+    """
+    if type(optimizer) not in (Adam, AdamW, SGD):
+        return False
+    for group in optimizer.param_groups:
+        chosen = group.get("foreach") or group.get("capturable") or group.get("differentiable")
+        fits = all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in group["params"])
+        if group.get("fused") is None and fits and not chosen:
+            group["fused"] = True
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    # What the optimizer's own __init__ sets where fused=True is given: it takes `grad_scale`.
+    optimizer._step_supports_amp_scaling = fused
+    return fused
+
+
+@dataclass
+class _Bundle:
+    """The parameters of one group, with what the kernel needs besides the gradients."""
+
+    group: dict[str, Any]
+    parameters: list[torch.Tensor]
+    moments: list[list[torch.Tensor]]  # exp_avgs, exp_avg_sqs; or momentum buffers
+    steps: list[torch.Tensor]  # one tensor, as often as there are parameters: they step together
+
+
+class Update:
+    """Clips and steps. Nothing here waits for the device.
+
+    Args:
+        optimizer: updates the parameters it was given.
+        clip: largest L2 norm of the whole gradient; 0 doesn't clip.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> None:
+        self.optimizer, self.clip = optimizer, clip
+        self.parameters: list[torch.Tensor] = []
+        self._bundles: list[_Bundle] = []
+        self._seen: tuple[Any, ...] = ()
+        self._look()
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def __call__(self, divisor: torch.Tensor | None = None) -> None:
+        """Update the parameters by their gradients.
+
+        Args:
+            divisor: a scalar by which gradients are divided before anything else; None leaves them.
+        """
+        if self._changed():
+            self._look()
+        gradients = [parameter.grad for parameter in self.parameters]
+        if any(gradient is None or gradient.layout is not torch.strided for gradient in gradients):
+            self._plain_step(divisor)
+            return
+        scale = self._scale(gradients, divisor)
+        if scale is not None and not self._folds:
+            torch._foreach_div_(gradients, scale)
+            scale = None
+        if self._bundles:
+            for bundle in self._bundles:
+                _fused_step(self.optimizer, bundle, scale)
+        elif scale is None:
+            self.optimizer.step()
+        else:
+            self.optimizer.grad_scale = scale
+            self.optimizer.step()
+            del self.optimizer.grad_scale
+
+    def _scale(self, gradients: list[torch.Tensor], divisor: torch.Tensor | None) -> torch.Tensor | None:
+        """Return by what to divide the gradients, so that neither the mean nor the clipping is a pass of its own."""
+        if not self.clip:
+            return divisor
+        if len(gradients) and self._folds:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients)
+        if divisor is not None:
+            norm = norm / divisor
+        scale = ((norm + 1e-6) / self.clip).clamp(min=1.0)  # as clip_grad_norm_ has it
+        return scale if divisor is None else scale * divisor
+
+    def _plain_step(self, divisor: torch.Tensor | None) -> None:
+        """Step where some parameter has no gradient, or a sparse one."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if divisor is not None:
+            for gradient in gradients:
+                gradient.div_(divisor)
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+
+    def _changed(self) -> bool:
+        """Say whether the optimizer's parameters or state are others than those that were looked at."""
+        groups, count, state = self._seen
+        first = self.optimizer.state.get(self.parameters[0]) if self.parameters else None
+        return self.optimizer.param_groups is not groups or len(groups) != count or first is not state
+
+    def _look(self) -> None:
+        """Collect what the kernels need; no bundles where there is no short cut, or no state yet."""
+        optimizer = self.optimizer
+        fused = use_fused_kernels(optimizer)
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        kinds = {(parameter.dtype, parameter.device) for parameter in self.parameters}
+        # The kernels take the scale as a float32 number, which would cost float64 parameters half their digits.
+        self._folds = fused and len(kinds) == 1 and next(iter(kinds))[0] == torch.float32
+        self._bundles = []
+        known = all(parameter in optimizer.state for parameter in self.parameters)
+        if known and self._folds and _NO_WALK and plain_and_fused(optimizer):
+            self._bundles = [_bundle_of(optimizer, group) for group in optimizer.param_groups if group["params"]]
+        first = optimizer.state.get(self.parameters[0]) if self.parameters else None
+        self._seen = (optimizer.param_groups, len(optimizer.param_groups), first)
+
+
+def plain_and_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Say whether an optimizer is torch's Adam, AdamW or SGD, fused, with nothing hooked into its step."""
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    usual = all(
+        group.get("fused")
+        and not group.get("amsgrad")
+        and not isinstance(group["lr"], torch.Tensor)
+        and not group.get("dampening")
+        for group in optimizer.param_groups
+    )
+    return type(optimizer) in (Adam, AdamW, SGD) and usual and not hooks
+
+
+def _bundle_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Bundle:
+    states = [optimizer.state[parameter] for parameter in group["params"]]
+    if isinstance(optimizer, SGD):
+        moments = [[state["momentum_buffer"] for state in states]] if group["momentum"] else [[]]
+        return _Bundle(group, group["params"], moments, [])
+    step = states[0]["step"]
+    for state in states:
+        state["step"] = step
+    moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+    return _Bundle(group, group["params"], moments, [step] * len(states))
+
+
+def _fused_step(optimizer: torch.optim.Optimizer, bundle: _Bundle, scale: torch.Tensor | None) -> None:
+    """Call the kernel as torch.optim does, with the group's settings as they are now."""
+    group, gradients = bundle.group, [parameter.grad for parameter in bundle.parameters]
+    if isinstance(optimizer, SGD):
+        torch._fused_sgd_(
+            bundle.parameters, gradients, bundle.moments[0],
+            weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"],
+            dampening=group["dampening"], nesterov=group["nesterov"], maximize=group["maximize"],
+            is_first_step=False, grad_scale=scale, found_inf=None,
+        )  # fmt: skip
+        return
+    bundle.steps[0].add_(1)
+    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
+    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    kernel(
+        bundle.parameters, gradients, *bundle.moments, [], bundle.steps,
+        amsgrad=False, lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+        weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
+        grad_scale=scale, found_inf=None,
+    )  # fmt: skip
