@@ -41,11 +41,15 @@ class BaseTrainerConfig:
     """Optimizer steps between two readings of the running loss (each is one host-device synchronisation)."""
     keep_last_checkpoints: Annotated[int, Gt(0)] = 2
     """Newest checkpoints that are kept, beside the best one."""
+    saving_share: Annotated[float, Interval(gt=0, le=1)] = 0.05
+    """Largest share of the run's time that goes into writing checkpoints and metrics.json; 1 writes after each epoch."""
     plot_at_end: bool = True
     """Draw the run's plots when it ends."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of python, numpy and torch: initial weights, data order, dropout."""
     device: str = "auto"
     """`auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    threads: Annotated[int, Ge(0)] = 0
+    """CPU threads of torch; 0 takes one for a small model, whose threads would wait for one another, else all."""
     artifacts_dir: Path = ARTIFACTS_DIR
     """Folder that receives runs, checkpoints and published models."""

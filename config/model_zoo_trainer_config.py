@@ -41,7 +41,7 @@ class ModelZooTrainerConfig(BaseTrainerConfig):
     images: Path = ZOO_DIR / "images.npz"
     """The image domains, as `python -m data.build_zoo_images` writes them."""
     threads: Annotated[int, Ge(0)] = 1
-    """CPU threads of torch; 0 leaves what is set. With networks this small, threads mostly wait for each other."""
+    """CPU threads of torch; 0 takes all. With networks this small, threads mostly wait for each other."""
     publish: bool = False
     """When done, also put the zoo into zoo_dir, in place of the one there."""
     zoo_dir: Path = ZOO_DIR

@@ -1,7 +1,8 @@
 """What a batch is: a tensor, or a mapping, sequence or dataclass that holds tensors."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +42,66 @@ def _named_parts(batch: Any) -> dict[str, Any]:
 
 def _is_sequence(batch: Any) -> bool:
     return isinstance(batch, Sequence) and not isinstance(batch, str | bytes)
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """Move all tensors of a batch to a device.
+
+    Args:
+        batch: a tensor, or mappings, lists, tuples and dataclasses that hold some, in any depth. What has a `to` of its
+            own (PackedSequence, a tokenizer's output) is asked for it; anything else stays as it is.
+        device: where to. A copy from pinned memory to CUDA is only begun: the current stream orders what follows.
+
+    Returns:
+        A batch of the same types (a mapping that is not a dict becomes one); the given one is not changed.
+    """
+    # The other way, to the host, a copy that is only begun could be read before it is there.
+    non_blocking = torch.device(device).type == "cuda"
+
+    def move(part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            return part.to(device, non_blocking=non_blocking)
+        return part.to(device) if callable(getattr(part, "to", None)) else _rebuilt(part, move)
+
+    return move(batch)
+
+
+def _rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a container of the same type whose parts went through `change`; anything else unchanged."""
+    if isinstance(batch, dict):
+        return _with_items(batch, {name: change(part) for name, part in batch.items()})
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(change, batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(map(change, batch))
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        new = copy.copy(batch)
+        for name, part in _named_parts(batch).items():
+            object.__setattr__(new, name, change(part))  # frozen ones too
+        return new
+    if isinstance(batch, Mapping):
+        return {name: change(part) for name, part in batch.items()}
+    return batch
+
+
+def _with_items(batch: dict[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
+    if type(batch) is dict:
+        return items
+    new = copy.copy(batch)  # a subclass may hold more than its items, such as a default factory
+    new.update(items)
+    return new
+
+
+def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
+    """Go through all tensors that a batch holds."""
+    if isinstance(batch, torch.Tensor):
+        yield batch
+        return
+    parts = batch if isinstance(batch, list | tuple) else _named_parts(batch).values()
+    if not parts and callable(getattr(batch, "to", None)):  # not a container, but `to_device` moves it
+        parts = getattr(batch, "__dict__", {}).values()
+    for part in parts:
+        yield from tensors_in(part)
 
 
 def describe(batch: Any, depth: int = 0) -> str:

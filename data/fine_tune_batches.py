@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from data.benchmark_tasks import BenchmarkTask
+from data.tensor_loader import epoch_generator
 from data.zoo_tasks import to_input
 
 
@@ -36,7 +37,7 @@ class FineTuneLoader:
         draws = [task.draw(copy) for copy in range(self.copies)]
         images = torch.stack([to_input(torch.from_numpy(draw.images)) for draw in draws])  # (copies, n, 1, 12, 12)
         labels = torch.from_numpy(draws[0].labels)  # alike in all draws: class by class
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = epoch_generator(self.seed, self.epoch)
         needed = self.steps * self.batch_size
         orders = [self._order(len(labels), needed, generator) for _ in range(self.copies)]
         rows = torch.stack(orders).view(self.copies, self.steps, self.batch_size)

@@ -8,7 +8,7 @@ import torch
 
 from data.data_error import DataError
 from data.model_zoo import ModelZoo
-from data.tensor_loader import TensorLoader
+from data.tensor_loader import TensorLoader, epoch_generator
 
 Tokens = dict[str, torch.Tensor]
 
@@ -89,8 +89,14 @@ class AugmentedLoader:
         self.epoch += 1
         yield from loader
 
+    def epoch_rows(self) -> Tokens | None:
+        """Give all of the epoch at hand at once, in its order, and count it: see `TensorLoader.epoch_rows`."""
+        rows = self._loader(self.epoch).epoch_rows()
+        self.epoch += rows is not None
+        return rows
+
     def _loader(self, epoch: int) -> TensorLoader:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = epoch_generator(self.seed, epoch)
         loader = TensorLoader(self._make(generator), self.batch_size, shuffle=True, seed=self.seed)
         loader.set_epoch(epoch)
         return loader

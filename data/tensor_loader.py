@@ -1,19 +1,34 @@
 """A loader for data that fits in memory: no per-sample Python, no collate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 
 import torch
+from beautilog import logger
 
 from data.data_error import DataError
+from data.memory import free_bytes, readable_bytes
 
 Tensors = torch.Tensor | dict[str, torch.Tensor]
+
+_PART = 1024  # batches that are cut at once: a pass over many millions of rows must not hold a view of each batch
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return the generator of all that an epoch's order draws: it depends on (seed, epoch) alone."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 class TensorLoader:
     """Batches of one tensor, or of a dict of tensors, held where they are used.
 
-    An epoch's order is a permutation drawn from (seed, epoch) alone, so it does not depend on what else drew random
-    numbers. `set_epoch` chooses it (`BaseTrainer` calls it); without a call the epochs count themselves.
+    An epoch's order is drawn from (seed, epoch) alone, so it does not depend on what else drew random numbers.
+    `set_epoch` chooses it (`BaseTrainer` calls it); without a call the epochs count themselves.
+
+    A pass gathers the rows in their order once and gives views of that copy. Where the copy would take more than
+    `memory_share` of the free memory (found out at the first pass), each batch is gathered by itself: the same batches,
+    slower. Batches of a loader that draws no order are views of its tensors: change a batch in place and the data
+    changes.
 
     Args:
         tensors: a tensor (N, ...), or a dict of tensors with one N.
@@ -21,10 +36,16 @@ class TensorLoader:
         shuffle: draw a new order each epoch.
         drop_last: leave out a last batch that is not full.
         seed: seed of the order.
-        device: where the tensors are kept; None leaves them where they are.
+        device: where the tensors are kept; None leaves them where they are. See `to`.
+        weights: (N,) finite numbers, not negative: an epoch is N draws with replacement in proportion to them, in
+            random order, with or without `shuffle`.
+        memory_share: the share of a device's free memory that the tensors, and then their copy, may take.
+
+    Attributes:
+        resident: whether the tensors are on the device that was asked for; else each batch is moved there.
 
     Raises:
-        DataError: no tensors, or tensors of unequal length.
+        DataError: no tensors, tensors of unequal length, bad weights, or a setting out of range.
     """
 
     def __init__(
@@ -35,16 +56,58 @@ class TensorLoader:
         drop_last: bool = False,
         seed: int = 0,
         device: torch.device | str | None = None,
+        weights: torch.Tensor | Sequence[float] | None = None,
+        memory_share: float = 0.5,
     ) -> None:
         self._plain = isinstance(tensors, torch.Tensor)
-        named = {"": tensors} if self._plain else dict(tensors)
-        lengths = {name or "tensor": len(tensor) for name, tensor in named.items()}
-        if not lengths or len(set(lengths.values())) > 1:
-            raise DataError(f"TensorLoader needs tensors of one length, one row a sample; given: {lengths or 'none'}.")
-        self.tensors = {name: tensor if device is None else tensor.to(device) for name, tensor in named.items()}
-        self.length = next(iter(lengths.values()))
+        self.tensors = {"": tensors} if self._plain else dict(tensors)
+        self.length = _common_length(self.tensors)
+        if batch_size < 1:
+            raise DataError(f"TensorLoader: batch_size is {batch_size}; it must be at least 1.")
+        if not 0 < memory_share <= 1:
+            raise DataError(f"TensorLoader: memory_share is {memory_share}; it must be above 0 and at most 1.")
         self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
+        self.memory_share = memory_share
+        self._cumulative = None if weights is None else _cumulative(weights, self.length)
         self.epoch = 0
+        self.device: torch.device | None = None
+        self.resident = True
+        self._pin = False  # whether batches go through pinned memory on their way to the device
+        self._copy_fits: bool | None = None  # found out when first needed
+        if device is not None:
+            self.to(device)
+
+    def to(self, device: torch.device | str) -> "TensorLoader":
+        """Keep the tensors on a device from now on.
+
+        Where they would take more than `memory_share` of what is free there, they stay where they are, a warning says
+        so, and each batch is moved when it is asked for.
+
+        Args:
+            device: such as `cpu`, `cuda`, `cuda:1`.
+
+        Returns:
+            The loader itself.
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        size = sum(tensor.nbytes for tensor in self.tensors.values() if tensor.device != device)
+        free = free_bytes(device) if size else None
+        warned = not self.resident and self.device == device
+        self.device, self.resident, self._copy_fits = device, free is None or size <= self.memory_share * free, None
+        if self.resident:
+            self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+            return self
+        self._pin = device.type == "cuda" and _can_pin()
+        if not warned:
+            places = ", ".join(sorted({str(tensor.device) for tensor in self.tensors.values()}))
+            logger.warning(
+                f"TensorLoader: the data takes {readable_bytes(size)}, more than memory_share = {self.memory_share:g} "
+                f"of the {readable_bytes(free)} free on {device}; it stays on {places} and each batch is moved when it "
+                "is asked for, which is slower. Fewer samples, a smaller dtype or a larger memory_share would avoid it."
+            )
+        return self
 
     @property
     def dataset(self) -> "TensorLoader._Rows":
@@ -61,7 +124,10 @@ class TensorLoader:
         def __getitem__(self, index: int) -> Tensors:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"sample {index} of {len(self)}")
-            return self._loader._shape({name: tensor[index] for name, tensor in self._loader.tensors.items()})
+            rows = {name: tensor[index] for name, tensor in self._loader.tensors.items()}
+            if not self._loader.resident:
+                rows = {name: row.to(self._loader.device) for name, row in rows.items()}
+            return self._loader._shape(rows)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next pass uses."""
@@ -70,16 +136,123 @@ class TensorLoader:
     def __len__(self) -> int:
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 
+    def epoch_rows(self) -> Tensors | None:
+        """Give the whole epoch at hand at once, for code that cuts batches itself, and count it as a pass does.
+
+        Returns:
+            What the batches of one pass are cut from, (N', ...) each: the rows in the epoch's order on their device,
+            less those that `drop_last` leaves out. Without an order these are the tensors themselves, no copy.
+            None, and the epoch is not counted, where that needs too much memory: iterate instead.
+        """
+        if not self.resident or (self._draws and not self._copy_is_affordable()):
+            return None
+        order = self._next_order()
+        if order is not None:
+            return self._shape(
+                {name: tensor.index_select(0, order.to(tensor.device)) for name, tensor in self.tensors.items()}
+            )
+        kept = self._kept
+        return self._shape(
+            {name: tensor if kept == self.length else tensor[:kept] for name, tensor in self.tensors.items()}
+        )
+
     def __iter__(self) -> Iterator[Tensors]:
-        rows = self.tensors
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.length, generator=generator)
-            # One gather an epoch; batches are then views of it.
-            rows = {name: tensor.index_select(0, order.to(tensor.device)) for name, tensor in rows.items()}
+        rows = self.epoch_rows()
+        if rows is None:
+            order = self._next_order()
+            columns = [self._gathered(tensor, order) for tensor in self.tensors.values()]
+        else:
+            tensors = [rows] if self._plain else rows.values()
+            columns = [_batches(tensor, self.batch_size, tensor.device) for tensor in tensors]
+        if self._plain:
+            return columns[0]
+        # {name: batch, ...} for each batch. No Python runs between two of them: it would cost more than the views.
+        return map(dict, map(zip, repeat(tuple(self.tensors)), zip(*columns, strict=True)))
+
+    @property
+    def _draws(self) -> bool:
+        return self.shuffle or self._cumulative is not None
+
+    @property
+    def _kept(self) -> int:
+        return len(self) * self.batch_size if self.drop_last else self.length
+
+    def _next_order(self) -> torch.Tensor | None:
+        """Draw the order of the epoch at hand, (N',) int64 on the CPU, and go on to the next; None is as they lie."""
+        generator = epoch_generator(self.seed, self.epoch)
         self.epoch += 1
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield self._shape({name: tensor[start : start + self.batch_size] for name, tensor in rows.items()})
+        if self._cumulative is not None:
+            # torch.multinomial stops at 2**24 rows. A draw is below 1 and the total at least 1, so it stays below the
+            # total; `right` passes over rows of weight 0, whose sum is that of the row before.
+            draws = torch.rand(self.length, dtype=torch.float64, generator=generator) * self._cumulative[-1]
+            return torch.searchsorted(self._cumulative, draws, right=True)[: self._kept]
+        return torch.randperm(self.length, generator=generator)[: self._kept] if self.shuffle else None
+
+    def _gathered(self, tensor: torch.Tensor, order: torch.Tensor | None) -> Iterator[torch.Tensor]:
+        if order is None:
+            batches = _batches(tensor[: self._kept], self.batch_size, tensor.device)
+        else:
+            batches = map(tensor.index_select, repeat(0), _batches(order, self.batch_size, tensor.device))
+        return batches if self.resident else map(self._moved, batches)
+
+    def _moved(self, batch: torch.Tensor) -> torch.Tensor:
+        # Only from pinned memory does a copy run beside the computation. Pinning a batch at a time, not all data once,
+        # needs no second copy of data that is large.
+        if self._pin and batch.device.type == "cpu":
+            return batch.pin_memory().to(self.device, non_blocking=True)
+        return batch.to(self.device)
+
+    def _copy_is_affordable(self) -> bool:
+        # Asked once: the answer costs as much as cutting dozens of batches, and with CUDA more.
+        if self._copy_fits is None:
+            sizes: dict[torch.device, int] = {}
+            for tensor in self.tensors.values():
+                sizes[tensor.device] = sizes.get(tensor.device, 8 * self.length) + tensor.nbytes  # 8: the order, int64
+            free = {device: free_bytes(device) for device in sizes}
+            self._copy_fits = all(
+                free[device] is None or size <= self.memory_share * free[device] for device, size in sizes.items()
+            )
+        return self._copy_fits
 
     def _shape(self, named: dict[str, torch.Tensor]) -> Tensors:
         return named[""] if self._plain else named
+
+
+def _batches(rows: torch.Tensor, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Cut rows into batches on a device. `split` makes all views of a part in one call into C++."""
+    if not len(rows):
+        return iter(())
+    return chain.from_iterable(part.to(device).split(batch_size) for part in rows.split(batch_size * _PART))
+
+
+def _common_length(tensors: dict[str, torch.Tensor]) -> int:
+    lengths = {name or "tensor": len(tensor) if tensor.dim() else "a scalar" for name, tensor in tensors.items()}
+    if not lengths or len(set(lengths.values())) > 1 or "a scalar" in lengths.values():
+        raise DataError(f"TensorLoader needs tensors of one length, one row a sample; given: {lengths or 'none'}.")
+    return next(iter(lengths.values()))
+
+
+def _cumulative(weights: torch.Tensor | Sequence[float], length: int) -> torch.Tensor:
+    """Check weights and add them up, (N,) float64 on the CPU. The largest counts as 1, so nothing overflows."""
+    weights = torch.as_tensor(weights, dtype=torch.float64, device="cpu").detach()
+    if weights.shape != (length,):
+        raise DataError(
+            f"TensorLoader: weights has shape {tuple(weights.shape)}; it must be ({length},), one a sample."
+        )
+    bad = (~torch.isfinite(weights) | (weights < 0)).nonzero().flatten().tolist()
+    if bad:
+        raise DataError(
+            f"TensorLoader: weights[{bad[0]}] is {weights[bad[0]].item():g} ({len(bad)} of {length} are bad); weights "
+            "must be finite and not negative."
+        )
+    if not (weights > 0).any():
+        raise DataError("TensorLoader: no weight is above 0, so no sample could be drawn; at least one must be.")
+    return (weights / weights.max()).cumsum(0)
+
+
+def _can_pin() -> bool:
+    try:
+        torch.empty(1, pin_memory=True)
+    except RuntimeError:  # the system allows this process no locked memory
+        return False
+    return True

@@ -24,7 +24,7 @@ from train.model_summary import summarize_model
 from train.progress import ProgressBar
 from train.record import SCHEMA_VERSION, RunRecord
 from train.run_folder import RunFolder
-from train.run_state import capture
+from train.saver import Saver
 from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
@@ -71,9 +71,11 @@ class BaseTrainer(metaclass=TrainerType):
         self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
+        self.saver = Saver(self.config.saving_share)
         self.history = self.record.history
         self.early_stopping = EarlyStopping(self.config.early_stopping_patience, self.config.early_stopping_min_delta)
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
+        self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
         self._update = Update(self.optimizer, self.config.gradient_clip_value)
         self._step = EagerStep(
@@ -149,29 +151,27 @@ class BaseTrainer(metaclass=TrainerType):
         return val_loss
 
     def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
-        """Save all that a resumed run needs; of the best epoch also the model.
+        """Save all that a resumed run needs; of the best epoch also the model. The config's `saving_share` says when.
 
         Args:
             epoch: epochs finished.
             is_best: whether its validation loss is the lowest so far.
         """
-        self.checkpoints.save(epoch, capture(self), self.record.progress.best_epoch)
-        if is_best:
-            self.save_model()
+        self.saver.save(self, epoch, is_best)
 
     def save_model(self) -> None:
         """Write the model's weights as they are now to model.safetensors in the run folder."""
-        weights = plain_weights(self.model)
-        write_atomically(self.get_run_file_path("model.safetensors"), lambda path: save_file(weights, path))
+        self.save_weights(plain_weights(self.model))
 
     def save_metrics(self) -> None:
         """Enter what was measured since the last call into the history, rewrite metrics.json, log a line."""
         if self.owns_loop:
             self._end_epoch_meter()
         self.record.flush(None if self.owns_loop else self.record.progress.epoch)
-        self.save_metrics_to_file()
+        self.saver.save_metrics(self.save_metrics_to_file, at_once=self.owns_loop)
         epochs = self.config.epochs
-        self.progress_bar.line(self.record.epoch_line(epochs), last=self.record.progress.epoch >= epochs)
+        last = self.record.progress.epoch >= epochs
+        self.progress_bar.line(lambda: self.record.epoch_line(epochs), last)
 
     def check_early_stopping(self, val_loss: float) -> bool:
         """Note a validation loss and say whether the run should stop.
@@ -227,6 +227,10 @@ class BaseTrainer(metaclass=TrainerType):
     def checkpoints(self) -> CheckpointStore:
         """The run's checkpoints."""
         return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints)
+
+    def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
+        write_atomically(self.get_run_file_path("model.safetensors"), lambda path: save_file(weights, path))
 
     def get_run_file_path(self, name: str = "metrics.json") -> Path:
         """Return the path of a file in the run folder."""
@@ -288,6 +292,18 @@ class BaseTrainer(metaclass=TrainerType):
     def owns_loop(self) -> bool:
         """Whether the trainer has a `train()` of its own."""
         return type(self).train is not BaseTrainer.train
+
+    @property
+    def saves_plain_weights(self) -> bool:
+        """Whether `save_model` is the base class's."""
+        return type(self).save_model is BaseTrainer.save_model
+
+    @property
+    def step_flops(self) -> float | None:
+        """Floating-point operations of an optimizer step: backward takes twice as many as forward. None if unknown."""
+        if "train_loader" not in self.surveys:
+            return None
+        return 3 * self.surveys["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
 
     def _own_epoch(self) -> int:
         """The epoch that a loop of the trainer's own is in: save_metrics, which counts it, may come later."""

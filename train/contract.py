@@ -20,6 +20,7 @@ from constants import PROJECT_ROOT
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from train.errors import TrainerContractError
+from train.machine import Survey
 from train.seeding import preserved_random_states, seed_everything
 from train.session import open_run
 
@@ -167,8 +168,9 @@ def _try_sample(trainer: Any, name: str, loader: Any, dataset: Any) -> None:
     try:
         collate = getattr(loader, "collate_fn", default_collate)
         batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
-        with torch.no_grad():
+        with torch.no_grad(), Survey() as survey:
             trainer.first_losses[name] = trainer._forward_batch(batch)
+        trainer.surveys[name] = (survey.operators, survey.get_total_flops() / batch_size_of(batch))
     except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except Exception as error:

@@ -48,8 +48,6 @@ class ModelZooTrainer(BaseTrainer):
         self.config = ConfigParser.get(ModelZooTrainerConfig)
         if self.config.publish and set(self.config.families) != set(FAMILIES):
             raise ConfigError([f"publish = on replaces the whole zoo, so families must be all: {', '.join(FAMILIES)}."])
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         self.domains = load_domains(self.config.images)
         plan = plan_tasks(
             self.domains, list(FAMILIES), self.config.epochs, self.config.initialisations, self.config.seed

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Callable
 
 from beautilog import ColoredConsoleHandler, logger
 from tqdm import tqdm
@@ -57,11 +58,11 @@ class ProgressBar:
         if self._bar is not None and not self._bar.disable:
             self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()}, refresh=False)
 
-    def line(self, text: str, last: bool) -> None:
+    def line(self, text: Callable[[], str], last: bool) -> None:
         """Log a line about an epoch, at most one a second; the last one always."""
         if last or time.monotonic() >= self._line_due:
             self._line_due = time.monotonic() + _SECONDS_BETWEEN_LINES
-            logger.info(text)
+            logger.info(text())
 
     def close(self) -> None:
         """Leave the bar as it stands."""

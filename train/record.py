@@ -3,6 +3,7 @@
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,13 +126,22 @@ class RunRecord:
             return "never validated"
         return f"best validation loss {self.progress.best_val_loss:.6g} at epoch {self.progress.best_epoch}"
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return plain data for a checkpoint."""
+    def frozen(self) -> Callable[[], dict[str, Any]]:
+        """Return a function that gives plain data for a checkpoint of this moment, whenever it is called.
+
+        The history only grows, so its lengths are all that must be kept of it now.
+        """
         progress = {**asdict(self.progress), "seconds": self.seconds()}
-        return {"progress": progress, "history": jsonable(dict(self.history)), "lengths": self._lengths}
+        lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
+
+        def state() -> dict[str, Any]:
+            history = {name: list(self.history[name][:length]) for name, length in known.items()}
+            return {"progress": progress, "history": jsonable(history), "lengths": lengths}
+
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. The history stays the object that the trainer knows."""
+        """Go on from what `frozen` gave. The history stays the object that the trainer knows."""
         self.progress = Progress(**state["progress"])
         self.history.clear()
         self.history.update(state["history"])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from beautilog import logger
 
 from train.checkpoints import Checkpoint, plain_weights
@@ -9,19 +10,36 @@ from train.errors import ResumeError
 from train.seeding import random_states, set_random_states
 
 
-def capture(trainer: Any) -> Checkpoint:
-    """Take all that a resumed run needs to give the same bits as one that was never interrupted.
+def capture(trainer: Any, held: bool = False) -> Checkpoint:
+    """Take all but the record that a resumed run needs to give the same bits as one that was never interrupted.
 
     Copying weights from a device is a host-device synchronisation.
+
+    Args:
+        trainer: a BaseTrainer.
+        held: copy everything, since training goes on before it is written.
     """
     state = {
-        "record": trainer.record.state_dict(),
         "early_stopping": trainer.early_stopping.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
         "random": random_states(),
     }
-    return Checkpoint(plain_weights(trainer.model), state)
+    return Checkpoint(plain_weights(trainer.model), _copied(state) if held else state)
+
+
+def held_bytes(trainer: Any) -> int:
+    """Return how much memory a copied state takes, roughly: what the optimizer keeps is as large as what it updates."""
+    weights = sum(parameter.nbytes for parameter in trainer.model.parameters())
+    return 3 * weights + sum(buffer.nbytes for buffer in trainer.model.buffers())
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def restore_newest(trainer: Any) -> None:

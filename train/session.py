@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from config import ConfigParser
 from train.environment import environment
 from train.errors import TrainingError
+from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.progress import duration
 from train.run_state import restore_newest
@@ -49,7 +50,9 @@ def training_session(trainer: Any) -> Iterator[None]:
     trainer.record.start_clock()
     try:
         _announce(trainer)
-        yield
+        with machine_for(trainer):
+            yield
+        trainer.saver.flush(trainer)
         _finish(trainer)
     except KeyboardInterrupt:
         _last_word(trainer, "interrupted")
@@ -62,6 +65,15 @@ def training_session(trainer: Any) -> Iterator[None]:
         trainer.progress_bar.close()
         trainer.run_folder.close_log()
         trainer.in_session = False
+
+
+@contextmanager
+def machine_for(trainer: Any) -> Iterator[None]:
+    """Set the machine up for a trainer's loop."""
+    if trainer.device.type == "cpu":
+        keep_freed_memory()
+    with cpu_threads(trainer.config.threads, trainer.step_flops):
+        yield
 
 
 def _announce(trainer: Any) -> None:
@@ -93,8 +105,9 @@ def _finish(trainer: Any) -> None:
 
 
 def _last_word(trainer: Any, state: str, **more: Any) -> None:
-    """Say in metrics.json how the run ended; what ended it must not be hidden by a disk that is full."""
+    """Write what waits and say in metrics.json how the run ended; a full disk must not hide what ended it."""
     try:
+        trainer.saver.flush(trainer)
         trainer.save_metrics_to_file(state, **more)
     except TrainingError as error:
         logger.warning(f"metrics.json does not say that the run {state}: {error}")
