@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -25,6 +25,11 @@ class BaseTrainerConfig:
     """Processes of each DataLoader; 0 loads in the main process."""
     gradient_clip_value: Annotated[float, Ge(0)] = 1.0
     """Largest L2 norm of the whole gradient; 0 turns clipping off."""
+    step: Literal["auto", "eager", "compiled", "graph", "epoch"] = "auto"
+    """Form of the optimizer step: `eager`, operation by operation; `compiled`, forward and backward compiled; `graph`,
+    replayed on CUDA; `epoch`, many steps as one compiled program; `auto` chooses and says why."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Numbers of forward and backward; weights and optimizer stay as they are."""
     accumulation_steps: Annotated[int, Gt(0)] = 1
     """Batches whose gradients make one optimizer step."""
     validate_every_n_epochs: Annotated[int, Gt(0)] = 1

@@ -104,6 +104,24 @@ def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(part)
 
 
+def with_tensors(batch: Any, tensors: Sequence[torch.Tensor]) -> Any:
+    """Return a batch like the given one that holds other tensors.
+
+    Args:
+        batch: a tensor, or mappings, lists, tuples and dataclasses that hold some, in any depth.
+        tensors: as many as `tensors_in(batch)` gives, in its order.
+
+    Returns:
+        A batch of the same types; the given one is not changed.
+    """
+    rest = iter(tensors)
+
+    def take(part: Any) -> Any:
+        return next(rest) if isinstance(part, torch.Tensor) else _rebuilt(part, take)
+
+    return take(batch)
+
+
 def describe(batch: Any, depth: int = 0) -> str:
     """Say in one line what a batch or sample holds: shapes and dtypes of its tensors."""
     if isinstance(batch, torch.Tensor):

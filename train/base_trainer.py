@@ -28,7 +28,7 @@ from train.saver import Saver
 from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
-from train.steps import EagerStep, Update
+from train.steps import Update, build_step
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
@@ -78,13 +78,11 @@ class BaseTrainer(metaclass=TrainerType):
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
         self._update = Update(self.optimizer, self.config.gradient_clip_value)
-        self._step = EagerStep(
-            self._forward_batch, self._update, lambda: self._loss_count, self.config.accumulation_steps
-        )
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
         self._batch_samples: int | None = None  # set while a batch is in the model
         self._loss_count: int | torch.Tensor = 1  # over how many samples the last loss is a mean
+        self._step = build_step(self)
 
     # ------------------------------------------------------------------------------------- the hooks of a trainer
 
@@ -126,11 +124,10 @@ class BaseTrainer(metaclass=TrainerType):
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(progress.epoch)
         for piece in self._step.pieces(self.train_loader):
-            self._step(piece)  # forward, backward, clip, update: see train/steps
-            self._step_scheduler("step")
+            self._step(piece)  # forward, backward, clip, update, once or many times: see train/steps
             progress.step += piece.steps
             self.update_progress_bar(len(piece))
-            if progress.step % self.config.log_every_n_steps == 0:
+            if progress.step % self.config.log_every_n_steps < piece.steps:
                 self._read_running_loss()
         self._read_running_loss()
         self._end_epoch_meter()

@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder epochs=5 learning_rate=3e-4
   python train.py ModelAutoEncoder --dry-run
   python train.py ModelAutoEncoder --resume
+  python train.py ModelAutoEncoder --profile
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 training failed, 130 interrupted"""
 
@@ -40,7 +41,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt:
-        return _report(arguments, "interrupted; `--resume` goes on after the last finished epoch", INTERRUPTED)
+        hint = "" if arguments.profile else "; `--resume` goes on after the last finished epoch"
+        return _report(arguments, f"interrupted{hint}", INTERRUPTED)
     except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, TrainerContractError) as error:
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run: the latest, or an id, or a folder"
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
+    parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -85,6 +88,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if entry is None:
         parser.print_usage(sys.stderr)
         return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
+
+    if arguments.profile and (arguments.resume or arguments.dry_run):
+        other = "--resume" if arguments.resume else "--dry-run"
+        return _report(arguments, f"--profile and {other} don't go together: a profile is a run of its own", USAGE)
 
     # A trainer that never reads a config has no section; building it says what it lacks.
     section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
@@ -106,6 +113,11 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
         from train.plan import plan_lines
 
         return _show("\n".join(plan_lines(trainer)) + "\n")
+    if arguments.profile:
+        from train.profiling import profile_run
+
+        profile_run(trainer)
+        return OK
     with trainer.session():
         trainer.train()
     return OK

@@ -170,7 +170,7 @@ def _try_sample(trainer: Any, name: str, loader: Any, dataset: Any) -> None:
         batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
         with torch.no_grad(), Survey() as survey:
             trainer.first_losses[name] = trainer._forward_batch(batch)
-        trainer.surveys[name] = (survey.operators, survey.get_total_flops() / batch_size_of(batch))
+        trainer.surveys[name] = survey.of(trainer.model, batch_size_of(batch))
     except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except Exception as error:

@@ -15,19 +15,38 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 class Survey(FlopCounterMode):
-    """Counts the operations and the floating-point operations of what runs inside it.
-
-    Attributes:
-        operators: calls of torch operators.
-    """
+    """Counts the operations and the floating-point operations of a forward pass that runs inside it."""
 
     def __init__(self) -> None:
         super().__init__(display=False)
-        self.operators = 0
+        self._operators = 0
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+
+    def __enter__(self) -> "Survey":
+        # Attention in one opaque kernel, as evaluation has it, would not be counted.
+        torch.backends.mha.set_fastpath_enabled(False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operators += 1
+        self._operators += 1
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def of(self, model: torch.nn.Module, samples: int) -> tuple[int, float]:
+        """Return what was counted.
+
+        Args:
+            model: whose forward pass it was.
+            samples: in its batch.
+
+        Returns:
+            Calls of torch operators, and floating-point operations a sample, at least two for each weight.
+        """
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        return self._operators, max(self.get_total_flops() / samples, 2.0 * weights)
 
 
 @contextmanager

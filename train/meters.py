@@ -37,6 +37,12 @@ class EpochMeter:
         self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0) + samples
 
+    def merge(self, other: "EpochMeter") -> None:
+        """Add what another meter has measured (no synchronisation)."""
+        for name in dict.fromkeys([*other._sums, *other._held]):
+            other._add_up(name)
+            self.add_sum(name, other._sums[name], other._counts[name])
+
     def _add_up(self, name: str) -> None:
         """Add what is held to the sums, in float64, so that a long epoch of small losses adds up; MPS has none."""
         held = self._held.get(name)

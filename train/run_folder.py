@@ -87,7 +87,8 @@ class RunFolder:
             ResumeError: there is no such run; the text lists those there are.
         """
         runs = artifacts_dir / "models" / model_name / "runs"
-        known = sorted((path for path in runs.glob("*") if path.is_dir()), key=run_age)
+        folders = [path for path in runs.glob("*") if path.is_dir()]
+        known = sorted((path for path in folders if not (path / "profile").is_dir()), key=run_age)
         if run == "latest" and known:
             return cls(known[-1])
         for path in (runs / run, Path(run)):

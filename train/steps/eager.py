@@ -44,6 +44,7 @@ class EagerStep:
         update: clips and steps.
         count: tells over how many samples the last loss is a mean: an int, or a scalar tensor on the device.
         window: batches whose gradients make one step.
+        after_update: called after each step, to set the next one's learning rate.
     """
 
     name = "eager"
@@ -54,14 +55,21 @@ class EagerStep:
         update: Update,
         count: Callable[[], int | torch.Tensor] = lambda: 1,
         window: int = 1,
+        after_update: Callable[[], None] = lambda: None,
     ) -> None:
         self.forward, self.update, self.count, self.window = forward, update, count, window
+        self.after_update = after_update
 
     def pieces(self, loader: Iterable[Any]) -> Iterator[Window]:
         """Yield what `__call__` takes, until one pass over the loader is done."""
         return windows(loader, self.window)
 
     def __call__(self, piece: Window) -> None:
+        """Do one step, and what follows each step."""
+        self.step(piece)
+        self.after_update()
+
+    def step(self, piece: Window) -> None:
         """Do one step.
 
         Args:
@@ -71,7 +79,7 @@ class EagerStep:
         self.update.zero_grad()
         if len(piece.batches) == 1:
             self.forward(piece.batches[0]).backward()
-            self.update()
+            self.finish()
             return
         total: float | torch.Tensor = 0.0
         unit: float | torch.Tensor = 1.0
@@ -83,7 +91,15 @@ class EagerStep:
             (loss * weight).backward()
             total = total + weight
         # Only now is it known what to divide by: counts may be tensors that the device has not computed yet.
-        self.update(torch.as_tensor(total, dtype=loss.dtype, device=loss.device))
+        self.finish(torch.as_tensor(total, dtype=loss.dtype, device=loss.device))
+
+    def finish(self, divisor: torch.Tensor | None = None) -> None:
+        """Update the parameters by their gradients.
+
+        Args:
+            divisor: a scalar by which gradients are divided first.
+        """
+        self.update(divisor)
 
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> None:

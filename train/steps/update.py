@@ -131,7 +131,8 @@ class Update:
         # The kernels take the scale as a float32 number, which would cost float64 parameters half their digits.
         self._folds = fused and len(kinds) == 1 and next(iter(kinds))[0] == torch.float32
         self._bundles = []
-        known = all(parameter in optimizer.state for parameter in self.parameters)
+        stateless = type(optimizer) is SGD and not any(group["momentum"] for group in optimizer.param_groups)
+        known = stateless or all(optimizer.state.get(parameter) for parameter in self.parameters)
         if known and self._folds and _NO_WALK and plain_and_fused(optimizer):
             self._bundles = [_bundle_of(optimizer, group) for group in optimizer.param_groups if group["params"]]
         first = optimizer.state.get(self.parameters[0]) if self.parameters else None

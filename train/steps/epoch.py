@@ -1,0 +1,237 @@
+"""The epoch as one program: forward, backward, clip and update of many steps, without Python between them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data.batches import tensors_in, with_tensors
+from train.steps.eager import EagerStep, Window
+from train.steps.fast import Evaluation, FastStep
+from train.steps.program import LossProgram
+from train.steps.rule import UpdateRule
+
+
+@dataclass
+class Chunk:
+    """Steps that are done in one go: `start` to `stop` of an epoch's."""
+
+    rows: list[torch.Tensor]  # the epoch's, each (steps, window, batch, ...)
+    start: int
+    stop: int
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps it is."""
+        return self.stop - self.start
+
+    def __len__(self) -> int:
+        return self.steps * self.rows[0].shape[1]
+
+
+class EpochStep(FastStep):
+    """All of a step compiled, and the loop over the steps inside. For a `TensorLoader` and Adam, AdamW or SGD.
+
+    Args:
+        trainer: a BaseTrainer.
+        eager: the step that this one must equal.
+        chunk: most steps between two looks at the running loss.
+    """
+
+    name = "epoch"
+
+    def __init__(self, trainer: Any, eager: EagerStep, chunk: int) -> None:
+        super().__init__(trainer, eager)
+        self._chunk = chunk
+        self._example: Any = None
+        self.rule: UpdateRule | None = None
+        self.evaluation = EpochEvaluation(trainer, compile_loop)
+
+    def pieces(self, loader: Iterable[Any]) -> Iterator[Chunk | Window]:
+        """Yield what `__call__` takes: chunks of the epoch's rows, then the rest that is no full window."""
+        rows = _rows(loader) if self.fast else None
+        if rows is None:
+            if self.fast:
+                self.fall_back(_no_rows(loader))
+            yield from self.eager.pieces(loader)
+            return
+        size = loader.batch_size * self.eager.window
+        leaves = list(tensors_in(rows))
+        steps = len(leaves[0]) // size
+        if steps:
+            self._example = with_tensors(rows, [leaf[: loader.batch_size] for leaf in leaves])
+            self.begin_epoch(self._example)
+            full = [leaf[: steps * size].unflatten(0, (steps, self.eager.window, loader.batch_size)) for leaf in leaves]
+            yield from self._chunks(full, steps)
+        tail = with_tensors(rows, [leaf[steps * size :] for leaf in leaves])
+        yield from self.eager.pieces(_cut(tail, loader.batch_size))
+
+    def _chunks(self, rows: list[torch.Tensor], steps: int) -> Iterator[Chunk]:
+        start = 0
+        while start < steps:
+            # One step while they are compared with eager's; then up to the next look at the running loss.
+            single = self.fast and self._unchecked
+            stop = start + 1 if single else min(steps, (start // self._chunk + 1) * self._chunk)
+            yield Chunk(rows, start, stop)
+            start = stop
+
+    def build(self, batch: Any) -> None:
+        """Record the hook and compile the loop around it."""
+        trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
+        self.program = LossProgram(self.trainer, batch, trained)
+        parameters = [self.program.parameters[number] for number in self.program.trained]
+        self.rule = UpdateRule(self.trainer.optimizer, parameters, self.eager.update.clip)
+        self._function = compile_loop(_epoch_function(self.program, self.rule, self.eager.window))
+
+    def rule_changed(self) -> str | None:
+        """Say what of the optimizer's settings, besides the learning rate, is no longer as it was compiled."""
+        return self.rule.changed()
+
+    def fits(self, piece: Chunk | Window) -> bool:
+        """Say whether it is a chunk, not the rest of an epoch."""
+        return isinstance(piece, Chunk)
+
+    def windows_of(self, piece: Chunk | Window) -> Iterator[Window]:
+        """Yield a piece's steps as eager takes them."""
+        if isinstance(piece, Window):
+            yield piece
+            return
+        for step in range(piece.start, piece.stop):
+            batches = zip(*(rows[step].unbind() for rows in piece.rows), strict=True)
+            yield Window([with_tensors(self._example, leaves) for leaves in batches])
+
+    def run(self, piece: Chunk) -> None:
+        """Do a chunk's steps in one call."""
+        program, rule = self.program, self.rule
+        state = rule.state()
+        done = rule.steps_done()
+        table = torch.zeros(piece.rows[0].shape[0], 3 * len(rule.settings), dtype=torch.float64)
+        for step in range(piece.start, piece.stop):
+            if step > piece.start:
+                self.eager.after_update()
+            table[step] = torch.tensor(rule.row(done + step - piece.start + 1), dtype=torch.float64)
+        bounds = torch.tensor([piece.start, piece.stop])
+        values = torch.zeros(program.width, dtype=torch.float64)
+        with torch.no_grad():
+            self._function(
+                bounds, table, values, program.detached, program.buffers, state, program.held, piece.rows
+            )  # fmt: skip
+        rule.count_steps(piece.steps)
+        program.meter(values, len(piece))
+
+
+class EpochEvaluation(Evaluation):
+    """Validation as one program: the loop over full batches is inside."""
+
+    def __call__(self, loader: Iterable[Any]) -> bool:
+        """Measure all batches; return whether that was possible. If not, nothing was measured."""
+        rows = _rows(loader)
+        size = loader.batch_size if rows is not None else 0
+        leaves = list(tensors_in(rows))
+        steps = len(leaves[0]) // size if rows is not None else 0
+        if not steps:
+            return False if rows is None else super().__call__(_cut(rows, size))
+        self._look(with_tensors(rows, [leaf[:size] for leaf in leaves]))
+        if not self.fast:
+            return False
+        program, function = self._program
+        full = [leaf[: steps * size].unflatten(0, (steps, size)) for leaf in leaves]
+        values = torch.zeros(program.width, dtype=torch.float64)
+        function(values, torch.tensor([0, steps]), program.detached, program.buffers, program.held, full)
+        program.meter(values, steps)
+        for batch in _cut(with_tensors(rows, [leaf[steps * size :] for leaf in leaves]), size):
+            self.trainer._forward_batch(batch)
+        return True
+
+    def function(self, program: LossProgram) -> Callable[..., Any]:
+        """Return what is compiled: the loop over the batches."""
+        return _evaluation_function(program)
+
+
+def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function with a loop inside; with Inductor's C++ wrapper no Python runs in it."""
+    options = {"fallback_random": True, "cpp_wrapper": True}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+
+def _epoch_function(program: LossProgram, rule: UpdateRule, window: int) -> Callable[..., Any]:
+    from torch._higher_order_ops.while_loop import while_loop
+
+    graph, trained, width = program.graph, program.trained, program.width
+    parameter_count, buffer_count = len(trained), len(program.buffers)
+
+    def chunk(bounds, table, values, parameters, buffers, moments, held, rows):  # noqa: ANN001, ANN202
+        steps = rows[0].shape[0]
+        own = [parameters[number] for number in trained]
+
+        def more(step, *carry):  # noqa: ANN001, ANN002, ANN202
+            return step < bounds[1]
+
+        def body(step, sums, *carry):  # noqa: ANN001, ANN002, ANN202
+            number = step.item()
+            torch._check(number >= 0)
+            torch._check(number < steps)
+            now = list(parameters)
+            for place, value in zip(trained, carry[:parameter_count], strict=True):
+                now[place] = value
+            buffered = list(carry[parameter_count : parameter_count + buffer_count])
+            moved = list(carry[parameter_count + buffer_count :])
+            gradients, weights = None, []
+            for part in range(window):
+                found = graph(*now, *buffered, *[column[number][part] for column in rows], *held)
+                buffered, seen = list(found[parameter_count:-1]), found[-1]
+                sums = sums + seen
+                weight = program.loss_count(seen)
+                weights.append(weight)
+                scaled = [g if window == 1 else g * weight for g in found[:parameter_count]]
+                gradients = scaled if gradients is None else [a + b for a, b in zip(gradients, scaled, strict=True)]
+            if window > 1:
+                gradients = [gradient / sum(weights) for gradient in gradients]
+            new, moved = rule(list(carry[:parameter_count]), gradients, moved, table[number])
+            return (step + 1, sums, *new, *[b.clone() for b in buffered], *moved)
+
+        carried = while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values), *own, *buffers, *moments))
+        values.copy_(carried[1])
+        for old, new in zip([*own, *buffers, *moments], carried[2:], strict=True):
+            old.copy_(new)
+
+    return chunk
+
+
+def _evaluation_function(program: LossProgram) -> Callable[..., Any]:
+    from torch._higher_order_ops.while_loop import while_loop
+
+    def evaluation(values, bounds, parameters, buffers, held, rows):  # noqa: ANN001, ANN202
+        steps = rows[0].shape[0]
+
+        def more(step, sums):  # noqa: ANN001, ANN202
+            return step < bounds[1]
+
+        def body(step, sums):  # noqa: ANN001, ANN202
+            number = step.item()
+            torch._check(number >= 0)
+            torch._check(number < steps)
+            found = program.graph(*parameters, *buffers, *[column[number] for column in rows], *held)
+            return step + 1, sums + found[-1]
+
+        values.copy_(while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values)))[1])
+
+    return evaluation
+
+
+def _rows(loader: Any) -> Any:
+    return loader.epoch_rows() if hasattr(loader, "epoch_rows") and getattr(loader, "batch_size", None) else None
+
+
+def _no_rows(loader: Any) -> str:
+    if not hasattr(loader, "epoch_rows"):
+        return f"train_loader is a {type(loader).__name__}; a TensorLoader has the epoch's data at hand"
+    return "the epoch's data, in its order, does not fit into memory a second time"
+
+
+def _cut(rows: Any, size: int) -> Iterator[Any]:
+    """Cut rows into batches."""
+    leaves = list(tensors_in(rows))
+    for start in range(0, len(leaves[0]), size):
+        yield with_tensors(rows, [leaf[start : start + size] for leaf in leaves])

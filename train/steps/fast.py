@@ -1,0 +1,301 @@
+"""Steps that are compiled. What they share: a program of the trainer's loss, a check against eager, a way back to it."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from beautilog import logger
+
+from train.meters import EpochMeter
+from train.seeding import random_states, set_random_states
+from train.steps.eager import EagerStep, Window
+from train.steps.program import ImpureLoss, LossProgram, metered
+
+_CHECKED = 3  # steps at the start that are done in both forms
+_LOSS_TOLERANCE = 1e-4  # relative, of fp32; lower precision rounds more
+_UPDATE_TOLERANCE = 0.1  # of the update's norm: Adam makes full steps of gradients that are rounding noise
+
+
+class FastStep:
+    """A step that falls back to `eager` where it can't be what eager is. Its subclasses say what is compiled.
+
+    The first steps are done in both forms from the same state; the fast one counts, so that a resumed run, which checks
+    again, gets the same bits. At each epoch's start the hook is looked at: if it would now ask for other operations
+    than those that were compiled, the run goes on in eager form.
+
+    Args:
+        trainer: a BaseTrainer.
+        eager: the step that this one must equal.
+    """
+
+    name = "fast"
+
+    def __init__(self, trainer: Any, eager: EagerStep) -> None:
+        self.trainer, self.eager = trainer, eager
+        self.program: LossProgram | None = None
+        self.evaluation: Evaluation = Evaluation(trainer, self.compile)
+        self.fast = True
+        self._unchecked = _CHECKED
+        self._worst = 0.0  # relative difference of a loss from eager's
+        self._seconds = 0.0
+
+    # ------------------------------------------------------------------------------- what a form gives
+
+    def build(self, batch: Any) -> None:
+        """Make the program; may raise anything, which is then the reason to fall back."""
+        raise NotImplementedError
+
+    def run(self, piece: Any) -> None:
+        """Do a piece's steps, fast; what follows the last one (`after_update`) is done for it."""
+        raise NotImplementedError
+
+    def fits(self, piece: Any) -> bool:
+        """Say whether the program is made for batches like these."""
+        raise NotImplementedError
+
+    @staticmethod
+    def compile(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile a function of tensors."""
+        # torch's own random numbers: the masks of dropout are then those of the eager form, and resume as they do.
+        return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True})
+
+    # ------------------------------------------------------------------------------------- what all do
+
+    def pieces(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Yield what `__call__` takes, until one pass over the loader is done."""
+        for number, window in enumerate(self.eager.pieces(loader)):
+            if number == 0:
+                self.begin_epoch(window.batches[0])
+            yield window
+
+    def begin_epoch(self, batch: Any) -> None:
+        """Make the program in the first epoch; in later ones look whether it still is what the hook does."""
+        if not self.fast:
+            return
+        if self.program is None:
+            start = time.monotonic()
+            try:
+                self.build(batch)
+            except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
+                self.fall_back(_why(error))
+            self._seconds = time.monotonic() - start
+            return
+        difference = self.program.difference(batch) or self.rule_changed()
+        if difference:
+            epoch = self.trainer.record.progress.epoch + 1
+            self.fall_back(
+                f"the hook is another one in epoch {epoch}: {difference}. What follows from the number of the step, "
+                "not of the epoch, was held fixed in the epoch before"
+            )
+
+    def rule_changed(self) -> str | None:
+        """Say what of the update, besides the learning rate, is no longer as it was compiled."""
+        return None
+
+    def __call__(self, piece: Any) -> None:
+        """Do the steps of a piece, in this form where it can be."""
+        if not self.fast or not self.fits(piece):
+            for window in self.windows_of(piece):
+                self.eager(window)
+        elif self._unchecked:
+            self._check(piece)
+        else:
+            self.run(piece)
+            self.eager.after_update()
+
+    def windows_of(self, piece: Any) -> Iterator[Window]:
+        """Yield a piece's steps as eager takes them."""
+        yield piece
+
+    def fall_back(self, reason: str) -> None:
+        """Go on in eager form, and say why."""
+        self.fast = False
+        self.evaluation.fast = False
+        logger.warning(f"step = {self.name} is not possible, going on with eager: {reason}")
+
+    def _check(self, piece: Any) -> None:
+        """Do a step in both forms from the same state, and keep what the fast one did."""
+        (window,) = self.windows_of(piece)
+        before = _State(self.trainer)
+        meters = EpochMeter(), EpochMeter()
+        with metered(self.trainer, meters[0]):
+            self.eager.step(window)
+        expected = _State(self.trainer)
+        before.restore()
+        start = time.monotonic()
+        try:
+            with metered(self.trainer, meters[1]):
+                self.run(piece)
+            problem = self._problem(before, expected, meters)
+        except Exception as error:  # the compiler's, which compiles at the first call
+            problem = _why(error)
+        self._seconds += time.monotonic() - start
+        if problem:
+            before.restore()
+            self.fall_back(problem)
+            self.eager(window)
+            return
+        self.trainer._meter.merge(meters[1])
+        self.eager.after_update()
+        self._unchecked -= 1
+        if not self._unchecked:
+            logger.info(
+                f"step = {self.name}: compiled in {self._seconds:.1f} s; the first {_CHECKED} steps are eager's "
+                f"(losses within {self._worst:.1g})"
+            )
+
+    def _problem(self, before: "_State", expected: "_State", meters: tuple[EpochMeter, EpochMeter]) -> str | None:
+        """Compare a step's loss and update with eager's. Reading them synchronises."""
+        losses = [meter.read_one("loss") or 0.0 for meter in meters]
+        coarse = 1.0 if self.trainer.config.precision in ("fp32", "tf32") else 300.0
+        off = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
+        self._worst = max(self._worst, off)
+        if not off <= _LOSS_TOLERANCE * coarse:
+            return f"the compiled step's loss is {losses[1]:.8g}, eager's is {losses[0]:.8g}"
+        moved = miss = 0.0
+        for tensor, old, new in zip(before.tensors, before.values, expected.values, strict=True):
+            if tensor.is_floating_point():
+                moved += float((new - old).double().square().sum())
+                miss += float((tensor - new).double().square().sum())
+        if miss > (_UPDATE_TOLERANCE * min(coarse, 3.0)) ** 2 * moved:
+            return f"the compiled step's update differs from eager's by {(miss / max(moved, 1e-300)) ** 0.5:.1%}"
+        return None
+
+    @torch.no_grad()
+    def evaluate(self, loader: Iterable[Any]) -> None:
+        """Put every batch through the forward hook in evaluation mode, which measures it."""
+        if not (self.fast and self.evaluation(loader)):
+            self.eager.evaluate(loader)
+
+
+class CompiledStep(FastStep):
+    """Forward, loss and backward as one compiled program; the optimizer is torch's fused one."""
+
+    name = "compiled"
+
+    def build(self, batch: Any) -> None:
+        """Record the hook; it is compiled at its first call."""
+        trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
+        self.program = LossProgram(self.trainer, batch, trained)
+        self._trained = [self.program.parameters[number] for number in self.program.trained]
+        self._function = self.compile(self.program.graph)
+
+    def fits(self, piece: Window) -> bool:
+        """Say whether all batches have the shapes that the program is made for."""
+        return all(self.program.fits(batch) for batch in piece.batches)
+
+    def run(self, piece: Window) -> None:
+        """Run the program for each batch of a window, add the gradients up, update."""
+        program, count = self.program, len(self._trained)
+        sums: list[torch.Tensor] = []
+        unit = total = None
+        for batch in piece.batches:
+            with torch.no_grad():
+                found = self._function(*program.inputs(batch))
+            gradients, values = list(found[:count]), found[-1]
+            for buffer, new in zip(program.buffers, found[count:-1], strict=True):
+                buffer.copy_(new)
+            program.meter(values, 1)
+            if len(piece.batches) > 1:
+                weight = program.loss_count(values)
+                unit = weight if unit is None else unit
+                torch._foreach_mul_(gradients, weight / unit)
+                total = weight / unit if total is None else total + weight / unit
+            if sums:
+                torch._foreach_add_(sums, gradients)
+            else:
+                sums = gradients
+        self.eager.update.zero_grad()
+        for parameter, gradient in zip(self._trained, sums, strict=True):
+            parameter.grad = gradient
+        divisor = None if total is None else torch.as_tensor(total, dtype=sums[0].dtype, device=sums[0].device)
+        self.eager.finish(divisor)
+
+
+class Evaluation:
+    """Validation through compiled programs, one for each shape of batch.
+
+    Args:
+        trainer: a BaseTrainer.
+        compile: compiles a function of tensors.
+    """
+
+    def __init__(self, trainer: Any, compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self.trainer, self.compile = trainer, compile
+        self.fast = True
+        self._program: tuple[LossProgram, Callable[..., Any]] | None = None
+
+    def __call__(self, loader: Iterable[Any]) -> bool:
+        """Measure all batches; return whether that was possible. If not, nothing was measured."""
+        meter = EpochMeter()
+        for number, batch in enumerate(loader):
+            if self.fast and number == 0:
+                self._look(batch)
+            if not self.fast:
+                return False
+            with metered(self.trainer, meter):
+                self._measure(batch)
+        self.trainer._meter.merge(meter)
+        return True
+
+    def _look(self, batch: Any) -> None:
+        try:
+            if self._program is None:
+                program = LossProgram(self.trainer, batch, [])
+                self._program = (program, self.compile(self.function(program)))
+            else:
+                difference = self._program[0].difference(batch)
+                if difference:
+                    raise ImpureLoss(f"the hook is another one now: {difference}")
+        except Exception as error:  # whatever recording a hook of anybody's may raise
+            self.give_up(error)
+
+    def function(self, program: LossProgram) -> Callable[..., Any]:
+        """Return what is compiled."""
+        return program.graph
+
+    def _measure(self, batch: Any) -> None:
+        program, function = self._program
+        if not program.fits(batch):
+            self.trainer._forward_batch(batch)
+            return
+        program.meter(function(*program.inputs(batch))[-1], 1)
+
+    def give_up(self, error: Exception) -> None:
+        """Validate in eager form from now on, and say why."""
+        self.fast = False
+        logger.warning(f"validation goes on in eager form: {_why(error)}")
+
+
+class _State:
+    """A copy of all tensors that a step changes, and of the random numbers' states."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self.tensors = [
+            tensor
+            for tensor in [*trainer._update.parameters, *trainer.model.state_dict().values()]
+            if isinstance(tensor, torch.Tensor)
+        ]
+        self.tensors = [tensor.detach() for tensor in {t.data_ptr(): t for t in self.tensors}.values()]
+        self.values = [tensor.clone() for tensor in self.tensors]
+        self._optimizer = copy.deepcopy(trainer.optimizer.state_dict())
+        self._random = random_states()
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for tensor, value in zip(self.tensors, self.values, strict=True):
+            tensor.copy_(value)
+        self._trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
+        set_random_states(self._random)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ImpureLoss | ValueError):
+        return str(error)
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if "Cxx" in type(error).__name__ or "No working C++ compiler" in str(error):
+        return "there is no C++ compiler here, which torch.compile needs on the CPU (Debian: apt install g++)"
+    return f"it can't be compiled: {type(error).__name__}: {text}"
