@@ -28,7 +28,10 @@ def report_lines(trainer: Any, profile: Any) -> list[str]:
     Returns:
         Lines for a terminal.
     """
-    lines = [f"where a step's time goes (mean of {profile.steps} steps):", f"  {'':<24}{'ms':>10}{'%':>8}"]
+    lines = [
+        f"where a step's time goes (step = eager, mean of {profile.steps} steps):",
+        f"  {'':<24}{'ms':>10}{'%':>8}",
+    ]
     for phase, spent in profile.phases.items():
         lines.append(f"  {_NAMES[phase]:<24}{spent:>10.3f}{100 * spent / profile.step:>8.1f}")
     lines.append(f"  {'step':<24}{profile.step:>10.3f}{100:>8.1f}   ({1000 / profile.step:,.1f} steps a second)")
@@ -131,7 +134,10 @@ def _data_advice(trainer: Any, profile: Any) -> str:
 
 
 def _try(trainer: Any, *ways: str) -> str:
-    """Name what to try; a key that this program's config doesn't have is left out."""
-    keys = {"step": "step = epoch or step = compiled", "precision": "precision = bf16"}
-    known = [keys.get(way, way) for way in ways if way not in keys or hasattr(trainer.config, way)]
-    return f"try {', or '.join(known)}" if known else "a faster form of it would have to be written"
+    """Name what to try; a setting that this trainer lacks, or that brings nothing on its device, is left out."""
+    keys = {"step": "step = epoch (or compiled)", "precision": "precision = bf16"}
+    useless = [key for key in keys if not hasattr(trainer.config, key)]
+    if trainer.device.type == "cpu":
+        useless.append("precision")  # most CPUs have no unit for bf16 and are slower with it
+    known = [keys.get(way, way) for way in ways if way not in useless]
+    return f"try {', or '.join(known)}" if known else "a faster form of them would have to be written"

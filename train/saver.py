@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from train.checkpoints import Checkpoint, plain_weights
+from train.checkpoints import Checkpoint
 from train.run_state import capture, held_bytes
 
 _HELD_BYTES = 2**28  # a state up to this size may wait in memory; a larger one is written when it comes
@@ -76,11 +76,10 @@ class Saver:
             is_best: whether its validation loss is the lowest so far.
         """
         now = trainer.owns_loop or self._checkpoints.due or held_bytes(trainer) > _HELD_BYTES
-        record = trainer.record
-        self._state = (epoch, capture(trainer, held=not now), record.frozen(), record.progress.best_epoch)
+        record, checkpoint = trainer.record, capture(trainer, held=not now)
+        self._state = (epoch, checkpoint, record.frozen(), record.progress.best_epoch)
         if is_best and trainer.saves_plain_weights:
-            weights = plain_weights(trainer.model)
-            self._write_model = lambda: trainer.save_weights(weights)
+            self._write_model = lambda: trainer.save_weights(checkpoint.weights)
         elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
             self._write_model = trainer.save_model
             self._flush_model()

@@ -12,6 +12,8 @@ from train.steps.fast import Evaluation, FastStep
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
 
+_LEAST_STEPS = 250  # of a call of the program
+
 
 @dataclass
 class Chunk:
@@ -36,15 +38,17 @@ class EpochStep(FastStep):
     Args:
         trainer: a BaseTrainer.
         eager: the step that this one must equal.
-        chunk: most steps between two looks at the running loss.
+        chunk: least steps between two looks at the running loss.
     """
 
     name = "epoch"
 
     def __init__(self, trainer: Any, eager: EagerStep, chunk: int) -> None:
         super().__init__(trainer, eager)
-        self._chunk = chunk
+        # A call costs as much as a few steps of a small model.
+        self._chunk = max(chunk, _LEAST_STEPS)
         self._example: Any = None
+        self._numbers: torch.Tensor | None = None
         self.rule: UpdateRule | None = None
         self.evaluation = EpochEvaluation(trainer, compile_loop)
 
@@ -106,11 +110,12 @@ class EpochStep(FastStep):
         program, rule = self.program, self.rule
         state = rule.state()
         done = rule.steps_done()
-        table = torch.zeros(piece.rows[0].shape[0], 3 * len(rule.settings), dtype=torch.float64)
-        for step in range(piece.start, piece.stop):
-            if step > piece.start:
+        rows = []
+        for step in range(1, piece.steps + 1):
+            if step > 1:
                 self.eager.after_update()
-            table[step] = torch.tensor(rule.row(done + step - piece.start + 1), dtype=torch.float64)
+            rows.append(rule.row(done + step))
+        table = self._table(piece, rows)
         bounds = torch.tensor([piece.start, piece.stop])
         values = torch.zeros(program.width, dtype=torch.float64)
         with torch.no_grad():
@@ -119,6 +124,13 @@ class EpochStep(FastStep):
             )  # fmt: skip
         rule.count_steps(piece.steps)
         program.meter(values, len(piece))
+
+    def _table(self, piece: Chunk, rows: list[list[float]]) -> torch.Tensor:
+        """Return the numbers of steps as the program reads them: (all steps of an epoch, 3 * groups)."""
+        if self._numbers is None:
+            self._numbers = torch.zeros(piece.rows[0].shape[0], len(rows[0]), dtype=torch.float64)
+        self._numbers[piece.start : piece.stop] = torch.tensor(rows, dtype=torch.float64)
+        return self._numbers
 
 
 class EpochEvaluation(Evaluation):

@@ -1,6 +1,7 @@
 """Steps that are compiled. What they share: a program of the trainer's loss, a check against eager, a way back to it."""
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -141,6 +142,9 @@ class FastStep:
         self.eager.after_update()
         self._unchecked -= 1
         if not self._unchecked:
+            # The compiler leaves a million objects behind that every later garbage collection would walk through.
+            gc.collect()
+            gc.freeze()
             logger.info(
                 f"step = {self.name}: compiled in {self._seconds:.1f} s; the first {_CHECKED} steps are eager's "
                 f"(losses within {self._worst:.1g})"

@@ -7,10 +7,12 @@ as a constant. Hence `LossProgram.difference`, which looks whether the hook woul
 """
 
 import itertools
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -62,7 +64,12 @@ class LossProgram:
         self.shapes = shapes_of(batch)
         self.entries: list[tuple[str, int | None]] = []  # of `values`: name, its weight where that is a constant
         self.trained: list[int] = []  # which of the parameters have a gradient
-        self._print = self._fingerprint(batch)
+        self.random = True
+        with preserved_random_states():
+            foreign = _foreign_random_states()
+            self._print = self._fingerprint(batch)
+            if _foreign_random_states() != foreign:
+                raise ImpureLoss("the hook draws random numbers from Python's random or from numpy, not from torch")
         before = _shallow_state(trainer, self._places)
         self.graph, self.held = self._record(batch)
         self.detached = [parameter.detach() for parameter in self.parameters]
@@ -172,9 +179,11 @@ class LossProgram:
         """Run the hook and note each operation, its numbers and where its tensors come from."""
         recorder = _Recorder([*self.parameters, *self.buffers, *tensors_in(batch)])
         kept = [buffer.clone() for buffer in self.buffers]
-        with preserved_random_states(), metered(self.trainer, _Collector()), recorder:
-            with torch.set_grad_enabled(self.training):
-                self.trainer._forward_batch(batch)
+        state = torch.get_rng_state() if self.random else None
+        with metered(self.trainer, _Collector()), torch.set_grad_enabled(self.training), recorder:
+            self.trainer._forward_batch(batch)
+        if state is not None:
+            torch.set_rng_state(state)
         for buffer, value in zip(self.buffers, kept, strict=True):
             buffer.copy_(value)
         return recorder.lines
@@ -213,6 +222,10 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, list | tuple):
             return tuple(self._shown(item) for item in value)
         return value if isinstance(value, int | float | str | bool | None | torch.dtype | torch.device) else str(value)
+
+
+def _foreign_random_states() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]
 
 
 def shapes_of(batch: Any) -> tuple[Any, ...]:
