@@ -32,6 +32,11 @@ class BaseTrainerConfig:
     """Numbers of forward and backward; weights and optimizer stay as they are."""
     accumulation_steps: Annotated[int, Gt(0)] = 1
     """Batches whose gradients make one optimizer step."""
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Decay of a moving average of the weights, with which is validated and which is saved as the best model; 0 has
+    none, 0.999 averages about a thousand steps."""
+    recompute_activations: bool = False
+    """Compute activations of layers again in backward instead of keeping them, where the model names such layers."""
     validate_every_n_epochs: Annotated[int, Gt(0)] = 1
     """Epochs between validations; the last epoch is always validated."""
     early_stopping_patience: Annotated[int, Ge(0)] = 10
@@ -47,9 +52,11 @@ class BaseTrainerConfig:
     keep_last_checkpoints: Annotated[int, Gt(0)] = 2
     """Newest checkpoints that are kept, beside the best one."""
     saving_share: Annotated[float, Interval(gt=0, le=1)] = 0.05
-    """Largest share of the run's time that goes into writing checkpoints and metrics.json; 1 writes after each epoch."""
+    """Largest share of the run's time for writing checkpoints and metrics.json; 1 writes them after each epoch."""
     plot_at_end: bool = True
     """Draw the run's plots when it ends."""
+    memory_share: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    """Largest share of the device's free memory for the data of a TensorLoader; else each batch is moved by itself."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of python, numpy and torch: initial weights, data order, dropout."""
     device: str = "auto"

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from train.errors import TrainingError
 from train.files import write_atomically
 from train.meters import EpochMeter
 from train.model_summary import summarize_model
+from train.precision import Precision
+from train.preparation import prepare
 from train.progress import ProgressBar
 from train.record import SCHEMA_VERSION, RunRecord
 from train.run_folder import RunFolder
@@ -29,6 +31,7 @@ from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
 from train.steps import Update, build_step
+from train.weight_average import WeightAverage
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
@@ -69,6 +72,7 @@ class BaseTrainer(metaclass=TrainerType):
         require_parts(self)
         seed_everything(self.config.seed)
         self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
+        prepare(self)
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
         self.saver = Saver(self.config.saving_share)
@@ -77,12 +81,13 @@ class BaseTrainer(metaclass=TrainerType):
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
-        self._update = Update(self.optimizer, self.config.gradient_clip_value)
+        self._precision = Precision(self.config.precision, self.device)
+        self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
+        self._update = Update(self.optimizer, self.config.gradient_clip_value, self._precision.scaler)
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
         self._batch_samples: int | None = None  # set while a batch is in the model
         self._loss_count: int | torch.Tensor = 1  # over how many samples the last loss is a mean
-        self._step = build_step(self)
 
     # ------------------------------------------------------------------------------------- the hooks of a trainer
 
@@ -138,7 +143,10 @@ class BaseTrainer(metaclass=TrainerType):
         """Return the validation loss: the mean over all samples of val_loader. Metrics go to the history."""
         self._end_epoch_meter()  # of a trainer with a loop of its own
         self.model.eval()
-        self._step.evaluate(self.val_loader)
+        if hasattr(self.val_loader, "set_epoch"):
+            self.val_loader.set_epoch(self.record.progress.epoch)
+        with self.averaged_weights():
+            self._step.evaluate(self.val_loader)
         self.record.measure("val", self._meter, self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()
@@ -157,8 +165,9 @@ class BaseTrainer(metaclass=TrainerType):
         self.saver.save(self, epoch, is_best)
 
     def save_model(self) -> None:
-        """Write the model's weights as they are now to model.safetensors in the run folder."""
-        self.save_weights(plain_weights(self.model))
+        """Write the model's weights (or their moving average) to model.safetensors in the run folder."""
+        with self.averaged_weights():
+            self.save_weights(plain_weights(self.model))
 
     def save_metrics(self) -> None:
         """Enter what was measured since the last call into the history, rewrite metrics.json, log a line."""
@@ -189,6 +198,18 @@ class BaseTrainer(metaclass=TrainerType):
         return stop
 
     # ------------------------------------------------------------------------------------- helpers for trainers
+
+    @cached_property
+    def _step(self) -> Any:
+        """The optimizer step, in the form that the config asks for; made when the samples have been tried."""
+        return build_step(self)
+
+    def resume_step(self, state: dict[str, Any]) -> None:
+        """Take the form that the resumed run had, as `state_dict` of the step gave it."""
+        if self.config.step == "auto":
+            self._step = build_step(self, state["form"])
+        if self._step.name == state["form"] and not state["fast"]:
+            self._step.fast = False
 
     @cached_property
     def device(self) -> torch.device:
@@ -255,6 +276,21 @@ class BaseTrainer(metaclass=TrainerType):
         """
         for name, value in metrics.items():
             self._meter.add(name, value, self._batch_samples or 1)
+
+    def _set_loss_count(self, count: int | torch.Tensor) -> None:
+        """Say over how many items the loss of the batch at hand is a mean, where these are not the batch's samples.
+
+        Called by a hook whose loss is a mean over the tokens that are no padding, say. Batches of a gradient
+        accumulation, and of an epoch's mean loss, then weigh as many items as they have.
+
+        Args:
+            count: a number, or a scalar tensor, which is not waited for.
+        """
+        self._loss_count = count.detach() if isinstance(count, torch.Tensor) else count
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""
+        return self._average.in_model() if self._average is not None else nullcontext()
 
     def save_metrics_to_file(self, state: str = "running", **more: Any) -> None:
         """Rewrite metrics.json.

@@ -97,7 +97,8 @@ def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any]
             return forward(self, batch)
         self._batch_samples = self._loss_count = batch_size_of(batch)
         try:
-            loss = forward(self, batch)
+            with self._precision.autocast():
+                loss = forward(self, batch)
             if type(loss) is not torch.Tensor or loss.dim() or not loss.requires_grad:
                 _require_scalar(self, loss)
             self._meter.add("loss", loss, self._loss_count)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-_SMALL_STEP = 30e6  # floating-point operations of an optimizer step below which a second thread costs more than it does
+SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -61,7 +61,7 @@ def cpu_threads(wanted: int, step_flops: float | None) -> Iterator[None]:
         step_flops: floating-point operations of an optimizer step, forward and backward; None where nobody knows.
     """
     before = torch.get_num_threads()
-    if wanted == 0 and step_flops is not None and step_flops < _SMALL_STEP:
+    if wanted == 0 and step_flops is not None and step_flops < SMALL_STEP_FLOPS:
         wanted = 1
     if wanted:
         torch.set_num_threads(wanted)

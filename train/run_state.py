@@ -24,7 +24,12 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
         "random": random_states(),
+        "step": trainer._step.state_dict(),
     }
+    if trainer._precision.scaler is not None:
+        state["scaler"] = trainer._precision.scaler.state_dict()
+    if trainer._average is not None:
+        state["average"] = trainer._average.state_dict()
     return Checkpoint(plain_weights(trainer.model), _copied(state) if held else state)
 
 
@@ -56,6 +61,11 @@ def restore_newest(trainer: Any) -> None:
         trainer.scheduler.load_state_dict(state["scheduler"])
         trainer.early_stopping.load_state_dict(state["early_stopping"])
         trainer.record.load_state_dict(state["record"])
+        if trainer._precision.scaler is not None and "scaler" in state:
+            trainer._precision.scaler.load_state_dict(state["scaler"])
+        if trainer._average is not None:
+            trainer._average.load_state_dict(state["average"])
+        trainer.resume_step(state["step"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
             f"{path} does not fit {type(trainer).__name__} as it is now: {error}\nThe model's or optimizer's settings "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from train.checkpoints import Checkpoint
+from train.checkpoints import Checkpoint, plain_weights
 from train.run_state import capture, held_bytes
 
 _HELD_BYTES = 2**28  # a state up to this size may wait in memory; a larger one is written when it comes
@@ -79,7 +79,11 @@ class Saver:
         record, checkpoint = trainer.record, capture(trainer, held=not now)
         self._state = (epoch, checkpoint, record.frozen(), record.progress.best_epoch)
         if is_best and trainer.saves_plain_weights:
-            self._write_model = lambda: trainer.save_weights(checkpoint.weights)
+            weights = checkpoint.weights
+            if trainer.config.ema_decay:
+                with trainer.averaged_weights():
+                    weights = plain_weights(trainer.model)
+            self._write_model = lambda: trainer.save_weights(weights)
         elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
             self._write_model = trainer.save_model
             self._flush_model()

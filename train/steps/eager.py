@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from train.steps.update import Update
+from train.weight_average import WeightAverage
 
 
 @dataclass
@@ -45,6 +46,7 @@ class EagerStep:
         count: tells over how many samples the last loss is a mean: an int, or a scalar tensor on the device.
         window: batches whose gradients make one step.
         after_update: called after each step, to set the next one's learning rate.
+        average: follows the parameters.
     """
 
     name = "eager"
@@ -56,9 +58,14 @@ class EagerStep:
         count: Callable[[], int | torch.Tensor] = lambda: 1,
         window: int = 1,
         after_update: Callable[[], None] = lambda: None,
+        average: WeightAverage | None = None,
     ) -> None:
         self.forward, self.update, self.count, self.window = forward, update, count, window
-        self.after_update = after_update
+        self.after_update, self.average = after_update, average
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to take the same form."""
+        return {"form": self.name, "fast": False}
 
     def pieces(self, loader: Iterable[Any]) -> Iterator[Window]:
         """Yield what `__call__` takes, until one pass over the loader is done."""
@@ -78,7 +85,7 @@ class EagerStep:
         """
         self.update.zero_grad()
         if len(piece.batches) == 1:
-            self.forward(piece.batches[0]).backward()
+            self.update.backward(self.forward(piece.batches[0]))
             self.finish()
             return
         total: float | torch.Tensor = 0.0
@@ -88,7 +95,7 @@ class EagerStep:
             count = self.count()
             unit = unit if number else count  # so that losses keep their size, whatever the counts
             weight = count / unit
-            (loss * weight).backward()
+            self.update.backward(loss * weight)
             total = total + weight
         # Only now is it known what to divide by: counts may be tensors that the device has not computed yet.
         self.finish(torch.as_tensor(total, dtype=loss.dtype, device=loss.device))
@@ -100,6 +107,8 @@ class EagerStep:
             divisor: a scalar by which gradients are divided first.
         """
         self.update(divisor)
+        if self.average is not None:
+            self.average.update()
 
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from data.batches import tensors_in, with_tensors
 from train.steps.eager import EagerStep, Window
-from train.steps.fast import Evaluation, FastStep
+from train.steps.fast import Evaluation, FastStep, refuse_scaled_loss
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
 
@@ -82,11 +82,16 @@ class EpochStep(FastStep):
 
     def build(self, batch: Any) -> None:
         """Record the hook and compile the loop around it."""
+        refuse_scaled_loss(self.trainer)
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
         self.program = LossProgram(self.trainer, batch, trained)
         parameters = [self.program.parameters[number] for number in self.program.trained]
         self.rule = UpdateRule(self.trainer.optimizer, parameters, self.eager.update.clip)
-        self._function = compile_loop(_epoch_function(self.program, self.rule, self.eager.window))
+        decay, self._averages = None, []
+        if self.eager.average is not None:
+            by_parameter = dict(zip(map(id, self.eager.average.parameters), self.eager.average.averages, strict=True))
+            decay, self._averages = self.eager.average.decay, [by_parameter[id(p)] for p in parameters]
+        self._function = compile_loop(_epoch_function(self.program, self.rule, self.eager.window, decay))
 
     def rule_changed(self) -> str | None:
         """Say what of the optimizer's settings, besides the learning rate, is no longer as it was compiled."""
@@ -119,9 +124,8 @@ class EpochStep(FastStep):
         bounds = torch.tensor([piece.start, piece.stop])
         values = torch.zeros(program.width, dtype=torch.float64)
         with torch.no_grad():
-            self._function(
-                bounds, table, values, program.detached, program.buffers, state, program.held, piece.rows
-            )  # fmt: skip
+            tensors = (program.detached, program.buffers, state, self._averages, program.held, piece.rows)
+            self._function(bounds, table, values, *tensors)
         rule.count_steps(piece.steps)
         program.meter(values, len(piece))
 
@@ -167,20 +171,20 @@ def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
-def _epoch_function(program: LossProgram, rule: UpdateRule, window: int) -> Callable[..., Any]:
+def _epoch_function(program: LossProgram, rule: UpdateRule, window: int, decay: float | None) -> Callable[..., Any]:
     from torch._higher_order_ops.while_loop import while_loop
 
-    graph, trained, width = program.graph, program.trained, program.width
+    graph, trained = program.graph, program.trained
     parameter_count, buffer_count = len(trained), len(program.buffers)
 
-    def chunk(bounds, table, values, parameters, buffers, moments, held, rows):  # noqa: ANN001, ANN202
+    def chunk(bounds, table, values, parameters, buffers, moments, averages, held, rows):
         steps = rows[0].shape[0]
         own = [parameters[number] for number in trained]
 
-        def more(step, *carry):  # noqa: ANN001, ANN002, ANN202
+        def more(step, *carry):
             return step < bounds[1]
 
-        def body(step, sums, *carry):  # noqa: ANN001, ANN002, ANN202
+        def body(step, sums, *carry):
             number = step.item()
             torch._check(number >= 0)
             torch._check(number < steps)
@@ -188,7 +192,8 @@ def _epoch_function(program: LossProgram, rule: UpdateRule, window: int) -> Call
             for place, value in zip(trained, carry[:parameter_count], strict=True):
                 now[place] = value
             buffered = list(carry[parameter_count : parameter_count + buffer_count])
-            moved = list(carry[parameter_count + buffer_count :])
+            moved = list(carry[parameter_count + buffer_count : parameter_count + buffer_count + len(moments)])
+            followed = list(carry[parameter_count + buffer_count + len(moments) :])
             gradients, weights = None, []
             for part in range(window):
                 found = graph(*now, *buffered, *[column[number][part] for column in rows], *held)
@@ -201,11 +206,14 @@ def _epoch_function(program: LossProgram, rule: UpdateRule, window: int) -> Call
             if window > 1:
                 gradients = [gradient / sum(weights) for gradient in gradients]
             new, moved = rule(list(carry[:parameter_count]), gradients, moved, table[number])
-            return (step + 1, sums, *new, *[b.clone() for b in buffered], *moved)
+            if followed:
+                followed = [torch.lerp(mean, p, 1.0 - decay) for mean, p in zip(followed, new, strict=True)]
+            return (step + 1, sums, *new, *[b.clone() for b in buffered], *moved, *followed)
 
-        carried = while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values), *own, *buffers, *moments))
+        state = [*own, *buffers, *moments, *averages]
+        carried = while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values), *state))
         values.copy_(carried[1])
-        for old, new in zip([*own, *buffers, *moments], carried[2:], strict=True):
+        for old, new in zip(state, carried[2:], strict=True):
             old.copy_(new)
 
     return chunk
@@ -214,13 +222,13 @@ def _epoch_function(program: LossProgram, rule: UpdateRule, window: int) -> Call
 def _evaluation_function(program: LossProgram) -> Callable[..., Any]:
     from torch._higher_order_ops.while_loop import while_loop
 
-    def evaluation(values, bounds, parameters, buffers, held, rows):  # noqa: ANN001, ANN202
+    def evaluation(values, bounds, parameters, buffers, held, rows):
         steps = rows[0].shape[0]
 
-        def more(step, sums):  # noqa: ANN001, ANN202
+        def more(step, sums):
             return step < bounds[1]
 
-        def body(step, sums):  # noqa: ANN001, ANN202
+        def body(step, sums):
             number = step.item()
             torch._check(number >= 0)
             torch._check(number < steps)

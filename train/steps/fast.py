@@ -1,4 +1,4 @@
-"""Steps that are compiled. What they share: a program of the trainer's loss, a check against eager, a way back to it."""
+"""Steps that are compiled. What they share: a program of the loss, a check against eager, a way back to it."""
 
 import copy
 import gc
@@ -63,6 +63,10 @@ class FastStep:
         return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True})
 
     # ------------------------------------------------------------------------------------- what all do
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to take the same form."""
+        return {"form": self.name, "fast": self.fast}
 
     def pieces(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Yield what `__call__` takes, until one pass over the loader is done."""
@@ -181,6 +185,7 @@ class CompiledStep(FastStep):
 
     def build(self, batch: Any) -> None:
         """Record the hook; it is compiled at its first call."""
+        refuse_scaled_loss(self.trainer)
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
         self.program = LossProgram(self.trainer, batch, trained)
         self._trained = [self.program.parameters[number] for number in self.program.trained]
@@ -278,9 +283,10 @@ class _State:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        averages = trainer._average.averages if trainer._average is not None else []
         self.tensors = [
             tensor
-            for tensor in [*trainer._update.parameters, *trainer.model.state_dict().values()]
+            for tensor in [*trainer._update.parameters, *averages, *trainer.model.state_dict().values()]
             if isinstance(tensor, torch.Tensor)
         ]
         self.tensors = [tensor.detach() for tensor in {t.data_ptr(): t for t in self.tensors}.values()]
@@ -294,6 +300,12 @@ class _State:
             tensor.copy_(value)
         self._trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
         set_random_states(self._random)
+
+
+def refuse_scaled_loss(trainer: Any) -> None:
+    """Raise for a precision whose loss is scaled by what the steps before have met."""
+    if trainer._precision.scaler is not None:
+        raise ValueError("precision = fp16 scales the loss by what earlier steps have met; bf16 can be compiled")
 
 
 def _why(error: Exception) -> str:

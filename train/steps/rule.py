@@ -29,8 +29,8 @@ class UpdateRule:
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], clip: float) -> None:
         if not plain_and_fused(optimizer):
             raise ValueError(
-                f"{type(optimizer).__name__} as it is set up (amsgrad, dampening, foreach, hooks, or another class than "
-                "Adam, AdamW and SGD) can't be part of a program"
+                f"{type(optimizer).__name__} as it is set up (another class than Adam, AdamW and SGD, or amsgrad, "
+                "dampening, foreach or hooks) can't be part of a program"
             )
         self.optimizer, self.parameters, self.clip = optimizer, list(parameters), clip
         wanted = set(map(id, parameters))

@@ -53,14 +53,21 @@ class Update:
     Args:
         optimizer: updates the parameters it was given.
         clip: largest L2 norm of the whole gradient; 0 doesn't clip.
+        scaler: has scaled the loss (fp16), None where it is as it is.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> None:
-        self.optimizer, self.clip = optimizer, clip
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, clip: float = 0.0, scaler: torch.amp.GradScaler | None = None
+    ) -> None:
+        self.optimizer, self.clip, self.scaler = optimizer, clip, scaler
         self.parameters: list[torch.Tensor] = []
         self._bundles: list[_Bundle] = []
         self._seen: tuple[Any, ...] = ()
         self._look()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute the gradients of a loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -76,7 +83,8 @@ class Update:
         if self._changed():
             self._look()
         gradients = [parameter.grad for parameter in self.parameters]
-        if any(gradient is None or gradient.layout is not torch.strided for gradient in gradients):
+        strange = any(gradient is None or gradient.layout is not torch.strided for gradient in gradients)
+        if strange or self.scaler is not None:
             self._plain_step(divisor)
             return
         scale = self._scale(gradients, divisor)
@@ -86,6 +94,7 @@ class Update:
         if self._bundles:
             for bundle in self._bundles:
                 _fused_step(self.optimizer, bundle, scale)
+            self.optimizer._opt_called = True  # what a scheduler looks at before it believes that there was a step
         elif scale is None:
             self.optimizer.step()
         else:
@@ -107,14 +116,24 @@ class Update:
         return scale if divisor is None else scale * divisor
 
     def _plain_step(self, divisor: torch.Tensor | None) -> None:
-        """Step where some parameter has no gradient, or a sparse one."""
+        """Step where some parameter has no gradient, or a sparse one, or where the loss was scaled.
+
+        A scaled step that overflowed is left out. With a fused optimizer the device decides that by itself; with
+        another one it is a host-device synchronisation at each step.
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if divisor is not None:
             for gradient in gradients:
                 gradient.div_(divisor)
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
 
     def _changed(self) -> bool:
         """Say whether the optimizer's parameters or state are others than those that were looked at."""
