@@ -181,8 +181,8 @@ def test_how_a_message_shows_the_file(
         (
             "zzz = 1",
             "unknown key 'zzz'; known keys are 'epochs', 'batch_size', 'learning_rate', 'weight_decay', 'num_workers', "
-            "'gradient_clip_value', 'accumulation_steps', 'validate_every_n_epochs', 'early_stopping_patience', "
-            "'early_stopping_min_delta', 'lr_decay_factor', 'lr_patience' and {more} more",
+            "'gradient_clip_value', 'step', 'precision', 'accumulation_steps', 'ema_decay', 'recompute_activations', "
+            "'validate_every_n_epochs' and {more} more",
         ),
         ("epochs = many", "epochs = 'many': must be an integer greater than 0"),
         ("epochs = 0", "epochs = '0': must be an integer greater than 0"),

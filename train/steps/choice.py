@@ -50,7 +50,7 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
     if form == "graph":
         from train.steps.graph import GraphStep
 
-        return GraphStep(trainer, eager)
+        return GraphStep(trainer, eager, trainer.config.log_every_n_steps)
     if form == "compiled":
         from train.steps.fast import CompiledStep
 

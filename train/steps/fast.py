@@ -123,11 +123,11 @@ class FastStep:
     def _check(self, piece: Any) -> None:
         """Do a step in both forms from the same state, and keep what the fast one did."""
         (window,) = self.windows_of(piece)
-        before = _State(self.trainer)
+        before = TrainingState(self.trainer)
         meters = EpochMeter(), EpochMeter()
         with metered(self.trainer, meters[0]):
             self.eager.step(window)
-        expected = _State(self.trainer)
+        expected = TrainingState(self.trainer)
         before.restore()
         start = time.monotonic()
         try:
@@ -154,7 +154,9 @@ class FastStep:
                 f"(losses within {self._worst:.1g})"
             )
 
-    def _problem(self, before: "_State", expected: "_State", meters: tuple[EpochMeter, EpochMeter]) -> str | None:
+    def _problem(
+        self, before: "TrainingState", expected: "TrainingState", meters: tuple[EpochMeter, EpochMeter]
+    ) -> str | None:
         """Compare a step's loss and update with eager's. Reading them synchronises."""
         losses = [meter.read_one("loss") or 0.0 for meter in meters]
         coarse = 1.0 if self.trainer.config.precision in ("fp32", "tf32") else 300.0
@@ -253,7 +255,7 @@ class Evaluation:
         try:
             if self._program is None:
                 program = LossProgram(self.trainer, batch, [])
-                self._program = (program, self.compile(self.function(program)))
+                self._program = (program, self.compiled(program))
             else:
                 difference = self._program[0].difference(batch)
                 if difference:
@@ -264,6 +266,10 @@ class Evaluation:
     def function(self, program: LossProgram) -> Callable[..., Any]:
         """Return what is compiled."""
         return program.graph
+
+    def compiled(self, program: LossProgram) -> Callable[..., Any]:
+        """Return it compiled."""
+        return self.compile(self.function(program))
 
     def _measure(self, batch: Any) -> None:
         program, function = self._program
@@ -278,7 +284,7 @@ class Evaluation:
         logger.warning(f"validation goes on in eager form: {_why(error)}")
 
 
-class _State:
+class TrainingState:
     """A copy of all tensors that a step changes, and of the random numbers' states."""
 
     def __init__(self, trainer: Any) -> None:
@@ -292,14 +298,26 @@ class _State:
         self.tensors = [tensor.detach() for tensor in {t.data_ptr(): t for t in self.tensors}.values()]
         self.values = [tensor.clone() for tensor in self.tensors]
         self._optimizer = copy.deepcopy(trainer.optimizer.state_dict())
+        self._moments = [(tensor, tensor.clone()) for tensor in _optimizer_tensors(trainer.optimizer)]
         self._random = random_states()
 
     def restore(self) -> None:
         """Put everything back."""
         for tensor, value in zip(self.tensors, self.values, strict=True):
             tensor.copy_(value)
-        self._trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
+        now = _optimizer_tensors(self._trainer.optimizer)
+        if len(now) == len(self._moments) and all(a is b for a, (b, _) in zip(now, self._moments, strict=True)):
+            for tensor, value in self._moments:  # where they are: a captured graph knows their addresses
+                tensor.copy_(value)
+        else:
+            self._trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
         set_random_states(self._random)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    states = [state.values() for state in optimizer.state.values()]
+    tensors = [value for values in states for value in values if isinstance(value, torch.Tensor)]
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def refuse_scaled_loss(trainer: Any) -> None:

@@ -60,6 +60,7 @@ class Update:
         self, optimizer: torch.optim.Optimizer, clip: float = 0.0, scaler: torch.amp.GradScaler | None = None
     ) -> None:
         self.optimizer, self.clip, self.scaler = optimizer, clip, scaler
+        self.rates: list[torch.Tensor] | None = None  # scalars in place of the groups' learning rates, for a capture
         self.parameters: list[torch.Tensor] = []
         self._bundles: list[_Bundle] = []
         self._seen: tuple[Any, ...] = ()
@@ -92,8 +93,9 @@ class Update:
             torch._foreach_div_(gradients, scale)
             scale = None
         if self._bundles:
-            for bundle in self._bundles:
-                _fused_step(self.optimizer, bundle, scale)
+            rates = self.rates or [bundle.group["lr"] for bundle in self._bundles]
+            for bundle, rate in zip(self._bundles, rates, strict=True):
+                _fused_step(self.optimizer, bundle, rate, scale)
             self.optimizer._opt_called = True  # what a scheduler looks at before it believes that there was a step
         elif scale is None:
             self.optimizer.step()
@@ -183,13 +185,15 @@ def _bundle_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Bund
     return _Bundle(group, group["params"], moments, [step] * len(states))
 
 
-def _fused_step(optimizer: torch.optim.Optimizer, bundle: _Bundle, scale: torch.Tensor | None) -> None:
+def _fused_step(
+    optimizer: torch.optim.Optimizer, bundle: _Bundle, rate: float | torch.Tensor, scale: torch.Tensor | None
+) -> None:
     """Call the kernel as torch.optim does, with the group's settings as they are now."""
     group, gradients = bundle.group, [parameter.grad for parameter in bundle.parameters]
     if isinstance(optimizer, SGD):
         torch._fused_sgd_(
             bundle.parameters, gradients, bundle.moments[0],
-            weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"],
+            weight_decay=group["weight_decay"], momentum=group["momentum"], lr=rate,
             dampening=group["dampening"], nesterov=group["nesterov"], maximize=group["maximize"],
             is_first_step=False, grad_scale=scale, found_inf=None,
         )  # fmt: skip
@@ -199,7 +203,7 @@ def _fused_step(optimizer: torch.optim.Optimizer, bundle: _Bundle, scale: torch.
     kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
     kernel(
         bundle.parameters, gradients, *bundle.moments, [], bundle.steps,
-        amsgrad=False, lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+        amsgrad=False, lr=rate, beta1=group["betas"][0], beta2=group["betas"][1],
         weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
         grad_scale=scale, found_inf=None,
     )  # fmt: skip
