@@ -44,7 +44,7 @@ class _Bundle:
     group: dict[str, Any]
     parameters: list[torch.Tensor]
     moments: list[list[torch.Tensor]]  # exp_avgs, exp_avg_sqs; or momentum buffers
-    steps: list[torch.Tensor]  # one tensor, as often as there are parameters: they step together
+    steps: list[torch.Tensor]
 
 
 class Update:
@@ -178,11 +178,8 @@ def _bundle_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Bund
     if isinstance(optimizer, SGD):
         moments = [[state["momentum_buffer"] for state in states]] if group["momentum"] else [[]]
         return _Bundle(group, group["params"], moments, [])
-    step = states[0]["step"]
-    for state in states:
-        state["step"] = step
     moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
-    return _Bundle(group, group["params"], moments, [step] * len(states))
+    return _Bundle(group, group["params"], moments, [state["step"] for state in states])
 
 
 def _fused_step(
@@ -198,7 +195,7 @@ def _fused_step(
             is_first_step=False, grad_scale=scale, found_inf=None,
         )  # fmt: skip
         return
-    bundle.steps[0].add_(1)
+    torch._foreach_add_(bundle.steps, 1)
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
     kernel(
