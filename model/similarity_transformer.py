@@ -113,3 +113,7 @@ class SimilarityEnsemble(nn.Module):
     def forward(self, *inputs: torch.Tensor | None) -> torch.Tensor:
         """Score with every member; inputs as of `SimilarityTransformer`, scores (K, B, N)."""
         return torch.stack([member(*inputs) for member in self.members])
+
+    def recomputable_layers(self) -> list[nn.Module]:
+        """Return the layers whose activations may be computed again in backward (`recompute_activations = on`)."""
+        return [block for member in self.members for block in member.blocks]

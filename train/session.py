@@ -33,7 +33,8 @@ def open_run(trainer: Any) -> None:
     folder.write_text("config.ini", ConfigParser.dump(trainer.config))
     loaders = {"train": trainer.train_loader, "val": trainer.val_loader}
     datasets = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
-    folder.write_json("environment.json", environment(trainer.device, datasets))
+    with machine_for(trainer):  # as it will be
+        folder.write_json("environment.json", environment(trainer.device, datasets))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from data.model_zoo import load_zoo
 from data.zoo_images import load_domains, save_domains
 from train.model_zoo_trainer import cosine_to_zero, snapshot_epochs
 
-QUICK = ("families=mlp", "images_per_epoch=128", "plot_at_end=off")
+QUICK = ("families=mlp", "images_per_epoch=128", "plot_at_end=off", "saving_share=1")
 
 
 def train(artifacts: Path, *words: str) -> subprocess.CompletedProcess:

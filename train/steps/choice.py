@@ -34,6 +34,7 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
         trainer.config.accumulation_steps,
         lambda: trainer._step_scheduler("step"),
         trainer._average,
+        trainer.device,
     )
     form = form or trainer.config.step
     if trainer.owns_loop:  # which steps by itself

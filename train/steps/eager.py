@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from data.loaders import prefetch
 from train.steps.update import Update
 from train.weight_average import WeightAverage
 
@@ -47,6 +48,7 @@ class EagerStep:
         window: batches whose gradients make one step.
         after_update: called after each step, to set the next one's learning rate.
         average: follows the parameters.
+        device: where batches are wanted; None leaves them where they are.
     """
 
     name = "eager"
@@ -59,9 +61,10 @@ class EagerStep:
         window: int = 1,
         after_update: Callable[[], None] = lambda: None,
         average: WeightAverage | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.forward, self.update, self.count, self.window = forward, update, count, window
-        self.after_update, self.average = after_update, average
+        self.after_update, self.average, self.device = after_update, average, device
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to take the same form."""
@@ -69,7 +72,7 @@ class EagerStep:
 
     def pieces(self, loader: Iterable[Any]) -> Iterator[Window]:
         """Yield what `__call__` takes, until one pass over the loader is done."""
-        return windows(loader, self.window)
+        return windows(self._ahead(loader), self.window)
 
     def __call__(self, piece: Window) -> None:
         """Do one step, and what follows each step."""
@@ -113,5 +116,11 @@ class EagerStep:
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> None:
         """Put every batch through the forward hook, which measures it."""
-        for batch in loader:
+        for batch in self._ahead(loader):
             self.forward(batch)
+
+    def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """Copy the next batch to a GPU while the one at hand is used."""
+        on_gpu = self.device is not None and self.device.type == "cuda"
+        there = getattr(loader, "resident", False)
+        return prefetch(loader, self.device) if on_gpu and not there else loader
