@@ -37,7 +37,10 @@ class Kit:
         last: every tensor that steps change, by name, as it was after the last epoch (`train` ends with the best).
         random: the state of torch's random numbers then.
         rates: the learning rates after each epoch.
+        interrupt_after: epochs after which somebody presses Ctrl-C.
     """
+
+    interrupt_after: int | None = None
 
     def furnish(self, config: BaseTrainerConfig, loaders: Any, optimizer: Any, scheduler: Any = None) -> None:
         """Give it its parts, then call the base class's `__init__`."""
@@ -53,6 +56,8 @@ class Kit:
         super().save_checkpoint(epoch, is_best)
         self.last, self.random = snapshot(self), torch.get_rng_state()
         self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+        if epoch == self.interrupt_after:
+            raise KeyboardInterrupt
 
 
 def snapshot(trainer: Any) -> dict[str, torch.Tensor]:
@@ -66,7 +71,11 @@ def snapshot(trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def run(make: Callable[..., Any], folder: Path, resume: str | None = None, **changes: Any) -> Any:
-    """Build a trainer, train it, return it."""
+    """Build a trainer, train it, return it.
+
+    What torch.compile remembers of earlier runs is dropped first: each run finds it as a process of its own would.
+    """
+    torch._dynamo.reset()
     before, BaseTrainer.options = BaseTrainer.options, RunOptions(resume=resume)
     try:
         trainer = make(folder, **changes)
@@ -110,11 +119,11 @@ class NormTrainer(Kit, BaseTrainer):
             parameter.requires_grad_(False)
         self.class_weights = torch.tensor([0.5, 1.0, 2.0])
         wanted = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(
-            wanted, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-2
-        )
+        optimizer = torch.optim.SGD(wanted, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-2)
         plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.05)
-        self.furnish(config, (_labelled(421, 1, config.batch_size), _labelled(77, 2, config.batch_size)), optimizer, plateau)
+        self.furnish(
+            config, (_labelled(421, 1, config.batch_size), _labelled(77, 2, config.batch_size)), optimizer, plateau
+        )
 
     def _forward_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         scores = self.model(batch["x"])  # (B, 3)
@@ -130,32 +139,36 @@ def _labelled(count: int, seed: int, batch_size: int) -> TensorLoader:
 
 
 class Speller(nn.Module):
-    """An LSTM over letters, whose output layer shares the embedding's weights."""
+    """Reads letters in order; its output layer shares the embedding's weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, recurrent: bool) -> None:
         super().__init__()
         self.embedding = nn.Embedding(7, 5)
-        self.lstm = nn.LSTM(5, 5, batch_first=True)
+        self.memory = nn.LSTM(5, 5, batch_first=True) if recurrent else None
+        self.mix = nn.Linear(5, 5)
         self.out = nn.Linear(5, 7)
         self.out.weight = self.embedding.weight
 
     def forward(self, letters: torch.Tensor) -> torch.Tensor:  # (B, T) -> (B, T, 7)
-        return self.out(self.lstm(self.embedding(letters))[0])
+        hidden = self.embedding(letters)
+        if self.memory is not None:
+            return self.out(self.memory(hidden)[0])
+        return self.out(F.gelu(self.mix(hidden) + hidden.cumsum(dim=1)))
 
 
 class SpellingTrainer(Kit, BaseTrainer):
-    """LSTM, tied weights, accumulation over 3 batches, a schedule by the step; Adam with L2.
+    """Tied weights, an LSTM where asked for, accumulation over 3 batches, a schedule by the step; Adam with L2.
 
-    213 samples in batches of 4: 54 batches, the last of 1; with 3 to a window the last window is full but unequal.
-    The loss is a mean over the letters that are no padding, whose number differs from batch to batch.
+    209 samples in batches of 4: 53 batches, so the last batch has 1 sample and the last window 2 batches. The loss is
+    a mean over the letters that are no padding, whose number differs from batch to batch.
     """
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        usual = {"epochs": 11, "batch_size": 4, "learning_rate": 5e-3, "accumulation_steps": 3}
+    def __init__(self, folder: Path, recurrent: bool = False, **changes: Any) -> None:
+        usual = {"epochs": 12, "batch_size": 4, "learning_rate": 5e-3, "accumulation_steps": 3}
         config = settings(folder, **{**usual, **changes})
-        self.model = Speller()
+        self.model = Speller(recurrent)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-        total = config.epochs * -(-54 // config.accumulation_steps)
+        total = config.epochs * -(-53 // config.accumulation_steps)
         loaders = TensorLoader(_words(209, 1), 4, shuffle=True), TensorLoader(_words(30, 2), 4)
         self.furnish(config, loaders, optimizer, warmup_cosine(optimizer, 20, total))
 
@@ -179,9 +192,9 @@ def _words(count: int, seed: int) -> dict[str, torch.Tensor]:
 class Scaled(nn.Module):
     """A loss with a parameter of its own: squared errors by a learned noise level."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.log_noise = nn.Parameter(torch.zeros(()))
+        self.log_noise = nn.Parameter(torch.zeros(shape))
 
     def forward(self, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         return ((output - goal).square() * torch.exp(-self.log_noise) + self.log_noise).mean()
@@ -190,11 +203,11 @@ class Scaled(nn.Module):
 class DoubleTrainer(Kit, BaseTrainer):
     """A float64 model, a loss with a parameter, two groups of AdamW with settings of their own, clipping that bites."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, noise_shape: tuple[int, ...] = (1,), **changes: Any) -> None:
         usual = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "gradient_clip_value": 0.05}
         config = settings(folder, **{**usual, **changes})
         self.model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 2)).double()
-        self.loss_fn = Scaled().double()
+        self.loss_fn = Scaled(noise_shape).double()
         groups = [
             {"params": list(self.model.parameters()), "weight_decay": 0.1},
             {"params": list(self.loss_fn.parameters()), "lr": 2e-2, "weight_decay": 0.0},
@@ -243,6 +256,7 @@ class HookTrainer(Kit, BaseTrainer):
     ) -> None:
         config = settings(folder, **{**self.usual, **changes})
         self.model = model or nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.1), nn.Linear(6, 2))
+        torch.manual_seed(config.seed)  # whatever the model and the hook drew when the test made them
         self.hook = hook or (lambda trainer, output, goal: F.mse_loss(output, goal))
         for name, value in (attributes or {}).items():
             setattr(self, name, value)
@@ -251,6 +265,8 @@ class HookTrainer(Kit, BaseTrainer):
         self.furnish(config, (train, regression(29, 2, config.batch_size)), made, scheduler(made))
 
     def _forward_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        dtype = next(self.model.parameters()).dtype
+        batch = {name: tensor.to(self.device, dtype) for name, tensor in batch.items()}
         return self.hook(self, self.model(batch["x"]), batch["y"])
 
 

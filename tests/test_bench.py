@@ -1,0 +1,27 @@
+"""bench/speed.py works. Its times are looked at by people, never by a test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cells(table: str, column: str) -> dict[str, str]:
+    """One column of a Markdown table, by the row's first cell."""
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines() if "|" in line]
+    head = next(row for row in rows if row[0] == "contestant")
+    return {row[0]: row[head.index(column)] for row in rows if len(row) == len(head) and row != head}
+
+
+def test_the_bench_of_speed_measures_equal_work():
+    words = ["--quick", "--workloads", "A", "--contestants", "bare,menagerie", "--rounds", "1", "--no-write"]
+    page = (ROOT / "docs" / "speed.md").read_bytes()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "speed.py"), *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    steps = cells(done.stdout, "steps")
+    assert {"bare", "menagerie"} <= steps.keys()
+    assert steps["bare"] == steps["menagerie"] != ""
+    assert (ROOT / "docs" / "speed.md").read_bytes() == page

@@ -1,0 +1,676 @@
+"""The forms of the optimizer step do what eager does: the same losses, weights, states and random numbers."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from train.meters import EpochMeter
+from train.steps import EagerStep, Update, Window
+from train.steps.program import metered
+
+from step_trainers import (  # isort: skip
+    DoubleTrainer,
+    HookTrainer,
+    NormTrainer,
+    SpellingTrainer,
+    numbers,
+    recorded_only,
+    regression,
+    run,
+    snapshot,
+)
+
+TRAINERS = {"norm": NormTrainer, "spelling": SpellingTrainer, "double": DoubleTrainer}
+FORMS = ("epoch", "compiled")
+
+
+class Runs:
+    """One run of each trainer in each form, made when first asked for."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory, self._done = factory, {}
+
+    def __call__(self, name: str, form: str) -> Any:
+        if (name, form) not in self._done:
+            trainer = run(TRAINERS[name], self._factory.mktemp(f"{name}_{form}"), step=form)
+            trainer.validations = validations(trainer) if form != "eager" else None
+            self._done[name, form] = trainer
+        return self._done[name, form]
+
+
+def validations(trainer: Any) -> list[dict[str, float]]:
+    """Validate one and the same weights in eager form and in the trainer's."""
+    found = []
+    trainer.model.eval()
+    for evaluate in (trainer._step.eager.evaluate, trainer._step.evaluate):
+        meter = EpochMeter()
+        with metered(trainer, meter):
+            evaluate(trainer.val_loader)
+            found.append(trainer._meter.read())
+    trainer.model.train()
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory)
+
+
+PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("spelling", "epoch"), ("spelling", "compiled"), ("double", "epoch")]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join, scope="module")
+def pair(request: pytest.FixtureRequest, runs: Runs) -> tuple[Any, Any]:
+    """The same run in eager form and in another."""
+    name, form = request.param
+    return runs(name, "eager"), runs(name, form)
+
+
+# ------------------------------------------------------------------------------------------ whole runs, compiled
+
+
+def test_the_fast_form_ran_to_the_end(pair):
+    """All that follows would hold for a run that fell back."""
+    eager, other = pair
+    assert other._step.fast and other._step.evaluation.fast
+    assert other.record.progress.step == eager.record.progress.step >= 200
+
+
+def test_every_number_of_the_history_is_eagers(pair):
+    """Losses, batch metrics of training and validation, learning rates; fp32 rounds in another order."""
+    eager, other = pair
+    assert set(eager.history) == set(other.history)
+    tolerance = 1e-10 if isinstance(eager, DoubleTrainer) else 1e-5
+    for name, values in eager.history.items():
+        assert other.history[name] == pytest.approx(values, rel=tolerance), name
+    if isinstance(eager, NormTrainer):
+        assert {"train_top1", "train_size", "val_top1", "val_size"} < set(eager.history)
+
+
+def test_every_parameter_buffer_and_moment_is_eagers(pair):
+    eager, other = pair
+    assert set(eager.last) == set(other.last)
+    tolerance = 1e-12 if isinstance(eager, DoubleTrainer) else 1e-5
+    for name, value in eager.last.items():
+        torch.testing.assert_close(
+            other.last[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_random_numbers_are_drawn_as_eager_draws_them(pair):
+    """Masks of dropout come from torch's own stream, which ends where eager's does."""
+    eager, other = pair
+    assert torch.equal(eager.random, other.random)
+
+
+def test_learning_rates_are_eagers_after_each_epoch(pair):
+    eager, other = pair
+    assert other.rates == [pytest.approx(rates, rel=1e-12) for rates in eager.rates]
+    if isinstance(eager, NormTrainer):
+        assert eager.rates[-1][0] < eager.rates[0][0], "the plateau scheduler lowered the rate"
+    if isinstance(eager, SpellingTrainer):
+        assert eager.rates[-1][0] < 1e-9 < eager.rates[5][0], "the schedule went down to zero by the step"
+
+
+def test_validation_of_the_same_weights_is_eagers(pair):
+    """With dropout and batch normalization, and a last batch that is short."""
+    expected, found = pair[1].validations
+    assert set(found) == set(expected) and "loss" in found
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_what_the_runs_of_this_module_are_meant_to_have_they_have(runs):
+    """The features that the comparisons above are about were really at work."""
+    norm, spelling, double = (runs(name, "eager") for name in TRAINERS)
+    fresh = NormTrainer(norm.config.artifacts_dir / "fresh")
+    assert torch.equal(norm.last["model.frozen.weight"], fresh.model.frozen.weight)
+    assert not torch.equal(norm.last["model.head.weight"], fresh.model.head.weight)
+    assert norm.last["model.norm.num_batches_tracked"] == norm.record.progress.step
+    assert spelling.model.out.weight is spelling.model.embedding.weight
+    assert spelling.record.progress.step == 12 * 18, "17 full windows of 53 batches, and one of 2"
+    assert abs(double.last["loss_fn.log_noise"]) > 0.1
+    assert double.last["model.0.weight"].dtype == torch.float64
+
+
+# -------------------------------------------------------------------------- whole runs, without the compiler
+
+
+CASES = {
+    "adam": {},
+    "adam, decay": {"optimizer": lambda p, lr: torch.optim.Adam(p, lr=lr, weight_decay=0.1, betas=(0.8, 0.95))},
+    "adamw": {"optimizer": lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.1, eps=1e-6)},
+    "adam, maximize": {"optimizer": lambda p, lr: torch.optim.Adam(p, lr=1e-4, maximize=True)},
+    "sgd": {"optimizer": torch.optim.SGD},
+    "sgd, momentum": {"optimizer": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=0.1)},
+    "sgd, nesterov": {"optimizer": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True)},
+    "no clipping": {"gradient_clip_value": 0.0},
+    "clipping": {"optimizer": torch.optim.SGD, "gradient_clip_value": 0.05},
+    "clipping at times": {"optimizer": torch.optim.SGD, "gradient_clip_value": 0.6},
+    "accumulation": {"accumulation_steps": 5, "gradient_clip_value": 0.05},
+    "one batch": {"batch_size": 93},
+    "batch larger than the data": {"batch_size": 200},
+    "moving average": {"ema_decay": 0.9},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("form", FORMS)
+def test_settings_are_eagers(case, form, tmp_path, monkeypatch, request):
+    """What is recorded and the update's rule, operation by operation: only the compiler is left out."""
+    if form == "epoch" and "batch_size" in CASES[case]:
+        reason = "a val_loader of less than a full batch: the program of the whole loop is called with a batch"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    with recorded_only(monkeypatch):
+        eager, other = (run(HookTrainer, tmp_path / step, step=step, **CASES[case]) for step in ("eager", form))
+    assert other._step.fast
+    assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
+    assert other.history["val_loss"] == pytest.approx(eager.history["val_loss"], rel=1e-6)
+    assert torch.equal(eager.random, other.random)
+    for name, value in eager.last.items():
+        torch.testing.assert_close(other.last[name], value, rtol=1e-5, atol=1e-6, msg=f"{case}: {name}")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.xfail(strict=True, reason="falls back: nn.LSTM writes _flat_weight_refs while its weights are replaced")
+def test_an_lstm_stays_in_the_fast_form(form, tmp_path, monkeypatch):
+    with recorded_only(monkeypatch):
+        trainer = run(SpellingTrainer, tmp_path, recurrent=True, step=form, epochs=1)
+    assert trainer._step.fast
+
+
+def test_an_lstm_is_exact_whatever_form_it_gets(tmp_path, monkeypatch):
+    with recorded_only(monkeypatch):
+        eager, other = (
+            run(SpellingTrainer, tmp_path / step, recurrent=True, step=step, epochs=2) for step in ("eager", "epoch")
+        )
+    for name, value in eager.last.items():
+        torch.testing.assert_close(other.last[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Inductor loses `copy_` into a float64 input without dimensions; the run falls back"
+)
+def test_a_float64_parameter_without_dimensions_stays_in_the_fast_form(tmp_path):
+    trainer = run(DoubleTrainer, tmp_path, noise_shape=(), step="epoch", epochs=1)
+    assert trainer._step.fast
+
+
+class Counting(nn.Module):
+    """A linear layer that counts its calls in buffers of both kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("saved", torch.zeros(1))
+        self.register_buffer("unsaved", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.saved.add_(1)
+            self.unsaved.add_(1)
+        return self.linear(x) + 0.01 * self.saved
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saved",
+        pytest.param(
+            "unsaved",
+            marks=pytest.mark.xfail(
+                strict=True, reason="_State restores state_dict() only: the 3 checked steps count twice"
+            ),
+        ),
+    ],
+)
+def test_buffers_that_the_hook_changes_count_each_step_once(form, name, tmp_path, monkeypatch):
+    with recorded_only(monkeypatch):
+        trainer = run(HookTrainer, tmp_path, model=Counting(), step=form)
+    assert trainer._step.fast
+    assert trainer.last[f"model.{name}"] == trainer.record.progress.step == 36
+
+
+@pytest.mark.xfail(strict=True, reason="the program is recorded on stand-ins of the parameters, which have no hooks")
+@pytest.mark.parametrize("form", FORMS)
+def test_hooks_on_the_gradient_of_a_parameter_are_not_lost(form, tmp_path, monkeypatch):
+    trainers = []
+    with recorded_only(monkeypatch):
+        for step in ("eager", form):
+            model = nn.Linear(4, 2)
+            nn.init.constant_(model.weight, 0.1)
+            nn.init.zeros_(model.bias)
+            model.weight.register_hook(lambda gradient: gradient * 1.05)
+            trainers.append(run(HookTrainer, tmp_path / step, model=model, optimizer=torch.optim.SGD, step=step))
+    eager, other = trainers
+    torch.testing.assert_close(other.last["model.weight"], eager.last["model.weight"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.xfail(strict=True, reason="dynamo's limit of 8 holds for all runs of a process: the code object is one")
+def test_many_runs_in_one_process_all_get_their_program(tmp_path, monkeypatch):
+    with recorded_only(monkeypatch):
+        run(HookTrainer, tmp_path, epochs=1)  # resets dynamo; the ones below don't
+        made = [HookTrainer(tmp_path / str(number), step="epoch", epochs=1) for number in range(10)]
+        for trainer in made:
+            trainer.train()
+    assert [trainer._step.fast for trainer in made] == [True] * 10
+
+
+# --------------------------------------------------------------------------------------------------------- resume
+
+
+def resumed(make: Any, folder: Any, form: str) -> Any:
+    """Interrupt a run after its second epoch and go on with it in a new trainer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "interrupt_after", 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(make, folder, step=form, saving_share=1.0)
+    return run(make, folder, resume="latest", step=form, saving_share=1.0)
+
+
+def assert_same_bits(found: Any, expected: Any) -> None:
+    assert dict(found.history) == dict(expected.history)
+    assert torch.equal(found.random, expected.random)
+    assert set(found.last) == set(expected.last)
+    assert [name for name, value in expected.last.items() if not torch.equal(found.last[name], value)] == []
+
+
+def test_a_resumed_run_in_epoch_form_gives_the_same_bits(runs, tmp_path):
+    """The first steps after resuming are done one by one, and compared; they must not differ from those in one go."""
+    whole, trainer = runs("norm", "epoch"), resumed(NormTrainer, tmp_path, "epoch")
+    assert trainer._step.fast and len(trainer.rates) == 2, "two epochs were done after resuming"
+    assert_same_bits(trainer, whole)
+
+
+@pytest.mark.parametrize("name", ["spelling", "double"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_resumed_run_gives_the_same_bits(name, form, tmp_path, monkeypatch, request):
+    """Where sums are split at other places, float64 losses and counts that are tensors would show it."""
+    if name == "double":
+        reason = "only the model's own parameters are in a checkpoint, not those of the trainer's other modules"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    with recorded_only(monkeypatch):
+        whole = run(TRAINERS[name], tmp_path / "whole", step=form)
+        trainer = resumed(TRAINERS[name], tmp_path / "resumed", form)
+    assert trainer._step.fast
+    assert_same_bits(trainer, whole)
+
+
+# ------------------------------------------------------------------------------------- nothing waits for the device
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: values that are read, and shapes that depend on values."""
+
+    _WAIT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name.startswith(self._WAIT):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Note every call of a tensor's methods that read its values."""
+    seen: list[str] = []
+
+    def watched(name: str) -> Any:
+        original = getattr(torch.Tensor, name)
+        return lambda tensor, *args: (seen.append(name), original(tensor, *args))[1]
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "__float__", "__int__", "__bool__", "__index__", "numpy", "nonzero"):
+            patch.setattr(torch.Tensor, name, watched(name))
+        yield seen
+
+
+def counted_hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    trainer._collect_batch_metrics({"error": (output - goal).abs().mean()})
+    return F.mse_loss(output, goal)
+
+
+def long_trainer(folder: Any, **changes: Any) -> HookTrainer:
+    """60 steps an epoch, accumulation and clipping on."""
+    usual = {"batch_size": 2, "accumulation_steps": 2, "gradient_clip_value": 0.1, "epochs": 3}
+    return HookTrainer(folder, hook=counted_hook, train_loader=regression(239, 1, 2), **{**usual, **changes})
+
+
+@pytest.mark.parametrize("every", [10, 30, 1000])
+def test_an_eager_epoch_reads_at_log_points_and_its_end_only(every, tmp_path):
+    """Each reading of a mean takes two numbers; the end of the epoch reads the loss and one mean for each metric."""
+    trainer = long_trainer(tmp_path, log_every_n_steps=every)
+    trainer._train_epoch()
+    with Reads() as reads:
+        trainer._train_epoch()
+    at_log_points, at_the_end = 60 // every, 1 + 2
+    assert trainer.record.progress.step == 120
+    assert len(reads.seen) <= at_the_end * 2 + (120 // every - 60 // every) * 2, reads.seen
+    assert at_log_points <= len(reads.seen)
+
+
+@pytest.mark.parametrize("form", ["eager", "compiled"])
+def test_steps_between_log_points_read_nothing(form, tmp_path, monkeypatch, reads):
+    """From the second epoch on, whose first batch has been looked at."""
+    with recorded_only(monkeypatch):
+        torch._dynamo.reset()
+        trainer = long_trainer(tmp_path, step=form)
+        trainer._train_epoch()
+        pieces = trainer._step.pieces(trainer.train_loader)
+        trainer._step(next(pieces))
+        reads.clear()
+        for piece in pieces:
+            trainer._step(piece)
+        assert reads == []
+        trainer._read_running_loss()
+        assert reads, "this is what a reading looks like"
+    assert form == "eager" or trainer._step.fast
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", ["eager", "compiled"])
+def test_steps_on_cuda_never_wait(form, tmp_path):
+    torch._dynamo.reset()
+    trainer = long_trainer(tmp_path, step=form, device="cuda")
+    trainer._train_epoch()
+    pieces = trainer._step.pieces(trainer.train_loader)
+    trainer._step(next(pieces))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for piece in pieces:
+            trainer._step(piece)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert form == "eager" or trainer._step.fast
+
+
+@pytest.mark.gpu
+def test_a_compiled_run_on_cuda_draws_eagers_masks(tmp_path):
+    """Also in later epochs, at whose start the hook is looked at."""
+    eager, other = (run(HookTrainer, tmp_path / step, step=step, device="cuda") for step in ("eager", "compiled"))
+    assert other._step.fast
+    assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-4)
+
+
+# --------------------------------------------------------------------------------------------------------- update
+
+OPTIMIZERS = {
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1, fused=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.9), fused=True),
+    "adamw, groups": lambda p: torch.optim.AdamW(
+        [{"params": p[:1], "lr": 0.3, "weight_decay": 0.0}, {"params": p[1:]}], lr=0.1, weight_decay=0.2, fused=True
+    ),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.1, fused=True),
+    "sgd, nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, fused=True),
+    "foreach": lambda p: torch.optim.Adam(p, lr=0.1, foreach=True),
+    "single": lambda p: torch.optim.Adam(p, lr=0.1, foreach=False, fused=False),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1),
+}
+
+
+class Twins:
+    """Two optimizers over equal parameters: one stepped by torch, one by Update, with the same gradients."""
+
+    def __init__(self, optimizer: str, clip: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
+        shapes = ((5, 3), (5,), (2, 2, 2))
+        self.parameters = [
+            [nn.Parameter(numbers(*shape, seed=seed, dtype=dtype)) for seed, shape in enumerate(shapes)] for _ in "ab"
+        ]
+        self.optimizers = [OPTIMIZERS[optimizer](parameters) for parameters in self.parameters]
+        self.clip, self.dtype, self.seed = clip, dtype, 100
+        self.update = Update(self.optimizers[1], clip)
+
+    def step(self, times: int = 1, without: int | None = None) -> None:
+        """Step both; the parameter `without` gets no gradient."""
+        for _ in range(times):
+            self.seed += 10
+            for parameters in self.parameters:
+                for number, parameter in enumerate(parameters):
+                    gradient = numbers(*parameter.shape, seed=self.seed + number, dtype=self.dtype)
+                    parameter.grad = None if number == without else gradient
+            if self.clip:
+                torch.nn.utils.clip_grad_norm_(self.parameters[0], self.clip)
+            self.optimizers[0].step()
+            self.update()
+
+    def both(self, change: Any) -> None:
+        """Do something to both optimizers."""
+        for optimizer in self.optimizers:
+            change(optimizer)
+
+    def compare(self, tolerance: float = 0.0) -> None:
+        """Compare parameters and states."""
+        states = [
+            [value for p in parameters for value in (p.detach(), *optimizer.state.get(p, {}).values())]
+            for parameters, optimizer in zip(self.parameters, self.optimizers, strict=True)
+        ]
+        assert len(states[0]) == len(states[1])
+        for expected, found in zip(*states, strict=True):
+            if tolerance:
+                torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+            else:
+                assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_update_is_torchs_own_to_the_bit(optimizer, dtype):
+    twins = Twins(optimizer, dtype=dtype)
+    twins.step(20)
+    twins.compare()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("clip", [1e-2, 5.0, 1e3])
+def test_update_clips_as_torch_does(optimizer, clip):
+    """Norms are about 5: one value clips always, one sometimes, one never."""
+    twins = Twins(optimizer, clip=clip)
+    twins.step(20)
+    twins.compare(1e-6 if optimizer != "rmsprop" else 1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd, nesterov"])
+def test_clipping_keeps_the_digits_of_float64(optimizer):
+    twins = Twins(optimizer, clip=1e-2, dtype=torch.float64)
+    twins.step(20)
+    twins.compare(1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw, groups", "sgd, nesterov"])
+def test_update_follows_whatever_happens_to_the_optimizer(optimizer):
+    twins = Twins(optimizer)
+    twins.step(3)
+    saved = [{**o.state_dict(), "state": _cloned(o.state_dict()["state"])} for o in twins.optimizers]
+    twins.step(2)
+    for one, state in zip(twins.optimizers, saved, strict=True):
+        one.load_state_dict(state)
+    twins.step(3)
+    twins.compare()
+    twins.both(lambda o: o.state.clear())
+    twins.step(3)
+    twins.compare()
+    twins.both(lambda o: o.param_groups[0].update(lr=0.01, weight_decay=0.3))
+    twins.step(3)
+    twins.compare()
+
+
+def _cloned(states: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: {name: value.clone() for name, value in state.items()} for key, state in states.items()}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd, nesterov", "sgd"])
+def test_a_parameter_that_never_has_a_gradient_is_left_alone(optimizer):
+    twins = Twins(optimizer)
+    twins.step(4, without=1)
+    twins.compare()
+    assert torch.equal(twins.parameters[1][1], numbers(5, seed=1))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        "adamw",
+        "sgd, nesterov",
+    ],
+)
+def test_a_gradient_that_is_missing_once_changes_nothing_else(optimizer):
+    twins = Twins(optimizer)
+    twins.step(4)
+    twins.step(2, without=1)
+    twins.step(4)
+    twins.compare()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        "adamw, groups",
+        "sgd, nesterov",
+    ],
+)
+def test_parameters_that_join_later_change_nothing_for_the_others(optimizer):
+    twins = Twins(optimizer)
+    twins.step(3)
+    for one, parameters in zip(twins.optimizers, twins.parameters, strict=True):
+        parameters.append(nn.Parameter(numbers(3, seed=77)))
+        one.add_param_group({"params": parameters[-1:], "lr": 0.5})
+    twins.step(3)
+    twins.compare()
+
+
+def test_a_step_of_the_optimizers_own_between_updates_counts_once():
+    """Also what any other optimizer does that gets this one's state through load_state_dict."""
+    twins = Twins("adam")
+    twins.step(3)
+    twins.both(lambda o: o.step())
+    twins.compare()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "sgd, nesterov"])
+@pytest.mark.parametrize("moment", ["before", "built", "later"])
+def test_hooks_of_the_optimizer_are_called_at_each_step(optimizer, moment, request):
+    """A trainer's own lines come after `super().__init__()`, so a hook may be newer than Update."""
+    if moment == "later" or (moment, optimizer) == ("built", "sgd"):
+        reason = "Update looks for hooks only when the optimizer's groups or state are others"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    parameter = nn.Parameter(torch.ones(3))
+    made = OPTIMIZERS[optimizer]([parameter])
+    calls: list[int] = []
+    if moment == "before":
+        made.register_step_post_hook(lambda *_: calls.append(1))
+    update = Update(made)
+    for number in range(4):
+        if (moment, number) in (("built", 0), ("later", 2)):
+            made.register_step_post_hook(lambda *_: calls.append(1))
+        parameter.grad = torch.ones(3)
+        update()
+    assert len(calls) == (2 if moment == "later" else 4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "sgd, nesterov"])
+def test_a_scheduler_sees_that_the_optimizer_stepped(optimizer):
+    parameter = nn.Parameter(torch.ones(3))
+    made = OPTIMIZERS[optimizer]([parameter])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler = torch.optim.lr_scheduler.StepLR(made, 1, gamma=0.5)
+        update = Update(made)
+        for _ in range(3):
+            parameter.grad = torch.ones(3)
+            update()
+            scheduler.step()
+    assert made.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
+
+
+def test_an_optimizer_whose_author_chose_a_form_keeps_it():
+    for name in ("foreach", "single"):
+        twins = Twins(name)
+        assert not twins.optimizers[1].param_groups[0].get("fused")
+        assert twins.optimizers[1].param_groups[0]["foreach"] == (name == "foreach")
+
+
+# --------------------------------------------------------------------------------------------------- accumulation
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("sizes", [(8, 8, 8), (8, 8, 3), (8, 1), (5,)])
+def test_accumulation_is_the_big_batch(clip, sizes):
+    """In float64, where only a wrong weight could make a difference. The last batches of an epoch are unequal."""
+    rows = numbers(sum(sizes), 4, dtype=torch.float64)
+    found = []
+    for batches in ([rows], list(rows.split(list(sizes)))):
+        model = nn.Linear(4, 2).double()
+        for parameter in model.parameters():
+            nn.init.constant_(parameter, 0.3)
+        seen = [0]
+
+        def forward(batch: torch.Tensor, model: nn.Module = model, seen: list[int] = seen) -> torch.Tensor:
+            seen[0] = len(batch)
+            return (model(batch).square() + model(batch)).mean()
+
+        update = Update(torch.optim.SGD(model.parameters(), lr=0.5), clip)
+        EagerStep(forward, update, lambda seen=seen: seen[0], len(batches))(Window(batches))
+        found.append([parameter.detach() for parameter in model.parameters()])
+    for big, accumulated in zip(*found, strict=True):
+        torch.testing.assert_close(accumulated, big, rtol=1e-12, atol=1e-12)
+
+
+def masked_hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """A mean over the goals above zero, of which each batch has another number."""
+    mask = (goal > 0).to(output.dtype)
+    trainer._set_loss_count(mask.sum())
+    return ((output - goal).square() * mask).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("form", ["eager", *FORMS])
+@pytest.mark.parametrize("rows", [60, 53])
+def test_unequal_counts_give_the_gradient_of_the_big_batch(form, rows, tmp_path, monkeypatch):
+    """Batches of 5, 4 to a window, against batches of 20; 53 rows leave a short batch and a short window."""
+    with recorded_only(monkeypatch):
+        trainers = []
+        for batch_size, window, step in ((20, 1, "eager"), (5, 4, form)):
+            model = nn.Linear(4, 2).double()
+            for parameter in model.parameters():
+                nn.init.constant_(parameter, 0.3)
+            loader = regression(rows, 1, batch_size)
+            folder = tmp_path / f"{step}{batch_size}"
+            changes = {"batch_size": batch_size, "accumulation_steps": window, "step": step, "epochs": 2}
+            changes["optimizer"] = torch.optim.SGD
+            made = run(HookTrainer, folder, hook=masked_hook, model=model, train_loader=loader, **changes)
+            trainers.append(made)
+    assert form == "eager" or trainers[1]._step.fast
+    for name, value in snapshot(trainers[0]).items():
+        torch.testing.assert_close(trainers[1].last[name], trainers[0].last[name], rtol=1e-12, atol=1e-12)
+        assert value.dtype == torch.float64
+    assert trainers[1].history["train_loss"] == pytest.approx(trainers[0].history["train_loss"], rel=1e-12)
+
+
+@pytest.mark.xfail(strict=True, reason="weights are counts divided by the first batch's count: 0 / 0")
+@pytest.mark.parametrize("kind", [torch.tensor, float])
+def test_a_first_batch_without_anything_to_count_weighs_nothing(kind):
+    parameter = nn.Parameter(torch.ones(3))
+    count = [0]
+
+    def forward(batch: int) -> torch.Tensor:
+        count[0] = kind(batch)
+        return (parameter * batch).sum()
+
+    step = EagerStep(forward, Update(torch.optim.SGD([parameter], lr=0.1)), lambda: count[0], 2)
+    step(Window([0, 3]))
+    assert parameter.detach().tolist() == pytest.approx([0.7] * 3)
