@@ -14,6 +14,7 @@ class EpochMeter:
         self._sums: dict[str, torch.Tensor | float] = {}
         self._counts: dict[str, torch.Tensor | float] = {}
         self._held: dict[str, list[tuple[torch.Tensor, torch.Tensor | int]]] = {}
+        self._kept: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = {}
 
     def add(self, name: str, value: torch.Tensor | Real, samples: int | torch.Tensor) -> None:
         """Add a mean over `samples` samples; a tensor stays on its device (no synchronisation).
@@ -36,6 +37,23 @@ class EpochMeter:
         """Add a sum over `samples` samples (no synchronisation)."""
         self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0) + samples
+
+    def keep_sum(self, name: str, total: torch.Tensor, samples: torch.Tensor | float) -> None:
+        """Take a sum that is added up elsewhere, in place of the one that was given before (no synchronisation)."""
+        self._kept[name] = (total, samples)
+
+    def copy(self) -> "EpochMeter":
+        """Return a meter that goes on from here by itself."""
+        other = EpochMeter()
+        other._sums, other._counts, other._kept = dict(self._sums), dict(self._counts), dict(self._kept)
+        other._held = {name: list(held) for name, held in self._held.items()}
+        return other
+
+    def total(self, name: str) -> tuple[float, float]:
+        """Return a sum and over how many samples. Host-device synchronisations."""
+        self._add_up(name)
+        total, samples = self._kept.get(name, (0.0, 0.0))
+        return float(self._sums.get(name, 0.0) + total), float(self._counts.get(name, 0.0) + samples)
 
     def merge(self, other: "EpochMeter") -> None:
         """Add what another meter has measured (no synchronisation)."""
@@ -61,15 +79,16 @@ class EpochMeter:
 
     def read(self) -> dict[str, float]:
         """Return the averages so far. One host-device synchronisation for each name."""
-        return {name: self._mean(name) for name in dict.fromkeys([*self._sums, *self._held])}
+        return {name: self._mean(name) for name in dict.fromkeys([*self._sums, *self._held, *self._kept])}
 
     def read_one(self, name: str) -> float | None:
         """Return one average so far, None if there is none. One host-device synchronisation."""
-        return self._mean(name) if name in self._sums or self._held.get(name) else None
+        known = name in self._sums or name in self._kept or self._held.get(name)
+        return self._mean(name) if known else None
 
     def _mean(self, name: str) -> float:
-        self._add_up(name)
-        return float(self._sums[name]) / max(float(self._counts[name]), 1e-300)  # both synchronise
+        total, samples = self.total(name)
+        return total / max(samples, 1e-300)
 
     def __len__(self) -> int:
-        return len(self._sums) + len(self._held)
+        return len(self._sums) + len(self._held) + len(self._kept)

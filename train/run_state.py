@@ -26,11 +26,24 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         "random": random_states(),
         "step": trainer._step.state_dict(),
     }
+    others = other_modules(trainer)
+    if others:
+        state["modules"] = {name: module.state_dict() for name, module in others.items()}
     if trainer._precision.scaler is not None:
         state["scaler"] = trainer._precision.scaler.state_dict()
     if trainer._average is not None:
         state["average"] = trainer._average.state_dict()
     return Checkpoint(plain_weights(trainer.model), _copied(state) if held else state)
+
+
+def other_modules(trainer: Any) -> dict[str, torch.nn.Module]:
+    """Return the modules with a state that a trainer has beside its model, such as a loss with parameters, by name."""
+    inside = {id(module) for module in trainer.model.modules()}
+    return {
+        name: value
+        for name, value in trainer.__dict__.items()
+        if isinstance(value, torch.nn.Module) and id(value) not in inside and value.state_dict()
+    }
 
 
 def held_bytes(trainer: Any) -> int:
@@ -61,6 +74,8 @@ def restore_newest(trainer: Any) -> None:
         trainer.scheduler.load_state_dict(state["scheduler"])
         trainer.early_stopping.load_state_dict(state["early_stopping"])
         trainer.record.load_state_dict(state["record"])
+        for name, module in other_modules(trainer).items():
+            module.load_state_dict(state["modules"][name])
         if trainer._precision.scaler is not None and "scaler" in state:
             trainer._precision.scaler.load_state_dict(state["scaler"])
         if trainer._average is not None:

@@ -108,7 +108,7 @@ HOOKS = {
     counter: "the hook changes self.calls",
     counter_unused: "the hook changes self.calls",
     appended: "the hook changes self.losses",
-    kept_tensor: "the hook changes a tensor that it keeps (aten.add_.Tensor)",
+    kept_tensor: "the hook changes a tensor that it keeps (self.seen)",
     kept_output: "the hook changes self.output",
 }
 
@@ -119,10 +119,7 @@ def own_things() -> dict[str, Any]:
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_hook_that_cant_be_a_program_runs_as_it_is(hook, form, tmp_path, caplog, request):
-    if hook in (counter, kept_tensor):
-        reason = "looking at the hook runs it twice; what it changed of its own then stays changed"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_hook_that_cant_be_a_program_runs_as_it_is(hook, form, tmp_path, caplog):
     eager, other = both(tmp_path, form, lambda: {"hook": hook, "attributes": own_things()})
     (reason,) = warned(caplog, f"step = {form} is not possible, going on with eager: ")
     assert reason.startswith(HOOKS[hook])
@@ -130,7 +127,6 @@ def test_a_hook_that_cant_be_a_program_runs_as_it_is(hook, form, tmp_path, caplo
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.xfail(strict=True, reason="only what an assignment to an attribute changes is noticed, not what is deeper")
 def test_what_a_hook_keeps_in_a_dict_of_lists_is_not_lost(form, tmp_path):
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         loss = F.mse_loss(output, goal)
@@ -142,7 +138,6 @@ def test_what_a_hook_keeps_in_a_dict_of_lists_is_not_lost(form, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.xfail(strict=True, reason="noticed by the check of the first steps, after draws that eager doesn't make")
 def test_a_generator_of_the_hooks_own_is_exact_too(kind, tmp_path, caplog):
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         own = trainer.generator
@@ -179,32 +174,32 @@ def test_a_factor_that_follows_the_epoch_falls_back_in_the_epoch_in_which_it_cha
         torch.testing.assert_close(other.last[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_a_factor_that_follows_the_step_is_noticed_in_the_first_steps(tmp_path, caplog):
-    """Where it changes the loss by more than 1e-4 within three steps. The steps before count as they were: at 0."""
+@pytest.mark.parametrize("slope", [0.1, 1e-5])
+def test_a_factor_that_follows_the_step_is_noticed_at_the_second_step(slope, tmp_path, caplog):
+    """However little it changes: not the loss shows it, but the number that the hook multiplies with."""
 
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(output, goal) * (1 + 0.1 * trainer.record.progress.step)
+        return F.mse_loss(output, goal) * (1 + slope * trainer.record.progress.step)
 
     eager, other = both(tmp_path, "compiled", lambda: {"hook": hook})
     (reason,) = warned(caplog, "step = compiled is not possible, going on with eager: ")
-    assert reason.startswith("the compiled step's loss is ") and ", eager's is " in reason
+    assert reason.startswith("the hook is another one from step to step: aten.mul.Tensor(")
     assert_exact(other, eager)
 
 
-def test_a_factor_that_follows_the_step_slowly_is_noticed_an_epoch_late(tmp_path, caplog):
-    """The first epoch was trained with the factor of its first step: what the warning says, and what is lost."""
+def test_a_factor_that_changes_inside_a_later_epoch_is_noticed_at_the_next(tmp_path, caplog):
+    """What the warning says: the rest of that epoch was trained with the factor that it began with."""
 
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(output, goal) * (1 + 1e-5 * trainer.record.progress.step)
+        return F.mse_loss(output, goal) * (1.0 if trainer.record.progress.step < 18 else 2.0)
 
-    eager, other = both(tmp_path, "epoch", lambda: {"hook": hook, "optimizer": torch.optim.SGD})
+    _, other = both(tmp_path, "epoch", lambda: {"hook": hook, "optimizer": torch.optim.SGD})
     (reason,) = warned(caplog, "step = epoch is not possible, going on with eager: ")
-    assert reason.startswith("the hook is another one in epoch 2: ")
+    assert reason.startswith("the hook is another one in epoch 3: ")
     assert reason.endswith(
         "What follows from the number of the step, not of the epoch, was held fixed in the epoch before"
     )
-    assert other.history["train_loss"][0] != pytest.approx(eager.history["train_loss"][0], rel=1e-6)
-    assert other.history["train_loss"][0] == pytest.approx(eager.history["train_loss"][0], rel=1e-3)
+    assert not other._step.fast
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -268,9 +263,6 @@ def test_settings_without_a_rule_keep_epoch_in_eager_form(setting, tmp_path, cap
     assert_exact(other, eager)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the first group says for all that there is no momentum; eager, which loses it too, agrees"
-)
 def test_groups_of_which_one_has_momentum_are_exact_in_the_end(tmp_path, caplog):
     def optimizer(parameters: Any, lr: float) -> torch.optim.Optimizer:
         first, *others = parameters
@@ -330,10 +322,8 @@ def test_data_that_fits_only_once_keeps_epoch_in_eager_form(tmp_path, caplog, mo
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_validation_that_cant_be_a_program_runs_as_it_is(form, tmp_path, caplog, request):
+def test_a_validation_that_cant_be_a_program_runs_as_it_is(form, tmp_path, caplog):
     """Training stays fast. The validation data is drawn by weights, so another draw gives another loss."""
-    reason = "what gives up has used the loader's draw (eager gets the next one), and tries and warns again each time"
-    request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         loss = F.mse_loss(output, goal)
@@ -355,7 +345,6 @@ def test_a_validation_that_cant_be_a_program_runs_as_it_is(form, tmp_path, caplo
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the compiler's error at the first call is not caught")
 def test_a_validation_that_cant_be_compiled_runs_as_it_is(form, tmp_path, caplog, monkeypatch):
     """As where a trainer with a loop of its own validates and there is no compiler: nothing has fallen back before."""
     trainer = HookTrainer(tmp_path, step=form)
@@ -383,7 +372,7 @@ def test_wrong_gradients_are_caught_in_the_first_steps(form, tmp_path, caplog, m
     monkeypatch.setattr(program_module.LossProgram, "_gradients", negated)
     eager, other = both(tmp_path, form, dict)
     (reason,) = warned(caplog, f"step = {form} is not possible, going on with eager: ")
-    assert reason.startswith("the compiled step's update differs from eager's by ")
+    assert reason == "the recorded gradient of a parameter (6, 4) differs from eager's"
     assert_exact(other, eager)
 
 
@@ -399,7 +388,6 @@ class Normed(nn.Module):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.xfail(strict=True, reason="the running statistics move so far that the parameters' miss is below 10 %")
 def test_wrong_gradients_are_caught_beside_running_statistics(form, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(program_module.LossProgram, "_gradients", negated)
 

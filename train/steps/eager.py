@@ -96,7 +96,8 @@ class EagerStep:
         for number, batch in enumerate(piece.batches):
             loss = self.forward(batch)
             count = self.count()
-            unit = unit if number else count  # so that losses keep their size, whatever the counts
+            if number == 0:  # so that losses keep their size, whatever the counts
+                unit = count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
             weight = count / unit
             self.update.backward(loss * weight)
             total = total + weight

@@ -8,7 +8,7 @@ import torch
 
 from data.batches import tensors_in, with_tensors
 from train.steps.eager import EagerStep, Window
-from train.steps.fast import Evaluation, FastStep, refuse_scaled_loss
+from train.steps.fast import Evaluation, FastStep, compile_exactly, own_code, refuse_scaled_loss
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
 
@@ -49,6 +49,8 @@ class EpochStep(FastStep):
         self._chunk = max(chunk, _LEAST_STEPS)
         self._example: Any = None
         self._numbers: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None  # of the epoch so far, added up step by step
+        self._batches = 0
         self.rule: UpdateRule | None = None
         self.evaluation = EpochEvaluation(trainer, compile_loop)
 
@@ -86,6 +88,8 @@ class EpochStep(FastStep):
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
         self.program = LossProgram(self.trainer, batch, trained)
         parameters = [self.program.parameters[number] for number in self.program.trained]
+        if any(tensor.dim() == 0 and tensor.dtype == torch.float64 for tensor in [*parameters, *self.program.buffers]):
+            raise ValueError("torch's compiler loses changes of a float64 number; give the parameter the shape (1,)")
         self.rule = UpdateRule(self.trainer.optimizer, parameters, self.eager.update.clip)
         decay, self._averages = None, []
         if self.eager.average is not None:
@@ -122,12 +126,14 @@ class EpochStep(FastStep):
             rows.append(rule.row(done + step))
         table = self._table(piece, rows)
         bounds = torch.tensor([piece.start, piece.stop])
-        values = torch.zeros(program.width, dtype=torch.float64)
+        if piece.start == 0 or self._values is None:
+            self._values, self._batches = torch.zeros(program.width, dtype=torch.float64), 0
         with torch.no_grad():
             tensors = (program.detached, program.buffers, state, self._averages, program.held, piece.rows)
-            self._function(bounds, table, values, *tensors)
+            self._function(bounds, table, self._values, *tensors)
         rule.count_steps(piece.steps)
-        program.meter(values, len(piece))
+        self._batches += len(piece)
+        program.meter(self._values.clone(), self._batches, kept=True)
 
     def _table(self, piece: Chunk, rows: list[list[float]]) -> torch.Tensor:
         """Return the numbers of steps as the program reads them: (all steps of an epoch, 3 * groups)."""
@@ -140,25 +146,25 @@ class EpochStep(FastStep):
 class EpochEvaluation(Evaluation):
     """Validation as one program: the loop over full batches is inside."""
 
-    def __call__(self, loader: Iterable[Any]) -> bool:
-        """Measure all batches; return whether that was possible. If not, nothing was measured."""
-        rows = _rows(loader)
-        size = loader.batch_size if rows is not None else 0
-        leaves = list(tensors_in(rows))
-        steps = len(leaves[0]) // size if rows is not None else 0
-        if not steps:
-            return False if rows is None else super().__call__(_cut(rows, size))
-        self._look(with_tensors(rows, [leaf[:size] for leaf in leaves]))
-        if not self.fast:
-            return False
-        program, function = self._program
+    def __call__(self, loader: Iterable[Any]) -> None:
+        """Measure all batches."""
+        rows = _rows(loader) if self.fast else None
+        if rows is None:
+            self.measure_eagerly(loader)
+            return
+        size, leaves = loader.batch_size, list(tensors_in(rows))
+        steps = len(leaves[0]) // size
+        if steps:
+            self.look(with_tensors(rows, [leaf[:size] for leaf in leaves]))
         full = [leaf[: steps * size].unflatten(0, (steps, size)) for leaf in leaves]
+        done = steps * size if steps and self.attempt(lambda: self._measure_rows(full, steps)) else 0
+        self.measure_eagerly(_cut(with_tensors(rows, [leaf[done:] for leaf in leaves]), size))
+
+    def _measure_rows(self, rows: list[torch.Tensor], steps: int) -> None:
+        program, function = self._program
         values = torch.zeros(program.width, dtype=torch.float64)
-        function(values, torch.tensor([0, steps]), program.detached, program.buffers, program.held, full)
+        function(values, torch.tensor([0, steps]), program.detached, program.buffers, program.held, rows)
         program.meter(values, steps)
-        for batch in _cut(with_tensors(rows, [leaf[steps * size :] for leaf in leaves]), size):
-            self.trainer._forward_batch(batch)
-        return True
 
     def function(self, program: LossProgram) -> Callable[..., Any]:
         """Return what is compiled: the loop over the batches."""
@@ -167,8 +173,7 @@ class EpochEvaluation(Evaluation):
 
 def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function with a loop inside; with Inductor's C++ wrapper no Python runs in it."""
-    options = {"fallback_random": True, "cpp_wrapper": True}
-    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    return compile_exactly(function, cpp_wrapper=True)
 
 
 def _epoch_function(program: LossProgram, rule: UpdateRule, window: int, decay: float | None) -> Callable[..., Any]:
@@ -211,12 +216,12 @@ def _epoch_function(program: LossProgram, rule: UpdateRule, window: int, decay: 
             return (step + 1, sums, *new, *[b.clone() for b in buffered], *moved, *followed)
 
         state = [*own, *buffers, *moments, *averages]
-        carried = while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values), *state))
+        carried = while_loop(more, body, (bounds[0].clone(), values.clone(), *state))
         values.copy_(carried[1])
         for old, new in zip(state, carried[2:], strict=True):
             old.copy_(new)
 
-    return chunk
+    return own_code(chunk)
 
 
 def _evaluation_function(program: LossProgram) -> Callable[..., Any]:
@@ -237,7 +242,7 @@ def _evaluation_function(program: LossProgram) -> Callable[..., Any]:
 
         values.copy_(while_loop(more, body, (bounds[0].clone(), torch.zeros_like(values)))[1])
 
-    return evaluation
+    return own_code(evaluation)
 
 
 def _rows(loader: Any) -> Any:

@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import math
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,10 +15,26 @@ from train.meters import EpochMeter
 from train.seeding import random_states, set_random_states
 from train.steps.eager import EagerStep, Window
 from train.steps.program import ImpureLoss, LossProgram, metered
+from train.steps.purity import buffers_of, places_of
 
 _CHECKED = 3  # steps at the start that are done in both forms
 _LOSS_TOLERANCE = 1e-4  # relative, of fp32; lower precision rounds more
+_GRADIENT_TOLERANCE = 1e-3  # relative to each tensor's norm
 _UPDATE_TOLERANCE = 0.1  # of the update's norm: Adam makes full steps of gradients that are rounding noise
+
+
+def own_code(function: types.FunctionType) -> types.FunctionType:
+    """Return a function with a code object of its own: torch counts compilations by it, for all runs of a process."""
+    code = function.__code__.replace()
+    return types.FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def compile_exactly(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compile a function of tensors, for one set of shapes, so that it computes what it would without."""
+    # torch's own random numbers: the masks of dropout are then those of the eager form, and resume as they do.
+    return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True, **options})
 
 
 class FastStep:
@@ -59,8 +77,7 @@ class FastStep:
     @staticmethod
     def compile(function: Callable[..., Any]) -> Callable[..., Any]:
         """Compile a function of tensors."""
-        # torch's own random numbers: the masks of dropout are then those of the eager form, and resume as they do.
-        return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True})
+        return compile_exactly(function)
 
     # ------------------------------------------------------------------------------------- what all do
 
@@ -87,7 +104,9 @@ class FastStep:
                 self.fall_back(_why(error))
             self._seconds = time.monotonic() - start
             return
-        difference = self.program.difference(batch) or self.rule_changed()
+        # A batch of another shape says nothing; it is done in eager form anyway.
+        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        difference = difference or self.rule_changed()
         if difference:
             epoch = self.trainer.record.progress.epoch + 1
             self.fall_back(
@@ -124,25 +143,27 @@ class FastStep:
         """Do a step in both forms from the same state, and keep what the fast one did."""
         (window,) = self.windows_of(piece)
         before = TrainingState(self.trainer)
-        meters = EpochMeter(), EpochMeter()
-        with metered(self.trainer, meters[0]):
+        meter, reference = self.trainer._meter.copy(), EpochMeter()
+        with metered(self.trainer, reference):
             self.eager.step(window)
         expected = TrainingState(self.trainer)
         before.restore()
         start = time.monotonic()
         try:
-            with metered(self.trainer, meters[1]):
+            problem = self._changed_hook(window) or self._gradient_problem(window)
+            if not problem:
                 self.run(piece)
-            problem = self._problem(before, expected, meters)
+                losses = (reference.read_one("loss"), _loss_between(meter, self.trainer._meter))
+                problem = self._problem(before, expected, losses)
         except Exception as error:  # the compiler's, which compiles at the first call
             problem = _why(error)
         self._seconds += time.monotonic() - start
         if problem:
             before.restore()
+            self.trainer._meter = meter
             self.fall_back(problem)
             self.eager(window)
             return
-        self.trainer._meter.merge(meters[1])
         self.eager.after_update()
         self._unchecked -= 1
         if not self._unchecked:
@@ -154,29 +175,66 @@ class FastStep:
                 f"(losses within {self._worst:.1g})"
             )
 
-    def _problem(
-        self, before: "TrainingState", expected: "TrainingState", meters: tuple[EpochMeter, EpochMeter]
-    ) -> str | None:
-        """Compare a step's loss and update with eager's. Reading them synchronises."""
-        losses = [meter.read_one("loss") or 0.0 for meter in meters]
-        coarse = 1.0 if self.trainer.config.precision in ("fp32", "tf32") else 300.0
+    def _problem(self, before: "TrainingState", expected: "TrainingState", losses: tuple[float, float]) -> str | None:
+        """Compare a step's loss and update with eager's. Reading them synchronises.
+
+        Args:
+            before: the state that the step began with.
+            expected: what eager made of it.
+            losses: eager's, and the fast form's.
+        """
+        coarse = _coarse(self.trainer)
         off = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
         self._worst = max(self._worst, off)
         if not off <= _LOSS_TOLERANCE * coarse:
             return f"the compiled step's loss is {losses[1]:.8g}, eager's is {losses[0]:.8g}"
+        count = len(before.parameters)
         moved = miss = 0.0
-        for tensor, old, new in zip(before.tensors, before.values, expected.values, strict=True):
+        for tensor, old, new in zip(before.parameters, before.values, expected.values[:count], strict=False):
             if tensor.is_floating_point():
                 moved += float((new - old).double().square().sum())
                 miss += float((tensor - new).double().square().sum())
         if miss > (_UPDATE_TOLERANCE * min(coarse, 3.0)) ** 2 * moved:
             return f"the compiled step's update differs from eager's by {(miss / max(moved, 1e-300)) ** 0.5:.1%}"
+        for buffer, new in zip(before.buffers, expected.values[count:], strict=True):
+            if not torch.allclose(buffer.double(), new.double(), rtol=1e-3 * coarse, atol=1e-5 * coarse):
+                return "the compiled step's buffers differ from eager's"
+        return None
+
+    def _changed_hook(self, window: Window) -> str | None:
+        """Look whether the hook does something else than at the step before: then it follows the step's number."""
+        batch = window.batches[0]
+        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        return f"the hook is another one from step to step: {difference}" if difference else None
+
+    def _gradient_problem(self, window: Window) -> str | None:
+        """Compare the recorded gradients of a batch with autograd's, tensor by tensor. Reading them synchronises."""
+        program, batch = self.program, window.batches[0]
+        before = TrainingState(self.trainer)
+        with metered(self.trainer, EpochMeter()):
+            loss = self.trainer._forward_batch(batch)
+        trained = [program.parameters[number] for number in program.trained]
+        expected = torch.autograd.grad(loss, trained, allow_unused=True)
+        before.restore()
+        with torch.no_grad():
+            found = program.graph(*program.inputs(batch))[: len(trained)]
+        before.restore()
+        norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in expected]
+        coarse = _coarse(self.trainer)
+        for gradient, other, norm in zip(expected, found, norms, strict=True):
+            # What is 0 but for rounding, such as the bias before a normalisation, can't be compared with itself.
+            allowed = _GRADIENT_TOLERANCE * coarse * norm + 1e-5 * coarse * math.hypot(*norms)
+            if gradient is None or not float((other - gradient).norm()) <= allowed:
+                shape = tuple(other.shape)
+                return f"the recorded gradient of a parameter {shape} differs from eager's"
         return None
 
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> None:
         """Put every batch through the forward hook in evaluation mode, which measures it."""
-        if not (self.fast and self.evaluation(loader)):
+        if self.fast and self.evaluation.fast:
+            self.evaluation(loader)
+        else:
             self.eager.evaluate(loader)
 
 
@@ -238,30 +296,48 @@ class Evaluation:
         self.fast = True
         self._program: tuple[LossProgram, Callable[..., Any]] | None = None
 
-    def __call__(self, loader: Iterable[Any]) -> bool:
-        """Measure all batches; return whether that was possible. If not, nothing was measured."""
-        meter = EpochMeter()
+    def __call__(self, loader: Iterable[Any]) -> None:
+        """Measure all batches."""
         for number, batch in enumerate(loader):
-            if self.fast and number == 0:
-                self._look(batch)
-            if not self.fast:
-                return False
-            with metered(self.trainer, meter):
-                self._measure(batch)
-        self.trainer._meter.merge(meter)
-        return True
+            if number == 0 and self.fast:
+                self.look(batch)
+            fits = self.fast and self._program[0].fits(batch)
+            if not (fits and self.attempt(lambda batch=batch: self._measure(batch))):
+                self.trainer._forward_batch(batch)
 
-    def _look(self, batch: Any) -> None:
-        try:
+    def measure_eagerly(self, loader: Iterable[Any]) -> None:
+        """Measure all batches, operation by operation."""
+        for batch in loader:
+            self.trainer._forward_batch(batch)
+
+    def look(self, batch: Any) -> None:
+        """Make the program, or look whether it still is what the hook does; give up if it isn't."""
+
+        def made_or_same() -> None:
             if self._program is None:
                 program = LossProgram(self.trainer, batch, [])
                 self._program = (program, self.compiled(program))
-            else:
-                difference = self._program[0].difference(batch)
-                if difference:
-                    raise ImpureLoss(f"the hook is another one now: {difference}")
-        except Exception as error:  # whatever recording a hook of anybody's may raise
-            self.give_up(error)
+                return
+            difference = self._program[0].difference(batch) if self._program[0].fits(batch) else None
+            if difference:
+                raise ImpureLoss(f"the hook is another one now: {difference}")
+
+        self.attempt(made_or_same)
+
+    def attempt(self, do: Callable[[], None]) -> bool:
+        """Do something fast; where that fails, say why and give up. Returns whether it was done."""
+        if not self.fast:
+            return False
+        meter = EpochMeter()
+        try:
+            with metered(self.trainer, meter):
+                do()
+        except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
+            self.fast = False
+            logger.warning(f"validation goes on in eager form: {_why(error)}")
+            return False
+        self.trainer._meter.merge(meter)
+        return True
 
     def function(self, program: LossProgram) -> Callable[..., Any]:
         """Return what is compiled."""
@@ -273,15 +349,7 @@ class Evaluation:
 
     def _measure(self, batch: Any) -> None:
         program, function = self._program
-        if not program.fits(batch):
-            self.trainer._forward_batch(batch)
-            return
         program.meter(function(*program.inputs(batch))[-1], 1)
-
-    def give_up(self, error: Exception) -> None:
-        """Validate in eager form from now on, and say why."""
-        self.fast = False
-        logger.warning(f"validation goes on in eager form: {_why(error)}")
 
 
 class TrainingState:
@@ -289,13 +357,12 @@ class TrainingState:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        averages = trainer._average.averages if trainer._average is not None else []
-        self.tensors = [
-            tensor
-            for tensor in [*trainer._update.parameters, *averages, *trainer.model.state_dict().values()]
-            if isinstance(tensor, torch.Tensor)
-        ]
-        self.tensors = [tensor.detach() for tensor in {t.data_ptr(): t for t in self.tensors}.values()]
+        places = list(places_of(trainer))
+        found = [*trainer._update.parameters, *(trainer._average.averages if trainer._average is not None else [])]
+        found += [tensor for place in places for tensor in place.get("_parameters", {}).values() if tensor is not None]
+        self.parameters = [tensor.detach() for tensor in {id(tensor): tensor for tensor in found}.values()]
+        self.buffers = buffers_of(places)
+        self.tensors = [*self.parameters, *self.buffers]
         self.values = [tensor.clone() for tensor in self.tensors]
         self._optimizer = copy.deepcopy(trainer.optimizer.state_dict())
         self._moments = [(tensor, tensor.clone()) for tensor in _optimizer_tensors(trainer.optimizer)]
@@ -324,6 +391,17 @@ def refuse_scaled_loss(trainer: Any) -> None:
     """Raise for a precision whose loss is scaled by what the steps before have met."""
     if trainer._precision.scaler is not None:
         raise ValueError("precision = fp16 scales the loss by what earlier steps have met; bf16 can be compiled")
+
+
+def _loss_between(before: EpochMeter, after: EpochMeter) -> float:
+    """Return the mean loss that a meter got from one moment to another."""
+    (total, samples), (earlier, known) = after.total("loss"), before.total("loss")
+    return (total - earlier) / max(samples - known, 1e-300)
+
+
+def _coarse(trainer: Any) -> float:
+    """Return how many times larger differences may be than in float32."""
+    return 1.0 if trainer.config.precision in ("fp32", "tf32") else 300.0
 
 
 def _why(error: Exception) -> str:

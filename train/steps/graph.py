@@ -54,6 +54,9 @@ class GraphStep(EpochStep):
 
     def run(self, piece: Chunk) -> None:
         """Replay a chunk's steps, eight or one at a time."""
+        if piece.start == 0:
+            self._sums.zero_()
+            self._batches = 0
         step = piece.start
         while step < piece.stop:
             size = _AT_ONCE if piece.stop - step >= _AT_ONCE else 1
@@ -65,8 +68,8 @@ class GraphStep(EpochStep):
             if step < piece.stop:
                 self.eager.after_update()
         self.trainer.optimizer._opt_called = True
-        self.program.meter(self._sums.clone(), len(piece))
-        self._sums.zero_()
+        self._batches += len(piece)
+        self.program.meter(self._sums.clone(), self._batches, kept=True)
 
     def _set_rates(self, size: int) -> None:
         """Put the learning rates of the next steps on the device, if they are others than those that are there."""

@@ -6,20 +6,15 @@ as a constant. Hence `LossProgram.difference`, which looks whether the hook woul
 `ImpureLoss`, which says why a hook can't be a program.
 """
 
-import itertools
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import tensors_in, with_tensors
-from train.seeding import preserved_random_states
-
-_MUST_NOT_CHANGE = ("_meter", "_batch_samples", "_loss_count")  # the base class's own, that may
+from train.seeding import preserved_random_states, random_states, set_random_states
+from train.steps.purity import Recorder, Surroundings, buffers_of, first_difference, places_of
 
 
 class ImpureLoss(Exception):
@@ -59,23 +54,22 @@ class LossProgram:
     def __init__(self, trainer: Any, batch: Any, parameters: Sequence[torch.Tensor]) -> None:
         self.trainer, self.training = trainer, trainer.model.training
         self.parameters = list(parameters)
-        self._places = list(_places(trainer))
-        self.buffers = _buffers(self._places)
+        self._places = list(places_of(trainer))
+        self.buffers = buffers_of(self._places)
         self.shapes = shapes_of(batch)
         self.entries: list[tuple[str, int | None]] = []  # of `values`: name, its weight where that is a constant
         self.trained: list[int] = []  # which of the parameters have a gradient
         self.random = True
-        with preserved_random_states():
-            foreign = _foreign_random_states()
-            self._print = self._fingerprint(batch)
-            if _foreign_random_states() != foreign:
-                raise ImpureLoss("the hook draws random numbers from Python's random or from numpy, not from torch")
-        before = _shallow_state(trainer, self._places)
-        self.graph, self.held = self._record(batch)
+        surroundings = Surroundings(trainer)
+        try:
+            with preserved_random_states():
+                self._print = self._fingerprint(batch)
+                self._refuse(surroundings)
+                self.graph, self.held = self._record(batch)
+                self._refuse(surroundings)
+        finally:
+            surroundings.restore()
         self.detached = [parameter.detach() for parameter in self.parameters]
-        changed = before ^ _shallow_state(trainer, self._places)
-        if changed:
-            raise ImpureLoss(f"the hook changes {sorted(name for name, *_ in changed)[0]}")
         self.random = any(
             torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in self.graph.graph.nodes
         )
@@ -86,13 +80,9 @@ class LossProgram:
         Args:
             batch: one of the recorded shape.
         """
-        now = self._fingerprint(batch)
-        if now == self._print:
-            return None
-        for old, new in itertools.zip_longest(self._print, now):
-            if old != new:
-                return f"{_shown(new)} where it was {_shown(old)}"
-        return None
+        if self._hooked():
+            return "a parameter has a hook on its gradient, which the program doesn't call"
+        return first_difference(self._print, self._fingerprint(batch))
 
     def fits(self, batch: Any) -> bool:
         """Say whether a batch has the shapes that the program is made for."""
@@ -111,26 +101,38 @@ class LossProgram:
             column += 1 if weight is not None else 2
         return 1
 
-    def meter(self, values: torch.Tensor, calls: int) -> None:
-        """Give the trainer's meter what `calls` runs of the program have added up.
+    def meter(self, values: torch.Tensor, calls: int, kept: bool = False) -> None:
+        """Give the trainer's meter what runs of the program have measured.
 
         Args:
             values: the sum of their `values`, float64.
             calls: how many.
+            kept: whether it replaces what was given before, the sum of an epoch so far; else it is added.
         """
         column = 0
+        give = self.trainer._meter.keep_sum if kept else self.trainer._meter.add_sum
         for name, weight in self.entries:
             total, column = values[column], column + 1
             if weight is None:
-                self.trainer._meter.add_sum(name, total, values[column])
+                give(name, total, values[column])
                 column += 1
             else:
-                self.trainer._meter.add_sum(name, total, weight * calls)
+                give(name, total, weight * calls)
 
     @property
     def width(self) -> int:
         """The length of `values`."""
         return sum(1 if weight is not None else 2 for _, weight in self.entries)
+
+    def _refuse(self, surroundings: Surroundings) -> None:
+        if self._hooked():
+            raise ImpureLoss("a parameter has a hook on its gradient, which a program doesn't call")
+        change = surroundings.change()
+        if change:
+            raise ImpureLoss(f"the hook {change}")
+
+    def _hooked(self) -> bool:
+        return any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
 
     def _record(self, batch: Any) -> tuple[torch.fx.GraphModule, list[torch.Tensor]]:
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -177,55 +179,17 @@ class LossProgram:
 
     def _fingerprint(self, batch: Any) -> list[Any]:
         """Run the hook and note each operation, its numbers and where its tensors come from."""
-        recorder = _Recorder([*self.parameters, *self.buffers, *tensors_in(batch)])
+        recorder = Recorder([*self.parameters, *self.buffers, *tensors_in(batch)])
         kept = [buffer.clone() for buffer in self.buffers]
-        state = torch.get_rng_state() if self.random else None
+        on_cpu = self.trainer.device.type == "cpu"
+        state = None if not self.random else torch.get_rng_state() if on_cpu else random_states()
         with metered(self.trainer, _Collector()), torch.set_grad_enabled(self.training), recorder:
             self.trainer._forward_batch(batch)
         if state is not None:
-            torch.set_rng_state(state)
+            (torch.set_rng_state if on_cpu else set_random_states)(state)
         for buffer, value in zip(self.buffers, kept, strict=True):
             buffer.copy_(value)
         return recorder.lines
-
-
-class _Recorder(TorchDispatchMode):
-    """Writes down operations: the name, numbers, and for each tensor whether it came in, was computed or was there."""
-
-    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.lines: list[Any] = []
-        self._names: dict[int, Any] = {id(tensor): number for number, tensor in enumerate(inputs)}
-        self._alive: list[Any] = list(inputs)  # an id is only good while its tensor lives
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default):
-            values = tuple(args[0].flatten().tolist()) if args[0].device.type == "cpu" else None
-            line = (func, (tuple(args[0].shape), values), ())  # torch.tensor(...): new each time, so its values count
-        else:
-            line = (func, self._shown(args), self._shown(tuple(kwargs.items())))
-        result = func(*args, **kwargs)
-        for number, tensor in enumerate(tensors_in(result)):
-            if id(tensor) not in self._names:
-                self._names[id(tensor)] = (len(self.lines), number)
-                self._alive.append(tensor)
-        self.lines.append(line)
-        return result
-
-    def _shown(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if id(value) not in self._names:
-                self._names[id(value)] = ("held", id(value))
-                self._alive.append(value)
-            return ("tensor", self._names[id(value)], tuple(value.shape))
-        if isinstance(value, list | tuple):
-            return tuple(self._shown(item) for item in value)
-        return value if isinstance(value, int | float | str | bool | None | torch.dtype | torch.device) else str(value)
-
-
-def _foreign_random_states() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]
 
 
 def shapes_of(batch: Any) -> tuple[Any, ...]:
@@ -267,40 +231,6 @@ def replaced_tensors(places: Sequence[dict[str, Any]], replacements: dict[int, t
             place[name] = value
 
 
-def _places(trainer: Any) -> Iterator[dict[str, Any]]:
-    """Yield the dicts that hold a trainer's tensors: its own and those of every module it has."""
-    yield trainer.__dict__
-    seen: set[int] = set()
-    roots = [value for value in trainer.__dict__.values() if isinstance(value, torch.nn.Module)]
-    for module in itertools.chain.from_iterable(root.modules() for root in roots):
-        if id(module) not in seen:
-            seen.add(id(module))
-            yield module._parameters
-            yield module._buffers
-            yield module.__dict__
-
-
-def _buffers(places: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
-    found = {}
-    for place in places:
-        for value in place.get("_buffers", {}).values() if "_buffers" in place else ():
-            if value is not None:
-                found[id(value)] = value
-    return list(found.values())
-
-
-def _shallow_state(trainer: Any, places: Sequence[dict[str, Any]]) -> set[tuple[str, int, int]]:
-    """Return what an assignment or an `append` in the hook would change."""
-    state = set()
-    for number, place in enumerate(places):
-        owner = "self" if number == 0 else "the model's"
-        for name, value in place.items():
-            if name not in _MUST_NOT_CHANGE:
-                length = len(value) if isinstance(value, list | dict | set) else 0
-                state.add((f"{owner}.{name}" if number == 0 else f"{owner} {name}", id(value), length))
-    return state
-
-
 def _lift_constants(recorded: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[torch.Tensor]]:
     """Make inputs of the tensors that the hook found by itself, so that a change of their values is seen."""
     graph, held = recorded.graph, []
@@ -338,10 +268,3 @@ def _reason(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _shown(line: Any) -> str:
-    if line is None:
-        return "nothing more"
-    numbers = [str(item) for item in (*line[1], *line[2]) if not (isinstance(item, tuple) and "tensor" in item)]
-    return f"{line[0]}({', '.join(numbers)})"

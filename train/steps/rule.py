@@ -32,6 +32,8 @@ class UpdateRule:
                 f"{type(optimizer).__name__} as it is set up (another class than Adam, AdamW and SGD, or amsgrad, "
                 "dampening, foreach or hooks) can't be part of a program"
             )
+        if len({bool(group.get("momentum")) for group in optimizer.param_groups}) > 1:
+            raise ValueError("some of the optimizer's groups have momentum and some have none")
         self.optimizer, self.parameters, self.clip = optimizer, list(parameters), clip
         wanted = set(map(id, parameters))
         self.group_of = {

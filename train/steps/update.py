@@ -139,9 +139,11 @@ class Update:
 
     def _changed(self) -> bool:
         """Say whether the optimizer's parameters or state are others than those that were looked at."""
-        groups, count, state = self._seen
-        first = self.optimizer.state.get(self.parameters[0]) if self.parameters else None
-        return self.optimizer.param_groups is not groups or len(groups) != count or first is not state
+        groups, count, hooks, state = self._seen
+        optimizer = self.optimizer
+        first = optimizer.state.get(self.parameters[0]) if self.parameters else None
+        same_groups = optimizer.param_groups is groups and len(groups) == count
+        return not same_groups or first is not state or _hooks(optimizer) != hooks
 
     def _look(self) -> None:
         """Collect what the kernels need; no bundles where there is no short cut, or no state yet."""
@@ -157,12 +159,11 @@ class Update:
         if known and self._folds and _NO_WALK and plain_and_fused(optimizer):
             self._bundles = [_bundle_of(optimizer, group) for group in optimizer.param_groups if group["params"]]
         first = optimizer.state.get(self.parameters[0]) if self.parameters else None
-        self._seen = (optimizer.param_groups, len(optimizer.param_groups), first)
+        self._seen = (optimizer.param_groups, len(optimizer.param_groups), _hooks(optimizer), first)
 
 
 def plain_and_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Say whether an optimizer is torch's Adam, AdamW or SGD, fused, with nothing hooked into its step."""
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     usual = all(
         group.get("fused")
         and not group.get("amsgrad")
@@ -170,7 +171,11 @@ def plain_and_fused(optimizer: torch.optim.Optimizer) -> bool:
         and not group.get("dampening")
         for group in optimizer.param_groups
     )
-    return type(optimizer) in (Adam, AdamW, SGD) and usual and not hooks
+    return type(optimizer) in (Adam, AdamW, SGD) and usual and not _hooks(optimizer)
+
+
+def _hooks(optimizer: torch.optim.Optimizer) -> int:
+    return len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
 
 
 def _bundle_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Bundle:
