@@ -144,6 +144,10 @@ def _set_generator_state(generator: Any, state: Any) -> None:
         generator.bit_generator.state = state
 
 
+_FRESH = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
+
+
 class Recorder(TorchDispatchMode):
     """Writes down operations: the name, numbers, and for each tensor whether it came in, was computed or was there.
 
@@ -162,13 +166,13 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default):
+        if func in _FRESH:
             values = tuple(args[0].flatten().tolist()) if args[0].device.type == "cpu" else None
             line = (func, (tuple(args[0].shape), values), ())  # torch.tensor(...): new each time, so its values count
         else:
             line = (func, self._shown(args), self._shown(tuple(kwargs.items())))
         result = func(*args, **kwargs)
-        for number, tensor in enumerate(tensors_in(result)):
+        for number, tensor in enumerate((result,) if isinstance(result, torch.Tensor) else tensors_in(result)):
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = (len(self.lines), number)
                 self._alive.append(tensor)
@@ -183,7 +187,7 @@ class Recorder(TorchDispatchMode):
             return ("tensor", self._names[id(value)], tuple(value.shape))
         if isinstance(value, list | tuple):
             return tuple(self._shown(item) for item in value)
-        return value if isinstance(value, int | float | str | bool | None | torch.dtype | torch.device) else str(value)
+        return value if isinstance(value, _PLAIN) else str(value)
 
 
 def first_difference(old: Sequence[Any], new: Sequence[Any]) -> str | None:
