@@ -6,7 +6,7 @@ ARGS    ?=
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test lint zoo bench-rank bench-tables clean
+.PHONY: train test test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -14,6 +14,11 @@ train: $(VENV)/.ready
 # Two processes of one thread each: the tests start many short runs.
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
+test-gpu: $(VENV)/.ready-dev
+	$(RUN) -m pytest -m gpu $(ARGS)
+	$(RUN) bench/speed.py --device cuda
 
 lint: $(VENV)/.ready-dev
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
@@ -23,6 +28,10 @@ zoo: $(VENV)/.ready
 	$(RUN) train.py ModelZooTrainer publish=on $(ARGS)
 	$(RUN) -m evaluation.describe_zoo
 	$(RUN) train.py FineTuneTrainer publish=on
+
+# The tables of docs/speed.md: the training loop against loops by hand (and Lightning, where it is installed).
+bench: $(VENV)/.ready
+	$(RUN) bench/speed.py $(ARGS)
 
 # The table of docs/recommending_models.md: rankers against baselines, from the committed data.
 bench-rank: $(VENV)/.ready

@@ -4,36 +4,42 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
-class Survey(FlopCounterMode):
+class _OperatorCount(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Survey:
     """Counts the operations and the floating-point operations of a forward pass that runs inside it."""
 
     def __init__(self) -> None:
-        super().__init__(display=False)
-        self._operators = 0
-        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        self._operators, self._flops = _OperatorCount(), FlopCounterMode(display=False)
+        self._stack = ExitStack()
 
     def __enter__(self) -> "Survey":
         # Attention in one opaque kernel, as evaluation has it, would not be counted.
+        self._stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        return super().__enter__()
+        self._stack.enter_context(self._flops)
+        self._stack.enter_context(self._operators)
+        return self
 
     def __exit__(self, *error: Any) -> None:
-        torch.backends.mha.set_fastpath_enabled(self._fast_path)
-        super().__exit__(*error)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._operators += 1
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        self._stack.close()
 
     def of(self, model: torch.nn.Module, samples: int) -> tuple[int, float]:
         """Return what was counted.
@@ -46,7 +52,7 @@ class Survey(FlopCounterMode):
             Calls of torch operators, and floating-point operations a sample, at least two for each weight.
         """
         weights = sum(parameter.numel() for parameter in model.parameters())
-        return self._operators, max(self.get_total_flops() / samples, 2.0 * weights)
+        return self._operators.count, max(self._flops.get_total_flops() / samples, 2.0 * weights)
 
 
 @contextmanager

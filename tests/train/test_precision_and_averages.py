@@ -361,7 +361,9 @@ def test_the_survey_counts_a_linear_layer_and_attention():
     linear, rows = nn.Linear(6, 16), torch.randn(4, 6)
     with torch.no_grad(), Survey() as survey:
         linear(rows)
-    assert survey.of(linear, 4)[1] == max(2 * 6 * 16, 2 * (6 * 16 + 16))
+    operators, flops = survey.of(linear, 4)
+    assert flops == max(2 * 6 * 16, 2 * (6 * 16 + 16))
+    assert operators in (1, 2), "addmm, and perhaps the transposition of the weight"
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     with torch.no_grad(), Survey() as survey:
         layer(torch.randn(4, 10, 16))
