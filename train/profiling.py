@@ -191,17 +191,14 @@ def _step(trainer: Any, feed: _Feed, phase: Phase) -> None:
             loss = trainer._forward_batch(batch)
         with phase("backward"):
             share = size / sum(sizes)
-            (loss if share == 1.0 else loss * share).backward()
+            trainer._update.backward(loss if share == 1.0 else loss * share)
     with phase("update"):
         _update(trainer)
 
 
 def _update(trainer: Any) -> None:
-    if trainer.config.gradient_clip_value:
-        parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, trainer.config.gradient_clip_value)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer._update()
+    trainer._update.zero_grad()
 
 
 def _repeat(trainer: Any, feed: _Feed, steps: int, phase: Phase) -> int:
