@@ -38,6 +38,11 @@ def windows(loader: Iterable[Any], size: int) -> Iterator[Window]:
         yield Window(batches)
 
 
+def at_least_one(count: float | torch.Tensor) -> float | torch.Tensor:
+    """Return a count to divide by; a batch of which nothing counts has none."""
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+
+
 class EagerStep:
     """Forward, backward, clip, update. Nothing here waits for the device.
 
@@ -96,8 +101,7 @@ class EagerStep:
         for number, batch in enumerate(piece.batches):
             loss = self.forward(batch)
             count = self.count()
-            if number == 0:  # so that losses keep their size, whatever the counts
-                unit = count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+            unit = unit if number else at_least_one(count)  # so that losses keep their size, whatever the counts
             weight = count / unit
             self.update.backward(loss * weight)
             total = total + weight

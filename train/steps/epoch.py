@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from data.batches import tensors_in, with_tensors
+from train.steps.compiling import compile_exactly, own_code
 from train.steps.eager import EagerStep, Window
-from train.steps.fast import Evaluation, FastStep, compile_exactly, own_code, refuse_scaled_loss
+from train.steps.evaluation import Evaluation
+from train.steps.fast import FastStep, refuse_scaled_loss
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
 
@@ -154,9 +156,9 @@ class EpochEvaluation(Evaluation):
             return
         size, leaves = loader.batch_size, list(tensors_in(rows))
         steps = len(leaves[0]) // size
+        full = [leaf[: steps * size].unflatten(0, (steps, size)) for leaf in leaves] if steps else []
         if steps:
-            self.look(with_tensors(rows, [leaf[:size] for leaf in leaves]))
-        full = [leaf[: steps * size].unflatten(0, (steps, size)) for leaf in leaves]
+            self.look(with_tensors(rows, [leaf[:size] for leaf in leaves]), lambda: self._measure_rows(full, 1))
         done = steps * size if steps and self.attempt(lambda: self._measure_rows(full, steps)) else 0
         self.measure_eagerly(_cut(with_tensors(rows, [leaf[done:] for leaf in leaves]), size))
 

@@ -1,10 +1,8 @@
 """Steps that are compiled. What they share: a program of the loss, a check against eager, a way back to it."""
 
-import copy
 import gc
 import math
 import time
-import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,29 +10,16 @@ import torch
 from beautilog import logger
 
 from train.meters import EpochMeter
-from train.seeding import random_states, set_random_states
-from train.steps.eager import EagerStep, Window
-from train.steps.program import ImpureLoss, LossProgram, metered
-from train.steps.purity import buffers_of, places_of
+from train.seeding import preserved_random_states
+from train.steps.compiling import compile_exactly, why_not
+from train.steps.eager import EagerStep, Window, at_least_one
+from train.steps.evaluation import LOSS_TOLERANCE, Evaluation, coarseness
+from train.steps.program import LossProgram, metered
+from train.steps.state import TrainingState
 
 _CHECKED = 3  # steps at the start that are done in both forms
-_LOSS_TOLERANCE = 1e-4  # relative, of fp32; lower precision rounds more
 _GRADIENT_TOLERANCE = 1e-3  # relative to each tensor's norm
 _UPDATE_TOLERANCE = 0.1  # of the update's norm: Adam makes full steps of gradients that are rounding noise
-
-
-def own_code(function: types.FunctionType) -> types.FunctionType:
-    """Return a function with a code object of its own: torch counts compilations by it, for all runs of a process."""
-    code = function.__code__.replace()
-    return types.FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-
-
-def compile_exactly(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compile a function of tensors, for one set of shapes, so that it computes what it would without."""
-    # torch's own random numbers: the masks of dropout are then those of the eager form, and resume as they do.
-    return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True, **options})
 
 
 class FastStep:
@@ -101,7 +86,7 @@ class FastStep:
             try:
                 self.build(batch)
             except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
-                self.fall_back(_why(error))
+                self.fall_back(why_not(error))
             self._seconds = time.monotonic() - start
             return
         # A batch of another shape says nothing; it is done in eager form anyway.
@@ -146,7 +131,7 @@ class FastStep:
         meter, reference = self.trainer._meter.copy(), EpochMeter()
         with metered(self.trainer, reference):
             self.eager.step(window)
-        expected = TrainingState(self.trainer)
+        expected = TrainingState(self.trainer, whole=False)
         before.restore()
         start = time.monotonic()
         try:
@@ -156,7 +141,7 @@ class FastStep:
                 losses = (reference.read_one("loss"), _loss_between(meter, self.trainer._meter))
                 problem = self._problem(before, expected, losses)
         except Exception as error:  # the compiler's, which compiles at the first call
-            problem = _why(error)
+            problem = why_not(error)
         self._seconds += time.monotonic() - start
         if problem:
             before.restore()
@@ -175,7 +160,7 @@ class FastStep:
                 f"(losses within {self._worst:.1g})"
             )
 
-    def _problem(self, before: "TrainingState", expected: "TrainingState", losses: tuple[float, float]) -> str | None:
+    def _problem(self, before: TrainingState, expected: TrainingState, losses: tuple[float, float]) -> str | None:
         """Compare a step's loss and update with eager's. Reading them synchronises.
 
         Args:
@@ -183,10 +168,10 @@ class FastStep:
             expected: what eager made of it.
             losses: eager's, and the fast form's.
         """
-        coarse = _coarse(self.trainer)
+        coarse = coarseness(self.trainer)
         off = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
         self._worst = max(self._worst, off)
-        if not off <= _LOSS_TOLERANCE * coarse:
+        if not off <= LOSS_TOLERANCE * coarse:
             return f"the compiled step's loss is {losses[1]:.8g}, eager's is {losses[0]:.8g}"
         count = len(before.parameters)
         moved = miss = 0.0
@@ -210,17 +195,16 @@ class FastStep:
     def _gradient_problem(self, window: Window) -> str | None:
         """Compare the recorded gradients of a batch with autograd's, tensor by tensor. Reading them synchronises."""
         program, batch = self.program, window.batches[0]
-        before = TrainingState(self.trainer)
-        with metered(self.trainer, EpochMeter()):
-            loss = self.trainer._forward_batch(batch)
         trained = [program.parameters[number] for number in program.trained]
-        expected = torch.autograd.grad(loss, trained, allow_unused=True)
-        before.restore()
-        with torch.no_grad():
+        kept = [buffer.clone() for buffer in program.buffers]
+        with metered(self.trainer, EpochMeter()), preserved_random_states():
+            expected = torch.autograd.grad(self.trainer._forward_batch(batch), trained, allow_unused=True)
+        for buffer, value in zip(program.buffers, kept, strict=True):
+            buffer.copy_(value)
+        with torch.no_grad(), preserved_random_states():
             found = program.graph(*program.inputs(batch))[: len(trained)]
-        before.restore()
         norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in expected]
-        coarse = _coarse(self.trainer)
+        coarse = coarseness(self.trainer)
         for gradient, other, norm in zip(expected, found, norms, strict=True):
             # What is 0 but for rounding, such as the bias before a normalisation, can't be compared with itself.
             allowed = _GRADIENT_TOLERANCE * coarse * norm + 1e-5 * coarse * math.hypot(*norms)
@@ -269,7 +253,7 @@ class CompiledStep(FastStep):
             program.meter(values, 1)
             if len(piece.batches) > 1:
                 weight = program.loss_count(values)
-                unit = weight if unit is None else unit
+                unit = at_least_one(weight) if unit is None else unit
                 torch._foreach_mul_(gradients, weight / unit)
                 total = weight / unit if total is None else total + weight / unit
             if sums:
@@ -283,110 +267,6 @@ class CompiledStep(FastStep):
         self.eager.finish(divisor)
 
 
-class Evaluation:
-    """Validation through compiled programs, one for each shape of batch.
-
-    Args:
-        trainer: a BaseTrainer.
-        compile: compiles a function of tensors.
-    """
-
-    def __init__(self, trainer: Any, compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        self.trainer, self.compile = trainer, compile
-        self.fast = True
-        self._program: tuple[LossProgram, Callable[..., Any]] | None = None
-
-    def __call__(self, loader: Iterable[Any]) -> None:
-        """Measure all batches."""
-        for number, batch in enumerate(loader):
-            if number == 0 and self.fast:
-                self.look(batch)
-            fits = self.fast and self._program[0].fits(batch)
-            if not (fits and self.attempt(lambda batch=batch: self._measure(batch))):
-                self.trainer._forward_batch(batch)
-
-    def measure_eagerly(self, loader: Iterable[Any]) -> None:
-        """Measure all batches, operation by operation."""
-        for batch in loader:
-            self.trainer._forward_batch(batch)
-
-    def look(self, batch: Any) -> None:
-        """Make the program, or look whether it still is what the hook does; give up if it isn't."""
-
-        def made_or_same() -> None:
-            if self._program is None:
-                program = LossProgram(self.trainer, batch, [])
-                self._program = (program, self.compiled(program))
-                return
-            difference = self._program[0].difference(batch) if self._program[0].fits(batch) else None
-            if difference:
-                raise ImpureLoss(f"the hook is another one now: {difference}")
-
-        self.attempt(made_or_same)
-
-    def attempt(self, do: Callable[[], None]) -> bool:
-        """Do something fast; where that fails, say why and give up. Returns whether it was done."""
-        if not self.fast:
-            return False
-        meter = EpochMeter()
-        try:
-            with metered(self.trainer, meter):
-                do()
-        except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
-            self.fast = False
-            logger.warning(f"validation goes on in eager form: {_why(error)}")
-            return False
-        self.trainer._meter.merge(meter)
-        return True
-
-    def function(self, program: LossProgram) -> Callable[..., Any]:
-        """Return what is compiled."""
-        return program.graph
-
-    def compiled(self, program: LossProgram) -> Callable[..., Any]:
-        """Return it compiled."""
-        return self.compile(self.function(program))
-
-    def _measure(self, batch: Any) -> None:
-        program, function = self._program
-        program.meter(function(*program.inputs(batch))[-1], 1)
-
-
-class TrainingState:
-    """A copy of all tensors that a step changes, and of the random numbers' states."""
-
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-        places = list(places_of(trainer))
-        found = [*trainer._update.parameters, *(trainer._average.averages if trainer._average is not None else [])]
-        found += [tensor for place in places for tensor in place.get("_parameters", {}).values() if tensor is not None]
-        self.parameters = [tensor.detach() for tensor in {id(tensor): tensor for tensor in found}.values()]
-        self.buffers = buffers_of(places)
-        self.tensors = [*self.parameters, *self.buffers]
-        self.values = [tensor.clone() for tensor in self.tensors]
-        self._optimizer = copy.deepcopy(trainer.optimizer.state_dict())
-        self._moments = [(tensor, tensor.clone()) for tensor in _optimizer_tensors(trainer.optimizer)]
-        self._random = random_states()
-
-    def restore(self) -> None:
-        """Put everything back."""
-        for tensor, value in zip(self.tensors, self.values, strict=True):
-            tensor.copy_(value)
-        now = _optimizer_tensors(self._trainer.optimizer)
-        if len(now) == len(self._moments) and all(a is b for a, (b, _) in zip(now, self._moments, strict=True)):
-            for tensor, value in self._moments:  # where they are: a captured graph knows their addresses
-                tensor.copy_(value)
-        else:
-            self._trainer.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
-        set_random_states(self._random)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    states = [state.values() for state in optimizer.state.values()]
-    tensors = [value for values in states for value in values if isinstance(value, torch.Tensor)]
-    return list({id(tensor): tensor for tensor in tensors}.values())
-
-
 def refuse_scaled_loss(trainer: Any) -> None:
     """Raise for a precision whose loss is scaled by what the steps before have met."""
     if trainer._precision.scaler is not None:
@@ -397,17 +277,3 @@ def _loss_between(before: EpochMeter, after: EpochMeter) -> float:
     """Return the mean loss that a meter got from one moment to another."""
     (total, samples), (earlier, known) = after.total("loss"), before.total("loss")
     return (total - earlier) / max(samples - known, 1e-300)
-
-
-def _coarse(trainer: Any) -> float:
-    """Return how many times larger differences may be than in float32."""
-    return 1.0 if trainer.config.precision in ("fp32", "tf32") else 300.0
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ImpureLoss | ValueError):
-        return str(error)
-    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if "Cxx" in type(error).__name__ or "No working C++ compiler" in str(error):
-        return "there is no C++ compiler here, which torch.compile needs on the CPU (Debian: apt install g++)"
-    return f"it can't be compiled: {type(error).__name__}: {text}"

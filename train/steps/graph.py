@@ -12,9 +12,11 @@ import torch
 
 from train.steps.eager import EagerStep
 from train.steps.epoch import Chunk, EpochStep
-from train.steps.fast import Evaluation, FastStep, TrainingState, refuse_scaled_loss
+from train.steps.evaluation import Evaluation
+from train.steps.fast import FastStep, refuse_scaled_loss
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
+from train.steps.state import TrainingState
 
 _AT_ONCE = 8  # steps of a replay, where there are as many to do
 _WARM_UPS = 3  # runs before a capture, for what libraries set up at their first calls
