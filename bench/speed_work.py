@@ -41,7 +41,7 @@ class Size:
 
 
 SIZES = {
-    "A": Size("tiny MLP autoencoder", "autoencoder", (64, 32, 64), 8192, 32, 12),
+    "A": Size("tiny MLP autoencoder", "autoencoder", (64, 32, 64), 8192, 32, 60),
     "B": Size("weights autoencoder", "autoencoder", (8192, 1024, 512, 1024, 8192), 2048, 64, 3, clip=1.0),
     "C": Size("ranker", "ranker", (128, 2, 4), 1024, 16, 3),
     # Sizes that give a GPU something to do.
