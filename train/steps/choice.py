@@ -6,6 +6,7 @@ from typing import Any
 from beautilog import logger
 
 from config import ConfigError
+from data.tensor_rows import quick
 from train.machine import SMALL_STEP_FLOPS
 from train.steps.eager import EagerStep
 
@@ -72,7 +73,7 @@ def choose(trainer: Any) -> tuple[str, str]:
     """
     if trainer.device.type != "cpu":
         return "eager", f"on {trainer.device.type}, step = compiled or graph are worth a try for models of small layers"
-    if "train_loader" not in trainer.surveys or not hasattr(trainer.train_loader, "epoch_rows"):
+    if "train_loader" not in trainer.surveys or not hasattr(quick(trainer.train_loader), "epoch_rows"):
         kind = type(trainer.train_loader).__name__
         return "eager", f"train_loader is a {kind}; compiled epochs need the data at hand, as a TensorLoader has it"
     if trainer.step_flops > SMALL_STEP_FLOPS:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from data.loaders import prefetch
+from data.tensor_rows import quick
 from train.steps.update import Update
 from train.weight_average import WeightAverage
 
@@ -125,7 +126,7 @@ class EagerStep:
             self.forward(batch)
 
     def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
-        """Copy the next batch to a GPU while the one at hand is used."""
-        on_gpu = self.device is not None and self.device.type == "cuda"
-        there = getattr(loader, "resident", False)
-        return prefetch(loader, self.device) if on_gpu and not there else loader
+        """Read plain tensors as such; copy the next batch to a GPU while the one at hand is used."""
+        if self.device is None or self.device.type != "cuda":
+            return quick(loader)
+        return loader if getattr(loader, "resident", False) else prefetch(loader, self.device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from data.batches import tensors_in, with_tensors
+from data.tensor_rows import quick
 from train.steps.compiling import compile_exactly, own_code
 from train.steps.eager import EagerStep, Window
 from train.steps.evaluation import Evaluation
@@ -248,11 +249,12 @@ def _evaluation_function(program: LossProgram) -> Callable[..., Any]:
 
 
 def _rows(loader: Any) -> Any:
+    loader = quick(loader)
     return loader.epoch_rows() if hasattr(loader, "epoch_rows") and getattr(loader, "batch_size", None) else None
 
 
 def _no_rows(loader: Any) -> str:
-    if not hasattr(loader, "epoch_rows"):
+    if not hasattr(quick(loader), "epoch_rows"):
         return f"train_loader is a {type(loader).__name__}; a TensorLoader has the epoch's data at hand"
     return "the epoch's data, in its order, does not fit into memory a second time"
 
