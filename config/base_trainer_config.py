@@ -51,6 +51,10 @@ class BaseTrainerConfig:
     """Optimizer steps between two readings of the running loss (each is one host-device synchronisation)."""
     keep_last_checkpoints: Annotated[int, Gt(0)] = 2
     """Newest checkpoints that are kept, beside the best one."""
+    checkpoint_every_n_steps: Annotated[int, Ge(0)] = 0
+    """Optimizer steps between two checkpoints inside an epoch; 0 makes none there."""
+    checkpoint_every_n_minutes: Annotated[float, Ge(0)] = 0.0
+    """Minutes after which a checkpoint is made inside an epoch; 0 makes none there."""
     saving_share: Annotated[float, Interval(gt=0, le=1)] = 0.05
     """Largest share of the run's time for writing checkpoints and metrics.json; 1 writes them after each epoch."""
     plot_at_end: bool = True

@@ -81,6 +81,7 @@ class EpochLoader(DataLoader):
     """
 
     epoch = 0
+    draws_by_epoch = True  # not from the global random numbers
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass."""

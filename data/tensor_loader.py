@@ -59,6 +59,7 @@ class TensorLoader:
         weights: torch.Tensor | Sequence[float] | None = None,
         memory_share: float = 0.5,
     ) -> None:
+        self.draws_by_epoch = True  # its order follows from (seed, epoch), not from the global random numbers
         self._plain = isinstance(tensors, torch.Tensor)
         self.tensors = {"": tensors} if self._plain else dict(tensors)
         self.length = _common_length(self.tensors)

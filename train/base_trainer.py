@@ -21,6 +21,7 @@ from train.errors import TrainingError
 from train.files import write_atomically
 from train.meters import EpochMeter
 from train.model_summary import summarize_model
+from train.position import Position
 from train.precision import Precision
 from train.preparation import prepare
 from train.progress import ProgressBar
@@ -30,6 +31,7 @@ from train.saver import Saver
 from train.schedulers import interval_of
 from train.seeding import seed_everything
 from train.session import training_session
+from train.signals import StopRequest
 from train.steps import Update, build_step
 from train.weight_average import WeightAverage
 
@@ -81,6 +83,8 @@ class BaseTrainer(metaclass=TrainerType):
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
+        self.stop_request = StopRequest()
+        self._position = Position()
         self._precision = Precision(self.config.precision, self.device)
         self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
         self._update = Update(self.optimizer, self.config.gradient_clip_value, self._precision.scaler)
@@ -121,21 +125,26 @@ class BaseTrainer(metaclass=TrainerType):
                 self._step_scheduler("epoch")
                 self.save_metrics()
                 self.save_checkpoint(progress.epoch, is_best)
+                self.stop_request.obey()
 
     def _train_epoch(self) -> None:
-        progress = self.record.progress
+        progress, position = self.record.progress, self._position
         self.model.train()
-        self._meter = EpochMeter()
+        if not position.steps:  # else a run that was resumed inside the epoch
+            self._meter = EpochMeter()
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(progress.epoch)
-        for piece in self._step.pieces(self.train_loader):
+        for piece in position.pieces(self._step, self.train_loader):
             self._step(piece)  # forward, backward, clip, update, once or many times: see train/steps
             progress.step += piece.steps
+            position.advance(piece.steps)
             self.update_progress_bar(len(piece))
             if progress.step % self.config.log_every_n_steps < piece.steps:
                 self._read_running_loss()
+            self._save_inside_epoch()
         self._read_running_loss()
         self._end_epoch_meter()
+        position.end_epoch()
         progress.epoch += 1
 
     @torch.no_grad()
@@ -265,6 +274,8 @@ class BaseTrainer(metaclass=TrainerType):
     def update_progress_bar(self, batches: int = 1, **numbers: float) -> None:
         """Move the bar on by some batches; show numbers behind it."""
         self.progress_bar.advance(batches)
+        if self.owns_loop:  # the base class's loop asks after it has saved
+            self.stop_request.obey()
         if numbers:
             self.progress_bar.show(**numbers)
 
@@ -345,6 +356,12 @@ class BaseTrainer(metaclass=TrainerType):
     def _validation_is_due(self) -> bool:
         epoch = self.record.progress.epoch
         return epoch % self.config.validate_every_n_epochs == 0 or epoch == self.config.epochs
+
+    def _save_inside_epoch(self) -> None:
+        config, stop = self.config, self.stop_request.number is not None
+        if stop or self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes):
+            self.saver.save_inside(self)
+        self.stop_request.obey()
 
     def _step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
         if self._scheduler_interval == moment:

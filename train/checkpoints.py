@@ -16,7 +16,7 @@ from train.errors import ResumeError
 from train.files import output_errors, sync
 from train.plain_state import flatten, restore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MANIFEST = "manifest.json"
 
 
@@ -47,13 +47,14 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder, self.keep_last = folder, keep_last
 
-    def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None) -> Path:
+    def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, steps: int = 0) -> Path:
         """Write a checkpoint.
 
         Args:
             epoch: epochs finished.
             checkpoint: its content.
             best_epoch: the epoch whose checkpoint must not be removed.
+            steps: done in the epoch after these.
 
         Returns:
             Its folder.
@@ -61,7 +62,7 @@ class CheckpointStore:
         Raises:
             OutputError: it can't be written; the older ones are untouched.
         """
-        final = self.folder / f"epoch-{epoch:05d}"
+        final = self.folder / (f"epoch-{epoch:05d}" + (f"-step-{steps:08d}" if steps else ""))
         temporary = self.folder / f".{final.name}.tmp"
         with output_errors(final):
             try:
@@ -74,7 +75,7 @@ class CheckpointStore:
                 sync(self.folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        self._prune(keep={epoch, best_epoch})
+        self._prune(keep={final.name} | ({f"epoch-{best_epoch:05d}"} if best_epoch is not None else set()))
         return final
 
     def load_newest(self) -> tuple[Checkpoint, Path]:
@@ -93,10 +94,9 @@ class CheckpointStore:
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*"))
 
-    def _prune(self, keep: set[int | None]) -> None:
-        names = {f"epoch-{epoch:05d}" for epoch in keep if epoch is not None}
+    def _prune(self, keep: set[str]) -> None:
         for path in self._all()[: -self.keep_last]:
-            if path.name not in names:
+            if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import importlib.metadata
+import signal
 import sys
 import traceback
 from typing import Any
@@ -14,7 +15,7 @@ from train import TRAINER_REGISTRY
 from train.errors import OutputError, ResumeError, TrainerContractError, TrainingError
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
-OK, USAGE, DATA, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
+OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 _OLDEST_TORCH = (2, 10)
 
 _EXAMPLES = """examples:
@@ -24,7 +25,8 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
 
-exit codes: 0 done, 2 usage or config, 3 data, 4 training failed, 130 interrupted"""
+exit codes: 0 done, 2 usage or config, 3 data, 4 training failed,
+130 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1"""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -40,9 +42,10 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(words)
     try:
         return _run(parser, arguments)
-    except KeyboardInterrupt:
-        hint = "" if arguments.profile else "; `--resume` goes on after the last finished epoch"
-        return _report(arguments, f"interrupted{hint}", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        hint = "" if arguments.profile else "; `--resume` goes on"
+        by = f" by {error}" if str(error) else ""
+        return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, TrainerContractError) as error:
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:

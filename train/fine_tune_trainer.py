@@ -59,8 +59,9 @@ class FineTuneTrainer(BaseTrainer):
 
     def _train_epoch(self) -> None:
         """Fine-tune everything on one task, from the pre-trained weights."""
-        self.model.reset()
-        self.optimizer.state.clear()  # no momentum from the task before
+        if not self._position.steps:  # else a run that was resumed inside the task
+            self.model.reset()
+            self.optimizer.state.clear()  # no momentum from the task before
         super()._train_epoch()
 
     def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Averages over an epoch, weighted by sample, kept on the device until somebody reads them."""
 
 from numbers import Real
+from typing import Any
 
 import torch
 
@@ -41,6 +42,27 @@ class EpochMeter:
     def keep_sum(self, name: str, total: torch.Tensor, samples: torch.Tensor | float) -> None:
         """Take a sum that is added up elsewhere, in place of the one that was given before (no synchronisation)."""
         self._kept[name] = (total, samples)
+
+    def kept(self, name: str) -> tuple[float, float]:
+        """Return what `keep_sum` was given last. Host-device synchronisations."""
+        total, samples = self._kept.get(name, (0.0, 0.0))
+        return float(total), float(samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint: what waits to be added up too, since the order of sums shows in bits."""
+        held = {name: [list(pair) for pair in pairs] for name, pairs in self._held.items()}
+        return {"sums": dict(self._sums), "counts": dict(self._counts), "held": held, "kept": dict(self._kept)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from a `state_dict`, with tensors on a device."""
+
+        def here(value: Any) -> Any:
+            return value.to(device) if isinstance(value, torch.Tensor) else value
+
+        self._sums = {name: here(value) for name, value in state["sums"].items()}
+        self._counts = {name: here(value) for name, value in state["counts"].items()}
+        self._held = {name: [(here(a), here(b)) for a, b in pairs] for name, pairs in state["held"].items()}
+        self._kept = {name: (here(total), here(samples)) for name, (total, samples) in state["kept"].items()}
 
     def copy(self) -> "EpochMeter":
         """Return a meter that goes on from here by itself."""

@@ -25,6 +25,8 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         "scheduler": trainer.scheduler.state_dict(),
         "random": random_states(),
         "step": trainer._step.state_dict(),
+        "position": trainer._position.state_dict(),
+        "meter": trainer._meter.state_dict() if trainer._position.steps else None,
     }
     others = other_modules(trainer)
     if others:
@@ -81,12 +83,17 @@ def restore_newest(trainer: Any) -> None:
         if trainer._average is not None:
             trainer._average.load_state_dict(state["average"])
         trainer.resume_step(state["step"])
+        trainer._position.load_state_dict(state["position"])
+        if state["meter"] is not None:
+            trainer._meter.load_state_dict(state["meter"], trainer.device)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
             f"{path} does not fit {type(trainer).__name__} as it is now: {error}\nThe model's or optimizer's settings "
             f"have changed since; {trainer.run_folder.path / 'config.ini'} holds those of the run (--config reads it)."
         ) from error
     set_random_states(state["random"])
-    logger.info(f"resumed run {trainer.run_folder.id} after epoch {trainer.record.progress.epoch} from {path}")
+    inside = f" and {trainer._position.steps} steps" if trainer._position.steps else ""
+    where = f"after epoch {trainer.record.progress.epoch}{inside}"
+    logger.info(f"resumed run {trainer.run_folder.id} {where} from {path}")
     if trainer.owns_loop:
         logger.warning(f"{type(trainer).__name__} has a train() of its own, which begins again at its first epoch")

@@ -52,7 +52,7 @@ class Saver:
     def __init__(self, share: float) -> None:
         half = 1.0 if share == 1.0 else share / 2
         self._checkpoints, self._metrics = Pace(half), Pace(half)
-        self._state: tuple[int, Checkpoint, Callable[[], dict[str, Any]], int | None] | None = None
+        self._state: tuple[int, int, Checkpoint, Callable[[], dict[str, Any]], int | None] | None = None
         self._write_model: Callable[[], None] | None = None
         self._write_metrics: Callable[[], None] | None = None
 
@@ -77,7 +77,7 @@ class Saver:
         """
         now = trainer.owns_loop or self._checkpoints.due or held_bytes(trainer) > _HELD_BYTES
         record, checkpoint = trainer.record, capture(trainer, held=not now)
-        self._state = (epoch, checkpoint, record.frozen(), record.progress.best_epoch)
+        self._state = (epoch, 0, checkpoint, record.frozen(), record.progress.best_epoch)
         if is_best and trainer.saves_plain_weights:
             weights = checkpoint.weights
             if trainer.config.ema_decay:
@@ -89,6 +89,15 @@ class Saver:
             self._flush_model()
         if now:
             self._flush_checkpoint(trainer)
+
+    def save_inside(self, trainer: Any) -> None:
+        """Save a trainer's state inside an epoch, at once."""
+        record, position = trainer.record, trainer._position
+        state = (record.progress.epoch, position.steps, capture(trainer), record.frozen(), record.progress.best_epoch)
+        self._flush_metrics()
+        self._state = state
+        self._flush_checkpoint(trainer)
+        position.note_saved(position.steps)
 
     def flush(self, trainer: Any) -> None:
         """Write what waits.
@@ -113,9 +122,9 @@ class Saver:
     def _flush_checkpoint(self, trainer: Any) -> None:
         if self._state is None:
             return
-        (epoch, checkpoint, record, best_epoch), self._state = self._state, None
+        (epoch, steps, checkpoint, record, best_epoch), self._state = self._state, None
         with self._checkpoints.spending():
             # The best model first: a run that resumes from this checkpoint doesn't come by its best epoch again.
             self._flush_model()
             checkpoint.state["record"] = record()
-            trainer.checkpoints.save(epoch, checkpoint, best_epoch)
+            trainer.checkpoints.save(epoch, checkpoint, best_epoch, steps)

@@ -51,7 +51,7 @@ def training_session(trainer: Any) -> Iterator[None]:
     trainer.record.start_clock()
     try:
         _announce(trainer)
-        with machine_for(trainer):
+        with machine_for(trainer), trainer.stop_request.listening():
             yield
         trainer.saver.flush(trainer)
         _finish(trainer)

@@ -1,5 +1,6 @@
 """The step, operation by operation: what every other form must equal."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +77,21 @@ class EagerStep:
         """Return what a resumed run needs to take the same form."""
         return {"form": self.name, "fast": False}
 
-    def pieces(self, loader: Iterable[Any]) -> Iterator[Window]:
-        """Yield what `__call__` takes, until one pass over the loader is done."""
-        return windows(self._ahead(loader), self.window)
+    def pieces(
+        self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
+    ) -> Iterator[Window]:
+        """Yield what `__call__` takes, until one pass over the loader is done.
+
+        Args:
+            loader: of training batches.
+            skip: steps of the pass that are done already.
+            skipped: called when these are passed over, and nothing more is read.
+        """
+        rest = windows(self._ahead(loader), self.window)
+        for _ in itertools.islice(rest, skip):
+            pass
+        skipped()
+        yield from rest
 
     def __call__(self, piece: Window) -> None:
         """Do one step, and what follows each step."""

@@ -8,6 +8,7 @@ import torch
 
 from data.batches import tensors_in, with_tensors
 from data.tensor_rows import quick
+from train.machine import SMALL_STEP_FLOPS
 from train.steps.compiling import compile_exactly, own_code
 from train.steps.eager import EagerStep, Window
 from train.steps.evaluation import Evaluation
@@ -48,8 +49,9 @@ class EpochStep(FastStep):
 
     def __init__(self, trainer: Any, eager: EagerStep, chunk: int) -> None:
         super().__init__(trainer, eager)
-        # A call costs as much as a few steps of a small model.
-        self._chunk = max(chunk, _LEAST_STEPS)
+        # A call costs as much as a few steps of a small model, and Ctrl-C waits for its end.
+        small = trainer.step_flops is not None and trainer.step_flops < SMALL_STEP_FLOPS
+        self._chunk = max(chunk, _LEAST_STEPS) if small else chunk
         self._example: Any = None
         self._numbers: torch.Tensor | None = None
         self._values: torch.Tensor | None = None  # of the epoch so far, added up step by step
@@ -57,14 +59,20 @@ class EpochStep(FastStep):
         self.rule: UpdateRule | None = None
         self.evaluation = EpochEvaluation(trainer, compile_loop)
 
-    def pieces(self, loader: Iterable[Any]) -> Iterator[Chunk | Window]:
-        """Yield what `__call__` takes: chunks of the epoch's rows, then the rest that is no full window."""
+    def pieces(
+        self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
+    ) -> Iterator[Chunk | Window]:
+        """Yield what `__call__` takes: chunks of the epoch's rows, then the rest that is no full window.
+
+        For its arguments see `EagerStep.pieces`.
+        """
         rows = _rows(loader) if self.fast else None
         if rows is None:
             if self.fast:
                 self.fall_back(_no_rows(loader))
-            yield from self.eager.pieces(loader)
+            yield from self.eager.pieces(loader, skip, skipped)
             return
+        skipped()
         size = loader.batch_size * self.eager.window
         leaves = list(tensors_in(rows))
         steps = len(leaves[0]) // size
@@ -72,12 +80,11 @@ class EpochStep(FastStep):
             self._example = with_tensors(rows, [leaf[: loader.batch_size] for leaf in leaves])
             self.begin_epoch(self._example)
             full = [leaf[: steps * size].unflatten(0, (steps, self.eager.window, loader.batch_size)) for leaf in leaves]
-            yield from self._chunks(full, steps)
+            yield from self._chunks(full, min(skip, steps), steps)
         tail = with_tensors(rows, [leaf[steps * size :] for leaf in leaves])
-        yield from self.eager.pieces(_cut(tail, loader.batch_size))
+        yield from self.eager.pieces(_cut(tail, loader.batch_size), max(0, skip - steps))
 
-    def _chunks(self, rows: list[torch.Tensor], steps: int) -> Iterator[Chunk]:
-        start = 0
+    def _chunks(self, rows: list[torch.Tensor], start: int, steps: int) -> Iterator[Chunk]:
         while start < steps:
             # One step while they are compared with eager's; then up to the next look at the running loss.
             single = self.fast and self._unchecked
@@ -130,7 +137,8 @@ class EpochStep(FastStep):
         table = self._table(piece, rows)
         bounds = torch.tensor([piece.start, piece.stop])
         if piece.start == 0 or self._values is None:
-            self._values, self._batches = torch.zeros(program.width, dtype=torch.float64), 0
+            self._values = program.kept_values() if piece.start else torch.zeros(program.width, dtype=torch.float64)
+            self._batches = piece.start * piece.rows[0].shape[1]
         with torch.no_grad():
             tensors = (program.detached, program.buffers, state, self._averages, program.held, piece.rows)
             self._function(bounds, table, self._values, *tensors)

@@ -70,9 +70,9 @@ class FastStep:
         """Return what a resumed run needs to take the same form."""
         return {"form": self.name, "fast": self.fast}
 
-    def pieces(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Yield what `__call__` takes, until one pass over the loader is done."""
-        for number, window in enumerate(self.eager.pieces(loader)):
+    def pieces(self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None) -> Iterator[Any]:
+        """Yield what `__call__` takes, until one pass over the loader is done; see `EagerStep.pieces`."""
+        for number, window in enumerate(self.eager.pieces(loader, skip, skipped)):
             if number == 0:
                 self.begin_epoch(window.batches[0])
             yield window

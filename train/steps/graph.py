@@ -53,12 +53,14 @@ class GraphStep(EpochStep):
         self._known_rates: list[list[float]] = []
         self._sums = torch.zeros(self.program.width, dtype=torch.float64, device=device)
         self._replays: dict[int, Replayed] = {}
+        self._fresh = True
 
     def run(self, piece: Chunk) -> None:
         """Replay a chunk's steps, eight or one at a time."""
-        if piece.start == 0:
-            self._sums.zero_()
-            self._batches = 0
+        if piece.start == 0 or self._fresh:
+            self._sums.copy_(self.program.kept_values()) if piece.start else self._sums.zero_()
+            self._batches = piece.start * piece.rows[0].shape[1]
+            self._fresh = False
         step = piece.start
         while step < piece.stop:
             size = _AT_ONCE if piece.stop - step >= _AT_ONCE else 1

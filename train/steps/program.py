@@ -119,6 +119,14 @@ class LossProgram:
             else:
                 give(name, total, weight * calls)
 
+    def kept_values(self) -> torch.Tensor:
+        """Return the sum that the trainer's meter was given to keep: a resumed epoch goes on with it."""
+        columns: list[float] = []
+        for name, weight in self.entries:
+            total, samples = self.trainer._meter.kept(name)
+            columns += [total] if weight is not None else [total, samples]
+        return torch.tensor(columns, dtype=torch.float64)
+
     @property
     def width(self) -> int:
         """The length of `values`."""

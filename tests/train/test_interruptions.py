@@ -1,0 +1,151 @@
+"""A run that is interrupted anywhere, by real signals in real processes, goes on to the bits of one that was not."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+LAST = "epoch-00004"
+CASES = {
+    "inside epoch 1, loader and noise of the global generators": ("stop_at=3",),
+    "inside epoch 2, two workers": ("stop_at=20", "num_workers=2"),
+    "inside epoch 3, orders from the epoch": ("stop_at=33", "loader=made", "schedule=cosine"),
+    "orders from the epoch, two workers": ("stop_at=17", "loader=made", "num_workers=2"),
+    "inside an accumulation": ("stop_at=18", "accumulation_steps=3", "loader=tensors"),
+    "with an average and half precision": ("stop_at=20", "ema_decay=0.9", "precision=bf16", "loader=tensors"),
+    "in the first step": ("stop_at=1", "schedule=cosine"),
+    "in the last step of an epoch": ("stop_at=14",),
+    "in a validation": ("stop_at=val",),
+}
+
+
+def train(project, *words: str):
+    return project.run("Resumable", *words)
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Compare all that two runs have written."""
+    left, right = (json.loads((folder / "metrics.json").read_text()) for folder in (run, whole))
+    assert left["history"] == right["history"]
+    assert left["best"] == right["best"]
+    for name in ("weights.safetensors", "state.safetensors"):
+        one, other = (load_file(folder / "checkpoints" / LAST / name) for folder in (run, whole))
+        assert one.keys() == other.keys()
+        different = [key for key in one if not torch.equal(one[key], other[key])]
+        assert not different, different
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_was_stopped_by_a_signal_goes_on_to_the_same_bits(case, shared_project):
+    stop, *words = CASES[case]
+    assert train(shared_project, *words).returncode == 0
+    whole = shared_project.runs("Resumable")[-1]
+    stopped = train(shared_project, *words, stop)
+    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.stderr.endswith("error: interrupted by SIGTERM; `--resume` goes on\n")
+    part = shared_project.runs("Resumable")[-1]
+    assert json.loads((part / "metrics.json").read_text())["state"] == "interrupted"
+    done = train(shared_project, *words, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(part, whole)
+
+
+def test_a_chain_of_interruptions_gives_the_same_bits(shared_project):
+    assert train(shared_project).returncode == 0
+    whole = shared_project.runs("Resumable")[-1]
+    assert train(shared_project, "stop_at=5").returncode == 143
+    part = shared_project.runs("Resumable")[-1]
+    for number, name in enumerate(("SIGUSR1", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT", "SIGTERM")):
+        done = train(shared_project, f"stop_at={3 + number}", f"stop_signal={name}", "--resume")
+        assert done.returncode == {"SIGUSR1": 138, "SIGINT": 130, "SIGTERM": 143}[name], done.stderr
+    assert train(shared_project, "--resume").returncode == 0
+    assert_same_run(part, whole)
+
+
+def test_a_stop_comes_after_the_step_that_was_being_done(shared_project):
+    """And it is saved once: the newest checkpoint is of that very step."""
+    assert train(shared_project, "stop_at=20", "checkpoint_every_n_steps=0").returncode == 143
+    run = shared_project.runs("Resumable")[-1]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [
+        "epoch-00001",
+        "epoch-00001-step-00000006",
+    ]
+    assert json.loads((run / "metrics.json").read_text())["summary"]["steps"] == 20
+
+
+def test_checkpoints_inside_an_epoch_come_every_so_many_steps(shared_project):
+    assert train(shared_project, "epochs=1", "checkpoint_every_n_steps=5", "keep_last_checkpoints=9").returncode == 0
+    run = shared_project.runs("Resumable")[-1]
+    names = [path.name for path in sorted((run / "checkpoints").iterdir())]
+    assert names == ["epoch-00000-step-00000005", "epoch-00000-step-00000010", "epoch-00001"]
+
+
+def test_a_run_that_is_killed_goes_on_from_its_checkpoint_inside_the_epoch(shared_project):
+    assert train(shared_project).returncode == 0
+    whole = shared_project.runs("Resumable")[-1]
+    killed = train(shared_project, "checkpoint_every_n_steps=4", "stop_at=25", "stop_signal=SIGKILL")
+    assert killed.returncode == -9
+    part = shared_project.runs("Resumable")[-1]
+    done = train(shared_project, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "after epoch 1 and 8 steps" in done.stdout
+    assert_same_run(part, whole)
+
+
+def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
+    """The form `epoch` in this process: its sums go on where they were."""
+    from step_trainers import NormTrainer, recorded_only, run
+
+    with recorded_only(monkeypatch):
+        whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=10)
+
+        part = NormTrainer(tmp_path / "part", step="epoch", log_every_n_steps=10)
+        monkeypatch.setattr(part._step, "_chunk", 10)
+        advance = part._position.advance
+
+        def stop(steps: int) -> None:
+            advance(steps)
+            if part.record.progress.epoch == 1 and part._position.steps >= 20:
+                part.stop_request.number = 15
+
+        part._position.advance = stop
+        with pytest.raises(KeyboardInterrupt):
+            part.train()
+        resumed = run(NormTrainer, tmp_path / "part", str(part.run_folder.path), step="epoch", log_every_n_steps=10)
+    assert resumed.history == whole.history
+    for name, tensor in whole.last.items():
+        assert torch.equal(tensor, resumed.last[name]), name
+
+
+def test_a_second_ctrl_c_leaves_at_once():
+    from train.signals import Interrupted, StopRequest
+
+    request = StopRequest()
+    with request.listening():
+        request._take(2, None)
+        with pytest.raises(KeyboardInterrupt):
+            request._take(2, None)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        request.obey()
+
+
+def test_minutes_count_from_the_last_checkpoint(monkeypatch):
+    from train.position import Position
+
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    position = Position()
+    position.advance(3)
+    now[0] = 59.0
+    assert not position.is_due(0, 1.0)
+    now[0] = 60.0
+    assert position.is_due(0, 1.0)
+    position.note_saved(3)
+    assert not position.is_due(0, 1.0)
+    assert not position.is_due(4, 0)
+    position.advance(2)
+    assert position.is_due(4, 0), "at step 5, in pieces of several steps"

@@ -1,0 +1,70 @@
+"""Where in an epoch a run is, so that it can go on from there with the same batches and the same random numbers."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from train.seeding import random_states, set_random_states
+
+
+class Position:
+    """Counts the steps of the epoch at hand.
+
+    Attributes:
+        steps: optimizer steps done in this epoch; 0 between epochs.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._start: dict[str, Any] | None = None  # the random numbers' states when the epoch began
+        self._saved_steps, self._saved_at = 0, time.monotonic()
+
+    def pieces(self, step: Any, loader: Iterable[Any]) -> Iterator[Any]:
+        """Return an iterator over the epoch's pieces of work that are not done yet.
+
+        A loader may draw its order, and its workers their seeds, from the global random numbers. So in an epoch that is
+        gone on with it is asked from the states that the epoch began with, and what was done is passed over.
+
+        Args:
+            step: a form of the step.
+            loader: of training batches.
+        """
+        if not self.steps:
+            self._start = None if getattr(loader, "draws_by_epoch", False) else random_states()
+            return step.pieces(loader)
+        now = random_states()
+        if self._start is not None:
+            set_random_states(self._start)
+        return step.pieces(loader, self.steps, lambda: set_random_states(now))
+
+    def advance(self, steps: int) -> None:
+        """Count steps."""
+        self.steps += steps
+
+    def end_epoch(self) -> None:
+        """Begin to count anew."""
+        self.steps, self._start = 0, None
+        self.note_saved(0)
+
+    def is_due(self, every_steps: int, every_minutes: float) -> bool:
+        """Say whether it is time for a checkpoint inside the epoch.
+
+        Args:
+            every_steps: between two; 0 never.
+            every_minutes: between two; 0 never.
+        """
+        by_steps = every_steps > 0 and self.steps // every_steps > self._saved_steps // every_steps
+        return by_steps or 0 < every_minutes * 60 <= time.monotonic() - self._saved_at
+
+    def note_saved(self, steps: int) -> None:
+        """Remember that there is a checkpoint of now."""
+        self._saved_steps, self._saved_at = steps, time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data for a checkpoint."""
+        return {"steps": self.steps, "start": self._start if self.steps else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.steps, self._start = state["steps"], state["start"]
+        self.note_saved(self.steps)

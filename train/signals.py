@@ -1,0 +1,61 @@
+"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, leave. A second Ctrl-C leaves at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, and has.
+
+    Attributes:
+        number: the signal; the exit code is 128 more, as a shell has it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopRequest:
+    """Remembers that somebody wants the run to stop, until the loop asks."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._process = os.getpid()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for a block. Only a process's main thread can; elsewhere they do what they did."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker, forked with this handler
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if number == signal.SIGINT and self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def obey(self) -> None:
+        """Raise where somebody wants the run to stop.
+
+        Raises:
+            Interrupted: so that what waits is written and the process leaves.
+        """
+        if self.number is not None:
+            raise Interrupted(self.number)
