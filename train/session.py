@@ -9,6 +9,7 @@ from beautilog import logger
 from safetensors.torch import load_file
 
 from config import ConfigParser
+from train.drift import report_drift
 from train.environment import environment
 from train.errors import TrainingError
 from train.machine import cpu_threads, keep_freed_memory
@@ -28,6 +29,8 @@ def open_run(trainer: Any) -> None:
         return
     folder.open_log()
     if trainer.options.resume:
+        with machine_for(trainer):
+            report_drift(trainer)
         restore_newest(trainer)
         return
     folder.write_text("config.ini", ConfigParser.dump(trainer.config))

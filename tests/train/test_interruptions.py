@@ -149,3 +149,67 @@ def test_minutes_count_from_the_last_checkpoint(monkeypatch):
     assert not position.is_due(4, 0)
     position.advance(2)
     assert position.is_due(4, 0), "at step 5, in pieces of several steps"
+
+
+# --------------------------------------------------------------------------------------------------------- drift
+
+
+@pytest.fixture(scope="module")
+def stopped_run(shared_project) -> Path:
+    """A run that was stopped inside its second epoch."""
+    assert train(shared_project, "stop_at=20").returncode == 143
+    return shared_project.runs("Resumable")[-1]
+
+
+def resume(project, run: Path, *words: str):
+    return train(project, *words, "--resume", run.name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("batch_size=7", "batch_size is 7, the run has 5: its steps are of other samples"),
+        ("accumulation_steps=2", "accumulation_steps is 2, the run has 1: its steps are of other samples"),
+        ("seed=1", "seed is 1, the run has 0: its steps are of other samples"),
+    ],
+)
+def test_what_makes_another_run_of_it_is_refused(setting, reason, shared_project, stopped_run):
+    before = {path: path.read_bytes() for path in stopped_run.rglob("*") if path.is_file() and path.suffix != ".log"}
+    done = resume(shared_project, stopped_run, setting)
+    assert done.returncode == 2
+    assert f"error: run {stopped_run.name} can't be gone on with:\n  {reason}\n" in done.stderr
+    assert "--config reads it" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before, "nothing was touched"
+
+
+def test_what_does_no_harm_is_told_and_what_has_no_effect_too(shared_project, stopped_run):
+    done = resume(shared_project, stopped_run, "stop_at=1", "epochs=5", "log_every_n_steps=3", "learning_rate=0.5")
+    assert done.returncode == 143, done.stderr
+    assert (
+        "settings that differ from the run's: epochs 4 -> 5, log_every_n_steps 50 -> 3, stop_at 20 -> 1" in done.stdout
+    )
+    assert "learning_rate = 0.5 has no effect: the states of optimizer and scheduler go on from 0.01" in done.stdout
+
+
+def test_packages_code_and_data_that_changed_are_told(shared_project, stopped_run):
+    path = stopped_run / "environment.json"
+    original = path.read_text()
+    found = json.loads(original)
+    found["packages"]["numpy"] = "1.0"
+    found["git"] = {"commit": "f" * 40, "diff": ""}
+    found["data"]["val"]["sha256"] = "0"
+    found["device"]["threads"] = 77
+    path.write_text(json.dumps(found))
+    try:
+        done = resume(shared_project, stopped_run, "stop_at=1")
+        assert "packages differ from the run's, and with them perhaps the last bits: numpy 1.0 -> " in done.stdout
+        assert "the code is of another commit: ffffffffff -> " in done.stdout
+        assert "the val data is not what it was: some of its samples differ" in done.stdout
+        assert "the device's threads is another one: 77 -> " in done.stdout
+        found["data"]["train"]["length"] = 68
+        path.write_text(json.dumps(found))
+        done = resume(shared_project, stopped_run, "stop_at=1")
+        assert done.returncode == 2
+        assert "the train data has 67 samples, the run's had 68" in done.stderr
+    finally:
+        path.write_text(original)
