@@ -19,7 +19,8 @@ from train.steps.state import TrainingState
 
 _CHECKED = 3  # steps at the start that are done in both forms
 _GRADIENT_TOLERANCE = 1e-3  # relative to each tensor's norm
-_UPDATE_TOLERANCE = 0.1  # of the update's norm: Adam makes full steps of gradients that are rounding noise
+_UPDATE_TOLERANCE = 0.1  # of the update's norm
+_LOUD = 1e-3  # of the usual gradient: Adam makes a full step of any, also of one that is but rounding noise
 
 
 class FastStep:
@@ -42,6 +43,7 @@ class FastStep:
         self.evaluation: Evaluation = Evaluation(trainer, self.compile)
         self.fast = True
         self._unchecked = _CHECKED
+        self._loud: dict[int, torch.Tensor] = {}  # by parameter: which of its gradients are more than rounding noise
         self._worst = 0.0  # relative difference of a loss from eager's
         self._seconds = 0.0
 
@@ -176,9 +178,10 @@ class FastStep:
         count = len(before.parameters)
         moved = miss = 0.0
         for tensor, old, new in zip(before.parameters, before.values, expected.values[:count], strict=False):
-            if tensor.is_floating_point():
-                moved += float((new - old).double().square().sum())
-                miss += float((tensor - new).double().square().sum())
+            loud = self._loud.get(tensor.data_ptr())
+            if loud is not None:
+                moved += float((new - old)[loud].double().square().sum())
+                miss += float((tensor - new)[loud].double().square().sum())
         if miss > (_UPDATE_TOLERANCE * min(coarse, 3.0)) ** 2 * moved:
             return f"the compiled step's update differs from eager's by {(miss / max(moved, 1e-300)) ** 0.5:.1%}"
         for buffer, new in zip(before.buffers, expected.values[count:], strict=True):
@@ -205,6 +208,12 @@ class FastStep:
             found = program.graph(*program.inputs(batch))[: len(trained)]
         norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in expected]
         coarse = coarseness(self.trainer)
+        usual = math.hypot(*norms) / max(1, sum(other.numel() for other in found)) ** 0.5
+        self._loud = {
+            parameter.data_ptr(): gradient.abs() > _LOUD * usual
+            for parameter, gradient in zip(trained, expected, strict=True)
+            if gradient is not None
+        }
         for gradient, other, norm in zip(expected, found, norms, strict=True):
             # What is 0 but for rounding, such as the bias before a normalisation, can't be compared with itself.
             allowed = _GRADIENT_TOLERANCE * coarse * norm + 1e-5 * coarse * math.hypot(*norms)
