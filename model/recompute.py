@@ -7,20 +7,14 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute_activations(modules: Iterable[torch.nn.Module]) -> int:
+def recompute_activations(modules: Iterable[torch.nn.Module]) -> None:
     """Let modules keep only their inputs in training. Gradients are the same, backward takes a forward more.
 
     Args:
         modules: such as the layers of a transformer; each is called as before.
-
-    Returns:
-        How many they are.
     """
-    count = 0
     for module in modules:
         module.forward = _recomputed(module)
-        count += 1
-    return count
 
 
 def _recomputed(module: torch.nn.Module):

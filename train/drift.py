@@ -8,7 +8,7 @@ from typing import Any
 from beautilog import logger
 
 from config import ConfigParser
-from train.environment import environment
+from train.environment import datasets_of, environment
 from train.errors import ResumeError
 
 # What decides which samples make a step. Half a run of one and half of another is neither.
@@ -33,8 +33,7 @@ def report_drift(trainer: Any) -> None:
     refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(trainer.config))
     text = _read(folder / "environment.json")
     if text:
-        datasets = {name: getattr(getattr(trainer, f"{name}_loader"), "dataset", None) for name in ("train", "val")}
-        refused += _compare_environments(json.loads(text), environment(trainer.device, datasets))
+        refused += _compare_environments(json.loads(text), environment(trainer.device, datasets_of(trainer)))
     if refused:
         raise ResumeError(
             f"run {trainer.run_folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"

@@ -46,6 +46,12 @@ def environment(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any
     }
 
 
+def datasets_of(trainer: Any) -> dict[str, Any]:
+    """Return a trainer's datasets, as `environment` takes them."""
+    loaders = {"train": trainer.train_loader, "val": trainer.val_loader}
+    return {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from config import ConfigParser
 from train.drift import report_drift
-from train.environment import environment
+from train.environment import datasets_of, environment
 from train.errors import TrainingError
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
@@ -34,10 +34,8 @@ def open_run(trainer: Any) -> None:
         restore_newest(trainer)
         return
     folder.write_text("config.ini", ConfigParser.dump(trainer.config))
-    loaders = {"train": trainer.train_loader, "val": trainer.val_loader}
-    datasets = {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
     with machine_for(trainer):  # as it will be
-        folder.write_json("environment.json", environment(trainer.device, datasets))
+        folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
 
 
 @contextmanager
