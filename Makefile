@@ -6,7 +6,7 @@ ARGS    ?=
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train test crash test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -14,6 +14,10 @@ train: $(VENV)/.ready
 # Two processes of one thread each: the tests start many short runs.
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Runs that are killed 700 times, at any instant and at single system calls, and what that costs (about ten minutes).
+crash: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) tests/suites/crash.py $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

@@ -57,6 +57,11 @@ class BaseTrainerConfig:
     """Minutes after which a checkpoint is made inside an epoch; 0 makes none there."""
     saving_share: Annotated[float, Interval(gt=0, le=1)] = 0.05
     """Largest share of the run's time for writing checkpoints and metrics.json; 1 writes them after each epoch."""
+    save_in_background: bool = False
+    """Write checkpoints in a thread while training goes on; takes memory for a second copy of weights and optimizer."""
+    on_write_error: Literal["stop", "go_on"] = "stop"
+    """What a checkpoint or metrics.json that can't be written does (a full disk): `stop` the run, or `go_on` without
+    it and try again with the next; at the run's end it is an error in any case."""
     plot_at_end: bool = True
     """Draw the run's plots when it ends."""
     memory_share: Annotated[float, Interval(gt=0, le=1)] = 0.5

@@ -157,6 +157,11 @@ class TensorLoader:
             {name: tensor if kept == self.length else tensor[:kept] for name, tensor in self.tensors.items()}
         )
 
+    def epoch_order(self) -> torch.Tensor:
+        """Return the rows of the epoch at hand in their order, (N',) int64 on the CPU. It is not counted as a pass."""
+        order = self._order()
+        return torch.arange(self._kept) if order is None else order
+
     def __iter__(self) -> Iterator[Tensors]:
         rows = self.epoch_rows()
         if rows is None:
@@ -179,9 +184,14 @@ class TensorLoader:
         return len(self) * self.batch_size if self.drop_last else self.length
 
     def _next_order(self) -> torch.Tensor | None:
-        """Draw the order of the epoch at hand, (N',) int64 on the CPU, and go on to the next; None is as they lie."""
-        generator = epoch_generator(self.seed, self.epoch)
+        """Draw the order of the epoch at hand and go on to the next."""
+        order = self._order()
         self.epoch += 1
+        return order
+
+    def _order(self) -> torch.Tensor | None:
+        """Draw the order of the epoch at hand, (N',) int64 on the CPU; None is as they lie."""
+        generator = epoch_generator(self.seed, self.epoch)
         if self._cumulative is not None:
             # torch.multinomial stops at 2**24 rows. A draw is below 1 and the total at least 1, so it stays below the
             # total; `right` passes over rows of weight 0, whose sum is that of the row before.

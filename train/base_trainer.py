@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from beautilog import logger
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from config import BaseTrainerConfig, ConfigError
 from train.checkpoints import CheckpointStore, plain_weights
@@ -29,10 +29,10 @@ from train.record import SCHEMA_VERSION, RunRecord
 from train.run_folder import RunFolder
 from train.saver import Saver
 from train.schedulers import interval_of
-from train.seeding import seed_everything
+from train.seeding import RandomSources, seed_everything
 from train.session import training_session
-from train.signals import StopRequest
-from train.steps import Update, build_step
+from train.signals import Interrupted, StopRequest
+from train.steps import Guard, Update, build_step
 from train.weight_average import WeightAverage
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
@@ -77,17 +77,20 @@ class BaseTrainer(metaclass=TrainerType):
         prepare(self)
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
-        self.saver = Saver(self.config.saving_share)
+        config = self.config
+        self.saver = Saver(config.saving_share, config.save_in_background, config.on_write_error == "go_on")
         self.history = self.record.history
         self.early_stopping = EarlyStopping(self.config.early_stopping_patience, self.config.early_stopping_min_delta)
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
         self.stop_request = StopRequest()
-        self._position = Position()
+        self._random_sources = RandomSources(self.train_loader, self.val_loader)
+        self._position = Position(self._random_sources)
         self._precision = Precision(self.config.precision, self.device)
         self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
-        self._update = Update(self.optimizer, self.config.gradient_clip_value, self._precision.scaler)
+        self._guard = Guard(self.device, self.model.buffers())
+        self._update = Update(self.optimizer, config.gradient_clip_value, self._precision.scaler, self._guard)
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
         self._batch_samples: int | None = None  # set while a batch is in the model
@@ -111,11 +114,12 @@ class BaseTrainer(metaclass=TrainerType):
 
     def train(self) -> None:
         """Train until the last epoch or until early stopping. A resumed run goes on where it was."""
-        progress = self.record.progress
+        progress, position = self.record.progress, self._position
         with self.session():
             stop = self.early_stopping.exhausted
-            while progress.epoch < self.config.epochs and not stop:
-                self._train_epoch()
+            while position.validating or (progress.epoch < self.config.epochs and not stop):
+                if not position.validating:  # else a run that was stopped there, and goes on
+                    self._train_epoch()
                 is_best = False
                 if self._validation_is_due():
                     val_loss = self.validate()
@@ -140,9 +144,9 @@ class BaseTrainer(metaclass=TrainerType):
             position.advance(piece.steps)
             self.update_progress_bar(len(piece))
             if progress.step % self.config.log_every_n_steps < piece.steps:
-                self._read_running_loss()
+                self._look()
             self._save_inside_epoch()
-        self._read_running_loss()
+        self._look()
         self._end_epoch_meter()
         position.end_epoch()
         progress.epoch += 1
@@ -154,14 +158,21 @@ class BaseTrainer(metaclass=TrainerType):
         self.model.eval()
         if hasattr(self.val_loader, "set_epoch"):
             self.val_loader.set_epoch(self.record.progress.epoch)
-        with self.averaged_weights():
-            self._step.evaluate(self.val_loader)
+        try:
+            with self._position.validation(), self.averaged_weights():
+                self._step.evaluate(self.val_loader)
+        except Interrupted:
+            self._meter = EpochMeter()
+            self.saver.save_inside(self)
+            raise
         self.record.measure("val", self._meter, self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()
         val_loss = self.record.pending("val_loss")
-        if val_loss is None or not math.isfinite(val_loss):
-            raise TrainingError(f"the validation loss after step {self.record.progress.step} is {val_loss}. {_ADVICE}")
+        if val_loss is None:
+            raise TrainingError(f"val_loader gave no batch after epoch {self.record.progress.epoch}.")
+        if not math.isfinite(val_loss):
+            raise self._bad_validation()
         return val_loss
 
     def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
@@ -257,7 +268,7 @@ class BaseTrainer(metaclass=TrainerType):
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
-        write_atomically(self.get_run_file_path("model.safetensors"), lambda path: save_file(weights, path))
+        write_atomically(self.get_run_file_path("model.safetensors"), save(weights))
 
     def get_run_file_path(self, name: str = "metrics.json") -> Path:
         """Return the path of a file in the run folder."""
@@ -316,7 +327,8 @@ class BaseTrainer(metaclass=TrainerType):
             "run_id": self.run_folder.id,
             "state": state,
         }
-        content = self.record.content(summarize_model(self.model) | self.results)
+        saving = {"saving": self.saver.summary()}
+        content = self.record.content(summarize_model(self.model) | saving | self.results)
         self.run_folder.write_json("metrics.json", head | content | more)
 
     def plot_metrics(self) -> None:
@@ -360,8 +372,14 @@ class BaseTrainer(metaclass=TrainerType):
     def _save_inside_epoch(self) -> None:
         config, stop = self.config, self.stop_request.number is not None
         if stop or self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes):
+            self._look()  # what is saved is sound
             self.saver.save_inside(self)
         self.stop_request.obey()
+
+    def obey_in_validation(self) -> None:
+        """Leave a validation where somebody wants the run to stop: a resumed run does it anew."""
+        if not self.owns_loop:
+            self.stop_request.obey()
 
     def _step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
         if self._scheduler_interval == moment:
@@ -370,14 +388,30 @@ class BaseTrainer(metaclass=TrainerType):
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _read_running_loss(self) -> None:
-        loss, step = self._meter.read_one("loss"), self.record.progress.step  # host-device synchronisation
+    def _look(self) -> None:
+        """Read what the device has found since the last look: two host-device synchronisations."""
+        progress = self.record.progress
+        missed = self._guard.missed_steps()
+        if missed:
+            raise self._bad_step(missed)
+        loss = self._meter.read_one("loss")
         if loss is None:
-            raise TrainingError(f"train_loader gave no batch in epoch {self.record.progress.epoch + 1}.")
-        if not math.isfinite(loss):
-            since = self.config.log_every_n_steps
-            raise TrainingError(f"the training loss is {loss} in the {since} steps up to step {step}. {_ADVICE}")
+            raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
+
+    def _bad_step(self, missed: int) -> TrainingError:
+        from train.failures.report import BadStep, numbers_gone_wrong  # what most runs never need
+
+        self._guard.restore_buffers()
+        progress, position = self.record.progress, self._position
+        where = (progress.epoch, position.steps - missed, progress.step - missed)
+        return numbers_gone_wrong(self, BadStep("train", *where, position.start, *self._guard.random_before(missed)))
+
+    def _bad_validation(self) -> TrainingError:
+        from train.failures.report import BadStep, numbers_gone_wrong
+
+        progress, start = self.record.progress, self._position.start
+        return numbers_gone_wrong(self, BadStep("val", progress.epoch, 0, progress.step, start, start["torch"], None))
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):
@@ -387,9 +421,3 @@ class BaseTrainer(metaclass=TrainerType):
     def forget_measurements(self) -> None:
         """Drop what the check of the first samples measured."""
         self._meter = EpochMeter()
-
-
-_ADVICE = (
-    "The checkpoints of earlier epochs are intact. Try a learning rate ten times lower, look for empty or extreme "
-    "samples in the data, or clip the gradient (gradient_clip_value)."
-)

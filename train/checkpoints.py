@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 
 import torch
 from beautilog import logger
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from train.errors import ResumeError
-from train.files import output_errors, sync
+from train.files import TEMPORARY, output_errors, sync, write_file
 from train.plain_state import flatten, restore
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _MANIFEST = "manifest.json"
+_REPLACED = ".replaced"  # what the name of a checkpoint ends with while another one takes its place
+_NAME = re.compile(r"epoch-(\d+)(?:-(?:step-(\d+)|(validation)))?")
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,17 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+class DamagedCheckpoint(Exception):
+    """A checkpoint that does not hold what was written; the text says what is wrong with it."""
+
+
 class CheckpointStore:
     """The folder `checkpoints/` of a run.
 
     A checkpoint is written as `.epoch-00007.tmp/`, each file synced, its manifest of digests last, then renamed to
-    `epoch-00007/`. Older ones are removed only after that, and the best one is kept.
+    `epoch-00007/` and read back. Older ones are removed only after that, and the best one is kept. One of an inside of
+    an epoch is `epoch-00007-step-00000120`: 7 epochs are done, and 120 steps of the eighth; `epoch-00007-validation` is
+    in the validation of the eighth.
 
     Args:
         folder: where they are.
@@ -47,14 +57,15 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder, self.keep_last = folder, keep_last
 
-    def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, steps: int = 0) -> Path:
+    def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, inside: str = "", step: int = 0) -> Path:
         """Write a checkpoint.
 
         Args:
             epoch: epochs finished.
             checkpoint: its content.
             best_epoch: the epoch whose checkpoint must not be removed.
-            steps: done in the epoch after these.
+            inside: where in the epoch after these, such as `step-00000120`.
+            step: optimizer steps of the run, for the manifest.
 
         Returns:
             Its folder.
@@ -62,42 +73,74 @@ class CheckpointStore:
         Raises:
             OutputError: it can't be written; the older ones are untouched.
         """
-        final = self.folder / (f"epoch-{epoch:05d}" + (f"-step-{steps:08d}" if steps else ""))
-        temporary = self.folder / f".{final.name}.tmp"
+        final = self.folder / "-".join([f"epoch-{epoch:05d}", *([inside] if inside else [])])
+        temporary, replaced = _beside(final, TEMPORARY), _beside(final, _REPLACED)
         with output_errors(final):
             try:
-                shutil.rmtree(temporary, ignore_errors=True)
+                self.tidy()
                 temporary.mkdir(parents=True)
-                _write_files(temporary, epoch, checkpoint)
+                _write_files(temporary, {"epoch": epoch, "inside": inside, "step": step}, checkpoint)
                 if final.exists():  # a resumed run does an epoch again
-                    shutil.rmtree(final)
+                    os.replace(final, replaced)
                 os.replace(temporary, final)
                 sync(self.folder)
+                _read_back(final)
+                shutil.rmtree(replaced, ignore_errors=True)
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                self.tidy()
         self._prune(keep={final.name} | ({f"epoch-{best_epoch:05d}"} if best_epoch is not None else set()))
         return final
 
-    def load_newest(self) -> tuple[Checkpoint, Path]:
+    def load_newest(self) -> tuple[Checkpoint, Path] | None:
         """Load the newest checkpoint that is whole; each damaged one on the way is named in a warning.
 
+        Returns:
+            It and its folder; None where the run has not come to its first checkpoint.
+
         Raises:
-            ResumeError: there is none.
+            ResumeError: all are damaged, or one was written by another version of this program.
         """
-        for path in reversed(self._all()):
+        known = self._all()
+        for path in reversed(known):
             try:
                 return _read_files(path), path
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except DamagedCheckpoint as error:
                 logger.warning(f"checkpoint {path} is damaged and is skipped: {error}")
-        raise ResumeError(f"no usable checkpoint in {self.folder}. Start the run again without --resume.")
+        if known:
+            raise ResumeError(f"no usable checkpoint in {self.folder}. Start the run again without --resume.")
+        return None
+
+    def tidy(self) -> None:
+        """Bring the folder in order after a kill in the middle of `save`: nothing half done, nothing good lost."""
+        for path in self.folder.glob(f".*{_REPLACED}"):
+            final = path.with_name(path.name[1:].removesuffix(_REPLACED))
+            if not _is_whole(final):  # killed before the other one came, or before it was read back
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(path, final)
+        for path in (*self.folder.glob(f".*{TEMPORARY}"), *self.folder.glob(f".*{_REPLACED}")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("epoch-*"))
+        found = [(_NAME.fullmatch(path.name), path) for path in self.folder.glob("epoch-*")]
+        return [path for _, path in sorted((_age(match), path) for match, path in found if match)]
 
     def _prune(self, keep: set[str]) -> None:
         for path in self._all()[: -self.keep_last]:
             if path.name not in keep:
-                shutil.rmtree(path, ignore_errors=True)
+                going = _beside(path, TEMPORARY)  # so that a kill leaves nothing that looks like a damaged checkpoint
+                with output_errors(path):
+                    os.replace(path, going)
+                shutil.rmtree(going, ignore_errors=True)
+
+
+def _beside(final: Path, ending: str) -> Path:
+    return final.with_name(f".{final.name}{ending}")
+
+
+def _age(name: re.Match[str]) -> tuple[int, bool, int]:
+    """Return what sorts checkpoints by when they were made: as text, epoch-100000 would come before epoch-99999."""
+    epoch, step, validation = name.groups()
+    return int(epoch), validation is not None, int(step or 0)
 
 
 def plain_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -108,31 +151,113 @@ def plain_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
 
 
-def _write_files(folder: Path, epoch: int, checkpoint: Checkpoint) -> None:
+def _write_files(folder: Path, where: dict[str, Any], checkpoint: Checkpoint) -> None:
     tree, tensors = flatten(checkpoint.state)
-    save_file(checkpoint.weights, folder / "weights.safetensors")
-    save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(tree), encoding="utf-8")
-    names = ("weights.safetensors", "state.safetensors", "state.json")
-    digests = {name: _digest(folder / name) for name in names}
-    manifest = {"schema_version": SCHEMA_VERSION, "epoch": epoch, "sha256": digests}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for name in (*names, _MANIFEST):
-        sync(folder / name)
+    digests = {}
+    for name, content in (
+        ("weights.safetensors", lambda: save(checkpoint.weights)),
+        ("state.safetensors", lambda: save(tensors)),
+        ("state.json", lambda: json.dumps(tree).encode()),
+    ):
+        written = content()  # one at a time: the weights may be large
+        digests[name] = hashlib.sha256(written).hexdigest()
+        write_file(folder / name, written)
+    write_file(folder / _MANIFEST, _sealed({"schema_version": SCHEMA_VERSION, **where, "files": digests}))
     sync(folder)
 
 
+def _sealed(content: dict[str, Any]) -> bytes:
+    """Return the bytes of a manifest, with a digest over itself. All versions from 3 on have this form."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({"sha256": digest, "content": content}, indent=1).encode()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a manifest that is what was written, to the byte.
+
+    Raises:
+        DamagedCheckpoint: it isn't.
+        ResumeError: another version of this program has written it.
+    """
+    try:
+        written = (folder / _MANIFEST).read_bytes()
+        manifest = json.loads(written)
+        if "schema_version" in manifest:  # up to version 2 there was no digest over it
+            raise _of_another_version(folder, int(manifest["schema_version"]))
+        content = manifest["content"]
+        whole = _sealed(content) == written
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{_MANIFEST} can't be read ({type(error).__name__}: {error})") from error
+    if not whole:
+        raise DamagedCheckpoint(f"{_MANIFEST} does not have its own digest")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise _of_another_version(folder, content["schema_version"])
+    return content
+
+
+def _of_another_version(folder: Path, schema: int) -> ResumeError:
+    age = "a newer" if schema > SCHEMA_VERSION else "an older"
+    return ResumeError(
+        f"checkpoint {folder} was written by {age} version of this program (schema {schema}, this one reads "
+        f"{SCHEMA_VERSION}). Resume it with that version, or start the run again without --resume."
+    )
+
+
+def _read_file(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path.name} can't be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DamagedCheckpoint(f"{path.name} does not have the digest in {_MANIFEST}")
+    return content
+
+
 def _read_files(folder: Path) -> Checkpoint:
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"its schema version is {manifest['schema_version']}, this program reads {SCHEMA_VERSION}")
-    for name, digest in manifest["sha256"].items():
-        if _digest(folder / name) != digest:
-            raise ValueError(f"{name} does not have the digest in {_MANIFEST}")
-    tree = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return Checkpoint(load_file(folder / "weights.safetensors"), restore(tree, load_file(folder / "state.safetensors")))
+    """Read a checkpoint; nothing is looked at before all of it is known to be what was written."""
+    digests = _read_manifest(folder)["files"]
+    content = {name: _read_file(folder / name, digest) for name, digest in digests.items()}
+    try:
+        tree = json.loads(content["state.json"])
+        return Checkpoint(load(content["weights.safetensors"]), restore(tree, load(content["state.safetensors"])))
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:  # whole, but not of this program's making
+        raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _verify(folder: Path) -> None:
+    for name, digest in _read_manifest(folder)["files"].items():
+        _read_file(folder / name, digest)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _verify(folder)
+    except DamagedCheckpoint:
+        return False
+    except ResumeError:  # of another version, whose files this one doesn't judge
+        return True
+    return True
+
+
+def _read_back(folder: Path) -> None:
+    """Read what was just written, from the disk where the system can be asked to forget its copy.
+
+    Raises:
+        OSError: it is not what was written; the folder is gone then.
+    """
+    for path in folder.iterdir():
+        _forget_cached(path)
+    try:
+        _verify(folder)
+    except DamagedCheckpoint as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(f"it reads back as something else: {error}") from error
+
+
+def _forget_cached(path: Path) -> None:
+    if hasattr(os, "posix_fadvise"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)

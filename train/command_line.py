@@ -7,12 +7,14 @@ import importlib.metadata
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from config import ConfigError, ConfigParser
 from data.data_error import DataError
 from train import TRAINER_REGISTRY
 from train.errors import OutputError, ResumeError, TrainerContractError, TrainingError
+from train.failures.runs import ReplayError, find_failed_run, read_report
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
@@ -24,6 +26,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --dry-run
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
+  python train.py --replay latest precision=fp32
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 training failed,
 130 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1"""
@@ -46,7 +49,7 @@ def main(words: list[str] | None = None) -> int:
         hint = "" if arguments.profile else "; `--resume` goes on"
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
-    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, TrainerContractError) as error:
+    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, TrainerContractError) as error:
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         return _report(arguments, str(error), DATA)
@@ -75,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
     parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
+    parser.add_argument(
+        "--replay", nargs="?", const="latest", metavar="RUN",
+        help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
+    )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -82,12 +89,19 @@ def _parser() -> argparse.ArgumentParser:
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _show(_list())
-    if arguments.resume and "=" in arguments.resume:  # `--resume epochs=5`: argparse takes the setting for the run
-        arguments.settings.insert(0, arguments.resume)
-        arguments.resume = "latest"
+    for option in ("resume", "replay"):  # `--resume epochs=5`: argparse takes the setting for the run
+        given = getattr(arguments, option)
+        if given and "=" in given and not Path(given).exists():
+            arguments.settings.insert(0, given)
+            setattr(arguments, option, "latest")
+    if arguments.replay and arguments.trainer and "=" in arguments.trainer:  # a replay knows its trainer by itself
+        arguments.settings.insert(0, arguments.trainer)
+        arguments.trainer = None
     entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
     if arguments.help:
         return _show(parser.format_help() + (_settings(entry) if entry else ""))
+    if arguments.replay:
+        return _replay(entry, arguments)
     if entry is None:
         parser.print_usage(sys.stderr)
         return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
@@ -124,6 +138,37 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     with trainer.session():
         trainer.train()
     return OK
+
+
+def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
+    others = ("resume", "dry_run", "profile", "config")
+    clash = [f"--{name.replace('_', '-')}" for name in others if getattr(arguments, name)]
+    if clash:
+        text = (
+            f"--replay and {', '.join(clash)} don't go together: a replay takes the config.ini of the run, and trains"
+        )
+        return _report(arguments, f"{text} nothing; `key=value` changes settings", USAGE)
+    elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]
+    ConfigParser.use(None, elsewhere, "BaseTrainer")
+    run = find_failed_run(arguments.replay, ConfigParser.peek("BaseTrainer", "artifacts_dir"))
+    report = read_report(run)
+    owner = TRAINER_REGISTRY.entry(report["trainer"])
+    if entry is not None and entry.name != owner.name:
+        return _report(arguments, f"{run} is a run of {owner.name}, not of {entry.name}", USAGE)
+    section = owner.section if arguments.settings or owner.section in ConfigParser.sections() else None
+    ConfigParser.use(run / "config.ini", arguments.settings, section)
+    ConfigParser.check()
+    _require_torch()
+    trainer_class = _import_quickly(owner)
+    from train.base_trainer import BaseTrainer, RunOptions
+    from train.failures.files import read_failure
+    from train.failures.replay import replay_lines
+    from train.progress import use_plain_lines_off_terminal
+
+    use_plain_lines_off_terminal()
+    saved = read_failure(run)
+    BaseTrainer.options = RunOptions(dry_run=True)
+    return _show("\n".join([f"replay of {run}", *replay_lines(trainer_class(), saved)]) + "\n")
 
 
 def _import_quickly(entry: TrainerEntry) -> type:

@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import OutputError
+
+TEMPORARY = ".tmp"  # what the name of a file or folder ends with that is not complete yet
+_PART = 2**26  # bytes of a write: the system takes at most 2 GiB at once
 
 
 @contextmanager
@@ -28,8 +32,10 @@ def _reason(error: Exception) -> str:
 
 
 def _space_left(path: Path) -> str:
-    folder = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
-    return f"{shutil.disk_usage(folder).free:,} bytes free on that file system"
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):  # it isn't there, or may not be looked at
+            return f"{shutil.disk_usage(folder).free:,} bytes free on that file system"
+    return "free space unknown"
 
 
 def _remedy(error: Exception) -> str:
@@ -38,24 +44,30 @@ def _remedy(error: Exception) -> str:
     return "Free some space or set artifacts_dir to another disk; what was saved before is intact."
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any], durable: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes | Callable[[Path], Any], durable: bool = True, owner: str | None = None
+) -> None:
     """Write a file beside its destination and move it into place.
 
     Args:
         path: the destination; its folder is made.
-        write: called with a temporary path in the same folder; writes the content there.
+        content: the bytes, or what is called with a temporary path in the same folder and writes them there.
         durable: also wait until the content is on disk (fsync of file and folder).
+        owner: who writes, where several may at a time: part of the temporary's name; None is this process.
 
     Raises:
         OutputError: it can't be written; the old file is as it was and the temporary one is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{owner or os.getpid()}{TEMPORARY}")
     with output_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary)
-            if durable:
-                sync(temporary)
+            if callable(content):
+                content(temporary)
+                if durable:
+                    sync(temporary)
+            else:
+                write_file(temporary, content, durable)
             os.replace(temporary, path)
             if durable:
                 sync(path.parent)
@@ -63,10 +75,29 @@ def write_atomically(path: Path, write: Callable[[Path], Any], durable: bool = T
             temporary.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file where it is; `durable` also waits until it is on disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest[:_PART]) :]
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left of files that it was writing, in a folder and those inside it."""
+    for path in list(folder.rglob(f".*{TEMPORARY}")):  # all are found before the first one goes
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any, durable: bool = False) -> None:
     """Write JSON atomically; numbers that JSON doesn't have (NaN, infinity) become null."""
     text = json.dumps(jsonable(content), indent=1)
-    write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"), durable)
+    write_atomically(path, f"{text}\n".encode(), durable)
 
 
 def jsonable(value: Any) -> Any:

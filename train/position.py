@@ -2,21 +2,28 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from train.seeding import random_states, set_random_states
+from train.seeding import RandomSources
 
 
 class Position:
     """Counts the steps of the epoch at hand.
 
+    Args:
+        sources: the generators of random numbers.
+
     Attributes:
         steps: optimizer steps done in this epoch; 0 between epochs.
+        start: the random numbers' states when the epoch, or the validation, began; None where that doesn't matter.
+        validating: whether the epoch's steps are all done, and its validation is not.
     """
 
-    def __init__(self) -> None:
-        self.steps = 0
-        self._start: dict[str, Any] | None = None  # the random numbers' states when the epoch began
+    def __init__(self, sources: RandomSources) -> None:
+        self.steps, self.validating = 0, False
+        self.start: dict[str, Any] | None = None
+        self._sources = sources
         self._saved_steps, self._saved_at = 0, time.monotonic()
 
     def pieces(self, step: Any, loader: Iterable[Any]) -> Iterator[Any]:
@@ -30,12 +37,24 @@ class Position:
             loader: of training batches.
         """
         if not self.steps:
-            self._start = None if getattr(loader, "draws_by_epoch", False) else random_states()
+            self.start = None if getattr(loader, "draws_by_epoch", False) else self._sources.states()
             return step.pieces(loader)
-        now = random_states()
-        if self._start is not None:
-            set_random_states(self._start)
-        return step.pieces(loader, self.steps, lambda: set_random_states(now))
+        now = self._sources.states()
+        if self.start is not None:
+            self._sources.set_states(self.start)
+        return step.pieces(loader, self.steps, lambda: self._sources.set_states(now))
+
+    @contextmanager
+    def validation(self) -> Iterator[None]:
+        """Surround a validation. One that is broken off leaves `validating` set, to be done anew."""
+        self.start, self.validating = self._sources.states(), True
+        yield
+        self.validating = False
+
+    @property
+    def name(self) -> str:
+        """What the name of a checkpoint of now says behind the finished epochs."""
+        return "validation" if self.validating else f"step-{self.steps:08d}" if self.steps else ""
 
     def advance(self, steps: int) -> None:
         """Count steps."""
@@ -43,7 +62,7 @@ class Position:
 
     def end_epoch(self) -> None:
         """Begin to count anew."""
-        self.steps, self._start = 0, None
+        self.steps, self.start = 0, None
         self.note_saved(0)
 
     def is_due(self, every_steps: int, every_minutes: float) -> bool:
@@ -62,9 +81,9 @@ class Position:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        return {"steps": self.steps, "start": self._start if self.steps else None}
+        return {"steps": self.steps, "start": self.start if self.steps else None, "validating": self.validating}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.steps, self._start = state["steps"], state["start"]
+        self.steps, self.start, self.validating = state["steps"], state["start"], state["validating"]
         self.note_saved(self.steps)

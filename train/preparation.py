@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from beautilog import logger
+
 from config import ConfigError
 from data.tensor_loader import TensorLoader
 from model.recompute import recompute_activations
+from train.workers import tend_workers
 
 
 def prepare(trainer: Any) -> None:
-    """Place the loaders' data, let layers forget their activations, and refuse settings that have no meaning here.
+    """Ready the loaders for this run, let layers forget their activations, refuse settings that have no meaning here.
 
     Args:
         trainer: a BaseTrainer whose model is on its device.
@@ -25,6 +28,8 @@ def prepare(trainer: Any) -> None:
                 [f"{', '.join(asked)}: {name} has a train() of its own; only the base class's has these."]
             )
     for loader in (trainer.train_loader, trainer.val_loader):
+        tend_workers(loader)
+        _end_workers_with_the_epoch(loader)
         if isinstance(loader, TensorLoader):
             loader.memory_share = config.memory_share
             loader.to(trainer.device)
@@ -38,3 +43,17 @@ def prepare(trainer: Any) -> None:
                 ]
             )
         recompute_activations(layers())
+
+
+def _end_workers_with_the_epoch(loader: Any) -> None:
+    """Let a DataLoader start its workers anew in each epoch, unless what they draw follows from the epoch.
+
+    The generators of workers that live on are known to nobody else, so a resumed run could not go on with them; and
+    such a loader draws from the global generator in a process's first epoch only.
+    """
+    if getattr(loader, "persistent_workers", False) and not getattr(loader, "draws_by_epoch", False):
+        object.__setattr__(loader, "persistent_workers", False)  # a DataLoader refuses a plain assignment
+        logger.warning(
+            "persistent_workers = True is turned off, since a run could not be resumed exactly. With "
+            "data.loaders.make_loader workers live on: all they draw follows from (seed, epoch)."
+        )

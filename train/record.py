@@ -133,10 +133,11 @@ class RunRecord:
         """
         progress = {**asdict(self.progress), "seconds": self.seconds()}
         lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
+        pending = dict(self._pending)
 
         def state() -> dict[str, Any]:
             history = {name: list(self.history[name][:length]) for name, length in known.items()}
-            return {"progress": progress, "history": jsonable(history), "lengths": lengths}
+            return {"progress": progress, "history": jsonable(history), "lengths": lengths, "pending": pending}
 
         return state
 
@@ -145,4 +146,4 @@ class RunRecord:
         self.progress = Progress(**state["progress"])
         self.history.clear()
         self.history.update(state["history"])
-        self._lengths = dict(state["lengths"])
+        self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])

@@ -1,6 +1,7 @@
 """One run, one folder: artifacts/models/<model name>/runs/<run id>/."""
 
 import contextlib
+import glob
 import logging
 import shutil
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 
 from evaluation.runs import run_age
 from train.errors import ResumeError
-from train.files import output_errors, write_atomically, write_json
+from train.file_lock import FolderLock
+from train.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
 
 
 class _RunLog(logging.FileHandler):
@@ -36,11 +38,36 @@ class RunFolder:
         self.published = path.parent.parent / "model.safetensors"
         self._log: logging.Handler | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
+        self._lock: FolderLock | None = None
 
     @property
     def id(self) -> str:
         """The run's name: its start, and a number where several started in one second."""
         return self.path.name
+
+    @property
+    def began(self) -> bool:
+        """Whether the files that a run begins with are there; a kill may have come before."""
+        return (self.path / "config.ini").exists() and (self.path / "environment.json").exists()
+
+    def lock(self) -> None:
+        """Keep other processes from going on with this run while it is trained here.
+
+        Raises:
+            ResumeError: one does.
+        """
+        if self._lock is None:
+            self._lock = FolderLock(self.path)
+        if not self._lock.take():
+            raise ResumeError(
+                f"run {self.id} is being trained by another process. Wait for its end, or stop it; "
+                "without --resume a new run starts."
+            )
+
+    def unlock(self) -> None:
+        """Let other processes go on with this run."""
+        if self._lock is not None:
+            self._lock.release()
 
     @classmethod
     def create(cls, artifacts_dir: Path, model_name: str) -> "RunFolder":
@@ -81,7 +108,7 @@ class RunFolder:
         Args:
             artifacts_dir: where runs are.
             model_name: whose.
-            run: `latest`, a run id, or a folder.
+            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none.
 
         Raises:
             ResumeError: there is no such run; the text lists those there are.
@@ -89,10 +116,13 @@ class RunFolder:
         runs = artifacts_dir / "models" / model_name / "runs"
         folders = [path for path in runs.glob("*") if path.is_dir()]
         known = sorted((path for path in folders if not (path / "profile").is_dir()), key=run_age)
-        if run == "latest" and known:
+        if run in ("latest", "auto") and known:
             return cls(known[-1])
+        if run == "auto":
+            return cls.create(artifacts_dir, model_name)
+        ours = {path.resolve() for path in known}  # one that was killed early has no checkpoints
         for path in (runs / run, Path(run)):
-            if run != "latest" and (path / "checkpoints").is_dir():
+            if run != "latest" and (path.resolve() in ours or (path / "checkpoints").is_dir()):
                 return cls(path.resolve())
         there = ", ".join(path.name for path in known[-5:]) or "none"
         raise ResumeError(f"no run '{run}' to resume in {runs}; runs there: {there}. Start one without --resume.")
@@ -110,7 +140,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run atomically."""
-        write_atomically(self.file(name), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(self.file(name), text.encode())
 
     def log_only(self, text: str) -> None:
         """Write to train.log what would be too much on the screen."""
@@ -120,7 +150,13 @@ class RunFolder:
     def publish(self) -> None:
         """Copy the best weights to where other trainers load them."""
         best = self.path / "model.safetensors"
-        write_atomically(self.published, lambda temporary: shutil.copyfile(best, temporary))
+        write_atomically(self.published, lambda temporary: shutil.copyfile(best, temporary), owner=self.id)
+
+    def tidy(self) -> None:
+        """Remove what a killed process left of files that it was writing."""
+        remove_temporaries(self.path)
+        for path in self.published.parent.glob(f".*.{glob.escape(self.id)}{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
     def open_log(self) -> None:
         """From here on every log line also goes to train.log, plain."""

@@ -7,7 +7,6 @@ from beautilog import logger
 
 from train.checkpoints import Checkpoint, plain_weights
 from train.errors import ResumeError
-from train.seeding import random_states, set_random_states
 
 
 def capture(trainer: Any, held: bool = False) -> Checkpoint:
@@ -23,7 +22,7 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         "early_stopping": trainer.early_stopping.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
-        "random": random_states(),
+        "random": trainer._position.start if trainer._position.validating else trainer._random_sources.states(),
         "step": trainer._step.state_dict(),
         "position": trainer._position.state_dict(),
         "meter": trainer._meter.state_dict() if trainer._position.steps else None,
@@ -63,12 +62,17 @@ def _copied(value: Any) -> Any:
 
 
 def restore_newest(trainer: Any) -> None:
-    """Bring a trainer to its run's newest whole checkpoint.
+    """Bring a trainer to its run's newest whole checkpoint; a run without one yet begins anew.
 
     Raises:
-        ResumeError: there is none, or it belongs to another model or optimizer.
+        ResumeError: all are damaged, or it belongs to another model or optimizer.
     """
-    checkpoint, path = trainer.checkpoints.load_newest()
+    trainer.checkpoints.tidy()
+    found = trainer.checkpoints.load_newest()
+    if found is None:
+        logger.warning(f"run {trainer.run_folder.id} has no checkpoint yet; it begins anew")
+        return
+    checkpoint, path = found
     state = checkpoint.state
     try:
         trainer.model.load_state_dict(checkpoint.weights)
@@ -91,8 +95,9 @@ def restore_newest(trainer: Any) -> None:
             f"{path} does not fit {type(trainer).__name__} as it is now: {error}\nThe model's or optimizer's settings "
             f"have changed since; {trainer.run_folder.path / 'config.ini'} holds those of the run (--config reads it)."
         ) from error
-    set_random_states(state["random"])
+    trainer._random_sources.set_states(state["random"])
     inside = f" and {trainer._position.steps} steps" if trainer._position.steps else ""
+    inside = ", before its validation" if trainer._position.validating else inside
     where = f"after epoch {trainer.record.progress.epoch}{inside}"
     logger.info(f"resumed run {trainer.run_folder.id} {where} from {path}")
     if trainer.owns_loop:

@@ -1,11 +1,16 @@
 """When files are written. A run of short epochs would otherwise spend more time on its disk than on its model."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from train.checkpoints import Checkpoint, plain_weights
+from beautilog import logger
+
+from train.checkpoints import Checkpoint, CheckpointStore, plain_weights
+from train.errors import OutputError
 from train.run_state import capture, held_bytes
 
 _HELD_BYTES = 2**28  # a state up to this size may wait in memory; a larger one is written when it comes
@@ -38,6 +43,24 @@ class Pace:
             self._next = end + (end - start) * self._pause
 
 
+@dataclass
+class _Waiting:
+    """A state that is to be written.
+
+    Attributes:
+        record: gives the record's part of it; called when it is written, since a history may be long.
+        write_model: writes the best model, where this is its epoch.
+    """
+
+    checkpoint: Checkpoint
+    record: Callable[[], dict[str, Any]]
+    epoch: int
+    best_epoch: int | None
+    inside: str
+    step: int
+    write_model: Callable[[], None] | None = None
+
+
 class Saver:
     """Writes a run's checkpoints, best weights and metrics.json, for at most a share of the run's time.
 
@@ -47,14 +70,24 @@ class Saver:
 
     Args:
         share: of the time, above 0; 1 writes at once, always.
+        in_background: checkpoints are written by a thread while training goes on with the next steps.
+        go_on: a file that can't be written is a warning; else it ends the run.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, in_background: bool = False, go_on: bool = False) -> None:
         half = 1.0 if share == 1.0 else share / 2
         self._checkpoints, self._metrics = Pace(half), Pace(half)
-        self._state: tuple[int, int, Checkpoint, Callable[[], dict[str, Any]], int | None] | None = None
+        self._in_background, self._go_on = in_background, go_on
+        self._waiting: _Waiting | None = None
         self._write_model: Callable[[], None] | None = None
         self._write_metrics: Callable[[], None] | None = None
+        self._writer: threading.Thread | None = None
+        self._failure: OutputError | None = None  # of the writer, until the main thread hears of it
+        self.written, self.seconds, self.stall = 0, 0.0, 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Return what metrics.json says: checkpoints written, in which time, and how long training waited for it."""
+        return {"checkpoints": self.written, "seconds": round(self.seconds, 3), "stall_seconds": round(self.stall, 3)}
 
     def save_metrics(self, write: Callable[[], None], at_once: bool) -> None:
         """Write metrics.json, now or later.
@@ -75,56 +108,113 @@ class Saver:
             epoch: epochs finished.
             is_best: whether its validation loss is the lowest so far.
         """
-        now = trainer.owns_loop or self._checkpoints.due or held_bytes(trainer) > _HELD_BYTES
-        record, checkpoint = trainer.record, capture(trainer, held=not now)
-        self._state = (epoch, 0, checkpoint, record.frozen(), record.progress.best_epoch)
-        if is_best and trainer.saves_plain_weights:
-            weights = checkpoint.weights
-            if trainer.config.ema_decay:
-                with trainer.averaged_weights():
-                    weights = plain_weights(trainer.model)
-            self._write_model = lambda: trainer.save_weights(weights)
-        elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
-            self._write_model = trainer.save_model
-            self._flush_model()
-        if now:
-            self._flush_checkpoint(trainer)
+        with self._stalling():
+            idle = self._writer is None or not self._writer.is_alive()
+            now = trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
+            self._take(trainer, epoch, "", held=not now or self._in_background)
+            if is_best and trainer.saves_plain_weights:
+                weights = self._waiting.checkpoint.weights
+                if trainer.config.ema_decay:
+                    with trainer.averaged_weights():
+                        weights = plain_weights(trainer.model)
+                self._write_model = lambda: trainer.save_weights(weights)
+            elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
+                self._write_model = None
+                with self._tolerating():
+                    trainer.save_model()
+            if now:
+                self._flush_checkpoint(trainer)
 
     def save_inside(self, trainer: Any) -> None:
         """Save a trainer's state inside an epoch, at once."""
-        record, position = trainer.record, trainer._position
-        state = (record.progress.epoch, position.steps, capture(trainer), record.frozen(), record.progress.best_epoch)
-        self._flush_metrics()
-        self._state = state
-        self._flush_checkpoint(trainer)
-        position.note_saved(position.steps)
+        with self._stalling():
+            position = trainer._position
+            self._take(trainer, trainer.record.progress.epoch - position.validating, position.name, self._in_background)
+            self._flush_metrics()
+            self._flush_checkpoint(trainer)
+            position.note_saved(position.steps)
 
     def flush(self, trainer: Any) -> None:
-        """Write what waits.
+        """Write what waits, and wait for what is being written.
 
         Args:
             trainer: the BaseTrainer that it is of.
         """
-        self._flush_metrics()
-        self._flush_checkpoint(trainer)
+        with self._stalling():
+            self._flush_metrics()
+            self._flush_checkpoint(trainer)
+            self._join()
+
+    def _take(self, trainer: Any, epoch: int, inside: str, held: bool) -> None:
+        progress, record = trainer.record.progress, trainer.record.frozen()
+        state = capture(trainer, held)
+        self._waiting = _Waiting(state, record, epoch, progress.best_epoch, inside, progress.step)
 
     def _flush_metrics(self) -> None:
         if self._write_metrics is not None:
             write, self._write_metrics = self._write_metrics, None
-            with self._metrics.spending():
+            with self._metrics.spending(), self._tolerating():
                 write()
 
-    def _flush_model(self) -> None:
-        if self._write_model is not None:
-            write, self._write_model = self._write_model, None
-            write()
-
     def _flush_checkpoint(self, trainer: Any) -> None:
-        if self._state is None:
+        if self._waiting is None:
             return
-        (epoch, steps, checkpoint, record, best_epoch), self._state = self._state, None
+        waiting, self._waiting = self._waiting, None
+        waiting.write_model, self._write_model = self._write_model, None
+        waiting.checkpoint.state["record"] = waiting.record()
+        store = trainer.checkpoints
+        self._join()
+        if self._in_background:
+            # A daemon, since a second Ctrl-C shall not wait for it; what it leaves is removed at the next start.
+            self._writer = threading.Thread(target=self._write_aside, args=(store, waiting), daemon=True)
+            self._writer.start()
+        else:
+            with self._tolerating():
+                self._write(store, waiting)
+
+    def _write(self, store: CheckpointStore, waiting: _Waiting) -> None:
+        start = time.monotonic()
         with self._checkpoints.spending():
             # The best model first: a run that resumes from this checkpoint doesn't come by its best epoch again.
-            self._flush_model()
-            checkpoint.state["record"] = record()
-            trainer.checkpoints.save(epoch, checkpoint, best_epoch, steps)
+            try:
+                if waiting.write_model is not None:
+                    waiting.write_model()
+                store.save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
+            except OutputError:
+                self._write_model = self._write_model or waiting.write_model  # with the next one
+                raise
+        self.written += 1
+        self.seconds += time.monotonic() - start
+
+    def _write_aside(self, store: CheckpointStore, waiting: _Waiting) -> None:
+        try:
+            self._write(store, waiting)
+        except OutputError as error:
+            self._failure = error
+
+    def _join(self) -> None:
+        """Wait until the writer has nothing to do, and tell how it went."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            with self._tolerating():
+                raise failure
+
+    @contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        try:
+            yield
+        except OutputError as error:
+            if not self._go_on:
+                raise
+            logger.warning(f"{error} Training goes on (on_write_error = go_on).")
+
+    @contextmanager
+    def _stalling(self) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stall += time.monotonic() - start

@@ -41,6 +41,34 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+class RandomSources:
+    """All generators that a run draws from: the global ones, and those that its loaders have of their own.
+
+    Args:
+        loaders: whose `generator`, or whose samplers', torch.Generators may be.
+    """
+
+    def __init__(self, *loaders: Any) -> None:
+        places = []
+        for loader in loaders:
+            # A loader that draws by (seed, epoch) begins each pass from these.
+            if not getattr(loader, "draws_by_epoch", False):
+                batches = getattr(loader, "batch_sampler", None)
+                places += [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+        found = [getattr(place, "generator", None) for place in places]
+        self._own = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+    def states(self) -> dict[str, Any]:
+        """Return all states, as `random_states` does."""
+        return random_states() | {"loaders": [generator.get_state() for generator in self._own]}
+
+    def set_states(self, states: dict[str, Any]) -> None:
+        """Restore what `states` returned."""
+        set_random_states(states)
+        for generator, state in zip(self._own, states["loaders"], strict=True):
+            generator.set_state(state)
+
+
 @contextmanager
 def preserved_random_states() -> Iterator[None]:
     """Run a block that may draw random numbers without anybody noticing."""

@@ -12,6 +12,7 @@ from config import ConfigParser
 from train.drift import report_drift
 from train.environment import datasets_of, environment
 from train.errors import TrainingError
+from train.loader_faults import explain_loader_fault
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.progress import duration
@@ -27,15 +28,17 @@ def open_run(trainer: Any) -> None:
     folder = trainer.run_folder
     if trainer.options.dry_run:
         return
+    folder.lock()
     folder.open_log()
     if trainer.options.resume:
+        folder.tidy()
         with machine_for(trainer):
             report_drift(trainer)
         restore_newest(trainer)
-        return
-    folder.write_text("config.ini", ConfigParser.dump(trainer.config))
-    with machine_for(trainer):  # as it will be
-        folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
+    if not folder.began:
+        folder.write_text("config.ini", ConfigParser.dump(trainer.config))
+        with machine_for(trainer):  # as it will be
+            folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
 
 
 @contextmanager
@@ -56,16 +59,20 @@ def training_session(trainer: Any) -> Iterator[None]:
             yield
         trainer.saver.flush(trainer)
         _finish(trainer)
-    except KeyboardInterrupt:
-        _last_word(trainer, "interrupted")
-        raise
     except BaseException as error:
-        trainer.run_folder.log_only(traceback.format_exc())
-        _last_word(trainer, "failed", error=f"{type(error).__name__}: {error}")
+        told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
+        if isinstance(told, KeyboardInterrupt):
+            _last_word(trainer, "interrupted")
+        else:
+            trainer.run_folder.log_only(traceback.format_exc())
+            _last_word(trainer, "failed", error=f"{type(told).__name__}: {told}")
+        if told is not error:
+            raise told from error
         raise
     finally:
         trainer.progress_bar.close()
         trainer.run_folder.close_log()
+        trainer.run_folder.unlock()
         trainer.in_session = False
 
 
@@ -83,7 +90,7 @@ def _announce(trainer: Any) -> None:
         logger.info(line)
     logger.info(f"device {trainer.device}, run folder {trainer.run_folder.path}")
     done, epochs = trainer.record.progress.epoch, trainer.config.epochs
-    if done >= epochs:
+    if done >= epochs and not trainer._position.validating:
         logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")
     trainer.progress_bar.open(done=trainer.progress_bar.total * min(done, epochs) // epochs)
 

@@ -43,7 +43,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker, forked with this handler
+        if os.getpid() != self._process:  # forked with this handler; for a loader's workers see train/workers.py
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return

@@ -19,6 +19,10 @@ CASES = {
     "in the first step": ("stop_at=1", "schedule=cosine"),
     "in the last step of an epoch": ("stop_at=14",),
     "in a validation": ("stop_at=val",),
+    "in a validation, with an average": ("stop_at=val", "ema_decay=0.9", "num_workers=2"),
+    "a generator of the loader's own": ("stop_at=33", "loader=own"),
+    "a generator of the loader's own, two workers": ("stop_at=20", "loader=own", "num_workers=2"),
+    "written in the background": ("stop_at=20", "save_in_background=on", "checkpoint_every_n_steps=3"),
 }
 
 
@@ -59,9 +63,12 @@ def test_a_chain_of_interruptions_gives_the_same_bits(shared_project):
     whole = shared_project.runs("Resumable")[-1]
     assert train(shared_project, "stop_at=5").returncode == 143
     part = shared_project.runs("Resumable")[-1]
-    for number, name in enumerate(("SIGUSR1", "SIGINT", "SIGTERM", "SIGUSR1", "SIGINT", "SIGTERM")):
-        done = train(shared_project, f"stop_at={3 + number}", f"stop_signal={name}", "--resume")
-        assert done.returncode == {"SIGUSR1": 138, "SIGINT": 130, "SIGTERM": 143}[name], done.stderr
+    stops = [*("SIGUSR1", "SIGINT", "SIGTERM") * 2, "SIGKILL", "SIGUSR1", "SIGTERM"]
+    for number, name in enumerate(stops):
+        words = ("checkpoint_every_n_steps=2",) if name == "SIGKILL" else ()
+        place = "val" if number == 3 else 3 + number % 5
+        done = train(shared_project, f"stop_at={place}", f"stop_signal={name}", "--resume", *words)
+        assert done.returncode == {"SIGUSR1": 138, "SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}[name], done.stderr
     assert train(shared_project, "--resume").returncode == 0
     assert_same_run(part, whole)
 
@@ -75,6 +82,57 @@ def test_a_stop_comes_after_the_step_that_was_being_done(shared_project):
         "epoch-00001-step-00000006",
     ]
     assert json.loads((run / "metrics.json").read_text())["summary"]["steps"] == 20
+
+
+def test_a_stop_in_a_validation_does_not_wait_for_its_end(shared_project):
+    """And what is done of the epoch is not done again: the validation is."""
+    assert train(shared_project, "stop_at=val").returncode == 143
+    run = shared_project.runs("Resumable")[-1]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-00000-validation"]
+    assert json.loads((run / "metrics.json").read_text())["history"].get("val_loss", []) == []
+    done = train(shared_project, "--resume", "epochs=1")
+    assert "after epoch 1, before its validation from" in done.stdout
+    assert json.loads((run / "metrics.json").read_text())["summary"]["steps"] == 14
+
+
+STOPS_IN_A_SAVE = """
+import os, signal, sys
+from train.command_line import main
+from train.checkpoints import CheckpointStore
+save, saves = CheckpointStore.save, []
+
+def stopped(self, *given, **named):
+    if not saves:
+        for name in sys.argv[1].split():
+            os.kill(os.getpid(), getattr(signal, name))
+    saves.append(given[0])
+    return save(self, *given, **named)
+
+CheckpointStore.save = stopped
+code = main(sys.argv[2:])
+print("saves", len(saves))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [("SIGTERM", 143), ("SIGUSR1 SIGUSR1", 138), ("SIGINT SIGTERM", 143), ("SIGINT SIGINT", 130)]
+)
+def test_a_stop_in_a_save(signals, code, shared_project):
+    """It is finished, and there is no other one; but a second Ctrl-C ends it at once, with nothing half done."""
+    assert train(shared_project).returncode == 0
+    whole = shared_project.runs("Resumable")[-1]
+    (shared_project.path / "stops_in_a_save.py").write_text(STOPS_IN_A_SAVE)
+    done = shared_project.run(signals, "Resumable", script="stops_in_a_save.py")
+    assert done.returncode == code, done.stderr
+    part = shared_project.runs("Resumable")[-1]
+    left = [path.name for path in (part / "checkpoints").glob("*")]
+    if signals == "SIGINT SIGINT":
+        assert left == []
+    else:
+        assert left == ["epoch-00001"] and "saves 1\n" in done.stdout
+    assert train(shared_project, "--resume").returncode == 0
+    assert_same_run(part, whole)
 
 
 def test_checkpoints_inside_an_epoch_come_every_so_many_steps(shared_project):
@@ -135,10 +193,11 @@ def test_a_second_ctrl_c_leaves_at_once():
 
 def test_minutes_count_from_the_last_checkpoint(monkeypatch):
     from train.position import Position
+    from train.seeding import RandomSources
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    position = Position()
+    position = Position(RandomSources())
     position.advance(3)
     now[0] = 59.0
     assert not position.is_due(0, 1.0)

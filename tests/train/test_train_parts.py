@@ -235,9 +235,12 @@ def test_any_damage_is_noticed_and_the_older_one_is_used(tmp_path, name, damage)
     assert store.load_newest()[1].name == "epoch-00001"
 
 
-def test_no_whole_checkpoint_is_an_error(tmp_path):
+def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_a_beginning(tmp_path):
+    store = CheckpointStore(tmp_path, 1)
+    assert store.load_newest() is None
+    (store.save(1, checkpoint(1.0), 1) / "state.json").unlink()
     with pytest.raises(ResumeError, match="no usable checkpoint in .* Start the run again without --resume"):
-        CheckpointStore(tmp_path / "none", 1).load_newest()
+        store.load_newest()
 
 
 def test_tied_weights_can_be_saved():

@@ -36,6 +36,7 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
         lambda: trainer._step_scheduler("step"),
         trainer._average,
         trainer.device,
+        trainer.obey_in_validation,
     )
     form = form or trainer.config.step
     if trainer.owns_loop:  # which steps by itself

@@ -56,6 +56,7 @@ class EagerStep:
         after_update: called after each step, to set the next one's learning rate.
         average: follows the parameters.
         device: where batches are wanted; None leaves them where they are.
+        between: called after each batch of an evaluation.
     """
 
     name = "eager"
@@ -69,9 +70,11 @@ class EagerStep:
         after_update: Callable[[], None] = lambda: None,
         average: WeightAverage | None = None,
         device: torch.device | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self.forward, self.update, self.count, self.window = forward, update, count, window
         self.after_update, self.average, self.device = after_update, average, device
+        self.between = between
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to take the same form."""
@@ -105,6 +108,7 @@ class EagerStep:
             piece: one or more batches. Each weighs as many samples as its loss is a mean of, so that several batches
                 give the gradient of one long one.
         """
+        self.update.guard.begin()
         self.update.zero_grad()
         if len(piece.batches) == 1:
             self.update.backward(self.forward(piece.batches[0]))
@@ -129,6 +133,7 @@ class EagerStep:
             divisor: a scalar by which gradients are divided first.
         """
         self.update(divisor)
+        self.update.guard.keep()
         if self.average is not None:
             self.average.update()
 
@@ -137,6 +142,7 @@ class EagerStep:
         """Put every batch through the forward hook, which measures it."""
         for batch in self._ahead(loader):
             self.forward(batch)
+            self.between()
 
     def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
         """Read plain tensors as such; copy the next batch to a GPU while the one at hand is used."""

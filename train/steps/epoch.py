@@ -1,5 +1,6 @@
 """The epoch as one program: forward, backward, clip and update of many steps, without Python between them."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,24 @@ class EpochStep(FastStep):
             yield Window([with_tensors(self._example, leaves) for leaves in batches])
 
     def run(self, piece: Chunk) -> None:
-        """Do a chunk's steps in one call."""
+        """Do a chunk's steps in one call; where numbers go wrong in it, only those before the bad step."""
+        guard = self.eager.update.guard
+        before = _Kept(self)
+        self._call(piece)
+        if not before.still_finite():
+            before.restore()
+            for step in range(piece.start, piece.stop):
+                if step > piece.start:
+                    self.eager.after_update()
+                before = _Kept(self)
+                self._call(Chunk(piece.rows, step, step + 1))
+                if not before.still_finite():
+                    before.restore()
+                    guard.note_bad(piece.stop - step, before.random)
+                    return
+        guard.settle()
+
+    def _call(self, piece: Chunk) -> None:
         program, rule = self.program, self.rule
         state = rule.state()
         done = rule.steps_done()
@@ -152,6 +170,45 @@ class EpochStep(FastStep):
             self._numbers = torch.zeros(piece.rows[0].shape[0], len(rows[0]), dtype=torch.float64)
         self._numbers[piece.start : piece.stop] = torch.tensor(rows, dtype=torch.float64)
         return self._numbers
+
+
+class _Kept:
+    """What a call of the program changes, to be put back where numbers have gone wrong in it.
+
+    Args:
+        step: whose program it is.
+    """
+
+    def __init__(self, step: EpochStep) -> None:
+        program, rule = step.program, step.rule
+        self._step, self._steps_done = step, rule.steps_done()
+        self._sums, self._batches = step._values, step._batches
+        sums = [] if self._sums is None else [self._sums]
+        self._tensors = [*program.detached, *program.buffers, *rule.state(), *step._averages, *sums]
+        self._values = [tensor.clone() for tensor in self._tensors]
+        trainer = step.trainer
+        self._rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        self._schedule = dict(trainer.scheduler.state_dict()) if trainer._scheduler_interval == "step" else None
+        self.random = torch.get_rng_state()
+
+    def still_finite(self) -> bool:
+        """Look at the losses' sum and the parameters."""
+        parameters = torch.stack(torch._foreach_norm(self._step.program.detached))
+        seen = self._step.program.loss_sum(self._step._values) + parameters.sum()
+        return math.isfinite(seen)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        step, trainer = self._step, self._step.trainer
+        for tensor, value in zip(self._tensors, self._values, strict=True):
+            tensor.copy_(value)
+        step.rule.count_steps(self._steps_done - step.rule.steps_done())
+        step._values, step._batches = self._sums, self._batches
+        if self._schedule is not None:
+            trainer.scheduler.load_state_dict(self._schedule)
+        for group, rate in zip(trainer.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        torch.set_rng_state(self.random)
 
 
 class EpochEvaluation(Evaluation):

@@ -39,11 +39,13 @@ class Evaluation:
             fits = self.fast and self._program[0].fits(batch)
             if not (fits and self.attempt(lambda batch=batch: self._measure(batch))):
                 self.trainer._forward_batch(batch)
+            self.trainer.obey_in_validation()
 
     def measure_eagerly(self, loader: Iterable[Any]) -> None:
         """Measure all batches, operation by operation."""
         for batch in loader:
             self.trainer._forward_batch(batch)
+            self.trainer.obey_in_validation()
 
     def look(self, batch: Any, measure: Callable[[], None]) -> None:
         """Make the program and compare it with eager, or look whether it still is what the hook does.

@@ -97,6 +97,7 @@ class GraphStep(EpochStep):
                 update.rates = list(self._rates[number].unbind())
                 update()
                 update.rates = None
+                update.guard.keep()
                 if average is not None:
                     average.update()
 
@@ -112,6 +113,7 @@ class GraphStep(EpochStep):
             for buffer, new in zip(program.buffers, found[count:-1], strict=True):
                 buffer.copy_(new)
             self._sums.add_(found[-1])
+            self.eager.update.guard.see(program.loss_sum(found[-1]))
             weight = program.loss_count(found[-1])
             scaled = list(found[:count]) if self.eager.window == 1 else [g * weight for g in found[:count]]
             sums = scaled if sums is None else torch._foreach_add(sums, scaled)

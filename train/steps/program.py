@@ -101,6 +101,15 @@ class LossProgram:
             column += 1 if weight is not None else 2
         return 1
 
+    def loss_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the loss times its samples (no synchronisation)."""
+        column = 0
+        for name, weight in self.entries:
+            if name == "loss":
+                break
+            column += 1 if weight is not None else 2
+        return values[column]
+
     def meter(self, values: torch.Tensor, calls: int, kept: bool = False) -> None:
         """Give the trainer's meter what runs of the program have measured.
 

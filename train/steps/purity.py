@@ -193,7 +193,7 @@ class Recorder(TorchDispatchMode):
 def first_difference(old: Sequence[Any], new: Sequence[Any]) -> str | None:
     """Say where two lists of a recorder's lines begin to differ, None if they don't."""
     for before, now in itertools.zip_longest(old, new):
-        if before != now:
+        if before != now and repr(before) != repr(now):  # nan is not equal to itself
             return f"{_shown(now)} where it was {_shown(before)}"
     return None
 

@@ -25,7 +25,7 @@ class TrainingState:
         found += [tensor for place in places for tensor in place.get("_parameters", {}).values() if tensor is not None]
         self.parameters = [tensor.detach() for tensor in {id(tensor): tensor for tensor in found}.values()]
         self.buffers = buffers_of(places)
-        self._tensors = [*self.parameters, *self.buffers]
+        self._tensors = [*self.parameters, *self.buffers, *trainer._update.guard.tensors]
         self.values = [tensor.clone() for tensor in self._tensors]
         self._moments = [(tensor, tensor.clone()) for tensor in self._optimizer_tensors()] if whole else []
         # Of torch's own optimizers it is known that a state, once made, changes in place.

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.optim import SGD, Adam, AdamW
 
+from train.steps.guard import Guard
+
 _FUSED_DEVICES = ("cpu", "cuda")
 _NO_WALK = hasattr(torch, "_fused_adam_") and hasattr(torch, "_fused_adamw_") and hasattr(torch, "_fused_sgd_")
 
@@ -54,12 +56,17 @@ class Update:
         optimizer: updates the parameters it was given.
         clip: largest L2 norm of the whole gradient; 0 doesn't clip.
         scaler: has scaled the loss (fp16), None where it is as it is.
+        guard: judges each step; None makes one for the CPU.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, clip: float = 0.0, scaler: torch.amp.GradScaler | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip: float = 0.0,
+        scaler: torch.amp.GradScaler | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        self.optimizer, self.clip, self.scaler = optimizer, clip, scaler
+        self.optimizer, self.clip, self.scaler, self.guard = optimizer, clip, scaler, guard or Guard()
         self.rates: list[torch.Tensor] | None = None  # scalars in place of the groups' learning rates, for a capture
         self.parameters: list[torch.Tensor] = []
         self._bundles: list[_Bundle] = []
@@ -68,7 +75,8 @@ class Update:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute the gradients of a loss."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self.guard.see(loss)
+        (loss if self.scaler is None else self.scaler.scale(self.guard.scaled(loss))).backward()
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -76,7 +84,7 @@ class Update:
             parameter.grad = None
 
     def __call__(self, divisor: torch.Tensor | None = None) -> None:
-        """Update the parameters by their gradients.
+        """Update the parameters by their gradients, unless the guard finds something that isn't finite.
 
         Args:
             divisor: a scalar by which gradients are divided before anything else; None leaves them.
@@ -88,34 +96,57 @@ class Update:
         if strange or self.scaler is not None:
             self._plain_step(divisor)
             return
-        scale = self._scale(gradients, divisor)
+        norm = self._norm(gradients)
+        bad = self.guard.judge(norm)
+        scale = self._scale(norm, divisor)
         if scale is not None and not self._folds:
             torch._foreach_div_(gradients, scale)
             scale = None
         if self._bundles:
             rates = self.rates or [bundle.group["lr"] for bundle in self._bundles]
             for bundle, rate in zip(self._bundles, rates, strict=True):
-                _fused_step(self.optimizer, bundle, rate, scale)
+                _fused_step(self.optimizer, bundle, rate, scale, bad)
             self.optimizer._opt_called = True  # what a scheduler looks at before it believes that there was a step
-        elif scale is None:
-            self.optimizer.step()
         else:
-            self.optimizer.grad_scale = scale
-            self.optimizer.step()
-            del self.optimizer.grad_scale
+            self._guarded_step(bad, scale)
 
-    def _scale(self, gradients: list[torch.Tensor], divisor: torch.Tensor | None) -> torch.Tensor | None:
+    def _norm(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        if len(gradients) and self._folds:
+            return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _scale(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor | None:
         """Return by what to divide the gradients, so that neither the mean nor the clipping is a pass of its own."""
         if not self.clip:
             return divisor
-        if len(gradients) and self._folds:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
-        else:
-            norm = torch.nn.utils.get_total_norm(gradients)
         if divisor is not None:
             norm = norm / divisor
         scale = ((norm + 1e-6) / self.clip).clamp(min=1.0)  # as clip_grad_norm_ has it
         return scale if divisor is None else scale * divisor
+
+    def _guarded_step(self, bad: torch.Tensor, scale: torch.Tensor | None = None) -> None:
+        """Call the optimizer's step, which leaves the parameters alone where it is bad.
+
+        Only fused optimizers can be told so on the device (and take a scale). With others, on the CPU there is no
+        device to wait for; elsewhere the parameters are copied before, and put back there.
+        """
+        optimizer = self.optimizer
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale, optimizer.found_inf = scale, bad
+            optimizer.step()
+            del optimizer.grad_scale, optimizer.found_inf
+            return
+        if self.guard.on_cpu:
+            if not bad:
+                optimizer.step()
+            optimizer._opt_called = True
+            return
+        with torch.no_grad():
+            before = [parameter.clone() for parameter in self.parameters]
+            self.optimizer.step()
+            put_back = bad.bool()
+            for parameter, kept in zip(self.parameters, before, strict=True):
+                parameter.copy_(torch.where(put_back.to(kept.device), kept, parameter))
 
     def _plain_step(self, divisor: torch.Tensor | None) -> None:
         """Step where some parameter has no gradient, or a sparse one, or where the loss was scaled.
@@ -130,9 +161,13 @@ class Update:
             for gradient in gradients:
                 gradient.div_(divisor)
         if self.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        else:
+            norm = torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
+        # Where the loss was scaled, gradients may overflow: the scaler leaves such a step out and scales less.
+        bad = self.guard.judge(norm if self.scaler is None else None)
         if self.scaler is None:
-            self.optimizer.step()
+            self._guarded_step(bad)
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -162,6 +197,10 @@ class Update:
         self._seen = (optimizer.param_groups, len(optimizer.param_groups), _hooks(optimizer), first)
 
 
+def _values(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
 def plain_and_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Say whether an optimizer is torch's Adam, AdamW or SGD, fused, with nothing hooked into its step."""
     usual = all(
@@ -188,7 +227,11 @@ def _bundle_of(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> _Bund
 
 
 def _fused_step(
-    optimizer: torch.optim.Optimizer, bundle: _Bundle, rate: float | torch.Tensor, scale: torch.Tensor | None
+    optimizer: torch.optim.Optimizer,
+    bundle: _Bundle,
+    rate: float | torch.Tensor,
+    scale: torch.Tensor | None,
+    bad: torch.Tensor,
 ) -> None:
     """Call the kernel as torch.optim does, with the group's settings as they are now."""
     group, gradients = bundle.group, [parameter.grad for parameter in bundle.parameters]
@@ -197,7 +240,7 @@ def _fused_step(
             bundle.parameters, gradients, bundle.moments[0],
             weight_decay=group["weight_decay"], momentum=group["momentum"], lr=rate,
             dampening=group["dampening"], nesterov=group["nesterov"], maximize=group["maximize"],
-            is_first_step=False, grad_scale=scale, found_inf=None,
+            is_first_step=False, grad_scale=scale, found_inf=bad,
         )  # fmt: skip
         return
     torch._foreach_add_(bundle.steps, 1)
@@ -207,5 +250,5 @@ def _fused_step(
         bundle.parameters, gradients, *bundle.moments, [], bundle.steps,
         amsgrad=False, lr=rate, beta1=group["betas"][0], beta2=group["betas"][1],
         weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
-        grad_scale=scale, found_inf=None,
+        grad_scale=scale, found_inf=bad,
     )  # fmt: skip

@@ -10,8 +10,9 @@ from config.base_trainer_config import BaseTrainerConfig
 class ResumableTrainerConfig(BaseTrainerConfig):
     """How it loads and schedules, and when it is interrupted."""
 
-    loader: Literal["tensors", "dataloader", "made"] = "dataloader"
-    """`tensors`: TensorLoader; `dataloader`: torch's, with noise in its dataset; `made`: make_loader, the same."""
+    loader: Literal["tensors", "dataloader", "made", "own"] = "dataloader"
+    """`tensors`: TensorLoader; `dataloader`: torch's, with noise in its dataset; `made`: make_loader, the same;
+    `own`: torch's with a generator of its own."""
     schedule: Literal["plateau", "cosine"] = "plateau"
     """Of the learning rate."""
     stop_at: str = ""

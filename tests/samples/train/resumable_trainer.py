@@ -48,6 +48,12 @@ class ResumableTrainer(BaseTrainer):
             self.train_loader = TensorLoader(rows[:SAMPLES], size, shuffle=True)
         elif self.config.loader == "made":
             self.train_loader = make_loader(NoisyRows(rows[:SAMPLES]), size, shuffle=True, num_workers=workers)
+        elif self.config.loader == "own":
+            order = torch.Generator().manual_seed(3)
+            self.train_loader = DataLoader(
+                NoisyRows(rows[:SAMPLES]), size, shuffle=True, num_workers=workers, generator=order,
+                persistent_workers=workers > 0,
+            )  # fmt: skip
         else:
             self.train_loader = DataLoader(NoisyRows(rows[:SAMPLES]), size, shuffle=True, num_workers=workers)
         self.val_loader = DataLoader(rows[SAMPLES:], size)

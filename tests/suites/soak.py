@@ -1,0 +1,208 @@
+"""Long and many: 10,000 steps, fifty trainers in one process, runs side by side: `make soak`.
+
+Memory, file descriptors and threads are looked at from outside Python (/proc). Exit code 1 where something grows.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conftest import Project, copy_project
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+STEPS_AN_EPOCH = 14  # of ResumableTrainer
+ALLOWED_GROWTH = 2**20  # bytes in 10,000 steps, or in 40 trainers; the allocator keeps or gives back pages of its own
+RUNS = {
+    "DataLoader": ("loader=dataloader",),
+    "TensorLoader": ("loader=tensors",),
+    "make_loader, two workers that live on": ("loader=made", "num_workers=2"),
+    "saving in the background": ("loader=tensors", "save_in_background=on"),
+}
+
+
+@dataclass
+class Samples:
+    """What /proc says of this process, again and again."""
+
+    memory: list[float] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    threads: list[int] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+
+    def take(self, at: int) -> None:
+        """Look now."""
+        self.at.append(at)
+        self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
+        self.files.append(len(os.listdir("/proc/self/fd")))
+        self.threads.append(len(os.listdir("/proc/self/task")))
+
+    def slope(self) -> tuple[float, float]:
+        """Return bytes of memory a step, and the half-width of its 95 % interval (least squares, second half)."""
+        half = len(self.at) // 2
+        x, y = np.array(self.at[half:], float), np.array(self.memory[half:], float)
+        x = x - x.mean()
+        slope = float(x @ y / (x @ x))
+        rest = y - y.mean() - slope * x
+        return slope, 1.96 * float(np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)))
+
+    def verdict(self, scale: float) -> str:
+        """Say what grows, or nothing."""
+        half = len(self.at) // 2
+        grows = []
+        if (self.slope()[0] - self.slope()[1]) * scale > ALLOWED_GROWTH:
+            grows.append("memory")
+        for name, counts in (("files", self.files), ("threads", self.threads)):
+            if max(counts[half:]) > max(counts[:half]):
+                grows.append(name)
+        return ", ".join(grows)
+
+
+def soak_steps(project: Project, steps: int, words: tuple[str, ...]) -> dict[str, Any]:
+    """Train for many steps in a new process, looking at it after each epoch."""
+    return _in_process(project, "steps", str(steps), *words)
+
+
+def soak_trainers(project: Project, count: int) -> dict[str, Any]:
+    """Build, train and drop many trainers in one new process."""
+    return _in_process(project, "trainers", str(count))
+
+
+def soak_side_by_side(project: Project) -> dict[str, Any]:
+    """Train three runs of one trainer at once, started in the same second, and compare them with one alone."""
+    alone = project.run("Resumable")
+    assert alone.returncode == 0, alone.stderr
+    (reference,) = project.runs("Resumable")
+    command = [sys.executable, str(project.path / "train.py"), "Resumable"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(3)]
+    codes = [process.wait() for process in started]
+    runs = [run for run in project.runs("Resumable") if run != reference]
+    weights = {(run / "model.safetensors").read_bytes() for run in [reference, *runs]}
+    histories = {json.dumps(json.loads((run / "metrics.json").read_text())["history"]) for run in [reference, *runs]}
+    hidden = list((project.path / "artifacts").rglob(".*"))
+    fine = codes == [0, 0, 0] and len(runs) == 3 and len(weights) == len(histories) == 1 and not hidden
+    return {"runs": len(runs), "exit codes": codes, "different": len(weights) + len(histories) - 2, "fine": fine}
+
+
+def _in_process(project: Project, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--inside", str(project.path), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ------------------------------------------------------------------------------------------- inside the process
+
+
+@contextmanager
+def _after_each_epoch(look: Callable[[Any], None]) -> Iterator[None]:
+    from train.base_trainer import BaseTrainer
+
+    train_epoch = BaseTrainer._train_epoch
+
+    def train_and_look(trainer: Any) -> None:
+        train_epoch(trainer)
+        look(trainer)
+
+    BaseTrainer._train_epoch = train_and_look
+    try:
+        yield
+    finally:
+        BaseTrainer._train_epoch = train_epoch
+
+
+def _inside(folder: str, part: str, count: str, *words: str) -> None:
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    from train.command_line import main
+
+    samples = Samples()
+    common = ("early_stopping_patience=0",)
+    if part == "steps":
+        epochs = -(-int(count) // STEPS_AN_EPOCH)
+        with _after_each_epoch(lambda trainer: samples.take(trainer.record.progress.step)):
+            code = main(["Resumable", f"epochs={epochs}", *common, *words])
+        print(json.dumps({"code": code, **_told(samples, 10_000)}))
+        return
+    alive: list[weakref.ref] = []
+    with _after_each_epoch(lambda trainer: alive.append(weakref.ref(trainer))):
+        codes = []
+        for number in range(int(count)):
+            codes.append(main(["Resumable", "epochs=1", *common, "loader=made", "num_workers=1"]))
+            gc.collect()
+            samples.take(number)
+    left = sum(reference() is not None for reference in alive)
+    print(json.dumps({"code": max(codes), "left": left, **_told(samples, 40)}))
+
+
+def _told(samples: Samples, scale: float) -> dict[str, Any]:
+    slope, interval = samples.slope()
+    half = len(samples.at) // 2
+    return {
+        "slope": slope,
+        "interval": interval,
+        "megabytes": [samples.memory[at] / 1e6 for at in (0, half, -1)],
+        "files": sorted(set(samples.files[half:])),
+        "threads": sorted(set(samples.threads[half:])),
+        "grows": samples.verdict(scale),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------- the table
+
+
+def main() -> int:
+    """Run all parts and print their table."""
+    if sys.argv[1:2] == ["--inside"]:
+        _inside(*sys.argv[2:])
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--trainers", type=int, default=50)
+    arguments = parser.parse_args()
+    start, bad = time.monotonic(), 0
+    python, today = platform.python_version(), time.strftime("%Y-%m-%d")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {python}, {today}")
+    print("| what | memory, first / middle / last | growth a step or trainer (95 %) | descriptors | threads | grows |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        project = copy_project(Path(folder) / "project")
+        side_by_side = soak_side_by_side(project)
+        results = {f"{arguments.steps:,} steps, {name}": soak_steps(project, arguments.steps, words)
+                   for name, words in RUNS.items()}  # fmt: skip
+        results[f"{arguments.trainers} trainers in one process"] = soak_trainers(project, arguments.trainers)
+    for name, found in results.items():
+        memory = " / ".join(f"{megabytes:.1f}" for megabytes in found["megabytes"])
+        grows = found["grows"] or "nothing"
+        if found.get("left", 0) > 1:  # the last one may be alive still
+            grows = f"{grows}; {found['left']} trainers were not freed"
+        bad += bool(found["grows"]) or found["code"] != 0 or found.get("left", 0) > 1
+        growth = f"{found['slope']:+.1f} ± {found['interval']:.1f} B"
+        print(f"| {name} | {memory} MB | {growth} | {found['files']} | {found['threads']} | {grows} |")
+    bad += not side_by_side["fine"]
+    print(f"three runs side by side, started at once: {side_by_side}")
+    print(f"done in {time.monotonic() - start:.0f} s: {'nothing grows' if not bad else f'{bad} parts failed'}")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,417 @@
+"""Data that breaks is named, and workers that are signalled or die leave a run that can be gone on with."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_interruptions import assert_same_run
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from data.data_error import DataError
+from train import workers
+from train.errors import TrainingError
+from train.loader_faults import _shut_down, explain_loader_fault
+from train.seeding import RandomSources
+from train.signals import Interrupted
+from train.workers import TendedWorker, tend_workers
+
+ADVICE = "Repair it, or let the dataset give something else for it. The checkpoints are intact: `--resume` goes on."
+LOCATION = "train/fragile_trainer.py:42 in break_down"
+
+
+def train(project, *words: str):
+    """Run the trainer in a process group of its own.
+
+    It returns when nobody holds the end of the output's pipe any more, so a worker that stays behind runs into the
+    time limit.
+    """
+    return subprocess.run(
+        [sys.executable, "train.py", "Fragile", *words],
+        cwd=project.path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def metrics(run) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def checkpoints(run) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(shared_project):
+    """A run that nothing happens to."""
+    done = train(shared_project, "num_workers=2")
+    assert done.returncode == 0, done.stderr
+    return shared_project.runs("Fragile")[-1]
+
+
+# ---------------------------------------------------------------------------------------- through the command line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fault_in=train", "num_workers=0"),
+        ("fault_in=train", "num_workers=2"),
+        ("fault_in=train", "num_workers=2", "loader=made"),
+        ("fault_in=val", "num_workers=0"),
+        ("fault_in=val", "num_workers=2"),
+    ],
+    ids=str,
+)
+def test_a_sample_that_cannot_be_read_is_named(words, shared_project):
+    done = train(shared_project, "fault=error", *words)
+    assert done.returncode == 3, done.stderr
+    name = "val_loader" if "fault_in=val" in words else "train_loader"
+    told = f"{name}: sample 37 of FragileRows can't be read: {LOCATION}: ValueError: bad header\n{ADVICE}"
+    assert done.stderr == f"error: {told}\n"
+    run = shared_project.runs("Fragile")[-1]
+    assert metrics(run)["state"] == "failed"
+    assert metrics(run)["error"] == f"DataError: {told}"
+
+
+def test_a_worker_that_is_killed_is_told_and_the_run_goes_on_later(shared_project, whole):
+    done = train(shared_project, "fault=kill", "num_workers=2")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith("error: train_loader: worker process ")
+    for part in (
+        " was killed by SIGKILL with samples [",
+        "37",
+        "] of FragileRows to read. Most often the system has run out of memory: take fewer num_workers",
+        "\nThe checkpoints are intact: `--resume` goes on.\n",
+    ):
+        assert part in done.stderr  # fmt: skip
+    run = shared_project.runs("Fragile")[-1]
+    assert metrics(run)["state"] == "failed" and checkpoints(run) == ["epoch-00001"]
+    done = train(shared_project, "fault=none", "num_workers=2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run, whole)
+
+
+def test_a_worker_that_leaves_in_a_validation_is_told(shared_project):
+    done = train(shared_project, "fault=exit", "fault_in=val", "num_workers=2")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith("error: val_loader: worker process ")
+    assert " left with exit code 7 with samples [" in done.stderr
+    assert "Something in the dataset has ended the process: num_workers = 0 shows where." in done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
+def test_a_signal_to_all_processes_of_a_run_ends_it_after_a_step(name, code, shared_project, whole):
+    words = ("fault=signal_group", f"stop_signal={name}", "num_workers=2", "checkpoint_every_n_steps=0")
+    stopped = train(shared_project, *words)
+    assert stopped.returncode == code, stopped.stderr
+    assert stopped.stderr == f"error: interrupted by {name}; `--resume` goes on\n"
+    run = shared_project.runs("Fragile")[-1]
+    assert checkpoints(run)[-1].startswith("epoch-00001-step-"), "the step at hand was finished and saved"
+    done = train(shared_project, "num_workers=2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("loader", ["dataloader", "made"])
+def test_workers_vanish_with_a_main_process_that_is_killed(loader, shared_project):
+    done = train(shared_project, "fault=kill_main", "num_workers=2", f"loader={loader}")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ workers by themselves
+
+
+class Numbers:
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.as_tensor(index)
+
+
+class Marked:
+    """A `worker_init_fn`."""
+
+    def __call__(self, worker: int) -> None:
+        np.random.seed(100 + worker)
+
+
+class Drawn(Numbers):
+    def __getitem__(self, index: int) -> int:
+        return int(np.random.randint(2**30))
+
+
+def living(**options) -> tuple[DataLoader, list]:
+    """Return a loader whose workers live on, and these, begun."""
+    loader = DataLoader(Numbers(), 2, num_workers=1, persistent_workers=True, **options)
+    tend_workers(loader)
+    assert len(list(loader)) == 4
+    return loader, loader._iterator._workers
+
+
+def signalled_by_another(pid: int, number: int) -> None:
+    subprocess.run(["kill", f"-{int(number)}", str(pid)], check=True)
+
+
+def test_workers_work_on_after_signals_of_others_and_end_at_the_main_process_word():
+    loader, [worker] = living()
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        signalled_by_another(worker.pid, number)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
+
+
+def test_after_a_while_a_worker_obeys_a_stranger_too(monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 0.0)
+    loader, [worker] = living()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise here
+    try:
+        signalled_by_another(worker.pid, signal.SIGTERM)
+        worker.join(30)
+    finally:
+        del loader
+        signal.signal(signal.SIGCHLD, before)
+    assert worker.exitcode == 143
+
+
+def test_a_loader_is_tended_once_and_its_own_function_is_called():
+    own = Marked()
+    loader = DataLoader(Drawn(), None, num_workers=1, worker_init_fn=own)
+    tend_workers(loader)
+    tended = loader.worker_init_fn
+    tend_workers(loader)
+    assert loader.worker_init_fn is tended and tended.own is own
+    np.random.seed(100)
+    assert next(iter(loader)) == np.random.randint(2**30)
+
+
+def send_mask(pipe) -> None:
+    pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+def test_a_worker_begins_with_the_signals_held_back():
+    """One that came between the fork and its preparation would end it."""
+    loader = DataLoader(Numbers(), num_workers=1)
+    tend_workers(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    here, there = multiprocessing.Pipe()
+    process = loader.multiprocessing_context.Process(target=send_mask, args=(there,))
+    process.start()
+    assert here.recv() - before == {signal.SIGINT, signal.SIGUSR1, signal.SIGTERM}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    process.join(30)
+
+
+def test_a_context_of_the_author_stays():
+    loader = DataLoader(Numbers(), num_workers=1, multiprocessing_context="spawn")
+    context = loader.multiprocessing_context
+    tend_workers(loader)
+    assert loader.multiprocessing_context is context
+
+
+@pytest.mark.parametrize("loader", [DataLoader(Numbers()), [1, 2]], ids=["no workers", "no loader"])
+def test_what_has_no_workers_stays(loader):
+    tend_workers(loader)
+    assert getattr(loader, "worker_init_fn", None) is None
+
+
+def test_what_tends_can_be_sent_to_a_spawned_worker():
+    loader = DataLoader(Numbers(), 4, num_workers=1, worker_init_fn=Marked(), multiprocessing_context="spawn")
+    tend_workers(loader)
+    sent = multiprocessing.reduction.ForkingPickler.dumps(loader.worker_init_fn)
+    received = multiprocessing.reduction.ForkingPickler.loads(sent)
+    assert isinstance(received, TendedWorker) and isinstance(received.own, Marked)
+
+
+# ------------------------------------------------------------------------------------------- explanations by themselves
+
+
+class Broken(Numbers):
+    """Raises at some indices, in workers only where that is asked."""
+
+    def __init__(self, *bad: int, only_in_workers: bool = False, error: type = KeyError) -> None:
+        self.bad, self.only_in_workers, self.error = bad, only_in_workers, error
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        in_worker = torch.utils.data.get_worker_info() is not None
+        if index in self.bad and (in_worker or not self.only_in_workers):
+            raise self.error(f"no row {index}")
+        return super().__getitem__(index)
+
+
+class Ragged(Numbers):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.zeros(3 if index == 5 else 2)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(2)
+        raise OSError("line 2 is torn")
+
+
+def failing_start(worker: int) -> None:
+    raise RuntimeError("no licence")
+
+
+def explained(train_loader, val_loader=None, hook=None, known: bool = True, stopped: int | None = None):
+    """Read a loader to its end as a trainer would, and return what is told of the error that ends it."""
+    sources = RandomSources(train_loader)
+    trainer = SimpleNamespace(
+        train_loader=train_loader,
+        val_loader=val_loader or DataLoader(Numbers()),
+        owns_loop=False,
+        stop_request=SimpleNamespace(number=stopped),
+        run_folder=SimpleNamespace(log_only=lambda text: pytest.fail(text)),
+        record=SimpleNamespace(progress=SimpleNamespace(epoch=0), _epochs_before=0),
+        _random_sources=sources,
+        _position=SimpleNamespace(start=sources.states() if known else None, validating=False),
+    )
+    try:
+        for batch in train_loader:
+            if hook is not None:
+                hook(batch)
+    except Exception as error:
+        return explain_loader_fault(trainer, error)
+    finally:
+        _shut_down(trainer)  # torch takes its time where it must find out by itself
+    pytest.fail("nothing failed")
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("error", [KeyError, ValueError])
+def test_the_sample_is_found_in_a_shuffled_pass(number, error):
+    torch.manual_seed(4)
+    told = explained(DataLoader(Broken(3, error=error), 2, shuffle=True, num_workers=number))
+    assert isinstance(told, DataError)
+    assert str(told).startswith("train_loader: sample 3 of Broken can't be read: tests/train/test_data_faults.py:")
+    words = "'no row 3'" if error is KeyError else "no row 3"
+    assert f" in __getitem__: {error.__name__}: {words}\n" in str(told)
+
+
+def test_the_first_bad_sample_that_was_read_is_told_where_there_are_more():
+    torch.manual_seed(1)
+    first = torch.randperm(8, generator=torch.Generator().manual_seed(0)).tolist()
+    loader = DataLoader(Broken(*first[2:]), 2, sampler=first, num_workers=2)
+    assert f"sample {first[2]} of" in str(explained(loader))
+
+
+def test_without_a_known_beginning_all_samples_are_tried():
+    loader = DataLoader(Broken(6), 2, shuffle=True, num_workers=1)
+    assert "train_loader: sample 6 of Broken can't" in str(explained(loader, known=False))
+
+
+def test_what_fails_in_workers_only_is_told_with_the_indices_of_its_batch():
+    told = str(explained(DataLoader(Broken(5, only_in_workers=True), 2, num_workers=2)))
+    assert told.startswith("train_loader: samples [4, 5] of Broken can't be read: tests/train/test_data_faults.py:")
+    assert "in __getitem__: KeyError: 'no row 5'\nRead again one by one, in the main process, none of them" in told
+
+
+@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"own": 5}], ids=str)
+def test_the_batch_of_a_shuffled_pass_is_known(options):
+    persistent, own = options.get("persistent_workers", False), options.get("own")
+
+    def loader(dataset) -> DataLoader:
+        generator = None if own is None else torch.Generator().manual_seed(own)
+        return DataLoader(dataset, 2, shuffle=True, num_workers=2, persistent_workers=persistent, generator=generator)
+
+    torch.manual_seed(6)
+    batch = next(batch.tolist() for batch in loader(Numbers()) if 5 in batch.tolist())
+    torch.manual_seed(6)
+    assert f"samples {batch} of Broken can't be read" in str(explained(loader(Broken(5, only_in_workers=True))))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_batch_that_cannot_be_put_together_is_told_with_its_indices(number):
+    told = str(explained(DataLoader(Ragged(), 2, num_workers=number)))
+    assert told.startswith(
+        "train_loader: samples [4, 5] of Ragged can't be put together: RuntimeError: stack expects each tensor to be "
+        "equal size, but got [2] at entry 0 and [3] at entry 1"
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_stream_has_no_indices(number):
+    told = str(explained(DataLoader(Stream(), 1, num_workers=number)))
+    assert told.startswith("train_loader: a batch of Stream can't be read: tests/train/test_data_faults.py:")
+    assert told.endswith("in __iter__: OSError: line 2 is torn\nThe checkpoints are intact: `--resume` goes on.")
+
+
+def test_a_sample_of_a_subset_is_named_by_its_index_there():
+    assert "sample 1 of Subset can't be read: tests/train" in str(explained(DataLoader(Subset(Broken(7), [2, 7]), 2)))
+
+
+def test_a_worker_that_cannot_begin_is_told():
+    told = str(explained(DataLoader(Numbers(), 2, num_workers=1, worker_init_fn=failing_start)))
+    assert "train_loader: a worker can't begin: tests/train/test_data_faults.py:" in told
+    assert told.endswith("in failing_start: RuntimeError: no licence")
+
+
+def test_the_loader_is_the_one_that_failed():
+    good, bad = DataLoader(Numbers(), 2), DataLoader(Broken(4), 2)
+    assert str(explained(good, bad, hook=lambda batch: list(bad))).startswith("val_loader: sample 4 of Broken")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_a_hook_raises_is_no_fault_of_a_loader(number):
+    def hook(batch):
+        raise KeyError("Caught KeyError in DataLoader worker process 0.")
+
+    assert explained(DataLoader(Numbers(), 2, num_workers=number), hook=hook) is None
+    # Nor is a loader that the trainer reads by itself.
+    assert explained(DataLoader(Numbers(), 2), hook=lambda batch: list(DataLoader(Broken(1)))) is None
+
+
+DIED = "DataLoader worker (pid 123) is killed by signal: {}. "
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            DIED.format("Killed"),
+            "worker process 123 was killed by SIGKILL. Most often the system has run out of memory",
+        ),
+        (DIED.format("Bus error") + "It is possible", "was killed by SIGBUS. Most often the shared memory is full"),
+        (DIED.format("Segmentation fault"), "was killed by SIGSEGV. A library that the dataset uses has crashed"),
+        (DIED.format("Terminated"), "was killed by SIGTERM. Somebody or something"),
+        ("DataLoader worker (pid(s) 1, 2) exited unexpectedly", "processes 1, 2 ended unexpectedly. Something"),
+        ("DataLoader worker (pid 9) exited unexpectedly with exit code 7. Details", "9 left with exit code 7. Someth"),
+    ],
+)
+def test_a_death_is_told_in_words(text, told):
+    """It may be heard of in the hook: torch raises it from a signal handler."""
+
+    def hook(batch):
+        raise RuntimeError(text)
+
+    death = explained(DataLoader(Numbers(), 2, num_workers=1), hook=hook)
+    assert isinstance(death, TrainingError)
+    assert str(death).startswith("train_loader: worker process") and told in str(death)
+    assert str(death).endswith("\nThe checkpoints are intact: `--resume` goes on.")
+
+
+@pytest.mark.parametrize(
+    "text", [DIED.format("Terminated"), "DataLoader worker (pid 1) exited unexpectedly with exit code 143. "]
+)
+def test_a_worker_that_ended_by_the_signal_that_stops_the_run_is_no_failure(text):
+    def hook(batch):
+        raise RuntimeError(text)
+
+    told = explained(DataLoader(Numbers(), 2), hook=hook, stopped=signal.SIGTERM)
+    assert isinstance(told, Interrupted) and told.number == signal.SIGTERM
+    assert isinstance(explained(DataLoader(Numbers(), 2), hook=hook, stopped=signal.SIGUSR1), TrainingError)

@@ -1,0 +1,92 @@
+"""A loader's workers under signals: those that are meant for the run don't end them while the run needs a batch."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+GRACE = 20.0  # seconds that a worker goes on after a SIGTERM; SLURM sends SIGKILL after 30
+_HELD = {getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGTERM") if hasattr(signal, name)}
+_CAN_TELL_SENDER = hasattr(signal, "sigtimedwait")  # not on macOS and Windows
+
+
+def tend_workers(loader: Any) -> None:
+    """Let a DataLoader's workers stay until the run shuts them down.
+
+    A terminal's Ctrl-C, SLURM and `kill -- -<group>` signal each process of a job. The main process then finishes its
+    step, for which it may need another batch.
+
+    Args:
+        loader: any; only a DataLoader with workers is changed, and only once. Its own `worker_init_fn` is called too.
+    """
+    if not isinstance(loader, DataLoader) or not loader.num_workers or isinstance(loader.worker_init_fn, TendedWorker):
+        return
+    loader.worker_init_fn = TendedWorker(loader.worker_init_fn)
+    if _CAN_TELL_SENDER and loader.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
+        loader.multiprocessing_context = HoldingContext()
+
+
+if _CAN_TELL_SENDER:
+    from multiprocessing.context import ForkContext, ForkProcess
+
+    class HoldingProcess(ForkProcess):
+        """A process that is forked with the signals blocked, so that none finds it before it is prepared."""
+
+        def start(self) -> None:
+            """Fork."""
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    class HoldingContext(ForkContext):
+        """What a DataLoader starts its workers by."""
+
+        Process = HoldingProcess
+
+
+class TendedWorker:
+    """A `worker_init_fn` that makes a worker leave SIGINT, SIGUSR1 and SIGTERM to the main process.
+
+    Args:
+        own: the `worker_init_fn` of the loader's author.
+    """
+
+    def __init__(self, own: Callable[[int], None] | None) -> None:
+        self.own = own
+
+    def __call__(self, worker: int) -> None:
+        """Prepare a worker; called in it.
+
+        Args:
+            worker: its number.
+        """
+        for number in _HELD - {signal.SIGTERM}:
+            signal.signal(number, signal.SIG_IGN)
+        if _CAN_TELL_SENDER:
+            # A handler in Python is not told who sent a signal, so SIGTERM is blocked and taken by a thread that waits
+            # for it. It stays blocked in the threads and programs that samples start, and such a program must be ended
+            # by SIGKILL (`Popen.kill`).
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD - {signal.SIGTERM})
+            threading.Thread(target=_take_sigterm, name="SIGTERM", daemon=True).start()
+        if self.own is not None:
+            self.own(worker)
+
+
+def _take_sigterm() -> None:
+    """End the worker when the main process asks, or a while after anybody else has, or when there is no main process.
+
+    The main process asks by SIGTERM only where a worker has not ended by itself.
+    """
+    main, parent = multiprocessing.parent_process().pid, os.getppid()  # two, where a fork server starts the workers
+    info, deadline = signal.sigwaitinfo({signal.SIGTERM}), time.monotonic() + GRACE
+    while info is not None and info.si_pid != main and os.getppid() == parent:
+        info = signal.sigtimedwait({signal.SIGTERM}, max(0.0, deadline - time.monotonic()))
+    os._exit(0 if info is not None and info.si_pid == main else 128 + signal.SIGTERM)
