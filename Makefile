@@ -15,7 +15,7 @@ train: $(VENV)/.ready
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
-# Runs that are killed 700 times, at any instant and at single system calls, and what that costs (about ten minutes).
+# Kills runs 700 times, at any instant and at single system calls, and counts what is lost (five minutes on two cores).
 crash: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/crash.py $(ARGS)
 
