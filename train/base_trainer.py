@@ -405,13 +405,13 @@ class BaseTrainer(metaclass=TrainerType):
         self._guard.restore_buffers()
         progress, position = self.record.progress, self._position
         where = (progress.epoch, position.steps - missed, progress.step - missed)
-        return numbers_gone_wrong(self, BadStep("train", *where, position.start, *self._guard.random_before(missed)))
+        return numbers_gone_wrong(self, BadStep("train", *where, position.start, self._guard.beginning(missed)))
 
     def _bad_validation(self) -> TrainingError:
         from train.failures.report import BadStep, numbers_gone_wrong
 
         progress, start = self.record.progress, self._position.start
-        return numbers_gone_wrong(self, BadStep("val", progress.epoch, 0, progress.step, start, start["torch"], None))
+        return numbers_gone_wrong(self, BadStep("val", progress.epoch, 0, progress.step, start))
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):

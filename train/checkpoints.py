@@ -110,6 +110,11 @@ class CheckpointStore:
             raise ResumeError(f"no usable checkpoint in {self.folder}. Start the run again without --resume.")
         return None
 
+    @property
+    def empty(self) -> bool:
+        """Whether the run has not come to its first checkpoint."""
+        return not self._all()
+
     def tidy(self) -> None:
         """Bring the folder in order after a kill in the middle of `save`: nothing half done, nothing good lost."""
         for path in self.folder.glob(f".*{_REPLACED}"):

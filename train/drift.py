@@ -32,8 +32,13 @@ def report_drift(trainer: Any) -> None:
     folder = trainer.run_folder.path
     refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(trainer.config))
     text = _read(folder / "environment.json")
-    if text:
-        refused += _compare_environments(json.loads(text), environment(trainer.device, datasets_of(trainer)))
+    try:
+        known = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        logger.warning(f"{folder / 'environment.json'} is damaged, so nothing can be compared with it: {error}")
+        known = {}
+    if known:
+        refused += _compare_environments(known, environment(trainer.device, datasets_of(trainer)))
     if refused:
         raise ResumeError(
             f"run {trainer.run_folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
@@ -45,6 +50,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError:
+        return ""
+    except UnicodeDecodeError as error:
+        logger.warning(f"{path} is damaged, so nothing can be compared with it: {error}")
         return ""
 
 

@@ -47,8 +47,8 @@ class RunFolder:
 
     @property
     def began(self) -> bool:
-        """Whether the files that a run begins with are there; a kill may have come before."""
-        return (self.path / "config.ini").exists() and (self.path / "environment.json").exists()
+        """Whether it is that of an earlier process."""
+        return (self.path / "config.ini").exists()
 
     def lock(self) -> None:
         """Keep other processes from going on with this run while it is trained here.

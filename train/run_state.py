@@ -62,17 +62,12 @@ def _copied(value: Any) -> Any:
 
 
 def restore_newest(trainer: Any) -> None:
-    """Bring a trainer to its run's newest whole checkpoint; a run without one yet begins anew.
+    """Bring a trainer to its run's newest whole checkpoint.
 
     Raises:
         ResumeError: all are damaged, or it belongs to another model or optimizer.
     """
-    trainer.checkpoints.tidy()
-    found = trainer.checkpoints.load_newest()
-    if found is None:
-        logger.warning(f"run {trainer.run_folder.id} has no checkpoint yet; it begins anew")
-        return
-    checkpoint, path = found
+    checkpoint, path = trainer.checkpoints.load_newest()
     state = checkpoint.state
     try:
         trainer.model.load_state_dict(checkpoint.weights)

@@ -139,8 +139,13 @@ class Saver:
 
         Args:
             trainer: the BaseTrainer that it is of.
+
+        Raises:
+            OutputError: it can't be written, whatever `go_on` says: there is no later time.
         """
         with self._stalling():
+            self._join()
+            self._go_on = False
             self._flush_metrics()
             self._flush_checkpoint(trainer)
             self._join()
@@ -157,13 +162,13 @@ class Saver:
                 write()
 
     def _flush_checkpoint(self, trainer: Any) -> None:
+        self._join()  # a writer that has failed gives back what it has not written
         if self._waiting is None:
             return
         waiting, self._waiting = self._waiting, None
         waiting.write_model, self._write_model = self._write_model, None
         waiting.checkpoint.state["record"] = waiting.record()
         store = trainer.checkpoints
-        self._join()
         if self._in_background:
             # A daemon, since a second Ctrl-C shall not wait for it; what it leaves is removed at the next start.
             self._writer = threading.Thread(target=self._write_aside, args=(store, waiting), daemon=True)
@@ -180,8 +185,9 @@ class Saver:
                 if waiting.write_model is not None:
                     waiting.write_model()
                 store.save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
-            except OutputError:
-                self._write_model = self._write_model or waiting.write_model  # with the next one
+            except OutputError:  # it waits again, unless there is something newer by now
+                self._waiting = self._waiting or waiting
+                self._write_model = self._write_model or waiting.write_model
                 raise
         self.written += 1
         self.seconds += time.monotonic() - start

@@ -32,13 +32,17 @@ def open_run(trainer: Any) -> None:
     folder.open_log()
     if trainer.options.resume:
         folder.tidy()
-        with machine_for(trainer):
-            report_drift(trainer)
-        restore_newest(trainer)
-    if not folder.began:
-        folder.write_text("config.ini", ConfigParser.dump(trainer.config))
-        with machine_for(trainer):  # as it will be
-            folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
+        trainer.checkpoints.tidy()
+        if not trainer.checkpoints.empty:
+            with machine_for(trainer):
+                report_drift(trainer)
+            restore_newest(trainer)
+            return
+        if folder.began:
+            logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
+    folder.write_text("config.ini", ConfigParser.dump(trainer.config))
+    with machine_for(trainer):  # as it will be
+        folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
 
 
 @contextmanager

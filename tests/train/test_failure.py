@@ -22,6 +22,7 @@ from train.failures.files import read_failure, write_failure
 from train.failures.report import BadStep, numbers_gone_wrong
 from train.seeding import random_states
 from train.steps.eager import windows
+from train.steps.guard import Beginning
 
 COUNT, SIZE = 40, 8
 
@@ -66,8 +67,7 @@ def bad_step(trainer: HookTrainer, steps: int = 0, split: str = "train", **more:
     """A bad step of the first epoch, which begins with the random numbers as they are."""
     loader = trainer.train_loader if split == "train" else trainer.val_loader
     start = None if getattr(loader, "draws_by_epoch", False) else trainer._random_sources.states()
-    usual = {"torch_random": torch.get_rng_state(), "cuda_random": None}
-    return BadStep(split, 0, steps, steps, start, **{**usual, **more})
+    return BadStep(split, 0, steps, steps, start, **{"begun": Beginning(None, torch.get_rng_state()), **more})
 
 
 def report_of(trainer: HookTrainer) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def test_dropout_masks_are_those_of_the_step(tmp_path):
     trainer._forward_batch(batch)
     torch.manual_seed(6)
     before = snapshot(trainer)
-    numbers_gone_wrong(trainer, BadStep("train", 0, 0, 0, None, state, None))
+    numbers_gone_wrong(trainer, BadStep("train", 0, 0, 0, None, Beginning(None, state)))
     assert len(seen) == 2 and torch.equal(*seen)
     assert all(torch.equal(before[key], value) for key, value in snapshot(trainer).items())  # batch norm's too
 

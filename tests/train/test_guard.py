@@ -14,6 +14,7 @@ from torch import nn
 from data.tensor_loader import TensorLoader
 from train.errors import TrainingError
 from train.session import machine_for
+from train.steps import Guard
 
 ROWS, SIZE, STEPS_BEFORE = 203, 4, 9
 MARK = 77.0  # in y: this is the bad sample
@@ -40,6 +41,17 @@ OPTIMIZERS = {
     "foreach": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, foreach=True),
     "rmsprop": torch.optim.RMSprop,
 }
+
+
+def judged_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tensors judge, as they do where reading one would wait for a device."""
+    init = Guard.__init__
+
+    def not_on_host(self: Guard, *given: Any) -> None:
+        init(self, *given)
+        self.on_host = False
+
+    monkeypatch.setattr(Guard, "__init__", not_on_host)
 
 
 def rows(poisoned: bool, window: int = 1) -> TensorLoader:
@@ -135,18 +147,23 @@ def test_a_chunk_is_done_again_with_the_same_learning_rates(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_on_a_device_an_optimizer_of_another_kind_is_put_back(hook, tmp_path, monkeypatch):
-    """The copies that CUDA needs for it, made on the CPU."""
-    from train.steps import Guard
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_as_on_a_device_where_the_host_does_not_know(optimizer, hook, tmp_path, monkeypatch):
+    judged_on_device(monkeypatch)
+    assert_weights_of_before(tmp_path, hook, optimizer=OPTIMIZERS[optimizer])
 
-    init = Guard.__init__
 
-    def not_on_cpu(self: Guard, *given: Any) -> None:
-        init(self, *given)
-        self.on_cpu = False
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_compiled_form_as_on_a_device(hook, tmp_path, monkeypatch):
+    judged_on_device(monkeypatch)
+    with recorded_only(monkeypatch):
+        torch._dynamo.reset()
+        assert assert_weights_of_before(tmp_path, hook, step="compiled")._step.fast
 
-    monkeypatch.setattr(Guard, "__init__", not_on_cpu)
-    assert_weights_of_before(tmp_path, hook, optimizer=torch.optim.RMSprop)
+
+def test_a_scaled_loss_as_on_a_device(tmp_path, monkeypatch):
+    judged_on_device(monkeypatch)
+    assert_weights_of_before(tmp_path, "loss only", precision="fp16")
 
 
 @pytest.mark.parametrize("hook", ["loss and gradient", "loss only"])

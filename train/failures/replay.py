@@ -12,6 +12,7 @@ from train.failures.runs import ReplayError
 from train.failures.watch import LayerCall
 from train.run_state import other_modules
 from train.session import machine_for
+from train.steps.guard import Beginning
 
 
 def replay_lines(trainer: Any, saved: SavedFailure) -> list[str]:
@@ -28,9 +29,8 @@ def replay_lines(trainer: Any, saved: SavedFailure) -> list[str]:
         ReplayError: the saved weights don't fit the trainer.
     """
     state = saved.state
-    bad = BadStep(
-        *(state[name] for name in ("split", "epoch", "steps", "step", "random", "torch_random", "cuda_random"))
-    )
+    begun = Beginning(None, state["torch_random"], state["cuda_random"])
+    bad = BadStep(*(state[name] for name in ("split", "epoch", "steps", "step", "random")), begun)
     _load_weights(trainer, saved)
     with machine_for(trainer):  # as it was
         diagnosis = diagnose(trainer, bad, _batches(saved), _loss_scale(trainer, saved))

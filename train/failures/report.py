@@ -20,6 +20,7 @@ from train.failures.probe import Probe, probe_step
 from train.meters import EpochMeter
 from train.run_state import other_modules
 from train.steps.eager import windows
+from train.steps.guard import Beginning
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class BadStep:
         steps: good optimizer steps of this epoch before it; 0 for `val`.
         step: good optimizer steps of the run before it.
         random: states of the generators when the epoch, or the validation, began; None where loaders draw by epoch.
-        torch_random: state of torch's generator on the CPU when the bad step began, (bytes,) uint8; None if unknown.
-        cuda_random: the same of the model's CUDA device, or None.
+        begun: what the bad step began with; of `val` it is not known.
     """
 
     split: str
@@ -41,8 +41,7 @@ class BadStep:
     steps: int
     step: int
     random: dict[str, Any] | None
-    torch_random: torch.Tensor | None
-    cuda_random: torch.Tensor | None
+    begun: Beginning = field(default_factory=Beginning)
 
 
 @dataclass
@@ -150,6 +149,8 @@ def recover(trainer: Any, bad: BadStep) -> Recovered:
         _begin_pass(trainer, loader, bad)
         rest = windows(loader, size)
         found = _nth(rest, bad) if bad.split == "train" else _first_bad_batch(trainer, rest)
+        if bad.begun.batches is not None:  # the very ones, whatever the loader draws for them
+            found.batches = bad.begun.batches
         if found.batches is None:
             return found
         found.first *= size
@@ -186,7 +187,7 @@ def _nth(rest: Iterator[Any], bad: BadStep) -> Recovered:
         return Recovered(None, problem=f"train_loader gave only {passed} steps' batches this time")
     good = strange_samples(last.batches, None) if last is not None else []
     harmless = [each.field for each in good if each.what == BAD]
-    states = {"torch_random": bad.torch_random, "cuda_random": bad.cuda_random}
+    states = {"torch_random": bad.begun.random, "cuda_random": bad.begun.cuda_random}
     return Recovered(window.batches, first=bad.steps, harmless=harmless, **states)
 
 
@@ -218,8 +219,8 @@ def _saved(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advice
         "steps": bad.steps,
         "step": bad.step,
         "random": bad.random,
-        "torch_random": recovered.torch_random if recovered.batches is not None else bad.torch_random,
-        "cuda_random": recovered.cuda_random if recovered.batches is not None else bad.cuda_random,
+        "torch_random": recovered.torch_random if recovered.batches is not None else bad.begun.random,
+        "cuda_random": recovered.cuda_random if recovered.batches is not None else bad.begun.cuda_random,
         "modules": {name: module.state_dict() for name, module in other_modules(trainer).items()},
         "first": recovered.first,
         "harmless": recovered.harmless,

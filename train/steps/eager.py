@@ -108,7 +108,7 @@ class EagerStep:
             piece: one or more batches. Each weighs as many samples as its loss is a mean of, so that several batches
                 give the gradient of one long one.
         """
-        self.update.guard.begin()
+        self.update.guard.begin(piece.batches)
         self.update.zero_grad()
         if len(piece.batches) == 1:
             self.update.backward(self.forward(piece.batches[0]))

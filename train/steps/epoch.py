@@ -14,6 +14,7 @@ from train.steps.compiling import compile_exactly, own_code
 from train.steps.eager import EagerStep, Window
 from train.steps.evaluation import Evaluation
 from train.steps.fast import FastStep, refuse_scaled_loss
+from train.steps.guard import Beginning
 from train.steps.program import LossProgram
 from train.steps.rule import UpdateRule
 
@@ -128,6 +129,9 @@ class EpochStep(FastStep):
     def run(self, piece: Chunk) -> None:
         """Do a chunk's steps in one call; where numbers go wrong in it, only those before the bad step."""
         guard = self.eager.update.guard
+        if guard.blocked:
+            guard.note_bad(piece.steps + guard.missed_steps(), guard.beginning(guard.missed_steps()))
+            return
         before = _Kept(self)
         self._call(piece)
         if not before.still_finite():
@@ -139,7 +143,8 @@ class EpochStep(FastStep):
                 self._call(Chunk(piece.rows, step, step + 1))
                 if not before.still_finite():
                     before.restore()
-                    guard.note_bad(piece.stop - step, before.random)
+                    (window,) = self.windows_of(Chunk(piece.rows, step, step + 1))
+                    guard.note_bad(piece.stop - step, Beginning(window.batches, before.random))
                     return
         guard.settle()
 

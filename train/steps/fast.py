@@ -184,7 +184,7 @@ class FastStep:
                 miss += float((tensor - new)[loud].double().square().sum())
         if miss > (_UPDATE_TOLERANCE * min(coarse, 3.0)) ** 2 * moved:
             return f"the compiled step's update differs from eager's by {(miss / max(moved, 1e-300)) ** 0.5:.1%}"
-        for buffer, new in zip(before.buffers, expected.values[count:], strict=False):
+        for buffer, new in zip(before.buffers, expected.values[count:], strict=True):
             if not torch.allclose(buffer.double(), new.double(), rtol=1e-3 * coarse, atol=1e-5 * coarse):
                 return "the compiled step's buffers differ from eager's"
         return None
@@ -251,7 +251,7 @@ class CompiledStep(FastStep):
     def run(self, piece: Window) -> None:
         """Run the program for each batch of a window, add the gradients up, update."""
         program, count, update = self.program, len(self._trained), self.eager.update
-        update.guard.begin()
+        update.guard.begin(piece.batches)
         sums: list[torch.Tensor] = []
         unit = total = None
         for batch in piece.batches:

@@ -1,69 +1,122 @@
-"""Sees on the device when numbers go wrong, and keeps the weights as they were before. Nothing here waits for it."""
+"""Sees when numbers go wrong, without waiting for the device, and keeps the weights as they were before."""
 
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-_REMEMBERED = 1000  # steps whose random states are known
+from data.batches import tensors_in
+
+_REMEMBERED = 1000  # steps whose batches and random states are known
+_HELD_BYTES = 2**26  # of batches, of the steps since the last look
 _LARGEST_BUFFER = 2**20  # numbers; statistics are small, a large buffer is a table that stays as it is
+
+
+@dataclass
+class Beginning:
+    """What a step began with.
+
+    Attributes:
+        batches: None where they were too large to keep.
+        random: state of torch's generator on the CPU, None if unknown.
+        cuda_random: of the model's CUDA device.
+    """
+
+    batches: list[Any] | None = None
+    random: torch.Tensor | None = None
+    cuda_random: torch.Tensor | None = None
 
 
 class Guard:
     """Judges each step by its losses and its gradient's norm. From the first bad one on no step changes a parameter.
 
-    The host learns of it when it next looks, some steps later; the parameters are still those of before the bad step.
+    On a device the verdict stays there: the host learns of it when it next looks, some steps later, and the parameters
+    are still those of before the bad step. On the CPU there is nothing to wait for.
 
     Args:
         device: where the losses are.
         buffers: the model's; those that steps change, such as running statistics, are kept too.
 
     Attributes:
-        flag: a float32 scalar, 1 from the first bad step on. torch's fused kernels take it as `found_inf`.
+        on_host: whether the host judges.
+        blocked: whether the host knows of a bad step.
     """
 
     def __init__(self, device: torch.device | str = "cpu", buffers: Iterable[torch.Tensor] = ()) -> None:
-        self._poison, self.flag, self._missed = torch.zeros(3, device=device).unbind()
-        self.on_cpu = self.flag.device.type == "cpu"
-        self._randoms: deque[tuple[torch.Tensor, torch.Tensor | None]] = deque(maxlen=_REMEMBERED)
+        self.on_host, self.blocked = torch.device(device).type == "cpu", False
+        self._poison, self._flag, self._found, self._missed = torch.zeros(4, device=device).unbind()
+        self._one = torch.ones((), device=device)
+        self._missed_here = 0
+        self._begun: deque[Beginning] = deque(maxlen=_REMEMBERED)
+        self._holds: int | None = None  # steps whose batches are kept
+        self._draws, self._random = (
+            True,
+            torch.empty(0),
+        )  # whether steps draw random numbers; the state at the last look
         self._buffers = [buffer.detach() for buffer in buffers if buffer.numel() <= _LARGEST_BUFFER]
         self._before: list[torch.Tensor] | None = None  # the buffers of before the first step, until it is done
         self._changing: list[torch.Tensor] = []
         self._kept: list[torch.Tensor] = []
 
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """What a step changes here."""
-        return [self._poison, self.flag, self._missed, *self._kept]
-
-    def begin(self) -> None:
-        """Note what a step begins with: the random states, and at the first one the buffers."""
-        self._randoms.append((torch.get_rng_state(), None if self.on_cpu else _cuda_state(self.flag.device)))
-        if self._before is None:
+    def begin(self, batches: list[Any]) -> None:
+        """Note what a step begins with, and at the first one the buffers."""
+        if self._holds is None:
+            size = sum(tensor.nbytes for batch in batches for tensor in tensors_in(batch))
+            self._holds = min(_REMEMBERED, _HELD_BYTES // max(size, 1))
             self._before = [buffer.clone() for buffer in self._buffers]
+        begun = self._begun
+        if self._draws:
+            begun.append(Beginning(batches, torch.get_rng_state(), self._cuda_random()))
+        else:
+            begun.append(Beginning(batches))
+        if len(begun) > self._holds:
+            begun[-1 - self._holds].batches = None
 
-    def see(self, value: torch.Tensor) -> None:
-        """Take a scalar that must be finite: 0 times what isn't, is not 0."""
-        self._poison.add_(value.detach(), alpha=0)
+    def see(self, loss: torch.Tensor) -> None:
+        """Take a scalar that must be finite."""
+        if self.on_host:
+            self.blocked = self.blocked or not math.isfinite(loss)
+        else:
+            self._poison.add_(loss.detach(), alpha=0)  # 0 times what isn't finite, is not 0
 
-    def judge(self, norm: torch.Tensor | None = None) -> torch.Tensor:
-        """Judge a step, before it changes parameters, by its gradient's norm and what was seen; returns `flag`."""
+    def judge(self, norm: torch.Tensor | None = None, gradients: Sequence[torch.Tensor] = ()) -> torch.Tensor | None:
+        """Judge a step, before it changes parameters, by the losses that were seen and its gradient.
+
+        Args:
+            norm: the gradient's, where it is known.
+            gradients: else the gradient itself, of one dtype on one device.
+
+        Returns:
+            1 in a float32 scalar from the first bad step on, else 0: torch's fused kernels take it as `found_inf`. None
+            where the host judges, which sets `blocked`.
+        """
+        if gradients:  # GradScaler's check, which is one pass: times 1, and 1 into `_found` where it isn't finite
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
+        if self.on_host:
+            self.blocked = self.blocked or not (norm is None or math.isfinite(norm)) or bool(self._found)
+            self._missed_here += self.blocked
+            return None
         if norm is not None:
             self._poison.add_(norm, alpha=0)
-        torch.ne(self._poison, self._poison, out=self.flag)
-        self._missed.add_(self.flag)
-        return self.flag
+        torch.ne(self._poison, self._poison, out=self._flag)
+        if gradients:
+            torch.maximum(self._flag, self._found, out=self._flag)
+        self._missed.add_(self._flag)
+        return self._flag
 
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         """Return a loss whose gradients aren't finite from the first bad step on, for a GradScaler to see."""
-        return loss * (1 + self._poison)
+        return loss * (math.nan if self.blocked else 1 + self._poison)
 
     def keep(self) -> None:
         """Keep the buffers as a good step has left them."""
         if self._before:
             self._find_changing()
-        if self._changing:
-            bad = self.flag.bool()
+        if self._changing and not self.blocked:
+            bad = self._flag.bool()
             for buffer, kept in zip(self._changing, self._kept, strict=True):
                 torch.where(bad, kept, buffer, out=kept)
 
@@ -86,33 +139,50 @@ class Guard:
 
     def missed_steps(self) -> int:
         """Return how many steps were left out, the bad one and all after it. A host-device synchronisation."""
-        missed = int(self._missed)
+        missed = self._missed_here or int(self._missed)
         if not missed:
-            self._randoms.clear()
+            self._begun.clear()
+            now = torch.get_rng_state()  # to note it at each step takes time, and most models have no use for it
+            self._draws, self._random = not torch.equal(now, self._random), now
         return missed
 
-    def note_bad(self, missed: int, random: torch.Tensor | None) -> None:
+    def note_bad(self, missed: int, begun: Beginning) -> None:
         """Take what a form of the step has found, and put back, by itself.
 
         Args:
             missed: steps from the bad one on.
-            random: torch's state on the CPU when it began.
+            begun: what that one began with.
         """
-        self._missed.fill_(missed)
+        self.blocked, self._missed_here = True, missed
         self._changing, self._kept = [], []
-        self._randoms.clear()
-        if random is not None:
-            self._randoms.extend([(random, None)] * missed)
+        self._begun.clear()
+        self._begun.extend([begun] * missed)
 
-    def random_before(self, missed: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Return the states on the CPU and on CUDA when the first of the last `missed` steps began."""
-        return self._randoms[-missed] if missed <= len(self._randoms) else (None, None)
+    def beginning(self, missed: int) -> Beginning:
+        """Return what the first of the last `missed` steps began with."""
+        if missed > len(self._begun):
+            return Beginning()
+        begun = self._begun[-missed]
+        if begun.random is None:  # nothing was drawn since
+            begun.random, begun.cuda_random = torch.get_rng_state(), self._cuda_random()
+        return begun
 
     def restore_buffers(self) -> None:
         """Put the buffers back to where the last good step has left them."""
         for buffer, kept in zip(self._changing, self._kept, strict=True):
             buffer.copy_(kept)
 
+    def state(self) -> tuple[Any, ...]:
+        """Return what a step changes here, for `set_state`."""
+        tensors = [self._poison, self._flag, self._found, self._missed, *self._kept]
+        return self.blocked, self._missed_here, [(tensor, tensor.clone()) for tensor in tensors]
 
-def _cuda_state(device: torch.device) -> torch.Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None  # the host has it
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Go back to a `state`."""
+        self.blocked, self._missed_here, tensors = state
+        for tensor, value in tensors:
+            tensor.copy_(value)
+
+    def _cuda_random(self) -> torch.Tensor | None:
+        device = self._flag.device
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else None  # the host has it

@@ -25,7 +25,8 @@ class TrainingState:
         found += [tensor for place in places for tensor in place.get("_parameters", {}).values() if tensor is not None]
         self.parameters = [tensor.detach() for tensor in {id(tensor): tensor for tensor in found}.values()]
         self.buffers = buffers_of(places)
-        self._tensors = [*self.parameters, *self.buffers, *trainer._update.guard.tensors]
+        self._tensors = [*self.parameters, *self.buffers]
+        self._guard, self._guarded = trainer._update.guard, trainer._update.guard.state()
         self.values = [tensor.clone() for tensor in self._tensors]
         self._moments = [(tensor, tensor.clone()) for tensor in self._optimizer_tensors()] if whole else []
         # Of torch's own optimizers it is known that a state, once made, changes in place.
@@ -41,6 +42,7 @@ class TrainingState:
             self._optimizer.load_state_dict(copy.deepcopy(self._rebuilt))
         for tensor, value in self._moments if self._rebuilt is None else ():
             tensor.copy_(value)  # where it is: a captured graph knows its address
+        self._guard.set_state(self._guarded)
         set_random_states(self._random)
 
     def _optimizer_tensors(self) -> list[torch.Tensor]:

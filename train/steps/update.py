@@ -96,8 +96,11 @@ class Update:
         if strange or self.scaler is not None:
             self._plain_step(divisor)
             return
-        norm = self._norm(gradients)
-        bad = self.guard.judge(norm)
+        norm = self._norm(gradients) if self.clip or not self._alike else None
+        bad = self.guard.judge(norm, () if norm is not None else gradients)
+        if self.guard.blocked:
+            self.optimizer._opt_called = True
+            return
         scale = self._scale(norm, divisor)
         if scale is not None and not self._folds:
             torch._foreach_div_(gradients, scale)
@@ -115,7 +118,7 @@ class Update:
             return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _scale(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor | None:
+    def _scale(self, norm: torch.Tensor | None, divisor: torch.Tensor | None) -> torch.Tensor | None:
         """Return by what to divide the gradients, so that neither the mean nor the clipping is a pass of its own."""
         if not self.clip:
             return divisor
@@ -124,11 +127,11 @@ class Update:
         scale = ((norm + 1e-6) / self.clip).clamp(min=1.0)  # as clip_grad_norm_ has it
         return scale if divisor is None else scale * divisor
 
-    def _guarded_step(self, bad: torch.Tensor, scale: torch.Tensor | None = None) -> None:
+    def _guarded_step(self, bad: torch.Tensor | None, scale: torch.Tensor | None = None) -> None:
         """Call the optimizer's step, which leaves the parameters alone where it is bad.
 
-        Only fused optimizers can be told so on the device (and take a scale). With others, on the CPU there is no
-        device to wait for; elsewhere the parameters are copied before, and put back there.
+        Only fused optimizers can be told so on the device (and take a scale). With others the parameters are copied
+        before, and put back there.
         """
         optimizer = self.optimizer
         if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -136,10 +139,8 @@ class Update:
             optimizer.step()
             del optimizer.grad_scale, optimizer.found_inf
             return
-        if self.guard.on_cpu:
-            if not bad:
-                optimizer.step()
-            optimizer._opt_called = True
+        if bad is None:  # the host knows that it is good
+            optimizer.step()
             return
         with torch.no_grad():
             before = [parameter.clone() for parameter in self.parameters]
@@ -166,11 +167,11 @@ class Update:
             norm = torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
         # Where the loss was scaled, gradients may overflow: the scaler leaves such a step out and scales less.
         bad = self.guard.judge(norm if self.scaler is None else None)
-        if self.scaler is None:
-            self._guarded_step(bad)
-        else:
+        if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        elif not self.guard.blocked:
+            self._guarded_step(bad)
 
     def _changed(self) -> bool:
         """Say whether the optimizer's parameters or state are others than those that were looked at."""
@@ -187,7 +188,8 @@ class Update:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kinds = {(parameter.dtype, parameter.device) for parameter in self.parameters}
         # The kernels take the scale as a float32 number, which would cost float64 parameters half their digits.
-        self._folds = fused and len(kinds) == 1 and next(iter(kinds))[0] == torch.float32
+        self._alike = len(kinds) == 1 and next(iter(kinds))[0].is_floating_point
+        self._folds = fused and self._alike and next(iter(kinds))[0] == torch.float32
         self._bundles = []
         stateless = type(optimizer) is SGD and not any(group["momentum"] for group in optimizer.param_groups)
         known = stateless or all(optimizer.state.get(parameter) for parameter in self.parameters)
@@ -231,7 +233,7 @@ def _fused_step(
     bundle: _Bundle,
     rate: float | torch.Tensor,
     scale: torch.Tensor | None,
-    bad: torch.Tensor,
+    bad: torch.Tensor | None,
 ) -> None:
     """Call the kernel as torch.optim does, with the group's settings as they are now."""
     group, gradients = bundle.group, [parameter.grad for parameter in bundle.parameters]
