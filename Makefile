@@ -6,7 +6,7 @@ ARGS    ?=
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test crash test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train test crash soak test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -18,6 +18,10 @@ test: $(VENV)/.ready-dev
 # Kills runs 700 times, at any instant and at single system calls, and counts what is lost (five minutes on two cores).
 crash: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/crash.py $(ARGS)
+
+# 80,000 steps, fifty trainers in one process, runs side by side: nothing may grow (about five minutes).
+soak: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak.py $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

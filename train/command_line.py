@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true", help="show this, and a named trainer's settings")
     parser.add_argument("--config", metavar="FILE", help="read FILE instead of config.ini")
     parser.add_argument(
-        "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run: the latest, or an id, or a folder"
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="RUN",
+        help="go on with a run: the latest, an id, or a folder; `auto`: the latest, or start one",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
     parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")

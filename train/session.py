@@ -119,8 +119,11 @@ def _finish(trainer: Any) -> None:
 
 def _last_word(trainer: Any, state: str, **more: Any) -> None:
     """Write what waits and say in metrics.json how the run ended; a full disk must not hide what ended it."""
-    try:
-        trainer.saver.flush(trainer)
-        trainer.save_metrics_to_file(state, **more)
-    except TrainingError as error:
-        logger.warning(f"metrics.json does not say that the run {state}: {error}")
+    for what, write in (
+        ("the last checkpoint is not written", lambda: trainer.saver.flush(trainer)),
+        (f"metrics.json does not say that the run {state}", lambda: trainer.save_metrics_to_file(state, **more)),
+    ):
+        try:
+            write()
+        except TrainingError as error:
+            logger.warning(f"{what}: {error}")

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from test_interruptions import assert_same_run
 from train.checkpoints import Checkpoint, CheckpointStore
 from train.errors import OutputError
 from train.files import write_atomically
+from train.saver import Saver, _Waiting
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -219,6 +222,41 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(shar
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["epoch-00001", "epoch-00004"]
     assert_same_run(run, whole)
     assert (run.parent.parent / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_last_checkpoint_that_is_missing_is_an_error_whatever_is_set(shared_project):
+    done, run = train_on_full_disk(shared_project, "4", "on_write_error=go_on", part="/checkpoints/")
+    assert done.returncode == 4
+    assert "(on_write_error = go_on)" in done.stdout
+    assert re.search(MESSAGE.replace("epoch-00003", "epoch-00004"), done.stderr)
+    assert json.loads((run / "metrics.json").read_text())["state"] == "failed"
+
+
+def test_an_older_best_model_never_takes_the_place_of_a_newer_one():
+    """The first writing, in the background, fails while the second save waits for it."""
+    second_waits, written = threading.Event(), []
+
+    class Store:
+        def save(self, epoch: int, *rest: object) -> None:
+            if epoch == 1:
+                second_waits.wait()
+                raise OutputError("full")
+
+    class Writer(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            second_waits.set()
+            super().join(timeout)
+
+    saver, trainer = Saver(1.0, in_background=True, go_on=True), SimpleNamespace(checkpoints=Store())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.saver.threading.Thread", Writer)
+        for epoch in (1, 2, 3):
+            if epoch < 3:
+                saver._write_model = lambda epoch=epoch: written.append(epoch)
+            saver._waiting = _Waiting(Checkpoint({}, {}), dict, epoch, None, "", 0)
+            saver._flush_checkpoint(trainer)
+        saver._join()
+    assert written == [1, 2]
 
 
 def test_saving_in_the_background_gives_the_same_files_and_its_time_is_told(shared_project, whole):

@@ -1,6 +1,9 @@
 """A run that is interrupted anywhere, by real signals in real processes, goes on to the bits of one that was not."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 LAST = "epoch-00004"
 CASES = {
     "inside epoch 1, loader and noise of the global generators": ("stop_at=3",),
@@ -272,3 +276,28 @@ def test_packages_code_and_data_that_changed_are_told(shared_project, stopped_ru
         assert "the train data has 67 samples, the run's had 68" in done.stderr
     finally:
         path.write_text(original)
+
+
+# --------------------------------------------------------------------------------------------------------- SLURM
+
+
+def test_the_sbatch_script_requeues_itself_until_the_run_is_done(project):
+    """With an `srun` and an `scontrol` that stand in for SLURM's; the run is out of time after 20 batches."""
+    assert train(project).returncode == 0
+    whole = project.runs("Resumable")[-1]
+    tools = project.path / "tools"
+    tools.mkdir()
+    for name, text in (("srun", 'exec "$@"'), ("scontrol", 'echo "$@" >> requeued')):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environment |= {"SLURM_JOB_ID": "42", "OMP_NUM_THREADS": "1"}
+    command = ["bash", str(ROOT / "docs" / "train.sbatch"), "Resumable", "stop_at=20", "stop_signal=SIGUSR1"]
+    codes = [
+        subprocess.run(command, cwd=project.path, env=environment, capture_output=True, timeout=300).returncode
+        for _ in range(3)
+    ]
+    assert codes == [138, 138, 0]
+    assert (project.path / "requeued").read_text() == "requeue 42\n" * 2
+    (run,) = (project.path / "artifacts/jobs/42/models/Resumable/runs").iterdir()
+    assert_same_run(run, whole)

@@ -78,7 +78,7 @@ class Guard:
     def see(self, loss: torch.Tensor) -> None:
         """Take a scalar that must be finite."""
         if self.on_host:
-            self.blocked = self.blocked or not math.isfinite(loss)
+            self.blocked = self.blocked or not math.isfinite(loss.item())
         else:
             self._poison.add_(loss.detach(), alpha=0)  # 0 times what isn't finite, is not 0
 
@@ -96,7 +96,7 @@ class Guard:
         if gradients:  # GradScaler's check, which is one pass: times 1, and 1 into `_found` where it isn't finite
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
         if self.on_host:
-            self.blocked = self.blocked or not (norm is None or math.isfinite(norm)) or bool(self._found)
+            self.blocked = self.blocked or not (norm is None or math.isfinite(norm.item())) or bool(self._found)
             self._missed_here += self.blocked
             return None
         if norm is not None:
