@@ -34,6 +34,14 @@ def train(project, *words: str):
     return project.run("Resumable", *words)
 
 
+def whole_run(project, *words: str, known: dict[tuple, Path] = {}) -> Path:  # noqa: B006 - runs once for all tests
+    """Return a run with some settings that nobody interrupts."""
+    if (project.path, words) not in known:
+        assert train(project, *words).returncode == 0
+        known[project.path, words] = project.runs("Resumable")[-1]
+    return known[project.path, words]
+
+
 def assert_same_run(run: Path, whole: Path) -> None:
     """Compare all that two runs have written."""
     left, right = (json.loads((folder / "metrics.json").read_text()) for folder in (run, whole))
@@ -50,8 +58,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_was_stopped_by_a_signal_goes_on_to_the_same_bits(case, shared_project):
     stop, *words = CASES[case]
-    assert train(shared_project, *words).returncode == 0
-    whole = shared_project.runs("Resumable")[-1]
+    whole = whole_run(shared_project, *words)
     stopped = train(shared_project, *words, stop)
     assert stopped.returncode == 143, stopped.stderr
     assert stopped.stderr.endswith("error: interrupted by SIGTERM; `--resume` goes on\n")
@@ -63,8 +70,7 @@ def test_a_run_that_was_stopped_by_a_signal_goes_on_to_the_same_bits(case, share
 
 
 def test_a_chain_of_interruptions_gives_the_same_bits(shared_project):
-    assert train(shared_project).returncode == 0
-    whole = shared_project.runs("Resumable")[-1]
+    whole = whole_run(shared_project)
     assert train(shared_project, "stop_at=5").returncode == 143
     part = shared_project.runs("Resumable")[-1]
     stops = [*("SIGUSR1", "SIGINT", "SIGTERM") * 2, "SIGKILL", "SIGUSR1", "SIGTERM"]
@@ -124,8 +130,7 @@ sys.exit(code)
 )
 def test_a_stop_in_a_save(signals, code, shared_project):
     """It is finished, and there is no other one; but a second Ctrl-C ends it at once, with nothing half done."""
-    assert train(shared_project).returncode == 0
-    whole = shared_project.runs("Resumable")[-1]
+    whole = whole_run(shared_project)
     (shared_project.path / "stops_in_a_save.py").write_text(STOPS_IN_A_SAVE)
     done = shared_project.run(signals, "Resumable", script="stops_in_a_save.py")
     assert done.returncode == code, done.stderr
@@ -147,8 +152,7 @@ def test_checkpoints_inside_an_epoch_come_every_so_many_steps(shared_project):
 
 
 def test_a_run_that_is_killed_goes_on_from_its_checkpoint_inside_the_epoch(shared_project):
-    assert train(shared_project).returncode == 0
-    whole = shared_project.runs("Resumable")[-1]
+    whole = whole_run(shared_project)
     killed = train(shared_project, "checkpoint_every_n_steps=4", "stop_at=25", "stop_signal=SIGKILL")
     assert killed.returncode == -9
     part = shared_project.runs("Resumable")[-1]

@@ -64,8 +64,11 @@ class Guard:
     def begin(self, batches: list[Any]) -> None:
         """Note what a step begins with, and at the first one the buffers."""
         if self._holds is None:
-            size = sum(tensor.nbytes for batch in batches for tensor in tensors_in(batch))
-            self._holds = min(_REMEMBERED, _HELD_BYTES // max(size, 1))
+            tensors = [tensor for batch in batches for tensor in tensors_in(batch)]
+            # A tensor that a worker has sent holds a file descriptor for as long as it lives.
+            sent = any(tensor.device.type == "cpu" and tensor.is_shared() for tensor in tensors)
+            size = sum(tensor.nbytes for tensor in tensors)
+            self._holds = 0 if sent else min(_REMEMBERED, _HELD_BYTES // max(size, 1))
             self._before = [buffer.clone() for buffer in self._buffers]
         begun = self._begun
         if self._draws:
