@@ -52,10 +52,8 @@ class Guard:
         self._missed_here = 0
         self._begun: deque[Beginning] = deque(maxlen=_REMEMBERED)
         self._holds: int | None = None  # steps whose batches are kept
-        self._draws, self._random = (
-            True,
-            torch.empty(0),
-        )  # whether steps draw random numbers; the state at the last look
+        self._draws = True  # whether steps draw random numbers
+        self._random = torch.empty(0)  # torch's state at the last look
         self._buffers = [buffer.detach() for buffer in buffers if buffer.numel() <= _LARGEST_BUFFER]
         self._before: list[torch.Tensor] | None = None  # the buffers of before the first step, until it is done
         self._changing: list[torch.Tensor] = []
