@@ -13,12 +13,14 @@ import torch
 from beautilog import logger
 from safetensors.torch import save
 
-from config import BaseTrainerConfig, ConfigError
+from config import BaseTrainerConfig
 from train.checkpoints import CheckpointStore, plain_weights
 from train.contract import TrainerType, measured, require_parts
 from train.early_stopping import EarlyStopping
 from train.errors import TrainingError
+from train.failures import bad_training_step, bad_validation
 from train.files import write_atomically
+from train.machine import usable_device
 from train.meters import EpochMeter
 from train.model_summary import summarize_model
 from train.position import Position
@@ -161,7 +163,7 @@ class BaseTrainer(metaclass=TrainerType):
         try:
             with self._position.validation(), self.averaged_weights():
                 self._step.evaluate(self.val_loader)
-        except Interrupted:
+        except Interrupted:  # a resumed run does this validation anew
             self._meter = EpochMeter()
             self.saver.save_inside(self)
             raise
@@ -172,7 +174,7 @@ class BaseTrainer(metaclass=TrainerType):
         if val_loss is None:
             raise TrainingError(f"val_loader gave no batch after epoch {self.record.progress.epoch}.")
         if not math.isfinite(val_loss):
-            raise self._bad_validation()
+            raise bad_validation(self)
         return val_loss
 
     def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
@@ -234,18 +236,7 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def device(self) -> torch.device:
         """Where the model is, from the config's `device`."""
-        name = self.config.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                [f"device = '{name}' can't be used here: {reason}. `auto` takes what there is."]
-            ) from error
-        return device
+        return usable_device(self.config.device)
 
     @property
     def model_name(self) -> str:
@@ -393,25 +384,11 @@ class BaseTrainer(metaclass=TrainerType):
         progress = self.record.progress
         missed = self._guard.missed_steps()
         if missed:
-            raise self._bad_step(missed)
+            raise bad_training_step(self, missed)
         loss = self._meter.read_one("loss")
         if loss is None:
             raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
-
-    def _bad_step(self, missed: int) -> TrainingError:
-        from train.failures.report import BadStep, numbers_gone_wrong  # what most runs never need
-
-        self._guard.restore_buffers()
-        progress, position = self.record.progress, self._position
-        where = (progress.epoch, position.steps - missed, progress.step - missed)
-        return numbers_gone_wrong(self, BadStep("train", *where, position.start, self._guard.beginning(missed)))
-
-    def _bad_validation(self) -> TrainingError:
-        from train.failures.report import BadStep, numbers_gone_wrong
-
-        progress, start = self.record.progress, self._position.start
-        return numbers_gone_wrong(self, BadStep("val", progress.epoch, 0, progress.step, start))
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):

@@ -1,4 +1,4 @@
-"""What a run asks of the machine: how many CPU threads, and that freed memory is kept."""
+"""What a run asks of the machine: a device, how many CPU threads, and that freed memory is kept."""
 
 import ctypes
 import os
@@ -11,8 +11,27 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from config import ConfigError
+
 SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device by the config's name for it.
+
+    Raises:
+        ConfigError: this machine doesn't have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"device = '{name}' can't be used here: {reason}. `auto` takes what there is."]) from error
+    return device
 
 
 class _OperatorCount(TorchDispatchMode):
