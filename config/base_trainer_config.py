@@ -49,6 +49,8 @@ class BaseTrainerConfig:
     """Validations without improvement before ReduceLROnPlateau lowers the learning rate."""
     log_every_n_steps: Annotated[int, Gt(0)] = 50
     """Optimizer steps between two readings of the running loss (each is one host-device synchronisation)."""
+    loss_spike_factor: Annotated[float, Ge(0)] = 0.0
+    """Warn where the mean loss between two such readings is more than this times the usual; 0 doesn't look."""
     keep_last_checkpoints: Annotated[int, Gt(0)] = 2
     """Newest checkpoints that are kept, beside the best one."""
     checkpoint_every_n_steps: Annotated[int, Ge(0)] = 0

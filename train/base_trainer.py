@@ -34,6 +34,7 @@ from train.schedulers import interval_of
 from train.seeding import RandomSources, seed_everything
 from train.session import training_session
 from train.signals import Interrupted, StopRequest
+from train.spikes import SpikeWatch
 from train.steps import Guard, Update, build_step
 from train.weight_average import WeightAverage
 
@@ -93,6 +94,7 @@ class BaseTrainer(metaclass=TrainerType):
         self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
         self._guard = Guard(self.device, self.model.buffers())
         self._update = Update(self.optimizer, config.gradient_clip_value, self._precision.scaler, self._guard)
+        self._spikes = SpikeWatch(config.loss_spike_factor)
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
         self._batch_samples: int | None = None  # set while a batch is in the model
@@ -388,6 +390,7 @@ class BaseTrainer(metaclass=TrainerType):
         loss = self._meter.read_one("loss")
         if loss is None:
             raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
+        self._spikes.look(loss, self._meter.total("loss")[1], progress.step)
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
 
     def _end_epoch_meter(self) -> None:

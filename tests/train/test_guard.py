@@ -204,3 +204,15 @@ def test_weights_that_were_never_finite_are_named(tmp_path):
         trainer.model[4].bias[1] = torch.inf
     with pytest.raises(TrainingError, match=r"4\.bias"):
         trainer.train()
+
+
+@pytest.mark.parametrize("factor", [0.0, 5.0])
+def test_a_loss_that_jumps_is_told_where_somebody_asks(factor, tmp_path, caplog):
+    def jumping(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        high = trainer.model.training and trainer.record.progress.step in (30, 31)
+        return F.mse_loss(output, goal) * (50.0 if high else 1.0)
+
+    HookTrainer(tmp_path, jumping, epochs=4, log_every_n_steps=4, loss_spike_factor=factor).train()
+    told = [record.getMessage() for record in caplog.records if "the loss jumped" in record.getMessage()]
+    assert len(told) == (factor > 0)
+    assert not told or "in the steps up to 32, " in told[0]
