@@ -19,7 +19,8 @@ class _PlainFormatter(logging.Formatter):
 
 
 def use_plain_lines_off_terminal() -> None:
-    """Leave the colours out of log lines that go to a file or a pipe."""
+    """Leave the colours out of log lines that go to a file or a pipe, whose reader may go (`| head`)."""
+    logging.raiseExceptions = False  # else each line that nobody reads is a traceback
     if not sys.stdout.isatty():
         for handler in logging.getLogger().handlers:
             if isinstance(handler, ColoredConsoleHandler) and handler.formatter is not None:
