@@ -102,7 +102,7 @@ class Guard:
             return None
         if norm is not None:
             self._poison.add_(norm, alpha=0)
-        torch.ne(self._poison, self._poison, out=self._flag)
+        self._flag.copy_(self._poison != self._poison)
         if gradients:
             torch.maximum(self._flag, self._found, out=self._flag)
         self._missed.add_(self._flag)

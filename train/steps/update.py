@@ -187,8 +187,10 @@ class Update:
         fused = use_fused_kernels(optimizer)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kinds = {(parameter.dtype, parameter.device) for parameter in self.parameters}
+        self._alike = len(kinds) == 1 and all(
+            p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in self.parameters
+        )
         # The kernels take the scale as a float32 number, which would cost float64 parameters half their digits.
-        self._alike = len(kinds) == 1 and next(iter(kinds))[0].is_floating_point
         self._folds = fused and self._alike and next(iter(kinds))[0] == torch.float32
         self._bundles = []
         stateless = type(optimizer) is SGD and not any(group["momentum"] for group in optimizer.param_groups)
