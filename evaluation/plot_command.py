@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from constants import ARTIFACTS_DIR
+from evaluation.run_comparison import comparison_lines
 from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
@@ -49,6 +50,8 @@ def main(words: list[str] | None = None) -> int:
 def _draw(arguments: argparse.Namespace) -> int:
     folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.runs))
     runs = [load_run(folder) for folder in folders]
+    for other in runs[1:]:
+        sys.stdout.write("\n".join(comparison_lines(runs[0], other)) + "\n\n")
     if not any(run.series for run in runs):
         raise RunDamagedError(f"nothing was measured in {', '.join(run.id for run in runs)}: no epoch was finished.")
     together = arguments.artifacts / "comparisons" / "_".join(run.id for run in runs)

@@ -9,6 +9,8 @@ from typing import Any
 
 SCHEMA_VERSION = 1  # of metrics.json that this program reads
 _RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
+_SECTION = re.compile(r"^\[(\w+)\]$", re.MULTILINE)
+_SETTING = re.compile(r"^(\w+) =[ \t]*(.*)$", re.MULTILINE)  # as a trainer writes them, one a line
 
 
 class RunNotFoundError(Exception):
@@ -16,7 +18,13 @@ class RunNotFoundError(Exception):
 
 
 class RunDamagedError(Exception):
-    """A run whose metrics.json can't be read."""
+    """A run of which a file can't be read."""
+
+    @classmethod
+    def of(cls, file: Path, error: Exception | str) -> "RunDamagedError":
+        """Say which file it is, and why."""
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        return cls(f"cannot read {file}: {reason}. A trainer writes it; run it again.")
 
 
 @dataclass(frozen=True)
@@ -96,12 +104,8 @@ def load_run(path: Path) -> Run:
     Raises:
         RunDamagedError: metrics.json is missing, is no JSON, or has another schema.
     """
-    file = path / "metrics.json"
+    content = read_metrics(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        version = content["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise RunDamagedError(f"{file} has schema version {version}, this program reads {SCHEMA_VERSION}.")
         best = content["best"] or {}
         return Run(
             path=path,
@@ -112,9 +116,78 @@ def load_run(path: Path) -> Run:
             best_val_loss=best.get("val_loss"),
             summary=dict(content["summary"]),
         )
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise RunDamagedError(f"cannot read {file}: {reason}. A trainer writes it; run it again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDamagedError.of(path / "metrics.json", error) from error
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read the metrics.json of a run as it is.
+
+    Args:
+        path: the run's folder.
+
+    Returns:
+        Its content.
+
+    Raises:
+        RunDamagedError: it is missing, is no JSON, or has another schema.
+    """
+    file = path / "metrics.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise RunDamagedError(f"{file} has schema version {version}, this program reads {SCHEMA_VERSION}.")
+        return content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDamagedError.of(file, error) from error
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Read the settings that a run began with.
+
+    Args:
+        path: the run's folder.
+
+    Returns:
+        Key and value as config.ini has them, and the trainer's name under the key ""; empty where there is no file.
+
+    Raises:
+        RunDamagedError: it can't be read.
+    """
+    file = path / "config.ini"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunDamagedError.of(file, error) from error
+    section = _SECTION.search(text)
+    return ({"": section[1]} if section else {}) | dict(_SETTING.findall(text))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Read where and from what a run was made.
+
+    Args:
+        path: the run's folder.
+
+    Returns:
+        Its environment.json; empty where there is none.
+
+    Raises:
+        RunDamagedError: it can't be read.
+    """
+    file = path / "environment.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunDamagedError.of(file, error) from error
+    if not isinstance(content, dict):
+        raise RunDamagedError.of(file, f"it holds a {type(content).__name__}")
+    return content
 
 
 def _series(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:

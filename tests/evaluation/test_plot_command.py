@@ -75,7 +75,7 @@ def test_several_runs_go_into_one_picture(tmp_path):
     make_run(tmp_path, "20260102-000000", 20, model="Beta")
     done = plot(first, "beta", "--artifacts", tmp_path, "--out", tmp_path / "both.png")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "both.png")]
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "both.png")
     runs = [load_run(first), load_run(tmp_path / "models/Beta/runs/20260102-000000")]
     figure = draw_overview(runs, panels_of(runs))
     labels = figure.axes[0].get_legend_handles_labels()[1]

@@ -1,0 +1,192 @@
+"""What differs between saved runs: the parts, and `python plot.py A B` in a new process."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.run_comparison import Difference, compare_histories, comparison_lines, differences, facts_of
+from evaluation.runs import Run, load_run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENVIRONMENT = {
+    "schema_version": 1, "command": ["train.py", "Alpha"], "python": "3.11.7", "platform": "Linux",
+    "git": {"commit": "878259a59c45b05b45b339e7842b113af5209ab3", "diff": "", "untracked": []},
+    "packages": {"torch": "2.13.0+cpu", "numpy": "2.4.6", "pyyaml": None},
+    "device": {"type": "cpu", "name": "cpu", "threads": 2},
+    "data": {"train": {"length": 64, "sample": "tensor (6,) float32", "sha256": "924e8645f476a0e8"}, "val": None},
+}  # fmt: skip
+
+
+def make_run(artifacts: Path, run_id: str, environment=ENVIRONMENT, settings: str = "seed = 0", **history) -> Path:
+    folder = artifacts / "models" / "Alpha" / "runs" / run_id
+    folder.mkdir(parents=True)
+    epochs = len(history.get("train_loss", []))
+    content = {
+        "schema_version": 1, "trainer": "AlphaTrainer", "run_id": run_id, "state": "finished", "best": None,
+        "summary": {"epochs": epochs, "seconds": 1.0}, "history": history,
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(content))
+    (folder / "config.ini").write_text(f"[AlphaTrainer]\nepochs = 3\n{settings}\n")
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return folder
+
+
+def history(**series: tuple[list[float], list[float]]) -> Run:
+    """A run that only has a history: epochs and values by name."""
+    name = f"run{len(series)}"
+    return Run(Path(name), "AlphaTrainer", "finished", series, None, None, {})
+
+
+def plot(*words) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "plot.py"), *map(str, words)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_differences_name_what_one_side_lacks():
+    found = differences({"a": "1", "b": "2", "gone": "3"}, {"new": "4", "b": "5", "a": "1"})
+    assert found == [Difference("b", "2", "5"), Difference("gone", "3", None), Difference("new", None, "4")]
+
+
+def test_the_smallest_difference_of_two_numbers_is_found():
+    loss = 0.1234567
+    result = compare_histories(
+        history(train_loss=([1, 2, 3, 4], [0.5, 0.25, loss, 0.1])),
+        history(train_loss=([1, 2, 3, 4], [0.5, 0.25, math.nextafter(loss, 1), 0.1])),
+    )
+    (parting,) = result.parted
+    assert (parting.name, parting.epoch) == ("train_loss", 3)
+    assert parting.first == loss and parting.second > loss
+    assert not result.same and not result.longer and not result.only
+
+
+def test_nan_equals_itself_and_no_number():
+    first = history(a=([1, 2], [math.nan, 1.0]), b=([1, 2], [1.0, math.nan]))
+    second = history(a=([1, 2], [math.nan, 1.0]), b=([1, 2], [1.0, 2.0]))
+    result = compare_histories(first, second)
+    assert result.same == ["a"]
+    assert [(parting.name, parting.epoch) for parting in result.parted] == [("b", 2)]
+
+
+def test_series_part_in_the_order_of_their_epochs_and_losses_first():
+    first = history(a=([1, 2], [1, 1]), b=([1, 2], [1, 1]), val_loss=([1, 2], [1, 1]), c=([1, 2], [7, 7]))
+    second = history(a=([1, 2], [1, 2]), b=([1, 2], [3, 1]), val_loss=([1, 2], [1, 2]), c=([1, 2], [7, 7]))
+    result = compare_histories(first, second)
+    assert [parting.name for parting in result.parted] == ["b", "val_loss", "a"]
+    assert result.same == ["c"]
+
+
+def test_values_are_paired_by_epoch_and_not_by_place():
+    every, second = ([1, 2, 3, 4], [9.0, 8.0, 7.0, 6.0]), ([2, 4], [8.0, 6.0])
+    (parting,) = compare_histories(history(val_loss=every), history(val_loss=second)).longer
+    assert (parting.epoch, parting.shared, parting.ends) == (None, 4, (4, 4))
+    (parting,) = compare_histories(history(val_loss=every), history(val_loss=([2, 4], [8.0, 6.5]))).parted
+    assert (parting.epoch, parting.first, parting.second) == (4, 6.0, 6.5)
+
+
+def test_several_values_of_one_epoch_are_paired_by_their_number_in_it():
+    result = compare_histories(history(a=([1, 1, 2], [1.0, 2.0, 3.0])), history(a=([1, 1, 2], [1.0, 2.5, 3.0])))
+    assert [(parting.epoch, parting.first, parting.second) for parting in result.parted] == [(1, 2.0, 2.5)]
+
+
+def test_facts_are_named_for_people_and_what_is_missing_is_left_out():
+    facts = facts_of(ENVIRONMENT)
+    assert facts == {
+        "python": "3.11.7", "platform": "Linux", "torch": "2.13.0+cpu", "numpy": "2.4.6", "device": "cpu",
+        "device name": "cpu", "threads": "2", "commit": "878259a59c45", "train samples": "64",
+        "train sample": "tensor (6,) float32", "train fingerprint": "924e8645f476",
+    }  # fmt: skip
+    assert facts_of(ENVIRONMENT | {"git": None}).keys() == facts.keys() - {"commit"}
+    assert facts_of({}) == {}
+
+
+def test_changes_of_one_length_differ_by_their_digest():
+    changes = [
+        facts_of({"git": {"commit": "1" * 40, "diff": diff}})["uncommitted changes"] for diff in ("+ a\n", "+ b\n")
+    ]
+    assert all(text.startswith("1 lines of diff (") for text in changes) and changes[0] != changes[1]
+
+
+def test_a_run_is_the_same_as_its_repetition(tmp_path):
+    one, two = (load_run(make_run(tmp_path, f"2026010{day}-000000", train_loss=[0.5, 0.4])) for day in (1, 2))
+    assert comparison_lines(one, two) == [
+        "20260101-000000 against 20260102-000000 (both Alpha)",
+        "settings: the same",
+        "environment: the same",
+        "history: the same to all digits",
+    ]
+
+
+def test_a_shorter_run_is_the_same_as_far_as_it_goes(tmp_path):
+    one = load_run(make_run(tmp_path, "20260101-000000", train_loss=[0.5, 0.4, 0.3], val_a=[1.0], val_epoch=[1]))
+    two = load_run(make_run(tmp_path, "20260102-000000", train_loss=[0.5, 0.4], val_a=[1.0], val_epoch=[2]))
+    assert comparison_lines(one, two)[3:] == [
+        "history:",
+        "  train_loss is the same to all digits to epoch 2; 20260101-000000 goes on to epoch 3",
+        "  val_a was never measured at the same epoch",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "environment: can't be compared, there is no environment.json in 20260102-000000"),
+        ("{", "environment: cannot read .*environment.json: Expecting"),
+        ("[]", "environment: cannot read .*environment.json: it holds a list"),
+        ('{"device": 3}', "environment: cannot read .*environment.json: 'int' object has no attribute"),
+    ],
+)
+def test_an_unreadable_environment_is_told_and_the_rest_is_compared(tmp_path, content, told):
+    one, two = (make_run(tmp_path, f"2026010{day}-000000", train_loss=[0.5, 0.4]) for day in (1, 2))
+    (two / "environment.json").unlink() if content is None else (two / "environment.json").write_text(content)
+    lines = comparison_lines(load_run(one), load_run(two))
+    assert re.match(told, lines[2]) and lines[1] == "settings: the same" and lines[3].startswith("history: the same")
+
+
+def test_the_command_tells_what_differs_and_draws_the_picture(tmp_path):
+    device = ENVIRONMENT["device"] | {"threads": 1}
+    data = {"train": ENVIRONMENT["data"]["train"] | {"sha256": "0000000000000000"}}
+    other = ENVIRONMENT | {"device": device, "data": data, "packages": {"torch": "2.12.0", "numpy": "2.4.6"}}
+    make_run(tmp_path, "20260101-000000", train_loss=[0.5, 0.4, 0.1234567], learning_rate=[0.1] * 3, train_a=[1.0] * 3)
+    make_run(
+        tmp_path, "20260102-000000", other, "seed = 1\nnew = x",
+        train_loss=[0.5, 0.4, 0.1234568], learning_rate=[0.1] * 3, train_b=[1.0] * 3,
+    )  # fmt: skip
+    picture = tmp_path / "both.png"
+    done = plot("20260101-000000", "20260102-000000", "--artifacts", tmp_path, "--out", picture)
+    assert done.returncode == 0, done.stderr
+    assert picture.stat().st_size > 1000
+    assert (
+        done.stdout
+        == f"""20260101-000000 against 20260102-000000 (both Alpha)
+settings: 2 of 3 differ
+  seed  0 against 1
+  new   nothing against x
+environment: 3 of 11 differ
+  torch              2.13.0+cpu against 2.12.0
+  threads            2 against 1
+  train fingerprint  924e8645f476 against 000000000000
+history:
+  train_loss differs from epoch 3 on: 0.1234567 against 0.1234568
+  the same to all digits: learning_rate
+  only in 20260101-000000: train_a
+  only in 20260102-000000: train_b
+
+{picture}
+"""
+    )
+
+
+def test_each_further_run_is_compared_with_the_first_also_when_nothing_was_measured(tmp_path):
+    for day in (1, 2, 3):
+        make_run(tmp_path, f"2026010{day}-000000", settings=f"seed = {day}")
+    done = plot(*(f"2026010{day}-000000" for day in (1, 2, 3)), "--artifacts", tmp_path)
+    assert done.returncode == 3 and "nothing was measured" in done.stderr
+    assert "  seed  1 against 2" in done.stdout and "  seed  1 against 3" in done.stdout
+    assert "2 against 3" not in done.stdout
+    assert done.stdout.count("history: there is none in either") == 2
