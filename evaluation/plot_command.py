@@ -1,12 +1,14 @@
-"""The command line `python plot.py`."""
+"""The command line `python plot.py`: pictures, a table, and comparisons of saved runs."""
 
 import argparse
+import os
 import sys
 import traceback
 from pathlib import Path
 
 from constants import ARTIFACTS_DIR
 from evaluation.run_comparison import comparison_lines
+from evaluation.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
@@ -15,6 +17,8 @@ _EXAMPLES = """examples:
   python plot.py latest
   python plot.py ModelAutoEncoder
   python plot.py 20261121-093000 20261121-101500 --out comparison.png
+  python plot.py --runs
+  python plot.py --runs ModelAutoEncoder --json
 
 exit codes: 0 done, 2 usage or no such run, 3 unreadable run, 4 the picture can't be written"""
 
@@ -28,17 +32,14 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
-        prog="python plot.py", description="Draw saved runs: losses, learning rate, every metric.", epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, a run id, a trainer's name, or latest")
-    parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG; default: plots/ in the run")
-    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS_DIR, help="where runs are (default: artifacts/)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(words)
+    arguments = _parse(words)
     try:
-        return _draw(arguments)
+        code = _list(arguments) if arguments.runs else _draw(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of the same at its end
+        return OK
     except (RunNotFoundError, RunDamagedError, OSError) as error:
         if arguments.debug:
             traceback.print_exc()
@@ -47,8 +48,55 @@ def main(words: list[str] | None = None) -> int:
         return code
 
 
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python plot.py", epilog=_EXAMPLES,
+        description="Draw saved runs: losses, learning rate, every metric; of several, say what differs. Or list them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument(
+        "run", nargs="*", metavar="RUN",
+        help="a run folder, a run id, a trainer's name, or latest; several are compared with the first",
+    )  # fmt: skip
+    parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers named, and leave")
+    parser.add_argument("--json", action="store_true", help="with --runs: as a JSON list")
+    parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG; default: plots/ in the run")
+    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS_DIR, help="where runs are (default: artifacts/)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_intermixed_args(words)
+    if not arguments.runs and not arguments.run:
+        parser.error("the following arguments are required: RUN (or --runs, which lists them)")
+    if arguments.json and not arguments.runs:
+        parser.error("--json needs --runs")
+    if arguments.out and arguments.runs:
+        parser.error("--runs draws nothing, so --out has no meaning with it")
+    return arguments
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    rows, skipped = list_runs(arguments.artifacts, arguments.run)
+    sys.stderr.writelines(f"{line}\n" for line in skipped)
+    if arguments.json:
+        sys.stdout.write(json_of_runs(rows))
+    elif rows:
+        sys.stdout.write(table_of_runs(rows))
+    else:
+        sys.stdout.write(f"{_nothing(arguments)}\n")
+    return OK
+
+
+def _nothing(arguments: argparse.Namespace) -> str:
+    known = models_with_runs(arguments.artifacts)
+    asked = f" of {' or '.join(arguments.run)}" if arguments.run else ""
+    others = f"; there are runs of {', '.join(known)}" if asked and known else ""
+    return (
+        f"There are no runs{asked} in {arguments.artifacts / 'models'}{others}. `python train.py NAME` starts one, "
+        "`python train.py --list` shows the names; runs elsewhere: --artifacts DIR."
+    )
+
+
 def _draw(arguments: argparse.Namespace) -> int:
-    folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.runs))
+    folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.run))
     runs = [load_run(folder) for folder in folders]
     for other in runs[1:]:
         sys.stdout.write("\n".join(comparison_lines(runs[0], other)) + "\n\n")
