@@ -85,6 +85,9 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     shown = "".join(f"\n  {run.parent.parent.name}  {run.name}" for run in (found or runs[-5:]))
     if found:
         raise RunNotFoundError(f"several models have a run '{text}'; give the folder of one:{shown}")
+    begun = [file.parent for file in artifacts_dir.glob("models/*/runs/*/config.ini") if file.parent.name == text]
+    if begun:
+        raise RunNotFoundError(f"nothing was measured in {text}: there is no metrics.json in {begun[0]}")
     hint = f"; the newest runs are:{shown}" if runs else "; there are no runs yet: `python train.py NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
 

@@ -46,6 +46,11 @@ def test_what_is_not_found_is_told_with_what_there_is(artifacts, tmp_path):
         find_run("nine", artifacts)
     with pytest.raises(RunNotFoundError, match=r"several models have a run '20260101-000000'(?s:.*)Beta(?s:.*)Alpha"):
         find_run("20260101-000000", artifacts)
+    begun = artifacts / "models/Alpha/runs/20260103-000000"
+    begun.mkdir()
+    (begun / "config.ini").write_text("[AlphaTrainer]\n")
+    with pytest.raises(RunNotFoundError, match="nothing was measured in 20260103-000000: there is no metrics.json in"):
+        find_run("20260103-000000", artifacts)
     with pytest.raises(RunNotFoundError, match="there are no runs yet"):
         find_run("latest", tmp_path / "empty")
 
