@@ -390,7 +390,8 @@ class BaseTrainer(metaclass=TrainerType):
         loss = self._meter.read_one("loss")
         if loss is None:
             raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
-        self._spikes.look(loss, self._meter.total("loss")[1], progress.step)
+        if self._spikes.on:
+            self._spikes.look(loss, self._meter.total("loss")[1], progress.step)  # host-device synchronisations
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
 
     def _end_epoch_meter(self) -> None:

@@ -16,7 +16,7 @@ class SpikeWatch:
     """
 
     def __init__(self, factor: float) -> None:
-        self._factor = factor
+        self._factor, self.on = factor, factor > 0
         self._total, self._samples, self._step = 0.0, 0.0, -1  # of the epoch, and the run, at the last look
         self._means: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -28,7 +28,7 @@ class SpikeWatch:
             samples: over how many.
             step: of the run.
         """
-        if not self._factor or step == self._step:
+        if step == self._step:
             return
         self._step = step
         if samples <= self._samples:  # a new epoch

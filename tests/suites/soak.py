@@ -21,10 +21,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from conftest import Project, copy_project
-
 PAGE = os.sysconf("SC_PAGE_SIZE")
 EPOCH = 1000  # steps; a history grows with the epochs, as it should, so few long ones show what a step leaves behind
 EVERY = 50  # steps between two looks
@@ -74,17 +70,17 @@ class Samples:
         return ", ".join(grows)
 
 
-def soak_steps(project: Project, steps: int, words: tuple[str, ...]) -> dict[str, Any]:
+def soak_steps(project: Any, steps: int, words: tuple[str, ...]) -> dict[str, Any]:
     """Train for many steps in a new process, looking at it again and again."""
     return _in_process(project, "steps", str(steps), *words)
 
 
-def soak_trainers(project: Project, count: int) -> dict[str, Any]:
+def soak_trainers(project: Any, count: int) -> dict[str, Any]:
     """Build, train and drop many trainers in one new process."""
     return _in_process(project, "trainers", str(count))
 
 
-def soak_side_by_side(project: Project) -> dict[str, Any]:
+def soak_side_by_side(project: Any) -> dict[str, Any]:
     """Train three runs of one trainer at once, started in the same second, and compare them with one alone."""
     alone = project.run("Resumable")
     assert alone.returncode == 0, alone.stderr
@@ -101,7 +97,7 @@ def soak_side_by_side(project: Project) -> dict[str, Any]:
     return {"runs": len(runs), "exit codes": codes, "different": len(weights) + len(histories) - 2, "fine": fine}
 
 
-def _in_process(project: Project, *words: str) -> dict[str, Any]:
+def _in_process(project: Any, *words: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, __file__, "--inside", str(project.path), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
@@ -189,6 +185,9 @@ def main() -> int:
     parser.add_argument("--trainers", type=int, default=50)
     arguments = parser.parse_args()
     start, bad = time.monotonic(), 0
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from conftest import copy_project
+
     python, today = platform.python_version(), time.strftime("%Y-%m-%d")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {python}, {today}")
     print("| what | memory, first / middle / last | growth a step or trainer (95 %) | descriptors | threads | grows |")

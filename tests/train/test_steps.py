@@ -346,8 +346,9 @@ def test_an_eager_epoch_reads_at_log_points_and_its_end_only(every, tmp_path):
         trainer._train_epoch()
     at_log_points, at_the_end = 60 // every, 1 + 2
     assert trainer.record.progress.step == 120
-    assert len(reads.seen) <= at_the_end * 2 + 1 + (120 // every - 60 // every) * 3, reads.seen
-    assert at_log_points <= len(reads.seen)
+    seen = [name for name in reads.seen if name != "equal"]  # which compares random states: the host has them
+    assert len(seen) <= at_the_end * 2 + 1 + (120 // every - 60 // every) * 3, seen
+    assert at_log_points <= len(seen)
 
 
 @pytest.mark.parametrize("form", ["eager", "compiled"])
