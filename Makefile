@@ -6,7 +6,7 @@ ARGS    ?=
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test crash soak test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -22,6 +22,10 @@ crash: $(VENV)/.ready-dev
 # 80,000 steps, fifty trainers in one process, runs side by side: nothing may grow (about five minutes).
 soak: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak.py $(ARGS)
+
+# And the cases that are marked slow.
+test-all: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "slow or not slow" $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

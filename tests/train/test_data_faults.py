@@ -111,7 +111,14 @@ def test_a_worker_that_leaves_in_a_validation_is_told(shared_project):
     assert "Something in the dataset has ended the process: num_workers = 0 shows where." in done.stderr
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGTERM", 143),
+        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", 138, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_all_processes_of_a_run_ends_it_after_a_step(name, code, shared_project, whole):
     words = ("fault=signal_group", f"stop_signal={name}", "num_workers=2", "checkpoint_every_n_steps=0")
     stopped = train(shared_project, *words)

@@ -55,7 +55,16 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = (
+    "in the first step",
+    "in the last step of an epoch",
+    "orders from the epoch, two workers",
+    "a generator of the loader's own, two workers",
+    "in a validation, with an average",
+)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES])
 def test_a_run_that_was_stopped_by_a_signal_goes_on_to_the_same_bits(case, shared_project):
     stop, *words = CASES[case]
     whole = whole_run(shared_project, *words)
@@ -126,7 +135,13 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    ("signals", "code"), [("SIGTERM", 143), ("SIGUSR1 SIGUSR1", 138), ("SIGINT SIGTERM", 143), ("SIGINT SIGINT", 130)]
+    ("signals", "code"),
+    [
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGUSR1 SIGUSR1", 138),
+        pytest.param("SIGINT SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGINT SIGINT", 130),
+    ],
 )
 def test_a_stop_in_a_save(signals, code, shared_project):
     """It is finished, and there is no other one; but a second Ctrl-C ends it at once, with nothing half done."""

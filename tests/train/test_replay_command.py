@@ -120,7 +120,16 @@ def test_a_run_without_a_failure_is_told(project):
     assert "there is no failure to replay" in project.run("--replay").stderr
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "state.safetensors", "batch.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights.safetensors",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("state.json", "state.safetensors", "batch.safetensors")
+        ),
+    ],
+)
 def test_a_damaged_file_is_named(name, failed, shared_project, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(failed["layer"][0], run)

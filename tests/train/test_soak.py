@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "suites"))
 
 import soak
@@ -15,6 +17,7 @@ def test_trainers_leave_no_descriptor_and_no_thread_behind(project):
     assert len(found["files"]) == len(found["threads"]) == 1, "the same after each of the last two"
 
 
+@pytest.mark.slow
 def test_long_runs_keep_their_descriptors_and_threads(project):
     found = soak.soak_steps(project, 1000, ("loader=made", "num_workers=2"))
     assert found["code"] == 0
