@@ -13,7 +13,7 @@ from typing import Any
 from config import ConfigError, ConfigParser
 from data.data_error import DataError
 from train import TRAINER_REGISTRY
-from train.errors import OutputError, ResumeError, TrainerContractError, TrainingError
+from train.errors import OutputError, ResumeError, ScaffoldError, TrainerContractError, TrainingError
 from train.failures.runs import ReplayError, find_failed_run, read_report
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
@@ -27,6 +27,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
   python train.py --replay latest precision=fp32
+  python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 training failed,
 130 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1"""
@@ -49,7 +50,9 @@ def main(words: list[str] | None = None) -> int:
         hint = "" if arguments.profile else "; `--resume` goes on"
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
-    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, TrainerContractError) as error:
+    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError) as error:
+        return _report(arguments, str(error), USAGE)
+    except (ScaffoldError, TrainerContractError) as error:
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         return _report(arguments, str(error), DATA)
@@ -86,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         "--replay", nargs="?", const="latest", metavar="RUN",
         help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
     )  # fmt: skip
+    new = parser.add_argument_group("a new trainer from a model")
+    new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
+    new.add_argument("--model", metavar="MODULE:CLASS", help="such as model.my_model:MyModel")
+    new.add_argument("--batch", choices=("tensor", "dict", "dataclass"), help="what a batch is")
+    new.add_argument(
+        "--task", choices=("autoencoder", "ranking", "transformer", "classification"), help="what it learns"
+    )
+    new.add_argument("--input", metavar="SHAPE", help="of a sample, such as 16 or 3x32x32, where it can't be found out")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -104,6 +115,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
     if arguments.help:
         return _show(parser.format_help() + (_settings(entry) if entry else ""))
+    if any((arguments.new, arguments.model, arguments.batch, arguments.task, arguments.input)):
+        return _new(arguments)
     if arguments.replay:
         return _replay(entry, arguments)
     if entry is None:
@@ -142,6 +155,20 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     with trainer.session():
         trainer.train()
     return OK
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    missing = [f"--{name}" for name in ("new", "model", "batch", "task") if not getattr(arguments, name)]
+    if missing:
+        return _report(arguments, f"a new trainer needs {', '.join(missing)} too; see `python train.py --help`", USAGE)
+    others = ("trainer", "config", "resume", "dry_run", "profile", "replay")
+    clash = [name.replace("_", "-") for name in others if getattr(arguments, name)]
+    if clash:
+        return _report(arguments, f"--new goes alone, without {', '.join(clash)}: first write it, then run it", USAGE)
+    _require_torch()
+    from train.scaffold import scaffold
+
+    return _show(scaffold(arguments.new, arguments.model, arguments.batch, arguments.task, arguments.input))
 
 
 def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:

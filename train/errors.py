@@ -15,3 +15,7 @@ class OutputError(TrainingError):
 
 class ResumeError(Exception):
     """A run that cannot be resumed: there is none, or its checkpoints don't fit the trainer."""
+
+
+class ScaffoldError(Exception):
+    """A trainer that cannot be made from a model: says what was given and what would do."""

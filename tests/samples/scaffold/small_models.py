@@ -1,0 +1,114 @@
+"""Models that trainers are made for by `--new`."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+class SmallAutoEncoder(nn.Module):
+    """Vectors to codes and back.
+
+    Args:
+        input_dim: numbers of a sample.
+        hidden_dims: widths of the hidden layers, the
+            encoder's.
+        dropout: share of hidden values that are dropped.
+        activation: between the layers.
+        seed: of the model's own.
+        norm: a layer for the output.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int] = (12,),
+        dropout: float = 0,
+        activation: Literal["relu", "tanh"] = "relu",
+        bias: bool = True,
+        seed: int | None = None,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(input_dim, hidden_dims[0], bias=bias)
+        self.dropout, self.norm = nn.Dropout(dropout), norm or nn.Identity()
+        self.activation = torch.relu if activation == "relu" else torch.tanh
+        self.decoder = nn.Linear(hidden_dims[0], input_dim)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = self.activation(self.encoder(x))
+        return self.norm(self.decoder(self.dropout(codes))), codes
+
+
+class SmallCnn(nn.Module):
+    """Classifies images of 16 x 16 only."""
+
+    def __init__(self, channels: int = 4, num_classes: int = 3) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, channels, 3, stride=2, padding=1)
+        self.head = nn.Linear(channels * 8 * 8, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.convolution(images)).flatten(1))
+
+
+class SmallRanker(nn.Module):
+    """Scores models for a dataset."""
+
+    def __init__(self, dataset_dim: int, model_dim: int = 5, hidden_dim: int = 8) -> None:
+        super().__init__()
+        self.dataset, self.model = nn.Linear(dataset_dim, hidden_dim), nn.Linear(model_dim, hidden_dim)
+        self.score = nn.Linear(hidden_dim, 1)
+
+    def forward(self, dataset_tokens: torch.Tensor, model_tokens: torch.Tensor, *, scale: float = 1.0) -> torch.Tensor:
+        asked = self.dataset(dataset_tokens).mean(1, keepdim=True)
+        return scale * self.score(torch.tanh(asked + self.model(model_tokens))).squeeze(-1)
+
+
+class SmallTransformer(nn.Module):
+    """Predicts the next vector of a series."""
+
+    def __init__(self, d_model: int, num_heads: int = 2, layers: int = 1) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(d_model, num_heads, 2 * d_model, 0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(d_model, d_model)
+
+    def forward(self, series: torch.Tensor) -> torch.Tensor:
+        ahead = torch.full((series.shape[1], series.shape[1]), -torch.inf, device=series.device).triu(1)
+        return self.head(self.blocks(series, mask=ahead))
+
+
+class SmallLanguageModel(nn.Module):
+    """Predicts the next token."""
+
+    def __init__(self, vocabulary: int = 11, width: int = 8) -> None:
+        super().__init__()
+        self.embed, self.cell = nn.Embedding(vocabulary, width), nn.GRU(width, width, batch_first=True)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(self.embed(tokens))[0])
+
+
+class OddWidth(nn.Module):
+    """Takes vectors of 77, which nothing tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(77))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.matrix
+
+
+class NeedsALayer(nn.Module):
+    """Has a parameter that no config can hold."""
+
+    def __init__(self, layer: nn.Module, width: int = 4) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)

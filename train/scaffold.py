@@ -1,0 +1,157 @@
+"""Writes a new trainer from a model: `python train.py --new NAME --model MODULE:CLASS --batch KIND --task TASK`."""
+
+import ast
+import keyword
+import re
+import sys
+from dataclasses import MISSING
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from config import ConfigParser
+from config.ini_reader import parse_ini
+from constants import CONFIG_PATH, PROJECT_ROOT
+from train import TRAINER_REGISTRY
+from train.errors import OutputError, ScaffoldError
+from train.files import write_atomically
+from train.scaffold_model import Field, constructor_fields, load_model_class
+from train.scaffold_probe import find_fit, forward_names, parse_shapes
+from train.scaffold_templates import Plan, config_text, section_text, test_text, trainer_text
+
+_PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
+
+
+def scaffold(name: str, model: str, batch: str, task: str, shape: str | None = None) -> str:
+    """Write a trainer, its config, its section of config.ini and its test: all of them, or nothing.
+
+    Args:
+        name: class name, CamelCase; `Trainer` is added where it is missing.
+        model: `package.module:ClassName`.
+        batch: what a batch is: tensor, dict or dataclass.
+        task: autoencoder, ranking, transformer or classification.
+        shape: of a sample, such as `16` or `3x32x32`; None finds it out.
+
+    Returns:
+        What was written, and the next commands.
+
+    Raises:
+        ScaffoldError: it can't be made; nothing was written.
+        OutputError: a file can't be written; what was written before is taken back.
+    """
+    trainer, stem = _names(name)
+    places = [
+        PROJECT_ROOT / "config" / f"{stem}_config.py",
+        PROJECT_ROOT / "train" / f"{stem}.py",
+        PROJECT_ROOT / "tests" / "train" / f"test_{stem}.py",
+    ]
+    _refuse_taken(trainer, places)
+    if batch == "tensor" and task in ("classification", "ranking"):
+        raise ScaffoldError(
+            f"--batch tensor has no place for what --task {task} learns from (labels, or a true ranking): use --batch "
+            "dict or --batch dataclass."
+        )
+    plan = _plan(trainer, stem, model, batch, task, shape)
+    texts = [config_text(plan), trainer_text(plan), test_text(plan)]
+    for text, place in zip(texts, places, strict=True):
+        ast.parse(text, filename=str(place))  # our own bug, if it fails; better now than with half of the files there
+    _write_all(dict(zip(places, texts, strict=True)), section_text(plan))
+    return _report(plan, places)
+
+
+def _names(name: str) -> tuple[str, str]:
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
+        raise ScaffoldError(f"--new {name}: must be a class name in CamelCase, such as FeatureFusionTrainer.")
+    trainer = name if name.endswith("Trainer") else f"{name}Trainer"
+    if trainer in ("Trainer", "BaseTrainer"):
+        raise ScaffoldError(f"--new {name}: must say what is trained, such as FeatureFusionTrainer.")
+    return trainer, re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", trainer).lower()
+
+
+def _refuse_taken(trainer: str, places: list[Path]) -> None:
+    known = TRAINER_REGISTRY.entry(trainer) if trainer in TRAINER_REGISTRY else None
+    if known is not None:
+        raise ScaffoldError(
+            f"--new {trainer}: there is {known.name} in {_shown(known.file)}:{known.line}; take another name."
+        )
+    taken = [f"the file {_shown(place)}" for place in places if place.exists() or place.is_symlink()]
+    ini = parse_ini(CONFIG_PATH.read_bytes()) if CONFIG_PATH.exists() else None
+    if ini is not None and trainer in ini.sections:
+        taken.append(f"the section [{trainer}] at {_shown(CONFIG_PATH)}:{ini.sections[trainer]}")
+    elif trainer in ConfigParser.sections():
+        taken.append(f"the class {trainer}Config in {ConfigParser.sections()[trainer].__module__}")
+    if taken:
+        raise ScaffoldError(
+            f"--new {trainer} would overwrite {', '.join(taken)}. Remove it or take another name; nothing was written."
+        )
+
+
+def _plan(trainer: str, stem: str, target: str, batch: str, task: str, shape: str | None) -> Plan:
+    given = parse_shapes(shape)
+    model_class = load_model_class(target)
+    names = forward_names(model_class, batch)
+    if batch != "tensor" and any(keyword.iskeyword(name) for name, _ in names):
+        raise ScaffoldError(f"{model_class.__name__}.forward has a parameter whose name is a word of Python.")
+    fields = constructor_fields(model_class, given)
+    fit = find_fit(_build(model_class, fields), names, task, fields, given)
+    module, attribute = target.split(":")
+    top = module.partition(".")[0]
+    in_project = (PROJECT_ROOT / top).is_dir() or (PROJECT_ROOT / f"{top}.py").is_file()
+    return Plan(
+        trainer, stem, module, attribute, ours=in_project, path_entry=in_project and top not in _PACKAGES,
+        batch=batch, task=task, fields=fields, fit=fit,
+    )  # fmt: skip
+
+
+def _build(model_class: type[nn.Module], fields: list[Field]) -> nn.Module:
+    torch.manual_seed(0)
+    values = {field.parameter: field.value for field in fields}
+    try:
+        return model_class(**values)
+    except Exception as error:  # whatever a user's constructor raises
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        raise ScaffoldError(
+            f"{model_class.__name__}({shown}) fails: {type(error).__name__}: {error}\n"
+            "Give the parameters defaults with which a model can be built; those without one got a guess."
+        ) from error
+
+
+def _write_all(texts: dict[Path, str], section: str) -> None:
+    """Write new files and the section, or nothing."""
+    ini = CONFIG_PATH.resolve()
+    written, folders = [], []
+    try:
+        for place, text in texts.items():
+            folders += [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
+            written.append(place)
+            write_atomically(place, text.encode())
+        old = ini.read_bytes() if ini.exists() else b""
+        newline = b"\r\n" if b"\r\n" in old else b"\n"
+        gap = b"" if not old else newline if old.endswith(b"\n") else newline * 2
+        write_atomically(ini, old + gap + section.encode().replace(b"\n", newline))  # last: it is all or nothing itself
+    except (OutputError, OSError, KeyboardInterrupt) as error:
+        for place in written:
+            place.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write the trainer: {error}; nothing was written.") from error
+        raise
+
+
+def _report(plan: Plan, places: list[Path]) -> str:
+    inputs = ", ".join(f"{each.name} (B, {', '.join(map(str, each.shape))})" for each in plan.fit.inputs)
+    short = plan.trainer.removesuffix("Trainer")
+    guessed = [f"{field.name} = {field.value}" for field in plan.fields if field.default is MISSING]
+    config, trainer, test = map(_shown, places)
+    lines = [f"{plan.model} takes {inputs} and returns (B, {', '.join(map(str, plan.fit.output))})", "wrote"]
+    lines += [f"  {config}", f"  {trainer}", f"  {test}", f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
+    lines += [f"    a guess, as the model has no default: {', '.join(guessed)}"] if guessed else []
+    lines += ["next", f"  python train.py {short} --dry-run", f"  python train.py {short}"]
+    lines += [f"  {Path(sys.executable).name} -m pytest {test}", f"then put your own data into _data() in {trainer}"]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(path: Path | None) -> str:
+    return str(path).removeprefix(f"{PROJECT_ROOT}/")
