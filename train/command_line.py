@@ -50,9 +50,9 @@ def main(words: list[str] | None = None) -> int:
         hint = "" if arguments.profile else "; `--resume` goes on"
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
-    except (ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError) as error:
-        return _report(arguments, str(error), USAGE)
-    except (ScaffoldError, TrainerContractError) as error:
+    except (
+        ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, ScaffoldError, TrainerContractError
+    ) as error:  # fmt: skip
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         return _report(arguments, str(error), DATA)

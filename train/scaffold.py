@@ -1,9 +1,9 @@
 """Writes a new trainer from a model: `python train.py --new NAME --model MODULE:CLASS --batch KIND --task TASK`."""
 
 import ast
+import contextlib
 import keyword
 import re
-import sys
 from dataclasses import MISSING
 from pathlib import Path
 
@@ -132,12 +132,14 @@ def _write_all(texts: dict[Path, str], section: str) -> None:
         write_atomically(ini, old + gap + section.encode().replace(b"\n", newline))  # last: it is all or nothing itself
     except (OutputError, OSError, KeyboardInterrupt) as error:
         for place in written:
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.unlink()
         for folder in folders:
-            folder.rmdir()
-        if isinstance(error, OSError):
-            raise OutputError(f"cannot write the trainer: {error}; nothing was written.") from error
-        raise
+            with contextlib.suppress(OSError):  # not made yet
+                folder.rmdir()
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise OutputError(f"{error}\nNothing of the trainer was kept.") from error
 
 
 def _report(plan: Plan, places: list[Path]) -> str:
@@ -149,7 +151,7 @@ def _report(plan: Plan, places: list[Path]) -> str:
     lines += [f"  {config}", f"  {trainer}", f"  {test}", f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
     lines += [f"    a guess, as the model has no default: {', '.join(guessed)}"] if guessed else []
     lines += ["next", f"  python train.py {short} --dry-run", f"  python train.py {short}"]
-    lines += [f"  {Path(sys.executable).name} -m pytest {test}", f"then put your own data into _data() in {trainer}"]
+    lines += [f"  python -m pytest {test}", f"then put your own data into _data() in {trainer}"]
     return "\n".join(lines) + "\n"
 
 

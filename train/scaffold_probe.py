@@ -12,7 +12,7 @@ from torch import nn
 from train.errors import ScaffoldError
 from train.scaffold_model import Field, is_input_name
 
-_BATCH, _LENGTH, _MOST_TRIES = 5, 6, 4000
+_BATCH, _LENGTH, _MOST_TRIES = 5, 6, 1000
 _USUAL = (16, 32, 64, 8, 10, 128)
 _IMAGE_SIDES, _SIGNAL_LENGTHS = (32, 28, 16, 64, 8, 224), (32, 64, 16, 128)
 _HELP = (
@@ -118,10 +118,16 @@ def find_fit(
     options = []
     for index, (name, keyword) in enumerate(names):
         own = given[min(index, len(given) - 1)] if given else None
-        options.append([Input(name, *rest, keyword) for rest in _candidates(model, name, task, fields, own)])
+        shapes = _candidates(model, name, task, fields, own)
+        shapes += [((), tokens) for _, tokens in shapes[-1:]] if index and not own else []  # one number a sample
+        options.append([Input(name, *rest, keyword) for rest in shapes])
+    most = max(2, int(_MOST_TRIES ** (1 / len(options))))
+    # The likeliest of all inputs first: by how far down their lists they are, together.
+    places = sorted(itertools.product(*(range(len(each[:most])) for each in options)), key=sum)
     model.eval()
     tried: dict[str, list[str]] = {}
-    for inputs in itertools.islice(itertools.product(*options), _MOST_TRIES):
+    for chosen in places[:_MOST_TRIES]:
+        inputs = tuple(each[place] for each, place in zip(options, chosen, strict=True))
         reason = _try(model, inputs, task)
         if isinstance(reason, Fit):
             return reason

@@ -59,6 +59,11 @@ class Plan:
         return f"true_{name}" if name in [each.name for each in self.fit.inputs] else name
 
     @property
+    def every_step(self) -> bool:
+        """Whether a transformer returns a value for each step, not only the one after the last."""
+        return len(self.fit.output) == 2
+
+    @property
     def batch_class(self) -> str:
         """Name of the batch's dataclass."""
         return f"{self.trainer.removesuffix('Trainer')}Batch"
@@ -100,6 +105,7 @@ def section_text(plan: Plan) -> str:
     rows += [("learning_rate", _RATES[plan.task], _RATE_NOTES[plan.task])]
     lines = [f"{key} = {value}" for key, value, _ in rows]
     width = max(max(map(len, lines)), 31)
+    rows = [(*row, note if note[1:2].isupper() else note[:1].lower() + note[1:]) for *row, note in rows]
     notes = [f"{line:<{width}}   # {note}" for line, (_, _, note) in zip(lines, rows, strict=True)]
     return f"; Trains {plan.model}, {_KINDS[plan.task]}.\n[{plan.trainer}]\n" + "\n".join(notes) + "\n"
 
@@ -207,7 +213,7 @@ def _hook_lines(plan: Plan) -> list[str]:
         lines += ["        batch = batch.to(self.device)"]
         reads[first] = "batch"
         if plan.task == "transformer":
-            last = "batch[:, 1:]" if len(plan.fit.output) == _sequence_rank(plan) else "batch[:, -1]"
+            last = "batch[:, 1:]" if plan.every_step else "batch[:, -1]"
             lines += [f"        inputs, targets = batch[:, :-1], {last}{_cut(plan)}"]
             reads[first] = "inputs"
     if plan.batch == "dataclass":
@@ -221,6 +227,10 @@ def _hook_lines(plan: Plan) -> list[str]:
     arguments = [f"{each.name}={reads[each.name]}" if each.keyword else reads[each.name] for each in plan.fit.inputs]
     called = _call("output = self.model", arguments)
     called[-1] += "[0]" if plan.fit.in_tuple else ""
+    if plan.task == "transformer" and plan.every_step:
+        lines += [
+            "        # The model must not look ahead (a causal mask): the targets are its inputs, one step later."
+        ]
     return [*lines, *called, *_loss_lines(plan)]
 
 
@@ -240,10 +250,6 @@ def _hook_head(plan: Plan) -> list[str]:
 
 def _read(plan: Plan, name: str) -> str:
     return f"fields.{name}" if plan.batch == "dataclass" else f'batch["{name}"].to(self.device)'
-
-
-def _sequence_rank(plan: Plan) -> int:
-    return 2  # (T, D) or, of whole numbers, (T, V): one value for each step
 
 
 def _cut(plan: Plan) -> str:
@@ -268,7 +274,7 @@ def _loss_lines(plan: Plan) -> list[str]:
     target = plan.target or "targets"
     if plan.fit.inputs[0].tokens is None:
         return [f"        return F.mse_loss(output, {target})"]
-    if len(plan.fit.output) == _sequence_rank(plan):
+    if plan.every_step:
         return [f"        return F.cross_entropy(output.flatten(0, 1), {target}.flatten())"]
     return [f"        return F.cross_entropy(output, {target})"]
 
@@ -314,21 +320,25 @@ def _plain_data(plan: Plan) -> list[str]:
 
 
 def _input_lines(each: Input, place: str, task: str, groups: int) -> list[str]:
-    shape = ", ".join(map(str, each.shape))
+    shape = "".join(f", {size}" for size in each.shape)
     if each.tokens is not None:
-        return [f"    {place} = torch.randint({each.tokens}, (count, {shape}), generator=generator)"]
+        whole = f"(count{shape or ','})"
+        if task == "classification" and len(each.shape) == 1:  # low numbers in one class, high ones in another
+            drawn = f"torch.randint(3, {whole}, generator=generator)"
+            return [f"    {place} = (3 * kinds[:, None] + {drawn}) % {each.tokens}"]
+        return [f"    {place} = torch.randint({each.tokens}, {whole}, generator=generator)"]
     if task in ("ranking", "transformer"):
-        return [f"    {place} = torch.randn(count, {shape}, generator=generator)"]
+        return [f"    {place} = torch.randn(count{shape}, generator=generator)"]
     return [
-        f"    {place} = torch.randn({groups}, {shape}, generator=generator)[kinds]",
-        f"    {place} += 0.5 * torch.randn(count, {shape}, generator=generator)",
+        f"    {place} = torch.randn({groups}{shape}, generator=generator)[kinds]",
+        f"    {place} += 0.5 * torch.randn(count{shape}, generator=generator)",
     ]
 
 
 def _truth(plan: Plan) -> str:
     """A truth that can be learnt: the mean of what is given of each item."""
     (items,) = plan.fit.output
-    fitting = [each for each in plan.fit.inputs if each.shape[0] == items and each.tokens is None]
+    fitting = [each for each in plan.fit.inputs if each.shape[:1] == (items,) and each.tokens is None]
     if not fitting:
         return f"torch.randn(count, {items}, generator=generator)"
     # The last, as a query or a dataset is named before the items that are ranked for it.
@@ -347,7 +357,7 @@ def _transformer_data(plan: Plan) -> list[str]:
         lines += [f"    series = (starts + torch.arange({length + 1})) % {first.tokens}"]
     if plan.batch == "tensor":
         return [line.replace("    series =", "    samples =") for line in lines]
-    last = "series[:, 1:]" if len(plan.fit.output) == _sequence_rank(plan) else "series[:, -1]"
+    last = "series[:, 1:]" if plan.every_step else "series[:, -1]"
     entries = f'{{"{first.name}": series[:, :-1], "{plan.target}": {last}{_cut(plan)}}}'
     lines += [f"    samples = {entries}"]
     for each in others:

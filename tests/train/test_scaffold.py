@@ -1,0 +1,214 @@
+"""`--new`: what it writes trains, passes its own test and the project's checks; what it refuses leaves nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import FILES, PACKAGES, ROOT, SAMPLES, Project
+
+MODELS = "model.small_models"
+
+
+@pytest.fixture(scope="module")
+def bare_project(tmp_path_factory) -> Project:
+    """The project as users have it, without sample trainers, with some models and what tests need."""
+    target = tmp_path_factory.mktemp("bare") / "project"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
+    (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
+    for name in (*FILES, "pyproject.toml", "tests/conftest.py"):
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+    shutil.copytree(SAMPLES, target / "tests" / "samples")
+    shutil.copy(SAMPLES / "scaffold" / "small_models.py", target / "model" / "small_models.py")
+    shutil.copy(SAMPLES / "scaffold" / "small_models.py", target / "elsewhere.py")
+    (target / "model" / "failing.py").write_text("import torch\n\nHALF = 1 / 0\n")
+    (target / "model" / "misspelt.py").write_text("def f(:\n")
+    (target / "model" / "lacking.py").write_text("import there_is_no_such_module\n")
+    return Project(target)
+
+
+def new(project: Project, name: str, model: str, batch: str, task: str, *more: str):
+    """Run `--new` in a new process."""
+    return project.run("--new", name, "--model", model, "--batch", batch, "--task", task, *more)
+
+
+def tree(project: Project) -> dict[str, bytes]:
+    """Every file of the project's own folders with its content."""
+    return {
+        str(path.relative_to(project.path)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(project.path.rglob("*"))
+        if "__pycache__" not in path.parts and "artifacts" not in path.parts and ".ruff_cache" not in path.parts
+    }
+
+
+def check(project: Project, *words: str) -> None:
+    """Run a Python tool in the project; it must succeed."""
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "batch", "task", "texts"),
+    [
+        ("TinyEncoderTrainer", "elsewhere:SmallAutoEncoder", "tensor", "autoencoder", ["Adam(", "ReduceLROnPlateau("]),
+        ("TinyCNN", f"{MODELS}:SmallCnn", "dict", "classification", ["SGD(", "momentum=0.9", "StepLR(", "3, 16, 16"]),
+        ("TinyRanker", f"{MODELS}:SmallRanker", "dict", "ranking", ["Adam(", "ReduceLROnPlateau(", "list_net("]),
+        ("TinySeries", f"{MODELS}:SmallTransformer", "dataclass", "transformer", ["AdamW(", "warmup_cosine("]),
+    ],
+)
+def test_what_is_written_trains_and_passes_the_checks(bare_project, name, model, batch, task, texts):
+    before = tree(bare_project)
+    done = new(bare_project, name, model, batch, task)
+    assert done.returncode == 0, done.stderr
+    stem = {"TinyEncoderTrainer": "tiny_encoder", "TinyCNN": "tiny_cnn", "TinyRanker": "tiny_ranker"}.get(
+        name, "tiny_series"
+    )
+    written = [f"config/{stem}_trainer_config.py", f"train/{stem}_trainer.py", f"tests/train/test_{stem}_trainer.py"]
+    assert [line.strip() for line in done.stdout.splitlines() if line.strip() in written] == written
+    after = tree(bare_project)
+    changed = {path for path in after if after[path] != before.get(path) and Path(path).suffix}
+    assert changed == {*written, "config.ini"}
+    assert after["config.ini"].startswith(before["config.ini"])  # the section is at the end, the rest as it was
+    source = (bare_project.path / written[1]).read_text()
+    assert ("def compute_loss" in source) == (batch == "tensor") != ("def _forward_batch" in source)
+    assert [text for text in [*texts, "def _data()", "REPLACE THIS"] if text not in source] == []
+
+    short = name.removesuffix("Trainer")
+    dry = bare_project.run(short, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    done = bare_project.run(short, "epochs=3", "plot_at_end=off")
+    assert done.returncode == 0, done.stderr
+    losses = json.loads((bare_project.runs(short)[-1] / "metrics.json").read_text())["history"]["train_loss"]
+    assert len(losses) == 3 and losses[2] < losses[0]
+    check(bare_project, "ruff", "check", *written)
+    check(bare_project, "ruff", "format", "--check", *written)
+    check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", written[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["tinyThing", "SmallCnn", "dict", "classification"], ["--new tinyThing", "CamelCase"]),
+        (["Trainer", "SmallCnn", "dict", "classification"], ["must say what is trained"]),
+        (
+            ["ModelZoo", "SmallCnn", "dict", "classification"],
+            ["there is ModelZooTrainer in train/model_zoo_trainer.py:"],
+        ),
+        (
+            ["T", "model.smal_models:A", "dict", "ranking"],
+            ["no module model.smal_models; did you mean model.small_models"],
+        ),
+        (["T", "SmalCnn", "dict", "ranking"], ["module model.small_models has no SmalCnn; did you mean SmallCnn"]),
+        (["T", "Literal", "dict", "ranking"], ["Literal is not a subclass of torch.nn.Module"]),
+        (["T", "model/x.py", "dict", "ranking"], ["must be package.module:ClassName"]),
+        (["T", "model.failing:A", "dict", "ranking"], ["import fails at model/failing.py:3: ZeroDivisionError"]),
+        (["T", "model.misspelt:A", "dict", "ranking"], ["import fails at model/misspelt.py:1: SyntaxError"]),
+        (["T", "model.lacking:A", "dict", "ranking"], ["fails at model/lacking.py:1", "'there_is_no_such_module'"]),
+        (["T", "NeedsALayer", "tensor", "autoencoder"], ["NeedsALayer.__init__(layer:", "no default, and no type"]),
+        (
+            ["T", "SmallRanker", "tensor", "transformer"],
+            ["needs 2 inputs (dataset_tokens, model_tokens)", "--batch dict"],
+        ),
+        (["T", "SmallRanker", "tensor", "ranking"], ["--batch tensor has no place for what --task ranking learns"]),
+        (
+            ["T", "SmallCnn", "dict", "autoencoder"],
+            ["suits --task autoencoder", "(B, 3, 16, 16): forward returned (B, 3)"],
+        ),
+        (["T", "OddWidth", "tensor", "autoencoder"], ["x (B, 16): RuntimeError", "`--input 16` or `--input 3x32x32`"]),
+        (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
+        (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
+    ],
+    ids=lambda value: " ".join(value) if "T" in value else None,
+)
+def test_a_refusal_exits_with_2_and_leaves_nothing(bare_project, words, texts):
+    before = tree(bare_project)
+    name, model, *rest = words
+    target = model if ":" in model or "/" in model else f"{MODELS}:{model}"
+    done = new(bare_project, name, target, *rest)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert [text for text in texts if text not in done.stderr] == [], done.stderr
+    assert "Traceback" not in done.stderr
+    assert tree(bare_project) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("config/takes_room_trainer_config.py", "the file config/takes_room_trainer_config.py"),
+        ("train/takes_room_trainer.py", "the file train/takes_room_trainer.py"),
+        ("tests/train/test_takes_room_trainer.py", "the file tests/train/test_takes_room_trainer.py"),
+        ("config.ini", "the section [TakesRoomTrainer] at config.ini:"),
+    ],
+)
+def test_nothing_is_overwritten(bare_project, place, text):
+    path = bare_project.path / place
+    path.parent.mkdir(exist_ok=True)
+    old = path.read_text() if path.exists() else None
+    path.write_text((old or '"""Mine."""\n') + ("\n[TakesRoomTrainer]\nepochs = 1\n" if old else ""))
+    before = tree(bare_project)
+    done = new(bare_project, "TakesRoom", f"{MODELS}:SmallCnn", "dict", "classification")
+    after = tree(bare_project)
+    path.write_text(old) if old else path.unlink()
+    assert done.returncode == 2
+    assert f"would overwrite {text}" in done.stderr and "nothing was written" in done.stderr
+    assert after == before
+
+
+def test_what_was_written_is_taken_back_where_the_rest_cannot_be(bare_project):
+    tests = bare_project.path / "tests"
+    tests.rename(bare_project.path / "aside")
+    tests.write_text("a file where the folder should be\n")
+    before = tree(bare_project)
+    done = new(bare_project, "HalfWay", f"{MODELS}:SmallCnn", "dict", "classification")
+    after = tree(bare_project)
+    tests.unlink()
+    (bare_project.path / "aside").rename(tests)
+    assert done.returncode == 4 and "Nothing of the trainer was kept" in done.stderr, done.stderr
+    assert after == before
+
+
+def test_a_shape_that_is_given_is_taken(bare_project):
+    done = new(bare_project, "Odd", f"{MODELS}:OddWidth", "tensor", "autoencoder", "--input", "77")
+    assert done.returncode == 0, done.stderr
+    assert "OddWidth takes x (B, 77)" in done.stdout
+    assert bare_project.run("Odd", "--dry-run").returncode == 0
+
+
+def test_a_model_of_tokens_gets_tokens(bare_project):
+    done = new(bare_project, "Words", f"{MODELS}:SmallLanguageModel", "tensor", "transformer")
+    assert done.returncode == 0, done.stderr
+    done = bare_project.run("Words", "epochs=1", "plot_at_end=off")
+    assert done.returncode == 0, done.stderr
+
+
+def test_constructor_parameters_become_keys(bare_project):
+    done = new(bare_project, "Keys", f"{MODELS}:SmallAutoEncoder", "dataclass", "autoencoder", "--input", "24")
+    assert done.returncode == 0, done.stderr
+    source = (bare_project.path / "config/keys_trainer_config.py").read_text()
+    for field in (
+        'input_dim: Annotated[int, Gt(0)]\n    """Numbers of a sample."""',
+        'hidden_dims: tuple[int, ...] = (12,)\n    """Widths of the hidden layers, the encoder\'s."""',
+        "dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0\n",
+        'activation: Literal["relu", "tanh"] = "relu"\n',
+        "bias: bool = True\n",
+        "model_seed: int | None = None\n",  # every trainer has a `seed`
+    ):
+        assert field in source
+    assert "norm" not in source  # no config can hold a layer; it keeps its default
+    assert "\n[KeysTrainer]\ninput_dim = 24 " in (bare_project.path / "config.ini").read_text()
+    done = bare_project.run("Keys", "--dry-run", "hidden_dims=9, 9", "activation=tanh")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_missing_is_told_before_torch_is_imported(bare_project):
+    code = "import sys; from train.command_line import main; c = main(['--new', 'T']); print(c, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=bare_project.path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert "a new trainer needs --model, --batch, --task too" in done.stderr
