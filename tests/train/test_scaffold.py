@@ -90,72 +90,94 @@ def test_what_is_written_trains_and_passes_the_checks(bare_project, name, model,
     check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", written[2])
 
 
-@pytest.mark.parametrize(
-    ("words", "texts"),
-    [
-        (["tinyThing", "SmallCnn", "dict", "classification"], ["--new tinyThing", "CamelCase"]),
-        (["Trainer", "SmallCnn", "dict", "classification"], ["must say what is trained"]),
-        (
-            ["ModelZoo", "SmallCnn", "dict", "classification"],
-            ["there is ModelZooTrainer in train/model_zoo_trainer.py:"],
-        ),
-        (
-            ["T", "model.smal_models:A", "dict", "ranking"],
-            ["no module model.smal_models; did you mean model.small_models"],
-        ),
-        (["T", "SmalCnn", "dict", "ranking"], ["module model.small_models has no SmalCnn; did you mean SmallCnn"]),
-        (["T", "Literal", "dict", "ranking"], ["Literal is not a subclass of torch.nn.Module"]),
-        (["T", "model/x.py", "dict", "ranking"], ["must be package.module:ClassName"]),
-        (["T", "model.failing:A", "dict", "ranking"], ["import fails at model/failing.py:3: ZeroDivisionError"]),
-        (["T", "model.misspelt:A", "dict", "ranking"], ["import fails at model/misspelt.py:1: SyntaxError"]),
-        (["T", "model.lacking:A", "dict", "ranking"], ["fails at model/lacking.py:1", "'there_is_no_such_module'"]),
-        (["T", "NeedsALayer", "tensor", "autoencoder"], ["NeedsALayer.__init__(layer:", "no default, and no type"]),
-        (
-            ["T", "SmallRanker", "tensor", "transformer"],
-            ["needs 2 inputs (dataset_tokens, model_tokens)", "--batch dict"],
-        ),
-        (["T", "SmallRanker", "tensor", "ranking"], ["--batch tensor has no place for what --task ranking learns"]),
-        (
-            ["T", "SmallCnn", "dict", "autoencoder"],
-            ["suits --task autoencoder", "(B, 3, 16, 16): forward returned (B, 3)"],
-        ),
-        (["T", "OddWidth", "tensor", "autoencoder"], ["x (B, 16): RuntimeError", "`--input 16` or `--input 3x32x32`"]),
-        (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
-        (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
-    ],
-    ids=lambda value: " ".join(value) if "T" in value else None,
-)
-def test_a_refusal_exits_with_2_and_leaves_nothing(bare_project, words, texts):
+REFUSALS = [
+    (["tinyThing", "SmallCnn", "dict", "classification"], ["--new tinyThing", "CamelCase"]),
+    (["Trainer", "SmallCnn", "dict", "classification"], ["must say what is trained"]),
+    (
+        ["ModelZoo", "SmallCnn", "dict", "classification"],
+        ["there is ModelZooTrainer in train/model_zoo_trainer.py:"],
+    ),
+    (
+        ["T", "model.smal_models:A", "dict", "ranking"],
+        ["no module model.smal_models; did you mean model.small_models"],
+    ),
+    (["T", "SmalCnn", "dict", "ranking"], ["module model.small_models has no SmalCnn; did you mean SmallCnn"]),
+    (["T", "Literal", "dict", "ranking"], ["Literal is not a subclass of torch.nn.Module"]),
+    (["T", "model/x.py", "dict", "ranking"], ["must be package.module:ClassName"]),
+    (["T", "model.failing:A", "dict", "ranking"], ["import fails at model/failing.py:3: ZeroDivisionError"]),
+    (["T", "model.misspelt:A", "dict", "ranking"], ["import fails at model/misspelt.py:1: SyntaxError"]),
+    (["T", "model.lacking:A", "dict", "ranking"], ["fails at model/lacking.py:1", "'there_is_no_such_module'"]),
+    (["T", "NeedsALayer", "tensor", "autoencoder"], ["NeedsALayer.__init__(layer:", "no default, and no type"]),
+    (
+        ["T", "SmallRanker", "tensor", "transformer"],
+        ["needs 2 inputs (dataset_tokens, model_tokens)", "--batch dict"],
+    ),
+    (["T", "SmallRanker", "tensor", "ranking"], ["--batch tensor has no place for what --task ranking learns"]),
+    (
+        ["T", "SmallCnn", "dict", "autoencoder"],
+        ["suits --task autoencoder", "(B, 3, 16, 16): forward returned (B, 3)"],
+    ),
+    (["T", "OddWidth", "tensor", "autoencoder"], ["x (B, 16): RuntimeError", "`--input 16` or `--input 3x32x32`"]),
+    (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
+    (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
+]
+# One process for all: a start costs seconds. Each line of the output is [exit code, stderr, stdout].
+RUN_ALL = """
+import contextlib, io, json, sys
+from train.command_line import main
+
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    print(json.dumps([code, err.getvalue(), out.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refused(bare_project) -> list[tuple[int, str, str]]:
+    """What the command line says to each of REFUSALS; the project's files must be the same after all of them."""
+    lines = []
+    for name, model, batch, task, *more in (words for words, _ in REFUSALS):
+        target = model if ":" in model or "/" in model else f"{MODELS}:{model}"
+        lines.append(["--new", name, "--model", target, "--batch", batch, "--task", task, *more])
     before = tree(bare_project)
-    name, model, *rest = words
-    target = model if ":" in model or "/" in model else f"{MODELS}:{model}"
-    done = new(bare_project, name, target, *rest)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert [text for text in texts if text not in done.stderr] == [], done.stderr
-    assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL], cwd=bare_project.path, input=json.dumps(lines), capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert tree(bare_project) == before
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("place", "text"),
-    [
-        ("config/takes_room_trainer_config.py", "the file config/takes_room_trainer_config.py"),
-        ("train/takes_room_trainer.py", "the file train/takes_room_trainer.py"),
-        ("tests/train/test_takes_room_trainer.py", "the file tests/train/test_takes_room_trainer.py"),
-        ("config.ini", "the section [TakesRoomTrainer] at config.ini:"),
-    ],
-)
-def test_nothing_is_overwritten(bare_project, place, text):
-    path = bare_project.path / place
-    path.parent.mkdir(exist_ok=True)
-    old = path.read_text() if path.exists() else None
-    path.write_text((old or '"""Mine."""\n') + ("\n[TakesRoomTrainer]\nepochs = 1\n" if old else ""))
+@pytest.mark.parametrize("index", range(len(REFUSALS)), ids=lambda index: " ".join(REFUSALS[index][0]))
+def test_a_refusal_exits_with_2_and_says_what_would_do(refused, index):
+    code, error, output = refused[index]
+    assert (code, output) == (2, ""), error
+    assert error.startswith("error: ") and "Traceback" not in error
+    assert [text for text in REFUSALS[index][1] if text not in error] == [], error
+
+
+def test_nothing_is_overwritten(bare_project):
+    names = ("config/takes_room_trainer_config.py", "train/takes_room_trainer.py")
+    names += ("tests/train/test_takes_room_trainer.py",)
+    ini = bare_project.path / "config.ini"
+    old = ini.read_text()
+    for name in names:
+        (bare_project.path / name).parent.mkdir(exist_ok=True)
+        (bare_project.path / name).write_text('"""Mine."""\n')
+    bare_project.append("config.ini", "\n[TakesRoomTrainer]\nepochs = 1\n")
     before = tree(bare_project)
     done = new(bare_project, "TakesRoom", f"{MODELS}:SmallCnn", "dict", "classification")
     after = tree(bare_project)
-    path.write_text(old) if old else path.unlink()
+    ini.write_text(old)
+    for name in names:
+        (bare_project.path / name).unlink()
+    line = old.count("\n") + 2
+    taken = [*(f"the file {name}" for name in names), f"the section [TakesRoomTrainer] at config.ini:{line}"]
     assert done.returncode == 2
-    assert f"would overwrite {text}" in done.stderr and "nothing was written" in done.stderr
+    assert f"would overwrite {', '.join(taken)}. Remove it or take another name; nothing was written." in done.stderr
     assert after == before
 
 
