@@ -17,7 +17,7 @@ from train import TRAINER_REGISTRY
 from train.errors import OutputError, ScaffoldError
 from train.files import write_atomically
 from train.scaffold_model import Field, constructor_fields, load_model_class
-from train.scaffold_probe import find_fit, forward_names, parse_shapes
+from train.scaffold_probe import find_fit, forward_names, parse_shapes, shape_text
 from train.scaffold_templates import Plan, config_text, section_text, test_text, trainer_text
 
 _PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
@@ -109,7 +109,7 @@ def _build(model_class: type[nn.Module], fields: list[Field]) -> nn.Module:
     values = {field.parameter: field.value for field in fields}
     try:
         return model_class(**values)
-    except Exception as error:  # whatever a user's constructor raises
+    except (Exception, SystemExit) as error:  # whatever a user's constructor raises
         shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ScaffoldError(
             f"{model_class.__name__}({shown}) fails: {type(error).__name__}: {error}\n"
@@ -143,11 +143,11 @@ def _write_all(texts: dict[Path, str], section: str) -> None:
 
 
 def _report(plan: Plan, places: list[Path]) -> str:
-    inputs = ", ".join(f"{each.name} (B, {', '.join(map(str, each.shape))})" for each in plan.fit.inputs)
+    inputs = ", ".join(f"{each.name} {shape_text(each.shape)}" for each in plan.fit.inputs)
     short = plan.trainer.removesuffix("Trainer")
-    guessed = [f"{field.name} = {field.value}" for field in plan.fields if field.default is MISSING]
+    guessed = [f"{field.name} = {field.value!r}" for field in plan.fields if field.default is MISSING]
     config, trainer, test = map(_shown, places)
-    lines = [f"{plan.model} takes {inputs} and returns (B, {', '.join(map(str, plan.fit.output))})", "wrote"]
+    lines = [f"{plan.model} takes {inputs} and returns {shape_text(plan.fit.output)}", "wrote"]
     lines += [f"  {config}", f"  {trainer}", f"  {test}", f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
     lines += [f"    a guess, as the model has no default: {', '.join(guessed)}"] if guessed else []
     lines += ["next", f"  python train.py {short} --dry-run", f"  python train.py {short}"]

@@ -28,9 +28,9 @@ _INPUT_NAME = re.compile(
 )
 # Values to begin with for whole numbers without a default, by what the name contains; the first that fits.
 _BEGINNINGS = {
-    "class": 4, "label": 4, "head": 2, "layer": 2, "block": 2, "depth": 2, "in_channel": 3, "out_channel": 3,
-    "channel": 8, "kernel": 3, "stride": 1, "padding": 1, "groups": 1, "dilation": 1, "patch": 4, "image": 32,
-    "vocab": 32, "len": 32, "context": 32, "seed": 0,
+    "block_size": 32, "position": 32, "class": 4, "label": 4, "head": 2, "layer": 2, "block": 2, "depth": 2,
+    "in_channel": 3, "out_channel": 3, "channel": 8, "kernel": 3, "stride": 1, "padding": 1, "groups": 1, "dilation": 1,
+    "patch": 4, "image": 32, "vocab": 32, "len": 32, "context": 32, "seed": 0,
 }  # fmt: skip
 _SIZE_NAME = re.compile(r"dim|width|hidden|head|channel|feature|size|class|layer|depth|kernel|vocab")
 

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,11 @@ class Fit:
     inputs: tuple[Input, ...]
     output: tuple[int, ...]
     in_tuple: bool
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return the shape of a batch of samples as docstrings and messages show it: `(B, 3, 32)`."""
+    return f"(B, {', '.join(map(str, shape))})" if shape else "(B,)"
 
 
 def parse_shapes(text: str | None) -> list[tuple[int, ...]]:
@@ -119,21 +125,22 @@ def find_fit(
     for index, (name, keyword) in enumerate(names):
         own = given[min(index, len(given) - 1)] if given else None
         shapes = _candidates(model, name, task, fields, own)
-        shapes += [((), tokens) for _, tokens in shapes[-1:]] if index and not own else []  # one number a sample
+        if index and not own:  # a further input may be one number a sample, such as a time or a class
+            shapes[2:2] = [((), tokens) for tokens in dict.fromkeys(tokens for _, tokens in shapes)]
         options.append([Input(name, *rest, keyword) for rest in shapes])
     most = max(2, int(_MOST_TRIES ** (1 / len(options))))
     # The likeliest of all inputs first: by how far down their lists they are, together.
     places = sorted(itertools.product(*(range(len(each[:most])) for each in options)), key=sum)
     model.eval()
-    tried: dict[str, list[str]] = {}
+    tried: dict[str, tuple[str, list[str]]] = {}  # by the reason without its numbers: the reason, the shapes
     for chosen in places[:_MOST_TRIES]:
         inputs = tuple(each[place] for each, place in zip(options, chosen, strict=True))
         reason = _try(model, inputs, task)
         if isinstance(reason, Fit):
             return reason
         shapes = " and ".join(f"{each.name} {_size(each)}" for each in inputs)
-        tried.setdefault(reason, []).append(shapes)
-    raise ScaffoldError(_nothing_fits(model, task, tried))
+        tried.setdefault(re.sub(r"\d+", "0", reason), (reason, []))[1].append(shapes)
+    raise ScaffoldError(_nothing_fits(model, task, list(tried.values())))
 
 
 def _try(model: nn.Module, inputs: tuple[Input, ...], task: str) -> Fit | str:
@@ -142,7 +149,7 @@ def _try(model: nn.Module, inputs: tuple[Input, ...], task: str) -> Fit | str:
     named = {each.name: batch for each, batch in zip(inputs, batches, strict=True) if each.keyword}
     try:
         output = model(*plain, **named)
-    except Exception as error:  # whatever the model does with a shape that it does not take
+    except (Exception, SystemExit) as error:  # whatever the model does with a shape that it does not take
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
     in_tuple = isinstance(output, tuple | list) and len(output) > 0
     output = output[0] if in_tuple else output
@@ -160,7 +167,7 @@ def _try(model: nn.Module, inputs: tuple[Input, ...], task: str) -> Fit | str:
 def _misfit(fit: Fit, task: str) -> str | None:
     """Why an output does not suit the task; None where it does."""
     first, output = fit.inputs[0], fit.output
-    returned = f"forward returned (B, {', '.join(map(str, output))})"
+    returned = f"forward returned {shape_text(output)}"
     if task == "autoencoder":
         good = output == first.shape and first.tokens is None
         return None if good else f"{returned}; an autoencoder returns its first input's shape"
@@ -193,7 +200,7 @@ def _candidates(
     tokens = [(given or (_LENGTH,), count) for count in dict.fromkeys(embeddings)]
     ordered = [(shape, None) for shape in floats]
     embeds_first = bool(layers) and isinstance(layers[0], nn.Embedding)
-    return [*tokens, *ordered] if embeds_first else [*ordered, *tokens]
+    return [*tokens, *ordered] if embeds_first else [*ordered[:2], *tokens, *ordered[2:]]
 
 
 def _told_sizes(name: str, fields: Sequence[Field]) -> Iterator[int]:
@@ -227,14 +234,15 @@ def _grids(layers: Sequence[nn.Module]) -> list[tuple[int, ...]]:
 
 
 def _size(each: Input) -> str:
-    shape = f"(B, {', '.join(map(str, each.shape))})"
+    shape = shape_text(each.shape)
     return shape if each.tokens is None else f"{shape} of whole numbers below {each.tokens}"
 
 
-def _nothing_fits(model: nn.Module, task: str, tried: dict[str, list[str]]) -> str:
-    count = sum(map(len, tried.values()))
+def _nothing_fits(model: nn.Module, task: str, tried: Sequence[tuple[str, list[str]]]) -> str:
+    count = sum(len(shapes) for _, shapes in tried)
     lines = [f"{type(model).__name__}: no input was found that suits --task {task}; {count} tried:"]
-    for reason, shapes in list(tried.items())[:8]:
+    reasons = sorted(tried, key=lambda pair: "Error: " in pair[0])  # what was returned tells more than failures
+    for reason, shapes in reasons[:8]:
         more = f" and {len(shapes) - 2} more" if len(shapes) > 2 else ""
         lines.append(f"  {'; '.join(shapes[:2])}{more}: {reason}")
     lines += [f"  ... and {len(tried) - 8} other reasons"] if len(tried) > 8 else []

@@ -6,7 +6,7 @@ from typing import Any
 
 from config.config_values import write_value
 from train.scaffold_model import Field, literal_text
-from train.scaffold_probe import Fit, Input
+from train.scaffold_probe import Fit, Input, shape_text
 
 _WIDTH = 120
 _KINDS = {"autoencoder": "an autoencoder", "ranking": "a ranker", "transformer": "a transformer",
@@ -150,15 +150,11 @@ def _batch_class(plan: Plan) -> str:
 
 
 def _batch_parts(plan: Plan) -> list[tuple[str, str]]:
-    parts = [(each.name, _shape_text(each.shape)) for each in plan.fit.inputs]
+    parts = [(each.name, shape_text(each.shape)) for each in plan.fit.inputs]
     series = plan.fit.inputs[0].tokens is None
     wanted = plan.fit.output if series or plan.task != "transformer" else plan.fit.output[:-1]
     wanted = () if plan.task == "classification" else wanted
-    return parts + ([(plan.target, _shape_text(wanted))] if plan.target else [])
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return f"(B, {', '.join(map(str, shape))})" if shape else "(B,)"
+    return parts + ([(plan.target, shape_text(wanted))] if plan.target else [])
 
 
 def _trainer_class(plan: Plan) -> str:
@@ -238,7 +234,7 @@ def _hook_head(plan: Plan) -> list[str]:
     if plan.batch == "tensor":
         shape = plan.fit.inputs[0].shape
         shape = (shape[0] + 1, *shape[1:]) if plan.task == "transformer" else shape
-        kind, name, about = "torch.Tensor", "compute_loss", [f"            batch: {_shape_text(shape)}."]
+        kind, name, about = "torch.Tensor", "compute_loss", [f"            batch: {shape_text(shape)}."]
     else:
         kind, name = "dict[str, torch.Tensor]", "_forward_batch"
         parts = [f"`{part}` {shape}" for part, shape in _batch_parts(plan)]

@@ -117,7 +117,10 @@ REFUSALS = [
         ["T", "SmallCnn", "dict", "autoencoder"],
         ["suits --task autoencoder", "(B, 3, 16, 16): forward returned (B, 3)"],
     ),
-    (["T", "OddWidth", "tensor", "autoencoder"], ["x (B, 16): RuntimeError", "`--input 16` or `--input 3x32x32`"]),
+    (
+        ["T", "OddWidth", "tensor", "autoencoder"],
+        ["x (B, 16); x (B, 32) and 10 more: RuntimeError", "`--input 16` or `--input 3x32x32`"],
+    ),
     (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
     (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
 ]
@@ -204,7 +207,16 @@ def test_a_shape_that_is_given_is_taken(bare_project):
 def test_a_model_of_tokens_gets_tokens(bare_project):
     done = new(bare_project, "Words", f"{MODELS}:SmallLanguageModel", "tensor", "transformer")
     assert done.returncode == 0, done.stderr
+    assert "tokens (B, 6) and returns (B, 6, 11)" in done.stdout
     done = bare_project.run("Words", "epochs=1", "plot_at_end=off")
+    assert done.returncode == 0, done.stderr
+
+
+def test_further_inputs_may_be_one_number_a_sample(bare_project):
+    done = new(bare_project, "Denoise", f"{MODELS}:SmallDenoiser", "dataclass", "autoencoder")
+    assert done.returncode == 0, done.stderr
+    assert "x (B, 6), t (B,), label (B,) and returns (B, 6)" in done.stdout
+    done = bare_project.run("Denoise", "epochs=1", "plot_at_end=off")
     assert done.returncode == 0, done.stderr
 
 

@@ -81,15 +81,28 @@ class SmallTransformer(nn.Module):
 
 
 class SmallLanguageModel(nn.Module):
-    """Predicts the next token."""
+    """Predicts the next token; the embedding that comes first is that of the places."""
 
-    def __init__(self, vocabulary: int = 11, width: int = 8) -> None:
+    def __init__(self, block_size: int, vocabulary: int = 11, width: int = 8) -> None:
         super().__init__()
+        self.places = nn.Embedding(block_size, width)
         self.embed, self.cell = nn.Embedding(vocabulary, width), nn.GRU(width, width, batch_first=True)
         self.head = nn.Linear(width, vocabulary)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.cell(self.embed(tokens))[0])
+        places = self.places(torch.arange(tokens.shape[1], device=tokens.device))
+        return self.head(self.cell(self.embed(tokens) + places)[0])
+
+
+class SmallDenoiser(nn.Module):
+    """Gives vectors back, told a time and a class."""
+
+    def __init__(self, dim: int = 6, classes: int = 5) -> None:
+        super().__init__()
+        self.x, self.t, self.label = nn.Linear(dim, dim), nn.Linear(1, dim), nn.Embedding(classes, dim)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, *, label: torch.Tensor) -> torch.Tensor:
+        return self.x(x) + self.t(t[:, None]) + self.label(label)
 
 
 class OddWidth(nn.Module):
