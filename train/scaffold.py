@@ -20,6 +20,7 @@ from train.scaffold_model import Field, constructor_fields, load_model_class
 from train.scaffold_probe import find_fit, forward_names, parse_shapes, shape_text
 from train.scaffold_templates import Plan, config_text, section_text, test_text, trainer_text
 
+_LONGEST = 60  # characters of a trainer's name
 _PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
 
 
@@ -64,6 +65,8 @@ def _names(name: str) -> tuple[str, str]:
     if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
         raise ScaffoldError(f"--new {name}: must be a class name in CamelCase, such as FeatureFusionTrainer.")
     trainer = name if name.endswith("Trainer") else f"{name}Trainer"
+    if len(trainer) > _LONGEST:
+        raise ScaffoldError(f"--new {name}: {trainer} has {len(trainer)} characters; at most {_LONGEST} fit its lines.")
     if trainer in ("Trainer", "BaseTrainer"):
         raise ScaffoldError(f"--new {name}: must say what is trained, such as FeatureFusionTrainer.")
     return trainer, re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", trainer).lower()

@@ -78,7 +78,7 @@ def config_text(plan: Plan) -> str:
     code = "\n".join(body)
     typing = [name for name in ("Annotated", "Literal") if f"{name}[" in code]
     bounds = [name for name in ("Gt", "Interval") if f"{name}(" in code]
-    lines = [f'"""Settings of {plan.trainer}: section `[{plan.trainer}]`."""', ""]
+    lines = [_title(f"Settings of {plan.trainer}", f": section `[{plan.trainer}]`"), ""]
     lines += ["from dataclasses import dataclass" + (", field" if "field(" in code else "")]
     lines += [f"from typing import {', '.join(typing)}"] if typing else []
     lines += ["", f"from annotated_types import {', '.join(bounds)}"] if bounds else []
@@ -122,20 +122,30 @@ def trainer_text(plan: Plan) -> str:
 
 
 def _trainer_head(plan: Plan) -> str:
-    own = f"from {plan.module} import {plan.model}"
+    own = _import(plan.module, plan.model)
     third = [f"from torch.optim import {_OPTIMIZERS[plan.task]}"]
     scheduler = {"transformer": None, "classification": "StepLR"}.get(plan.task, "ReduceLROnPlateau")
     third += [f"from torch.optim.lr_scheduler import {scheduler}"] if scheduler else []
     third += [] if plan.ours else [own]
-    ours = ["from config import ConfigParser", f"from config.{plan.stem}_config import {plan.trainer}Config"]
+    ours = ["from config import ConfigParser", _import(f"config.{plan.stem}_config", f"{plan.trainer}Config")]
     ours += ["from data.tensor_loader import TensorLoader", "from train.base_trainer import BaseTrainer"]
     ours += ["from train.schedulers import warmup_cosine"] if plan.task == "transformer" else []
     ours += ["from model.ranking_losses import list_net"] if plan.task == "ranking" else []
     ours += [own] if plan.ours else []
-    lines = [f'"""Trains {plan.model}: `python train.py {plan.trainer}`."""', ""]
+    lines = [_title(f"Trains {plan.model}", f": `python train.py {plan.trainer}`"), ""]
     lines += ["from dataclasses import dataclass", ""] if plan.batch == "dataclass" else []
     lines += ["import torch"] + ([] if plan.task == "ranking" else ["import torch.nn.functional as F"])
     return "\n".join([*lines, *_sorted(third), "", *_sorted(ours), ""])
+
+
+def _title(text: str, more: str) -> str:
+    """A module's docstring; what is less needed goes where the names are long."""
+    return f'"""{text}{more}."""' if len(f"{text}{more}") <= _WIDTH - 7 else f'"""{text}."""'
+
+
+def _import(module: str, name: str) -> str:
+    line = f"from {module} import {name}"
+    return line if len(line) <= _WIDTH else f"from {module} import (\n    {name},\n)"
 
 
 def _sorted(imports: Sequence[str]) -> list[str]:
@@ -375,7 +385,7 @@ def test_text(plan: Plan) -> str:
     lines = [*head, "", "", f"def test_{name}_trains_an_epoch(project):"]
     lines += _call("done = project.run", words, indent=4)
     lines += ["    assert done.returncode == 0, done.stderr"]
-    folder = f'project.runs("{plan.trainer.removesuffix("Trainer")}")[-1]'
-    lines += [f'    history = json.loads(({folder} / "metrics.json").read_text())["history"]']
+    lines += [f'    metrics = project.runs("{plan.trainer.removesuffix("Trainer")}")[-1] / "metrics.json"']
+    lines += ['    history = json.loads(metrics.read_text())["history"]']
     lines += ['    assert len(history["train_loss"]) == len(history["val_loss"]) == 1', ""]
     return "\n".join(lines)

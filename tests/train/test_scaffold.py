@@ -10,6 +10,13 @@ import pytest
 from conftest import FILES, PACKAGES, ROOT, SAMPLES, Project
 
 MODELS = "model.small_models"
+LONG = "ClassifiesSmallImagesByAConvolutionalNetworkCNN"  # whose lines must be wrapped
+STEMS = {
+    "TinyEncoderTrainer": "tiny_encoder",
+    LONG: "classifies_small_images_by_a_convolutional_network_cnn",
+    "TinyRanker": "tiny_ranker",
+    "TinySeries": "tiny_series",
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ def check(project: Project, *words: str) -> None:
     ("name", "model", "batch", "task", "texts"),
     [
         ("TinyEncoderTrainer", "elsewhere:SmallAutoEncoder", "tensor", "autoencoder", ["Adam(", "ReduceLROnPlateau("]),
-        ("TinyCNN", f"{MODELS}:SmallCnn", "dict", "classification", ["SGD(", "momentum=0.9", "StepLR(", "3, 16, 16"]),
+        (LONG, f"{MODELS}:SmallCnn", "dict", "classification", ["SGD(", "momentum=0.9", "StepLR(", "3, 16, 16"]),
         ("TinyRanker", f"{MODELS}:SmallRanker", "dict", "ranking", ["Adam(", "ReduceLROnPlateau(", "list_net("]),
         ("TinySeries", f"{MODELS}:SmallTransformer", "dataclass", "transformer", ["AdamW(", "warmup_cosine("]),
     ],
@@ -65,9 +72,7 @@ def test_what_is_written_trains_and_passes_the_checks(bare_project, name, model,
     before = tree(bare_project)
     done = new(bare_project, name, model, batch, task)
     assert done.returncode == 0, done.stderr
-    stem = {"TinyEncoderTrainer": "tiny_encoder", "TinyCNN": "tiny_cnn", "TinyRanker": "tiny_ranker"}.get(
-        name, "tiny_series"
-    )
+    stem = STEMS[name]
     written = [f"config/{stem}_trainer_config.py", f"train/{stem}_trainer.py", f"tests/train/test_{stem}_trainer.py"]
     assert [line.strip() for line in done.stdout.splitlines() if line.strip() in written] == written
     after = tree(bare_project)
@@ -92,6 +97,7 @@ def test_what_is_written_trains_and_passes_the_checks(bare_project, name, model,
 
 REFUSALS = [
     (["tinyThing", "SmallCnn", "dict", "classification"], ["--new tinyThing", "CamelCase"]),
+    (["T" + 60 * "x", "SmallCnn", "dict", "classification"], ["has 68 characters; at most 60"]),
     (["Trainer", "SmallCnn", "dict", "classification"], ["must say what is trained"]),
     (
         ["ModelZoo", "SmallCnn", "dict", "classification"],
