@@ -17,7 +17,7 @@ from train import TRAINER_REGISTRY
 from train.errors import OutputError, ScaffoldError
 from train.files import write_atomically
 from train.scaffold_model import Field, constructor_fields, load_model_class
-from train.scaffold_probe import find_fit, forward_names, parse_shapes, shape_text
+from train.scaffold_probe import find_fit, forward_names, shape_text, shapes_by_input
 from train.scaffold_templates import Plan, config_text, section_text, test_text, trainer_text
 
 _LONGEST = 60  # characters of a trainer's name
@@ -91,11 +91,11 @@ def _refuse_taken(trainer: str, places: list[Path]) -> None:
 
 
 def _plan(trainer: str, stem: str, target: str, batch: str, task: str, shape: str | None) -> Plan:
-    given = parse_shapes(shape)
     model_class = load_model_class(target)
     names = forward_names(model_class, batch)
     if batch != "tensor" and any(keyword.iskeyword(name) for name, _ in names):
         raise ScaffoldError(f"{model_class.__name__}.forward has a parameter whose name is a word of Python.")
+    given = shapes_by_input(names, shape)
     fields = constructor_fields(model_class, given)
     fit = find_fit(_build(model_class, fields), names, task, fields, given)
     module, attribute = target.split(":")

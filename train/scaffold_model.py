@@ -9,7 +9,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -117,14 +117,14 @@ def _shown(path: str) -> str:
     return path.removeprefix(f"{PROJECT_ROOT}/")
 
 
-def constructor_fields(model_class: type[nn.Module], given: Sequence[tuple[int, ...]] = ()) -> list[Field]:
+def constructor_fields(model_class: type[nn.Module], given: Mapping[str, tuple[int, ...]]) -> list[Field]:
     """List the constructor's parameters that a config can hold.
 
     One that it can't hold is left to its default.
 
     Args:
         model_class: the model.
-        given: shapes of a sample, as far as they are known; an input size without a default begins with it.
+        given: shapes of a sample by input, as far as they are known; sizes without a default begin with them.
 
     Raises:
         ScaffoldError: parameters that have neither a default nor a type that a config can hold; names all.
@@ -208,7 +208,7 @@ def _bounded(name: str, source: str, value: Any) -> str:
     return source
 
 
-def _beginning(name: str, hint: Any, given: Sequence[tuple[int, ...]]) -> Any:
+def _beginning(name: str, hint: Any, given: Mapping[str, tuple[int, ...]]) -> Any:
     """A value that a parameter without a default can begin with."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:
@@ -219,10 +219,19 @@ def _beginning(name: str, hint: Any, given: Sequence[tuple[int, ...]]) -> Any:
         kinds = parts if origin is tuple and Ellipsis not in parts else parts[:1]
         return origin(_beginning(name, part, given) for part in kinds)
     if hint is int:
-        if given and is_input_name(name):
-            return given[0][0] if "channel" in name else given[0][-1]
-        return next((value for part, value in _BEGINNINGS.items() if part in name), 16)
+        return _given_size(name, given) or next((value for part, value in _BEGINNINGS.items() if part in name), 16)
     return {float: 0.1, bool: False, str: ""}[hint]
+
+
+def _given_size(name: str, given: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The size that a parameter of that name has where samples have these shapes: `dataset_dim` of `dataset_tokens`."""
+    word, _, rest = name.partition("_")
+    own = [shape for each, shape in given.items() if rest and each.split("_")[0] == word]
+    if not own and is_input_name(name):
+        own = list(given.values())
+    if not own and name in ("d_model", "dim"):
+        own = [shape for shape in given.values() if len(shape) == 2]
+    return (own[0][0] if "channel" in name else own[0][-1]) if own else None
 
 
 def is_input_name(name: str) -> bool:

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import torch
@@ -102,8 +102,22 @@ def forward_names(model_class: type[nn.Module], batch: str) -> list[tuple[str, b
     return names
 
 
+def shapes_by_input(names: list[tuple[str, bool]], text: str | None) -> dict[str, tuple[int, ...]]:
+    """Read `--input` for a model's inputs; one shape is for all of them."""
+    given = parse_shapes(text)
+    if len(given) > 1 and len(given) != len(names):
+        raise ScaffoldError(
+            f"--input gives {len(given)} shapes, but forward takes {len(names)} inputs; give one of each."
+        )
+    return {name: given[min(index, len(given) - 1)] for index, (name, _) in enumerate(names)} if given else {}
+
+
 def find_fit(
-    model: nn.Module, names: list[tuple[str, bool]], task: str, fields: Sequence[Field], given: list[tuple[int, ...]]
+    model: nn.Module,
+    names: list[tuple[str, bool]],
+    task: str,
+    fields: Sequence[Field],
+    given: dict[str, tuple[int, ...]],
 ) -> Fit:
     """Try shapes until the model takes one and returns what the task needs.
 
@@ -112,18 +126,14 @@ def find_fit(
         names: as `forward_names` gives them.
         task: autoencoder, ranking, transformer or classification.
         fields: the constructor's settings: their names tell sizes.
-        given: shapes of a sample: none, one for all inputs, or one for each.
+        given: shapes of a sample by input; empty where they are to be found.
 
     Raises:
         ScaffoldError: none fits; says what was tried.
     """
-    if len(given) > 1 and len(given) != len(names):
-        raise ScaffoldError(
-            f"--input gives {len(given)} shapes, but forward takes {len(names)} inputs; give one of each."
-        )
     options = []
     for index, (name, keyword) in enumerate(names):
-        own = given[min(index, len(given) - 1)] if given else None
+        own = given.get(name)
         shapes = _candidates(model, name, task, fields, own)
         if index and not own:  # a further input may be one number a sample, such as a time or a class
             shapes[2:2] = [((), tokens) for tokens in dict.fromkeys(tokens for _, tokens in shapes)]
@@ -140,7 +150,7 @@ def find_fit(
             return reason
         shapes = " and ".join(f"{each.name} {_size(each)}" for each in inputs)
         tried.setdefault(re.sub(r"\d+", "0", reason), (reason, []))[1].append(shapes)
-    raise ScaffoldError(_nothing_fits(model, task, list(tried.values())))
+    raise ScaffoldError(_nothing_fits(model, task, list(tried.values()), fields))
 
 
 def _try(model: nn.Module, inputs: tuple[Input, ...], task: str) -> Fit | str:
@@ -238,7 +248,7 @@ def _size(each: Input) -> str:
     return shape if each.tokens is None else f"{shape} of whole numbers below {each.tokens}"
 
 
-def _nothing_fits(model: nn.Module, task: str, tried: Sequence[tuple[str, list[str]]]) -> str:
+def _nothing_fits(model: nn.Module, task: str, tried: Sequence[tuple[str, list[str]]], fields: Sequence[Field]) -> str:
     count = sum(len(shapes) for _, shapes in tried)
     lines = [f"{type(model).__name__}: no input was found that suits --task {task}; {count} tried:"]
     reasons = sorted(tried, key=lambda pair: "Error: " in pair[0])  # what was returned tells more than failures
@@ -246,4 +256,6 @@ def _nothing_fits(model: nn.Module, task: str, tried: Sequence[tuple[str, list[s
         more = f" and {len(shapes) - 2} more" if len(shapes) > 2 else ""
         lines.append(f"  {'; '.join(shapes[:2])}{more}: {reason}")
     lines += [f"  ... and {len(tried) - 8} other reasons"] if len(tried) > 8 else []
+    guessed = [f"{field.parameter} = {field.value!r}" for field in fields if field.default is MISSING]
+    lines += [f"The model was built with {', '.join(guessed)}: it has no default for these."] if guessed else []
     return "\n".join([*lines, _HELP])

@@ -127,6 +127,11 @@ REFUSALS = [
         ["T", "OddWidth", "tensor", "autoencoder"],
         ["x (B, 16); x (B, 32) and 10 more: RuntimeError", "`--input 16` or `--input 3x32x32`"],
     ),
+    (
+        ["T", "SmallRanker", "dict", "autoencoder"],
+        ["suits --task autoencoder", "was built with dataset_dim = 16: it has"],
+    ),
+    (["T", "SmallRanker", "dict", "ranking", "--input", "1,2,3"], ["--input gives 3 shapes", "takes 2 inputs"]),
     (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
     (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
 ]
@@ -208,6 +213,13 @@ def test_a_shape_that_is_given_is_taken(bare_project):
     assert done.returncode == 0, done.stderr
     assert "OddWidth takes x (B, 77)" in done.stdout
     assert bare_project.run("Odd", "--dry-run").returncode == 0
+
+
+def test_shapes_of_several_inputs_tell_the_sizes_of_the_constructor(bare_project):
+    done = new(bare_project, "Shapes", f"{MODELS}:SmallRanker", "dict", "ranking", "--input", "4x20,9x5")
+    assert done.returncode == 0, done.stderr
+    assert "dataset_tokens (B, 4, 20), model_tokens (B, 9, 5) and returns (B, 9)" in done.stdout
+    assert "\n[ShapesTrainer]\ndataset_dim = 20 " in (bare_project.path / "config.ini").read_text()
 
 
 def test_a_model_of_tokens_gets_tokens(bare_project):
