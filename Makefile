@@ -11,9 +11,9 @@ RUN     := $(VENV)/bin/python
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
 
-# Two processes of one thread each: the tests start many short runs.
+# Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile $(ARGS)
 
 # Kills runs 700 times, at any instant and at single system calls, and counts what is lost (five minutes on two cores).
 crash: $(VENV)/.ready-dev
@@ -25,7 +25,7 @@ soak: $(VENV)/.ready-dev
 
 # And the cases that are marked slow.
 test-all: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "slow or not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile -m "slow or not slow" $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

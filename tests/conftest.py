@@ -47,11 +47,7 @@ class Project:
 
 def copy_project(target: Path) -> Project:
     """Copy the program (not its artifacts or git data) to a folder and add the sample trainers."""
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
-    (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
-    for name in FILES:
-        shutil.copy(ROOT / name, target / name)
+    _copy_program(target)
     for package in ("config", "train", "model"):
         shutil.copytree(SAMPLES / package, target / package, dirs_exist_ok=True)
     project = Project(target)
@@ -60,6 +56,25 @@ def copy_project(target: Path) -> Project:
     (target / "config.ini").write_text(settings.replace("saving_share = 0.05", "saving_share = 1   "))
     project.append("config.ini", (SAMPLES / "sections.ini").read_text())
     return project
+
+
+def _copy_program(target: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
+    (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
+    for name in FILES:
+        shutil.copy(ROOT / name, target / name)
+
+
+@pytest.fixture(scope="module")
+def users_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy as users have it, without sample trainers, with what its own tests need."""
+    target = tmp_path_factory.mktemp("users") / "project"
+    _copy_program(target)
+    shutil.copy(ROOT / "pyproject.toml", target / "pyproject.toml")
+    shutil.copytree(SAMPLES, target / "tests" / "samples")
+    shutil.copy(ROOT / "tests" / "conftest.py", target / "tests" / "conftest.py")
+    return Project(target)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_a_chunk_is_done_again_with_the_same_learning_rates(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop"])
 def test_as_on_a_device_where_the_host_does_not_know(optimizer, hook, tmp_path, monkeypatch):
     judged_on_device(monkeypatch)
     assert_weights_of_before(tmp_path, hook, optimizer=OPTIMIZERS[optimizer])

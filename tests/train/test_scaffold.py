@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import FILES, PACKAGES, ROOT, SAMPLES, Project
 
 MODELS = "model.small_models"
 LONG = "ClassifiesSmallImagesByAConvolutionalNetworkCNN"  # whose lines must be wrapped
@@ -20,30 +20,24 @@ STEMS = {
 
 
 @pytest.fixture(scope="module")
-def bare_project(tmp_path_factory) -> Project:
-    """The project as users have it, without sample trainers, with some models and what tests need."""
-    target = tmp_path_factory.mktemp("bare") / "project"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
-    (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
-    for name in (*FILES, "pyproject.toml", "tests/conftest.py"):
-        (target / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, target / name)
-    shutil.copytree(SAMPLES, target / "tests" / "samples")
-    shutil.copy(SAMPLES / "scaffold" / "small_models.py", target / "model" / "small_models.py")
-    shutil.copy(SAMPLES / "scaffold" / "small_models.py", target / "elsewhere.py")
+def bare_project(users_project):
+    """The project as users have it, with some models."""
+    target = users_project.path
+    models = target / "tests" / "samples" / "scaffold" / "small_models.py"
+    shutil.copy(models, target / "model" / "small_models.py")
+    shutil.copy(models, target / "elsewhere.py")
     (target / "model" / "failing.py").write_text("import torch\n\nHALF = 1 / 0\n")
     (target / "model" / "misspelt.py").write_text("def f(:\n")
     (target / "model" / "lacking.py").write_text("import there_is_no_such_module\n")
-    return Project(target)
+    return users_project
 
 
-def new(project: Project, name: str, model: str, batch: str, task: str, *more: str):
+def new(project: Any, name: str, model: str, batch: str, task: str, *more: str):
     """Run `--new` in a new process."""
     return project.run("--new", name, "--model", model, "--batch", batch, "--task", task, *more)
 
 
-def tree(project: Project) -> dict[str, bytes]:
+def tree(project: Any) -> dict[str, bytes]:
     """Every file of the project's own folders with its content."""
     return {
         str(path.relative_to(project.path)): path.read_bytes() if path.is_file() else b""
@@ -52,7 +46,7 @@ def tree(project: Project) -> dict[str, bytes]:
     }
 
 
-def check(project: Project, *words: str) -> None:
+def check(project: Any, *words: str) -> None:
     """Run a Python tool in the project; it must succeed."""
     command = [sys.executable, "-m", *words]
     done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, timeout=300)
@@ -64,7 +58,14 @@ def check(project: Project, *words: str) -> None:
     [
         ("TinyEncoderTrainer", "elsewhere:SmallAutoEncoder", "tensor", "autoencoder", ["Adam(", "ReduceLROnPlateau("]),
         (LONG, f"{MODELS}:SmallCnn", "dict", "classification", ["SGD(", "momentum=0.9", "StepLR(", "3, 16, 16"]),
-        ("TinyRanker", f"{MODELS}:SmallRanker", "dict", "ranking", ["Adam(", "ReduceLROnPlateau(", "list_net("]),
+        pytest.param(
+            "TinyRanker",
+            f"{MODELS}:SmallRanker",
+            "dict",
+            "ranking",
+            ["Adam(", "ReduceLROnPlateau(", "list_net("],
+            marks=pytest.mark.slow,
+        ),
         ("TinySeries", f"{MODELS}:SmallTransformer", "dataclass", "transformer", ["AdamW(", "warmup_cosine("]),
     ],
 )

@@ -25,5 +25,6 @@ def test_long_runs_keep_their_descriptors_and_threads(project):
     assert max(found["files"]) < 25, "batches that workers have sent are not kept"
 
 
+@pytest.mark.slow
 def test_runs_that_start_at_once_are_each_like_one_alone(project):
     assert soak.soak_side_by_side(project)["fine"]
