@@ -68,6 +68,7 @@ def test_reported_figures_are_those_of_the_saved_scores(benchmark_run, world):
         assert value == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_finished_folds_are_not_run_again_unless_settings_change(benchmark_run):
     out, _ = benchmark_run
     runs = sorted(out.glob("runs/*/models/*/runs/*"))

@@ -61,6 +61,8 @@ SLOW = (
     "orders from the epoch, two workers",
     "a generator of the loader's own, two workers",
     "in a validation, with an average",
+    "written in the background",
+    "inside epoch 1, loader and noise of the global generators",
 )
 
 

@@ -65,6 +65,7 @@ def test_nothing_but_the_profile_is_written(profiled, shared_project):
     assert "where a step's time goes" in (run / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_resume_finds_the_run_before_the_profile(project):
     assert project.run("FeatureFusion", "epochs=1").returncode == 0
     assert project.run("FeatureFusion", "--profile").returncode == 0

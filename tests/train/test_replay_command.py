@@ -64,6 +64,7 @@ def test_a_changed_setting_may_heal_it(failed, shared_project):
     assert "gradient of" in done.stdout
 
 
+@pytest.mark.slow
 def test_artifacts_may_be_elsewhere(failed, shared_project, tmp_path):
     run = tmp_path / "out/models/Unstable/runs/20300101-000000"
     shutil.copytree(failed["layer"][0], run)
@@ -71,6 +72,7 @@ def test_artifacts_may_be_elsewhere(failed, shared_project, tmp_path):
     assert done.stdout.splitlines()[0] == f"replay of {run}", done.stderr
 
 
+@pytest.mark.slow
 def test_latest_is_the_newest_run_with_a_failure(failed, shared_project):
     assert shared_project.run("Unstable", "trouble=none").returncode == 0
     newest = max((run for run, _ in failed.values()), key=lambda run: (run.name[:15], len(run.name), run.name))
@@ -85,6 +87,7 @@ def test_the_weights_must_fit(failed, shared_project):
     assert "the weights of the failed run do not fit UnstableTrainer as it is now" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_folded_around_the_bad_layer(project):
     assert project.run("Unstable", "layers=50", "loader=tensors").returncode == 4
     done = project.run("--replay")

@@ -209,6 +209,7 @@ def test_what_was_written_is_taken_back_where_the_rest_cannot_be(bare_project):
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_shape_that_is_given_is_taken(bare_project):
     done = new(bare_project, "Odd", f"{MODELS}:OddWidth", "tensor", "autoencoder", "--input", "77")
     assert done.returncode == 0, done.stderr
@@ -216,6 +217,7 @@ def test_a_shape_that_is_given_is_taken(bare_project):
     assert bare_project.run("Odd", "--dry-run").returncode == 0
 
 
+@pytest.mark.slow
 def test_shapes_of_several_inputs_tell_the_sizes_of_the_constructor(bare_project):
     done = new(bare_project, "Shapes", f"{MODELS}:SmallRanker", "dict", "ranking", "--input", "4x20,9x5")
     assert done.returncode == 0, done.stderr
@@ -223,6 +225,7 @@ def test_shapes_of_several_inputs_tell_the_sizes_of_the_constructor(bare_project
     assert "\n[ShapesTrainer]\ndataset_dim = 20 " in (bare_project.path / "config.ini").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_of_tokens_gets_tokens(bare_project):
     done = new(bare_project, "Words", f"{MODELS}:SmallLanguageModel", "tensor", "transformer")
     assert done.returncode == 0, done.stderr
@@ -231,6 +234,7 @@ def test_a_model_of_tokens_gets_tokens(bare_project):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_further_inputs_may_be_one_number_a_sample(bare_project):
     done = new(bare_project, "Denoise", f"{MODELS}:SmallDenoiser", "dataclass", "autoencoder")
     assert done.returncode == 0, done.stderr

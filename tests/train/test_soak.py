@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "suites"))
 import soak
 
 
+@pytest.mark.slow
 def test_trainers_leave_no_descriptor_and_no_thread_behind(project):
     found = soak.soak_trainers(project, 4)
     assert found["code"] == 0

@@ -243,6 +243,7 @@ def test_hooks_on_the_gradient_of_a_parameter_are_not_lost(form, tmp_path, monke
     torch.testing.assert_close(other.last["model.weight"], eager.last["model.weight"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_runs_in_one_process_all_get_their_program(tmp_path, monkeypatch):
     with recorded_only(monkeypatch):
         run(HookTrainer, tmp_path, epochs=1)  # resets dynamo; the ones below don't
