@@ -1,9 +1,7 @@
 """Which samples are in which batch of a loader, found without reading any."""
 
 import copy
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from data.loaders import EpochLoader
+from data.loaders import EpochLoader, cpu_random_states_kept
 from data.tensor_loader import TensorLoader
 
 
@@ -35,7 +33,7 @@ def batch_indices(loader: Any, first: int, count: int) -> list[list[Any]] | None
         return [batch.tolist() for batch in rows.split(loader.batch_size)] if len(rows) else []
     if not _draws_like_torch(loader):
         return None
-    with _global_states_kept():
+    with cpu_random_states_kept():  # no sampler draws on a GPU
         try:
             batches = _pass(loader)
         except Exception:  # a sampler may hold an open file, or anything else that has no copy
@@ -72,15 +70,3 @@ def _plain(batch: Any) -> list[Any]:
     # Without a batch size the sampler's word is the index itself.
     indices = batch if isinstance(batch, list | tuple) or getattr(batch, "ndim", 0) else [batch]
     return [index.item() if isinstance(index, torch.Tensor | np.generic) else index for index in indices]
-
-
-@contextmanager
-def _global_states_kept() -> Iterator[None]:
-    """Put the CPU generators of python, numpy and torch back; no sampler draws on a GPU."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])

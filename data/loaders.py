@@ -139,8 +139,15 @@ def _random_numbers_of(*words: int) -> Iterator[None]:
         _seed(words)  # nothing else draws in a worker, and numpy's state costs more to keep than all the rest
         yield
         return
+    with cpu_random_states_kept():
+        _seed(words)
+        yield
+
+
+@contextmanager
+def cpu_random_states_kept() -> Iterator[None]:
+    """Put the CPU generators of python, numpy and torch back after a block."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    _seed(words)
     try:
         yield
     finally:
