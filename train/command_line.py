@@ -7,6 +7,7 @@ import importlib.metadata
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 _OLDEST_TORCH = (2, 10)
+
+# What is done with a trainer instead of a plain run: an option, and the module whose `command(trainer_class, value)`
+# does it, with the option's value, and returns the exit code. They exclude each other, and --resume.
+_MODES = {
+    "dry_run": "train.plan",
+    "profile": "train.profiling",
+}
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -47,7 +55,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "" if arguments.profile else "; `--resume` goes on"
+        hint = "" if _given(arguments, _MODES) else "; `--resume` goes on"
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (
@@ -123,9 +131,9 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         parser.print_usage(sys.stderr)
         return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
 
-    if arguments.profile and (arguments.resume or arguments.dry_run):
-        other = "--resume" if arguments.resume else "--dry-run"
-        return _report(arguments, f"--profile and {other} don't go together: a profile is a run of its own", USAGE)
+    modes = _given(arguments, [*_MODES, "resume"])
+    if len(modes) > 1:
+        return _report(arguments, f"{' and '.join(modes)} don't go together: use one at a time", USAGE)
 
     # A trainer that never reads a config has no section; building it says what it lacks.
     section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
@@ -141,28 +149,27 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     from train.progress import use_plain_lines_off_terminal
 
     use_plain_lines_off_terminal()
-    BaseTrainer.options = RunOptions(resume=arguments.resume, dry_run=arguments.dry_run)
+    for name, module in _MODES.items():
+        if getattr(arguments, name):
+            return importlib.import_module(module).command(trainer_class, getattr(arguments, name))
+    BaseTrainer.options = RunOptions(resume=arguments.resume)
     trainer = trainer_class()
-    if arguments.dry_run:
-        from train.plan import plan_lines
-
-        return _show("\n".join(plan_lines(trainer)) + "\n")
-    if arguments.profile:
-        from train.profiling import profile_run
-
-        profile_run(trainer)
-        return OK
     with trainer.session():
         trainer.train()
     return OK
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Return the options among some that were given, as they are written."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
 
 
 def _new(arguments: argparse.Namespace) -> int:
     missing = [f"--{name}" for name in ("new", "model", "batch", "task") if not getattr(arguments, name)]
     if missing:
         return _report(arguments, f"a new trainer needs {', '.join(missing)} too; see `python train.py --help`", USAGE)
-    others = ("trainer", "config", "resume", "dry_run", "profile", "replay")
-    clash = [name.replace("_", "-") for name in others if getattr(arguments, name)]
+    clash = ["a trainer's name"] if arguments.trainer else []
+    clash += _given(arguments, ("config", "resume", "replay", *_MODES))
     if clash:
         return _report(arguments, f"--new goes alone, without {', '.join(clash)}: first write it, then run it", USAGE)
     _require_torch()
@@ -172,8 +179,7 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
-    others = ("resume", "dry_run", "profile", "config")
-    clash = [f"--{name.replace('_', '-')}" for name in others if getattr(arguments, name)]
+    clash = _given(arguments, ("resume", "config", *_MODES))
     if clash:
         text = (
             f"--replay and {', '.join(clash)} don't go together: a replay takes the config.ini of the run, and trains"

@@ -1,11 +1,20 @@
 """What a run would do: the text of `--dry-run`."""
 
+import sys
 from typing import Any
 
+from train.base_trainer import BaseTrainer, RunOptions
 from train.model_summary import loader_line, model_lines
 from train.schedulers import interval_of
 
 _WHEN = {"validation": "on the validation loss", "epoch": "each epoch", "step": "each optimizer step"}
+
+
+def command(trainer_class: type, _: bool) -> int:
+    """Build a trainer and show what its run would do: `--dry-run`."""
+    BaseTrainer.options = RunOptions(dry_run=True)
+    sys.stdout.write("\n".join(plan_lines(trainer_class())) + "\n")
+    return 0
 
 
 def plan_lines(trainer: Any) -> list[str]:

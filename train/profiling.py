@@ -80,6 +80,12 @@ class Profile:
         return sum(self.phases.values())
 
 
+def command(trainer_class: type, _: bool) -> int:
+    """Build a trainer and profile it: `--profile`."""
+    profile_run(trainer_class())
+    return 0
+
+
 def profile_run(trainer: Any, steps: int = 25) -> Profile:
     """Train a few steps, log where their time goes, write profile/trace.json and profile/profile.json.
 

@@ -37,9 +37,9 @@ def test_the_table_adds_up_and_the_rest_is_told(profiled):
         "% of the ",
         "that a matrix product of ",
         "aten::",
+        "bound by ",  # by what depends on the machine and its load; the verdicts themselves are tried below
     ):
         assert text in done.stdout
-    assert "bound by the loop around small operators: " in done.stdout
     assert done.stderr == ""  # torch's profiler has nothing to say there
     saved = json.loads((run / "profile" / "profile.json").read_text())
     # 16 -> 8 -> 16: two products forward, two for the weights' gradients, one for the hidden gradient, of 2*16*8 each.
@@ -90,7 +90,8 @@ def test_a_profile_alone_is_nothing_to_resume(profiled, shared_project):
 def test_a_profile_goes_with_nothing_else(shared_project, other):
     done = shared_project.run("Faulty", "--profile", other)
     assert done.returncode == 2
-    assert done.stderr == f"error: --profile and {other} don't go together: a profile is a run of its own\n"
+    first, second = sorted(("--profile", other), key=["--dry-run", "--profile", "--resume"].index)
+    assert done.stderr == f"error: {first} and {second} don't go together: use one at a time\n"
     assert not shared_project.runs("Faulty")
 
 

@@ -134,7 +134,7 @@ REFUSALS = [
     ),
     (["T", "SmallRanker", "dict", "ranking", "--input", "1,2,3"], ["--input gives 3 shapes", "takes 2 inputs"]),
     (["T", "OddWidth", "tensor", "autoencoder", "--input", "7y"], ["--input 7y: must be the shape"]),
-    (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without dry-run"]),
+    (["T", "OddWidth", "tensor", "autoencoder", "--dry-run"], ["--new goes alone, without --dry-run"]),
 ]
 # One process for all: a start costs seconds. Each line of the output is [exit code, stderr, stdout].
 RUN_ALL = """
