@@ -23,9 +23,9 @@ crash: $(VENV)/.ready-dev
 soak: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak.py $(ARGS)
 
-# And the cases that are marked slow.
+# And the cases that are marked slow; every run starts Python itself (about half an hour).
 test-all: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile -m "slow or not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --cold -m "slow or not slow" $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

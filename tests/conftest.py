@@ -1,14 +1,12 @@
 """A copy of the project with sample trainers in it, and its command line."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm_python
+from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -24,16 +22,7 @@ class Project:
 
     def run(self, *words: str, script: str = "train.py", cwd: Path | None = None, **environment: str):
         """Run the command line in a new process; returns the CompletedProcess with text output."""
-        return subprocess.run(
-            [sys.executable, str(self.path / script), *map(str, words)],
-            cwd=cwd or self.path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            # A shell starts background jobs with SIGINT ignored, and they hand that on; a test may be such a job.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        return run_python([self.path / script, *words], cwd or self.path, environment)
 
     def runs(self, model_name: str) -> list[Path]:
         """Return the run folders of a model, oldest first."""
@@ -73,7 +62,8 @@ def users_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     _copy_program(target)
     shutil.copy(ROOT / "pyproject.toml", target / "pyproject.toml")
     shutil.copytree(SAMPLES, target / "tests" / "samples")
-    shutil.copy(ROOT / "tests" / "conftest.py", target / "tests" / "conftest.py")
+    for name in ("conftest.py", "warm_python.py"):
+        shutil.copy(ROOT / "tests" / name, target / "tests" / name)
     return Project(target)
 
 
@@ -87,6 +77,14 @@ def project(tmp_path: Path) -> Project:
 def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy for tests of one module that only add runs to it."""
     return copy_project(tmp_path_factory.mktemp("shared") / "project")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cold", action="store_true", help="start Python itself for each run (see warm_python.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    warm_python.cold = config.getoption("--cold")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

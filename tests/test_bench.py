@@ -1,8 +1,8 @@
 """bench/speed.py works. Its times are looked at by people, never by a test."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,9 +17,7 @@ def cells(table: str, column: str) -> dict[str, str]:
 def test_the_bench_of_speed_measures_equal_work():
     words = ["--quick", "--workloads", "A", "--contestants", "bare,menagerie", "--rounds", "1", "--no-write"]
     page = (ROOT / "docs" / "speed.md").read_bytes()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "speed.py"), *words], capture_output=True, text=True, timeout=300
-    )
+    done = run_python([ROOT / "bench" / "speed.py", *words], ROOT)
     assert done.returncode == 0, done.stderr
     steps = cells(done.stdout, "steps")
     assert {"bare", "menagerie"} <= steps.keys()

@@ -4,11 +4,11 @@ import json
 import math
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from warm_python import run_python
 
 from evaluation.run_plots import draw_overview, panels_of, plot_runs
 from evaluation.runs import load_run
@@ -33,9 +33,7 @@ def make_run(artifacts: Path, run_id: str, epochs: int, model: str = "Alpha", **
 
 
 def plot(*words) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "plot.py"), *map(str, words)], capture_output=True, text=True, timeout=120
-    )
+    return run_python([ROOT / "plot.py", *words], Path.cwd())
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from warm_python import run_python
 
 from data.image_encoder import GradientEncoder
 from data.ranking_world import FOLDS, load_world, make_fold
@@ -20,8 +20,7 @@ QUICK = ("epochs=2", "members=1", "variants=2", "lists_per_task=1", "layers=1", 
 
 
 def evaluate(*words) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "evaluation", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    return run_python(["-m", "evaluation", *words], ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,16 @@
 """`python recommend.py` with rankers that `python train.py` has trained, in new processes."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from warm_python import run_python
 
 from data.zoo_images import load_domains
 from evaluation.expected_accuracy import AccuracyModel, dataset_facts, from_logit, logit
@@ -21,10 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def run(script: str, *words, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    return run_python([ROOT / script, *words], cwd)
 
 
 def train(artifacts: Path, *settings: str) -> None:

@@ -4,10 +4,10 @@ import json
 import math
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_python
 
 from evaluation.run_comparison import Difference, compare_histories, comparison_lines, differences, facts_of
 from evaluation.runs import Run, load_run
@@ -43,9 +43,7 @@ def history(**series: tuple[list[float], list[float]]) -> Run:
 
 
 def plot(*words) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "plot.py"), *map(str, words)], capture_output=True, text=True, timeout=120
-    )
+    return run_python([ROOT / "plot.py", *words], Path.cwd())
 
 
 def test_differences_name_what_one_side_lacks():

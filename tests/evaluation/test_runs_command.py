@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_python
 
 from evaluation import run_table
 from evaluation.run_table import list_runs, table_of_runs
@@ -31,9 +32,7 @@ def make_run(artifacts: Path, run_id: str, model: str = "Alpha", **changes) -> P
 
 
 def plot(*words) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "plot.py"), *map(str, words)], capture_output=True, text=True, timeout=60
-    )
+    return run_python([ROOT / "plot.py", *words], Path.cwd())
 
 
 def state_of(folder: Path) -> str:

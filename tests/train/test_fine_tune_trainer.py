@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from warm_python import run_python
 
 from constants import PROJECT_ROOT
 from data.benchmark_results import load_results
@@ -29,9 +28,8 @@ TABLE = "dataset_model_performance.json"
 
 def train(artifacts: Path, *words: str) -> subprocess.CompletedProcess:
     """Run `python train.py FineTuneTrainer` with a folder of its own for what it writes."""
-    command = [sys.executable, "train.py", "FineTuneTrainer", f"artifacts_dir={artifacts}", "plot_at_end=off", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    command = ["train.py", "FineTuneTrainer", f"artifacts_dir={artifacts}", "plot_at_end=off", *words]
+    return run_python(command, PROJECT_ROOT)
 
 
 def only_run(artifacts: Path) -> Path:

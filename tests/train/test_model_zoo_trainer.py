@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_python import run_python
 
 from constants import PROJECT_ROOT, ZOO_DIR
 from data.model_zoo import load_zoo
@@ -21,8 +20,7 @@ QUICK = ("families=mlp", "images_per_epoch=128", "plot_at_end=off", "saving_shar
 
 def train(artifacts: Path, *words: str) -> subprocess.CompletedProcess:
     """Run `python train.py ModelZooTrainer` with a folder of its own for what it writes."""
-    command = [sys.executable, "train.py", "ModelZooTrainer", f"artifacts_dir={artifacts}", *words]
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+    return run_python(["train.py", "ModelZooTrainer", f"artifacts_dir={artifacts}", *words], PROJECT_ROOT)
 
 
 def runs(artifacts: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_python import run_python
 
 MODELS = "model.small_models"
 LONG = "ClassifiesSmallImagesByAConvolutionalNetworkCNN"  # whose lines must be wrapped
@@ -48,8 +49,7 @@ def tree(project: Any) -> dict[str, bytes]:
 
 def check(project: Any, *words: str) -> None:
     """Run a Python tool in the project; it must succeed."""
-    command = [sys.executable, "-m", *words]
-    done = subprocess.run(command, cwd=project.path, capture_output=True, text=True, timeout=300)
+    done = run_python(["-m", *words], project.path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

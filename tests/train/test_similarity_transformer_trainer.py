@@ -1,7 +1,6 @@
 """SimilarityTransformerTrainer through the command line: what a run leaves, and what a user can get wrong."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from warm_python import run_python
 
 from config.similarity_transformer_trainer_config import SimilarityTransformerTrainerConfig
 from constants import PROJECT_ROOT
@@ -25,9 +25,8 @@ LEAST = ("members=1", "variants=1", "lists_per_task=1", "layers=1", "epochs=1", 
 
 def train(artifacts: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """Run `python train.py SimilarityTransformerTrainer` with a folder of its own for what it writes."""
-    command = [sys.executable, "train.py", "SimilarityTransformerTrainer", f"artifacts_dir={artifacts}", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    command = ["train.py", "SimilarityTransformerTrainer", f"artifacts_dir={artifacts}", *words]
+    return run_python(command, PROJECT_ROOT, environment)
 
 
 def only_run(artifacts: Path) -> Path:

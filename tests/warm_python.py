@@ -1,0 +1,147 @@
+"""Starts Python for a test in a new process that has the heavy packages in memory: torch takes two seconds to import.
+
+A server, one for each process of pytest, imports packages of others only, never the project's code, and forks a child
+for each start. The child runs the script as `python SCRIPT WORDS` does, in its own folder, with its own environment and
+output, and ends as Python ends; all that it changes is gone with it. `--cold` (as `make test-all` has it) starts Python
+itself each time; so do starts that the server can't stand for: with other environment variables that packages read
+when they are imported.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_HEAVY = (
+    "torch", "torch._dynamo", "torch.nn.utils.stateless", "torch.utils.data", "torch.utils.flop_counter", "numpy",
+    "safetensors.torch", "pydantic", "yaml", "tqdm", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.model_selection", "sklearn.ensemble",
+)  # fmt: skip
+_READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_")
+
+cold = False  # whether every start is one of Python itself
+_server: "subprocess.Popen[str] | None" = None
+_server_variables: dict[str, str] = {}
+
+
+def run_python(
+    words: Sequence[object], cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
+    """Run `python WORDS` in a new process.
+
+    Args:
+        words: a script, or `-m` and a module; and its arguments.
+        cwd: where it runs.
+        environment: variables beside this process's own; OMP_NUM_THREADS is 1 unless they say otherwise.
+        timeout: seconds after which it is killed.
+
+    Returns:
+        Its exit code, and what it wrote as text.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    words = [str(word) for word in words]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    if cold or not _server_stands_for(variables):
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=cwd,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            # A shell starts background jobs with SIGINT ignored, and they hand that on; a test may be such a job.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        order = {"words": words, "cwd": str(cwd), "environment": variables, "output": folder, "timeout": timeout}
+        _server.stdin.write(json.dumps(order) + "\n")
+        _server.stdin.flush()
+        code = int(_server.stdout.readline())
+        output, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
+    if code == -signal.SIGKILL and errors.endswith(_TOO_LONG):
+        raise subprocess.TimeoutExpired(words, timeout, output, errors)
+    return subprocess.CompletedProcess([sys.executable, *words], code, output, errors)
+
+
+_TOO_LONG = "\nkilled: too long\n"
+
+
+def _server_stands_for(variables: Mapping[str, str]) -> bool:
+    """Start the server where there is none, and say whether its packages are as this start would import them."""
+    global _server, _server_variables
+    if _server is None:
+        _server_variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        _server = subprocess.Popen([sys.executable, "-u", __file__], env=_server_variables, **pipes)
+    names = [name for name in {*variables, *_server_variables} if name.startswith(_READ_AT_IMPORT)]
+    return all(variables.get(name) == _server_variables.get(name) for name in names)
+
+
+def _serve() -> None:
+    """Fork a child for each order that is read; write its exit code."""
+    for name in _HEAVY:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # so that a child's collections don't copy pages that nobody changes
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(order)
+            return
+        print(_wait(child, order), flush=True)
+
+
+def _wait(child: int, order: dict) -> int:
+    ended = os.pidfd_open(child)
+    try:
+        if not select.select([ended], [], [], order["timeout"])[0]:
+            os.kill(child, signal.SIGKILL)
+            with Path(order["output"], "stderr").open("a") as stream:
+                stream.write(_TOO_LONG)
+    finally:
+        os.close(ended)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _become(order: dict) -> None:
+    """Run the script in this process, which is left as the script leaves it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    time.tzset()
+    os.chdir(order["cwd"])
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(os.path.join(order["output"], name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0)  # noqa: SIM115
+    # Written through as a pipe's would be: all at the end.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    words = order["words"]
+    if words[0] == "-m":
+        sys.argv, sys.path[0] = words[1:], os.getcwd()
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
