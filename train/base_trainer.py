@@ -147,10 +147,10 @@ class BaseTrainer(metaclass=TrainerType):
             progress.step += piece.steps
             position.advance(piece.steps)
             self.update_progress_bar(len(piece))
-            if progress.step % self.config.log_every_n_steps < piece.steps:
-                self._look()
+            if position.steps % max(self.config.log_every_n_steps, self._step.chunk) == 0:
+                self._read_loss()
             self._save_inside_epoch()
-        self._look()
+        self._read_loss()
         self._end_epoch_meter()
         position.end_epoch()
         progress.epoch += 1
@@ -381,8 +381,16 @@ class BaseTrainer(metaclass=TrainerType):
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _look(self) -> None:
-        """Read what the device has found since the last look: two host-device synchronisations."""
+    def _read_loss(self) -> None:
+        """Look, and keep the loss: only where a run that is never interrupted looks too."""
+        self.record.readings.add(self.record.progress.step, self._position.steps, self._look())
+
+    def _look(self) -> float:
+        """Read what the device has found since the last look: two host-device synchronisations.
+
+        Returns:
+            The mean loss of the epoch so far.
+        """
         progress = self.record.progress
         missed = self._guard.missed_steps()
         if missed:
@@ -393,6 +401,7 @@ class BaseTrainer(metaclass=TrainerType):
         if self._spikes.on:
             self._spikes.look(loss, self._meter.total("loss")[1], progress.step)  # host-device synchronisations
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
+        return loss
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):

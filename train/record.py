@@ -10,6 +10,7 @@ from typing import Any
 from train.files import jsonable
 from train.meters import EpochMeter
 from train.progress import duration
+from train.readings import Readings
 
 SCHEMA_VERSION = 1  # of metrics.json
 
@@ -40,10 +41,12 @@ class RunRecord:
         history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
             val_loss, val_<metric> and val_epoch.
         progress: how far the run is.
+        readings: the training loss by step.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[Any]] = defaultdict(list)
+        self.readings = Readings()
         self.progress = Progress()
         self._pending: dict[str, Any] = {}  # measured, not yet in the history
         self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
@@ -102,7 +105,8 @@ class RunRecord:
             "seconds": round(seconds, 3),
             "steps_per_second": round(progress.step / seconds, 3) if seconds else None,
         }
-        return {"best": best, "summary": totals | summary, "history": dict(self.history)}
+        readings = self.readings.content()
+        return {"best": best, "summary": totals | summary, "history": dict(self.history), "readings": readings}
 
     def epoch_line(self, epochs: int) -> str:
         """Say how the last epoch went, and how long the rest will take at most."""
@@ -133,11 +137,17 @@ class RunRecord:
         """
         progress = {**asdict(self.progress), "seconds": self.seconds()}
         lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
-        pending = dict(self._pending)
+        pending, readings = dict(self._pending), self.readings.frozen()
 
         def state() -> dict[str, Any]:
             history = {name: list(self.history[name][:length]) for name, length in known.items()}
-            return {"progress": progress, "history": jsonable(history), "lengths": lengths, "pending": pending}
+            return {
+                "progress": progress,
+                "history": jsonable(history),
+                "lengths": lengths,
+                "pending": pending,
+                "readings": readings(),
+            }
 
         return state
 
@@ -147,3 +157,4 @@ class RunRecord:
         self.history.clear()
         self.history.update(state["history"])
         self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
+        self.readings.load_state_dict(state.get("readings", {}))

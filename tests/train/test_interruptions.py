@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LAST = "epoch-00004"
 CASES = {
     "inside epoch 1, loader and noise of the global generators": ("stop_at=3",),
-    "inside epoch 2, two workers": ("stop_at=20", "num_workers=2"),
-    "inside epoch 3, orders from the epoch": ("stop_at=33", "loader=made", "schedule=cosine"),
+    "inside epoch 2, two workers, every loss read": ("stop_at=20", "num_workers=2", "log_every_n_steps=1"),
+    "inside epoch 3, orders from the epoch": ("stop_at=33", "loader=made", "schedule=cosine", "log_every_n_steps=4"),
     "orders from the epoch, two workers": ("stop_at=17", "loader=made", "num_workers=2"),
     "inside an accumulation": ("stop_at=18", "accumulation_steps=3", "loader=tensors"),
     "with an average and half precision": ("stop_at=20", "ema_decay=0.9", "precision=bf16", "loader=tensors"),
@@ -46,6 +46,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     """Compare all that two runs have written."""
     left, right = (json.loads((folder / "metrics.json").read_text()) for folder in (run, whole))
     assert left["history"] == right["history"]
+    assert left["readings"] == right["readings"]
     assert left["best"] == right["best"]
     for name in ("weights.safetensors", "state.safetensors"):
         one, other = (load_file(folder / "checkpoints" / LAST / name) for folder in (run, whole))
@@ -183,11 +184,11 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
     """The form `epoch` in this process: its sums go on where they were."""
     from step_trainers import NormTrainer, recorded_only, run
 
+    monkeypatch.setattr("train.steps.epoch._LEAST_STEPS", 10)
     with recorded_only(monkeypatch):
         whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=10)
 
         part = NormTrainer(tmp_path / "part", step="epoch", log_every_n_steps=10)
-        monkeypatch.setattr(part._step, "_chunk", 10)
         advance = part._position.advance
 
         def stop(steps: int) -> None:
@@ -200,6 +201,9 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
             part.train()
         resumed = run(NormTrainer, tmp_path / "part", str(part.run_folder.path), step="epoch", log_every_n_steps=10)
     assert resumed.history == whole.history
+    readings = whole.record.readings.content()
+    assert resumed.record.readings.content() == readings
+    assert {10, 20} <= set(readings["step_of_epoch"]) and len(readings["step"]) > whole.config.epochs
     for name, tensor in whole.last.items():
         assert torch.equal(tensor, resumed.last[name]), name
 

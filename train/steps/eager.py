@@ -60,6 +60,7 @@ class EagerStep:
     """
 
     name = "eager"
+    chunk = 1  # steps of an epoch's pieces
 
     def __init__(
         self,

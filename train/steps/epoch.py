@@ -61,6 +61,11 @@ class EpochStep(FastStep):
         self.rule: UpdateRule | None = None
         self.evaluation = EpochEvaluation(trainer, compile_loop)
 
+    @property
+    def chunk(self) -> int:
+        """Steps of an epoch's pieces."""
+        return self._chunk if self.fast else 1
+
     def pieces(
         self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
     ) -> Iterator[Chunk | Window]:
@@ -88,8 +93,8 @@ class EpochStep(FastStep):
 
     def _chunks(self, rows: list[torch.Tensor], start: int, steps: int) -> Iterator[Chunk]:
         while start < steps:
-            # One step while they are compared with eager's; then up to the next look at the running loss.
-            single = self.fast and self._unchecked
+            # One step while they are compared with eager's, or are eager; else up to the next look at the running loss.
+            single = not self.fast or self._unchecked
             stop = start + 1 if single else min(steps, (start // self._chunk + 1) * self._chunk)
             yield Chunk(rows, start, stop)
             start = stop

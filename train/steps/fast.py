@@ -36,6 +36,7 @@ class FastStep:
     """
 
     name = "fast"
+    chunk = 1  # steps of an epoch's pieces
 
     def __init__(self, trainer: Any, eager: EagerStep) -> None:
         self.trainer, self.eager = trainer, eager

@@ -1,0 +1,72 @@
+"""The training loss by step: what is kept of it, in the lists and through the command line."""
+
+import json
+
+import pytest
+
+from train.readings import Readings
+from train.record import RunRecord
+
+
+def test_a_step_is_kept_once():
+    readings = Readings()
+    for step, of_epoch in ((5, 5), (8, 8), (8, 8), (13, 5), (16, 8)):
+        readings.add(step, of_epoch, 1.0 / step)
+    assert readings.content() == {
+        "step": [5, 8, 13, 16], "step_of_epoch": [5, 8, 5, 8], "train_loss": [1 / 5, 1 / 8, 1 / 13, 1 / 16],
+    }  # fmt: skip
+
+
+def test_ten_thousand_are_thinned_out_and_a_waiting_checkpoint_keeps_its_own():
+    readings = Readings()
+    for step in range(1, 10_000):
+        readings.add(step, step, float(step))
+    waiting = readings.frozen()
+    for step in range(10_000, 300_000):
+        readings.add(step, step, float(step))
+        assert len(readings.content()["step"]) < 10_000
+    kept = readings.content()
+    assert waiting()["step"] == list(range(1, 10_000)), "as they were when it was taken"
+    assert kept["train_loss"] == [float(step) for step in kept["step"]]
+    assert kept["step"] == list(range(32, 300_000, 32)), "the same distance everywhere"
+
+
+def test_a_record_that_goes_on_has_the_readings_of_one_that_was_never_stopped():
+    """At every number of readings around the one at which they are thinned out; through JSON, as a checkpoint is."""
+    whole, parts = RunRecord(), {}
+    for step in range(1, 10_021):
+        whole.readings.add(step, step, 1.0 / step)
+        if 9_990 <= step <= 10_010:
+            parts[step] = json.loads(json.dumps(whole.frozen()()))
+    for stopped, state in parts.items():
+        record = RunRecord()
+        record.load_state_dict(state)
+        for step in range(stopped + 1, 10_021):
+            record.readings.add(step, step, 1.0 / step)
+        assert record.readings.content() == whole.readings.content(), stopped
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with():
+    record = RunRecord()
+    state = record.frozen()()
+    del state["readings"]
+    record.load_state_dict(state)
+    record.readings.add(7, 7, 0.5)
+    assert record.readings.content()["step"] == [7]
+
+
+@pytest.fixture(scope="module")
+def run(shared_project):
+    """14 steps an epoch; a checkpoint every third step looks at the loss too, but keeps no reading."""
+    done = shared_project.run("Resumable", "log_every_n_steps=4", "checkpoint_every_n_steps=3", "epochs=2")
+    assert done.returncode == 0, done.stderr
+    return shared_project.runs("Resumable")[-1]
+
+
+def test_the_loss_is_read_every_so_many_steps_of_an_epoch_and_at_its_end(run):
+    content = json.loads((run / "metrics.json").read_text())
+    readings = content["readings"]
+    assert content["schema_version"] == 1
+    assert readings["step_of_epoch"] == [4, 8, 12, 14] * 2
+    assert readings["step"] == [4, 8, 12, 14, 18, 22, 26, 28]
+    assert [readings["train_loss"][place] for place in (3, 7)] == content["history"]["train_loss"]
