@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   python plot.py latest
   python plot.py ModelAutoEncoder
   python plot.py 20261121-093000 20261121-101500 --out comparison.png
+  python plot.py latest --report
   python plot.py --runs
   python plot.py --runs ModelAutoEncoder --json
 
@@ -58,9 +59,10 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         "run", nargs="*", metavar="RUN",
         help="a run folder, a run id, a trainer's name, or latest; several are compared with the first",
     )  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="write one HTML page instead: report.html in the run")
     parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers named, and leave")
     parser.add_argument("--json", action="store_true", help="with --runs: as a JSON list")
-    parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG; default: plots/ in the run")
+    parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG (with --report: one .html)")
     parser.add_argument("--artifacts", type=Path, default=ARTIFACTS_DIR, help="where runs are (default: artifacts/)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_intermixed_args(words)
@@ -68,6 +70,8 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         parser.error("the following arguments are required: RUN (or --runs, which lists them)")
     if arguments.json and not arguments.runs:
         parser.error("--json needs --runs")
+    if arguments.report and arguments.runs:
+        parser.error("--report and --runs don't go together: use one at a time")
     if arguments.out and arguments.runs:
         parser.error("--runs draws nothing, so --out has no meaning with it")
     return arguments
@@ -98,11 +102,17 @@ def _nothing(arguments: argparse.Namespace) -> str:
 def _draw(arguments: argparse.Namespace) -> int:
     folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.run))
     runs = [load_run(folder) for folder in folders]
+    together = arguments.artifacts / "comparisons" / "_".join(run.id for run in runs)
+    if arguments.report:
+        from evaluation.report import write_report  # matplotlib takes a second to import
+
+        path = write_report(runs, arguments.out or (runs[0].path if len(runs) == 1 else together))
+        sys.stdout.write(f"{path}\n")
+        return OK
     for other in runs[1:]:
         sys.stdout.write("\n".join(comparison_lines(runs[0], other)) + "\n\n")
     if not any(run.series for run in runs):
         raise RunDamagedError(f"nothing was measured in {', '.join(run.id for run in runs)}: no epoch was finished.")
-    together = arguments.artifacts / "comparisons" / "_".join(run.id for run in runs)
     default = runs[0].path / "plots" if len(runs) == 1 else together
 
     from evaluation.run_plots import plot_runs

@@ -211,7 +211,7 @@ def plot_comparison(content: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from evaluation.run_plots import PLOT_STYLE
+    from evaluation.figures import PLOT_STYLE
 
     with matplotlib.rc_context(PLOT_STYLE):
         parts = content["splits"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.run_plots import PLOT_STYLE
+from evaluation.figures import PLOT_STYLE, new_figure
 
 if TYPE_CHECKING:
     from evaluation.recommender import Recommendation
@@ -23,12 +23,9 @@ def plot_recommendations(ranking: "Sequence[Recommendation]", dataset: str, clas
         out: the PNG to write; its folder is made if it is missing.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(PLOT_STYLE):
-        figure = Figure(figsize=(8.4, 1.7 + 0.34 * len(ranking)))
-        FigureCanvasAgg(figure)
+        figure = new_figure(8.4, 1.7 + 0.34 * len(ranking))
         axis = figure.subplots()
         places = list(range(len(ranking)))
         means = [model.expected_accuracy for model in ranking]

@@ -68,6 +68,27 @@ class HistoryComparison:
     only: dict[str, list[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StepDivergence:
+    """Where the training losses by step of two runs part, at the steps at which both were read.
+
+    Attributes:
+        step: the first one with losses that differ; None where there is none.
+        first: the first run's mean loss there, of the epoch so far.
+        second: the second's.
+        agreed: the last step before it at which they were the same, 0 where there is none.
+        shared: how many steps both have.
+        last: the last of them.
+    """
+
+    step: int | None
+    first: float
+    second: float
+    agreed: int
+    shared: int
+    last: int
+
+
 def comparison_lines(first: Run, second: Run) -> list[str]:
     """Say what differs between two runs.
 
@@ -82,10 +103,16 @@ def comparison_lines(first: Run, second: Run) -> list[str]:
     names = [f"{run.id} ({trainer})" for run, trainer in zip((first, second), trainers, strict=True)]
     return [
         f"{first.id} against {second.id} (both {trainers[0]})" if len(set(trainers)) == 1 else " against ".join(names),
-        *_section("settings", "config.ini", first.path, second.path, _settings),
-        *_section("environment", "environment.json", first.path, second.path, _facts),
-        *_history_lines(compare_histories(first, second), first.id, second.id),
+        *_section("settings", "config.ini", first.path, second.path, settings_of),
+        *_section("environment", "environment.json", first.path, second.path, read_facts),
+        *history_lines(first, second),
     ]
+
+
+def history_lines(first: Run, second: Run) -> list[str]:
+    """Say where the numbers of two runs part: by epoch, and by step."""
+    by_epoch = _history_lines(compare_histories(first, second), first.id, second.id)
+    return by_epoch + _reading_lines(first, second)
 
 
 def differences(first: dict[str, str], second: dict[str, str]) -> list[Difference]:
@@ -135,7 +162,7 @@ def compare_histories(first: Run, second: Run) -> HistoryComparison:
     for name in first.series:
         if name not in second.series:
             continue
-        a, b = _by_epoch(*first.series[name]), _by_epoch(*second.series[name])
+        a, b = by_epoch(*first.series[name]), by_epoch(*second.series[name])
         shared = [place for place in a if place in b]
         place = next((place for place in shared if not _equal(a[place], b[place])), None)
         parting = Divergence(
@@ -152,7 +179,21 @@ def compare_histories(first: Run, second: Run) -> HistoryComparison:
     return result
 
 
-def _by_epoch(epochs: Sequence[float], values: Sequence[float]) -> dict[tuple[float, int], float]:
+def compare_readings(first: Run, second: Run) -> StepDivergence:
+    """Compare the training losses by step of two runs, exactly, at the steps at which both were read.
+
+    A reading is a mean from the epoch's start, so what lies between two readings is in the second one.
+    """
+    other = dict(zip(second.readings.steps, second.readings.losses, strict=True))
+    pairs = zip(first.readings.steps, first.readings.losses, strict=True)
+    shared = [(step, loss, other[step]) for step, loss in pairs if step in other]
+    parted = next((place for place, (_, a, b) in enumerate(shared) if not _equal(a, b)), None)
+    step, a, b = (None, math.nan, math.nan) if parted is None else shared[parted]
+    agreed = shared[parted - 1][0] if parted else 0
+    return StepDivergence(step, a, b, agreed, len(shared), shared[-1][0] if shared else 0)
+
+
+def by_epoch(epochs: Sequence[float], values: Sequence[float]) -> dict[tuple[float, int], float]:
     """Find values by epoch; where a trainer measured several times in one, by their number in it too."""
     met: Counter[float] = Counter()
     places = {}
@@ -170,11 +211,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_SHORT]
 
 
-def _settings(path: Path) -> dict[str, str]:
+def settings_of(path: Path) -> dict[str, str]:
+    """Read a run's settings by key."""
     return {name: value for name, value in read_settings(path).items() if name}
 
 
-def _facts(path: Path) -> dict[str, str]:
+def read_facts(path: Path) -> dict[str, str]:
+    """Read a run's environment.json as `facts_of` writes it."""
     try:
         return facts_of(read_environment(path))
     except (ValueError, TypeError, AttributeError) as error:
@@ -223,3 +266,23 @@ def _longer_line(item: Divergence, first: str, second: str) -> str:
         return f"  {item.name} is {_SAME} where both measured it, which was not at the same epochs"
     further, end = max(((first, item.ends[0]), (second, item.ends[1])), key=lambda pair: pair[1])
     return f"  {item.name} is {_SAME} to epoch {item.shared:g}; {further} goes on to epoch {end:g}"
+
+
+def _reading_lines(first: Run, second: Run) -> list[str]:
+    missing = [run.id for run in (first, second) if not run.readings.steps]
+    if missing:
+        one_sided = [f"training loss by step: can't be compared, there is none in {missing[0]}"]
+        return one_sided if len(missing) == 1 else []
+    found = compare_readings(first, second)
+    if not found.shared:
+        return ["training loss by step: never read at the same step"]
+    if found.step is None:
+        return [f"training loss by step: {_SAME} at the {found.shared} steps at which both were read, to {found.last}"]
+    values = f"{found.first!r} against {found.second!r}"
+    if found.step == found.agreed + 1:
+        return [f"training loss by step: differs from step {found.step} on: {values}"]
+    return [
+        f"training loss by step: first differs in steps {found.agreed + 1} to {found.step}: {values} "
+        f"(mean of the epoch to step {found.step})",
+        "  log_every_n_steps = 1 with step = eager reads it at every step",
+    ]

@@ -3,24 +3,20 @@
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.figures import COLOURS, PLOT_STYLE, new_figure
+from evaluation.run_pictures import pictures_of
 from evaluation.runs import Run
 
-_COLOURS = ("#0b6fb8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#17838c", "#7a5230", "#555555")
-PLOT_STYLE = {
-    "figure.dpi": 110, "savefig.dpi": 110, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "legend.handlelength": 3.2,
-    "lines.linewidth": 1.6, "figure.constrained_layout.use": True,
-}  # fmt: skip
+_OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
 _MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
 
 
 def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
-    """Draw runs: one picture of all panels, `overview.png`, and one of each panel.
+    """Draw runs: one picture of all panels, `overview.png`, and one of each panel; of one run also its own pictures.
 
     Args:
         runs: one, or several to be compared.
@@ -35,17 +31,21 @@ def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     alone = out.suffix.lower() == ".png"
     folder = out.parent if alone else out
     folder.mkdir(parents=True, exist_ok=True)
-    # Figures without pyplot: no display is needed and nothing global is changed.
     with matplotlib.rc_context(PLOT_STYLE):
         overview = out if alone else folder / "overview.png"
         draw_overview(runs, panels).savefig(overview)
         written = [overview]
-        for name in [] if alone else panels:
-            figure = _figure(7.2, 4.4)
-            draw_panel(figure.subplots(), runs, name, panels[name])
+        for name, figure in () if alone else _figures(runs, panels):
             written.append(folder / _file_name(name, {path.name for path in written}))
             figure.savefig(written[-1])
     return written
+
+
+def _figures(runs: Sequence[Run], panels: dict[str, list[str]]) -> Iterator[tuple[str, Any]]:
+    for name, series in panels.items():
+        yield name, panel_figure(runs, name, series)
+    for picture in pictures_of(runs[0].path) if len(runs) == 1 else ():
+        yield picture.name, picture.figure
 
 
 def _file_name(panel: str, taken: set[str]) -> str:
@@ -63,6 +63,8 @@ def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     panels = {"loss": losses, "loss_log": losses} if losses else {}
     if any(len(run.series[name][1]) >= 10 for run in runs for name in losses if name in run.series):
         panels["loss_rolling"] = losses
+    if any(len(run.readings.steps) > len(run.series.get("train_loss", ([], []))[1]) for run in runs):
+        panels["loss_by_step"] = ["train_loss"]  # read inside epochs too
     for name in names:
         if name not in losses:
             metric = re.sub(r"^(train|val)_", "", name)
@@ -74,13 +76,20 @@ def draw_overview(runs: Sequence[Run], panels: dict[str, list[str]]) -> Any:
     """Draw all panels into one matplotlib Figure."""
     columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
     rows = max(1, math.ceil(len(panels) / columns))
-    figure = _figure(5.2 * columns, 3.6 * rows + 0.5)
+    figure = new_figure(5.2 * columns, 3.6 * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (name, series) in zip(axes, panels.items(), strict=False):
         draw_panel(axis, runs, name, series)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     figure.suptitle(_title(runs), fontsize=12)
+    return figure
+
+
+def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str]) -> Any:
+    """Draw one panel into a matplotlib Figure of its own; arguments as of `draw_panel`."""
+    figure = new_figure(7.2, 4.4)
+    draw_panel(figure.subplots(), runs, name, series)
     return figure
 
 
@@ -94,19 +103,15 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
         series: their names in the runs' histories.
     """
     labels = _labels(runs)
+    if name == "loss_by_step":
+        _draw_steps(axis, runs, labels)
+        return
     for number, run in enumerate(runs):
         for key in series:
             if key in run.series:
-                _draw_line(axis, run, key, name, _COLOURS[number % len(_COLOURS)], labels[number], len(runs) > 1)
-        _mark_best(axis, run, name, _COLOURS[number % len(_COLOURS)], alone=len(runs) == 1)
-    windows = sorted({_window(run.series[key][1]) for run in runs for key in series if key in run.series})
-    over = " or ".join(map(str, windows))
-    titles = {
-        "loss": "Loss",
-        "loss_log": "Loss, logarithmic",
-        "loss_rolling": f"Loss, mean of the last {over}",
-    }
-    axis.set_title(titles.get(name, name.replace("_", " ").capitalize()))
+                _draw_line(axis, run, key, name, COLOURS[number % len(COLOURS)], labels[number], len(runs) > 1)
+        _mark_best(axis, run, name, COLOURS[number % len(COLOURS)], alone=len(runs) == 1)
+    axis.set_title(panel_title(runs, name, series))
     axis.set_xlabel("epoch")
     axis.set_ylabel({"learning_rate": "learning rate"}.get(name, "loss" if name.startswith("loss") else name))
     positive = all(value > 0 for run in runs for key in series for value in run.series.get(key, ([], []))[1])
@@ -119,6 +124,43 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
         axis.legend(**place)
 
 
+def panel_title(runs: Sequence[Run], name: str, series: Sequence[str]) -> str:
+    """Say what a panel shows."""
+    windows = sorted({_window(run.series[key][1]) for run in runs for key in series if key in run.series})
+    titles = {
+        "loss": "Loss",
+        "loss_log": "Loss, logarithmic",
+        "loss_rolling": f"Loss, mean of the last {' or '.join(map(str, windows))}",
+        "loss_by_step": "Training loss by step",
+    }
+    return titles.get(name, name.replace("_", " ").capitalize())
+
+
+def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
+    """Draw the training loss between the steps at which it was read, and where it is read often its rolling mean."""
+    values: list[float] = []
+    for number, run in enumerate(runs):
+        steps, means = run.readings.between()
+        values += means
+        colour, often = COLOURS[number % len(COLOURS)], len(means) >= _OFTEN
+        apart = max(1, math.ceil(len(steps) / _MOST_POINTS))
+        axis.plot(steps[::apart], means[::apart], color=colour, linewidth=0.9 if often else 1.6,
+                  alpha=0.35 if often else 1.0, label=None if often else labels[number])  # fmt: skip
+        if often:
+            rolling = _rolling(means, _window(means))
+            label = labels[number] if len(runs) > 1 else f"mean of the last {_window(means)} readings"
+            axis.plot(steps[::apart], rolling[::apart], color=colour, label=label)
+    axis.set_title(panel_title(runs, "loss_by_step", ()))
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss since the reading before")
+    known = [value for value in values if not math.isnan(value)]
+    if known and min(known) > 0 and max(known) > _WIDE * min(known):
+        axis.set_yscale("log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1 or (runs and len(values) >= _OFTEN):
+        axis.legend(loc="best")
+
+
 def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: str, several: bool) -> None:
     epochs, values = run.series[key]
     if panel == "loss_rolling":
@@ -126,7 +168,7 @@ def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: st
     step = max(1, math.ceil(len(values) / _MOST_POINTS))
     is_val = key.startswith("val_")
     if not several and is_val:
-        colour = _COLOURS[1]
+        colour = COLOURS[1]
     part = "validation" if is_val else "training" if key.startswith("train_") else key.replace("_", " ")
     axis.plot(
         epochs[::step], values[::step], color=colour, linestyle="--" if is_val and several else "-",
@@ -170,12 +212,3 @@ def _title(runs: Sequence[Run]) -> str:
     seconds = runs[0].summary.get("seconds")
     took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
     return f"{trainers}, run {runs[0].id} ({runs[0].state.replace('_', ' ')}{took})"
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure

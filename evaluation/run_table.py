@@ -120,23 +120,28 @@ def _row(folder: Path, content: dict[str, Any], settings: dict[str, str]) -> Run
     best, summary, history = (content.get(name) or {} for name in ("best", "summary", "history"))
     epochs, seconds = summary.get("epochs"), summary.get("seconds")
     planned = settings.get("epochs", "")
-    start = _START.fullmatch(folder.name)
     return RunRow(
         trainer=str(content["trainer"]),
         run=folder.name,
-        start="{}-{}-{}T{}:{}:{}".format(*start.groups()) if start else None,
+        start=start_of(folder.name),
         epochs=int(len(history.get("train_loss", [])) if epochs is None else epochs),
         planned_epochs=int(planned) if planned.isdecimal() else None,
         best_val_loss=None if best.get("val_loss") is None else float(best["val_loss"]),
         best_epoch=None if best.get("epoch") is None else int(best["epoch"]),
         seconds=None if seconds is None else float(seconds),
-        state=_state(folder, str(content["state"])),
+        state=state_of(folder, str(content["state"])),
         error=None if content.get("error") is None else str(content["error"]),
         path=str(folder.absolute()),
     )
 
 
-def _state(folder: Path, said: str) -> str:
+def start_of(run_id: str) -> str | None:
+    """Return the ISO time at which a run began, None where its folder was renamed."""
+    start = _START.fullmatch(run_id)
+    return "{}-{}-{}T{}:{}:{}".format(*start.groups()) if start else None
+
+
+def state_of(folder: Path, said: str) -> str:
     """Say how a run is: metrics.json can't tell that its process was killed, or that it was resumed a minute ago."""
     held = _is_locked(folder)
     if held:
@@ -183,12 +188,12 @@ def _cells(row: RunRow) -> tuple[str, ...]:
         f"{row.epochs}/{'?' if row.planned_epochs is None else row.planned_epochs}",
         "-" if row.best_val_loss is None else f"{row.best_val_loss:.6g}",
         "-" if row.best_epoch is None else str(row.best_epoch),
-        "-" if row.seconds is None else _clock(row.seconds),
+        "-" if row.seconds is None else clock(row.seconds),
         row.state,
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Write a time span as a clock does, so that a column of them lines up: `0:38`, `2:07:31`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

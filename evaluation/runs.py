@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,46 @@ class RunDamagedError(Exception):
 
 
 @dataclass(frozen=True)
+class Readings:
+    """The training loss by step, as the loop read it: lists of one length.
+
+    Attributes:
+        steps: of the run, rising.
+        steps_of_epoch: the same, counted from the start of the epoch.
+        losses: means over the epoch so far; NaN where one was not finite.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    steps_of_epoch: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def between(self) -> tuple[list[int], list[float]]:
+        """Return mean losses from each reading of an epoch to the next one, with the steps of the later ones.
+
+        An epoch's end may come a few steps after a reading, too few for a mean: that reading is passed over.
+        """
+        rows = list(zip(self.steps, self.steps_of_epoch, self.losses, strict=True))
+        spans = [after[0] - before[0] for before, after in pairwise(rows)]
+        usual = sorted(spans)[len(spans) // 2] if spans else 0
+        following = [*rows[1:], None]
+        rows = [row for row, after in zip(rows, following, strict=True) if not _is_close(row, after, usual / 2)]
+        steps, means, last = [], [], None
+        for step, count, mean in rows:
+            total, known = 0.0, 0
+            if last is not None and last[0] == step - count:  # the same epoch
+                _, total, known = last
+            steps.append(step)
+            means.append((mean * count - total) / max(1, count - known))
+            last = (step - count, mean * count, count)
+        return steps, means
+
+
+def _is_close(row: tuple[int, int, float], after: tuple[int, int, float] | None, near: float) -> bool:
+    """Say whether a reading is followed in its epoch by one that is near."""
+    return after is not None and after[0] - after[1] == row[0] - row[1] and after[0] - row[0] < near
+
+
+@dataclass(frozen=True)
 class Run:
     """A saved run.
 
@@ -39,6 +80,7 @@ class Run:
         best_epoch: epoch of the lowest validation loss, None if it was never validated.
         best_val_loss: that loss.
         summary: the totals.
+        readings: the training loss by step; empty for a loop of the trainer's own, and in older runs.
     """
 
     path: Path
@@ -48,6 +90,7 @@ class Run:
     best_epoch: int | None
     best_val_loss: float | None
     summary: dict[str, Any]
+    readings: Readings = field(default_factory=Readings)
 
     @property
     def id(self) -> str:
@@ -118,6 +161,7 @@ def load_run(path: Path) -> Run:
             best_epoch=best.get("epoch"),
             best_val_loss=best.get("val_loss"),
             summary=dict(content["summary"]),
+            readings=_readings(content.get("readings") or {}),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDamagedError.of(path / "metrics.json", error) from error
@@ -165,6 +209,11 @@ def read_settings(path: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError) as error:
         raise RunDamagedError.of(file, error) from error
+    return settings_in(text)
+
+
+def settings_in(text: str) -> dict[str, str]:
+    """Take a config.ini of a run apart, as `read_settings` returns it."""
     section = _SECTION.search(text)
     return ({"": section[1]} if section else {}) | dict(_SETTING.findall(text))
 
@@ -191,6 +240,16 @@ def read_environment(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunDamagedError.of(file, f"it holds a {type(content).__name__}")
     return content
+
+
+def _readings(lists: dict[str, list[Any]]) -> Readings:
+    names = ("step", "step_of_epoch", "train_loss")
+    rows = list(zip(*(lists.get(name, []) for name in names), strict=True))
+    return Readings(
+        [int(step) for step, _, _ in rows],
+        [int(count) for _, count, _ in rows],
+        [math.nan if loss is None else float(loss) for _, _, loss in rows],
+    )
 
 
 def _series(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:

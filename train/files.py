@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,17 @@ def write_atomically(
                 sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write numpy arrays atomically to a file that `numpy.load` reads without unpickling."""
+    import numpy
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # given a path, savez would add an ending to it
+            numpy.savez(stream, **arrays)
+
+    write_atomically(path, write)
 
 
 def write_file(path: Path, content: bytes, durable: bool = True) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from beautilog import logger
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ from model.weight_alignment import align_units, common_reference, join_vector, s
 from model.weight_tokens import layer_columns, weight_statistics
 from model.zoo_families import family_shapes, permutation_groups
 from train.base_trainer import BaseTrainer
-from train.files import write_atomically
+from train.files import write_arrays, write_atomically
 
 
 class ModelAutoEncoderTrainer(BaseTrainer):
@@ -80,6 +81,7 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         ]  # synchronises
         named = {entry.name: token.contiguous() for entry, token in zip(self.zoo, tokens, strict=True)}
         write_atomically(self.get_run_file_path("model_tokens.safetensors"), lambda path: save_file(named, path))
+        self._write_picture_data(tokens)
         self.results |= self._reconstruction()
         for name, features in (("code", tokens), ("statistics", self._statistics())):
             self.results |= probe_networks(self.zoo, features, self.split.train, self.split.test, prefix=f"{name}_")
@@ -195,6 +197,29 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         ]
         known = torch.cat([rows[index] for index in self.split.train])
         return [(row - known.mean(0)) / known.std(0).clamp(min=1e-6) for row in rows]
+
+    def _write_picture_data(self, tokens: Sequence[torch.Tensor]) -> None:
+        """Write autoencoder.npz, from which evaluation/autoencoder_pictures.py draws: see there what it holds."""
+        held_out: dict[str, int] = {}  # of each family the first
+        for index in self.split.test:
+            held_out.setdefault(self.zoo.entries[index].family, index)
+        arrays = {
+            "tokens": np.stack([token[-1].numpy() for token in tokens]),
+            "families": np.array([entry.family for entry in self.zoo]),
+            "domains": np.array([entry.domain for entry in self.zoo]),
+            "held_out": np.isin(np.arange(len(self.zoo)), self.split.test),
+            "examples": np.array([self.zoo.entries[index].name for index in held_out.values()]),
+        }
+        for number, (family, index) in enumerate(held_out.items()):
+            vectors, references, _ = self._network(index)
+            back = self.model.reconstruct(vectors[-1:], references[-1:], family)
+            shapes = self.model.shapes[family]
+            layer, _ = max(shapes.items(), key=lambda item: item[1].numel())
+            arrays[f"layer_{number}"] = np.array(layer)
+            for name, network in (("weights", vectors), ("reconstruction", back), ("reference", references)):
+                matrix = split_vector(network[-1], shapes)[layer].flatten(1)  # a row is a unit's incoming weights
+                arrays[f"{name}_{number}"] = matrix.cpu().numpy()  # synchronisation
+        write_arrays(self.get_run_file_path("autoencoder.npz"), arrays)
 
     def _reconstruction(self) -> dict[str, float]:
         """Measure R2 over all weights of the test networks.

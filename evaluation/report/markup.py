@@ -1,0 +1,88 @@
+"""HTML as nested calls: `tag("p", text)`. What is not `Markup` is text from somewhere and is escaped."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_VOID = ("meta", "img", "br")
+# A page may not hold control characters, which a log may; only tabs and line ends are left.
+_CONTROL = {number: "\N{REPLACEMENT CHARACTER}" for number in [*range(32), *range(127, 160)] if number not in (9, 10)}
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")  # of names that are no UTF-8
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def escaped(text: Any) -> Markup:
+    """Make text harmless inside an element or a quoted attribute."""
+    return text if isinstance(text, Markup) else Markup(html.escape(str(text).translate(_CONTROL | _SURROGATES)))
+
+
+def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
+    """Make an element.
+
+    Args:
+        name: of the element.
+        children: what is in it: `Markup`, or anything else as text; None is left out.
+        attributes: `class_` for class, `aria_label` for aria-label; True for one without a value, None leaves it out.
+    """
+    words = [name]
+    for key, value in attributes.items():
+        key = key.rstrip("_").replace("_", "-")
+        if value is not None:
+            words.append(key if value is True else f'{key}="{escaped(value)}"')
+    start = f"<{' '.join(words)}>"
+    return Markup(start if name in _VOID else f"{start}{joined(children)}</{name}>")
+
+
+def joined(parts: Iterable[Any], between: str = "") -> Markup:
+    """Put parts one after another."""
+    return Markup(between.join(escaped(part) for part in parts if part is not None))
+
+
+def section(title: str, *children: Any, id_: str) -> Markup:
+    """Make a section with a heading, which the page's list of contents can point at."""
+    return tag("section", tag("h2", title, id=f"{id_}-title"), *children, id=id_, aria_labelledby=f"{id_}-title")
+
+
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str, marked: Iterable[int] = ()) -> Markup:
+    """Make a table that scrolls by itself where it is wider than the page; each row's first cell is its heading.
+
+    Args:
+        head: a heading for each column.
+        rows: cells; a number's cell stands to the right.
+        caption: what it is, for those who can't see the page.
+        marked: numbers of rows to stand out.
+    """
+    marked = set(marked)
+    body = [
+        tag("tr", tag("th", row[0], scope="row"), *(_cell(cell) for cell in row[1:]),
+            class_="marked" if number in marked else None)
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    whole = tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", tag("tr", *(tag("th", title, scope="col") for title in head))),
+        tag("tbody", *body),
+    )
+    return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def details(summary: str, *children: Any) -> Markup:
+    """Make a part that is shown when it is asked for."""
+    return tag("details", tag("summary", summary), *children)
+
+
+def _cell(cell: Any) -> Markup:
+    return tag("td", cell, class_="number" if is_number(cell) else None)
+
+
+def is_number(cell: Any) -> bool:
+    """Say whether a cell's text is a number."""
+    try:
+        float(str(cell).replace(",", ""))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""The page around a report: its head, its looks, and the rule that nothing of it may run or be fetched."""
+
+import base64
+import hashlib
+
+from evaluation.report.markup import Markup, joined, tag
+
+_CSS = """
+:root { color-scheme: light dark; --back: #fff; --card: #f5f7f9; --ink: #1c2330; --faint: #5a6573; --line: #d8dee5;
+  --link: #0b5c9c; --good: #1a7038; --bad: #b3261e; --warn: #855600; --mark: #fff6d6; }
+@media (prefers-color-scheme: dark) { :root { --back: #14181d; --card: #1c2229; --ink: #e3e8ee; --faint: #9da9b7;
+  --line: #323a44; --link: #74b8f0; --good: #7bd48f; --bad: #ff8f85; --warn: #f0c04c; --mark: #38321c; }
+  .lines svg { filter: brightness(1.25); } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 3rem; background: var(--back); color: var(--ink);
+  font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { margin: .4rem 0 0; font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { margin: 2.2rem 0 .7rem; font-size: 1.2rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
+h3 { margin: 1.2rem 0 .4rem; font-size: 1rem; }
+a { color: var(--link); }
+p { margin: .35rem 0; overflow-wrap: anywhere; }
+code, pre { font: .85rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre { margin: .4rem 0; padding: .7rem .9rem; overflow: auto; max-height: 32rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: .4rem; }
+pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
+nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; list-style: none; }
+.faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
+.state { display: inline-block; padding: .05rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .9rem; }
+.good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem; margin: 1rem 0 0; }
+.tiles div { padding: .6rem .8rem; background: var(--card); border: 1px solid var(--line); border-radius: .4rem; }
+.tiles dt { color: var(--faint); font-size: .85rem; }
+.tiles dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.tiles small { display: block; color: var(--faint); font-size: .8rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: 1rem; }
+figure { margin: 0 0 1rem; break-inside: avoid; }
+svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
+.wide > div { overflow-x: auto; } .wide svg { min-width: 42rem; }
+.scroll { overflow: auto; max-height: 32rem; border: 1px solid var(--line); border-radius: .4rem; margin: .4rem 0; }
+.scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid var(--link); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+caption { text-align: left; padding: .35rem .7rem; }
+th, td { padding: .25rem .7rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line);
+  overflow-wrap: anywhere; }
+thead th { position: sticky; top: 0; background: var(--card); border-top: 0; white-space: nowrap; }
+tbody th { font-weight: 500; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.marked > * { background: var(--mark); }
+summary { cursor: pointer; padding: .3rem 0; }
+footer { margin-top: 2.5rem; border-top: 1px solid var(--line); }
+@media print { nav { display: none; } body { max-width: none; padding: 0; font-size: 10pt; }
+  .scroll, pre { max-height: none; overflow: visible; } pre { white-space: pre-wrap; overflow-wrap: anywhere; } }
+"""
+
+
+def page(title: str, head: Markup, sections: list[Markup], contents: dict[str, str], made: str) -> str:
+    """Put a page together.
+
+    Args:
+        title: of the window.
+        head: what stands above all sections.
+        sections: the page's parts.
+        contents: for each section that can be gone to, its id and title.
+        made: from what, when and how the page was made.
+
+    Returns:
+        The whole file.
+    """
+    # Only this style sheet, known by its digest, and pictures that are in the page: no script, no address, no form.
+    digest = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    links = [tag("li", tag("a", name, href=f"#{place}")) for place, name in contents.items()]
+    top = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", title),
+        tag("style", Markup(_CSS)),
+    )
+    body = tag(
+        "body",
+        tag("header", head, tag("nav", tag("ul", *links), aria_label="Contents")),
+        tag("main", joined(sections, "\n")),
+        tag("footer", tag("p", made, class_="faint")),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', top, body, lang='en')}\n"
