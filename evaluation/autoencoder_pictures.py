@@ -103,7 +103,7 @@ def _draw_map(arrays: dict[str, np.ndarray]) -> Any:
     ):
         _scatter(axis, points, colours, shapes, arrays["held_out"])
         agree, chance = _agreement(points, names)
-        axis.set_title(f"{title}: {agree:.0%} of neighbours agree (chance {chance:.0%})", loc="left")
+        axis.set_title(f"{title}: {agree:.0%} of neighbours agree (chance {chance:.0%})", fontsize=10, loc="left")
     handles = [
         _mark(_SHAPES[place % len(_SHAPES)], COLOURS[place % len(COLOURS)], kind) for place, kind in enumerate(kinds)
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.figures import new_figure
+from evaluation.ranking_metrics import pearson
 from evaluation.run_pictures import Picture
 
 _BINS = 12  # of a histogram's side, at most
@@ -34,13 +35,13 @@ def pictures(file: Path) -> Iterator[Picture]:
 
 
 def _draw(tasks: dict[str, dict[str, list[float]]]) -> Any:
-    from scipy.stats import kendalltau, rankdata, spearmanr
+    from scipy.stats import kendalltau, rankdata  # scipy's statistics take most of a second to import
 
     predicted = [rankdata(-np.array(task["scores"])) for task in tasks.values()]  # of each model, 1 is the best
     true = [rankdata(-np.array(task["accuracy"])) for task in tasks.values()]
     pairs = list(zip(predicted, true, strict=True))
     kendall = np.nan_to_num([kendalltau(*pair).statistic for pair in pairs])  # 0 where one says nothing
-    spearman = np.nan_to_num([spearmanr(*pair).statistic for pair in pairs])
+    spearman = np.array([pearson(*pair) for pair in pairs])  # of ranks
     shown = np.argsort(-kendall, kind="stable")
     if len(shown) > _MOST_TASKS:  # evenly from the best to the worst
         shown = shown[np.linspace(0, len(shown) - 1, _MOST_TASKS).astype(int)]

@@ -50,8 +50,8 @@ class Readings:
         rows = list(zip(self.steps, self.steps_of_epoch, self.losses, strict=True))
         spans = [after[0] - before[0] for before, after in pairwise(rows)]
         usual = sorted(spans)[len(spans) // 2] if spans else 0
-        following = [*rows[1:], None]
-        rows = [row for row, after in zip(rows, following, strict=True) if not _is_close(row, after, usual / 2)]
+        pairs = zip(rows, [*rows[1:], None], strict=False)
+        rows = [row for row, after in pairs if not _is_close(row, after, usual / 2)]
         steps, means, last = [], [], None
         for step, count, mean in rows:
             total, known = 0.0, 0

@@ -51,22 +51,21 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str, mark
 
     Args:
         head: a heading for each column.
-        rows: cells; a number's cell stands to the right.
+        rows: cells; those of a column of numbers stand to the right.
         caption: what it is, for those who can't see the page.
         marked: numbers of rows to stand out.
     """
-    marked = set(marked)
+    marked, rows = set(marked), [list(row) for row in rows]
+    numeric = [bool(rows) and all(is_number(row[place]) for row in rows) for place in range(len(head))]
+    kinds = ["number" if place and numbers else None for place, numbers in enumerate(numeric)]
     body = [
-        tag("tr", tag("th", row[0], scope="row"), *(_cell(cell) for cell in row[1:]),
+        tag("tr", tag("th", row[0], scope="row"),
+            *(tag("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
             class_="marked" if number in marked else None)
         for number, row in enumerate(rows)
     ]  # fmt: skip
-    whole = tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *(tag("th", title, scope="col") for title in head))),
-        tag("tbody", *body),
-    )
+    titles = [tag("th", title, scope="col", class_=kind) for title, kind in zip(head, kinds, strict=True)]
+    whole = tag("table", tag("caption", caption), tag("thead", tag("tr", *titles)), tag("tbody", *body))
     return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
@@ -75,14 +74,10 @@ def details(summary: str, *children: Any) -> Markup:
     return tag("details", tag("summary", summary), *children)
 
 
-def _cell(cell: Any) -> Markup:
-    return tag("td", cell, class_="number" if is_number(cell) else None)
-
-
 def is_number(cell: Any) -> bool:
-    """Say whether a cell's text is a number."""
+    """Say whether a cell's text is a number, or stands for one that there is not."""
     try:
-        float(str(cell).replace(",", ""))
+        float(str(cell).replace(",", "") if cell not in ("", "-") else 0)
     except ValueError:
         return False
     return True

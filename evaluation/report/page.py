@@ -27,25 +27,26 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; pad
 .faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
 .state { display: inline-block; padding: .05rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .9rem; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem; margin: 1rem 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); gap: .7rem; margin: 1rem 0 0; }
 .tiles div { padding: .6rem .8rem; background: var(--card); border: 1px solid var(--line); border-radius: .4rem; }
-.tiles dt { color: var(--faint); font-size: .85rem; }
+.tiles dt { color: var(--faint); font-size: .8rem; }
 .tiles dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .tiles small { display: block; color: var(--faint); font-size: .8rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0 0 1rem; break-inside: avoid; }
 svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
 .wide > div { overflow-x: auto; } .wide svg { min-width: 42rem; }
-.scroll { overflow: auto; max-height: 32rem; border: 1px solid var(--line); border-radius: .4rem; margin: .4rem 0; }
+.scroll { overflow: auto; width: fit-content; max-width: 100%; max-height: 34rem; margin: .4rem 0;
+  border: 1px solid var(--line); border-radius: .4rem; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; padding: .35rem .7rem; }
 th, td { padding: .25rem .7rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line);
   overflow-wrap: anywhere; }
-thead th { position: sticky; top: 0; background: var(--card); border-top: 0; white-space: nowrap; }
-tbody th { font-weight: 500; white-space: nowrap; }
+thead th { position: sticky; top: 0; z-index: 2; background: var(--card); border-top: 0; white-space: nowrap; }
+tbody th { position: sticky; left: 0; z-index: 1; background: var(--back); font-weight: 500; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.marked > * { background: var(--mark); }
+.marked > *, tbody .marked th { background: var(--mark); }
 summary { cursor: pointer; padding: .3rem 0; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); }
 @media print { nav { display: none; } body { max-width: none; padding: 0; font-size: 10pt; }

@@ -21,7 +21,7 @@ from evaluation.runs import Run, RunDamagedError, read_environment, read_metrics
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
 _MOST_ROWS = 400  # of the history's table
-_LOG_LINES, _LOG_BYTES = 120, 2**17
+_LOG_SHOWN, _LOG_LINES, _LOG_BYTES = 20, 400, 2**17  # lines, lines before these, of which part of train.log
 
 
 def run_page(run: Run) -> str:
@@ -140,7 +140,8 @@ def _pictures(path: Path) -> Markup | None:
 
 def _history(run: Run) -> Markup | None:
     """Show every number of every epoch; of very long runs some epochs, among them the best and the last."""
-    columns = {name: by_epoch(*pair) for name, pair in run.series.items()}
+    names = sorted(run.series, key=lambda name: not name.endswith("_loss"))  # the losses first
+    columns = {name: by_epoch(*run.series[name]) for name in names}
     places = sorted({place for column in columns.values() for place in column})
     if not places:
         return None
@@ -227,6 +228,6 @@ def _log(path: Path) -> Markup | None:
     every = text.splitlines()[1 if size > _LOG_BYTES else 0 :]  # the first one may be cut
     if not every:
         return None
-    whole = size <= _LOG_BYTES and len(every) <= _LOG_LINES
-    head = None if whole else tag("p", f"The last {min(len(every), _LOG_LINES)} lines of train.log.", class_="faint")
-    return section("Log", head, lines(every[-_LOG_LINES:]), id_="log")
+    earlier, last = every[:-_LOG_SHOWN][-_LOG_LINES:], every[-_LOG_SHOWN:]
+    more = details(f"{len(earlier)} lines before these", lines(earlier)) if earlier else None
+    return section("Log", tag("p", "The end of train.log.", class_="faint"), lines(last), more, id_="log")

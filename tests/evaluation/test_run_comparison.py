@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 from warm_python import run_python
 
-from evaluation.run_comparison import Difference, compare_histories, comparison_lines, differences, facts_of
-from evaluation.runs import Run, load_run
+from evaluation.run_comparison import (
+    Difference,
+    compare_histories,
+    compare_readings,
+    comparison_lines,
+    differences,
+    facts_of,
+    history_lines,
+)
+from evaluation.runs import Readings, Run, load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {
@@ -108,6 +116,50 @@ def test_changes_of_one_length_differ_by_their_digest():
         facts_of({"git": {"commit": "1" * 40, "diff": diff}})["uncommitted changes"] for diff in ("+ a\n", "+ b\n")
     ]
     assert all(text.startswith("1 lines of diff (") for text in changes) and changes[0] != changes[1]
+
+
+def read(name: str, losses: dict[int, float]) -> Run:
+    """A run with readings only: mean losses by step, in one epoch."""
+    readings = Readings(list(losses), list(losses), list(losses.values()))
+    return Run(Path(name), "AlphaTrainer", "finished", {}, None, None, {}, readings)
+
+
+def test_the_first_steps_that_differ_are_told():
+    one = read("a", {50: 0.5, 100: 0.4, 150: 0.3, 200: 0.25})
+    assert history_lines(one, read("b", {50: 0.5, 100: 0.4, 150: 0.3125, 200: 0.25}))[1:] == [
+        "training loss by step: first differs in steps 101 to 150: 0.3 against 0.3125 (mean of the epoch to step 150)",
+        "  log_every_n_steps = 1 with step = eager reads it at every step",
+    ]
+    assert history_lines(one, read("b", {50: 0.75}))[1].startswith(
+        "training loss by step: first differs in steps 1 to 50: 0.5 against 0.75 "
+    )
+
+
+def test_a_single_step_is_told_where_every_one_is_read():
+    one, two = read("a", {1: 0.5, 2: 0.4, 3: 0.3}), read("b", {1: 0.5, 2: 0.4, 3: math.nextafter(0.3, 1)})
+    assert history_lines(one, two)[1:] == [
+        "training loss by step: differs from step 3 on: 0.3 against 0.30000000000000004"
+    ]
+    assert history_lines(read("a", {1: 0.5}), read("b", {1: 0.25}))[1:] == [
+        "training loss by step: differs from step 1 on: 0.5 against 0.25"
+    ]
+
+
+def test_readings_of_other_steps_are_compared_where_both_have_them():
+    coarse, fine = read("a", {10: 0.5, 20: 0.4, 33: 0.3}), read("b", {step: 5 / step for step in range(4, 40, 4)})
+    found = compare_readings(coarse, fine)
+    assert (found.step, found.agreed, found.shared, found.last) == (20, 0, 1, 20)
+    same = read("b", {20: 0.4, 21: 7.0, 33: 0.3})
+    assert history_lines(coarse, same)[1:] == [
+        "training loss by step: the same to all digits at the 2 steps at which both were read, to 33"
+    ]
+    assert history_lines(coarse, read("b", {11: 0.5}))[1:] == ["training loss by step: never read at the same step"]
+    assert history_lines(coarse, read("b", {}))[1:] == ["training loss by step: can't be compared, there is none in b"]
+
+
+def test_what_was_not_finite_equals_itself_by_step_too():
+    one, two = read("a", {1: math.nan, 2: math.nan}), read("b", {1: math.nan, 2: 0.5})
+    assert compare_readings(one, two).step == 2
 
 
 def test_a_run_is_the_same_as_its_repetition(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
+from evaluation.runs import Readings, RunDamagedError, RunNotFoundError, find_run, load_run
 
 
 def make_run(artifacts: Path, model: str, run_id: str, **changes) -> Path:
@@ -78,3 +78,29 @@ def test_a_damaged_run_says_what_is_wrong(artifacts, text, reason):
     (run / "metrics.json").write_text(text)
     with pytest.raises(RunDamagedError, match=reason):
         load_run(run)
+
+
+def test_readings_are_read_and_older_files_have_none(tmp_path):
+    assert load_run(make_run(tmp_path, "Old", "20260101-000000")).readings == Readings()
+    lists = {"step": [50, 60, 110], "step_of_epoch": [50, 60, 50], "train_loss": [3.0, None, 1]}
+    readings = load_run(make_run(tmp_path, "New", "20260101-000000", readings=lists)).readings
+    assert (readings.steps, readings.steps_of_epoch) == ([50, 60, 110], [50, 60, 50])
+    assert readings.losses[::2] == [3.0, 1.0] and math.isnan(readings.losses[1])
+
+
+@pytest.mark.parametrize(
+    "lists", [{"step": [1]}, {"step": 3}, [1], {"step": ["a"], "step_of_epoch": [1], "train_loss": [1]}]
+)
+def test_damaged_readings_are_told(tmp_path, lists):
+    with pytest.raises(RunDamagedError, match="cannot read .*metrics.json"):
+        load_run(make_run(tmp_path, "New", "20260101-000000", readings=lists))
+
+
+def test_losses_between_readings_come_from_means_of_the_epoch_so_far():
+    """Losses 4 in steps 1 to 50, 2 in 51 to 100, 8 in the rest; the next epoch was read at its step 100 first."""
+    steps, counts = [50, 100, 102, 202], [50, 100, 102, 100]
+    assert Readings(steps, counts, [4.0, 3.0, (300 + 16) / 102, 5.0]).between() == (
+        [50, 102, 202],
+        pytest.approx([4.0, (100 + 16) / 52, 5.0]),
+    ), "two steps are too few for a mean of their own"
+    assert Readings([7], [7], [2.0]).between() == ([7], [2.0]) and Readings().between() == ([], [])

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,15 @@ def test_main_job_writes_tokens_and_reports_on_held_out_networks(shared_project)
     for entry in zoo:
         assert tokens[entry.name].shape == (len(entry.source_accuracy), 512)
         assert torch.isfinite(tokens[entry.name]).all()
+    with np.load(run / "autoencoder.npz") as drawn:
+        assert drawn["tokens"].shape == (len(zoo), 512) and drawn["held_out"].sum() == 25
+        last = np.stack([tokens[entry.name][-1].numpy() for entry in zoo])
+        assert np.array_equal(drawn["tokens"], last) and list(drawn["families"]) == [entry.family for entry in zoo]
+        assert len(drawn["examples"]) == 5 and drawn["layer_3"].ndim == 0
+        error, alone = (
+            np.linalg.norm(drawn["weights_3"] - drawn[f"{name}_3"]) for name in ("reconstruction", "reference")
+        )
+        assert 0 < error < alone < np.linalg.norm(drawn["weights_3"]), "the code says more than the reference"
     published = load_file(shared_project.path / "artifacts/models/ModelAutoEncoder/model.safetensors")
     assert published["statistics_scale"].ne(1).any(), "what standardises tokens is published with the weights"
 
