@@ -141,6 +141,8 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
     values: list[float] = []
     for number, run in enumerate(runs):
         steps, means = run.readings.between()
+        if not steps:
+            continue
         values += means
         colour, often = COLOURS[number % len(COLOURS)], len(means) >= _OFTEN
         apart = max(1, math.ceil(len(steps) / _MOST_POINTS))
@@ -157,7 +159,7 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
     if known and min(known) > 0 and max(known) > _WIDE * min(known):
         axis.set_yscale("log")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    if len(runs) > 1 or (runs and len(values) >= _OFTEN):
+    if len(runs) > 1 or len(values) >= _OFTEN:
         axis.legend(loc="best")
 
 
@@ -192,11 +194,11 @@ def _window(values: Sequence[float]) -> int:
 
 def _rolling(values: Sequence[float], window: int) -> list[float]:
     """Mean of the last `window` values (of fewer at the start); NaN is left out."""
-    means = []
-    for end in range(1, len(values) + 1):
-        part = [value for value in values[max(0, end - window) : end] if not math.isnan(value)]
-        means.append(sum(part) / len(part) if part else math.nan)
-    return means
+    sums = [0.0, *itertools.accumulate(0.0 if math.isnan(value) else value for value in values)]
+    counts = [0, *itertools.accumulate(not math.isnan(value) for value in values)]
+    ends = range(1, len(values) + 1)
+    parts = [(sums[end] - sums[max(0, end - window)], counts[end] - counts[max(0, end - window)]) for end in ends]
+    return [total / count if count else math.nan for total, count in parts]
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

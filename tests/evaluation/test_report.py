@@ -138,6 +138,7 @@ def pages(tmp_path_factory) -> dict[str, Page]:
 def test_a_page_stands_alone_and_can_do_nothing(pages, name):
     page = pages[name]
     assert {"script", "link", "iframe", "form", "base", "object", "embed"} & {tag for tag, _ in page.tags} == set()
+    assert [tag for tag, _ in page.tags].count("style") == 1
     for tag, attributes in page.tags:
         assert not [key for key in attributes if key.startswith("on") or key == "style"], (tag, attributes)
         for key in ("src", "href", "srcset", "action", "data"):

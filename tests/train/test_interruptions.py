@@ -186,9 +186,9 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr("train.steps.epoch._LEAST_STEPS", 10)
     with recorded_only(monkeypatch):
-        whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=10)
+        whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=7)
 
-        part = NormTrainer(tmp_path / "part", step="epoch", log_every_n_steps=10)
+        part = NormTrainer(tmp_path / "part", step="epoch", log_every_n_steps=7)
         advance = part._position.advance
 
         def stop(steps: int) -> None:
@@ -199,7 +199,7 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
         part._position.advance = stop
         with pytest.raises(KeyboardInterrupt):
             part.train()
-        resumed = run(NormTrainer, tmp_path / "part", str(part.run_folder.path), step="epoch", log_every_n_steps=10)
+        resumed = run(NormTrainer, tmp_path / "part", str(part.run_folder.path), step="epoch", log_every_n_steps=7)
     assert resumed.history == whole.history
     readings = whole.record.readings.content()
     assert resumed.record.readings.content() == readings
