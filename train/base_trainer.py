@@ -147,10 +147,11 @@ class BaseTrainer(metaclass=TrainerType):
             progress.step += piece.steps
             position.advance(piece.steps)
             self.update_progress_bar(len(piece))
-            if position.steps % max(self.config.log_every_n_steps, self._step.chunk) == 0:
-                self._read_loss()
+            usual = position.steps % max(self.config.log_every_n_steps, self._step.chunk) == 0
+            if usual or piece.steps > 1:
+                self._look(keep=usual)
             self._save_inside_epoch()
-        self._read_loss()
+        self._look(keep=True)
         self._end_epoch_meter()
         position.end_epoch()
         progress.epoch += 1
@@ -381,15 +382,11 @@ class BaseTrainer(metaclass=TrainerType):
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _read_loss(self) -> None:
-        """Look, and keep the loss: only where a run that is never interrupted looks too."""
-        self.record.readings.add(self.record.progress.step, self._position.steps, self._look())
-
-    def _look(self) -> float:
+    def _look(self, keep: bool = False) -> None:
         """Read what the device has found since the last look: two host-device synchronisations.
 
-        Returns:
-            The mean loss of the epoch so far.
+        Args:
+            keep: the loss too, for the record: only where a run that is never interrupted looks as well.
         """
         progress = self.record.progress
         missed = self._guard.missed_steps()
@@ -400,8 +397,9 @@ class BaseTrainer(metaclass=TrainerType):
             raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
         if self._spikes.on:
             self._spikes.look(loss, self._meter.total("loss")[1], progress.step)  # host-device synchronisations
+        if keep:
+            self.record.readings.add(progress.step, self._position.steps, loss)
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
-        return loss
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):

@@ -1,10 +1,9 @@
 """The report of several runs: their numbers side by side, what differs, and where they part."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evaluation.report.markup import Markup, section, table, tag
+from evaluation.report.markup import Markup, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge
 from evaluation.run_comparison import history_lines, read_facts, settings_of
@@ -24,20 +23,16 @@ def comparison_page(runs: Sequence[Run]) -> str:
         HTML.
     """
     names = _names(runs)
-    drawn = plots(runs)
     parts = {
         "numbers": ("Numbers", _numbers(runs, names)),
-        "plots": ("Plots", drawn),
+        "plots": ("Plots", plots(runs)),
         "settings": ("Settings", _differences("config.ini", runs, names, settings_of)),
         "environment": ("Environment", _differences("environment.json", runs, names, read_facts)),
         "history": ("Where they part", _partings(runs, names)),
     }
-    sections = [section(title, body, id_=place) for place, (title, body) in parts.items() if body]
-    contents = {place: title for place, (title, body) in parts.items() if body}
     head = tag("h1", f"{len(runs)} runs of {', '.join(dict.fromkeys(run.trainer for run in runs))}")
-    folders = ", ".join(str(run.path) for run in runs)
-    made = f"Made from {folders} by python plot.py --report on {time.strftime('%Y-%m-%d %H:%M')}."
-    return page(f"Comparison of {', '.join(names)}", head, sections, contents, made)
+    made = f"Made from {', '.join(str(run.path) for run in runs)}"
+    return page(f"Comparison of {', '.join(names)}", head, parts, made)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

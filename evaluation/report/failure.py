@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.markup import Markup, details, section, table, tag
+from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.parts import lines, number
 
 _GRADIENTS = 20  # that are shown
 
 
-def failure_section(run: Path, error: Any) -> Markup | None:
+def failure_part(run: Path, error: Any) -> Markup | None:
     """Show why a run failed.
 
     Args:
@@ -18,7 +18,7 @@ def failure_section(run: Path, error: Any) -> Markup | None:
         error: what metrics.json says; None where it says nothing.
 
     Returns:
-        A section; None where nothing went wrong.
+        None where nothing went wrong.
     """
     parts = [lines(str(error).splitlines())] if error else []
     file = run / "failure" / "report.json"
@@ -27,7 +27,7 @@ def failure_section(run: Path, error: Any) -> Markup | None:
             parts += _found(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             parts.append(tag("p", f"cannot read {file}: {problem}", class_="bad"))
-    return section("What went wrong", *parts, id_="failure") if parts else None
+    return joined(parts) if parts else None
 
 
 def _found(report: dict[str, Any]) -> list[Markup]:

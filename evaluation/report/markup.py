@@ -37,13 +37,8 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
 
 
 def joined(parts: Iterable[Any], between: str = "") -> Markup:
-    """Put parts one after another."""
+    """Put parts one after another; None is left out."""
     return Markup(between.join(escaped(part) for part in parts if part is not None))
-
-
-def section(title: str, *children: Any, id_: str) -> Markup:
-    """Make a section with a heading, which the page's list of contents can point at."""
-    return tag("section", tag("h2", title, id=f"{id_}-title"), *children, id=id_, aria_labelledby=f"{id_}-title")
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str, marked: Iterable[int] = ()) -> Markup:

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import time
+from collections.abc import Mapping
 
-from evaluation.report.markup import Markup, joined, tag
+from evaluation.report.markup import Markup, tag
 
 _CSS = """
 :root { color-scheme: light dark; --back: #fff; --card: #f5f7f9; --ink: #1c2330; --faint: #5a6573; --line: #d8dee5;
@@ -54,15 +56,14 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--line); }
 """
 
 
-def page(title: str, head: Markup, sections: list[Markup], contents: dict[str, str], made: str) -> str:
+def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]], made: str) -> str:
     """Put a page together.
 
     Args:
         title: of the window.
         head: what stands above all sections.
-        sections: the page's parts.
-        contents: for each section that can be gone to, its id and title.
-        made: from what, when and how the page was made.
+        parts: for each section its id, its title and what is in it; one with nothing in it is left out.
+        made: from what the page was made.
 
     Returns:
         The whole file.
@@ -70,7 +71,6 @@ def page(title: str, head: Markup, sections: list[Markup], contents: dict[str, s
     # Only this style sheet, known by its digest, and pictures that are in the page: no script, no address, no form.
     digest = base64.b64encode(hashlib.sha256(_CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    links = [tag("li", tag("a", name, href=f"#{place}")) for place, name in contents.items()]
     top = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -80,10 +80,17 @@ def page(title: str, head: Markup, sections: list[Markup], contents: dict[str, s
         tag("title", title),
         tag("style", Markup(_CSS)),
     )
+    there = {place: (name, body) for place, (name, body) in parts.items() if body}
+    links = [tag("li", tag("a", name, href=f"#{place}")) for place, (name, _) in there.items()]
+    sections = [
+        tag("section", tag("h2", name, id=f"{place}-title"), body, id=place, aria_labelledby=f"{place}-title")
+        for place, (name, body) in there.items()
+    ]
     body = tag(
         "body",
         tag("header", head, tag("nav", tag("ul", *links), aria_label="Contents")),
-        tag("main", joined(sections, "\n")),
-        tag("footer", tag("p", made, class_="faint")),
-    )
+        tag("main", *sections),
+        tag("footer", tag("p", f"{made} by python plot.py --report on {time.strftime('%Y-%m-%d %H:%M')}.",
+                          class_="faint")),
+    )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', top, body, lang='en')}\n"

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.figures import new_figure
 from evaluation.report.markup import Markup, joined, tag
 from evaluation.report.svg import inline_svg
-from evaluation.run_plots import draw_panel, new_figure, panel_title, panels_of
+from evaluation.run_plots import draw_panel, panel_title, panels_of
 from evaluation.run_table import state_of
 from evaluation.runs import Run
 

@@ -3,14 +3,13 @@
 import math
 import os
 import shlex
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from config import ConfigError, ConfigParser
-from evaluation.report.failure import failure_section
-from evaluation.report.markup import Markup, details, joined, section, table, tag
+from evaluation.report.failure import failure_part
+from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge, tiles
 from evaluation.report.svg import inline_svg
@@ -33,54 +32,40 @@ def run_page(run: Run) -> str:
     Returns:
         HTML.
     """
-    content = read_metrics(run.path)
-    environment, problems = _read(read_environment, run.path)
-    settings, more = _read(read_settings, run.path)
-    command = environment.get("command") if isinstance(environment.get("command"), list) else []
+    environment, unread = _read(read_environment, run.path)
+    settings, unset = _read(read_settings, run.path)
+    command = environment.get("command")
+    command = list(map(str, command)) if isinstance(command, list) else []
     parts = {
-        "failure": failure_section(run.path, content.get("error")),
-        "results": _results(run),
-        "plots": _section("Plots", plots([run]), "plots"),
-        "pictures": _pictures(run.path),
-        "history": _history(run),
-        "settings": _settings(settings, [str(word) for word in command[2:]], more),
-        "environment": _environment(run.path, environment, command, problems),
-        "log": _log(run.path),
+        "failure": ("What went wrong", failure_part(run.path, read_metrics(run.path).get("error"))),
+        "results": ("Results", _results(run)),
+        "plots": ("Plots", plots([run])),
+        "pictures": ("Pictures", _pictures(run.path)),
+        "history": ("History", _history(run)),
+        "settings": ("Settings", unset or _settings(settings, command[2:])),
+        "environment": ("Environment", unread or _environment(run.path, environment, command)),
+        "log": ("Log", _log(run.path)),
     }
-    titles = {
-        "failure": "What went wrong", "results": "Results", "plots": "Plots", "pictures": "Pictures",
-        "history": "History", "settings": "Settings", "environment": "Environment", "log": "Log",
-    }  # fmt: skip
     name = run.trainer.removesuffix("Trainer") or run.trainer
-    sections = {place: part for place, part in parts.items() if part}
-    made = f"Made from {run.path} by python plot.py --report on {time.strftime('%Y-%m-%d %H:%M')}."
-    contents = {place: titles[place] for place in sections}
-    return page(f"{name} {run.id}", _head(run, name, settings, command), list(sections.values()), contents, made)
+    return page(f"{name} {run.id}", _head(run, name, settings, command), parts, f"Made from {run.path}")
 
 
-def _read(read: Any, path: Path) -> tuple[dict[str, Any], list[Markup]]:
+def _read(read: Callable[[Path], dict[str, Any]], path: Path) -> tuple[dict[str, Any], Markup | None]:
     """Read one file of a run; where it is damaged, nothing, and a line that says so."""
     try:
-        return read(path), []
+        return read(path), None
     except RunDamagedError as error:
-        return {}, [tag("p", error, class_="bad")]
+        return {}, tag("p", error, class_="bad")
 
 
-def _section(title: str, body: Markup | None, place: str) -> Markup | None:
-    return section(title, body, id_=place) if body else None
-
-
-def _head(run: Run, name: str, settings: dict[str, str], command: list[Any]) -> Markup:
+def _head(run: Run, name: str, settings: dict[str, str], command: list[str]) -> Markup:
     start = start_of(run.id)
-    said = tag("code", "python ", " ".join(map(str, command[1:]))) if command else None
-    return joined(
-        [
-            tag("h1", f"{name} {run.id}"),
-            tag("p", state_badge(run), f" started {start.replace('T', ' ')}" if start else None),
-            tag("p", said) if said else None,
-            tiles(list(_tiles(run, settings))),
-        ]
-    )
+    return joined([
+        tag("h1", f"{name} {run.id}"),
+        tag("p", state_badge(run), f" started {start.replace('T', ' ')}" if start else None),
+        tag("p", tag("code", "python ", shlex.join(command[1:]))) if command else None,
+        tiles(list(_tiles(run, settings))),
+    ])  # fmt: skip
 
 
 def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -90,11 +75,8 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
         yield "best validation loss", "-", "not validated yet"
     else:
         yield "best validation loss", number(run.best_val_loss), f"at epoch {run.best_epoch}"
-        yield (
-            "last validation loss",
-            number(last_of(run, "val_loss")),
-            f"at epoch {validated[-1]:g}" if validated else "",
-        )
+    if validated:
+        yield "last validation loss", number(last_of(run, "val_loss")), f"at epoch {validated[-1]:g}"
     yield "last training loss", number(last_of(run, "train_loss")), ""
     epochs = summary.get("epochs")
     yield "epochs", number(epochs), f"of {settings['epochs']}" if settings.get("epochs") else ""
@@ -121,8 +103,7 @@ def _results(run: Run) -> Markup | None:
         return None
     intervals = any(row[2] for row in rows)
     head = ("result", "value", "interval") if intervals else ("result", "value")
-    body = table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end")
-    return section("Results", body, id_="results")
+    return table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end")
 
 
 def _pictures(path: Path) -> Markup | None:
@@ -135,7 +116,7 @@ def _pictures(path: Path) -> Markup | None:
             figures.append(tag("figure", *parts, class_="wide"))
     except RunDamagedError as error:
         figures.append(tag("p", error, class_="bad"))
-    return section("Pictures", *figures, id_="pictures") if figures else None
+    return joined(figures) if figures else None
 
 
 def _history(run: Run) -> Markup | None:
@@ -154,21 +135,20 @@ def _history(run: Run) -> Markup | None:
     best = [row for row, place in enumerate(shown) if place[0] == run.best_epoch]
     note = f"Every {apart}th of {len(places)} rows; metrics.json has all." if apart > 1 else ""
     caption = f"Numbers by epoch. {note}" + (" The best epoch stands out." if best else "")
-    return section("History", table(("epoch", *columns), rows, caption.strip(), best), id_="history")
+    return table(("epoch", *columns), rows, caption.strip(), best)
 
 
 def _value(column: dict[tuple[float, int], float], place: tuple[float, int]) -> str:
     return "" if place not in column else "NaN" if math.isnan(column[place]) else number(column[place])
 
 
-def _settings(settings: dict[str, str], words: list[str], problems: list[Markup]) -> Markup | None:
-    """Show the settings, and which of them are not what config.ini says now or were set on the command line."""
-    trainer = settings.get("")
+def _settings(settings: dict[str, str], words: list[str]) -> Markup | None:
+    """Show the settings, first those that were set on the command line or are not what config.ini says now."""
     keys = {name: value for name, value in settings.items() if name}
     if not keys:
-        return section("Settings", *problems, id_="settings") if problems else None
-    typed = {name.strip(): value.strip() for name, equals, value in (word.partition("=") for word in words) if equals}
-    now = _settings_now(trainer)
+        return None
+    typed = {word.partition("=")[0].strip() for word in words if "=" in word}
+    now = _settings_now(settings.get("", ""))
     rows, changed = [], []
     for row, (name, value) in enumerate(keys.items()):
         remarks = ["set on the command line"] if name in typed else []
@@ -176,44 +156,41 @@ def _settings(settings: dict[str, str], words: list[str], problems: list[Markup]
             remarks.append(f"config.ini: {now[name]}" if name in now else "no such key now")
         changed += [row] if remarks else []
         rows.append((name, value, "; ".join(remarks)))
-    unknown = f"; the project has no section [{trainer}] to compare them with" if now is None else ""
-    compared = "" if now is None else ", or are not what the project's config.ini says now"
-    source = f"Those that stand out were set on the command line{compared}{unknown}."
-    caption = f"As the run resolved them. {source}"
-    changes = table(("changed", "value", "how"), [rows[row] for row in changed], "Settings that are not the defaults")
-    every = details(f"All {len(rows)} settings", table(("setting", "value", "remark"), rows, caption, changed))
-    return section("Settings", changes if changed else tag("p", "All are the defaults."), every, id_="settings")
+    compared = "set on the command line, or not what the project's config.ini says today"
+    if now is None:
+        compared = (
+            f"set on the command line; the project has no section [{settings.get('')}] to compare the others with"
+        )
+    few = table(("setting", "value", "remark"), [rows[row] for row in changed], f"Settings that were {compared}")
+    every = table(("setting", "value", "remark"), rows, "The settings as the run resolved them", changed)
+    none = tag("p", f"None was {compared}.")
+    return joined([few if changed else none, details(f"All {len(rows)} settings", every)])
 
 
-def _settings_now(trainer: str | None) -> dict[str, str] | None:
+def _settings_now(trainer: str) -> dict[str, str] | None:
     """Return what the project's config.ini gives a trainer today, written as a run writes it; None if unknown."""
     try:
-        config_class = ConfigParser.sections().get(trainer or "")
+        config_class = ConfigParser.sections().get(trainer)
         text = ConfigParser.dump(ConfigParser.get(config_class)) if config_class else None
     except ConfigError:
         return None
     return None if text is None else settings_in(text)
 
 
-def _environment(path: Path, environment: dict[str, Any], command: list[Any], problems: list[Markup]) -> Markup | None:
-    if not environment:
-        return section("Environment", *problems, id_="environment") if problems else None
-    try:
-        facts = read_facts(path)
-    except RunDamagedError as error:
-        return section("Environment", tag("p", error, class_="bad"), id_="environment")
-    if command:
-        facts = {"command": shlex.join(map(str, command)), "folder": environment.get("working_directory", "")} | facts
-    git = environment.get("git") if isinstance(environment.get("git"), dict) else {}
-    if git.get("commit"):
-        facts["commit"] = git["commit"]
+def _environment(path: Path, environment: dict[str, Any], command: list[str]) -> Markup | None:
+    facts, damaged = _read(read_facts, path)
+    if damaged or not environment:
+        return damaged
+    git = environment.get("git") or {}
+    first = {"command": shlex.join(command), "folder": environment.get("working_directory", "")}
+    facts = first | facts | ({"commit": git["commit"]} if git.get("commit") else {})
+    diff, untracked = str(git.get("diff") or ""), git.get("untracked") or []
     parts = [table(("fact", "value"), facts.items(), "Where and from what the run was made")]
-    if git.get("diff"):
-        lines_of = len(str(git["diff"]).splitlines())
-        parts.append(details(f"Uncommitted changes ({lines_of} lines)", tag("pre", git["diff"], tabindex=0)))
-    if git.get("untracked"):
-        parts.append(details(f"Untracked files ({len(git['untracked'])})", lines(git["untracked"])))
-    return section("Environment", *parts, id_="environment")
+    if diff:
+        parts.append(details(f"Uncommitted changes ({len(diff.splitlines())} lines)", tag("pre", diff, tabindex=0)))
+    if untracked:
+        parts.append(details(f"Untracked files ({len(untracked)})", lines(untracked)))
+    return joined(parts)
 
 
 def _log(path: Path) -> Markup | None:
@@ -230,4 +207,4 @@ def _log(path: Path) -> Markup | None:
         return None
     earlier, last = every[:-_LOG_SHOWN][-_LOG_LINES:], every[-_LOG_SHOWN:]
     more = details(f"{len(earlier)} lines before these", lines(earlier)) if earlier else None
-    return section("Log", tag("p", "The end of train.log.", class_="faint"), lines(last), more, id_="log")
+    return joined([tag("p", "The end of train.log.", class_="faint"), lines(last), more])

@@ -218,7 +218,7 @@ def test_settings_that_were_changed_stand_out(tmp_path):
     (run / "environment.json").write_text(json.dumps({"command": ["python", "train.py", "Alpha", "epochs=3"]}))
     page = report(run)
     assert ["epochs", "3", "set on the command line"] in page.rows
-    assert "the project has no section [AlphaTrainer] to compare them with" in page.text
+    assert "the project has no section [AlphaTrainer] to compare the others with" in page.text
     (run / "config.ini").write_text("[ModelAutoEncoderTrainer]\nepochs = 3\nbatch_size = 512\nold_key = 1\n")
     changed = [row for row in report(run).rows if row[0] in ("epochs", "batch_size", "old_key")]
     assert ["epochs", "3", "set on the command line; config.ini: 40"] in changed
