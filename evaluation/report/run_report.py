@@ -72,12 +72,12 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
     summary = run.summary
     validated = run.series.get("val_loss", ([], []))[0]
     if run.best_val_loss is None:
-        yield "best validation loss", "-", "not validated yet"
+        yield "best val loss", "-", "not validated yet"
     else:
-        yield "best validation loss", number(run.best_val_loss), f"at epoch {run.best_epoch}"
+        yield "best val loss", number(run.best_val_loss), f"at epoch {run.best_epoch}"
     if validated:
-        yield "last validation loss", number(last_of(run, "val_loss")), f"at epoch {validated[-1]:g}"
-    yield "last training loss", number(last_of(run, "train_loss")), ""
+        yield "last val loss", number(last_of(run, "val_loss")), f"at epoch {validated[-1]:g}"
+    yield "last train loss", number(last_of(run, "train_loss")), ""
     epochs = summary.get("epochs")
     yield "epochs", number(epochs), f"of {settings['epochs']}" if settings.get("epochs") else ""
     yield "steps", number(summary.get("steps")), ""
