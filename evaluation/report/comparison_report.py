@@ -49,18 +49,8 @@ def _numbers(runs: Sequence[Run], names: Sequence[str]) -> Markup:
              number(run.best_epoch), number(last_of(run, "val_loss")), number(last_of(run, "train_loss")),
              "-" if seconds is None else clock(seconds), number(run.summary.get("steps_per_second"), 4))
         )  # fmt: skip
-    head = (
-        "run",
-        "state",
-        "epochs",
-        "best val loss",
-        "at epoch",
-        "last val loss",
-        "last train loss",
-        "time",
-        "steps/s",
-    )
-    return table(head, rows, "The runs; a lower loss is better")
+    head = ["run", "state", "epochs", "best val loss", "at epoch", "last val loss", "last train loss", "time"]
+    return table([*head, "steps/s"], rows, "The runs; a lower loss is better")
 
 
 def _differences(
@@ -84,7 +74,7 @@ def _differences(
     ]
     caption = f"{len(rows)} of {len(every)} differ"
     same = tag("p", f"All {len(every)} are the same.") if every else None
-    return tag("div", *problems, table(("", *names), rows, caption) if rows else same)
+    return tag("div", *problems, table(("name", *names), rows, caption) if rows else same)
 
 
 def _partings(runs: Sequence[Run], names: Sequence[str]) -> Markup:

@@ -18,7 +18,7 @@ def failure_part(run: Path, error: Any) -> Markup | None:
         error: what metrics.json says; None where it says nothing.
 
     Returns:
-        None where nothing went wrong.
+        What to show; None where nothing went wrong.
     """
     parts = [lines(str(error).splitlines())] if error else []
     file = run / "failure" / "report.json"

@@ -4,10 +4,11 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_VOID = ("meta", "img", "br")
-# A page may not hold control characters, which a log may; only tabs and line ends are left.
-_CONTROL = {number: "\N{REPLACEMENT CHARACTER}" for number in [*range(32), *range(127, 160)] if number not in (9, 10)}
-_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")  # of names that are no UTF-8
+_VOID = ("meta",)
+# A page may not hold control characters, which a log may, except tabs and line ends; nor halves of characters, which
+# names of files that are no UTF-8 have.
+_UNFIT = [number for number in range(32) if number not in (9, 10)] + [*range(127, 160), *range(0xD800, 0xE000)]
+_REPLACED = dict.fromkeys(_UNFIT, "\N{REPLACEMENT CHARACTER}")
 
 
 class Markup(str):
@@ -16,7 +17,7 @@ class Markup(str):
 
 def escaped(text: Any) -> Markup:
     """Make text harmless inside an element or a quoted attribute."""
-    return text if isinstance(text, Markup) else Markup(html.escape(str(text).translate(_CONTROL | _SURROGATES)))
+    return text if isinstance(text, Markup) else Markup(html.escape(str(text).translate(_REPLACED)))
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
