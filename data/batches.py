@@ -104,6 +104,18 @@ def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(part)
 
 
+def named_tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Go through all tensors that a batch holds, with where they are: `images`, `[0]`, `pair.left`; "" is itself."""
+    if isinstance(batch, torch.Tensor):
+        yield name, batch
+    elif _is_sequence(batch):
+        for number, part in enumerate(batch):
+            yield from named_tensors(part, f"{name}[{number}]")
+    else:
+        for key, part in _named_parts(batch).items():
+            yield from named_tensors(part, f"{name}.{key}" if name else str(key))
+
+
 def with_tensors(batch: Any, tensors: Sequence[torch.Tensor]) -> Any:
     """Return a batch like the given one that holds other tensors.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.runs import RunDamagedError, read_metrics, read_settings, run_age
+from evaluation.runs import RunDamagedError, read_metrics, read_settings, run_age, trained_nothing
 
 try:
     import fcntl
@@ -100,11 +100,11 @@ def json_of_runs(rows: Iterable[RunRow]) -> str:
 
 
 def _read_row(folder: Path) -> RunRow | None:
-    """Read a run; None for a profile, which trains nothing."""
+    """Read a run; None for a measurement, which trains nothing."""
     settings = read_settings(folder)
     if (folder / "metrics.json").exists():
         content = read_metrics(folder)
-    elif (folder / "profile").is_dir():
+    elif trained_nothing(folder):
         return None
     elif settings:  # its first epoch is going on, or was its last
         content = {"trainer": settings.get("", folder.parent.parent.name), "state": "running"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1  # of metrics.json that this program reads
+_TRIALS = ("profile", "find_lr")  # folders of --profile and --find-lr
 _RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 _SECTION = re.compile(r"^\[(\w+)\]$", re.MULTILINE)
 _SETTING = re.compile(r"^(\w+) =[ \t]*(.*)$", re.MULTILINE)  # as a trainer writes them, one a line
@@ -133,6 +134,11 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
         raise RunNotFoundError(f"nothing was measured in {text}: there is no metrics.json in {begun[0]}")
     hint = f"; the newest runs are:{shown}" if runs else "; there are no runs yet: `python train.py NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
+
+
+def trained_nothing(path: Path) -> bool:
+    """Say whether a run folder is that of a measurement, not of a training: there is nothing to resume or to show."""
+    return any((path / name).is_dir() for name in _TRIALS)
 
 
 def run_age(path: Path) -> tuple[str, int]:

@@ -25,6 +25,9 @@ _OLDEST_TORCH = (2, 10)
 # does it, with the option's value, and returns the exit code. They exclude each other, and --resume.
 _MODES = {
     "dry_run": "train.plan",
+    "check": "train.check.run",
+    "find_lr": "train.find_lr",
+    "find_batch_size": "train.find_batch_size",
     "profile": "train.profiling",
 }
 
@@ -32,12 +35,13 @@ _EXAMPLES = """examples:
   python train.py --list
   python train.py ModelAutoEncoder epochs=5 learning_rate=3e-4
   python train.py ModelAutoEncoder --dry-run
+  python train.py ModelAutoEncoder --check
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
-exit codes: 0 done, 2 usage or config, 3 data, 4 training failed,
+exit codes: 0 done, 2 usage or config, 3 data, 4 training or a line of --check failed,
 130 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1"""
 
 
@@ -92,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         help="go on with a run: the latest, an id, or a folder; `auto`: the latest, or start one",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
+    parser.add_argument("--check", action="store_true", help="go through the checklist before a long run, leave")
+    parser.add_argument("--find-lr", action="store_true", help="test learning rates, suggest one, leave")
+    parser.add_argument("--find-batch-size", action="store_true", help="find the largest batch that fits, leave")
     parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
     parser.add_argument(
         "--replay", nargs="?", const="latest", metavar="RUN",

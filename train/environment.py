@@ -94,23 +94,24 @@ def fingerprint(dataset: Any) -> dict[str, Any] | None:
         with preserved_random_states():
             seed_everything(0)  # augmentation on the fly is drawn the same each time
             for position in range(min(length, _SAMPLES)):
-                _feed(digest, dataset[position * length // min(length, _SAMPLES)])
+                feed(digest, dataset[position * length // min(length, _SAMPLES)])
             sample = describe(dataset[0]) if length else None
     except (TypeError, NotImplementedError):  # an iterable dataset has no length or index
         return None
     return {"length": length, "sample": sample, "sha256": digest.hexdigest()}
 
 
-def _feed(digest: Any, sample: Any) -> None:
+def feed(digest: Any, sample: Any) -> None:
+    """Put a sample into a hash: tensors, arrays and what has a repr, in containers of any depth."""
     if isinstance(sample, torch.Tensor):
         digest.update(sample.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(sample, dict):
         for key, part in sample.items():
             digest.update(str(key).encode())
-            _feed(digest, part)
+            feed(digest, part)
     elif isinstance(sample, list | tuple):
         for part in sample:
-            _feed(digest, part)
+            feed(digest, part)
     elif hasattr(sample, "tobytes"):
         digest.update(sample.tobytes())
     else:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -72,6 +73,14 @@ class Survey:
         """
         weights = sum(parameter.numel() for parameter in model.parameters())
         return self._operators.count, max(self._flops.get_total_flops() / samples, 2.0 * weights)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use: on CUDA by tensors, elsewhere by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextmanager

@@ -6,8 +6,6 @@ that the profiler's own cost is not in the table.
 """
 
 import os
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data.batches import batch_size_of, to_device
 from data.data_error import DataError
+from train.machine import peak_memory
 from train.model_summary import model_lines
 from train.profile_report import report_lines
 from train.session import machine_for
@@ -241,7 +240,7 @@ def _timed(trainer: Any, feed: _Feed, steps: int) -> Profile:
         epoch_start=1000 * epoch_start,
         steps_per_epoch=-(-epoch // window) if epoch else None,
         samples=(feed.samples - samples) / steps,
-        memory=_peak_memory(trainer.device),
+        memory=peak_memory(trainer.device),
     )
 
 
@@ -250,13 +249,6 @@ def _length(loader: Any) -> int | None:
         return len(loader)
     except TypeError:
         return None
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class _OperatorCount(TorchDispatchMode):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluation.runs import run_age
+from evaluation.runs import run_age, trained_nothing
 from train.errors import ResumeError
 from train.file_lock import FolderLock
 from train.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
@@ -115,7 +115,7 @@ class RunFolder:
         """
         runs = artifacts_dir / "models" / model_name / "runs"
         folders = [path for path in runs.glob("*") if path.is_dir()]
-        known = sorted((path for path in folders if not (path / "profile").is_dir()), key=run_age)
+        known = sorted((path for path in folders if not trained_nothing(path)), key=run_age)
         if run in ("latest", "auto") and known:
             return cls(known[-1])
         if run == "auto":
@@ -142,10 +142,11 @@ class RunFolder:
         """Write a text file of the run atomically."""
         write_atomically(self.file(name), text.encode())
 
-    def log_only(self, text: str) -> None:
-        """Write to train.log what would be too much on the screen."""
+    def log_only(self, text: str, level: int = logging.ERROR) -> None:
+        """Write to train.log what would be too much on the screen, or is there already."""
         if self._log is not None:
-            self._log.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": text}))
+            name = logging.getLevelName(level)
+            self._log.emit(logging.makeLogRecord({"levelname": name, "levelno": level, "msg": text}))
 
     def publish(self) -> None:
         """Copy the best weights to where other trainers load them."""

@@ -1,0 +1,110 @@
+"""Checks of what steers a run: the scheduler and early stopping."""
+
+import warnings
+from typing import Any
+
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+
+from train.check.report import Verdict, failed, ok, skipped, warning
+from train.check.subject import Subject
+from train.schedulers import interval_of
+from train.trial import peak_rates, steps_an_epoch
+
+_MOST_CALLS = 10_000  # that are tried; a patience beyond that is none
+_WHEN = {"epoch": "each epoch", "step": "each optimizer step"}
+
+
+def scheduler_steps(subject: Subject) -> Verdict:
+    """It belongs to the optimizer and steps when it should: ReduceLROnPlateau on validation losses only."""
+    trainer, scheduler = subject.trainer, subject.trainer.scheduler
+    name = type(scheduler).__name__
+    if getattr(scheduler, "optimizer", trainer.optimizer) is not trainer.optimizer:
+        return failed(f"{name} belongs to another optimizer than the trainer's")
+    heard = subject.rehearsal
+    if not heard.ended:
+        return skipped("the trainer's own train() did not end after one epoch")
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return _plateau(subject)
+    planned = trainer.config.epochs * (steps_an_epoch(trainer) or 0)
+    if isinstance(scheduler, OneCycleLR) and planned > scheduler.total_steps:
+        return failed(f"{name} is for {scheduler.total_steps:,} steps, the run has {planned:,}: it would fail there")
+    if not heard.scheduler_steps:
+        return warning(f"{name} was never stepped in a short run of the trainer's own train()")
+    times = len(heard.scheduler_steps)
+    when = _WHEN.get(interval_of(scheduler), "as the trainer's train() has it")
+    return ok(f"{name}, {when}: {times} time{'s' * (times != 1)} in a short run")
+
+
+def _plateau(subject: Subject) -> Verdict:
+    trainer, heard = subject.trainer, subject.rehearsal
+    scheduler = trainer.scheduler
+    strange = [value for value in heard.scheduler_steps if value not in heard.val_losses]
+    if strange:
+        return failed(_strange(trainer, strange[0], heard.val_losses))
+    if not heard.scheduler_steps:
+        return warning("ReduceLROnPlateau was never stepped in a short run of the trainer's own train()")
+    patience = scheduler.patience
+    if patience > _MOST_CALLS:
+        return ok(f"ReduceLROnPlateau steps on the validation loss; patience {patience:,} never ends")
+    subject.restore()
+    start = peak_rates(trainer.optimizer)
+    falls = _validations_until_the_rate_falls(trainer, patience)
+    if falls is None or falls != patience + 1:
+        told = "does not fall" if falls is None else f"falls after {falls} bad validations"
+        return failed(f"ReduceLROnPlateau has patience {patience}, but the learning rate {told}")
+    rate = float(trainer.optimizer.param_groups[0]["lr"])
+    told = f"steps on the validation loss; rate {start[0]:g} to {rate:g} after {falls} bad one{'s' * (falls != 1)}"
+    config = trainer.config
+    validations = -(-config.epochs // config.validate_every_n_epochs)
+    if 0 < config.early_stopping_patience <= patience:
+        return warning(f"{told}; early stopping ends the run before that, after {config.early_stopping_patience}")
+    if validations <= patience + 1:
+        return warning(f"{told}; the run has {validations} validations, so it never falls")
+    return ok(f"ReduceLROnPlateau {told}")
+
+
+def _strange(trainer: Any, value: float | None, val_losses: list[float]) -> str:
+    if value is None:
+        return "ReduceLROnPlateau was stepped without a loss"
+    known = {float(loss): name for name in ("train_loss",) for loss in trainer.history[name]}
+    shown = ", ".join(f"{loss:.6g}" for loss in val_losses) or "never measured"
+    what = f", the {known[value]}" if value in known else ""
+    return f"ReduceLROnPlateau was stepped on {value:.6g}{what}; the validation loss is {shown}"
+
+
+def _validations_until_the_rate_falls(trainer: Any, patience: int) -> int | None:
+    """Give the scheduler a loss and then worse ones; return how many it takes, None if it never does."""
+    scheduler, group = trainer.scheduler, trainer.optimizer.param_groups[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no optimizer step came before
+        scheduler.step(1.0)
+        before = float(group["lr"])
+        for bad in range(1, patience + 3):
+            scheduler.step(2.0)
+            if float(group["lr"]) < before:
+                return bad
+    return None
+
+
+def early_stopping_stops(subject: Subject) -> Verdict:
+    """With a loss that never improves, `check_early_stopping` asks for the end after `patience` validations."""
+    trainer, patience = subject.trainer, subject.trainer.config.early_stopping_patience
+    asked, ended = subject.rehearsal.asked_to_stop, subject.rehearsal.ended
+    subject.restore()
+    trainer.check_early_stopping(1.0)
+    if not patience:
+        stopped = _stops_after(trainer, 20)
+        return failed(f"it is off, but stops after {stopped}") if stopped else ok("off (early_stopping_patience = 0)")
+    if patience > _MOST_CALLS:
+        return skipped(f"early_stopping_patience = {patience:,} is too many to try")
+    stopped = _stops_after(trainer, patience + 1)
+    if stopped != patience:
+        told = f"stops after {stopped}" if stopped else f"does not stop after {patience + 1}"
+        return failed(f"early_stopping_patience = {patience}, but the run {told} validations without improvement")
+    if ended and not asked:
+        return warning("the trainer's own train() never calls check_early_stopping")
+    return ok(f"stops after {patience} validations without improvement, not before")
+
+
+def _stops_after(trainer: Any, most: int) -> int | None:
+    return next((number for number in range(1, most + 1) if trainer.check_early_stopping(1.0)), None)
