@@ -57,9 +57,7 @@ def command(trainer_class: type, _: bool) -> int:
     with quiet_log():
         trainer = build_for_trial(trainer_class)
         with machine_for(trainer):
-            _show(
-                f"{type(trainer).__name__} on {trainer.device}, steps of forward, backward and update (eager, fastest of 5)"
-            )
+            _show(f"{type(trainer).__name__} on {trainer.device}; a step is forward, backward, update (fastest of 5)")
             memory = "peak memory" if trainer.device.type == "cuda" else "process peak"
             _show(f"{'batch size':>10}{'samples/s':>12}{'ms a step':>12}{memory:>14}")
             for line in search(trainer):
@@ -126,9 +124,7 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
         if watch.sees(measured.rate):
             why = "more brought no more samples a second"
         elif size >= cap:
-            why = (
-                f"{cap:,} were the most to try: the training samples" if cap < _CAP else f"{cap:,} were the most to try"
-            )
+            why = f"{cap:,} were the most to try" + (", all training samples" if cap < _CAP else "")
         elif free is not None and measured.memory - probe.memory_before > _CPU_MEMORY * free:
             why = "a larger one might take the memory that other programs need"
         elif measured.step > _CPU_STEP or time.monotonic() > end:
@@ -241,7 +237,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
 
 
-# ---------------------------------------------------------------------------------------------------- batches of any size
+# -------------------------------------------------------------------------------------------------- batches of any size
 
 
 def batch_maker(trainer: Any) -> Callable[[int], Any]:

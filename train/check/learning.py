@@ -169,19 +169,22 @@ def _modules_that_run(subject: Subject) -> Iterator[set[str]]:
 
 
 def loss_falls(subject: Subject) -> Verdict:
-    """Steps on a few batches lower their loss: at the config's learning rate, or at least at a tenth of it."""
+    """Steps on a few batches lower their loss: at the config's learning rate, or at least far below it."""
     rate, before, after, steps = _descend(subject, 1.0)
     on = f"in {steps} steps on {len(subject.windows)} batches"
     if not math.isfinite(before):
         return failed(f"it is {before} at the start")
     if after < before:
         return ok(f"{before:.4g} to {after:.4g} {on}, learning rate {rate:g}")
-    subject.restore()
-    lower, _, gently, _ = _descend(subject, 0.1)
     told = f"{before:.4g} to {after:.4g} {on} at the learning rate {rate:g}"
-    if gently < before:
-        return warning(f"{told}, to {gently:.4g} at {lower:g}: the rate may be too high (--find-lr)")
-    return failed(f"{told}, to {gently:.4g} at {lower:g}: the steps don't follow the loss")
+    for share in (0.1, 0.01, 0.001):
+        subject.restore()
+        lower, _, gently, _ = _descend(subject, share)
+        told_lower = f"{told}, to {gently:.4g} at {lower:g}"
+        if gently < before:
+            wrong = f"{told_lower}: the rate may be too high (--find-lr)"
+            return warning(wrong) if math.isfinite(after) else failed(wrong)
+    return failed(f"{told_lower}: the steps don't follow the loss")
 
 
 def _descend(subject: Subject, share: float) -> tuple[float, float, float, int]:
