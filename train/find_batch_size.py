@@ -167,8 +167,8 @@ class Probe:
         fitted = self._try(size)
         # Only here, when no frame of the failed step holds its tensors any more, can its memory be given back.
         self._snapshot.restore()
-        gc.collect()
         if self.trainer.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
         if fitted is None:
             self._show(f"{size:>10,}{'':>12}{'':>12}{'out of memory':>14}")
