@@ -66,6 +66,12 @@ class BaseTrainerConfig:
     it and try again with the next; at the run's end it is an error in any case."""
     plot_at_end: bool = True
     """Draw the run's plots when it ends."""
+    tensorboard: bool = False
+    """Write the history to TensorBoard event files in the run folder (pip install tensorboard)."""
+    mlflow: str = "off"
+    """Send the history to MLflow: a tracking URI such as `http://localhost:5000`, or `off` (pip install mlflow)."""
+    wandb: Literal["off", "offline", "on"] = "off"
+    """Send the history to Weights & Biases; `offline` keeps it in the run folder (pip install wandb)."""
     memory_share: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Largest share of the device's free memory for the data of a TensorLoader; else each batch is moved by itself."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0

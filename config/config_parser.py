@@ -10,7 +10,8 @@ So a default that a class declares itself goes before what the file says in the 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -78,6 +79,29 @@ class ConfigParser:
         cls._given, cls._path = given, Path.cwd() / given
         cls._overrides, cls._override_problems, cls._section = tuple(pairs), tuple(problems), section
         cls._override_folder = Path.cwd()
+
+    @classmethod
+    @contextmanager
+    def overridden(cls, values: Mapping[str, str], section: str) -> Iterator[None]:
+        """For a block, set keys of a section besides what `use` chose; these win.
+
+        Args:
+            values: ini text by key.
+            section: theirs, and that of the overrides given to `use`.
+        """
+        before = cls._overrides, cls._section
+        kept = [pair for pair in cls._overrides if pair.key not in values]
+        cls._overrides = (*kept, *(_Override(key, text) for key, text in values.items()))
+        cls._section = section
+        try:
+            yield
+        finally:
+            cls._overrides, cls._section = before
+
+    @classmethod
+    def overrides(cls) -> dict[str, str]:
+        """The ini text of the keys that the command line sets."""
+        return {pair.key: pair.text for pair in cls._overrides}
 
     @classmethod
     def reset(cls) -> None:

@@ -36,8 +36,8 @@ class RunRow:
         best_val_loss: its lowest validation loss, None before the first validation.
         best_epoch: the epoch of that loss.
         seconds: its time at its last word.
-        state: running, finished, early_stopped, interrupted, failed; killed where it says running and its process is
-            gone; `running?` where that can't be known and it has long been silent.
+        state: running, finished, early_stopped, pruned, interrupted, failed; killed where it says running and its
+            process is gone; `running?` where that can't be known and it has long been silent.
         error: what ended it, of a failed run.
         path: its folder.
     """

@@ -76,7 +76,7 @@ class Run:
     Attributes:
         path: its folder.
         trainer: class name of its trainer.
-        state: running, finished, early_stopped, interrupted or failed.
+        state: running, finished, early_stopped, pruned, interrupted or failed.
         series: by name, epochs and values (both lists of one length; a value that was not finite is NaN).
         best_epoch: epoch of the lowest validation loss, None if it was never validated.
         best_val_loss: that loss.

@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,7 @@ from train.session import training_session
 from train.signals import Interrupted, StopRequest
 from train.spikes import SpikeWatch
 from train.steps import Guard, Update, build_step
+from train.trackers import Trackers
 from train.weight_average import WeightAverage
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
@@ -49,10 +51,14 @@ class RunOptions:
     Attributes:
         resume: `latest`, a run id or a run folder to go on with; None starts a new run.
         dry_run: leave nothing behind.
+        publish: let a finished run's weights be those that other trainers load.
+        watch: is told each epoch that enters the history, with its numbers; ends the run as pruned by returning True.
     """
 
     resume: str | None = None
     dry_run: bool = False
+    publish: bool = True
+    watch: Callable[[int, dict[str, float]], bool] | None = None
 
 
 class BaseTrainer(metaclass=TrainerType):
@@ -83,6 +89,7 @@ class BaseTrainer(metaclass=TrainerType):
         config = self.config
         self.saver = Saver(config.saving_share, config.save_in_background, config.on_write_error == "go_on")
         self.history = self.record.history
+        self.trackers = Trackers.of(config)
         self.early_stopping = EarlyStopping(self.config.early_stopping_patience, self.config.early_stopping_min_delta)
         self.first_losses: dict[str, torch.Tensor] = {}  # of the check that samples fit the model
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
@@ -203,6 +210,7 @@ class BaseTrainer(metaclass=TrainerType):
         epochs = self.config.epochs
         last = self.record.progress.epoch >= epochs
         self.progress_bar.line(lambda: self.record.epoch_line(epochs), last)
+        self._tell(self.record.new_rows())
 
     def check_early_stopping(self, val_loss: float) -> bool:
         """Note a validation loss and say whether the run should stop.
@@ -312,7 +320,7 @@ class BaseTrainer(metaclass=TrainerType):
         """Rewrite metrics.json.
 
         Args:
-            state: running, finished, early_stopped, interrupted or failed.
+            state: running, finished, early_stopped, pruned, interrupted or failed.
             more: further entries at the top level.
         """
         head = {
@@ -354,6 +362,12 @@ class BaseTrainer(metaclass=TrainerType):
         if "train_loader" not in self.surveys:
             return None
         return 3 * self.surveys["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
+
+    def _tell(self, rows: dict[int, dict[str, float]]) -> None:
+        """Hand on what has entered the history, by epoch, to those who follow the run."""
+        self.trackers.log(rows, self.record.progress.step)
+        if self.options.watch and any([self.options.watch(epoch, numbers) for epoch, numbers in rows.items()]):
+            self.stop_request.pruned = True
 
     def _own_epoch(self) -> int:
         """The epoch that a loop of the trainer's own is in: save_metrics, which counts it, may come later."""

@@ -50,6 +50,7 @@ class RunRecord:
         self.progress = Progress()
         self._pending: dict[str, Any] = {}  # measured, not yet in the history
         self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
+        self._told: dict[str, int] = {}  # of the history's lists after the last new_rows
         self._started = time.monotonic()
         self._epochs_before = 0  # this session
 
@@ -86,6 +87,21 @@ class RunRecord:
             self.history["val_epoch"].append(epoch)
         self._pending = {}
         self._lengths = {name: len(values) for name, values in self.history.items()}
+
+    def new_rows(self) -> dict[int, dict[str, float]]:
+        """Return what has entered the history since the last call, by epoch; at first all that there is."""
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, values in self.history.items():
+            if name not in ("val_epoch", "epoch"):
+                for index in range(self._told.get(name, 0), len(values)):
+                    rows[self._epoch_of(name, index)][name] = float(values[index])
+                self._told[name] = len(values)
+        return dict(sorted(rows.items()))
+
+    def _epoch_of(self, name: str, index: int) -> int:
+        """Return the epoch of an entry; a loop of the trainer's own may write a list `epoch`."""
+        epochs = self.history.get("val_epoch" if name.startswith("val_") else "epoch", [])
+        return int(epochs[index]) if index < len(epochs) else index + 1
 
     def note_best(self, val_loss: float, epoch: int) -> bool:
         """Note a validation loss; return whether it is the lowest so far."""
@@ -158,3 +174,4 @@ class RunRecord:
         self.history.update(state["history"])
         self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
         self.readings.load_state_dict(state.get("readings", {}))
+        self._told = {}

@@ -17,6 +17,7 @@ from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.progress import duration
 from train.run_state import restore_newest
+from train.signals import Pruned
 
 
 def open_run(trainer: Any) -> None:
@@ -59,14 +60,15 @@ def training_session(trainer: Any) -> Iterator[None]:
     trainer.record.start_clock()
     try:
         _announce(trainer)
+        trainer.trackers.start(trainer)
         with machine_for(trainer), trainer.stop_request.listening():
             yield
         trainer.saver.flush(trainer)
         _finish(trainer)
     except BaseException as error:
         told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
-        if isinstance(told, KeyboardInterrupt):
-            _last_word(trainer, "interrupted")
+        if isinstance(told, KeyboardInterrupt | Pruned):
+            _last_word(trainer, "pruned" if isinstance(told, Pruned) else "interrupted")
         else:
             trainer.run_folder.log_only(traceback.format_exc())
             _last_word(trainer, "failed", error=f"{type(told).__name__}: {told}")
@@ -107,12 +109,14 @@ def _finish(trainer: Any) -> None:
         trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
     trainer.progress_bar.close()
     trainer.after_training()
-    if best_model.exists():
+    if best_model.exists() and trainer.options.publish:
         trainer.run_folder.publish()
     stopped = trainer.early_stopping.exhausted and trainer.record.progress.epoch < trainer.config.epochs
-    trainer.save_metrics_to_file("early_stopped" if stopped else "finished")
+    state = "early_stopped" if stopped else "finished"
+    trainer.save_metrics_to_file(state)
     if trainer.config.plot_at_end:
         trainer.plot_metrics()
+    trainer.trackers.finish(trainer, state)
     logger.info(f"done in {duration(trainer.record.seconds())}: {trainer.record.best_line()}")
     logger.info(f"results are in {trainer.run_folder.path}")
 
@@ -127,3 +131,4 @@ def _last_word(trainer: Any, state: str, **more: Any) -> None:
             write()
         except TrainingError as error:
             logger.warning(f"{what}: {error}")
+    trainer.trackers.finish(trainer, state)

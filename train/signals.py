@@ -22,11 +22,21 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+class Pruned(Exception):
+    """A run that a sweep has ended, since others of its age are better."""
+
+
 class StopRequest:
-    """Remembers that somebody wants the run to stop, until the loop asks."""
+    """Remembers that somebody wants the run to stop, until the loop asks.
+
+    Attributes:
+        number: the signal that came, if one did.
+        pruned: whether a sweep wants no more of the run.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.pruned = False
         self._process = os.getpid()
 
     @contextmanager
@@ -56,6 +66,9 @@ class StopRequest:
 
         Raises:
             Interrupted: so that what waits is written and the process leaves.
+            Pruned: so that what waits is written.
         """
         if self.number is not None:
             raise Interrupted(self.number)
+        if self.pruned:
+            raise Pruned
