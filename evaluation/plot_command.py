@@ -10,6 +10,7 @@ from constants import ARTIFACTS_DIR
 from evaluation.run_comparison import comparison_lines
 from evaluation.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
+from evaluation.sweeps import load_sweep, sweep_lines
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 
@@ -18,6 +19,7 @@ _EXAMPLES = """examples:
   python plot.py ModelAutoEncoder
   python plot.py 20261121-093000 20261121-101500 --out comparison.png
   python plot.py latest --report
+  python plot.py --sweep artifacts/sweeps/ModelAutoEncoder/sweep
   python plot.py --runs
   python plot.py --runs ModelAutoEncoder --json
 
@@ -35,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
     """
     arguments = _parse(words)
     try:
-        code = _list(arguments) if arguments.runs else _draw(arguments)
+        code = _list(arguments) if arguments.runs else _sweep(arguments) if arguments.sweep else _draw(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `| head` has seen enough
@@ -61,13 +63,16 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="write one HTML page instead: report.html in the run")
     parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers named, and leave")
+    parser.add_argument("--sweep", type=Path, metavar="FOLDER", help="show the table of a sweep and draw its picture")
     parser.add_argument("--json", action="store_true", help="with --runs: as a JSON list")
     parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG (with --report: one .html)")
     parser.add_argument("--artifacts", type=Path, default=ARTIFACTS_DIR, help="where runs are (default: artifacts/)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_intermixed_args(words)
-    if not arguments.runs and not arguments.run:
+    if not arguments.runs and not arguments.run and not arguments.sweep:
         parser.error("the following arguments are required: RUN (or --runs, which lists them)")
+    if arguments.sweep and (arguments.runs or arguments.run):
+        parser.error("--sweep goes alone: it draws the trials of a sweep, no runs")
     if arguments.json and not arguments.runs:
         parser.error("--json needs --runs")
     if arguments.report and arguments.runs:
@@ -97,6 +102,17 @@ def _nothing(arguments: argparse.Namespace) -> str:
         f"There are no runs{asked} in {arguments.artifacts / 'models'}{others}. `python train.py NAME` starts one, "
         "`python train.py --list` shows the names; runs elsewhere: --artifacts DIR."
     )
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    sweep = load_sweep(arguments.sweep)
+    lines = sweep_lines(sweep)
+    if any(trial.value is not None for trial in sweep.trials):
+        from evaluation.sweep_plot import plot_sweep
+
+        lines += ["", str(plot_sweep(sweep, arguments.out))]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return OK
 
 
 def _draw(arguments: argparse.Namespace) -> int:

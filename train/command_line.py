@@ -29,6 +29,7 @@ _MODES = {
     "find_lr": "train.find_lr",
     "find_batch_size": "train.find_batch_size",
     "profile": "train.profiling",
+    "sweep": "train.sweeps",
 }
 
 _EXAMPLES = """examples:
@@ -38,6 +39,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --check
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
+  python train.py ModelAutoEncoder --sweep docs/sweep.yaml
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -59,7 +61,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "" if _given(arguments, _MODES) else "; `--resume` goes on"
+        hint = "; the same command goes on" if arguments.sweep else "; `--resume` goes on"
+        hint = "" if arguments.dry_run or arguments.profile else hint
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--find-lr", action="store_true", help="test learning rates, suggest one, leave")
     parser.add_argument("--find-batch-size", action="store_true", help="find the largest batch that fits, leave")
     parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
+    parser.add_argument("--sweep", metavar="FILE", help="search for the best settings, as a YAML file says (optuna)")
     parser.add_argument(
         "--replay", nargs="?", const="latest", metavar="RUN",
         help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
@@ -146,6 +150,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
     ConfigParser.use(arguments.config, arguments.settings, section)
     ConfigParser.check()  # before torch is imported: a typing error is told at once
+    if arguments.sweep:
+        importlib.import_module("train.sweeps").check(arguments.sweep, entry.section)
     _require_torch()
     return _train(entry, arguments)
 

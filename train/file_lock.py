@@ -24,13 +24,17 @@ class FolderLock:
         self._folder = folder
         self._handle: int | None = None
 
-    def take(self) -> bool:
-        """Take the lock and say whether it is ours; a file system without locks gives it to everybody."""
+    def take(self, wait: bool = False) -> bool:
+        """Take the lock and say whether it is ours; a file system without locks gives it to everybody.
+
+        Args:
+            wait: until whoever has it gives it back.
+        """
         if fcntl is None or self._handle is not None:
             return True
         handle = os.open(self._folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(handle)
             return False

@@ -1,0 +1,179 @@
+"""The sweep itself: one trial after another, each a run of its own in this process.
+
+Trials share the process, since a start costs seconds and a trial of a small model takes no longer; a run gives the same
+bits either way, as each trainer is built from its seed.
+"""
+
+import gc
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from beautilog import logger
+from optuna.trial import Trial
+
+from config import BaseTrainerConfig, ConfigError, ConfigParser
+from config.config_values import value_text
+from train.base_trainer import BaseTrainer, RunOptions
+from train.errors import OutputError
+from train.signals import Pruned, StopRequest
+from train.sweeps.report import report, save_trials
+from train.sweeps.spec import SweepSpec, read_spec
+from train.sweeps.study import TrialStudy
+
+_FAILURES = 3  # in a row, without any trial that went well: then it is the trainer, not the settings
+# Settings that change no number of a run: they may differ when a sweep goes on, or between its processes.
+_FREE = {
+    "artifacts_dir", "device", "threads", "num_workers", "memory_share", "log_every_n_steps", "loss_spike_factor",
+    "keep_last_checkpoints", "checkpoint_every_n_steps", "checkpoint_every_n_minutes", "saving_share",
+    "save_in_background", "on_write_error", "plot_at_end", "tensorboard", "mlflow", "wandb",
+}  # fmt: skip
+
+
+def run_sweep(trainer_class: type, path: Path) -> int:
+    """Run a sweep's trials until there are as many as its file says; go on where an earlier process stopped.
+
+    Args:
+        trainer_class: of the runs.
+        path: the sweep file.
+
+    Returns:
+        The exit code: 0 done, 4 no trial came to its end.
+    """
+    section = _section_of(trainer_class)
+    spec = read_spec(path, section)
+    fixed = spec.settings | ConfigParser.overrides()
+    with ConfigParser.overridden(fixed, section):
+        config = ConfigParser.get(ConfigParser.sections()[section])
+    fixed = {"plot_at_end": "off"} | fixed
+    settings = _settings_of(config, spec)
+    model = trainer_class.__name__.removesuffix("Trainer") or trainer_class.__name__
+    folder = config.artifacts_dir / "sweeps" / model / spec.name
+    study = TrialStudy(spec, folder, settings, config.epochs)
+    sweep = _Sweep(trainer_class, section, spec, study, fixed)
+    stop = StopRequest()
+    with stop.listening():
+        sweep.run(stop)
+    return report(study, trainer_class.__name__, config.artifacts_dir / "models" / model / "runs", config)
+
+
+class _Sweep:
+    """What the trials of a sweep share."""
+
+    def __init__(
+        self, trainer_class: type, section: str, spec: SweepSpec, study: TrialStudy, fixed: dict[str, str]
+    ) -> None:
+        self._trainer_class, self._section, self._spec, self._study = trainer_class, section, spec, study
+        self._fixed = fixed
+        self._failures = 0
+        self._end = time.monotonic() + 60 * spec.timeout_minutes if spec.timeout_minutes else math.inf
+
+    def run(self, stop: StopRequest) -> None:
+        while True:
+            stop.obey()
+            if time.monotonic() >= self._end:
+                logger.info(f"timeout_minutes = {self._spec.timeout_minutes:g} is over; the same command goes on")
+                return
+            trial = self._study.next_trial()
+            if trial is None:
+                return
+            try:
+                self._run_trial(trial, stop)
+            finally:
+                stop.pruned = False
+                self._study.release(trial)
+                save_trials(self._study, self._trainer_class.__name__)
+                BaseTrainer.options = RunOptions()
+            gc.collect()  # a trainer holds itself by its own methods; its tensors go now, not at some time
+
+    def _run_trial(self, trial: Trial, stop: StopRequest) -> None:
+        values = {key: value_text(value) for key, value in trial.params.items()}
+        shown = ", ".join(f"{key} = {_short(trial.params[key])}" for key in self._spec.space)
+        logger.info(f"trial {trial.number + 1} of {self._spec.trials}: {shown}")
+        watch = _Watch(trial, self._spec)
+        run = trial.user_attrs.get("run")
+        trainer = None
+        try:
+            with ConfigParser.overridden(self._fixed | values, self._section):
+                BaseTrainer.options = RunOptions(resume=run, publish=False, watch=watch)
+                trainer = self._trainer_class()
+                trial.set_user_attr("run", trainer.run_folder.id)
+                trainer.stop_request = stop
+                watch.last_epoch = trainer.config.epochs
+                with trainer.session():
+                    stop.obey()
+                    trainer.train()
+        except Pruned:
+            logger.info(f"trial {trial.number + 1} is pruned after epoch {trainer.record.progress.epoch}")
+            self._study.tell(trial, epochs=trainer.record.progress.epoch)
+        except KeyboardInterrupt:
+            trial.set_user_attr("attempts", 0)  # it was not the trial that ended the process
+            raise
+        except OutputError:  # the next trial would fail as well; this one goes on when there is space again
+            trial.set_user_attr("attempts", 0)
+            raise
+        except Exception as error:  # settings that diverge, don't fit each other, or the memory
+            self._fail(trial, trainer, error)
+        else:
+            self._finish(trial, trainer)
+
+    def _finish(self, trial: Trial, trainer: Any) -> None:
+        history = trainer.history.get(self._spec.metric)
+        if not history:
+            there = ", ".join(name for name, values in trainer.history.items() if values and name != "val_epoch")
+            self._study.tell(trial, error=f"no {self._spec.metric} in its history")
+            raise ConfigError(
+                f"metric: there is no '{self._spec.metric}' in the history of the runs; there are {there}"
+            )
+        values = [float(value) for value in history if math.isfinite(value)]
+        best = (max if self._spec.direction == "maximize" else min)(values)
+        self._failures = -1  # it can be done
+        self._study.tell(trial, best, epochs=trainer.record.progress.epoch)
+        logger.info(f"trial {trial.number + 1}: {self._spec.metric} {best:.6g}")
+
+    def _fail(self, trial: Trial, trainer: Any, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        logger.warning(f"trial {trial.number + 1} failed and the sweep goes on: {reason}")
+        self._study.tell(trial, error=reason, epochs=trainer.record.progress.epoch if trainer is not None else 0)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._failures >= 0:
+            self._failures += 1
+        if self._failures >= _FAILURES:
+            logger.error(f"the first {_FAILURES} trials have all failed: the sweep stops")
+            raise error
+
+
+class _Watch:
+    """Tells Optuna the metric of each epoch, and the trainer whether to stop."""
+
+    def __init__(self, trial: Trial, spec: SweepSpec) -> None:
+        self._trial, self._spec = trial, spec
+        self._reported = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=0)
+        self.last_epoch = 0
+
+    def __call__(self, epoch: int, numbers: dict[str, float]) -> bool:
+        """Say whether the run shall end; an epoch's numbers may have been told before, if the run was resumed."""
+        value = numbers.get(self._spec.metric)
+        if self._spec.pruner == "none" or value is None or epoch <= self._reported:
+            return False
+        self._trial.report(value, epoch)
+        return epoch < self.last_epoch and self._trial.should_prune()
+
+
+def _section_of(trainer_class: type) -> str:
+    from train import TRAINER_REGISTRY
+
+    return TRAINER_REGISTRY.entry(trainer_class.__name__).section
+
+
+def _settings_of(config: BaseTrainerConfig, spec: SweepSpec) -> dict[str, str]:
+    """Return the settings that make trials comparable, as text."""
+    searched = _FREE | spec.space.keys()
+    return {key: value_text(value) for key, value in vars(config).items() if key not in searched}
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
