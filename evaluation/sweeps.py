@@ -132,9 +132,9 @@ def sweep_lines(sweep: Sweep) -> list[str]:
     lines = [_aligned(row, widths, left) for row in [head, *rows]]
     counts = {state: sum(trial.state == state for trial in sweep.trials) for state in ("complete", "pruned", "failed")}
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    finished = "finished" if sweep.done else "not finished, the same command goes on"
-    lines += ["", f"sweep {sweep.name} of {sweep.trainer}: {len(sweep.trials)} of {sweep.planned} trials"
-              + (f" ({ended})" if ended else "") + f", {finished}"]  # fmt: skip
+    ended = f" ({ended})" if ended else ""
+    finished = "finished" if sweep.done else f"not finished: `python train.py {sweep.trainer} --sweep FILE` goes on"
+    lines += ["", f"sweep {sweep.name}: {len(sweep.trials)} of {sweep.planned} trials{ended}, {finished}"]
     if sweep.importance:
         ranked = sorted(sweep.importance.items(), key=lambda item: -item[1])
         lines.append("importance: " + ", ".join(f"{key} {share:.2f}" for key, share in ranked))
@@ -142,7 +142,7 @@ def sweep_lines(sweep: Sweep) -> list[str]:
     for trial in sweep.trials:
         if trial.error:
             errors.setdefault(trial.error, []).append(str(trial.number))
-    return lines + [f"failed, trial {' and '.join(numbers)}: {error}" for error, numbers in errors.items()]
+    return lines + [f"trial {' and '.join(numbers)} failed: {error}" for error, numbers in errors.items()]
 
 
 def value_words(value: Any) -> str:

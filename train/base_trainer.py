@@ -210,7 +210,8 @@ class BaseTrainer(metaclass=TrainerType):
         epochs = self.config.epochs
         last = self.record.progress.epoch >= epochs
         self.progress_bar.line(lambda: self.record.epoch_line(epochs), last)
-        self._tell(self.record.new_rows())
+        if self.trackers or self.options.watch:
+            self._tell(self.record.new_rows())
 
     def check_early_stopping(self, val_loss: float) -> bool:
         """Note a validation loss and say whether the run should stop.

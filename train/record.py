@@ -1,5 +1,6 @@
 """The numbers of a run: history, best epoch, progress, and the metrics.json made of them."""
 
+import contextlib
 import math
 import time
 from collections import defaultdict
@@ -94,7 +95,8 @@ class RunRecord:
         for name, values in self.history.items():
             if name not in ("val_epoch", "epoch"):
                 for index in range(self._told.get(name, 0), len(values)):
-                    rows[self._epoch_of(name, index)][name] = float(values[index])
+                    with contextlib.suppress(TypeError, ValueError):  # a trainer may put other things in its history
+                        rows[self._epoch_of(name, index)][name] = float(values[index])
                 self._told[name] = len(values)
         return dict(sorted(rows.items()))
 

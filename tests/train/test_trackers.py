@@ -350,6 +350,7 @@ def test_tensorboard_has_the_history_the_plots_and_the_settings(tracked):
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+@pytest.mark.slow
 def test_trackers_change_no_bit_of_the_run_and_a_dry_run_tells_them_nothing(tracked, shared_project):
     dry = shared_project.run("FeatureFusion", "--dry-run", *available())
     assert dry.returncode == 0, dry.stderr

@@ -1,6 +1,7 @@
 """What a sweep leaves: trials.json, best.ini, the picture, the published weights of the best run, a table."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ from beautilog import logger
 from optuna.trial import FrozenTrial, TrialState
 
 from config import BaseTrainerConfig, ConfigParser
-from config.config_values import value_text
 from evaluation.sweeps import SCHEMA_VERSION, load_sweep, sweep_lines
 from train.files import write_atomically, write_json
 from train.run_folder import RunFolder
@@ -41,14 +41,16 @@ def save_trials(study: TrialStudy, trainer: str, importance: dict[str, float] | 
     write_json(study.folder / "trials.json", content)
 
 
-def report(study: TrialStudy, trainer: str, runs: Path, config: BaseTrainerConfig) -> int:
+def report(
+    study: TrialStudy, trainer: str, runs: Path, config_of: Callable[[dict[str, Any]], BaseTrainerConfig]
+) -> int:
     """Write what a sweep leaves and show its table.
 
     Args:
         study: the sweep's trials.
         trainer: class name of the trainer.
         runs: folder of the trials' runs.
-        config: settings that trials share.
+        config_of: gives the resolved settings for a trial's values.
 
     Returns:
         The exit code: 0, or 4 where no trial came to its end.
@@ -60,7 +62,7 @@ def report(study: TrialStudy, trainer: str, runs: Path, config: BaseTrainerConfi
         from evaluation.sweep_plot import plot_sweep  # matplotlib takes a second to import
 
         run = RunFolder(runs / sweep.best.run)
-        write_atomically(study.folder / "best.ini", _best_ini(study, sweep.best.params, run, config).encode())
+        write_atomically(study.folder / "best.ini", _best_ini(study, config_of(sweep.best.params), run.id).encode())
         if (run.path / "model.safetensors").exists():
             run.publish()
         lines += ["", f"best settings: {study.folder / 'best.ini'}", f"picture: {plot_sweep(sweep)}"]
@@ -93,19 +95,10 @@ def _row(trial: FrozenTrial, direction: str) -> dict[str, Any]:
     }
 
 
-def _best_ini(study: TrialStudy, params: dict[str, Any], run: RunFolder, config: BaseTrainerConfig) -> str:
+def _best_ini(study: TrialStudy, config: BaseTrainerConfig, run: str) -> str:
     """Return the best run's section: what was searched first, then all the rest, so that it can be run as it is."""
-    found = {key: value_text(value) for key, value in params.items()}
     section, *lines = ConfigParser.dump(config).splitlines()
-    rest = [line for line in lines if line.split(" = ")[0] not in found]
-    return "\n".join(
-        [
-            f"; The best of sweep '{study.spec.name}': run {run.id}. Run it by --config, or paste it into config.ini.",
-            section,
-            "; found by the sweep",
-            *(f"{key} = {text}" for key, text in found.items()),
-            "; as in all its trials",
-            *rest,
-            "",
-        ]
-    )
+    found = [line for line in lines if line.split(" = ")[0] in study.spec.space]
+    head = f"; The best of sweep '{study.spec.name}': run {run}. Run it by --config, or paste it into config.ini."
+    rest = [line for line in lines if line not in found]
+    return "\n".join([head, section, "; found by the sweep", *found, "; as in all its trials", *rest, ""])

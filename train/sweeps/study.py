@@ -68,7 +68,7 @@ class TrialStudy:
                 if self._claim(trial.number):
                     attempts = trial.user_attrs.get("attempts", 1) + 1
                     if attempts > _MOST_ATTEMPTS:
-                        self.tell(Trial(self.study, trial._trial_id), error=f"ended its process {attempts - 1} times")
+                        self._end(Trial(self.study, trial._trial_id), error=f"ended its process {attempts - 1} times")
                         continue
                     return self._take(trial._trial_id, attempts)
             if len(self.study.get_trials(deepcopy=False)) >= self.spec.trials:
@@ -80,21 +80,13 @@ class TrialStudy:
 
     def tell(self, trial: Trial, value: float | None = None, error: str | None = None, epochs: int = 0) -> None:
         """Say how a trial ended: with a value, or with an error, or else pruned."""
-        trial.set_user_attr("epochs", epochs)
-        if error is not None:
-            trial.set_user_attr("error", error)
-        # A failed trial is a pruned one to Optuna, which else would forget it, and try settings like these again.
-        self.study.tell(trial, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
-        self.release(trial)
+        with self._alone():
+            self._end(trial, value, error, epochs)
 
     def release(self, trial: Trial) -> None:
-        """Let other processes have the trial."""
-        claim = self._claims.pop(trial.number, None)
-        if claim is not None:
-            claim.release()
-        path = self.folder / "running" / str(trial.number)
-        if path.is_dir():
-            path.rmdir()
+        """Let other processes go on with a trial that has not ended."""
+        with self._alone():
+            self._unclaim(trial.number)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials as they are now."""
@@ -108,6 +100,14 @@ class TrialStudy:
             return {key: float(share) for key, share in optuna.importance.get_param_importances(self.study).items()}
         except (ValueError, RuntimeError, ZeroDivisionError):
             return None
+
+    def _end(self, trial: Trial, value: float | None = None, error: str | None = None, epochs: int = 0) -> None:
+        trial.set_user_attr("epochs", epochs)
+        if error is not None:
+            trial.set_user_attr("error", error)
+        # A failed trial is a pruned one to Optuna, which else would forget it, and try settings like these again.
+        self.study.tell(trial, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
+        self._unclaim(trial.number)
 
     def _take(self, trial_id: int, attempts: int) -> Trial:
         trial = Trial(self.study, trial_id)
@@ -125,6 +125,12 @@ class TrialStudy:
             return False
         self._claims[number] = lock
         return True
+
+    def _unclaim(self, number: int) -> None:
+        claim = self._claims.pop(number, None)
+        if claim is not None:
+            claim.release()
+            (self.folder / "running" / str(number)).rmdir()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

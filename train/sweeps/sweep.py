@@ -44,33 +44,34 @@ def run_sweep(trainer_class: type, path: Path) -> int:
     """
     section = _section_of(trainer_class)
     spec = read_spec(path, section)
-    fixed = spec.settings | ConfigParser.overrides()
-    with ConfigParser.overridden(fixed, section):
-        config = ConfigParser.get(ConfigParser.sections()[section])
-    fixed = {"plot_at_end": "off"} | fixed
+    shared = spec.settings | ConfigParser.overrides()
+    config = config_with(shared, section)
     settings = _settings_of(config, spec)
     model = trainer_class.__name__.removesuffix("Trainer") or trainer_class.__name__
     folder = config.artifacts_dir / "sweeps" / model / spec.name
     study = TrialStudy(spec, folder, settings, config.epochs)
-    sweep = _Sweep(trainer_class, section, spec, study, fixed)
+    runs = config.artifacts_dir / "models" / model / "runs"
+    sweep = _Sweep(trainer_class, section, study, shared, runs)
     stop = StopRequest()
     with stop.listening():
         sweep.run(stop)
-    return report(study, trainer_class.__name__, config.artifacts_dir / "models" / model / "runs", config)
+    return report(study, trainer_class.__name__, runs, lambda trial: config_with(shared | texts(trial), section))
 
 
 class _Sweep:
     """What the trials of a sweep share."""
 
     def __init__(
-        self, trainer_class: type, section: str, spec: SweepSpec, study: TrialStudy, fixed: dict[str, str]
+        self, trainer_class: type, section: str, study: TrialStudy, shared: dict[str, str], runs: Path
     ) -> None:
-        self._trainer_class, self._section, self._spec, self._study = trainer_class, section, spec, study
-        self._fixed = fixed
+        self._trainer_class, self._section, self._study, self._spec = trainer_class, section, study, study.spec
+        self._settings, self._runs = {"plot_at_end": "off"} | shared, runs
         self._failures = 0
-        self._end = time.monotonic() + 60 * spec.timeout_minutes if spec.timeout_minutes else math.inf
+        minutes = self._spec.timeout_minutes
+        self._end = time.monotonic() + 60 * minutes if minutes else math.inf
 
     def run(self, stop: StopRequest) -> None:
+        """Run trials until there are enough, the time is over, or somebody wants it to stop."""
         while True:
             stop.obey()
             if time.monotonic() >= self._end:
@@ -89,15 +90,15 @@ class _Sweep:
             gc.collect()  # a trainer holds itself by its own methods; its tensors go now, not at some time
 
     def _run_trial(self, trial: Trial, stop: StopRequest) -> None:
-        values = {key: value_text(value) for key, value in trial.params.items()}
         shown = ", ".join(f"{key} = {_short(trial.params[key])}" for key in self._spec.space)
         logger.info(f"trial {trial.number + 1} of {self._spec.trials}: {shown}")
         watch = _Watch(trial, self._spec)
         run = trial.user_attrs.get("run")
+        resume = run if run and (self._runs / run).is_dir() else None
         trainer = None
         try:
-            with ConfigParser.overridden(self._fixed | values, self._section):
-                BaseTrainer.options = RunOptions(resume=run, publish=False, watch=watch)
+            with ConfigParser.overridden(self._settings | texts(trial.params), self._section):
+                BaseTrainer.options = RunOptions(resume=resume, publish=False, watch=watch)
                 trainer = self._trainer_class()
                 trial.set_user_attr("run", trainer.run_folder.id)
                 trainer.stop_request = stop
@@ -161,6 +162,17 @@ class _Watch:
             return False
         self._trial.report(value, epoch)
         return epoch < self.last_epoch and self._trial.should_prune()
+
+
+def texts(params: dict[str, Any]) -> dict[str, str]:
+    """Return a trial's values as ini text; choices are that already."""
+    return {key: value if isinstance(value, str) else value_text(value) for key, value in params.items()}
+
+
+def config_with(settings: dict[str, str], section: str) -> Any:
+    """Return the resolved settings of a section with some of them set."""
+    with ConfigParser.overridden(settings, section):
+        return ConfigParser.get(ConfigParser.sections()[section])
 
 
 def _section_of(trainer_class: type) -> str:

@@ -1,6 +1,8 @@
 """TensorBoard: event files in the run's own folder, so that `tensorboard --logdir artifacts/models` shows all runs."""
 
 import logging
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ class TensorBoardTracker(Tracker):
 
     def __init__(self, _: bool) -> None:
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
+        from tensorboard.summary.writer import event_file_writer
         from torch.utils.tensorboard import SummaryWriter
 
+        _silence(event_file_writer.__name__)
         self._make_writer = SummaryWriter
         self._writer: Any = None
 
@@ -64,6 +68,18 @@ class TensorBoardTracker(Tracker):
         for picture in pictures:
             pixels = (imread(picture)[..., :3] * 255).astype("uint8")  # (height, width, colours)
             self._writer.add_image(f"plots/{picture.stem}", pixels, epoch, dataformats="HWC")
+
+
+@cache
+def _silence(module: str) -> None:
+    """Show no traceback of a thread of TensorBoard's that can't write: its error comes again where we see it."""
+    shown = threading.excepthook
+
+    def hook(error: Any) -> None:
+        if type(error.thread).__module__ != module:
+            shown(error)
+
+    threading.excepthook = hook
 
 
 def _last_epoch(folder: Path) -> int:

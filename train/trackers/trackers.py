@@ -69,6 +69,9 @@ class Trackers:
                 ) from error
         return trackers
 
+    def __len__(self) -> int:
+        return len(self._channels)
+
     def add(self, tracker: Tracker, name: str | None = None) -> None:
         """Add a tracker before training starts; a trainer may do so at the end of its `__init__`."""
         self._channels.append(_Channel(name or type(tracker).__name__, tracker, Pace(self._share)))
