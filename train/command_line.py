@@ -61,8 +61,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "; the same command goes on" if arguments.sweep else "; `--resume` goes on"
-        hint = "" if arguments.dry_run or arguments.profile else hint
+        hint = "" if _given(arguments, _MODES) else "; `--resume` goes on"
+        hint = "; the same command goes on" if arguments.sweep else hint
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (

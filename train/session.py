@@ -60,8 +60,8 @@ def training_session(trainer: Any) -> Iterator[None]:
     trainer.record.start_clock()
     try:
         _announce(trainer)
-        trainer.trackers.start(trainer)
         with machine_for(trainer), trainer.stop_request.listening():
+            trainer.trackers.start(trainer)
             yield
         trainer.saver.flush(trainer)
         _finish(trainer)

@@ -207,15 +207,19 @@ def test_a_trial_that_was_killed_is_taken_up_and_given_up_the_third_time(tmp_pat
 
 
 def test_a_sweep_that_became_another_is_refused(tmp_path):
-    study_in(tmp_path, settings={"seed": "0", "epochs": "5"})
-    study_in(tmp_path, settings={"seed": "0", "epochs": "5"}, trials=50, pruner="none", sampler="random")
+    study_in(tmp_path, settings={"seed": "1", "epochs": "5"})
+    study = study_in(
+        tmp_path, settings={"seed": "0", "epochs": "5", "old": "1"}
+    )  # nothing was measured: it begins anew
+    study.tell(study.next_trial(), 1.0)
+    study_in(tmp_path, settings={"seed": "0", "epochs": "5", "new": "1"}, trials=50, pruner="none", sampler="random")
     depth = Dimension("range", low=1, high=4, whole=True)
     space = {"learning_rate": Dimension("range", low=0.0, high=1.0), "depth": depth}
     with pytest.raises(ConfigError) as caught:
         study_in(tmp_path, settings={"seed": "0", "epochs": "6"}, space=space, direction="maximize")
     assert caught.value.problems == [
-        f"sweep 's' in {tmp_path} is another one, its trials can't be compared with new ones:",
-        "  metric: minimize val_loss then, maximize val_loss now",
+        f"sweep 's' in {tmp_path} is another one; its trials can't be compared with new ones:",
+        "  metric val_loss: minimize then, maximize now",
         "  space depth: not there then, {range: [1, 4], step: 1} now",
         "  space learning_rate: {log: [0.0001, 0.1]} then, {range: [0, 1]} now",
         "  space width: [16, 32] then, not there now",
@@ -300,7 +304,7 @@ def test_a_sweep_ends_with_a_table_the_best_settings_and_the_best_weights(swept,
     published = shared_project.path / "artifacts/models/Resumable/model.safetensors"
     assert published.read_bytes() == (runs[0] / "model.safetensors").read_bytes()
     best = (folder / "best.ini").read_text().splitlines()
-    assert best[1:5] == ["[ResumableTrainer]", "; found by the sweep", 'stop_at = ""', "learning_rate = 0.01"]
+    assert best[1:5] == ["[ResumableTrainer]", "; found by the sweep", "learning_rate = 0.01", 'stop_at = ""']
     assert (folder / "trials.png").stat().st_size > 10_000 and not (folder / "running" / "0").exists()
 
 
@@ -356,9 +360,12 @@ def test_pruning_ends_runs_and_the_history_may_be_the_metric(project):
     wrong = project.run("Resumable", "--sweep", "t.yaml", cwd=project.path)
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        "error: metric: there is no 'val_top' in the history of the runs; there are train_loss, train_size, "
+        "error: metric: the runs have no 'val_top' in their history; they have train_loss, train_size, "
         "learning_rate, val_size, val_loss\n"
     )
+    (project.path / "t.yaml").write_text("trials: 1\nmetric: val_size\nspace: {seed: [1, 2]}\n")
+    right = project.run("Resumable", "--sweep", "t.yaml", cwd=project.path)
+    assert right.returncode == 0 and "1 of 1 trials (1 complete), finished" in right.stdout, "it could be corrected"
 
 
 @pytest.mark.slow

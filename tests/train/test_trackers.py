@@ -154,6 +154,15 @@ def test_a_tracker_of_ones_own_is_a_key_and_a_line_in_the_table(monkeypatch):
     assert Trackers.of(BaseTrainerConfig(batch_size=7, saving_share=0.5))._share == 0.5
 
 
+def test_a_missing_package_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(
+        ConfigError, match=r"^mlflow = sqlite:///m\.db needs .*: pip install mlflow, or set mlflow = off"
+    ):
+        Trackers.of(BaseTrainerConfig(mlflow="sqlite:///m.db"))
+
+
+@pytest.mark.slow
 def test_a_missing_package_is_told_before_anything_is_trained(shared_project):
     (shared_project.path / "wandb.py").write_text("raise ModuleNotFoundError(\"No module named 'wandb'\")")
     done = shared_project.run("FeatureFusion", "wandb=offline")

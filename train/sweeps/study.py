@@ -55,11 +55,17 @@ class TrialStudy:
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{folder.resolve() / 'study.db'}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
             )
-            self.study = optuna.create_study(
-                storage=storage, study_name=spec.name, load_if_exists=True, direction=spec.direction,
-                sampler=_sampler(spec), pruner=_pruner(spec, epochs),
-            )  # fmt: skip
+            self.study = self._opened(storage, epochs)
+            if self._differences(settings) and self.measured() == 0:  # such as after a typing error
+                optuna.delete_study(study_name=spec.name, storage=storage)
+                self.study = self._opened(storage, epochs)
             self._refuse_change(settings)
+
+    def _opened(self, storage: optuna.storages.RDBStorage, epochs: int) -> Study:
+        return optuna.create_study(
+            storage=storage, study_name=self.spec.name, load_if_exists=True, direction=self.spec.direction,
+            sampler=_sampler(self.spec), pruner=_pruner(self.spec, epochs),
+        )  # fmt: skip
 
     def next_trial(self) -> Trial | None:
         """Return the trial to work on: one that a killed process left, else a new one; None when all are done."""
@@ -87,6 +93,10 @@ class TrialStudy:
         """Let other processes go on with a trial that has not ended."""
         with self._alone():
             self._unclaim(trial.number)
+
+    def measured(self) -> int:
+        """Count the trials that have a value, or may get one."""
+        return sum("error" not in trial.user_attrs for trial in self.trials())
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials as they are now."""
@@ -142,34 +152,34 @@ class TrialStudy:
             self._lock.release()
 
     def _refuse_change(self, settings: Mapping[str, str]) -> None:
-        spec, known = self.spec, self.study.user_attrs
-        now = {
-            "metric": f"{spec.direction} {spec.metric}",
-            "space": {key: json.loads(distribution_to_json(value)) for key, value in self._space.items()},
-            "settings": dict(settings),
-        }
-        if not known:
-            for key, value in now.items():
+        if not self.study.user_attrs:
+            for key, value in self._described(settings).items():
                 self.study.set_user_attr(key, value)
-            return
-        changed = [
-            f"{part + ' ' if part != 'metric' else ''}{key}: {_words(old.get(key))} then, {_words(new.get(key))} now"
-            for part, old, new in [
-                ("metric", {"metric": known["metric"]}, {"metric": now["metric"]}),
-                ("space", known["space"], now["space"]),
-                ("setting", known["settings"], now["settings"]),
-            ]
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
-        if changed:
+        differences = self._differences(settings)
+        if differences:
             raise ConfigError(
                 [
-                    f"sweep '{spec.name}' in {self.folder} is another one, its trials can't be compared with new ones:",
-                    *[f"  {line}" for line in changed],
+                    f"sweep '{self.spec.name}' in {self.folder} is another one; its trials can't be compared with new "
+                    "ones:",
+                    *[f"  {line}" for line in differences],
                     "set them back, or give this sweep a name of its own (`name: ...` in its file)",
                 ]
             )
+
+    def _described(self, settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        space = {key: json.loads(distribution_to_json(value)) for key, value in self._space.items()}
+        return {"metric": {self.spec.metric: self.spec.direction}, "space": space, "setting": dict(settings)}
+
+    def _differences(self, settings: Mapping[str, str]) -> list[str]:
+        """Say what differs between the study and what is asked; settings that only one of them has do not count."""
+        known = self.study.user_attrs
+        return [
+            f"{part} {key}: {_words(old.get(key))} then, {_words(new.get(key))} now"
+            for part, new in self._described(settings).items()
+            for old in [known.get(part, new)]
+            for key in sorted(old.keys() & new.keys() if part == "setting" else old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
 
 
 class _SeededByTrial(BaseSampler):

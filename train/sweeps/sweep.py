@@ -17,7 +17,7 @@ from optuna.trial import Trial
 from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
 from train.base_trainer import BaseTrainer, RunOptions
-from train.errors import OutputError
+from train.errors import OutputError, TrainingError
 from train.signals import Pruned, StopRequest
 from train.sweeps.report import report, save_trials
 from train.sweeps.spec import SweepSpec, read_spec
@@ -58,6 +58,10 @@ def run_sweep(trainer_class: type, path: Path) -> int:
     return report(study, trainer_class.__name__, runs, lambda trial: config_with(shared | texts(trial), section))
 
 
+class _NoMetricError(ConfigError):
+    """A sweep's metric that its runs don't have."""
+
+
 class _Sweep:
     """What the trials of a sweep share."""
 
@@ -66,7 +70,7 @@ class _Sweep:
     ) -> None:
         self._trainer_class, self._section, self._study, self._spec = trainer_class, section, study, study.spec
         self._settings, self._runs = {"plot_at_end": "off"} | shared, runs
-        self._failures = 0
+        self._failures = 0 if study.measured() == 0 else -1  # since then it is known that it can be done
         minutes = self._spec.timeout_minutes
         self._end = time.monotonic() + 60 * minutes if minutes else math.inf
 
@@ -102,7 +106,7 @@ class _Sweep:
                 trainer = self._trainer_class()
                 trial.set_user_attr("run", trainer.run_folder.id)
                 trainer.stop_request = stop
-                watch.last_epoch = trainer.config.epochs
+                watch.trainer = trainer
                 with trainer.session():
                     stop.obey()
                     trainer.train()
@@ -115,24 +119,23 @@ class _Sweep:
         except OutputError:  # the next trial would fail as well; this one goes on when there is space again
             trial.set_user_attr("attempts", 0)
             raise
+        except _NoMetricError as error:
+            self._study.tell(trial, error=str(error))
+            raise
         except Exception as error:  # settings that diverge, don't fit each other, or the memory
             self._fail(trial, trainer, error)
         else:
             self._finish(trial, trainer)
 
     def _finish(self, trial: Trial, trainer: Any) -> None:
-        history = trainer.history.get(self._spec.metric)
-        if not history:
-            there = ", ".join(name for name, values in trainer.history.items() if values and name != "val_epoch")
-            self._study.tell(trial, error=f"no {self._spec.metric} in its history")
-            raise ConfigError(
-                f"metric: there is no '{self._spec.metric}' in the history of the runs; there are {there}"
-            )
-        values = [float(value) for value in history if math.isfinite(value)]
+        metric = self._spec.metric
+        values = [float(value) for value in trainer.history[metric] if math.isfinite(value)]
+        if not values:
+            return self._fail(trial, trainer, TrainingError(f"{metric} was never a finite number"))
         best = (max if self._spec.direction == "maximize" else min)(values)
         self._failures = -1  # it can be done
         self._study.tell(trial, best, epochs=trainer.record.progress.epoch)
-        logger.info(f"trial {trial.number + 1}: {self._spec.metric} {best:.6g}")
+        logger.info(f"trial {trial.number + 1}: {metric} {best:.6g}")
 
     def _fail(self, trial: Trial, trainer: Any, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -153,15 +156,19 @@ class _Watch:
     def __init__(self, trial: Trial, spec: SweepSpec) -> None:
         self._trial, self._spec = trial, spec
         self._reported = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=0)
-        self.last_epoch = 0
+        self.trainer: Any = None  # whose history it looks at
 
     def __call__(self, epoch: int, numbers: dict[str, float]) -> bool:
         """Say whether the run shall end; an epoch's numbers may have been told before, if the run was resumed."""
+        history = self.trainer.history
+        if "val_loss" in numbers and self._spec.metric not in history:
+            there = ", ".join(name for name, values in history.items() if values and name != "val_epoch")
+            raise _NoMetricError(f"metric: the runs have no '{self._spec.metric}' in their history; they have {there}")
         value = numbers.get(self._spec.metric)
         if self._spec.pruner == "none" or value is None or epoch <= self._reported:
             return False
         self._trial.report(value, epoch)
-        return epoch < self.last_epoch and self._trial.should_prune()
+        return epoch < self.trainer.config.epochs and self._trial.should_prune()
 
 
 def texts(params: dict[str, Any]) -> dict[str, str]:
