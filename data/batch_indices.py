@@ -29,8 +29,7 @@ def batch_indices(loader: Any, first: int, count: int) -> list[list[Any]] | None
         is only iterated, another class of loader, or a sampler that can't be copied.
     """
     if isinstance(loader, TensorLoader):
-        rows = loader.epoch_order()[first * loader.batch_size : (first + count) * loader.batch_size]
-        return [batch.tolist() for batch in rows.split(loader.batch_size)] if len(rows) else []
+        return [rows.tolist() for rows in loader.epoch_batches()[first : first + count]]
     if not _draws_like_torch(loader):
         return None
     with cpu_random_states_kept():  # no sampler draws on a GPU

@@ -74,6 +74,7 @@ class AugmentedLoader:
 
     def __init__(self, make: Callable[[torch.Generator], Tokens], batch_size: int, seed: int) -> None:
         self._make, self.batch_size, self.seed, self.epoch = make, batch_size, seed, 0
+        self._share, self.stand_ins = (0, 1), frozenset()
         first = self._loader(0)
         self.dataset, self._length = first.dataset, len(first)
 
@@ -83,6 +84,11 @@ class AugmentedLoader:
 
     def __len__(self) -> int:
         return self._length
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Give one process's part of each batch from now on: see `TensorLoader.take_share`."""
+        self._share = (rank, size)
+        self.stand_ins = self._loader(0).stand_ins
 
     def __iter__(self) -> Iterator[Tokens]:
         loader = self._loader(self.epoch)
@@ -99,4 +105,5 @@ class AugmentedLoader:
         generator = epoch_generator(self.seed, epoch)
         loader = TensorLoader(self._make(generator), self.batch_size, shuffle=True, seed=self.seed)
         loader.set_epoch(epoch)
+        loader.take_share(*self._share)
         return loader

@@ -11,6 +11,7 @@ from data.data_error import DataError
 from data.image_encoder import GradientEncoder
 from data.ranking_evidence import HYBRID_SCORES, Evidence
 from data.ranking_world import EncodedImages, Fold, RankingWorld, by_row, load_world, make_fold
+from data.shares import own_part
 
 _FEWEST_CLASSES, _FEWEST_SHOTS = 2, 3  # of a sub-sampled training task
 _LEAST_MODELS = 0.5  # share of the models that a training list keeps
@@ -148,6 +149,7 @@ class SimilarityLists:
             raise DataError("there is no task to make lists of.")
         self.maker, self.batch_size, self.variants, self.seed = maker, batch_size, variants, seed
         self.models, self.per_epoch, self.epoch = list(models), per_epoch, 0
+        self._share, self.stand_ins = (0, 1), set()
         draw = np.random.default_rng([seed, 1])
         self._lists: list[list[dict[str, Any]]] = []  # of each task: the whole one first, then its variants
         for task, split in zip(tasks, splits, strict=True):
@@ -163,6 +165,15 @@ class SimilarityLists:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose lists the next pass gives."""
         self.epoch = epoch
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Give one process's part of each batch from now on; of a batch without any, its first list.
+
+        Args:
+            rank: of the process.
+            size: how many share each batch.
+        """
+        self._share = (rank, size)
 
     def __len__(self) -> int:
         count = len(self._lists) * (self.per_epoch if self.variants else 1)
@@ -180,7 +191,11 @@ class SimilarityLists:
             ]
             chosen = [chosen[index] for index in draw.permutation(len(chosen))]
         for start in range(0, len(chosen), self.batch_size):
-            yield self.collate_fn(chosen[start : start + self.batch_size])
+            whole = chosen[start : start + self.batch_size]
+            part = whole[own_part(len(whole), *self._share)]
+            if not part:  # see data/shares.py
+                self.stand_ins.add(start // self.batch_size)
+            yield self.collate_fn(part or whole[:1])
 
     @staticmethod
     def collate_fn(lists: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from beautilog import logger
 
 from data.data_error import DataError
 from data.memory import free_bytes, readable_bytes
+from data.shares import own_part
 
 Tensors = torch.Tensor | dict[str, torch.Tensor]
 
@@ -43,6 +44,7 @@ class TensorLoader:
 
     Attributes:
         resident: whether the tensors are on the device that was asked for; else each batch is moved there.
+        stand_ins: numbers of the batches of which this process has no sample; see `take_share`.
 
     Raises:
         DataError: no tensors, tensors of unequal length, bad weights, or a setting out of range.
@@ -71,6 +73,8 @@ class TensorLoader:
         self.memory_share = memory_share
         self._cumulative = None if weights is None else _cumulative(weights, self.length)
         self.epoch = 0
+        self._share = (0, 1)
+        self.stand_ins: frozenset[int] = frozenset()
         self.device: torch.device | None = None
         self.resident = True
         self._pin = False  # whether batches go through pinned memory on their way to the device
@@ -109,6 +113,20 @@ class TensorLoader:
                 "is asked for, which is slower. Fewer samples, a smaller dtype or a larger memory_share would avoid it."
             )
         return self
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Give one process's part of each batch from now on; of a batch without any, its first sample.
+
+        Args:
+            rank: of the process.
+            size: how many share each batch.
+        """
+        self._share = (rank, size)
+        last = self._kept - (len(self) - 1) * self.batch_size
+        sizes = {0: self.batch_size, len(self) - 1: last}
+        if self.batch_size <= rank:
+            sizes = dict.fromkeys(range(len(self)), 0)
+        self.stand_ins = frozenset(number for number, count in sizes.items() if count <= rank)
 
     @property
     def dataset(self) -> "TensorLoader._Rows":
@@ -162,7 +180,15 @@ class TensorLoader:
         order = self._order()
         return torch.arange(self._kept) if order is None else order
 
+    def epoch_batches(self) -> list[torch.Tensor]:
+        """Return the rows of each batch of the epoch at hand, of this process's share. It is not counted as a pass."""
+        whole = self.epoch_order().split(self.batch_size)
+        parts = [rows[own_part(len(rows), *self._share)] for rows in whole]
+        return [part if len(part) else rows[:1] for part, rows in zip(parts, whole, strict=True)]
+
     def __iter__(self) -> Iterator[Tensors]:
+        if self._share != (0, 1):
+            return self._own_batches()
         rows = self.epoch_rows()
         if rows is None:
             order = self._next_order()
@@ -174,6 +200,13 @@ class TensorLoader:
             return columns[0]
         # {name: batch, ...} for each batch. No Python runs between two of them: it would cost more than the views.
         return map(dict, map(zip, repeat(tuple(self.tensors)), zip(*columns, strict=True)))
+
+    def _own_batches(self) -> Iterator[Tensors]:
+        batches = self.epoch_batches() if self.length else []
+        self.epoch += 1
+        for rows in batches:
+            cut = {name: tensor.index_select(0, rows.to(tensor.device)) for name, tensor in self.tensors.items()}
+            yield self._shape(cut if self.resident else {name: self._moved(part) for name, part in cut.items()})
 
     @property
     def _draws(self) -> bool:

@@ -15,8 +15,11 @@ from beautilog import logger
 from safetensors.torch import save
 
 from config import BaseTrainerConfig
+from data.shares import SharedDraws
 from train.checkpoints import CheckpointStore, plain_weights
 from train.contract import TrainerType, measured, require_parts
+from train.distributed import World, world
+from train.distributed.parts import seed_of
 from train.early_stopping import EarlyStopping
 from train.errors import TrainingError
 from train.failures import bad_training_step, bad_validation
@@ -83,6 +86,7 @@ class BaseTrainer(metaclass=TrainerType):
         require_parts(self)
         seed_everything(self.config.seed)
         self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
+        self._draws = None if self.world.alone else SharedDraws()
         prepare(self)
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
@@ -95,7 +99,7 @@ class BaseTrainer(metaclass=TrainerType):
         self.surveys: dict[str, tuple[int, float]] = {}  # operators, floating-point operations a sample; of that check
         self.in_session = False
         self.stop_request = StopRequest()
-        self._random_sources = RandomSources(self.train_loader, self.val_loader)
+        self._random_sources = RandomSources(self.train_loader, self.val_loader, shared=self._draws)
         self._position = Position(self._random_sources)
         self._precision = Precision(self.config.precision, self.device)
         self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
@@ -177,7 +181,7 @@ class BaseTrainer(metaclass=TrainerType):
             self._meter = EpochMeter()
             self.saver.save_inside(self)
             raise
-        self.record.measure("val", self._meter, self._learning_rate())
+        self.record.measure("val", self.world.merged(self._meter), self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()
         val_loss = self.record.pending("val_loss")
@@ -248,7 +252,12 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def device(self) -> torch.device:
         """Where the model is, from the config's `device`."""
-        return usable_device(self.config.device)
+        return usable_device(self.config.device, None if self.world.alone else self.world.local_rank)
+
+    @cached_property
+    def world(self) -> World:
+        """The processes that train this model together; mostly this one alone."""
+        return world()
 
     @property
     def model_name(self) -> str:
@@ -258,7 +267,7 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def run_folder(self) -> RunFolder:
         """The run's folder, made when it is first asked for."""
-        if self.options.dry_run:
+        if self.options.dry_run or not self.world.main:
             return RunFolder.throwaway(self.model_name)
         if self.options.resume:
             return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume)
@@ -300,7 +309,7 @@ class BaseTrainer(metaclass=TrainerType):
             metrics: means over the batch. A tensor stays on the device, so this does not wait for it.
         """
         for name, value in metrics.items():
-            self._meter.add(name, value, self._batch_samples or 1)
+            self._meter.add(name, value, 1 if self._batch_samples is None else self._batch_samples)
 
     def _set_loss_count(self, count: int | torch.Tensor) -> None:
         """Say over how many items the loss of the batch at hand is a mean, where these are not the batch's samples.
@@ -311,7 +320,8 @@ class BaseTrainer(metaclass=TrainerType):
         Args:
             count: a number, or a scalar tensor, which is not waited for.
         """
-        self._loss_count = count.detach() if isinstance(count, torch.Tensor) else count
+        count = count.detach() if isinstance(count, torch.Tensor) else count
+        self._loss_count = 0 if self._batch_samples == 0 else count
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""
@@ -379,11 +389,14 @@ class BaseTrainer(metaclass=TrainerType):
         return epoch % self.config.validate_every_n_epochs == 0 or epoch == self.config.epochs
 
     def _save_inside_epoch(self) -> None:
-        config, stop = self.config, self.stop_request.number is not None
-        if stop or self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes):
+        config, stop = self.config, self.stop_request.wanted is not None
+        due = self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes)
+        if config.checkpoint_every_n_minutes:  # each process has a clock of its own
+            due = self.world.largest(due)
+        if stop or due:
             self._look()  # what is saved is sound
             self.saver.save_inside(self)
-        self.stop_request.obey()
+        self.stop_request.obey(agree=False)  # the step has asked
 
     def obey_in_validation(self) -> None:
         """Leave a validation where somebody wants the run to stop: a resumed run does it anew."""
@@ -418,8 +431,14 @@ class BaseTrainer(metaclass=TrainerType):
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):
-            self.record.measure("train", self._meter, self._learning_rate())
+            self.record.measure("train", self.world.merged(self._meter), self._learning_rate())
             self._meter = EpochMeter()
+
+    def draw_apart(self) -> None:
+        """Let each of several processes draw random numbers of its own from now on, such as dropout's."""
+        if self._draws is not None:
+            self._draws.begin()
+            seed_everything(seed_of(self.config.seed, self.world.rank))
 
     def forget_measurements(self) -> None:
         """Drop what the check of the first samples measured."""

@@ -110,6 +110,20 @@ class CheckpointStore:
             raise ResumeError(f"no usable checkpoint in {self.folder}. Start the run again without --resume.")
         return None
 
+    def load(self, path: Path) -> Checkpoint:
+        """Load the checkpoint that the main process has found whole.
+
+        Args:
+            path: its folder.
+
+        Raises:
+            ResumeError: this process can't read it.
+        """
+        try:
+            return _read_files(path)
+        except DamagedCheckpoint as error:
+            raise ResumeError(f"{path}: {error}. All processes need to see the main one's artifacts_dir.") from error
+
     @property
     def empty(self) -> bool:
         """Whether the run has not come to its first checkpoint."""

@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import importlib.metadata
+import os
 import signal
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 from config import ConfigError, ConfigParser
 from data.data_error import DataError
 from train import TRAINER_REGISTRY
-from train.errors import OutputError, ResumeError, ScaffoldError, TrainerContractError, TrainingError
+from train.errors import ElsewhereError, OutputError, ResumeError, ScaffoldError, TrainerContractError, TrainingError
 from train.failures.runs import ReplayError, find_failed_run, read_report
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _show(_list())
+    alone = _given(arguments, [*_MODES, "replay", "new"])
+    if alone and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        return _report(arguments, f"{alone[0]} is for one process: start it without torchrun", USAGE)
     for option in ("resume", "replay"):  # `--resume epochs=5`: argparse takes the setting for the run
         given = getattr(arguments, option)
         if given and "=" in given and not Path(given).exists():
@@ -159,6 +163,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     trainer_class = _import_quickly(entry)
     from train.base_trainer import BaseTrainer, RunOptions
+    from train.distributed import joined_world
     from train.progress import use_plain_lines_off_terminal
 
     use_plain_lines_off_terminal()
@@ -166,9 +171,10 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
         if getattr(arguments, name):
             return importlib.import_module(module).command(trainer_class, getattr(arguments, name))
     BaseTrainer.options = RunOptions(resume=arguments.resume)
-    trainer = trainer_class()
-    with trainer.session():
-        trainer.train()
+    with joined_world(ConfigParser.peek(entry.section, "peer_timeout_minutes")):
+        trainer = trainer_class()
+        with trainer.session():
+            trainer.train()
     return OK
 
 
@@ -282,5 +288,9 @@ def _unforeseen(error: Exception) -> str:
 def _report(arguments: Any, text: str, code: int) -> int:
     if arguments.debug:
         traceback.print_exc()
-    sys.stderr.write("".join(f"error: {line}\n" if i == 0 else f"{line}\n" for i, line in enumerate(text.split("\n"))))
+    rank = int(os.environ.get("RANK") or 0)
+    if rank and (code == USAGE or isinstance(sys.exc_info()[1], ElsewhereError | KeyboardInterrupt)):
+        return code  # the main process says the same
+    head = f"error in process {rank}" if rank else "error"
+    sys.stderr.write("".join(f"{head}: {line}\n" if i == 0 else f"{line}\n" for i, line in enumerate(text.split("\n"))))
     return code

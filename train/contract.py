@@ -19,6 +19,7 @@ from config import BaseTrainerConfig, ConfigParser
 from constants import PROJECT_ROOT
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
+from data.shares import StandIn
 from train.errors import TrainerContractError
 from train.machine import Survey
 from train.seeding import preserved_random_states, seed_everything
@@ -68,6 +69,7 @@ class TrainerType(ABCMeta):
         if not hasattr(trainer, "history"):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
         check_loaders(trainer)
+        trainer.draw_apart()
         open_run(trainer)
         return trainer
 
@@ -100,7 +102,11 @@ def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any]
     def wrapper(self: Any, batch: Any) -> torch.Tensor:
         if self._batch_samples is not None:  # a `super()._forward_batch(batch)` inside a `_forward_batch`
             return forward(self, batch)
-        self._batch_samples = self._loss_count = batch_size_of(batch)
+        if type(batch) is StandIn:  # one of several processes, which has no sample of this batch
+            batch, self._batch_samples = batch.batch, 0
+        else:
+            self._batch_samples = batch_size_of(batch)
+        self._loss_count = self._batch_samples
         try:
             with self._precision.autocast():
                 loss = forward(self, batch)

@@ -12,6 +12,7 @@ import torch
 
 from constants import PROJECT_ROOT
 from data.batches import describe
+from train.distributed import world
 from train.seeding import preserved_random_states, seed_everything
 
 _PACKAGES = ("torch", "numpy", "beautilog", "tqdm", "matplotlib", "scikit-learn", "pyyaml", "safetensors", "pydantic")
@@ -41,6 +42,7 @@ def environment(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any
             "type": str(device),
             "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
             "threads": torch.get_num_threads(),
+            "processes": world().size,
         },
         "data": {name: fingerprint(dataset) for name, dataset in datasets.items()},
     }

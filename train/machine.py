@@ -18,14 +18,20 @@ SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a sec
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
-def usable_device(name: str) -> torch.device:
+def usable_device(name: str, index: int | None = None) -> torch.device:
     """Return a device by the config's name for it.
+
+    Args:
+        name: as in the config.
+        index: which GPU, where the name says none: that of one of several processes.
 
     Raises:
         ConfigError: this machine doesn't have it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and index is not None:
+        name = f"cuda:{index}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -99,9 +99,13 @@ class EpochMeter:
             weights = torch.tensor(samples, dtype=values.dtype).to(values.device, non_blocking=True)
             self.add_sum(name, values @ weights, sum(samples))
 
+    def names(self) -> list[str]:
+        """Return what is averaged."""
+        return list(dict.fromkeys([*self._sums, *self._held, *self._kept]))
+
     def read(self) -> dict[str, float]:
         """Return the averages so far. One host-device synchronisation for each name."""
-        return {name: self._mean(name) for name in dict.fromkeys([*self._sums, *self._held, *self._kept])}
+        return {name: self._mean(name) for name in self.names()}
 
     def read_one(self, name: str) -> float | None:
         """Return one average so far, None if there is none. One host-device synchronisation."""

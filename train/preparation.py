@@ -5,6 +5,7 @@ from typing import Any
 from beautilog import logger
 
 from config import ConfigError
+from data.shares import take_share
 from data.tensor_loader import TensorLoader
 from model.recompute import recompute_activations
 from train.workers import tend_workers
@@ -19,7 +20,7 @@ def prepare(trainer: Any) -> None:
     Raises:
         ConfigError: a setting that this trainer or model can't follow.
     """
-    config, name = trainer.config, type(trainer).__name__
+    config, name, world = trainer.config, type(trainer).__name__, trainer.world
     if trainer.owns_loop:
         base_only = {"ema_decay": config.ema_decay, "precision": config.precision if config.precision == "fp16" else 0}
         asked = [f"{key} = {value}" for key, value in base_only.items() if value]
@@ -27,9 +28,16 @@ def prepare(trainer: Any) -> None:
             raise ConfigError(
                 [f"{', '.join(asked)}: {name} has a train() of its own; only the base class's has these."]
             )
-    for loader in (trainer.train_loader, trainer.val_loader):
+    if trainer.owns_loop and not world.alone:
+        raise ConfigError(
+            [f"{name} has a train() of its own, which {world.size} processes can't share. Start it without torchrun."]
+        )
+    for place in ("train_loader", "val_loader"):
+        loader = getattr(trainer, place)
         tend_workers(loader)
         _end_workers_with_the_epoch(loader)
+        if not world.alone:
+            take_share(f"{name}.{place}", loader, world.rank, world.size, trainer._draws)
         if isinstance(loader, TensorLoader):
             loader.memory_share = config.memory_share
             loader.to(trainer.device)

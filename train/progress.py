@@ -9,6 +9,8 @@ from collections.abc import Callable
 from beautilog import ColoredConsoleHandler, logger
 from tqdm import tqdm
 
+from train.distributed import world
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SECONDS_BETWEEN_LINES = 1.0  # of the epochs' log lines: a fast run would write thousands
 
@@ -45,7 +47,7 @@ class ProgressBar:
         if self._bar is None:
             self._bar = tqdm(
                 total=self.total, initial=done, desc=self.desc, unit="batch", dynamic_ncols=True, mininterval=0.2,
-                disable=not sys.stderr.isatty(),
+                disable=not sys.stderr.isatty() or not world().main,
             )  # fmt: skip
 
     def advance(self, batches: int = 1) -> None:

@@ -31,10 +31,11 @@ class RunFolder:
     Attributes:
         path: the run's folder.
         published: artifacts/models/<model name>/model.safetensors, the best weights of the newest finished run.
+        shown: the folder of the run; `path` itself, unless this process is not the one that writes the run's files.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = self.shown = path
         self.published = path.parent.parent / "model.safetensors"
         self._log: logging.Handler | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
@@ -49,6 +50,21 @@ class RunFolder:
     def began(self) -> bool:
         """Whether it is that of an earlier process."""
         return (self.path / "config.ini").exists()
+
+    def follow(self, shown: Path, rank: int) -> None:
+        """Take the place of one of several processes that is not the main one: what it writes is thrown away.
+
+        Its warnings and errors go to train.rank<rank>.log of the run.
+
+        Args:
+            shown: the run's folder.
+            rank: of this process.
+        """
+        self.shown = shown
+        self._log = _RunLog(shown / f"train.rank{rank}.log", encoding="utf-8", delay=True)
+        self._log.setLevel(logging.WARNING)
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(self._log)
 
     def lock(self) -> None:
         """Keep other processes from going on with this run while it is trained here.

@@ -1,11 +1,13 @@
 """A trainer's whole state, into a checkpoint and back."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from beautilog import logger
 
 from train.checkpoints import Checkpoint, plain_weights
+from train.distributed.parts import gathered, own_part_of
 from train.errors import ResumeError
 
 
@@ -27,6 +29,7 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         "position": trainer._position.state_dict(),
         "meter": trainer._meter.state_dict() if trainer._position.steps else None,
     }
+    state |= gathered({"random": state["random"], "start": state["position"]["start"], "meter": state["meter"]})
     others = other_modules(trainer)
     if others:
         state["modules"] = {name: module.state_dict() for name, module in others.items()}
@@ -61,15 +64,20 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def restore_newest(trainer: Any) -> None:
-    """Bring a trainer to its run's newest whole checkpoint.
+def restore(trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
+    """Bring a trainer to a checkpoint of its run.
+
+    Args:
+        trainer: a BaseTrainer that has not trained yet.
+        checkpoint: what to go on from.
+        path: where it was read.
 
     Raises:
-        ResumeError: all are damaged, or it belongs to another model or optimizer.
+        ResumeError: it belongs to another model or optimizer.
     """
-    checkpoint, path = trainer.checkpoints.load_newest()
     state = checkpoint.state
     try:
+        own = own_part_of(state, trainer)
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scheduler.load_state_dict(state["scheduler"])
@@ -82,15 +90,15 @@ def restore_newest(trainer: Any) -> None:
         if trainer._average is not None:
             trainer._average.load_state_dict(state["average"])
         trainer.resume_step(state["step"])
-        trainer._position.load_state_dict(state["position"])
-        if state["meter"] is not None:
-            trainer._meter.load_state_dict(state["meter"], trainer.device)
+        trainer._position.load_state_dict({**state["position"], "start": own["start"]})
+        if own["meter"] is not None:
+            trainer._meter.load_state_dict(own["meter"], trainer.device)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
             f"{path} does not fit {type(trainer).__name__} as it is now: {error}\nThe model's or optimizer's settings "
             f"have changed since; {trainer.run_folder.path / 'config.ini'} holds those of the run (--config reads it)."
         ) from error
-    trainer._random_sources.set_states(state["random"])
+    trainer._random_sources.set_states(own["random"])
     inside = f" and {trainer._position.steps} steps" if trainer._position.steps else ""
     inside = ", before its validation" if trainer._position.validating else inside
     where = f"after epoch {trainer.record.progress.epoch}{inside}"

@@ -10,6 +10,7 @@ from typing import Any
 from beautilog import logger
 
 from train.checkpoints import Checkpoint, CheckpointStore, plain_weights
+from train.distributed import world
 from train.errors import OutputError
 from train.run_state import capture, held_bytes
 
@@ -96,6 +97,8 @@ class Saver:
             write: does it, with the numbers there are when it is called.
             at_once: not later.
         """
+        if not world().main:
+            return
         self._write_metrics = write
         if at_once or self._metrics.due:
             self._flush_metrics()
@@ -112,6 +115,9 @@ class Saver:
             idle = self._writer is None or not self._writer.is_alive()
             now = trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
             self._take(trainer, epoch, "", held=not now or self._in_background)
+            if not trainer.world.main:  # it has given the main process its part
+                self._waiting = None
+                return
             if is_best and trainer.saves_plain_weights:
                 weights = self._waiting.checkpoint.weights
                 if trainer.config.ema_decay:
@@ -130,9 +136,12 @@ class Saver:
         with self._stalling():
             position = trainer._position
             self._take(trainer, trainer.record.progress.epoch - position.validating, position.name, self._in_background)
+            position.note_saved(position.steps)
+            if not trainer.world.main:
+                self._waiting = None
+                return
             self._flush_metrics()
             self._flush_checkpoint(trainer)
-            position.note_saved(position.steps)
 
     def flush(self, trainer: Any) -> None:
         """Write what waits, and wait for what is being written.

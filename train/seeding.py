@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.shares import SharedDraws
+
 
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch (every device).
@@ -46,9 +48,11 @@ class RandomSources:
 
     Args:
         loaders: whose `generator`, or whose samplers', torch.Generators may be.
+        shared: what several processes draw alike; None for one.
     """
 
-    def __init__(self, *loaders: Any) -> None:
+    def __init__(self, *loaders: Any, shared: SharedDraws | None = None) -> None:
+        self._shared = shared
         places = []
         for loader in loaders:
             # A loader that draws by (seed, epoch) begins each pass from these.
@@ -60,11 +64,14 @@ class RandomSources:
 
     def states(self) -> dict[str, Any]:
         """Return all states, as `random_states` does."""
-        return random_states() | {"loaders": [generator.get_state() for generator in self._own]}
+        shared = {} if self._shared is None else {"shared": self._shared.state()}
+        return random_states() | {"loaders": [generator.get_state() for generator in self._own]} | shared
 
     def set_states(self, states: dict[str, Any]) -> None:
         """Restore what `states` returned."""
         set_random_states(states)
+        if self._shared is not None:
+            self._shared.set_state(states["shared"])
         for generator, state in zip(self._own, states["loaders"], strict=True):
             generator.set_state(state)
 

@@ -3,12 +3,15 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from beautilog import logger
 from safetensors.torch import load_file
 
 from config import ConfigParser
+from train.checkpoints import Checkpoint
+from train.distributed.world import lost_peer
 from train.drift import report_drift
 from train.environment import datasets_of, environment
 from train.errors import TrainingError
@@ -16,7 +19,7 @@ from train.loader_faults import explain_loader_fault
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.progress import duration
-from train.run_state import restore_newest
+from train.run_state import restore
 from train.signals import Pruned
 
 
@@ -26,9 +29,25 @@ def open_run(trainer: Any) -> None:
     Args:
         trainer: a BaseTrainer that is built and whose data is checked.
     """
-    folder = trainer.run_folder
     if trainer.options.dry_run:
         return
+    world, found = trainer.world, []
+
+    def enter() -> tuple[Path, Path | None]:
+        found.append(_enter(trainer))
+        return trainer.run_folder.path, found[0] and found[0][1]
+
+    folder, path = world.from_rank(0, enter)
+    if not world.main:
+        trainer.run_folder.follow(folder, world.rank)
+        found = [(trainer.checkpoints.load(path), path) if path else None]
+    if found[0]:
+        restore(trainer, *found[0])
+
+
+def _enter(trainer: Any) -> tuple[Checkpoint, Path] | None:
+    """Make the run's files, or return the checkpoint to go on from, and where it is."""
+    folder = trainer.run_folder
     folder.lock()
     folder.open_log()
     if trainer.options.resume:
@@ -37,13 +56,13 @@ def open_run(trainer: Any) -> None:
         if not trainer.checkpoints.empty:
             with machine_for(trainer):
                 report_drift(trainer)
-            restore_newest(trainer)
-            return
+            return trainer.checkpoints.load_newest()
         if folder.began:
             logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
     folder.write_text("config.ini", ConfigParser.dump(trainer.config))
     with machine_for(trainer):  # as it will be
         folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
+    return None
 
 
 @contextmanager
@@ -66,7 +85,9 @@ def training_session(trainer: Any) -> Iterator[None]:
         trainer.saver.flush(trainer)
         _finish(trainer)
     except BaseException as error:
-        told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
+        trainer.world.hold_signals()
+        # First of all, since a worker that dies is told again at any line.
+        told = explain_loader_fault(trainer, error) or lost_peer(error) or error
         if isinstance(told, KeyboardInterrupt | Pruned):
             _last_word(trainer, "pruned" if isinstance(told, Pruned) else "interrupted")
         else:
@@ -94,7 +115,8 @@ def machine_for(trainer: Any) -> Iterator[None]:
 def _announce(trainer: Any) -> None:
     for line in model_lines(trainer.model):
         logger.info(line)
-    logger.info(f"device {trainer.device}, run folder {trainer.run_folder.path}")
+    together = "" if trainer.world.alone else f"{trainer.world.size} processes, "
+    logger.info(f"{together}device {trainer.device}, run folder {trainer.run_folder.path}")
     done, epochs = trainer.record.progress.epoch, trainer.config.epochs
     if done >= epochs and not trainer._position.validating:
         logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")
@@ -102,11 +124,12 @@ def _announce(trainer: Any) -> None:
 
 
 def _finish(trainer: Any) -> None:
-    best_model = trainer.get_run_file_path("model.safetensors")
-    if not best_model.exists():
+    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer.world.main
+    if main and not best_model.exists():
         trainer.save_model()
     if best_model.exists():  # a trainer with a save_model of its own may write something else
         trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
+    trainer.world.spread(trainer.model)
     trainer.progress_bar.close()
     trainer.after_training()
     if best_model.exists() and trainer.options.publish:
@@ -114,7 +137,7 @@ def _finish(trainer: Any) -> None:
     stopped = trainer.early_stopping.exhausted and trainer.record.progress.epoch < trainer.config.epochs
     state = "early_stopped" if stopped else "finished"
     trainer.save_metrics_to_file(state)
-    if trainer.config.plot_at_end:
+    if trainer.config.plot_at_end and main:
         trainer.plot_metrics()
     trainer.trackers.finish(trainer, state)
     logger.info(f"done in {duration(trainer.record.seconds())}: {trainer.record.best_line()}")

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import torch
+
+from train.distributed import world
+
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
@@ -29,6 +33,9 @@ class Pruned(Exception):
 class StopRequest:
     """Remembers that somebody wants the run to stop, until the loop asks.
 
+    Several processes hear of it at different steps, or only some of them do. So they agree: `votes`, added up over
+    them, tells each the same with `hear`.
+
     Attributes:
         number: the signal that came, if one did.
         pruned: whether a sweep wants no more of the run.
@@ -37,6 +44,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.number: int | None = None
         self.pruned = False
+        self._agreed: int | None = None
         self._process = os.getpid()
 
     @contextmanager
@@ -61,14 +69,32 @@ class StopRequest:
             raise KeyboardInterrupt
         self.number = number
 
-    def obey(self) -> None:
+    def votes(self) -> torch.Tensor:
+        """Return what this process has heard, a number for each signal, (3,) float64."""
+        return torch.tensor([self.number == number for number in _SIGNALS], dtype=torch.float64)
+
+    def hear(self, votes: torch.Tensor) -> None:
+        """Take the votes of all processes. A host-device synchronisation where they are on a device."""
+        self._agreed = next((number for number, vote in zip(_SIGNALS, votes.tolist(), strict=True) if vote), None)
+
+    @property
+    def wanted(self) -> int | None:
+        """The signal by which the run shall stop, as all processes know it."""
+        return self.number if world().alone else self._agreed
+
+    def obey(self, agree: bool = True) -> None:
         """Raise where somebody wants the run to stop.
+
+        Args:
+            agree: ask the other processes, if there are any, which all do so at this point; else go by what was heard.
 
         Raises:
             Interrupted: so that what waits is written and the process leaves.
             Pruned: so that what waits is written.
         """
-        if self.number is not None:
-            raise Interrupted(self.number)
+        if agree and not world().alone:
+            self.hear(world().add_up(self.votes()))
+        if self.wanted is not None:
+            raise Interrupted(self.wanted)
         if self.pruned:
             raise Pruned

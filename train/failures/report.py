@@ -11,7 +11,7 @@ import torch
 
 from data.batches import to_device
 from train.checkpoints import plain_weights
-from train.errors import OutputError, TrainingError
+from train.errors import ElsewhereError, OutputError, TrainingError
 from train.failures.batch_check import BAD, Strange, listed, strange_samples
 from train.failures.files import SavedFailure, newest_finite, write_failure
 from train.failures.finding import Finding, find_cause, suggestions
@@ -89,17 +89,29 @@ def numbers_gone_wrong(trainer: Any, bad: BadStep) -> TrainingError:
     """
     with trainer.averaged_weights() if bad.split == "val" else nullcontext():
         diagnosis = diagnose(trainer, bad)
-        rate = float(trainer.optimizer.param_groups[0]["lr"])
-        good = newest_finite(sorted((trainer.run_folder.path / "checkpoints").glob("epoch-*")))
-        advice = suggestions(diagnosis.finding, diagnosis.strange, trainer.config, good)
-        try:
-            folder = write_failure(trainer.run_folder.path, _saved(trainer, bad, diagnosis, rate, advice))
-            kept = [f"the report is {folder / 'report.json'}", f"repeat it: python train.py --replay {folder.parent}"]
-        except OutputError as error:
-            kept = [f"the failure could not be kept for a replay: {error}"]
-        except Exception as error:  # the error below matters more than what keeps us from saving it
-            kept = [f"the failure could not be kept for a replay: {type(error).__name__}: {error}"]
-    return TrainingError("\n".join(_error_lines(bad, diagnosis, advice) + [f"  {line}" for line in kept]))
+        # Of several processes, each of which has repeated its part of the step, the first that saw it tells.
+        seen = trainer.world.gather(diagnosis.finding.reproduced)
+        teller = seen.index(True) if any(seen) else 0
+        text = trainer.world.from_rank(teller, lambda: _told(trainer, bad, diagnosis))
+        return TrainingError(text) if trainer.world.main else ElsewhereError(text)
+
+
+def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis) -> str:
+    """Write what was found, and return it in words."""
+    rate = float(trainer.optimizer.param_groups[0]["lr"])
+    run = trainer.run_folder.shown
+    good = newest_finite(sorted((run / "checkpoints").glob("epoch-*")))
+    advice = suggestions(diagnosis.finding, diagnosis.strange, trainer.config, good)
+    try:
+        folder = write_failure(run, _saved(trainer, bad, diagnosis, rate, advice))
+        kept = [f"the report is {folder / 'report.json'}", f"repeat it: python train.py --replay {folder.parent}"]
+    except OutputError as error:
+        kept = [f"the failure could not be kept for a replay: {error}"]
+    except Exception as error:  # the error below matters more than what keeps us from saving it
+        kept = [f"the failure could not be kept for a replay: {type(error).__name__}: {error}"]
+    if not trainer.world.alone:
+        kept.insert(0, f"the samples are those of process {trainer.world.rank} of {trainer.world.size}")
+    return "\n".join(_error_lines(bad, diagnosis, advice) + [f"  {line}" for line in kept])
 
 
 def diagnose(

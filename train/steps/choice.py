@@ -39,6 +39,10 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
         trainer.obey_in_validation,
     )
     form = form or trainer.config.step
+    if not trainer.world.alone:
+        from train.distributed.step import build_distributed_step
+
+        return build_distributed_step(trainer, form)
     if trainer.owns_loop:  # which steps by itself
         if form not in ("auto", "eager"):
             logger.warning(f"step = {form} has no effect: {type(trainer).__name__} has a train() of its own")

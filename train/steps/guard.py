@@ -83,6 +83,17 @@ class Guard:
         else:
             self._poison.add_(loss.detach(), alpha=0)  # 0 times what isn't finite, is not 0
 
+    def verdict(self) -> torch.Tensor:
+        """Return 0 where all that was seen was finite, for several processes to add up and `take_verdict`."""
+        return torch.tensor(float(self.blocked), dtype=torch.float64) if self.on_host else self._poison.double()
+
+    def take_verdict(self, total: torch.Tensor) -> None:
+        """Take the verdicts of all processes: what is bad in one is bad in all."""
+        if self.on_host:
+            self.blocked = bool(total)
+        else:
+            self._poison.copy_(total)
+
     def judge(self, norm: torch.Tensor | None = None, gradients: Sequence[torch.Tensor] = ()) -> torch.Tensor | None:
         """Judge a step, before it changes parameters, by the losses that were seen and its gradient.
 
