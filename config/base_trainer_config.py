@@ -82,5 +82,8 @@ class BaseTrainerConfig:
     """CPU threads of torch; 0 takes one for a small model, whose threads would wait for one another, else all."""
     artifacts_dir: Path = ARTIFACTS_DIR
     """Folder that receives runs, checkpoints and published models."""
+    strategy: Literal["auto", "ddp", "fsdp2"] = "auto"
+    """Of several processes: `ddp`, each has the whole model; `fsdp2`, each has a slice of all weights and optimizer
+    states; `auto` is ddp."""
     peer_timeout_minutes: Annotated[float, Gt(0)] = 10.0
     """Of several processes: how long one waits for another before it fails."""

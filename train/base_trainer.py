@@ -18,7 +18,7 @@ from config import BaseTrainerConfig
 from data.shares import SharedDraws
 from train.checkpoints import CheckpointStore, plain_weights
 from train.contract import TrainerType, measured, require_parts
-from train.distributed import World, world
+from train.distributed import World, sharded_hook, world
 from train.distributed.parts import seed_of
 from train.early_stopping import EarlyStopping
 from train.errors import TrainingError
@@ -39,7 +39,7 @@ from train.seeding import RandomSources, seed_everything
 from train.session import training_session
 from train.signals import Interrupted, StopRequest
 from train.spikes import SpikeWatch
-from train.steps import Guard, Update, build_step
+from train.steps import Guard, build_step, build_update
 from train.trackers import Trackers
 from train.weight_average import WeightAverage
 
@@ -86,7 +86,10 @@ class BaseTrainer(metaclass=TrainerType):
         require_parts(self)
         seed_everything(self.config.seed)
         self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
-        self._draws = None if self.world.alone else SharedDraws()
+        self._draws = None if self._world.alone else SharedDraws()
+        self._sharded = sharded_hook(self)
+        if self._sharded is not None:
+            self._forward_batch = self._sharded.__call__  # puts the parameters together that it needs
         prepare(self)
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
@@ -104,7 +107,7 @@ class BaseTrainer(metaclass=TrainerType):
         self._precision = Precision(self.config.precision, self.device)
         self._average = WeightAverage(self.model, self.config.ema_decay) if self.config.ema_decay else None
         self._guard = Guard(self.device, self.model.buffers())
-        self._update = Update(self.optimizer, config.gradient_clip_value, self._precision.scaler, self._guard)
+        self._update = build_update(self)
         self._spikes = SpikeWatch(config.loss_spike_factor)
         self._scheduler_interval = interval_of(self.scheduler)
         self._meter = EpochMeter()
@@ -181,7 +184,7 @@ class BaseTrainer(metaclass=TrainerType):
             self._meter = EpochMeter()
             self.saver.save_inside(self)
             raise
-        self.record.measure("val", self.world.merged(self._meter), self._learning_rate())
+        self.record.measure("val", self._world.merged(self._meter), self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()
         val_loss = self.record.pending("val_loss")
@@ -252,10 +255,10 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def device(self) -> torch.device:
         """Where the model is, from the config's `device`."""
-        return usable_device(self.config.device, None if self.world.alone else self.world.local_rank)
+        return usable_device(self.config.device, None if self._world.alone else self._world.local_rank)
 
     @cached_property
-    def world(self) -> World:
+    def _world(self) -> World:
         """The processes that train this model together; mostly this one alone."""
         return world()
 
@@ -267,7 +270,7 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def run_folder(self) -> RunFolder:
         """The run's folder, made when it is first asked for."""
-        if self.options.dry_run or not self.world.main:
+        if self.options.dry_run or not self._world.main:
             return RunFolder.throwaway(self.model_name)
         if self.options.resume:
             return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume)
@@ -276,7 +279,10 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def checkpoints(self) -> CheckpointStore:
         """The run's checkpoints."""
-        return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints)
+        store = CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints)
+        if self._sharded is not None:
+            store.target = self._sharded.target
+        return store
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
@@ -392,7 +398,7 @@ class BaseTrainer(metaclass=TrainerType):
         config, stop = self.config, self.stop_request.wanted is not None
         due = self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes)
         if config.checkpoint_every_n_minutes:  # each process has a clock of its own
-            due = self.world.largest(due)
+            due = self._world.largest(due)
         if stop or due:
             self._look()  # what is saved is sound
             self.saver.save_inside(self)
@@ -431,14 +437,14 @@ class BaseTrainer(metaclass=TrainerType):
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):
-            self.record.measure("train", self.world.merged(self._meter), self._learning_rate())
+            self.record.measure("train", self._world.merged(self._meter), self._learning_rate())
             self._meter = EpochMeter()
 
     def draw_apart(self) -> None:
         """Let each of several processes draw random numbers of its own from now on, such as dropout's."""
         if self._draws is not None:
             self._draws.begin()
-            seed_everything(seed_of(self.config.seed, self.world.rank))
+            seed_everything(seed_of(self.config.seed, self._world.rank))
 
     def forget_measurements(self) -> None:
         """Drop what the check of the first samples measured."""

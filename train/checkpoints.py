@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from beautilog import logger
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from train.distributed.world import world
 from train.errors import ResumeError
 from train.files import TEMPORARY, output_errors, sync, write_file
 from train.plain_state import flatten, restore
 
 SCHEMA_VERSION = 3
 _MANIFEST = "manifest.json"
+SHARDS = "shards"  # the folder of a checkpoint that several processes have written together
 _REPLACED = ".replaced"  # what the name of a checkpoint ends with while another one takes its place
 _NAME = re.compile(r"epoch-(\d+)(?:-(?:step-(\d+)|(validation)))?")
 
@@ -31,10 +34,12 @@ class Checkpoint:
     Attributes:
         weights: the model's state_dict, on the CPU.
         state: everything else: optimizer, scheduler, counters, history, random number generators.
+        sharded: whether this process has only its slices of the tensors.
     """
 
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
+    sharded: bool = False
 
 
 class DamagedCheckpoint(Exception):
@@ -52,10 +57,14 @@ class CheckpointStore:
     Args:
         folder: where they are.
         keep_last: how many of the newest are kept.
+
+    Attributes:
+        target: gives the tensor to read into, of a name, shape and dtype, where a checkpoint is sharded.
     """
 
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder, self.keep_last = folder, keep_last
+        self.target = _whole_target
 
     def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, inside: str = "", step: int = 0) -> Path:
         """Write a checkpoint.
@@ -74,12 +83,40 @@ class CheckpointStore:
             OutputError: it can't be written; the older ones are untouched.
         """
         final = self.folder / "-".join([f"epoch-{epoch:05d}", *([inside] if inside else [])])
+        where = {"epoch": epoch, "inside": inside, "step": step}
+        self._begin(final)
+        self._commit(final, lambda folder: _write_files(folder, where, checkpoint), best_epoch)
+        return final
+
+    def save_together(
+        self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, inside: str = "", step: int = 0
+    ) -> Path:
+        """Write a sharded checkpoint: all processes call this. Arguments and errors are those of `save`."""
+        from train.distributed.shard_files import write_shards
+
+        final = self.folder / "-".join([f"epoch-{epoch:05d}", *([inside] if inside else [])])
+        where = {"epoch": epoch, "inside": inside, "step": step}
+        tree, tensors = flatten({"weights": checkpoint.weights, "state": checkpoint.state})
+        write_shards(world().from_rank(0, lambda: self._begin(final)), tensors)
+        world().from_rank(
+            0, lambda: self._commit(final, lambda folder: _finish_shards(folder, where, tree), best_epoch)
+        )
+        return final
+
+    def _begin(self, final: Path) -> Path:
+        """Make the folder in which a checkpoint is written."""
+        with output_errors(final):
+            self.tidy()
+            temporary = _beside(final, TEMPORARY)
+            temporary.mkdir(parents=True)
+        return temporary
+
+    def _commit(self, final: Path, write: Callable[[Path], None], best_epoch: int | None) -> None:
+        """Write what is left to write, put the checkpoint in its place, read it back, remove older ones."""
         temporary, replaced = _beside(final, TEMPORARY), _beside(final, _REPLACED)
         with output_errors(final):
             try:
-                self.tidy()
-                temporary.mkdir(parents=True)
-                _write_files(temporary, {"epoch": epoch, "inside": inside, "step": step}, checkpoint)
+                write(temporary)
                 if final.exists():  # a resumed run does an epoch again
                     os.replace(final, replaced)
                 os.replace(temporary, final)
@@ -89,7 +126,6 @@ class CheckpointStore:
             finally:
                 self.tidy()
         self._prune(keep={final.name} | ({f"epoch-{best_epoch:05d}"} if best_epoch is not None else set()))
-        return final
 
     def load_newest(self) -> tuple[Checkpoint, Path] | None:
         """Load the newest checkpoint that is whole; each damaged one on the way is named in a warning.
@@ -103,7 +139,7 @@ class CheckpointStore:
         known = self._all()
         for path in reversed(known):
             try:
-                return _read_files(path), path
+                return _read_files(path, self.target), path
             except DamagedCheckpoint as error:
                 logger.warning(f"checkpoint {path} is damaged and is skipped: {error}")
         if known:
@@ -120,7 +156,7 @@ class CheckpointStore:
             ResumeError: this process can't read it.
         """
         try:
-            return _read_files(path)
+            return _read_files(path, self.target)
         except DamagedCheckpoint as error:
             raise ResumeError(f"{path}: {error}. All processes need to see the main one's artifacts_dir.") from error
 
@@ -165,9 +201,11 @@ def _age(name: re.Match[str]) -> tuple[int, bool, int]:
 def plain_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return a model's state_dict as safetensors takes it: contiguous, on the CPU, no memory shared (tied weights).
 
-    Copying from a device is a host-device synchronisation.
+    Copying from a device is a host-device synchronisation. Of a sharded model all processes put each tensor together.
     """
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+    named = model.state_dict().items()
+    whole = ((name, tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor) for name, tensor in named)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in whole}
 
 
 def _write_files(folder: Path, where: dict[str, Any], checkpoint: Checkpoint) -> None:
@@ -183,6 +221,23 @@ def _write_files(folder: Path, where: dict[str, Any], checkpoint: Checkpoint) ->
         write_file(folder / name, written)
     write_file(folder / _MANIFEST, _sealed({"schema_version": SCHEMA_VERSION, **where, "files": digests}))
     sync(folder)
+
+
+def _finish_shards(folder: Path, where: dict[str, Any], tree: Any) -> None:
+    """Write what is beside the shards, which are there."""
+    write_file(folder / "state.json", json.dumps(tree).encode())
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        sync(path)
+        with path.open("rb") as stream:
+            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    write_file(folder / _MANIFEST, _sealed({"schema_version": SCHEMA_VERSION, **where, "files": digests}))
+    sync(folder / SHARDS)
+    sync(folder)
+
+
+def _whole_target(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype)
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
@@ -232,9 +287,15 @@ def _read_file(path: Path, digest: str) -> bytes:
     return content
 
 
-def _read_files(folder: Path) -> Checkpoint:
+def _read_files(folder: Path, target: Callable[..., torch.Tensor]) -> Checkpoint:
     """Read a checkpoint; nothing is looked at before all of it is known to be what was written."""
     digests = _read_manifest(folder)["files"]
+    if any(name.startswith(f"{SHARDS}/") for name in digests):
+        from train.distributed.shard_files import read_shards
+
+        _verify(folder)
+        tree = json.loads(_read_file(folder / "state.json", digests["state.json"]))
+        return Checkpoint(**restore(tree, read_shards(folder, target)), sharded=target is not _whole_target)
     content = {name: _read_file(folder / name, digest) for name, digest in digests.items()}
     try:
         tree = json.loads(content["state.json"])
@@ -264,8 +325,9 @@ def _read_back(folder: Path) -> None:
     Raises:
         OSError: it is not what was written; the folder is gone then.
     """
-    for path in folder.iterdir():
-        _forget_cached(path)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _forget_cached(path)
     try:
         _verify(folder)
     except DamagedCheckpoint as error:

@@ -20,7 +20,7 @@ def prepare(trainer: Any) -> None:
     Raises:
         ConfigError: a setting that this trainer or model can't follow.
     """
-    config, name, world = trainer.config, type(trainer).__name__, trainer.world
+    config, name, world = trainer.config, type(trainer).__name__, trainer._world
     if trainer.owns_loop:
         base_only = {"ema_decay": config.ema_decay, "precision": config.precision if config.precision == "fp16" else 0}
         asked = [f"{key} = {value}" for key, value in base_only.items() if value]

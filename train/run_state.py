@@ -37,6 +37,9 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
         state["scaler"] = trainer._precision.scaler.state_dict()
     if trainer._average is not None:
         state["average"] = trainer._average.state_dict()
+    if trainer._sharded is not None:  # it is written at once, by all processes
+        trainer._world.spread(trainer.model, buffers_only=True)
+        return Checkpoint(trainer.model.state_dict(), state, sharded=True)
     return Checkpoint(plain_weights(trainer.model), _copied(state) if held else state)
 
 
@@ -46,7 +49,10 @@ def other_modules(trainer: Any) -> dict[str, torch.nn.Module]:
     return {
         name: value
         for name, value in trainer.__dict__.items()
-        if isinstance(value, torch.nn.Module) and id(value) not in inside and value.state_dict()
+        if isinstance(value, torch.nn.Module)
+        and id(value) not in inside
+        and name != "_sharded"  # which holds the model
+        and value.state_dict()
     }
 
 
@@ -75,9 +81,10 @@ def restore(trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         ResumeError: it belongs to another model or optimizer.
     """
+    if trainer._sharded is not None:
+        checkpoint = trainer._sharded.placed(checkpoint)
     state = checkpoint.state
     try:
-        own = own_part_of(state, trainer)
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scheduler.load_state_dict(state["scheduler"])
@@ -90,6 +97,7 @@ def restore(trainer: Any, checkpoint: Checkpoint, path: Path) -> None:
         if trainer._average is not None:
             trainer._average.load_state_dict(state["average"])
         trainer.resume_step(state["step"])
+        own = own_part_of(state, trainer)
         trainer._position.load_state_dict({**state["position"], "start": own["start"]})
         if own["meter"] is not None:
             trainer._meter.load_state_dict(own["meter"], trainer.device)

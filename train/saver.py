@@ -11,7 +11,7 @@ from beautilog import logger
 
 from train.checkpoints import Checkpoint, CheckpointStore, plain_weights
 from train.distributed import world
-from train.errors import OutputError
+from train.errors import ElsewhereError, OutputError
 from train.run_state import capture, held_bytes
 
 _HELD_BYTES = 2**28  # a state up to this size may wait in memory; a larger one is written when it comes
@@ -113,9 +113,10 @@ class Saver:
         """
         with self._stalling():
             idle = self._writer is None or not self._writer.is_alive()
-            now = trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
+            sharded = trainer._sharded is not None  # all processes write, so no clock decides
+            now = sharded or trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
             self._take(trainer, epoch, "", held=not now or self._in_background)
-            if not trainer.world.main:  # it has given the main process its part
+            if not sharded and not trainer._world.main:  # it has given the main process its part
                 self._waiting = None
                 return
             if is_best and trainer.saves_plain_weights:
@@ -123,7 +124,10 @@ class Saver:
                 if trainer.config.ema_decay:
                     with trainer.averaged_weights():
                         weights = plain_weights(trainer.model)
-                self._write_model = lambda: trainer.save_weights(weights)
+                if sharded:
+                    with trainer.averaged_weights():
+                        weights = plain_weights(trainer.model)
+                self._write_model = (lambda: trainer.save_weights(weights)) if trainer._world.main else None
             elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
                 self._write_model = None
                 with self._tolerating():
@@ -137,7 +141,7 @@ class Saver:
             position = trainer._position
             self._take(trainer, trainer.record.progress.epoch - position.validating, position.name, self._in_background)
             position.note_saved(position.steps)
-            if not trainer.world.main:
+            if trainer._sharded is None and not trainer._world.main:
                 self._waiting = None
                 return
             self._flush_metrics()
@@ -193,8 +197,11 @@ class Saver:
             try:
                 if waiting.write_model is not None:
                     waiting.write_model()
-                store.save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
+                save = store.save_together if waiting.checkpoint.sharded else store.save
+                save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
             except OutputError:  # it waits again, unless there is something newer by now
+                if waiting.checkpoint.sharded:  # the other processes would have to wait for it
+                    raise
                 self._waiting = self._waiting or waiting
                 self._write_model = self._write_model or waiting.write_model
                 raise
@@ -221,7 +228,7 @@ class Saver:
     def _tolerating(self) -> Iterator[None]:
         try:
             yield
-        except OutputError as error:
+        except (OutputError, ElsewhereError) as error:
             if not self._go_on:
                 raise
             logger.warning(f"{error} Training goes on (on_write_error = go_on).")

@@ -31,7 +31,7 @@ def open_run(trainer: Any) -> None:
     """
     if trainer.options.dry_run:
         return
-    world, found = trainer.world, []
+    world, found = trainer._world, []
 
     def enter() -> tuple[Path, Path | None]:
         found.append(_enter(trainer))
@@ -85,7 +85,7 @@ def training_session(trainer: Any) -> Iterator[None]:
         trainer.saver.flush(trainer)
         _finish(trainer)
     except BaseException as error:
-        trainer.world.hold_signals()
+        trainer._world.hold_signals()
         # First of all, since a worker that dies is told again at any line.
         told = explain_loader_fault(trainer, error) or lost_peer(error) or error
         if isinstance(told, KeyboardInterrupt | Pruned):
@@ -115,7 +115,7 @@ def machine_for(trainer: Any) -> Iterator[None]:
 def _announce(trainer: Any) -> None:
     for line in model_lines(trainer.model):
         logger.info(line)
-    together = "" if trainer.world.alone else f"{trainer.world.size} processes, "
+    together = "" if trainer._world.alone else f"{trainer._world.size} processes, "
     logger.info(f"{together}device {trainer.device}, run folder {trainer.run_folder.path}")
     done, epochs = trainer.record.progress.epoch, trainer.config.epochs
     if done >= epochs and not trainer._position.validating:
@@ -124,12 +124,15 @@ def _announce(trainer: Any) -> None:
 
 
 def _finish(trainer: Any) -> None:
-    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer.world.main
-    if main and not best_model.exists():
+    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer._world.main
+    if not trainer._world.from_rank(0, best_model.exists) and (main or trainer._sharded is not None):
         trainer.save_model()
-    if best_model.exists():  # a trainer with a save_model of its own may write something else
-        trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
-    trainer.world.spread(trainer.model)
+    if trainer._sharded is not None:
+        trainer._sharded.load_whole(load_file(best_model) if main else {})
+    else:
+        if main and best_model.exists():  # a trainer with a save_model of its own may write something else
+            trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
+        trainer._world.spread(trainer.model)
     trainer.progress_bar.close()
     trainer.after_training()
     if best_model.exists() and trainer.options.publish:

@@ -14,7 +14,7 @@ import torch
 
 from train.checkpoints import SCHEMA_VERSION, Checkpoint, CheckpointStore
 from train.errors import ResumeError
-from train.run_state import restore_newest
+from train.run_state import restore
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("weights.safetensors", "state.safetensors", "state.json", "manifest.json")
@@ -49,11 +49,17 @@ def store(tmp_path) -> CheckpointStore:
     return store
 
 
+def resume(store: CheckpointStore, spy: Spy) -> None:
+    """Bring a model to the newest checkpoint, as a run does."""
+    trainer = SimpleNamespace(checkpoints=store, model=spy, run_folder=SimpleNamespace(id="run"), _sharded=None)
+    restore(trainer, *store.load_newest())
+
+
 def resumed_value(store: CheckpointStore) -> float:
     """Resume as a run does, up to its first load_state_dict; returns which checkpoint comes to it."""
     spy = Spy()
     with pytest.raises(Reached):
-        restore_newest(SimpleNamespace(checkpoints=store, model=spy, run_folder=SimpleNamespace(id="run")))
+        resume(store, spy)
     (weights,) = spy.loaded
     assert len(set(weights["w"].tolist())) == 1
     return float(weights["w"][0])
@@ -121,7 +127,7 @@ def test_where_all_are_damaged_nothing_is_loaded(store, caplog):
         path.write_bytes(b"")
     spy = Spy()
     with pytest.raises(ResumeError, match="no usable checkpoint in .* Start the run again without --resume"):
-        restore_newest(SimpleNamespace(checkpoints=store, model=spy, run_folder=SimpleNamespace(id="run")))
+        resume(store, spy)
     assert not spy.loaded and caplog.text.count("is damaged and is skipped") == 2
 
 

@@ -42,7 +42,7 @@ def own_part_of(state: dict[str, Any], trainer: Any) -> dict[str, Any]:
     Returns:
         `random`, `start` and `meter`.
     """
-    here: World = trainer.world
+    here: World = trainer._world
     main = {"random": state["random"], "start": state["position"]["start"], "meter": state["meter"]}
     parts = state.get("processes") or [main]
     if len(parts) == here.size:

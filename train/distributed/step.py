@@ -58,7 +58,7 @@ class DistributedStep(EagerStep):
 
     def __init__(self, trainer: Any, **options: Any) -> None:
         super().__init__(**options)
-        self.trainer, self.world = trainer, trainer.world
+        self.trainer, self.world = trainer, trainer._world
         # Counts are told in this unit, so that losses keep their size.
         self.unit = max(1.0, trainer.config.batch_size / self.world.size)
         self._engine: nn.Module | None = None
@@ -146,12 +146,15 @@ def build_distributed_step(trainer: Any, form: str) -> DistributedStep:
         trainer: a BaseTrainer.
         form: what the config's `step` asks for.
     """
-    count = trainer.world.size
+    count = trainer._world.size
     if form == "auto":
         logger.info(f"step = eager (auto): {count} processes train together, and compiled forms are for one")
     elif form != "eager":
         logger.warning(f"step = {form} is for one process; {count} train together, so it is eager")
-    return DistributedStep(
+    kind = DistributedStep
+    if trainer._sharded is not None:
+        from train.distributed.sharding import ShardedStep as kind
+    return kind(
         trainer,
         forward=trainer._forward_batch,
         update=trainer._update,

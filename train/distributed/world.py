@@ -121,9 +121,8 @@ def world() -> World:
     return _WORLD
 
 
-def asked_size() -> int:
-    """Return how many processes the environment says there are, as torchrun sets it."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+def _asked_size() -> int:
+    return int(os.environ.get("WORLD_SIZE") or 1)  # as torchrun sets it
 
 
 @contextmanager
@@ -134,7 +133,7 @@ def joined_world(minutes: float) -> Iterator[World]:
         minutes: that a process waits for another one before it fails.
     """
     global _WORLD
-    if asked_size() == 1:
+    if _asked_size() == 1:
         yield _WORLD
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
@@ -145,8 +144,8 @@ def joined_world(minutes: float) -> Iterator[World]:
     # torchrun keeps its store when it starts the processes again: without a prefix they would look for the dead ones.
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     # gloo for the CPU, and nccl for CUDA where that is
-    dist.init_process_group(store=store, rank=rank, world_size=asked_size(), timeout=waiting)
-    _WORLD = World(rank, asked_size(), local)
+    dist.init_process_group(store=store, rank=rank, world_size=_asked_size(), timeout=waiting)
+    _WORLD = World(rank, _asked_size(), local)
     if not _WORLD.main:
         _hush()
     try:

@@ -22,6 +22,8 @@ from train.run_state import other_modules
 from train.steps.eager import windows
 from train.steps.guard import Beginning
 
+_SHARDED = "it is not repeated here, where the model is sharded; after a bad step, --replay in one process does that"
+
 
 @dataclass(frozen=True)
 class BadStep:
@@ -90,27 +92,28 @@ def numbers_gone_wrong(trainer: Any, bad: BadStep) -> TrainingError:
     with trainer.averaged_weights() if bad.split == "val" else nullcontext():
         diagnosis = diagnose(trainer, bad)
         # Of several processes, each of which has repeated its part of the step, the first that saw it tells.
-        seen = trainer.world.gather(diagnosis.finding.reproduced)
+        seen = trainer._world.gather(diagnosis.finding.reproduced)
         teller = seen.index(True) if any(seen) else 0
-        text = trainer.world.from_rank(teller, lambda: _told(trainer, bad, diagnosis))
-        return TrainingError(text) if trainer.world.main else ElsewhereError(text)
+        weights = plain_weights(trainer.model)  # which they may have to put together
+        text = trainer._world.from_rank(teller, lambda: _told(trainer, bad, diagnosis, weights))
+        return TrainingError(text) if trainer._world.main else ElsewhereError(text)
 
 
-def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis) -> str:
+def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, torch.Tensor]) -> str:
     """Write what was found, and return it in words."""
     rate = float(trainer.optimizer.param_groups[0]["lr"])
     run = trainer.run_folder.shown
     good = newest_finite(sorted((run / "checkpoints").glob("epoch-*")))
     advice = suggestions(diagnosis.finding, diagnosis.strange, trainer.config, good)
     try:
-        folder = write_failure(run, _saved(trainer, bad, diagnosis, rate, advice))
+        folder = write_failure(run, _saved(trainer, bad, diagnosis, rate, advice, weights))
         kept = [f"the report is {folder / 'report.json'}", f"repeat it: python train.py --replay {folder.parent}"]
     except OutputError as error:
         kept = [f"the failure could not be kept for a replay: {error}"]
     except Exception as error:  # the error below matters more than what keeps us from saving it
         kept = [f"the failure could not be kept for a replay: {type(error).__name__}: {error}"]
-    if not trainer.world.alone:
-        kept.insert(0, f"the samples are those of process {trainer.world.rank} of {trainer.world.size}")
+    if not trainer._world.alone:
+        kept.insert(0, f"the samples are those of process {trainer._world.rank} of {trainer._world.size}")
     return "\n".join(_error_lines(bad, diagnosis, advice) + [f"  {line}" for line in kept])
 
 
@@ -125,6 +128,8 @@ def diagnose(
         recovered: its batches, where they are known.
         loss_scale: of fp16; None asks the trainer.
     """
+    if trainer._sharded is not None and bad.split == "val":
+        return Diagnosis(Recovered(None, problem=_SHARDED), Finding("none", _SHARDED))
     try:
         recovered = recovered or recover(trainer, bad)
     except Exception as error:  # whatever a user's dataset or hook raises
@@ -133,6 +138,10 @@ def diagnose(
         text = f"the bad batch could not be read again: {recovered.problem}"
         return Diagnosis(recovered, Finding("none", text))
     strange = strange_samples(recovered.batches, recovered.indices)
+    if trainer._sharded is not None:
+        worst = [each for each in strange if each.what == BAD]
+        finding = Finding("batch", f"the data: {worst[0]}") if worst else Finding("none", _SHARDED)
+        return Diagnosis(recovered, finding, strange=strange)
     try:
         scale = _loss_scale(trainer) if loss_scale is None else loss_scale
         training, random = bad.split == "train", (recovered.torch_random, recovered.cuda_random)
@@ -223,7 +232,14 @@ def _first_bad_batch(trainer: Any, rest: Iterator[Any]) -> Recovered:
     return Recovered(None, problem="each batch's loss was finite when the validation was repeated")
 
 
-def _saved(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advice: list[str]) -> SavedFailure:
+def _saved(
+    trainer: Any,
+    bad: BadStep,
+    diagnosis: Diagnosis,
+    rate: float,
+    advice: list[str],
+    weights: dict[str, torch.Tensor],
+) -> SavedFailure:
     recovered = diagnosis.recovered
     state = {
         "split": bad.split,
@@ -239,7 +255,7 @@ def _saved(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advice
         "loss_scale": _loss_scale(trainer),
     }
     report = _report(trainer, bad, diagnosis, rate, advice)
-    return SavedFailure(report, plain_weights(trainer.model), state, recovered.batches)
+    return SavedFailure(report, weights, state, recovered.batches)
 
 
 def _report(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advice: list[str]) -> dict[str, Any]:

@@ -7,9 +7,9 @@
 validation in the fast forms.
 """
 
-from train.steps.choice import build_step
+from train.steps.choice import build_step, build_update
 from train.steps.eager import EagerStep, Window, windows
 from train.steps.guard import Guard
 from train.steps.update import Update
 
-__all__ = ["EagerStep", "Guard", "Update", "Window", "build_step", "windows"]
+__all__ = ["EagerStep", "Guard", "Update", "Window", "build_step", "build_update", "windows"]

@@ -9,6 +9,7 @@ from config import ConfigError
 from data.tensor_rows import quick
 from train.machine import SMALL_STEP_FLOPS
 from train.steps.eager import EagerStep
+from train.steps.update import Update
 
 # What `auto` counts with, on a CPU. Not measured on the spot: a choice by the clock would differ between a run and its
 # resumption, and with it the last bits of the results.
@@ -39,7 +40,7 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
         trainer.obey_in_validation,
     )
     form = form or trainer.config.step
-    if not trainer.world.alone:
+    if not trainer._world.alone:
         from train.distributed.step import build_distributed_step
 
         return build_distributed_step(trainer, form)
@@ -65,6 +66,16 @@ def build_step(trainer: Any, form: str | None = None) -> Any:
     from train.steps.epoch import EpochStep
 
     return EpochStep(trainer, eager, trainer.config.log_every_n_steps)
+
+
+def build_update(trainer: Any) -> Update:
+    """Make what updates a trainer's parameters."""
+    clip, guard = trainer.config.gradient_clip_value, trainer._guard
+    if trainer._sharded is not None:
+        from train.distributed.sharding import ShardedUpdate
+
+        return ShardedUpdate(trainer.optimizer, clip, guard)
+    return Update(trainer.optimizer, clip, trainer._precision.scaler, guard)
 
 
 def choose(trainer: Any) -> tuple[str, str]:
