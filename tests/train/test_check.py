@@ -534,13 +534,13 @@ def test_the_rehearsal_changes_nothing_that_it_borrows(subject_of):
 
 
 def test_a_checkpoint_that_is_not_whole_fails(subject_of, monkeypatch):
-    real = files.restore_newest
+    real = files.restore
 
-    def forgetful(trainer):
-        real(trainer)
+    def forgetful(trainer, *checkpoint):
+        real(trainer, *checkpoint)
         trainer.optimizer.state.clear()
 
-    monkeypatch.setattr(files, "restore_newest", forgetful)
+    monkeypatch.setattr(files, "restore", forgetful)
     verdict = files.checkpoint_round_trip(subject_of())
     assert verdict.mark == FAILED and verdict.text.startswith("differs after loading: optimizer.state.0, ")
 

@@ -11,7 +11,7 @@ import torch
 from train.check.report import Verdict, failed, listed, ok, skipped, warning
 from train.check.subject import Subject
 from train.model_summary import readable_bytes
-from train.run_state import capture, restore_newest
+from train.run_state import capture, restore
 from train.trial import build_for_trial, quiet_log
 
 _TOP = ("schema_version", "trainer", "run_id", "state", "best", "summary", "history")
@@ -57,7 +57,7 @@ def checkpoint_round_trip(subject: Subject) -> Verdict:
     other = build_for_trial(subject.trainer_class)
     other.checkpoints = trainer.checkpoints
     with quiet_log(logging.WARNING):  # that a loop of its own begins again is no news here
-        restore_newest(other)
+        restore(other, *other.checkpoints.load_newest())
     loaded = capture(other, held=True)
     other.model.train()
     other._step.step(subject.windows[0])

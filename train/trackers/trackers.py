@@ -8,6 +8,7 @@ from typing import Any
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigError
+from train.distributed import world
 from train.saver import Pace
 from train.trackers.tracker import RunFacts, Tracker
 
@@ -77,7 +78,9 @@ class Trackers:
         self._channels.append(_Channel(name or type(tracker).__name__, tracker, Pace(self._share)))
 
     def start(self, trainer: Any) -> None:
-        """Tell them which run begins, or goes on."""
+        """Tell them which run begins, or goes on; of several processes the main one does."""
+        if not world().main:
+            self._channels.clear()
         if self._channels:
             settings = {key: _plain(value) for key, value in asdict(trainer.config).items()}
             folder, epoch = trainer.run_folder, trainer.record.progress.epoch
