@@ -80,15 +80,10 @@ def search(trainer: Any, cap: int | None = None) -> list[str]:
     Returns:
         What follows from it, in lines for a terminal.
     """
-    probe, snapshot = Probe(trainer), Snapshot(trainer)
+    probe = Probe(trainer)
     samples = _samples_in(trainer.train_loader)
     cap = cap or min(samples or _CAP, _CAP)
-    try:
-        if trainer.device.type == "cpu":
-            return _search_throughput(probe, cap)
-        return _search_memory(probe, cap)
-    finally:
-        snapshot.restore()
+    return _search_throughput(probe, cap) if trainer.device.type == "cpu" else _search_memory(probe, cap)
 
 
 def _samples_in(loader: Any) -> int | None:
@@ -164,9 +159,11 @@ class Probe:
 
     def fits(self, size: int) -> bool:
         """Do a few optimizer steps with batches of a size; return False where the device has not enough memory."""
-        fitted = self._try(size)
+        try:
+            fitted = self._try(size)
+        finally:
+            self._snapshot.restore()
         # Only here, when no frame of the failed step holds its tensors any more, can its memory be given back.
-        self._snapshot.restore()
         if self.trainer.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()

@@ -241,7 +241,7 @@ def report_lines(trainer: Any, test: RangeTest) -> list[str]:
     Returns:
         Lines for a terminal.
     """
-    highest = f", to {test.rates[-1]:.2g}" if test.rates else ""
+    highest = f" to {test.rates[-1]:.2g}" if test.rates else ""
     lines = [f"learning rates from {_LOWEST:g}{highest} in {len(test.losses)} steps"]
     if test.diverged is not None:
         lines.append(f"the loss exploded at {test.diverged:.2g}")

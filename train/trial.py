@@ -58,7 +58,7 @@ def quiet_log(level: int = logging.INFO) -> Iterator[None]:
 
 
 class Snapshot:
-    """All that steps change in a trainer, held in memory.
+    """All that steps change in a trainer, held in the host's memory: the device's is measured.
 
     Args:
         trainer: a BaseTrainer. What it holds beside modules, optimizer and scheduler is not known here.
@@ -67,10 +67,10 @@ class Snapshot:
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         modules = [trainer.model, *other_modules(trainer).values()]
-        self._modules = [(module, copy.deepcopy(module.state_dict())) for module in modules]
+        self._modules = [(module, _kept(module.state_dict())) for module in modules]
         self._parts = [trainer.optimizer, trainer.scheduler, trainer.early_stopping]
         self._parts += [part for part in (trainer._average, trainer._precision.scaler) if part is not None]
-        self._states = [copy.deepcopy(part.state_dict()) for part in self._parts]
+        self._states = [_kept(part.state_dict()) for part in self._parts]
         self._random = trainer._random_sources.states()
         self._guard = trainer._guard.state()
         self._training = trainer.model.training
@@ -83,13 +83,24 @@ class Snapshot:
             for parameter in module.parameters():
                 parameter.grad = None
         for part, state in zip(self._parts, self._states, strict=True):
-            part.load_state_dict(copy.deepcopy(state))  # an optimizer would go on with these very tensors
+            part.load_state_dict(_kept(state))  # an optimizer would go on with these very tensors
         trainer._update.zero_grad()
         trainer._guard.set_state(self._guard)
         trainer._guard.missed_steps()  # it forgets the steps that it has seen
         trainer.forget_measurements()
         trainer._random_sources.set_states(self._random)
         trainer.model.train(self._training)
+
+
+def _kept(value: Any) -> Any:
+    """Copy a tree of plain data and tensors to the host (host-device synchronisations)."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _kept(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_kept, value)) if not hasattr(value, "_fields") else value
+    return copy.deepcopy(value)
 
 
 def first_batches(trainer: Any, loader: Any, count: int) -> list[Any]:

@@ -217,6 +217,17 @@ def test_accumulation_is_measured_with_two_batches(tmp_path):
     assert set(sizes) == {2}
 
 
+def test_a_cpu_is_searched_for_throughput(tmp_path, capsys):
+    assert find_batch_size.command(lambda: HookTrainer(tmp_path), True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "HookTrainer on cpu; a step is forward, backward, update (fastest of 5)"
+    sizes = [int(line.split()[0]) for line in lines[2:] if line.endswith(" MB")]
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 93][: len(sizes)] and len(sizes) > 3
+    assert int(lines[-2].removeprefix("batch_size = ")) in sizes
+    assert lines[-1] == "now 8; another batch size is another training: find its learning rate (--find-lr)"
+
+
+@pytest.mark.slow
 def test_the_command_on_a_cpu(shared_project):
     done = shared_project.run("OwnLoop", "--find-batch-size")
     assert done.returncode == 0, done.stdout + done.stderr

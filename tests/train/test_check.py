@@ -113,7 +113,7 @@ def test_faults_that_a_run_would_not_tell_are_told_all_at_once(shared_project):
     assert "but the next step differs: " in found["checkpoint round trip"][1]
     assert "the trainer has a state that is not saved" in found["checkpoint round trip"][1]
     assert re.match(
-        r"ReduceLROnPlateau was stepped on [\d.]+, the train_loss; the validation loss is [\d.]+$",
+        r"ReduceLROnPlateau was stepped on [\d.]+, a training loss; the validation loss is [\d.]+$",
         found["scheduler"][1],
     )
     assert found["early stopping"][1] == (
@@ -199,8 +199,9 @@ def test_an_error_of_the_trainer_is_told_once_with_its_place_and_the_others_go_o
     [
         (HookTrainer, {}, {}),
         (NormTrainer, {"epochs": 40}, {}),  # dropout, batch norm, frozen layers, class weights
-        (SpellingTrainer, {"epochs": 3}, {"loaders share no samples": WARNING}),  # accumulation; a world of 96 words
-        (DoubleTrainer, {}, {}),
+        # Accumulation; a world of few words.
+        pytest.param(SpellingTrainer, {"epochs": 3}, {"loaders share no samples": WARNING}, marks=pytest.mark.slow),
+        pytest.param(DoubleTrainer, {}, {}, marks=pytest.mark.slow),
     ],
 )
 def test_sound_trainers_of_many_features(subject_of, trainer_class, options, expected):
@@ -393,7 +394,7 @@ def sgd(**options):
         ({"optimizer": sgd(), "learning_rate": 1.5}, WARNING, "at 0.15: the rate may be too high (--find-lr)"),
         ({"optimizer": sgd(), "learning_rate": 30.0}, FAILED, "at 0.3: the rate may be too high (--find-lr)"),
         ({"optimizer": sgd(maximize=True)}, FAILED, "the steps don't follow the loss"),
-        ({"accumulation_steps": 2}, OK, "in 20 steps on 4 batches"),
+        ({"accumulation_steps": 2}, OK, "in 20 steps on 8 batches"),
     ],
 )
 def test_whether_the_loss_falls(subject_of, options, mark, text):
@@ -461,6 +462,56 @@ def test_a_plateau_whose_rate_does_not_fall_fails(subject_of):
 
     verdict = control.scheduler_steps(subject_of(scheduler=stuck))
     assert verdict.text == "ReduceLROnPlateau has patience 2, but the learning rate does not fall"
+
+
+class Impatient(ReduceLROnPlateau):
+    """Lowers the rate at the first bad validation, whatever its patience."""
+
+    def step(self, metrics, epoch=None):
+        self.num_bad_epochs += self.patience
+        super().step(metrics, epoch)
+
+
+def test_a_plateau_whose_rate_falls_too_soon_fails(subject_of):
+    verdict = control.scheduler_steps(subject_of(scheduler=lambda optimizer: Impatient(optimizer, patience=2)))
+    assert verdict.text == "ReduceLROnPlateau has patience 2, but the learning rate falls after 1"
+
+
+def test_listening_to_a_scheduler_leaves_its_class_as_it_was(subject_of):
+    verdict = control.scheduler_steps(subject_of(scheduler=lambda optimizer: StepLR(optimizer, 1)))
+    assert verdict == ok("StepLR, each epoch: 1 time in a short run")
+    assert "step" not in vars(StepLR)
+
+
+@pytest.mark.parametrize(
+    ("given", "mark", "text"),
+    [
+        (
+            lambda trainer, batch_loss, val_loss: val_loss,
+            OK,
+            "steps on the validation loss; rate 0.01 to 0.001 after 2",
+        ),
+        (lambda trainer, batch_loss, val_loss: batch_loss, FAILED, ", a training loss; the validation loss is "),
+        (lambda trainer, batch_loss, val_loss: 0.5 * val_loss, WARNING, "; the validation loss is "),
+        (lambda trainer, batch_loss, val_loss: None, FAILED, "was stepped without a loss"),
+    ],
+)
+def test_what_the_plateau_is_stepped_on(subject_of, given, mark, text):
+    def train(self) -> None:
+        for batch in self.train_loader:
+            batch_loss = self._forward_batch(batch)
+        self.scheduler.step(given(self, batch_loss.item(), self.validate()))
+
+    subject = subject_of(variant(train=train), epochs=9, scheduler=lambda optimizer: Careful(optimizer, patience=1))
+    verdict = control.scheduler_steps(subject)
+    assert verdict.mark == mark and text in verdict.text
+
+
+class Careful(ReduceLROnPlateau):
+    """Takes no loss at all, too."""
+
+    def step(self, metrics=None, epoch=None):
+        super().step(1.0 if metrics is None else metrics, epoch)
 
 
 def own_pace(self) -> None:

@@ -1,5 +1,6 @@
 """Checks of what steers a run: the scheduler and early stopping."""
 
+import math
 import warnings
 from typing import Any
 
@@ -40,7 +41,7 @@ def _plateau(subject: Subject) -> Verdict:
     scheduler = trainer.scheduler
     strange = [value for value in heard.scheduler_steps if value not in heard.val_losses]
     if strange:
-        return failed(_strange(trainer, strange[0], heard.val_losses))
+        return _strange(subject, strange[0])
     if not heard.scheduler_steps:
         return warning("ReduceLROnPlateau was never stepped in a short run of the trainer's own train()")
     patience = scheduler.patience
@@ -50,26 +51,33 @@ def _plateau(subject: Subject) -> Verdict:
     start = peak_rates(trainer.optimizer)
     falls = _validations_until_the_rate_falls(trainer, patience)
     if falls is None or falls != patience + 1:
-        told = "does not fall" if falls is None else f"falls after {falls} bad validations"
+        told = "does not fall" if falls is None else f"falls after {falls}"
         return failed(f"ReduceLROnPlateau has patience {patience}, but the learning rate {told}")
     rate = float(trainer.optimizer.param_groups[0]["lr"])
-    told = f"steps on the validation loss; rate {start[0]:g} to {rate:g} after {falls} bad one{'s' * (falls != 1)}"
+    bad = f"{falls} bad one{'s' * (falls != 1)}"
+    told = f"ReduceLROnPlateau steps on the validation loss; rate {start[0]:g} to {rate:g} after {bad}"
     config = trainer.config
     validations = -(-config.epochs // config.validate_every_n_epochs)
     if 0 < config.early_stopping_patience <= patience:
         return warning(f"{told}; early stopping ends the run before that, after {config.early_stopping_patience}")
     if validations <= patience + 1:
         return warning(f"{told}; the run has {validations} validations, so it never falls")
-    return ok(f"ReduceLROnPlateau {told}")
+    return ok(told)
 
 
-def _strange(trainer: Any, value: float | None, val_losses: list[float]) -> str:
+def _strange(subject: Subject, value: float | None) -> Verdict:
+    """Judge what ReduceLROnPlateau was given that is no validation loss."""
     if value is None:
-        return "ReduceLROnPlateau was stepped without a loss"
-    known = {float(loss): name for name in ("train_loss",) for loss in trainer.history[name]}
-    shown = ", ".join(f"{loss:.6g}" for loss in val_losses) or "never measured"
-    what = f", the {known[value]}" if value in known else ""
-    return f"ReduceLROnPlateau was stepped on {value:.6g}{what}; the validation loss is {shown}"
+        return failed("ReduceLROnPlateau was stepped without a loss")
+    heard = subject.rehearsal
+    of_training = [float(loss) for loss in subject.trainer.history["train_loss"]] + heard.train_losses
+    if heard.train_losses:
+        of_training += [sum(heard.train_losses), sum(heard.train_losses) / len(heard.train_losses)]
+    validation = ", ".join(f"{loss:.6g}" for loss in heard.val_losses) or "not measured by validate()"
+    told = f"ReduceLROnPlateau was stepped on {value:.6g}"
+    if any(math.isclose(value, loss, rel_tol=1e-4) for loss in of_training):
+        return failed(f"{told}, a training loss; the validation loss is {validation}")
+    return warning(f"{told}; the validation loss is {validation}")
 
 
 def _validations_until_the_rate_falls(trainer: Any, patience: int) -> int | None:

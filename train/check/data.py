@@ -1,6 +1,7 @@
 """Checks of the data: it fits, it is sane, and training and validation are apart."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -98,13 +99,13 @@ def no_shared_samples(subject: Subject) -> Verdict:
     with preserved_random_states():
         train, of_train = _digests(trainer.train_loader, subject.batches)
         val, of_val = _digests(trainer.val_loader, subject.val_batches)
-    known = set(train)
-    shared = [number for number, digest in enumerate(val) if digest in known]
+    known = set(train.values())
+    shared = sorted(index for index, digest in val.items() if digest in known)
     compared = f"{_count(len(val), of_val)} validation samples against {_count(len(train), of_train)} of training"
     if not shared:
         return ok(f"{compared}: no exact duplicate")
     text = f"{len(shared):,} are exact duplicates ({compared}), such as number {shared[0]:,}"
-    repeats = 1 - len(set(val)) / len(val)  # a small world, where samples come again everywhere
+    repeats = 1 - len(set(val.values())) / len(val)  # a small world, where samples come again everywhere
     if len(shared) <= _FEW * len(val):
         return warning(text)
     if repeats >= 0.5 * len(shared) / len(val):
@@ -162,22 +163,31 @@ def _samples(loader: Any) -> tuple[Callable[[int], Any], int] | None:
     return dataset.__getitem__, len(dataset)
 
 
-def _digests(loader: Any, batches: list[Any]) -> tuple[list[bytes], int | None]:
+def _digests(loader: Any, batches: list[Any]) -> tuple[dict[int, bytes], int | None]:
     """Hash samples that are spread over a loader's dataset, or else those of its first batches.
 
     Returns:
-        A digest of each, and how many samples there are; None where nobody knows.
+        Digests by the sample's number, and how many samples there are; None where nobody knows.
     """
     found = _samples(loader)
     if found is None:
-        return [_digest(row) for batch in batches for row in _rows(batch)], None
+        return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch))), None
     read, length = found
-    count, digests = min(length, _MOST_SAMPLES), []
-    for number in Budget(count, _SECONDS, fewest=16):
+    digests: dict[int, bytes] = {}
+    stride = _stride(length)
+    for number in Budget(min(length, _MOST_SAMPLES), _SECONDS, fewest=16):
         seed_everything(0)  # what a sample draws at random is the same each time, so duplicates stay such
-        # The golden ratio's steps, so that any number of them is spread over the whole.
-        digests.append(_digest(read(number if count == length else int(number * 0.6180339887 * length) % length)))
+        index = number * stride % length
+        digests[index] = _digest(read(index))
     return digests, length
+
+
+def _stride(length: int) -> int:
+    """Return a step that visits every index once, and any few of them spread over the whole (the golden ratio)."""
+    stride = max(1, round(0.6180339887 * length))
+    while math.gcd(stride, length) > 1:
+        stride += 1
+    return stride
 
 
 def _rows(batch: Any) -> Iterator[Any]:

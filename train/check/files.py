@@ -54,7 +54,10 @@ def checkpoint_round_trip(subject: Subject) -> Verdict:
     saved = capture(trainer, held=True)
     trainer._step.step(subject.windows[0])
     goes_on = capture(trainer, held=True)
-    other = build_for_trial(subject.trainer_class)
+    try:
+        other = build_for_trial(subject.trainer_class)
+    except torch.OutOfMemoryError:
+        return skipped(f"{trainer.device} has no room for a second trainer, which would load the checkpoint")
     other.checkpoints = trainer.checkpoints
     with quiet_log(logging.WARNING):  # that a loop of its own begins again is no news here
         restore(other, *other.checkpoints.load_newest())

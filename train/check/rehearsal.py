@@ -20,12 +20,14 @@ class Rehearsal:
 
     Attributes:
         val_losses: what `validate` returned.
+        train_losses: of the training batches, in a loop of the trainer's own.
         scheduler_steps: what the scheduler's `step` was given, None where that was nothing.
         asked_to_stop: calls of `check_early_stopping`.
         ended: whether `train()` came to its end.
     """
 
     val_losses: list[float] = field(default_factory=list)
+    train_losses: list[float] = field(default_factory=list)
     scheduler_steps: list[float | None] = field(default_factory=list)
     asked_to_stop: int = 0
     ended: bool = True
@@ -60,7 +62,7 @@ def rehearse(trainer: Any) -> Rehearsal:
         "check_early_stopping": _noting(trainer.check_early_stopping, lambda *_: _count(heard)),
     }
     if trainer.owns_loop:
-        wrapped["_forward_batch"] = _limited(trainer._forward_batch)
+        wrapped["_forward_batch"] = _limited(trainer, heard)
     trainer.__dict__.update(wrapped)
     trainer.train_loader, trainer.val_loader = (
         _First(loaders[0], BATCHES * config.accumulation_steps), _First(loaders[1], BATCHES)
@@ -118,12 +120,16 @@ def _count(heard: Rehearsal) -> None:
     heard.asked_to_stop += 1
 
 
-def _limited(forward: Any) -> Any:
-    left = iter(range(_MOST_FORWARDS))
+def _limited(trainer: Any, heard: Rehearsal) -> Any:
+    """Return the trainer's hook, which notes its training losses and ends a loop that goes on and on."""
+    forward, left = trainer._forward_batch, iter(range(_MOST_FORWARDS))
 
     def limited(batch: Any) -> Any:
         if next(left, None) is None:
             raise _Endless
-        return forward(batch)
+        loss = forward(batch)
+        if trainer.model.training:
+            heard.train_losses.append(loss.item())  # host-device synchronisation
+        return loss
 
     return limited
