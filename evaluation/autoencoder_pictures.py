@@ -6,11 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.figures import new_figure
+from evaluation.figures import COLOURS, new_figure
 from evaluation.run_pictures import Picture
 
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")  # of families; more than these begin again
 _ABOVE = 99.5  # percentile of a layer's weights at which the colours end, so that one weight does not pale the others
+
+_NEIGHBOURS = 5  # of a network, that its family or domain is compared with
+
+_RECONSTRUCTIONS = (
+    "The largest layer of the first held-out network of each family: its weights, what is decoded from their code, and "
+    "the difference, all in one scale of colours. A unit is a row, or a column where units outnumber inputs. The error "
+    "is the norm of the difference, as a share of the norm of the weights; beside it that of the reference alone, "
+    "which needs no code."
+)
+_MAP = (
+    "The model tokens of the finished networks in two dimensions, by t-SNE: what is near there has like tokens; "
+    "distances between groups say nothing. The shape of a mark is the family; hollow marks are held-out networks. "
+    "On the right each family's mean is taken off, and colours are domains. The percentage: how many of a network's "
+    "five nearest neighbours, by the whole token, are of its own family or domain."
+)
 
 
 def pictures(file: Path) -> Iterator[Picture]:
@@ -32,20 +47,6 @@ def pictures(file: Path) -> Iterator[Picture]:
         yield Picture("reconstructions", _RECONSTRUCTIONS, _draw_reconstructions(arrays))
     if len(arrays["tokens"]) > 2:
         yield Picture("model_tokens", _MAP, _draw_map(arrays))
-
-
-_RECONSTRUCTIONS = (
-    "The largest layer of the first held-out network of each family: its weights, what is decoded from their code, and "
-    "the difference, all in one scale of colours. A row is a unit. The error is the norm of the difference, as a share "
-    "of the norm of the weights; beside it that of the reference alone, which needs no code."
-)
-_MAP = (
-    "The model tokens of the finished networks in two dimensions, by t-SNE: what is near there has like tokens; "
-    "distances between groups say nothing. The shape of a mark is the family; hollow marks are held-out networks. "
-    "On the right each family's mean is taken off, and colours are domains. The percentage: how many of a network's "
-    "five nearest neighbours, by the whole token, are of its own family or domain."
-)
-_NEIGHBOURS = 5
 
 
 def _draw_reconstructions(arrays: dict[str, np.ndarray]) -> Any:
@@ -84,8 +85,6 @@ def _lying(matrix: np.ndarray) -> np.ndarray:
 
 def _draw_map(arrays: dict[str, np.ndarray]) -> Any:
     from matplotlib import colormaps
-
-    from evaluation.figures import COLOURS
 
     tokens, families, domains = (arrays[name] for name in ("tokens", "families", "domains"))
     kinds, themes = (list(dict.fromkeys(names.tolist())) for names in (families, domains))

@@ -51,7 +51,9 @@ tbody th { position: sticky; left: 0; z-index: 1; background: var(--back); font-
 .marked > *, tbody .marked th { background: var(--mark); }
 summary { cursor: pointer; padding: .3rem 0; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); }
+h2, h3 { break-after: avoid; }
 @media print { nav { display: none; } body { max-width: none; padding: 0; font-size: 10pt; }
+  .plots { grid-template-columns: 1fr 1fr; } .wide svg { min-width: 0; } th { position: static !important; }
   .scroll, pre { max-height: none; overflow: visible; } pre { white-space: pre-wrap; overflow-wrap: anywhere; } }
 """
 
