@@ -313,12 +313,15 @@ def test_mistakes_cost_no_import_of_torch(shared_project):
     (shared_project.path / "torch").mkdir()
     (shared_project.path / "torch/__init__.py").write_text("raise AssertionError('imported')")
     try:
-        wrong = shared_project.run("Resumable", "--sweep", "wrong.yaml", cwd=shared_project.path)
-        missing = shared_project.run("Resumable", "--sweep", "none.yaml", cwd=shared_project.path)
+        cold = {"TORCH_NONE": "1", "cwd": shared_project.path}  # a start that does not have torch yet
+        wrong = shared_project.run("Resumable", "--sweep", "wrong.yaml", **cold)
+        missing = shared_project.run("Resumable", "--sweep", "none.yaml", **cold)
+        both = shared_project.run("Resumable", "--sweep", "wrong.yaml", "--dry-run", **cold)
     finally:
         (shared_project.path / "torch/__init__.py").unlink()
         (shared_project.path / "torch").rmdir()
-    assert (wrong.returncode, missing.returncode) == (2, 2)
+    assert (wrong.returncode, missing.returncode, both.returncode) == (2, 2, 2)
+    assert both.stderr == "error: --dry-run and --sweep don't go together: use one at a time\n"
     if "needs Optuna" not in wrong.stderr:
         assert wrong.stderr == (
             "error: wrong.yaml:2 space: unknown key 'epohcs'; did you mean 'epochs'? ([ResumableTrainer])\n"
