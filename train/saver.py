@@ -82,6 +82,7 @@ class Saver:
         self._waiting: _Waiting | None = None
         self._write_model: Callable[[], None] | None = None
         self._write_metrics: Callable[[], None] | None = None
+        self._skipped: int | None = None  # the epoch of a sharded state that was not written; it can't wait in memory
         self._writer: threading.Thread | None = None
         self._failure: OutputError | None = None  # of the writer, until the main thread hears of it
         self.written, self.seconds, self.stall = 0, 0.0, 0.0
@@ -112,11 +113,13 @@ class Saver:
             is_best: whether its validation loss is the lowest so far.
         """
         with self._stalling():
+            if trainer._sharded is not None:
+                self._save_sharded(trainer, epoch, is_best)
+                return
             idle = self._writer is None or not self._writer.is_alive()
-            sharded = trainer._sharded is not None  # all processes write, so no clock decides
-            now = sharded or trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
+            now = trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
             self._take(trainer, epoch, "", held=not now or self._in_background)
-            if not sharded and not trainer._world.main:  # it has given the main process its part
+            if not trainer._world.main:  # it has given the main process its part
                 self._waiting = None
                 return
             if is_best and trainer.saves_plain_weights:
@@ -124,10 +127,7 @@ class Saver:
                 if trainer.config.ema_decay:
                     with trainer.averaged_weights():
                         weights = plain_weights(trainer.model)
-                if sharded:
-                    with trainer.averaged_weights():
-                        weights = plain_weights(trainer.model)
-                self._write_model = (lambda: trainer.save_weights(weights)) if trainer._world.main else None
+                self._write_model = lambda: trainer.save_weights(weights)
             elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
                 self._write_model = None
                 with self._tolerating():
@@ -135,10 +135,27 @@ class Saver:
             if now:
                 self._flush_checkpoint(trainer)
 
+    def _save_sharded(self, trainer: Any, epoch: int, is_best: bool) -> None:
+        """As `save`, by all processes together. What the main one's clock puts off can't wait in memory."""
+        world = trainer._world
+        if is_best:
+            with trainer.averaged_weights():
+                weights = plain_weights(trainer.model)
+            self._write_model = (lambda: trainer.save_weights(weights)) if world.main else None
+        self._skipped = epoch
+        if world.largest(world.main and self._checkpoints.due):
+            self._write_skipped(trainer)
+
+    def _write_skipped(self, trainer: Any) -> None:
+        if self._skipped is not None:
+            self._take(trainer, self._skipped, "", held=False)
+            self._skipped = None
+            self._flush_checkpoint(trainer)
+
     def save_inside(self, trainer: Any) -> None:
         """Save a trainer's state inside an epoch, at once."""
         with self._stalling():
-            position = trainer._position
+            position, self._skipped = trainer._position, None
             self._take(trainer, trainer.record.progress.epoch - position.validating, position.name, self._in_background)
             position.note_saved(position.steps)
             if trainer._sharded is None and not trainer._world.main:
@@ -147,11 +164,12 @@ class Saver:
             self._flush_metrics()
             self._flush_checkpoint(trainer)
 
-    def flush(self, trainer: Any) -> None:
+    def flush(self, trainer: Any, together: bool = True) -> None:
         """Write what waits, and wait for what is being written.
 
         Args:
             trainer: the BaseTrainer that it is of.
+            together: whether all processes do this now.
 
         Raises:
             OutputError: it can't be written, whatever `go_on` says: there is no later time.
@@ -160,6 +178,8 @@ class Saver:
             self._join()
             self._go_on = False
             self._flush_metrics()
+            if together:
+                self._write_skipped(trainer)
             self._flush_checkpoint(trainer)
             self._join()
 
@@ -195,12 +215,12 @@ class Saver:
         with self._checkpoints.spending():
             # The best model first: a run that resumes from this checkpoint doesn't come by its best epoch again.
             try:
-                if waiting.write_model is not None:
-                    waiting.write_model()
-                save = store.save_together if waiting.checkpoint.sharded else store.save
+                sharded, write_model = waiting.checkpoint.sharded, waiting.write_model or (lambda: None)
+                world().from_rank(0, write_model) if sharded else write_model()
+                save = store.save_together if sharded else store.save
                 save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
             except OutputError:  # it waits again, unless there is something newer by now
-                if waiting.checkpoint.sharded:  # the other processes would have to wait for it
+                if sharded:  # the other processes would have to wait for it
                     raise
                 self._waiting = self._waiting or waiting
                 self._write_model = self._write_model or waiting.write_model

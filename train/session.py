@@ -20,7 +20,7 @@ from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.progress import duration
 from train.run_state import restore
-from train.signals import Pruned
+from train.signals import Interrupted, Pruned
 
 
 def open_run(trainer: Any) -> None:
@@ -89,7 +89,8 @@ def training_session(trainer: Any) -> Iterator[None]:
         # First of all, since a worker that dies is told again at any line.
         told = explain_loader_fault(trainer, error) or lost_peer(error) or error
         if isinstance(told, KeyboardInterrupt | Pruned):
-            _last_word(trainer, "pruned" if isinstance(told, Pruned) else "interrupted")
+            state = "pruned" if isinstance(told, Pruned) else "interrupted"
+            _last_word(trainer, state, together=isinstance(told, Interrupted))
         else:
             trainer.run_folder.log_only(traceback.format_exc())
             _last_word(trainer, "failed", error=f"{type(told).__name__}: {told}")
@@ -147,10 +148,10 @@ def _finish(trainer: Any) -> None:
     logger.info(f"results are in {trainer.run_folder.path}")
 
 
-def _last_word(trainer: Any, state: str, **more: Any) -> None:
+def _last_word(trainer: Any, state: str, together: bool = False, **more: Any) -> None:
     """Write what waits and say in metrics.json how the run ended; a full disk must not hide what ended it."""
     for what, write in (
-        ("the last checkpoint is not written", lambda: trainer.saver.flush(trainer)),
+        ("the last checkpoint is not written", lambda: trainer.saver.flush(trainer, together)),
         (f"metrics.json does not say that the run {state}", lambda: trainer.save_metrics_to_file(state, **more)),
     ):
         try:

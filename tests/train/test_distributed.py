@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from train.checkpoints import DamagedCheckpoint, _read_files, _whole_target
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = ROOT / "tests" / "suites" / "many_runs.py"
 PLAIN = ["loader=dataloader", "saving_share=1"]
@@ -28,10 +30,19 @@ SAME = {
     "batches of one sample": (["batch_size=1", "epochs=1"], 1e-12),
     "float32": (["double=off"], 1e-6),
 }
+# Sharded; what one process gives is among the above. With a saving_share of 5 % most epochs' states are not written.
+SHARDED = {
+    "a short last batch, of one sample; losses over counted values": ["saving_share=0.05"],
+    "accumulation": ["accumulation_steps=3", "counted=off"],
+    "make_loader": ["loader=made", "ema_decay=0.9"],
+    "an optimizer that clips much": ["gradient_clip_value=0.01"],
+}
 ALONE = [
     *[settings for settings, _ in SAME.values()],
     PLAIN,
     [*PLAIN, "event=stop", "event_rank=0", "artifacts_dir=one_then_two"],
+    [*PLAIN, "event=stop", "event_rank=0", "artifacts_dir=one_then_sharded", "ema_decay=0.9"],
+    [*PLAIN, "ema_decay=0.9"],
 ]
 TOGETHER = [
     *[settings for settings, _ in SAME.values()],
@@ -41,8 +52,19 @@ TOGETHER = [
     [*PLAIN, "event=stop", "artifacts_dir=two_then_one"],
     [*PLAIN, "resume=latest", "artifacts_dir=one_then_two"],
     ["event=nan", "saving_share=1"],
+    *[[*settings, "strategy=fsdp2"] for settings in SHARDED.values()],
+    [*NOISY, "strategy=fsdp2"],
+    [*NOISY, "strategy=fsdp2", "event=stop"],
+    [*NOISY, "strategy=fsdp2", "resume=latest"],
+    [*PLAIN, "strategy=fsdp2", "resume=latest", "artifacts_dir=one_then_sharded", "ema_decay=0.9"],
+    [*PLAIN, "strategy=fsdp2", "event=stop", "artifacts_dir=sharded_then_one", "ema_decay=0.9"],
+    ["strategy=fsdp2", "event=nan", "artifacts_dir=sharded_nan"],
 ]
-ALONE_AGAIN = [[*PLAIN, "resume=latest", "artifacts_dir=two_then_one"]]
+FIRST_SHARDED = len(SAME) + 6
+ALONE_AGAIN = [
+    [*PLAIN, "resume=latest", "artifacts_dir=two_then_one"],
+    [*PLAIN, "resume=latest", "artifacts_dir=sharded_then_one", "ema_decay=0.9"],
+]
 
 
 def torchrun(*words: str, processes: int = 2) -> list[str]:
@@ -134,14 +156,14 @@ def test_only_the_main_process_writes(trained, shared_project):
 
 
 def test_what_is_bad_in_one_process_stops_all_and_is_told_once(trained):
-    error = trained[1][-1]["error"]
+    error = trained[1][FIRST_SHARDED - 1]["error"]
     assert error.startswith("TrainingError: numbers went wrong in step 5 of epoch 1 (step 5 of the run): the data")
     assert "in sample 8 of train_loader's dataset" in error
     assert "the samples are those of process 1 of 2" in error
     folder = Path(error.split("the report is ")[1].split("\n")[0]).parent
     assert folder.parent.parent.name == "runs" and (folder / "report.json").exists()
     other = json.loads(Path(folder.parents[5] / "results2.json.1").read_text())
-    assert other[-1]["error"].startswith("ElsewhereError: numbers went wrong in step 5 of epoch 1")
+    assert other[FIRST_SHARDED - 1]["error"].startswith("ElsewhereError: numbers went wrong in step 5 of epoch 1")
 
 
 def test_a_run_goes_on_with_another_number_of_processes(trained):
@@ -165,6 +187,42 @@ def test_torchrun_starts_again_after_a_kill_and_ends_with_the_same_bits(trained,
     assert "error: process 0 of 2 waited for another one in vain" in done.stderr
     assert f"resumed run {again.name} after epoch 2 from" in (again / "train.log").read_text()
     assert_same(trained[1][len(SAME)]["run"], again)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_a_sharded_model_gives_what_one_process_gives(trained, name):
+    sharded = trained[1][FIRST_SHARDED + list(SHARDED).index(name)]["run"]
+    assert_close(trained[0][list(SAME).index(name)]["run"], sharded, 1e-12)
+    (last,) = (path for path in (Path(sharded) / "checkpoints").iterdir() if path.name == "epoch-00004")
+    shards = [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
+    assert sorted(path.name for path in last.rglob("*") if path.is_file()) == ["manifest.json", *shards, "state.json"]
+
+
+def test_a_sharded_run_is_resumed_to_the_same_bits_and_by_any_number_of_processes(trained):
+    first = FIRST_SHARDED + len(SHARDED)
+    whole, stopped, resumed, more = trained[1][first : first + 4]
+    assert stopped == {"error": "Interrupted: SIGTERM"}
+    assert_same(whole["run"], resumed["run"])
+    assert_close(trained[0][len(SAME) + 3]["run"], more["run"], 1e-12)
+    assert_close(trained[0][len(SAME) + 3]["run"], trained[2][1]["run"], 1e-12)
+    log = (Path(trained[2][1]["run"]) / "train.log").read_text()
+    assert "after epoch 1 and 2 steps from" in log
+
+
+def test_a_bad_sample_of_a_sharded_run_is_named(trained):
+    error = trained[1][-1]["error"]
+    assert error.startswith("TrainingError: numbers went wrong in step 5 of epoch 1 (step 5 of the run): the data: ")
+    assert "field 'rows' is not finite in sample 8\n" in error
+
+
+def test_a_damaged_shard_is_noticed(trained, shared_project):
+    run = Path(trained[1][FIRST_SHARDED]["run"])
+    shard = sorted((run / "checkpoints" / "epoch-00004" / "shards").iterdir())[0]
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match="does not have the digest in manifest.json"):
+        _read_files(run / "checkpoints" / "epoch-00004", _whole_target)
 
 
 def test_modes_for_one_process_are_refused_before_anything_is_imported(shared_project):
