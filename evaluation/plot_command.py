@@ -10,6 +10,7 @@ from constants import ARTIFACTS_DIR
 from evaluation.run_comparison import comparison_lines
 from evaluation.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
+from evaluation.seed_groups import SeedGroup, find_group, load_group, table_lines
 from evaluation.sweeps import load_sweep, sweep_lines
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
@@ -20,6 +21,7 @@ _EXAMPLES = """examples:
   python plot.py 20261121-093000 20261121-101500 --out comparison.png
   python plot.py latest --report
   python plot.py --sweep artifacts/sweeps/ModelAutoEncoder/sweep
+  python plot.py seeds-latest
   python plot.py --runs
   python plot.py --runs ModelAutoEncoder --json
 
@@ -59,7 +61,8 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "run", nargs="*", metavar="RUN",
-        help="a run folder, a run id, a trainer's name, or latest; several are compared with the first",
+        help="a run folder, a run id, a trainer's name, or latest; several are compared with the first; "
+        "or a group of seeds: its folder, its id, or seeds-latest",
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="write one HTML page instead: report.html in the run")
     parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers named, and leave")
@@ -116,6 +119,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _draw(arguments: argparse.Namespace) -> int:
+    groups = [group for text in arguments.run if (group := find_group(text, arguments.artifacts))]
+    if groups and len(arguments.run) > 1:
+        raise RunNotFoundError("a group of seeds is drawn alone: give it without further runs or groups")
+    if groups:
+        return _draw_group(load_group(groups[0]), arguments)
     folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.run))
     runs = [load_run(folder) for folder in folders]
     together = arguments.artifacts / "comparisons" / "_".join(run.id for run in runs)
@@ -134,5 +142,17 @@ def _draw(arguments: argparse.Namespace) -> int:
     from evaluation.run_plots import plot_runs
 
     for path in plot_runs(runs, arguments.out or default):
+        sys.stdout.write(f"{path}\n")
+    return OK
+
+
+def _draw_group(group: SeedGroup, arguments: argparse.Namespace) -> int:
+    sys.stdout.write("\n".join(table_lines(group)) + "\n")
+    if not group.counted:
+        raise RunDamagedError(f"there is nothing to draw: no run of {group.path.name} came to its end.")
+
+    from evaluation.seed_plots import plot_group
+
+    for path in plot_group(group, arguments.out or group.path / "plots"):
         sys.stdout.write(f"{path}\n")
     return OK

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ _OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest
 _MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
 
 
-def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
+def plot_runs(
+    runs: Sequence[Run], out: Path, draw: Callable[..., None] | None = None, title: str | None = None
+) -> list[Path]:
     """Draw runs: one picture of all panels, `overview.png`, and one of each panel; of one run also its own pictures.
 
     Args:
         runs: one, or several to be compared.
         out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
+        draw: draws a panel of the epochs' numbers; None draws all panels by `draw_panel`.
+        title: of the overview; None says which runs they are.
 
     Returns:
         The files written.
@@ -28,23 +32,27 @@ def plot_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     import matplotlib
 
     panels = panels_of(runs)
+    if draw is not None:
+        panels.pop("loss_by_step", None)
     alone = out.suffix.lower() == ".png"
     folder = out.parent if alone else out
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(PLOT_STYLE):
         overview = out if alone else folder / "overview.png"
-        draw_overview(runs, panels).savefig(overview)
+        draw_overview(runs, panels, draw, title).savefig(overview)
         written = [overview]
-        for name, figure in () if alone else _figures(runs, panels):
+        for name, figure in () if alone else _figures(runs, panels, draw):
             written.append(folder / _file_name(name, {path.name for path in written}))
             figure.savefig(written[-1])
     return written
 
 
-def _figures(runs: Sequence[Run], panels: dict[str, list[str]]) -> Iterator[tuple[str, Any]]:
+def _figures(
+    runs: Sequence[Run], panels: dict[str, list[str]], draw: Callable[..., None] | None
+) -> Iterator[tuple[str, Any]]:
     for name, series in panels.items():
-        yield name, panel_figure(runs, name, series)
-    for picture in pictures_of(runs[0].path) if len(runs) == 1 else ():
+        yield name, panel_figure(runs, name, series, draw)
+    for picture in pictures_of(runs[0].path) if len(runs) == 1 and draw is None else ():
         yield picture.name, picture.figure
 
 
@@ -72,24 +80,30 @@ def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     return panels
 
 
-def draw_overview(runs: Sequence[Run], panels: dict[str, list[str]]) -> Any:
-    """Draw all panels into one matplotlib Figure."""
+def draw_overview(
+    runs: Sequence[Run],
+    panels: dict[str, list[str]],
+    draw: Callable[..., None] | None = None,
+    title: str | None = None,
+) -> Any:
+    """Draw all panels into one matplotlib Figure; see `plot_runs`."""
+    draw = draw or draw_panel
     columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
     rows = max(1, math.ceil(len(panels) / columns))
     figure = new_figure(5.2 * columns, 3.6 * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (name, series) in zip(axes, panels.items(), strict=False):
-        draw_panel(axis, runs, name, series)
+        draw(axis, runs, name, series)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(_title(runs), fontsize=12)
+    figure.suptitle(title or _title(runs), fontsize=12)
     return figure
 
 
-def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str]) -> Any:
-    """Draw one panel into a matplotlib Figure of its own; arguments as of `draw_panel`."""
+def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str], draw: Callable[..., None] | None = None) -> Any:
+    """Draw one panel into a matplotlib Figure of its own, by `draw_panel` or another function of its arguments."""
     figure = new_figure(7.2, 4.4)
-    draw_panel(figure.subplots(), runs, name, series)
+    (draw or draw_panel)(figure.subplots(), runs, name, series)
     return figure
 
 
@@ -111,6 +125,15 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
             if key in run.series:
                 _draw_line(axis, run, key, name, COLOURS[number % len(COLOURS)], labels[number], len(runs) > 1)
         _mark_best(axis, run, name, COLOURS[number % len(COLOURS)], alone=len(runs) == 1)
+    panel_frame(axis, runs, name, series)
+    if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
+        crowded = len(runs) * len(series) > 6
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
+        axis.legend(**place)
+
+
+def panel_frame(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]) -> None:
+    """Give a panel its title and axes; for the arguments see `draw_panel`."""
     axis.set_title(panel_title(runs, name, series))
     axis.set_xlabel("epoch")
     axis.set_ylabel({"learning_rate": "learning rate"}.get(name, "loss" if name.startswith("loss") else name))
@@ -118,10 +141,6 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
     if name in ("loss_log", "learning_rate") and positive:
         axis.set_yscale("log")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
-        crowded = len(runs) * len(series) > 6
-        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
-        axis.legend(**place)
 
 
 def panel_title(runs: Sequence[Run], name: str, series: Sequence[str]) -> str:
@@ -165,8 +184,7 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
 
 def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: str, several: bool) -> None:
     epochs, values = run.series[key]
-    if panel == "loss_rolling":
-        values = _rolling(values, _window(values))
+    values = smoothed(panel, values)
     step = max(1, math.ceil(len(values) / _MOST_POINTS))
     is_val = key.startswith("val_")
     if not several and is_val:
@@ -185,6 +203,11 @@ def _mark_best(axis: Any, run: Run, panel: str, colour: str, alone: bool) -> Non
     label = f"best: {run.best_val_loss:.4g} at epoch {run.best_epoch}" if alone else None
     axis.plot([run.best_epoch], [run.best_val_loss], "*", color=colour if not alone else "#222222", markersize=11,
               markeredgecolor="white", label=label, zorder=5)  # fmt: skip
+
+
+def smoothed(panel: str, values: Sequence[float]) -> Sequence[float]:
+    """Return a series as its panel shows it: of `loss_rolling` its rolling mean."""
+    return _rolling(values, _window(values)) if panel == "loss_rolling" else values
 
 
 def _window(values: Sequence[float]) -> int:

@@ -1,9 +1,9 @@
-"""BaseTrainer: one class that trains. Read `train`, `_train_epoch` and `validate` first; the rest serves them."""
+"""BaseTrainer: one class that trains. Read `train`, `_pieces`, `_train_epoch` and `validate` first."""
 
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,24 +132,29 @@ class BaseTrainer(metaclass=TrainerType):
 
     def train(self) -> None:
         """Train until the last epoch or until early stopping. A resumed run goes on where it was."""
-        progress, position = self.record.progress, self._position
         with self.session():
-            stop = self.early_stopping.exhausted
-            while position.validating or (progress.epoch < self.config.epochs and not stop):
-                if not position.validating:  # else a run that was stopped there, and goes on
-                    self._train_epoch()
-                is_best = False
-                if self._validation_is_due():
-                    val_loss = self.validate()
-                    is_best = self.record.note_best(val_loss, progress.epoch)
-                    self._step_scheduler("validation", val_loss)
-                    stop = self.check_early_stopping(val_loss)
-                self._step_scheduler("epoch")
-                self.save_metrics()
-                self.save_checkpoint(progress.epoch, is_best)
-                self.stop_request.obey()
+            for piece in self._pieces():
+                self._step(piece)  # forward, backward, clip, update, once or many times: see train/steps
 
-    def _train_epoch(self) -> None:
+    def _pieces(self) -> Iterator[Any]:
+        """Yield the run's pieces of work, each to be done before the next is asked for; do all that is between them."""
+        progress, position = self.record.progress, self._position
+        stop = self.early_stopping.exhausted
+        while position.validating or (progress.epoch < self.config.epochs and not stop):
+            if not position.validating:  # else a run that was stopped there, and goes on
+                yield from self._train_epoch()
+            is_best = False
+            if self._validation_is_due():
+                val_loss = self.validate()
+                is_best = self.record.note_best(val_loss, progress.epoch)
+                self._step_scheduler("validation", val_loss)
+                stop = self.check_early_stopping(val_loss)
+            self._step_scheduler("epoch")
+            self.save_metrics()
+            self.save_checkpoint(progress.epoch, is_best)
+            self.stop_request.obey()
+
+    def _train_epoch(self) -> Iterator[Any]:
         progress, position = self.record.progress, self._position
         self.model.train()
         if not position.steps:  # else a run that was resumed inside the epoch
@@ -157,7 +162,7 @@ class BaseTrainer(metaclass=TrainerType):
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(progress.epoch)
         for piece in position.pieces(self._step, self.train_loader):
-            self._step(piece)  # forward, backward, clip, update, once or many times: see train/steps
+            yield piece
             progress.step += piece.steps
             position.advance(piece.steps)
             self.update_progress_bar(len(piece))

@@ -23,7 +23,7 @@ OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 _OLDEST_TORCH = (2, 10)
 
 # What is done with a trainer instead of a plain run: an option, and the module whose `command(trainer_class, value)`
-# does it, with the option's value, and returns the exit code. They exclude each other, and --resume.
+# does it, with the option's value, and returns the exit code. They exclude each other and, but for some, --resume.
 _MODES = {
     "dry_run": "train.plan",
     "check": "train.check.run",
@@ -31,7 +31,9 @@ _MODES = {
     "find_batch_size": "train.find_batch_size",
     "profile": "train.profiling",
     "sweep": "train.sweeps",
+    "seeds": "train.seeds.command",
 }
+_RESUMABLE = ("seeds",)
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -41,6 +43,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
   python train.py ModelAutoEncoder --sweep docs/sweep.yaml
+  python train.py ModelAutoEncoder --seeds 8
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -62,7 +65,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "" if _given(arguments, _MODES) else "; `--resume` goes on"
+        hint = "" if _given(arguments, _MODES.keys() - _RESUMABLE) else "; `--resume` goes on"
         hint = "; the same command goes on" if arguments.sweep else hint
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
@@ -106,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
     parser.add_argument("--sweep", metavar="FILE", help="search for the best settings, as a YAML file says (optuna)")
     parser.add_argument(
+        "--seeds", type=_seed_count, metavar="N",
+        help="train with N seeds, counted up from the config's; show mean and spread; with --resume, finish them",
+    )  # fmt: skip
+    parser.add_argument(
         "--replay", nargs="?", const="latest", metavar="RUN",
         help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
     )  # fmt: skip
@@ -147,7 +154,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
 
     modes = _given(arguments, [*_MODES, "resume"])
-    if len(modes) > 1:
+    if len(modes) > 1 and not (len(modes) == 2 and arguments.resume and _given(arguments, _RESUMABLE)):
         return _report(arguments, f"{' and '.join(modes)} don't go together: use one at a time", USAGE)
 
     # A trainer that never reads a config has no section; building it says what it lacks.
@@ -167,15 +174,21 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     from train.progress import use_plain_lines_off_terminal
 
     use_plain_lines_off_terminal()
+    BaseTrainer.options = RunOptions(resume=arguments.resume)
     for name, module in _MODES.items():
         if getattr(arguments, name):
             return importlib.import_module(module).command(trainer_class, getattr(arguments, name))
-    BaseTrainer.options = RunOptions(resume=arguments.resume)
     with joined_world(ConfigParser.peek(entry.section, "peer_timeout_minutes")):
         trainer = trainer_class()
         with trainer.session():
             trainer.train()
     return OK
+
+
+def _seed_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seeds; a spread needs at least 2")
+    return int(text)
 
 
 def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ validation, whose accuracies are kept in the model's buffer, so a resumed run st
 
 import math
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,12 @@ class FineTuneTrainer(BaseTrainer):
         self.init_progress_bar(total=steps * len(self.tasks), desc="Fine-tuning the zoo")
         super().__init__()
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self) -> Iterator[Any]:
         """Fine-tune everything on one task, from the pre-trained weights."""
         if not self._position.steps:  # else a run that was resumed inside the task
             self.model.reset()
             self.optimizer.state.clear()  # no momentum from the task before
-        super()._train_epoch()
+        yield from super()._train_epoch()
 
     def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the sum over fine-tunings of each one's mean cross entropy, so that none depends on the others.

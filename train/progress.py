@@ -35,7 +35,12 @@ class ProgressBar:
     Args:
         total: batches of the whole run.
         desc: what stands before the bar.
+
+    Attributes:
+        silent: whether it never appears.
     """
+
+    silent = False
 
     def __init__(self, total: int, desc: str) -> None:
         self.total, self.desc = total, desc
@@ -47,7 +52,7 @@ class ProgressBar:
         if self._bar is None:
             self._bar = tqdm(
                 total=self.total, initial=done, desc=self.desc, unit="batch", dynamic_ncols=True, mininterval=0.2,
-                disable=not sys.stderr.isatty() or not world().main,
+                disable=self.silent or not sys.stderr.isatty() or not world().main,
             )  # fmt: skip
 
     def advance(self, batches: int = 1) -> None:

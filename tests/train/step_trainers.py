@@ -85,6 +85,12 @@ def run(make: Callable[..., Any], folder: Path, resume: str | None = None, **cha
     return trainer
 
 
+def run_epoch(trainer: Any) -> None:
+    """Do an epoch's steps, without what `train` has around them."""
+    for piece in trainer._train_epoch():
+        trainer._step(piece)
+
+
 @contextmanager
 def recorded_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the fast forms run what they record as it is: their own logic without the seconds of the compiler."""

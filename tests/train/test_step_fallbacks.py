@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from data.tensor_loader import TensorLoader
 from train.steps import program as program_module
 
-from step_trainers import HookTrainer, numbers, recorded_only, regression, run  # isort: skip
+from step_trainers import HookTrainer, numbers, recorded_only, regression, run, run_epoch  # isort: skip
 
 FORMS = ("epoch", "compiled")
 
@@ -227,7 +227,7 @@ def test_values_of_a_held_tensor_may_change_from_epoch_to_epoch(form, tmp_path, 
         attributes = {"weights": torch.ones(2)}
         trainer = HookTrainer(tmp_path / step, hook=hook, attributes=attributes, step=step)
         for _ in range(3):
-            trainer._train_epoch()
+            run_epoch(trainer)
             trainer.weights[1] += 1
         return trainer
 
@@ -279,7 +279,7 @@ def test_a_setting_of_the_optimizer_that_changes_is_noticed_at_the_next_epoch(tm
         trainer = HookTrainer(tmp_path / step, step=step)
         for decay in (0.0, 0.5, 0.5):
             trainer.optimizer.param_groups[0]["weight_decay"] = decay
-            trainer._train_epoch()
+            run_epoch(trainer)
         return trainer
 
     eager, other = trained("eager"), trained("epoch")

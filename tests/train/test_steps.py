@@ -23,6 +23,7 @@ from step_trainers import (  # isort: skip
     recorded_only,
     regression,
     run,
+    run_epoch,
     snapshot,
 )
 
@@ -342,9 +343,9 @@ def test_an_eager_epoch_reads_at_log_points_and_its_end_only(every, tmp_path):
     """A look reads the guard and a mean, which takes two numbers; the end of the epoch one mean for each metric too."""
     trainer = long_trainer(tmp_path, log_every_n_steps=every)
     trainer._guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
-    trainer._train_epoch()
+    run_epoch(trainer)
     with Reads() as reads:
-        trainer._train_epoch()
+        run_epoch(trainer)
     at_log_points, at_the_end = 60 // every, 1 + 2
     assert trainer.record.progress.step == 120
     seen = [name for name in reads.seen if name != "equal"]  # which compares random states: the host has them
@@ -359,7 +360,7 @@ def test_steps_between_log_points_read_nothing(form, tmp_path, monkeypatch, read
         torch._dynamo.reset()
         trainer = long_trainer(tmp_path, step=form)
         trainer._guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
-        trainer._train_epoch()
+        run_epoch(trainer)
         pieces = trainer._step.pieces(trainer.train_loader)
         trainer._step(next(pieces))
         reads.clear()
@@ -376,7 +377,7 @@ def test_steps_between_log_points_read_nothing(form, tmp_path, monkeypatch, read
 def test_steps_on_cuda_never_wait(form, tmp_path):
     torch._dynamo.reset()
     trainer = long_trainer(tmp_path, step=form, device="cuda")
-    trainer._train_epoch()
+    run_epoch(trainer)
     pieces = trainer._step.pieces(trainer.train_loader)
     trainer._step(next(pieces))
     torch.cuda.synchronize()

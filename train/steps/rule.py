@@ -125,11 +125,23 @@ class UpdateRule:
             group = self.groups[number]
             numbers = [row[3 * group + column].to(parameter.dtype) for column in range(3)]
             own = moments[each * number : each * (number + 1)]
-            update = self._adam if each == 2 else self._sgd
-            parameter, own = update(self.settings[group], parameter, gradient, own, numbers)
+            parameter, own = self.elementwise(group, parameter, gradient, own, numbers)
             new_parameters.append(parameter)
             new_moments += own
         return new_parameters, new_moments
+
+    def elementwise(self, group: int, p: Any, g: Any, moments: Tensors, numbers: Tensors) -> tuple[Any, Tensors]:
+        """Return new numbers and moments, of a parameter or of many in one tensor.
+
+        Args:
+            group: number of the optimizer's group, whose settings count.
+            p: the parameter.
+            g: its gradient, clipped.
+            moments: its.
+            numbers: a step's three for the group, see `row`; as tensors that broadcast with the parameter.
+        """
+        update = self._adam if self.moments_each == 2 else self._sgd
+        return update(self.settings[group], p, g, moments, numbers)
 
     def _adam(self, group: dict[str, Any], p: Any, g: Any, moments: Tensors, numbers: Tensors) -> tuple[Any, Tensors]:
         """Kingma and Ba 2015, algorithm 1; with decoupled decay Loshchilov and Hutter 2019, algorithm 2."""

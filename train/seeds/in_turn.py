@@ -1,0 +1,63 @@
+"""Members one after the other: each is an ordinary run, in this process."""
+
+import gc
+from typing import Any
+
+import torch
+from beautilog import logger
+
+from config import ConfigParser
+from train.base_trainer import BaseTrainer, RunOptions
+from train.errors import OutputError, TrainingError
+from train.seeds.group import Group, Member
+
+
+def build(trainer_class: type, member: Member, group: Group) -> Any:
+    """Build a member's trainer as its own single run would.
+
+    Args:
+        trainer_class: a BaseTrainer.
+        member: whose seed it gets, and whose run it goes on with, where it has one.
+        group: that it is entered in.
+    """
+    BaseTrainer.options = RunOptions(resume=member.run)
+    with ConfigParser.overridden({"seed": str(member.seed)}, trainer_class.__name__):
+        trainer = trainer_class()
+    trainer.config.plot_at_end = False  # which takes a second each; the group's picture shows them all
+    group.enter(member, trainer)
+    return trainer
+
+
+def train_in_turn(trainer_class: type, group: Group, first: Any = None) -> None:
+    """Train the members that have not ended, one after the other. One whose numbers go wrong doesn't stop the rest.
+
+    Args:
+        trainer_class: a BaseTrainer.
+        group: its members.
+        first: the first member's trainer, where it is built already.
+    """
+    for number, member in enumerate(group.members):
+        if member.ended:
+            continue
+        logger.info(f"seed {member.seed}: run {number + 1} of {len(group.members)}")
+        try:
+            trainer, first = build(trainer_class, member, group) if first is None else first, None
+            with trainer.session():
+                trainer.train()
+        except OutputError:  # the disk's, which the next one would meet too
+            raise
+        except TrainingError as error:
+            logger.error(f"seed {member.seed} failed: {error}")
+        member.ended = True
+        group.write("running")
+        del trainer
+        _release_memory()
+
+
+def _release_memory() -> None:
+    """Give back what a finished trainer held, which is tied into cycles; the compiled forms hide these from Python."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
