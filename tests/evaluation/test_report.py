@@ -40,7 +40,8 @@ def make_run(artifacts: Path, run_id: str = "20260101-000000", epochs: int = 12,
     folder.mkdir(parents=True)
     draw = random.Random(run_id)
     history = {"train_loss": [1 / (2 + epoch) + 0.01 * draw.random() for epoch in range(epochs)]}
-    history["learning_rate"] = [1e-3] * epochs
+    if epochs == 12:
+        history["learning_rate"] = [1e-3] * epochs
     if val and epochs:
         history |= {"val_loss": [loss + 0.05 for loss in history["train_loss"]], "val_epoch": [*range(1, epochs + 1)]}
     best = {"epoch": epochs, "val_loss": min(history["val_loss"])} if val and epochs else None
@@ -130,7 +131,7 @@ def pages(tmp_path_factory) -> dict[str, Page]:
         "evil": report(bad),
         "not validated": report(make_run(folder / "young", epochs=2, val=False, state="running", readings={})),
         "nothing": report(make_run(folder / "empty", epochs=0, val=False, state="failed", error="OSError: full")),
-        "two": report(good, make_run(folder / "other", "20260102-000000", epochs=2)),
+        "two": report(*(make_run(folder / "two", f"2026010{day}-000000", epochs=2) for day in (1, 2))),
     }
 
 
