@@ -120,6 +120,7 @@ class TrialStudy:
         self._unclaim(trial.number)
 
     def _take(self, trial_id: int, attempts: int) -> Trial:
+        # Optuna has no public way to go on with a trial of another process; its heartbeats only start it again.
         trial = Trial(self.study, trial_id)
         for key, distribution in self._space.items():  # those that it has not been given yet, if it was killed then
             trial._suggest(key, distribution)
