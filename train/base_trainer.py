@@ -407,7 +407,8 @@ class BaseTrainer(metaclass=TrainerType):
         if stop or due:
             self._look()  # what is saved is sound
             self.saver.save_inside(self)
-        self.stop_request.obey(agree=False)  # the step has asked
+        if stop:
+            self.stop_request.obey(agree=False)  # the step has asked the other processes, if there are any
 
     def obey_in_validation(self) -> None:
         """Leave a validation where somebody wants the run to stop: a resumed run does it anew."""

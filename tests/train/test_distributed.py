@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -188,8 +189,10 @@ def test_torchrun_starts_again_after_a_kill_and_ends_with_the_same_bits(trained,
 
 
 def test_a_sharded_model_gives_what_one_process_gives(trained):
-    sharded = trained[1][FIRST_SHARDED]["run"]
-    assert_close(trained[0][0]["run"], sharded, 1e-12)
+    one, sharded = trained[0][0]["run"], trained[1][FIRST_SHARDED]["run"]
+    assert_close(one, sharded, 1e-12)
+    codes = [json.loads((Path(run) / "metrics.json").read_text())["summary"]["code"] for run in (one, sharded)]
+    assert codes[0] == pytest.approx(codes[1], rel=1e-12)  # of after_training
     last = Path(sharded) / "checkpoints" / "epoch-00004"
     shards = [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
     assert sorted(path.name for path in last.rglob("*") if path.is_file()) == ["manifest.json", *shards, "state.json"]
@@ -247,6 +250,18 @@ def test_a_killed_process_ends_the_others(shared_project):
     (folder,) = (shared_project.path / "killed" / "models" / "Shared" / "runs").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["state"] == "failed" and len(metrics["history"]["train_loss"]) == 1
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_is_told_by_it_and_ends_the_others(shared_project):
+    began = time.monotonic()
+    done = run(shared_project, torchrun("train.py", "Shared", "event=raise", "artifacts_dir=raised"))
+    assert done.returncode == 1 and time.monotonic() - began < 60  # not the ten minutes of peer_timeout_minutes
+    assert "error in process 1: train/shared_trainer.py:" in done.stderr
+    assert "ValueError: this process only" in done.stderr
+    assert "error: process 0 of 2 waited for another one in vain" in done.stderr
+    (folder,) = (shared_project.path / "raised" / "models" / "Shared" / "runs").iterdir()
+    assert "this process only" in (folder / "train.rank1.log").read_text()
 
 
 @pytest.mark.slow

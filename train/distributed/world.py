@@ -18,6 +18,7 @@ from train.meters import EpochMeter
 
 T = TypeVar("T")
 _FAREWELL = timedelta(seconds=60)  # that the others give the main process to write its last files
+_FAREWELL_OF_ONE = timedelta(seconds=3)  # where it may not know yet
 
 
 class World:
@@ -151,13 +152,17 @@ def joined_world(minutes: float) -> Iterator[World]:
     try:
         yield _WORLD
         dist.barrier()
-    except BaseException:
-        _part(_WORLD, store)
+    except BaseException as error:
+        _part(_WORLD, store, error)
         raise
     else:
         dist.destroy_process_group()
     finally:
         _WORLD = World()
+
+
+class LostPeer(TrainingError):
+    """Another process that is gone."""
 
 
 def lost_peer(error: BaseException) -> TrainingError | None:
@@ -166,23 +171,25 @@ def lost_peer(error: BaseException) -> TrainingError | None:
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
     if _WORLD.alone or not isinstance(error, RuntimeError) or not any(sign in text for sign in signs):
         return None
-    return TrainingError(
+    return LostPeer(
         f"process {_WORLD.rank} of {_WORLD.size} waited for another one in vain: that has ended, and its last words "
         "say why, or it took longer than peer_timeout_minutes. `--resume` goes on from the last checkpoint.\n"
         f"  {text.splitlines()[0]}"
     )
 
 
-def _part(left: World, store: dist.Store) -> None:
+def _part(left: World, store: dist.Store, error: BaseException) -> None:
     """Leave after a failure: the main process last, or torchrun would end it before it has written what happened.
 
-    The group is not taken down, since that may wait for a process that is gone.
+    The group is not taken down, since that may wait for a process that is gone. What is perhaps this process's own
+    trouble alone is not kept from the main one for long, which may be waiting for this one.
     """
+    shared = isinstance(error, ElsewhereError | KeyboardInterrupt | LostPeer)
     with contextlib.suppress(Exception):  # a store that is gone with its process
         if left.main:
             store.set("main-has-left", "1")
         else:
-            store.wait(["main-has-left"], _FAREWELL)
+            store.wait(["main-has-left"], _FAREWELL if shared else _FAREWELL_OF_ONE)
 
 
 def _hush() -> None:

@@ -24,8 +24,8 @@ class SharedTrainerConfig(BaseTrainerConfig):
     """Whether the model has batch norm."""
     unused: bool = False
     """Whether the model has a layer that no batch uses."""
-    event: Literal["none", "kill", "nan", "stop"] = "none"
-    """What happens: the process is killed, it gets a SIGTERM; or a sample is NaN."""
+    event: Literal["none", "kill", "nan", "stop", "raise"] = "none"
+    """What happens: the process is killed, it gets a SIGTERM, its hook raises; or a sample is NaN."""
     event_rank: int = 1
     """In which process."""
     event_batch: int = 8
