@@ -175,6 +175,15 @@ def take_share(name: str, loader: Any, rank: int, size: int, draws: SharedDraws)
     object.__setattr__(loader, "batch_sampler", order)  # a DataLoader refuses a plain assignment
 
 
+def give_back_share(loader: Any) -> None:
+    """Let a loader read whole batches again: what follows training looks at all of the data in each process."""
+    order = getattr(loader, "batch_sampler", None)
+    if hasattr(loader, "take_share"):
+        loader.take_share(0, 1)
+    elif isinstance(order, SharedOrder):
+        object.__setattr__(loader, "batch_sampler", order.whole)
+
+
 def with_stand_ins(loader: Any) -> Iterable[Any]:
     """Give a loader's batches; where this process has no sample of one, a `StandIn`."""
     order = loader if hasattr(loader, "stand_ins") else getattr(loader, "batch_sampler", None)

@@ -173,7 +173,7 @@ class SimilarityLists:
             rank: of the process.
             size: how many share each batch.
         """
-        self._share = (rank, size)
+        self._share, self.stand_ins = (rank, size), set()
 
     def __len__(self) -> int:
         count = len(self._lists) * (self.per_epoch if self.variants else 1)

@@ -10,6 +10,7 @@ from beautilog import logger
 from safetensors.torch import load_file
 
 from config import ConfigParser
+from data.shares import give_back_share
 from train.checkpoints import Checkpoint
 from train.distributed.world import lost_peer
 from train.drift import report_drift
@@ -134,6 +135,8 @@ def _finish(trainer: Any) -> None:
         if main and best_model.exists():  # a trainer with a save_model of its own may write something else
             trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
         trainer._world.spread(trainer.model)
+    for loader in (trainer.train_loader, trainer.val_loader) if not trainer._world.alone else ():
+        give_back_share(loader)
     trainer.progress_bar.close()
     trainer.after_training()
     if best_model.exists() and trainer.options.publish:

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import make_loader
-from data.shares import SharedDraws, StandIn, own_part, take_share, with_stand_ins
+from data.shares import SharedDraws, StandIn, give_back_share, own_part, take_share, with_stand_ins
 from data.tensor_loader import TensorLoader
 
 
@@ -51,6 +51,8 @@ def test_processes_read_the_batches_of_one_process(kind, size):
             inside = [batch.batch if isinstance(batch, StandIn) else batch for batch in read]
             assert [batch.tolist() for batch in inside] == told  # a stand-in has a sample too
         shares.append(passes)
+        give_back_share(loader)
+        assert sum(map(len, loader)) == 26
     for number in range(2):
         together = [[row for share in shares for row in share[number][batch]] for batch in range(7)]
         assert together == whole[number]

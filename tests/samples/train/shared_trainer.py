@@ -101,7 +101,7 @@ class SharedTrainer(BaseTrainer):
         """Use the model outside of the hook."""
         rows = torch.cat([rows for rows, _ in self.val_loader])
         with torch.no_grad():
-            self.results["code"] = float(self.model.encode(rows[:1]).square().mean())
+            self.results["code"] = float(self.model.encode(rows).square().mean())
 
     def _event(self) -> None:
         if self.config.event == "kill" and not self.again:
