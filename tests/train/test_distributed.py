@@ -309,3 +309,48 @@ def test_the_project_s_own_trainers_run_in_two_processes(shared_project, name):
     done = run(shared_project, torchrun("train.py", name, "epochs=2", "plot_at_end=off"))
     assert done.returncode == 0, done.stderr
     assert json.loads((shared_project.runs(name)[-1] / "metrics.json").read_text())["state"] == "finished"
+
+
+SRUN = """#!/usr/bin/env python3
+import signal, subprocess, sys
+words = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+nodes = [subprocess.Popen(words) for _ in range(2)]
+signal.signal(signal.SIGTERM, lambda *_: [node.terminate() for node in nodes])
+sys.exit(max(abs(node.wait()) for node in nodes))
+"""
+SCONTROL = """#!/bin/sh
+if [ "$1" = show ]; then echo localhost; else echo "$@" >> requeued; fi
+"""
+
+
+@pytest.mark.slow
+def test_the_sbatch_script_for_nodes_requeues_itself_and_goes_on(shared_project):
+    """With an `srun` that starts two nodes of one process here; the run is out of time after its first epoch."""
+    tools = shared_project.path / "tools"
+    tools.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environment |= {"SLURM_JOB_ID": "42", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_CPUS_PER_TASK": "1"}
+    environment["SLURM_JOB_NODELIST"] = "localhost"
+    script = ["bash", str(ROOT / "docs" / "train_nodes.sbatch"), "Shared"]
+    process = subprocess.Popen(
+        [*script, "epochs=100000"], cwd=shared_project.path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert (shared_project.path / "requeued").read_text() == "requeue 42\n"
+    (run,) = (shared_project.path / "artifacts/jobs/42/models/Shared/runs").iterdir()
+    done = len(history(run)["train_loss"])
+    assert done and json.loads((run / "metrics.json").read_text())["state"] == "interrupted"
+    again = subprocess.run(
+        [*script, f"epochs={done + 2}"], cwd=shared_project.path, env=environment, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert len(history(run)["train_loss"]) == done + 2
