@@ -1,6 +1,7 @@
 """A copy of the project with sample trainers in it, and its command line."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +56,26 @@ def _copy_program(target: Path) -> None:
         shutil.copy(ROOT / name, target / name)
 
 
+@pytest.fixture(scope="session")
+def new_users_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+    """Make a copy as users have it, without sample trainers, with what its own tests need."""
+
+    def make() -> Project:
+        target = tmp_path_factory.mktemp("users") / "project"
+        _copy_program(target)
+        shutil.copy(ROOT / "pyproject.toml", target / "pyproject.toml")
+        shutil.copytree(SAMPLES, target / "tests" / "samples")
+        for name in ("conftest.py", "warm_python.py"):
+            shutil.copy(ROOT / "tests" / name, target / "tests" / name)
+        return Project(target)
+
+    return make
+
+
 @pytest.fixture(scope="module")
-def users_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy as users have it, without sample trainers, with what its own tests need."""
-    target = tmp_path_factory.mktemp("users") / "project"
-    _copy_program(target)
-    shutil.copy(ROOT / "pyproject.toml", target / "pyproject.toml")
-    shutil.copytree(SAMPLES, target / "tests" / "samples")
-    for name in ("conftest.py", "warm_python.py"):
-        shutil.copy(ROOT / "tests" / name, target / "tests" / name)
-    return Project(target)
+def users_project(new_users_project: Callable[[], Project]) -> Project:
+    """A copy as users have it, for the tests of one module."""
+    return new_users_project()
 
 
 @pytest.fixture
