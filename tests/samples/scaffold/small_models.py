@@ -1,6 +1,7 @@
 """Models that trainers are made for by `--new`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -110,7 +111,7 @@ class OddWidth(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.eye(77))
+        self.matrix = nn.Parameter(0.5 * torch.eye(77))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.matrix
@@ -125,3 +126,84 @@ class NeedsALayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layer(x)
+
+
+@dataclass
+class Widths:
+    """Sizes of a `Bundled`.
+
+    Attributes:
+        input_dim: numbers of a sample.
+        hidden: of the hidden layer; 0 has none.
+    """
+
+    input_dim: int
+    hidden: int = 8
+    activation: Literal["relu", "tanh"] = "relu"
+    epochs: int = 3
+
+
+class Bundled(nn.Module):
+    """Takes its sizes as one object."""
+
+    def __init__(self, widths: Widths, bias: bool = True) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(widths.input_dim, widths.hidden, bias=bias)
+        self.decoder = nn.Linear(widths.hidden, widths.input_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.encoder(x).relu())
+
+
+@dataclass
+class Layers:
+    """Settings that a config can't hold."""
+
+    layer: nn.Module
+    width: int = 4
+
+
+class NeedsLayers(nn.Module):
+    """Takes an object with what no config can hold."""
+
+    def __init__(self, layers: Layers) -> None:
+        super().__init__()
+        self.layer = layers.layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+class MaskedRanker(nn.Module):
+    """Ranks the items that are there."""
+
+    def __init__(self, item_dim: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(item_dim, 2, 16, 0.0, batch_first=True)
+        self.blocks, self.head = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(item_dim, 1)
+
+    def forward(self, items: torch.Tensor, key_padding_mask: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(items, src_key_padding_mask=key_padding_mask)).squeeze(-1)
+
+
+class MaskedText(nn.Module):
+    """Classifies the mean of the words that are there, by a mask of numbers."""
+
+    def __init__(self, vocabulary: int = 20, width: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, classes)
+
+    def forward(self, words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        there = (1.0 - (1.0 - mask))[:, :, None]
+        return self.head((self.embed(words) * there).sum(1) / there.sum(1))
+
+
+class LazyClassifier(nn.Module):
+    """Takes its sizes from the first batch."""
+
+    def __init__(self, hidden: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.LazyLinear(hidden), nn.LazyBatchNorm1d(), nn.LazyLinear(classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(x)).relu())

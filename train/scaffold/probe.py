@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from train.errors import ScaffoldError
-from train.scaffold_model import Field, is_input_name
+from train.scaffold.constructor import Field, is_input_name
 
 _BATCH, _LENGTH, _MOST_TRIES = 5, 6, 1000
 _USUAL = (16, 32, 64, 8, 10, 128)
@@ -30,18 +30,31 @@ class Input:
         shape: of a sample.
         tokens: how many different whole numbers it may hold; None holds floats.
         keyword: whether it must be given by name.
+        mask: of a mask, what it holds where there is padding: True, False, or 0.0; None for other inputs.
     """
 
     name: str
     shape: tuple[int, ...]
     tokens: int | None = None
     keyword: bool = False
+    mask: bool | float | None = None
 
     def batch(self) -> torch.Tensor:
-        """Make a small batch: (5, *shape)."""
+        """Make a small batch: (5, *shape). Of a mask, the last place is padding."""
+        if self.mask is not None:
+            return torch.tensor([not self.mask] * (self.shape[0] - 1) + [self.mask]).to(self.dtype).expand(_BATCH, -1)
         if self.tokens is not None:
-            return torch.randint(0, self.tokens, (_BATCH, *self.shape))
+            drawn = torch.randint(0, self.tokens, (_BATCH, *self.shape))
+            drawn.view(-1)[0] = self.tokens - 1  # so that the model must know them all
+            return drawn
         return torch.randn(_BATCH, *self.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tensors."""
+        if self.mask is not None:
+            return torch.bool if isinstance(self.mask, bool) else torch.float32
+        return torch.float32 if self.tokens is None else torch.int64
 
 
 @dataclass(frozen=True)
@@ -102,18 +115,33 @@ def forward_names(model_class: type[nn.Module], batch: str) -> list[tuple[str, b
     return names
 
 
-def shapes_by_input(names: list[tuple[str, bool]], text: str | None) -> dict[str, tuple[int, ...]]:
-    """Read `--input` for a model's inputs; one shape is for all of them."""
+def optional_names(model_class: type[nn.Module]) -> list[tuple[str, bool]]:
+    """List the tensors that `forward` takes but can do without, in the form of `forward_names`; no masks."""
+    own = list(inspect.signature(model_class.forward).parameters.values())[1:]
+    return [
+        (each.name, True) for each in own
+        if each.default is None and "Tensor" in str(each.annotation) and not is_mask_name(each.name)
+    ]  # fmt: skip
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether an input of that name says where there is padding."""
+    return "mask" in name.lower()
+
+
+def shapes_by_input(names: Sequence[tuple[str, bool]], text: str | None) -> dict[str, tuple[int, ...]]:
+    """Read `--input` for a model's inputs; one shape is for all of them, and a mask's follows from it."""
     given = parse_shapes(text)
     if len(given) > 1 and len(given) != len(names):
         raise ScaffoldError(
             f"--input gives {len(given)} shapes, but forward takes {len(names)} inputs; give one of each."
         )
-    return {name: given[min(index, len(given) - 1)] for index, (name, _) in enumerate(names)} if given else {}
+    shapes = {name: given[min(index, len(given) - 1)] for index, (name, _) in enumerate(names)} if given else {}
+    return {name: shape[:1] if is_mask_name(name) else shape for name, shape in shapes.items()}
 
 
 def find_fit(
-    model: nn.Module,
+    build: Callable[[], nn.Module],
     names: list[tuple[str, bool]],
     task: str,
     fields: Sequence[Field],
@@ -122,7 +150,7 @@ def find_fit(
     """Try shapes until the model takes one and returns what the task needs.
 
     Args:
-        model: built.
+        build: builds the model.
         names: as `forward_names` gives them.
         task: autoencoder, ranking, transformer or classification.
         fields: the constructor's settings: their names tell sizes.
@@ -131,9 +159,14 @@ def find_fit(
     Raises:
         ScaffoldError: none fits; says what was tried.
     """
+    model = build()
+    built = build if is_lazy(model) else lambda: model  # one with lazy layers takes its sizes from its first batch
     options = []
     for index, (name, keyword) in enumerate(names):
         own = given.get(name)
+        if is_mask_name(name):
+            options.append(_masks(name, keyword, own or (_LENGTH,)))
+            continue
         shapes = _candidates(model, name, task, fields, own)
         if index and not own:  # a further input may be one number a sample, such as a time or a class
             shapes[2:2] = [((), tokens) for tokens in dict.fromkeys(tokens for _, tokens in shapes)]
@@ -141,32 +174,80 @@ def find_fit(
     most = max(2, int(_MOST_TRIES ** (1 / len(options))))
     # The likeliest of all inputs first: by how far down their lists they are, together.
     places = sorted(itertools.product(*(range(len(each[:most])) for each in options)), key=sum)
-    model.eval()
+    doubtful = None
     tried: dict[str, tuple[str, list[str]]] = {}  # by the reason without its numbers: the reason, the shapes
     for chosen in places[:_MOST_TRIES]:
         inputs = tuple(each[place] for each, place in zip(options, chosen, strict=True))
-        reason = _try(model, inputs, task)
+        reason = try_inputs(built, inputs, task)
         if isinstance(reason, Fit):
-            return reason
+            if all(each.mask is None for each in inputs) or _masks_hide(built, inputs):
+                return reason
+            doubtful = doubtful or reason
+            continue
         shapes = " and ".join(f"{each.name} {_size(each)}" for each in inputs)
         tried.setdefault(re.sub(r"\d+", "0", reason), (reason, []))[1].append(shapes)
+    if doubtful is not None:
+        return doubtful
     raise ScaffoldError(_nothing_fits(model, task, list(tried.values()), fields))
 
 
-def _try(model: nn.Module, inputs: tuple[Input, ...], task: str) -> Fit | str:
+def _masks(name: str, keyword: bool, shape: tuple[int, ...]) -> list[Input]:
+    """Masks to try: torch's own hide where they are True, others where they are False or 0."""
+    kinds = [True, False, 0.0] if re.search("padding|absent|ignore|hid", name) else [False, True, 0.0]
+    return [Input(name, shape, None, keyword, kind) for kind in kinds]
+
+
+def _masks_hide(built: Callable[[], nn.Module], inputs: Sequence[Input]) -> bool:
+    """Whether what the masks call padding, the last place, does not change what is returned for other places."""
     batches = [each.batch() for each in inputs]
+    before = _call(built, inputs, batches)[0]
+    for place, each in enumerate(inputs):
+        if each.mask is None and any(other.mask is not None and other.shape == each.shape[:1] for other in inputs):
+            changed = batches[place].clone()
+            changed[:, -1] = changed[:, -1] + 1 if each.tokens is None else (changed[:, -1] + 1) % each.tokens
+            after = _call(built, inputs, [*batches[:place], changed, *batches[place + 1 :]])[0]
+            by_place = before.dim() > 1 and before.shape[1] == each.shape[0]
+            pair = (before[:, :-1], after[:, :-1]) if by_place else (before, after)
+            if torch.allclose(*pair, atol=1e-6):
+                return True
+    return False
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether a model has layers that take their sizes from the first batch."""
+    return any(map(torch.nn.parameter.is_lazy, [*model.parameters(), *model.buffers()]))
+
+
+def _call(built: Callable[[], nn.Module], inputs: Sequence[Input], batches: Sequence[torch.Tensor]) -> tuple[Any, bool]:
+    """What a model returns, the first of several; and whether there are several."""
     plain = [batch for each, batch in zip(inputs, batches, strict=True) if not each.keyword]
     named = {each.name: batch for each, batch in zip(inputs, batches, strict=True) if each.keyword}
+    output = built().eval()(*plain, **named)
+    in_tuple = isinstance(output, tuple | list) and len(output) > 0
+    return (output[0] if in_tuple else output), in_tuple
+
+
+def try_inputs(built: Callable[[], nn.Module], inputs: tuple[Input, ...], task: str) -> Fit | str:
+    """Give a model a batch.
+
+    Args:
+        built: gives the model.
+        inputs: what it is given.
+        task: autoencoder, ranking, transformer or classification.
+
+    Returns:
+        How it is used; or why it does not fit.
+    """
     try:
-        output = model(*plain, **named)
+        output, in_tuple = _call(built, inputs, [each.batch() for each in inputs])
     except (Exception, SystemExit) as error:  # whatever the model does with a shape that it does not take
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
-    in_tuple = isinstance(output, tuple | list) and len(output) > 0
-    output = output[0] if in_tuple else output
     if not isinstance(output, torch.Tensor):
         return f"forward returned a {type(output).__name__}; it must return a tensor, or a tuple that begins with one"
     if not output.requires_grad:
         return "what forward returned does not depend on the model's parameters"
+    if any(each.mask is not None for each in inputs) and not bool(output.isfinite().all()):
+        return "forward returned numbers that are not finite"
     shape = tuple(output.shape)
     if not shape or shape[0] != _BATCH:
         return f"forward returned {shape}, which does not begin with the batch's size {_BATCH}"
@@ -236,15 +317,18 @@ def _grids(layers: Sequence[nn.Module]) -> list[tuple[int, ...]]:
     """Shapes of images or signals, where the first convolution comes before any linear layer."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     first = next((layer for layer in layers if isinstance(layer, kinds)), None)
+    channels = getattr(first, "in_channels", 0) or 3  # a lazy layer has none yet
     if isinstance(first, nn.Conv2d):
-        return [(first.in_channels, side, side) for side in _IMAGE_SIDES]
+        return [(channels, side, side) for side in _IMAGE_SIDES]
     if isinstance(first, nn.Conv1d):
-        return [(first.in_channels, length) for length in _SIGNAL_LENGTHS]
-    return [(first.in_channels, 8, 16, 16)] if isinstance(first, nn.Conv3d) else []
+        return [(channels, length) for length in _SIGNAL_LENGTHS]
+    return [(channels, 8, 16, 16)] if isinstance(first, nn.Conv3d) else []
 
 
 def _size(each: Input) -> str:
     shape = shape_text(each.shape)
+    if each.mask is not None:
+        return f"{shape}, {each.mask} for padding"
     return shape if each.tokens is None else f"{shape} of whole numbers below {each.tokens}"
 
 

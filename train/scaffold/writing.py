@@ -7,7 +7,6 @@ import re
 from dataclasses import MISSING
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from config import ConfigParser
@@ -16,12 +15,14 @@ from constants import CONFIG_PATH, PROJECT_ROOT
 from train import TRAINER_REGISTRY
 from train.errors import OutputError, ScaffoldError
 from train.files import write_atomically
-from train.scaffold_model import Field, constructor_fields, load_model_class
-from train.scaffold_probe import find_fit, forward_names, shape_text, shapes_by_input
-from train.scaffold_templates import Plan, config_text, section_text, test_text, trainer_text
+from train.scaffold.constructor import Field, build_model, constructor_fields
+from train.scaffold.model import load_model_class
+from train.scaffold.plan import Plan
+from train.scaffold.probe import Fit, find_fit, forward_names, is_lazy, optional_names, shape_text, shapes_by_input
+from train.scaffold.sizes import trace_sizes
+from train.scaffold.templates import config_text, in_package, in_project, section_text, test_text, trainer_text
 
 _LONGEST = 60  # characters of a trainer's name
-_PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
 
 
 def scaffold(name: str, model: str, batch: str, task: str, shape: str | None = None) -> str:
@@ -48,11 +49,6 @@ def scaffold(name: str, model: str, batch: str, task: str, shape: str | None = N
         PROJECT_ROOT / "tests" / "train" / f"test_{stem}.py",
     ]
     _refuse_taken(trainer, places)
-    if batch == "tensor" and task in ("classification", "ranking"):
-        raise ScaffoldError(
-            f"--batch tensor has no place for what --task {task} learns from (labels, or a true ranking): use --batch "
-            "dict or --batch dataclass."
-        )
     plan = _plan(trainer, stem, model, batch, task, shape)
     texts = [config_text(plan), trainer_text(plan), test_text(plan)]
     for text, place in zip(texts, places, strict=True):
@@ -93,31 +89,48 @@ def _refuse_taken(trainer: str, places: list[Path]) -> None:
 def _plan(trainer: str, stem: str, target: str, batch: str, task: str, shape: str | None) -> Plan:
     model_class = load_model_class(target)
     names = forward_names(model_class, batch)
-    if batch != "tensor" and any(keyword.iskeyword(name) for name, _ in names):
+    more = [] if batch == "tensor" else optional_names(model_class)
+    if batch != "tensor" and any(keyword.iskeyword(name) for name, _ in [*names, *more]):
         raise ScaffoldError(f"{model_class.__name__}.forward has a parameter whose name is a word of Python.")
-    given = shapes_by_input(names, shape)
-    fields = constructor_fields(model_class, given)
-    fit = find_fit(_build(model_class, fields), names, task, fields, given)
+    try:
+        fields, fit = _settings_and_fit(model_class, names, task, shape)
+    except ScaffoldError:
+        if not more:
+            raise
+        try:  # a model may need, with the settings that it has here, what it could do without
+            fields, fit = _settings_and_fit(model_class, [*names, *more], task, shape)
+        except ScaffoldError:
+            fields = None
+        if fields is None:
+            raise  # what was said of the inputs that it must have
+    if batch == "tensor":
+        _refuse_without_room(task, fit)
     module, attribute = target.split(":")
-    top = module.partition(".")[0]
-    in_project = (PROJECT_ROOT / top).is_dir() or (PROJECT_ROOT / f"{top}.py").is_file()
     return Plan(
-        trainer, stem, module, attribute, ours=in_project, path_entry=in_project and top not in _PACKAGES,
-        batch=batch, task=task, fields=fields, fit=fit,
+        trainer, stem, module, attribute, batch, task, fields, fit,
+        sizes=trace_sizes(lambda changes: build_model(model_class, fields, changes), fields, fit, task),
+        lazy=is_lazy(build_model(model_class, fields)),
+        path_entry=in_project(module) and not in_package(module),
     )  # fmt: skip
 
 
-def _build(model_class: type[nn.Module], fields: list[Field]) -> nn.Module:
-    torch.manual_seed(0)
-    values = {field.parameter: field.value for field in fields}
-    try:
-        return model_class(**values)
-    except (Exception, SystemExit) as error:  # whatever a user's constructor raises
-        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+def _settings_and_fit(
+    model_class: type[nn.Module], names: list[tuple[str, bool]], task: str, shape: str | None
+) -> tuple[list[Field], Fit]:
+    given = shapes_by_input(names, shape)
+    fields = constructor_fields(model_class, given)
+    return fields, find_fit(lambda: build_model(model_class, fields), names, task, fields, given)
+
+
+def _refuse_without_room(task: str, fit: Fit) -> None:
+    """Refuse a batch of one tensor where what is learnt from can't stand behind the input."""
+    shape, floats = fit.inputs[0].shape, fit.inputs[0].tokens is None
+    room = {"classification": len(shape) == 1, "ranking": floats and (len(shape) == 1 or shape[:-1] == fit.output)}
+    if not room.get(task, True):
         raise ScaffoldError(
-            f"{model_class.__name__}({shown}) fails: {type(error).__name__}: {error}\n"
-            "Give the parameters defaults with which a model can be built; those without one got a guess."
-        ) from error
+            f"--batch tensor has no place for what --task {task} learns from beside a sample {shape_text(shape)}: use "
+            "--batch dict or --batch dataclass."
+        )
 
 
 def _write_all(texts: dict[Path, str], section: str) -> None:
@@ -132,6 +145,7 @@ def _write_all(texts: dict[Path, str], section: str) -> None:
         old = ini.read_bytes() if ini.exists() else b""
         newline = b"\r\n" if b"\r\n" in old else b"\n"
         gap = b"" if not old else newline if old.endswith(b"\n") else newline * 2
+        place = ini
         write_atomically(ini, old + gap + section.encode().replace(b"\n", newline))  # last: it is all or nothing itself
     except (OutputError, OSError, KeyboardInterrupt) as error:
         for place in written:
@@ -142,7 +156,12 @@ def _write_all(texts: dict[Path, str], section: str) -> None:
                 folder.rmdir()
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise OutputError(f"{error}\nNothing of the trainer was kept.") from error
+        cause = error.__cause__ or error  # OutputError's own advice is for runs
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise OutputError(
+            f"cannot write {_shown(place)}: {reason}. Nothing of the trainer was kept. Make room, or give this user "
+            "the right to write there."
+        ) from error
 
 
 def _report(plan: Plan, places: list[Path]) -> str:
