@@ -1,5 +1,7 @@
 """A copy of the project with sample trainers in it, and its command line."""
 
+import re
+import shutil
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,9 +44,11 @@ def copy_project(target: Path) -> Project:
         shutil.copytree(SAMPLES / package, target / package, dirs_exist_ok=True)
     project = Project(target)
     # Short runs write after each epoch, so that tests know what is there.
-    settings = (target / "config.ini").read_text()
+    settings, samples = (target / "config.ini").read_text(), (SAMPLES / "sections.ini").read_text()
+    for name in re.findall(r"^\[(\w+)\]", samples, flags=re.MULTILINE):  # a trainer of that name gives way too
+        settings = re.sub(rf"^\[{name}\]\n.*?(?=^\[|\Z)", "", settings, flags=re.MULTILINE | re.DOTALL)
     (target / "config.ini").write_text(settings.replace("saving_share = 0.05", "saving_share = 1   "))
-    project.append("config.ini", (SAMPLES / "sections.ini").read_text())
+    project.append("config.ini", samples)
     return project
 
 

@@ -113,8 +113,9 @@ def _python_problems(page: str, words: list[str], settings: tuple[str, ...]) -> 
     if words[1:2] == ["-c"] or words[1:3] == ["-m", "venv"] or words[1:3] == ["-m", "pip"]:
         return []
     if words[1:3] == ["-m", "pytest"]:
-        paths = [word for word in words[3:] if word.startswith("tests/")]
-        return [f"there is no {path}" for path in paths if not (ROOT / path).exists() and path not in _written(page)]
+        paths = [Path(word) for word in words[3:] if word.startswith("tests/")]
+        of_new = {path for path in paths if _compact(path.stem.removeprefix("test_")) in _own_trainers(page)}
+        return [f"there is no {path}" for path in paths if not (ROOT / path).exists() and path not in of_new]
     script, options = options_of(words)
     if script is None:
         return [] if words[1:2] and words[1] in _written(page) else [f"there is no such script: {' '.join(words[:3])}"]
@@ -159,7 +160,11 @@ def _own_trainers(page: str) -> set[str]:
     }
     texts = [command.text for block in blocks(page, "sh") for command in block.commands]
     names |= {name.removesuffix("Trainer") for text in texts for name in re.findall(r"--new (\w+)", text)}
-    return names | {f"{name}Trainer" for name in names} | {name.lower() for name in names}
+    return names | {f"{name}Trainer" for name in names} | {_compact(name) for name in names}
+
+
+def _compact(name: str) -> str:
+    return name.replace("_", "").lower().removesuffix("trainer")
 
 
 def code_problems(page: str) -> list[str]:
@@ -325,10 +330,10 @@ class Reader:
         rows = [f"model_{model},dataset_{dataset},accuracy,{0.5 + 0.02 * model + 0.01 * (model * dataset % 5)}"
                 for model in range(8) for dataset in range(8)]  # fmt: skip
         (self.path / "results.csv").write_text("\n".join(["model,dataset,metric,value", *rows]) + "\n")
-        (self.path / "other.ini").write_text((self.path / "config.ini").read_text())
         if self.page != "README.md":  # who reads on has written README's trainer
             for block in blocks_of("README.md"):
                 self.write(block)
+        (self.path / "other.ini").write_text((self.path / "config.ini").read_text())
 
     def write(self, block: Block) -> None:
         """Write the file that a block is."""

@@ -25,6 +25,7 @@ CASES = [
         for batch in ("tensor", "dict", "dataclass")
         for task in ADVICE
     ),
+    ("FeatureFusionTrainer", ISSUE, "dict", "ranking", []),
     ("TinyEncoderTrainer", "elsewhere:SmallAutoEncoder", "tensor", "autoencoder", ["shape = (config.input_dim,)"]),
     (LONG, f"{MODELS}:SmallCnn", "dict", "classification", ["_HEIGHT = 16", "% config.num_classes"]),
     (
@@ -160,7 +161,12 @@ def test_what_is_written_passes_the_projects_checks(bare_project, made):
 
 
 def test_a_written_test_passes(bare_project, made):
-    check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", files_of("TinyEncoder")[2])
+    # A sample trainer of this project's tests has the same name; in the copies of those it takes the place.
+    other = bare_project.path / "tests" / "train" / "test_of_a_sample.py"
+    other.write_text("def test_dry(project):\n    assert project.run('FeatureFusion', '--dry-run').returncode == 0\n")
+    written = files_of("FeatureFusion")[2]
+    check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", written, str(other))
+    other.unlink()
 
 
 @pytest.mark.slow

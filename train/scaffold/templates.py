@@ -285,10 +285,10 @@ def test_text(plan: Plan) -> str:
         head += ["from pathlib import Path", "", "ROOT = Path(__file__).resolve().parents[2]"]
         words += ["PYTHONPATH=str(ROOT)"]
     name = plan.stem
-    lines = [*head, "", "", f"def test_{name}_trains_an_epoch(project):"]
-    lines += call("done = project.run", words, indent=4)
+    lines = [*head, "", "", f"def test_{name}_trains_an_epoch(users_project):"]
+    lines += call("done = users_project.run", words, indent=4)
     lines += ["    assert done.returncode == 0, done.stderr"]
-    lines += [f'    metrics = project.runs("{plan.trainer.removesuffix("Trainer")}")[-1] / "metrics.json"']
+    lines += [f'    metrics = users_project.runs("{plan.trainer.removesuffix("Trainer")}")[-1] / "metrics.json"']
     lines += ['    history = json.loads(metrics.read_text())["history"]']
     lines += ['    assert len(history["train_loss"]) == len(history["val_loss"]) == 1', ""]
     return "\n".join(lines)
