@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -33,14 +33,17 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doc_pages import PAGES, ROOT, Block, Command, anchors_of, blocks_of, options_of, prose_of
+from warm_python import run_python
 
 from config import ConfigError, ConfigParser
 from config.ini_reader import parse_ini
@@ -308,7 +311,8 @@ class Reader:
             if block.language == "sh":
                 problems += [problem for command in block.commands for problem in self._run(command)]
             elif block.language == "python" and block.note("run"):
-                problems += self._call(block.where, "(the block)", [sys.executable, "-c", block.text], 0)
+                (self.path / "block.py").write_text(block.text)
+                problems += self._call(block.where, "(the block)", ["block.py"], 0)
         return problems
 
     def _prepare(self) -> None:
@@ -351,7 +355,7 @@ class Reader:
         wanted = len(_RUN_ID.findall(text))
         runs = iter(self._newest_runs(wanted))
         text = _RUN_ID.sub(lambda _: next(runs), text)
-        return self._call(command.where, text, ["bash", "-c", text], command.exit_code)
+        return self._call(command.where, text, replace(command, text=text), command.exit_code)
 
     def _newest_runs(self, count: int) -> list[str]:
         """The ids of the newest runs, the newest first; short ones are made where there are too few."""
@@ -364,16 +368,25 @@ class Reader:
                 assert made.returncode == 0, made.stderr
         return found
 
-    def _call(self, where: str, shown: str, words: list[str], exit_code: int) -> list[str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            words, cwd=self.path, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+    def _call(self, where: str, shown: str, command: Command | list[str], exit_code: int) -> list[str]:
+        done = self._started(command)
         if done.returncode == exit_code:
             return []
         told = "\n    ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
         return [f"{where}: {shown}\n    exit code {done.returncode}, not {exit_code}:\n    {told}"]
+
+    def _started(self, command: Command | list[str]) -> subprocess.CompletedProcess:
+        """Run a plain `python ...` as tests do, anything else in a shell in which `python` is this one."""
+        if isinstance(command, list):
+            return run_python(command, self.path)
+        words = command.parts[0]
+        if shlex.join(words) == shlex.join(shlex.split(command.text)) and words[0] == "python" and words[1] != "-c":
+            return run_python(words[1:], self.path)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", command.text], cwd=self.path, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
 
 
 def _with_settings(text: str, settings: tuple[str, ...]) -> str:

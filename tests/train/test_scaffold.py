@@ -1,7 +1,6 @@
 """`--new`: what it writes trains, passes its own test and the project's checks; what it refuses leaves nothing."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -59,6 +58,7 @@ def bare_project(users_project):
     shutil.copy(models, target / "model" / "small_models.py")
     shutil.copy(models, target / "elsewhere.py")
     shutil.copy(target / "tests/samples/model/feature_fusion_model.py", target / "model" / "feature_fusion.py")
+    (target / "run_all.py").write_text(RUN_ALL)
     (target / "model" / "failing.py").write_text("import torch\n\nHALF = 1 / 0\n")
     (target / "model" / "misspelt.py").write_text("def f(:\n")
     (target / "model" / "lacking.py").write_text("import there_is_no_such_module\n")
@@ -90,7 +90,7 @@ RUN_ALL = """
 import contextlib, io, json, sys
 from train.command_line import main
 
-for words in json.load(sys.stdin):
+for words in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(words)
@@ -100,10 +100,7 @@ for words in json.load(sys.stdin):
 
 def run_all(project: Any, lines: list[list[str]]) -> list[tuple[int, str, str]]:
     """What the command line says to each of several lines of words."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL], cwd=project.path, input=json.dumps(lines), capture_output=True, text=True,
-        timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = project.run(json.dumps(lines), script="run_all.py")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
