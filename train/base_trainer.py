@@ -24,6 +24,7 @@ from train.early_stopping import EarlyStopping
 from train.errors import TrainingError
 from train.failures import bad_training_step, bad_validation
 from train.files import write_atomically
+from train.loader_faults import require_whole_pass
 from train.machine import usable_device
 from train.meters import EpochMeter
 from train.model_summary import summarize_model
@@ -170,6 +171,7 @@ class BaseTrainer(metaclass=TrainerType):
             if usual or piece.steps > 1:
                 self._look(keep=usual)
             self._save_inside_epoch()
+        require_whole_pass(self, "train_loader", position.steps * self.config.accumulation_steps)
         self._look(keep=True)
         self._end_epoch_meter()
         position.end_epoch()
@@ -184,7 +186,7 @@ class BaseTrainer(metaclass=TrainerType):
             self.val_loader.set_epoch(self.record.progress.epoch)
         try:
             with self._position.validation(), self.averaged_weights():
-                self._step.evaluate(self.val_loader)
+                require_whole_pass(self, "val_loader", self._step.evaluate(self.val_loader))
         except Interrupted:  # a resumed run does this validation anew
             self._meter = EpochMeter()
             self.saver.save_inside(self)

@@ -292,7 +292,7 @@ def _show(text: str) -> int:
 
 
 def _unforeseen(error: Exception) -> str:
-    from train.contract import location
+    from train.places import location
 
     hint = "Make batch_size smaller, or accumulation_steps larger. " if "OutOfMemory" in type(error).__name__ else ""
     return f"{location(error)}{type(error).__name__}: {error}\n{hint}`--debug` shows the traceback."

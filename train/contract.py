@@ -6,7 +6,6 @@ check that a sample fits the model, when the author's own attributes exist) happ
 """
 
 import functools
-import traceback
 from abc import ABCMeta
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +15,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import default_collate
 
 from config import BaseTrainerConfig, ConfigParser
-from constants import PROJECT_ROOT
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.shares import StandIn
 from train.errors import TrainerContractError
 from train.machine import Survey
+from train.places import location
 from train.seeding import preserved_random_states, seed_everything
 from train.session import open_run
 
@@ -195,15 +194,3 @@ def _try_sample(trainer: Any, name: str, loader: Any, dataset: Any) -> None:
     finally:
         trainer.model.train(training)
         trainer.forget_measurements()
-
-
-def location(error: BaseException) -> str:
-    """Say where in the project an error arose: `train/my_trainer.py:31 in compute_loss: `, or nothing."""
-    ours = [
-        frame for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(str(PROJECT_ROOT)) and "site-packages" not in frame.filename
-        and not any(part in frame.filename for part in _OUR_FRAMES)
-    ]  # fmt: skip
-    if not ours:
-        return ""
-    return f"{ours[-1].filename.removeprefix(f'{PROJECT_ROOT}/')}:{ours[-1].lineno} in {ours[-1].name}: "

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from constants import PROJECT_ROOT
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import EpochLoader
 from train.errors import TrainingError
+from train.places import location, place
 from train.seeding import preserved_random_states
 from train.signals import Interrupted
 
@@ -31,7 +31,6 @@ _DIED = re.compile(
     r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
 _FRAME = re.compile(r'^ +File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?: +(?P<source>.*)\n)?', re.M)
-_FRAMEWORK = ("train/loader_faults.py", "data/loaders.py")  # through which a sample is asked for
 _CAUSES = {
     "SIGKILL": "Most often the system has run out of memory: take fewer num_workers, smaller batches or smaller "
     "samples.",
@@ -72,6 +71,35 @@ def explain_loader_fault(trainer: Any, error: BaseException) -> Exception | Inte
     except Exception:  # an explanation that fails must not hide what it should explain
         trainer.run_folder.log_only(traceback.format_exc())
         return None
+
+
+def require_whole_pass(trainer: Any, name: str, batches: int) -> None:
+    """Refuse a pass over a DataLoader that a sample has cut short: torch takes its StopIteration for the end.
+
+    Args:
+        trainer: a BaseTrainer, still in that pass.
+        name: train_loader or val_loader.
+        batches: how many it gave.
+
+    Raises:
+        DataError: the sampler has a further batch, which was not given.
+    """
+    loader = getattr(trainer, name)
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or batches >= len(loader):
+        return
+    with preserved_random_states():
+        missing = _indices(trainer, name, [batches])
+        if not missing or not missing[0]:  # a sampler that gives fewer than it says, or one that can't be asked
+            return
+        what = f"{name}: the pass ended after {batches} of {len(loader)} batches"
+        errors = [(index, _reading_error(loader, index)) for index in missing[0]]
+    for index, error in errors:
+        if isinstance(error, StopIteration):
+            raise DataError(
+                f"{what}, since sample {index} of {_class_name(loader.dataset)} can't be read: {location(error)}"
+                f"{_told(error)}. torch takes a StopIteration for the end of the data. {_advice('it')}"
+            ) from error
+    raise DataError(f"{what}, before samples {_listed(missing[0])}: one of them has raised a StopIteration. {_GO_ON}")
 
 
 # ------------------------------------------------------------------------------------------------ a worker that died
@@ -201,7 +229,7 @@ def _failure(trainer: Any, error: Exception) -> DataError | None:
     if fault is None:
         return None
     loader = getattr(trainer, fault.name)
-    what, because = _class_name(loader.dataset), f"{_place(fault.frames)}{fault.text}"
+    what, because = _class_name(loader.dataset), f"{place(fault.frames)}{fault.text}"
     if not fault.frames:
         return DataError(f"{fault.name}: a worker can't begin: {because}")
     batch = f"samples {_listed(fault.indices)} of {what}" if fault.indices else f"a batch of {what}"
@@ -210,7 +238,7 @@ def _failure(trainer: Any, error: Exception) -> DataError | None:
     found = _bad_sample(loader, fault)
     if found is not None:
         index, cause = found
-        because = f"{_place(list(traceback.extract_tb(cause.__traceback__)))}{_told(cause)}"
+        because = f"{location(cause)}{_told(cause)}"
         return DataError(f"{fault.name}: sample {index} of {what} can't be read: {because}\n{_advice('it')}")
     again = "Read again one by one, in the main process, none of them fails. " if fault.indices else ""
     return DataError(f"{fault.name}: {batch} can't be read: {because}\n{again}{_GO_ON}")
@@ -258,7 +286,7 @@ def _fault(trainer: Any, error: Exception) -> _Fault | None:
     frames, last_lines = _parsed(text)
     fetched = [number for number, frame in enumerate(frames) if _is_fetch(frame.filename)]
     if not fetched:
-        return _Fault(name, [], f"{_place(frames)}{last_lines}", None, exact=True)
+        return _Fault(name, [], f"{place(frames)}{last_lines}", None, exact=True)
     failed = _indices(trainer, name, [iterator._rcvd_idx - 1])  # it is counted before its error is raised
     countable = hasattr(iterator._dataset, "__getitem__") and hasattr(iterator._dataset, "__len__")
     return _Fault(name, frames[fetched[0] :], last_lines, failed[0] if failed else None, exact=not countable)
@@ -284,15 +312,6 @@ def _parsed(text: str) -> tuple[list[traceback.FrameSummary], str]:
     while rest and rest[0].startswith(" "):  # marks below a line of source
         rest.pop(0)
     return frames, "\n".join(rest).strip()
-
-
-def _place(frames: list[traceback.FrameSummary]) -> str:
-    """Name the last of the frames that is the project's own: `train/my_trainer.py:31 in __getitem__: `, or nothing."""
-    root = f"{PROJECT_ROOT}/"
-    ours = [frame for frame in frames if frame.filename.startswith(root) and "site-packages" not in frame.filename]
-    named = [(frame.filename.removeprefix(root), frame) for frame in ours]
-    named = [(file, frame) for file, frame in named if file not in _FRAMEWORK]
-    return f"{named[-1][0]}:{named[-1][1].lineno} in {named[-1][1].name}: " if named else ""
 
 
 def _reading_error(loader: Any, index: Any) -> Exception | None:
@@ -328,12 +347,12 @@ def _is_validating(error: BaseException) -> bool:
 
 
 def _indices(trainer: Any, name: str, numbers: list[int]) -> list[list[Any]] | None:
-    """Tell the indices of some batches of the pass that failed; None where its beginning is not known."""
+    """Tell the indices of some batches of the pass that failed, those there are; None if its beginning is not known."""
     if not numbers or not _return_to_start(trainer, name):
         return None
     first, last = min(numbers), max(numbers)
     found = batch_indices(getattr(trainer, name), first, last - first + 1)
-    return None if found is None else [found[number - first] for number in numbers]
+    return None if found is None else [found[number - first] for number in numbers if number - first < len(found)]
 
 
 def _return_to_start(trainer: Any, name: str) -> bool:

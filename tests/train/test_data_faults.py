@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from data.data_error import DataError
 from train import workers
 from train.errors import TrainingError
-from train.loader_faults import _shut_down, explain_loader_fault
+from train.loader_faults import _shut_down, explain_loader_fault, require_whole_pass
 from train.seeding import RandomSources
 from train.signals import Interrupted
 from train.workers import TendedWorker, tend_workers
@@ -83,6 +84,47 @@ def test_a_sample_that_cannot_be_read_is_named(words, shared_project):
     run = shared_project.runs("Fragile")[-1]
     assert metrics(run)["state"] == "failed"
     assert metrics(run)["error"] == f"DataError: {told}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", ("accumulation_steps=3",)),
+        pytest.param("train", ("num_workers=2",), marks=pytest.mark.slow),
+        pytest.param("train", ("num_workers=2", "loader=made"), marks=pytest.mark.slow),
+        pytest.param("train", ("step=compiled",), marks=pytest.mark.slow),
+        ("val", ()),
+        pytest.param("val", ("num_workers=2",), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_stop_iteration_of_a_sample_does_not_end_an_epoch(name, words, shared_project):
+    """torch would take it for the end of the data: an epoch, or a validation, over a part of it, and nobody told."""
+    done = shared_project.run("Fragile", "fault=stop", f"fault_in={name}", *words)
+    assert done.returncode == 3, done.stderr
+    given = int(re.search(r"ended after (\d+) of 14 batches", done.stderr)[1])
+    assert given == 7 if name == "val" else given < 14
+    assert done.stderr == (
+        f"error: {name}_loader: the pass ended after {given} of 14 batches, since sample 37 of FragileRows can't be "
+        f"read: train/fragile_trainer.py:44 in break_down: StopIteration: no more frames. torch takes a StopIteration "
+        f"for the end of the data. {ADVICE}\n"
+    )
+    run = shared_project.runs("Fragile")[-1]
+    assert metrics(run)["state"] == "failed" and len(metrics(run)["history"]["val_loss"]) == 1
+
+
+def test_a_sampler_that_gives_less_than_it_says_ends_the_epoch():
+    class Few(torch.utils.data.SequentialSampler):
+        def __iter__(self):
+            return iter(range(4))
+
+    rows = torch.arange(9.0)
+    loader = DataLoader(rows, batch_size=2, sampler=Few(rows))
+    trainer = SimpleNamespace(
+        train_loader=loader, owns_loop=False, _random_sources=RandomSources(loader, loader),
+        _position=SimpleNamespace(validating=False, start=RandomSources(loader, loader).states()),
+    )  # fmt: skip
+    require_whole_pass(trainer, "train_loader", len(list(loader)))
 
 
 def test_a_worker_that_is_killed_is_told_and_the_run_goes_on_later(shared_project, whole):

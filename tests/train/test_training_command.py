@@ -181,7 +181,15 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(project):
 
 
 FAULTS = {
-    "wrong_shape": (3, ["train_loader.dataset[0] does not fit FeatureFusionModel", "tensor (9,) float32", "2x9"]),
+    "wrong_shape": (
+        3,
+        [
+            "train_loader.dataset[0] does not fit FeatureFusionModel",
+            "tensor (9,) float32",
+            "failed: model/feature_fusion_model.py:17 in forward: RuntimeError",
+            "2x9",
+        ],
+    ),
     "vector_loss": (2, ["compute_loss returned a tensor (2,) float32; the loss must be a scalar: take its .mean()"]),
     "float_loss": (2, ["compute_loss returned", "it must be a scalar tensor"]),
     "no_gradient": (2, ["a loss without gradient"]),

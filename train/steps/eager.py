@@ -139,11 +139,13 @@ class EagerStep:
             self.average.update()
 
     @torch.no_grad()
-    def evaluate(self, loader: Iterable[Any]) -> None:
-        """Put every batch through the forward hook, which measures it."""
-        for batch in self._ahead(loader):
+    def evaluate(self, loader: Iterable[Any]) -> int:
+        """Put every batch through the forward hook, which measures it; return how many there were."""
+        count = 0
+        for count, batch in enumerate(self._ahead(loader), 1):  # noqa: B007
             self.forward(batch)
             self.between()
+        return count
 
     def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
         """Read plain tensors as such; copy the next batch to a GPU while the one at hand is used."""

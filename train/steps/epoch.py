@@ -224,19 +224,18 @@ class _Kept:
 class EpochEvaluation(Evaluation):
     """Validation as one program: the loop over full batches is inside."""
 
-    def __call__(self, loader: Iterable[Any]) -> None:
-        """Measure all batches."""
+    def __call__(self, loader: Iterable[Any]) -> int:
+        """Measure all batches; return how many there were."""
         rows = _rows(loader) if self.fast else None
         if rows is None:
-            self.measure_eagerly(loader)
-            return
+            return self.measure_eagerly(loader)
         size, leaves = loader.batch_size, list(tensors_in(rows))
         steps = len(leaves[0]) // size
         full = [leaf[: steps * size].unflatten(0, (steps, size)) for leaf in leaves] if steps else []
         if steps:
             self.look(with_tensors(rows, [leaf[:size] for leaf in leaves]), lambda: self._measure_rows(full, 1))
         done = steps * size if steps and self.attempt(lambda: self._measure_rows(full, steps)) else 0
-        self.measure_eagerly(_cut(with_tensors(rows, [leaf[done:] for leaf in leaves]), size))
+        return done // size + self.measure_eagerly(_cut(with_tensors(rows, [leaf[done:] for leaf in leaves]), size))
 
     def _measure_rows(self, rows: list[torch.Tensor], steps: int) -> None:
         program, function = self._program

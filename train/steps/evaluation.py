@@ -31,21 +31,25 @@ class Evaluation:
         self.fast = True
         self._program: tuple[LossProgram, Callable[..., Any]] | None = None
 
-    def __call__(self, loader: Iterable[Any]) -> None:
-        """Measure all batches."""
-        for number, batch in enumerate(loader):
-            if number == 0 and self.fast:
+    def __call__(self, loader: Iterable[Any]) -> int:
+        """Measure all batches; return how many there were."""
+        number = 0
+        for number, batch in enumerate(loader, 1):
+            if number == 1 and self.fast:
                 self.look(batch, lambda batch=batch: self._measure(batch))
             fits = self.fast and self._program[0].fits(batch)
             if not (fits and self.attempt(lambda batch=batch: self._measure(batch))):
                 self.trainer._forward_batch(batch)
             self.trainer.obey_in_validation()
+        return number
 
-    def measure_eagerly(self, loader: Iterable[Any]) -> None:
-        """Measure all batches, operation by operation."""
-        for batch in loader:
+    def measure_eagerly(self, loader: Iterable[Any]) -> int:
+        """Measure all batches, operation by operation; return how many there were."""
+        number = 0
+        for number, batch in enumerate(loader, 1):  # noqa: B007
             self.trainer._forward_batch(batch)
             self.trainer.obey_in_validation()
+        return number
 
     def look(self, batch: Any, measure: Callable[[], None]) -> None:
         """Make the program and compare it with eager, or look whether it still is what the hook does.

@@ -224,12 +224,9 @@ class FastStep:
         return None
 
     @torch.no_grad()
-    def evaluate(self, loader: Iterable[Any]) -> None:
-        """Put every batch through the forward hook in evaluation mode, which measures it."""
-        if self.fast and self.evaluation.fast:
-            self.evaluation(loader)
-        else:
-            self.eager.evaluate(loader)
+    def evaluate(self, loader: Iterable[Any]) -> int:
+        """Put every batch through the forward hook in evaluation mode, which measures it; return their number."""
+        return self.evaluation(loader) if self.fast and self.evaluation.fast else self.eager.evaluate(loader)
 
 
 class CompiledStep(FastStep):

@@ -10,9 +10,9 @@ from config.base_trainer_config import BaseTrainerConfig
 class FragileTrainerConfig(BaseTrainerConfig):
     """What happens at which sample, after the first epoch."""
 
-    fault: Literal["none", "error", "kill", "exit", "signal_group", "kill_main"] = "none"
-    """`error`: it can't be read; `kill`, `exit`: the process that reads it ends; `signal_group`: sends `stop_signal` to
-    all processes of the run; `kill_main`: kills the main process."""
+    fault: Literal["none", "error", "stop", "kill", "exit", "signal_group", "kill_main"] = "none"
+    """`error`: it can't be read; `stop`: it raises StopIteration; `kill`, `exit`: the process that reads it ends;
+    `signal_group`: sends `stop_signal` to all processes of the run; `kill_main`: kills the main process."""
     fault_in: Literal["train", "val"] = "train"
     """The dataset."""
     fault_at: int = 37

@@ -40,6 +40,8 @@ class FragileRows(Dataset):
         """Do what the config says."""
         if self.fault == "error":
             raise ValueError("bad header")
+        if self.fault == "stop":
+            raise StopIteration("no more frames")
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "exit":
