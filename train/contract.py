@@ -24,11 +24,6 @@ from train.places import location
 from train.seeding import preserved_random_states, seed_everything
 from train.session import open_run
 
-# Through which a trainer's hook is called: an error in it is not theirs.
-_OUR_FRAMES = tuple(
-    f"{PROJECT_ROOT}/train/{name}"
-    for name in ("contract.py", "base_trainer.py", "machine.py", "steps/", "trial.py", "check/", "find_")
-)
 _ORDER = """the order in __init__ is:
   1 self.config = ConfigParser.get(...)    2 self.model = ...            3 self.train_loader, self.val_loader = ...
   4 self.optimizer = ...                   5 self.scheduler = ...        6 self.init_progress_bar(total=..., desc=...)

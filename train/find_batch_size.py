@@ -18,8 +18,8 @@ from data.batches import batch_size_of, describe, named_tensors, tensors_in, to_
 from data.data_error import DataError
 from data.memory import free_bytes, readable_bytes
 from train.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
-from train.contract import location
 from train.machine import peak_memory
+from train.places import location
 from train.session import machine_for
 from train.steps import Window
 from train.trial import Snapshot, build_for_trial, first_batches, quiet_log

@@ -8,7 +8,8 @@ from constants import PROJECT_ROOT
 # Through these the program calls what its users write, so a place in them tells nobody anything.
 _BETWEEN = (
     "train/base_trainer.py", "train/contract.py", "train/loader_faults.py", "train/machine.py", "train/position.py",
-    "train/steps/", "data/loaders.py",
+    "train/steps/", "train/trial.py", "train/check/", "train/find_", "train/seeds/", "train/distributed/",
+    "data/loaders.py", "data/shares.py",
 )  # fmt: skip
 
 

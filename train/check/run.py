@@ -12,10 +12,10 @@ from data.data_error import DataError
 from train.check.checklist import CHECKLIST, LOSS_AT_START, SAMPLES_FIT
 from train.check.report import FAILED, Verdict, failed, line, skipped, summary
 from train.check.subject import Subject
-from train.contract import location
 from train.errors import TrainerContractError
 from train.loader_faults import explain_loader_fault
 from train.model_summary import model_lines
+from train.places import location
 from train.progress import duration
 from train.session import machine_for
 from train.trial import build_for_trial, quiet_log
