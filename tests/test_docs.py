@@ -16,51 +16,38 @@ HTML comments on the lines right before a block say what a test must know (a rea
                                      a key that the command has already gets this value
 - `<!-- not run: needs SLURM -->`    checked, but not run. `make`, `sbatch`, `pip`, `git` and `docker` never are, and
                                      need no such comment
+- `<!-- needs: optuna -->`           run only where this package is installed
 - `<!-- file: train/x_trainer.py -->`  the block is this file: it is written into the page's copy of the project
 - `<!-- append: config.ini -->`      the block is added to the end of this file
 - `<!-- run -->`                     a ```python block is run as a script in the page's copy
 
-`exit`, `test` and `not run` may be for some commands alone, those that contain a text:
+`exit`, `test`, `needs` and `not run` may be for some commands alone, those that contain a text:
 `<!-- exit [--replay] 2: no run has failed -->`, `<!-- not run [ModelZoo]: takes a minute -->`.
 
 In commands RUN (or a run's id, such as 20261121-161716) stands for a run: the newest one, and the one before it where
 two are named; runs that the page has not made are made before. NAME stands for a trainer. Where a command reads
 `my_images/` or `photos/` (a folder for each class), `results.csv` (model,dataset,metric,value) or `other.ini`, it is
-there. Links and paths of files in `backticks` must lead somewhere.
+there. In a page's copy of config.ini `epochs` is 2 in all sections. Links must lead somewhere, and so must paths of
+files in `backticks` that begin with a folder of the project.
 """
 
-import ast
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import PAGES, ROOT, Block, Command, anchors_of, blocks_of, options_of, prose_of
+from doc_checks import code_problems, command_problems, link_problems
+from doc_pages import PAGES, ROOT, Block, Command, blocks_of
 from warm_python import run_python
-
-from config import ConfigError, ConfigParser
-from config.ini_reader import parse_ini
-from train import TRAINER_REGISTRY
-from train.command_line import _parser
-from train.registry import UnknownTrainerError
 
 _RUN_ID = re.compile(r"\b(?:RUN|\d{8}-\d{6}(?:-\d+)?)\b")
 _TRAINER_FOR_NAME = "Digits"
-_PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|ini|json|yaml|sbatch|sh|npz|safetensors|png|txt))(?::\d+)?`")
-# Folders that a run or a user makes, so that what a page says of them is not in the project.
-_MADE_LATER = ("artifacts/", "runs/", "checkpoints/", "plots/", "failure/", "path/")
-
-
-def blocks(page: str, language: str) -> list[Block]:
-    """A page's blocks of a language."""
-    return [block for block in blocks_of(page) if block.language == language]
 
 
 # ---- what can be checked without running -----------------------------------------------------------------------------
@@ -75,157 +62,6 @@ def test_what_a_page_shows_is_known(page):
 def test_readme_leads_to_every_page():
     text = (ROOT / "README.md").read_text()
     assert [page for page in PAGES[1:] if f"]({page}" not in text] == []
-
-
-def command_problems(page: str) -> list[str]:
-    """What is wrong with the commands of a page."""
-    commands = [command for block in blocks(page, "sh") for command in block.commands]
-    return [f"{each.where}: {each.text}: {problem}" for each in commands for problem in _command_problems(page, each)]
-
-
-def _command_problems(page: str, command: Command) -> list[str]:
-    checked = subprocess.run(["bash", "-n", "-c", command.text], capture_output=True, text=True)
-    if checked.returncode:
-        return [checked.stderr.strip()]
-    problems = [] if command.not_run != "(no reason)" else ["`not run` needs a reason"]
-    for words in command.parts:
-        if words[0] == "make":
-            problems += _make_problems(words[1:])
-        elif words[0] in ("sbatch", "bash", "sh"):
-            problems += _script_problems(words)
-        elif words[0].endswith("python") and not command.exit_code:
-            problems += _python_problems(page, ["python", *words[1:]], command.settings)
-    return problems
-
-
-def _make_problems(words: list[str]) -> list[str]:
-    known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    unknown = [word for word in words if "=" not in word and word not in known]
-    return [f"the Makefile has no target {word}" for word in unknown]
-
-
-def _script_problems(words: list[str]) -> list[str]:
-    script = next((ROOT / word for word in words[1:] if not word.startswith("-")), None)
-    if script is None or not script.is_file():
-        return [f"there is no script {script}"]
-    checked = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
-    return [checked.stderr] if checked.returncode else []
-
-
-def _python_problems(page: str, words: list[str], settings: tuple[str, ...]) -> list[str]:
-    if words[1:2] == ["-c"] or words[1:3] == ["-m", "venv"] or words[1:3] == ["-m", "pip"]:
-        return []
-    if words[1:3] == ["-m", "pytest"]:
-        paths = [Path(word) for word in words[3:] if word.startswith("tests/")]
-        of_new = {path for path in paths if _compact(path.stem.removeprefix("test_")) in _own_trainers(page)}
-        return [f"there is no {path}" for path in paths if not (ROOT / path).exists() and path not in of_new]
-    script, options = options_of(words)
-    if script is None:
-        return [] if words[1:2] and words[1] in _written(page) else [f"there is no such script: {' '.join(words[:3])}"]
-    given = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]
-    problems = [f"{script.name} has no option {word}" for word in given if word != "-m" and word not in options]
-    return problems or (_trainer_problems(page, words[2:], settings) if script.name == "train.py" else [])
-
-
-def _trainer_problems(page: str, words: list[str], added: tuple[str, ...]) -> list[str]:
-    try:
-        arguments = _parser().parse_intermixed_args(words)
-    except SystemExit:
-        return ["train.py's parser refuses it"]
-    name = arguments.trainer
-    if not name or "=" in name or name in ("NAME", *_own_trainers(page)):
-        return []
-    try:
-        for settings in (arguments.settings, added):
-            ConfigParser.use(None, settings, TRAINER_REGISTRY.entry(name).section)
-            ConfigParser.check()
-    except (UnknownTrainerError, ConfigError) as error:
-        return [str(error)]
-    finally:
-        ConfigParser.reset()
-    return []
-
-
-def _written(page: str) -> dict[str, Block]:
-    """Files that a page, or README.md before it, has its reader write."""
-    found = {}
-    for each in dict.fromkeys(["README.md", page]):
-        found |= {note.text: block for block in blocks_of(each) if (note := block.note("file"))}
-    return found
-
-
-def _own_trainers(page: str) -> set[str]:
-    """Names of trainers that a page has its reader write, by hand or with --new."""
-    names = {
-        name
-        for block in _written(page).values()
-        for name in re.findall(r"^class (\w+)Trainer\(BaseTrainer", block.text, re.M)
-    }
-    texts = [command.text for block in blocks(page, "sh") for command in block.commands]
-    names |= {name.removesuffix("Trainer") for text in texts for name in re.findall(r"--new (\w+)", text)}
-    return names | {f"{name}Trainer" for name in names} | {_compact(name) for name in names}
-
-
-def _compact(name: str) -> str:
-    return name.replace("_", "").lower().removesuffix("trainer")
-
-
-def code_problems(page: str) -> list[str]:
-    """What is wrong with the blocks of a page that are no commands."""
-    problems = []
-    for block in blocks_of(page):
-        if block.language == "python":
-            problems += _compile_problem(block)
-        elif block.language == "ini":
-            problems += _ini_problems(page, block)
-        elif not block.language and re.search(r"^(python|make|sbatch|\$ )\S* ", block.text, flags=re.MULTILINE):
-            problems += [f"{block.where}: this looks like commands: write ```sh"]
-    return problems
-
-
-def _compile_problem(block: Block) -> list[str]:
-    try:
-        ast.parse(textwrap.dedent(block.text))
-    except SyntaxError as error:
-        return [f"{block.page}:{block.line - 1 + (error.lineno or 1)}: {error.msg}"]
-    return []
-
-
-def _ini_problems(page: str, block: Block) -> list[str]:
-    ini = parse_ini(block.text.encode())
-    problems = [f"{block.page}:{block.line - 1 + line}: [{section}] {text}" for line, section, text in ini.problems]
-    own = _own_trainers(page)
-    unknown = [name for name in ini.sections if name not in ConfigParser.sections() and name not in own]
-    problems += [f"{block.where}: there is no section [{name}]" for name in unknown]
-    for entry in ini.entries:
-        if entry.section in ConfigParser.sections():
-            ConfigParser.use(None, [f"{entry.key}={entry.text}"], entry.section)
-            try:
-                ConfigParser.check()
-            except ConfigError as error:
-                problems.append(f"{block.page}:{block.line - 1 + entry.line}: {error}")
-            finally:
-                ConfigParser.reset()
-    return problems
-
-
-def link_problems(page: str) -> list[str]:
-    """Which links, and which files named in backticks, lead nowhere."""
-    folder, problems = (ROOT / page).parent, []
-    for number, line in prose_of(page):
-        for target in re.findall(r"\]\(([^)\s]+)\)", line):
-            if re.match(r"\w+:", target):
-                continue  # elsewhere on the network
-            path, _, anchor = target.partition("#")
-            place = (folder / path).resolve() if path else ROOT / page
-            if not place.exists():
-                problems.append(f"{page}:{number}: there is no {target}")
-            elif anchor and anchor not in anchors_of(str(place)):
-                problems.append(f"{page}:{number}: {path or 'the page'} has no heading #{anchor}")
-        for path in _PATH.findall(line):
-            if not path.startswith(_MADE_LATER) and not (ROOT / path).exists() and path not in _written(page):
-                problems.append(f"{page}:{number}: there is no file {path}")
-    return problems
 
 
 BAD_PAGE = """# A bad page
@@ -324,6 +160,8 @@ class Reader:
             real = zoo.resolve()
             zoo.unlink()
             subprocess.run(["cp", "-r", str(real), str(zoo)], check=True)
+        settings = (self.path / "config.ini").read_text()
+        (self.path / "config.ini").write_text(re.sub(r"^epochs = \d+", "epochs = 2", settings, flags=re.MULTILINE))
         for folder in ("my_images", "photos"):
             for place in range(24):
                 path = self.path / folder / f"class_{place % 3}" / f"{place}.png"
@@ -410,12 +248,13 @@ def test_what_a_page_shows_works(page, new_users_project):
 def test_what_does_not_work_is_told_with_its_line(new_users_project, tmp_path):
     page = str(tmp_path / "bad.md")
     text = "<!-- exit [--list] 2 -->\n```sh\npython train.py --list\npython plot.py --help\ncat no_such_file\n```\n"
+    text += "<!-- needs: no_such_package -->\n```sh\nfalse\n```\n<!-- not run: it fails -->\n```sh\nfalse\n```\n"
     Path(page).write_text(f"{text}\n<!-- run -->\n```python\nimport train\n1 / 0\n```\n")
     told = Reader(new_users_project(), page).follow()
     assert [each.splitlines()[:2] for each in told] == [
         [f"{page}:3: python train.py --list", "    exit code 0, not 2:"],
         [f"{page}:5: cat no_such_file", "    exit code 1, not 0:"],
-        [f"{page}:10: (the block)", "    exit code 1, not 0:"],
+        [f"{page}:18: (the block)", "    exit code 1, not 0:"],
     ]
     assert "ZeroDivisionError" in told[2]
 
