@@ -38,6 +38,7 @@ CASES = [
     ("Similar", RANKER, "dict", "ranking", ["shape = TransformerShape(", "_ITEMS, config.pair_dim)", "pair_features="]),
     ("SimilarData", RANKER, "dataclass", "ranking", ["pair_features=fields.pair_features"]),
     ("Masked", f"{MODELS}:MaskedRanker", "dict", "ranking", ["there = ~key_padding_mask", "bool, True for padding"]),
+    ("Hiding", f"{MODELS}:HidingRanker", "dataclass", "ranking", ["there = ~fields.mask", "bool, True for padding"]),
     ("MaskedText", f"{MODELS}:MaskedText", "dict", "classification", ["mask: (B, length), float32, 0.0 for padding"]),
     ("Lazy", f"{MODELS}:LazyClassifier", "tensor", "classification", ["self.model.eval()(train_data[:1][:, :-1])"]),
     ("LazyDict", f"{MODELS}:LazyClassifier", "dict", "classification", ['self.model.eval()(train_data["x"][:1])']),

@@ -207,3 +207,10 @@ class LazyClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.norm(self.first(x)).relu())
+
+
+class HidingRanker(MaskedRanker):
+    """Its mask hides where it is True, as torch's do, which the name does not tell."""
+
+    def forward(self, items: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return super().forward(items, mask)
