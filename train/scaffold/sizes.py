@@ -60,7 +60,8 @@ class Sizes:
     def inputs_of(self, axis: int) -> list[int]:
         """Return the numbers of the inputs whose first size is that of the output's axis."""
         name = self.names[_OUTPUT, axis]
-        return [place for place, axis in self.names if place != _OUTPUT and axis == 0 and self.names[place, 0] == name]
+        firsts = [place for place, other in self.names if place != _OUTPUT and other == 0]
+        return [place for place in firsts if self.names[place, 0] == name]
 
 
 def trace_sizes(build: Callable[[Mapping[str, Any]], nn.Module], fields: Sequence[Field], fit: Fit, task: str) -> Sizes:

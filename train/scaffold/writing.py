@@ -148,9 +148,9 @@ def _write_all(texts: dict[Path, str], section: str) -> None:
         place = ini
         write_atomically(ini, old + gap + section.encode().replace(b"\n", newline))  # last: it is all or nothing itself
     except (OutputError, OSError, KeyboardInterrupt) as error:
-        for place in written:
+        for each in written:
             with contextlib.suppress(OSError):
-                place.unlink()
+                each.unlink()
         for folder in folders:
             with contextlib.suppress(OSError):  # not made yet
                 folder.rmdir()
