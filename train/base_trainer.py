@@ -162,16 +162,18 @@ class BaseTrainer(metaclass=TrainerType):
             self._meter = EpochMeter()
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(progress.epoch)
+        batches = position.steps * self.config.accumulation_steps  # done before a resume
         for piece in position.pieces(self._step, self.train_loader):
             yield piece
             progress.step += piece.steps
             position.advance(piece.steps)
+            batches += len(piece)
             self.update_progress_bar(len(piece))
             usual = position.steps % max(self.config.log_every_n_steps, self._step.chunk) == 0
             if usual or piece.steps > 1:
                 self._look(keep=usual)
             self._save_inside_epoch()
-        require_whole_pass(self, "train_loader", position.steps * self.config.accumulation_steps)
+        require_whole_pass(self, "train_loader", batches)
         self._look(keep=True)
         self._end_epoch_meter()
         position.end_epoch()
