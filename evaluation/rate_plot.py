@@ -38,7 +38,7 @@ def plot_range_test(measured: Path, out: Path) -> None:
                 )  # fmt: skip
         if test["diverged"] is not None:
             axis.axvline(test["diverged"], color=_END, linestyle="--", linewidth=1.2,
-                         label=f"exploded: {test['diverged']:.2g}")  # fmt: skip
+                         label=f"diverged: {test['diverged']:.2g}")  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlabel("learning rate")
         axis.set_ylabel("training loss, batches at one level")

@@ -103,7 +103,7 @@ def _search_memory(probe: "Probe", cap: int) -> list[str]:
     return [
         f"{ends}; most samples a second with {best.size:,}",
         f"largest with a tenth of room, since batches differ and memory falls to pieces:\nbatch_size = {suggested}",
-        *_advice(probe.trainer),
+        *_advice(probe.trainer, suggested),
     ]
 
 
@@ -132,14 +132,15 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
         f"it ended there: {why}",
         "on a CPU no memory of its own limits the batch; the smallest that reaches 90 % of the most samples a second:",
         f"batch_size = {suggested}",
-        *_advice(probe.trainer),
+        *_advice(probe.trainer, suggested),
     ]
 
 
-def _advice(trainer: Any) -> list[str]:
-    return [
-        f"now {trainer.config.batch_size}; another batch size is another training: find its learning rate (--find-lr)"
-    ]
+def _advice(trainer: Any, size: int) -> list[str]:
+    config, samples = trainer.config, _samples_in(trainer.train_loader)
+    steps, now = (samples and -(-samples // (each * config.accumulation_steps)) for each in (size, config.batch_size))
+    told = f"an epoch has {steps:,} steps with it, now {now:,}" if samples else f"now {config.batch_size}"
+    return [f"{told}; another batch size is another training: find its learning rate (--find-lr)"]
 
 
 class Probe:

@@ -49,7 +49,8 @@ class RangeTest:
     Attributes:
         rates: of each step, for a group whose rate is the config's `learning_rate`.
         losses: of the steps' batches, before each step, brought to one level: batches differed at the start already.
-        diverged: the rate at which the loss exploded or was not finite, None if it never did.
+        diverged: the rate at which the smoothed loss is back at its start, or the test ended since the loss exploded or
+            was not finite; None if neither was so.
         smoothed: mean of the losses around each step, weighted by a triangle.
         steepest: the rate at which the smoothed loss falls fastest.
         valley: the rate in the middle of the fall; the suggestion.
@@ -181,7 +182,7 @@ def judged(rates: Sequence[float], losses: Sequence[float], diverged: float | No
     Args:
         rates: of the steps.
         losses: of the steps.
-        diverged: the rate at which the loss exploded.
+        diverged: the rate at which the test ended, None where it came to its end.
     """
     test = RangeTest(list(rates), list(losses), diverged)
     if len(losses) < 4 * _HALF_WINDOW:
@@ -198,6 +199,7 @@ def judged(rates: Sequence[float], losses: Sequence[float], diverged: float | No
             f"{100 * _SMALLEST_FALL:g} %, and {_NOISES:g} times its noise ({noise:.2g})"
         )
         return test
+    test.diverged = next((rates[at] for at in range(bottom, len(rates)) if test.smoothed[at] >= start), diverged)
     begin = max(at for at in range(bottom) if test.smoothed[at] >= start - _EDGE * fall)
     end = min(at for at in range(begin, bottom + 1) if test.smoothed[at] <= start - (1 - _EDGE) * fall)
     test.steepest = rates[_steepest(test.smoothed, begin, end)]
@@ -244,9 +246,9 @@ def report_lines(trainer: Any, test: RangeTest) -> list[str]:
     highest = f" to {test.rates[-1]:.2g}" if test.rates else ""
     lines = [f"learning rates from {_LOWEST:g}{highest} in {len(test.losses)} steps"]
     if test.diverged is not None:
-        lines.append(f"the loss exploded at {test.diverged:.2g}")
+        lines.append(f"the loss diverged at {test.diverged:.2g}")
     else:
-        lines.append("the loss never exploded")
+        lines.append("the loss never diverged")
     if test.valley is None:
         return [*lines, f"no suggestion: {test.reason}"]
     lines.append(f"steepest descent at {test.steepest:.2g}, middle of the fall (valley) at {test.valley:.2g}")

@@ -46,7 +46,7 @@ def test_the_command_suggests_a_line_for_config_ini(found, shared_project):
     (line,) = [line for line in lines if line.startswith("learning_rate = ")]
     rate, now = re.fullmatch(r"learning_rate = (\S+)   # now (\S+)", line).groups()
     assert now == "0.01" and 1e-3 < float(rate) < 0.3
-    assert any(re.fullmatch(r"the loss exploded at \S+", line) for line in lines)
+    assert any(re.fullmatch(r"the loss diverged at \S+", line) for line in lines)
     assert lines[-1] == f"curve: {run / 'find_lr' / 'find_lr.png'}"
     assert done.stderr == ""
 
@@ -102,6 +102,13 @@ def test_the_middle_of_the_fall_is_suggested(noise):
     assert math.log10(test.valley) == pytest.approx(-3.0, abs=0.3)
     assert math.log10(test.steepest) == pytest.approx(-3.0, abs=0.6)
     assert test.reason == ""
+
+
+def test_the_loss_has_diverged_where_it_is_back_at_its_start():
+    test = judged(RATES, fall(-3.0, 1.0), diverged=10.0)
+    assert math.log10(test.diverged) == pytest.approx(-3.0 + 2.5 + 0.14, abs=0.06)  # 50 * 0.14 ** 2 = 1
+    assert judged(RATES[:110], fall(-3.0, 1.0)[:110], diverged=RATES[110]).diverged == RATES[110]
+    assert judged(RATES[:110], fall(-3.0, 1.0)[:110], diverged=None).diverged is None
 
 
 def test_noise_before_the_fall_does_not_move_it():
@@ -234,7 +241,7 @@ def test_an_optimizer_that_ignores_the_setting_is_told(tmp_path):
 def test_no_suggestion_is_said_and_no_line_is_given(tmp_path):
     trainer = built(HookTrainer, tmp_path)
     lines = report_lines(trainer, judged(RATES, [2.0] * 161, diverged=None))
-    assert lines[1] == "the loss never exploded"
+    assert lines[1] == "the loss never diverged"
     assert lines[2].startswith("no suggestion: the curve is flat") and len(lines) == 3
 
 

@@ -18,7 +18,7 @@ from train.seeding import preserved_random_states, seed_everything
 from train.steps import Window
 from train.trial import Ramp, step_loss
 
-_STEPS_TO_FALL, _STEPS_TO_LEARN = 20, 200
+_STEPS_TO_FALL, _STEPS_TO_LEARN = 20, 500
 _SECONDS = 5.0  # after which slow steps end
 _LEARNED = 0.1  # share of its start that the loss of one batch comes down to
 _TOO_HIGH = 1.5  # times ln(C): a classifier that starts there is sure of what it can't know
@@ -223,7 +223,7 @@ def _measured(subject: Subject) -> float:
 
 
 def one_batch_can_be_learned(subject: Subject) -> Verdict:
-    """The loss of one batch comes down to a tenth within 200 steps; a loss may have a floor above that."""
+    """The loss of one batch comes down to a tenth within 500 steps; a loss may have a floor above that."""
     trainer, batch = subject.trainer, Window(subject.batches[:1])
     trainer.model.train()
     ramp, losses = Ramp(trainer.optimizer), []
@@ -252,7 +252,7 @@ def judge_one_batch(losses: Sequence[float], rule: str) -> Verdict:
     lowest = min(finite)
     told = f"{start:.4g} to {lowest:.4g}"
     if start > 0:
-        told += f" ({100 * lowest / start:.2g} %)"
+        told += f" ({100 * lowest / start:.3g} %)"
     told += f" in {len(losses)} steps; {rule}"
     if lowest >= start:
         return failed(f"{told}: the loss never went below its start")
