@@ -19,7 +19,6 @@ from data.shares import SharedDraws
 from train.checkpoints import CheckpointStore, plain_weights
 from train.contract import TrainerType, measured, require_parts
 from train.distributed import World, sharded_hook, world
-from train.distributed.parts import seed_of
 from train.early_stopping import EarlyStopping
 from train.errors import TrainingError
 from train.failures import bad_training_step, bad_validation
@@ -264,7 +263,7 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def device(self) -> torch.device:
         """Where the model is, from the config's `device`."""
-        return usable_device(self.config.device, None if self._world.alone else self._world.local_rank)
+        return usable_device(self.config.device, self._world.gpu)
 
     @cached_property
     def _world(self) -> World:
@@ -288,10 +287,8 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def checkpoints(self) -> CheckpointStore:
         """The run's checkpoints."""
-        store = CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints)
-        if self._sharded is not None:
-            store.target = self._sharded.target
-        return store
+        target = self._sharded.target if self._sharded is not None else None
+        return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints, target)
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
@@ -405,10 +402,7 @@ class BaseTrainer(metaclass=TrainerType):
 
     def _save_inside_epoch(self) -> None:
         config, stop = self.config, self.stop_request.wanted is not None
-        due = self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes)
-        if config.checkpoint_every_n_minutes:  # each process has a clock of its own
-            due = self._world.largest(due)
-        if stop or due:
+        if stop or self._position.is_due(config.checkpoint_every_n_steps, config.checkpoint_every_n_minutes):
             self._look()  # what is saved is sound
             self.saver.save_inside(self)
         if stop:
@@ -449,12 +443,6 @@ class BaseTrainer(metaclass=TrainerType):
         if len(self._meter):
             self.record.measure("train", self._world.merged(self._meter), self._learning_rate())
             self._meter = EpochMeter()
-
-    def draw_apart(self) -> None:
-        """Let each of several processes draw random numbers of its own from now on, such as dropout's."""
-        if self._draws is not None:
-            self._draws.begin()
-            seed_everything(seed_of(self.config.seed, self._world.rank))
 
     def forget_measurements(self) -> None:
         """Drop what the check of the first samples measured."""

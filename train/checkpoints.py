@@ -57,14 +57,12 @@ class CheckpointStore:
     Args:
         folder: where they are.
         keep_last: how many of the newest are kept.
-
-    Attributes:
-        target: gives the tensor to read into, of a name, shape and dtype, where a checkpoint is sharded.
+        target: gives the tensor to read into, of a name, shape and dtype, where a checkpoint is sharded; None reads
+            whole tensors.
     """
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
-        self.folder, self.keep_last = folder, keep_last
-        self.target = _whole_target
+    def __init__(self, folder: Path, keep_last: int, target: Callable[..., torch.Tensor] | None = None) -> None:
+        self.folder, self.keep_last, self.target = folder, keep_last, target or _whole_target
 
     def save(self, epoch: int, checkpoint: Checkpoint, best_epoch: int | None, inside: str = "", step: int = 0) -> Path:
         """Write a checkpoint.

@@ -18,6 +18,7 @@ from config import BaseTrainerConfig, ConfigParser
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.shares import StandIn
+from train.distributed.parts import draw_apart
 from train.errors import TrainerContractError
 from train.machine import Survey
 from train.places import location
@@ -63,7 +64,7 @@ class TrainerType(ABCMeta):
         if not hasattr(trainer, "history"):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
         check_loaders(trainer)
-        trainer.draw_apart()
+        draw_apart(trainer)
         open_run(trainer)
         return trainer
 

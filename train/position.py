@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from train.distributed import world
 from train.seeding import RandomSources
 
 
@@ -73,7 +74,10 @@ class Position:
             every_minutes: between two; 0 never.
         """
         by_steps = every_steps > 0 and self.steps // every_steps > self._saved_steps // every_steps
-        return by_steps or 0 < every_minutes * 60 <= time.monotonic() - self._saved_at
+        if every_minutes == 0:
+            return by_steps
+        by_time = every_minutes * 60 <= time.monotonic() - self._saved_at
+        return bool(world().largest(by_steps or by_time))  # each process has a clock of its own
 
     def note_saved(self, steps: int) -> None:
         """Remember that there is a checkpoint of now."""

@@ -40,6 +40,8 @@ def capture(trainer: Any, held: bool = False) -> Checkpoint:
     if trainer._sharded is not None:  # it is written at once, by all processes
         trainer._world.spread(trainer.model, buffers_only=True)
         return Checkpoint(trainer.model.state_dict(), state, sharded=True)
+    if not trainer._world.main:  # it has given its part to the one that writes
+        return Checkpoint({}, {})
     return Checkpoint(plain_weights(trainer.model), _copied(state) if held else state)
 
 

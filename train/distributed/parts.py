@@ -19,15 +19,24 @@ def seed_of(seed: int, *words: int) -> int:
     return seed
 
 
-def gathered(part: dict[str, Any], here: World | None = None) -> dict[str, Any]:
-    """Return what a checkpoint holds of all processes' own parts: the main one's, and where there are more, all.
+def draw_apart(trainer: Any) -> None:
+    """Let each of several processes draw random numbers of its own from now on, such as dropout's.
+
+    Args:
+        trainer: a BaseTrainer that is built, alike in all processes.
+    """
+    if trainer._draws is not None:
+        trainer._draws.begin()
+        seed_everything(seed_of(trainer.config.seed, trainer._world.rank))
+
+
+def gathered(part: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds of all processes' own parts; nothing where there is one.
 
     Args:
         part: of this process: `random`, `start`, `meter`.
-        here: the processes; None takes those there are.
     """
-    here = here or world()
-    return {} if here.alone else {"processes": here.gather(part)}
+    return {} if world().alone else {"processes": world().gather(part)}
 
 
 def own_part_of(state: dict[str, Any], trainer: Any) -> dict[str, Any]:

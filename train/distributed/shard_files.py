@@ -12,6 +12,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from train.checkpoints import SHARDS
+from train.errors import OutputError
 
 
 def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -20,9 +21,16 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     Args:
         folder: of the checkpoint, which all processes see.
         tensors: sharded ones, of which each process has a slice, and others, which are the same in each process.
+
+    Raises:
+        OutputError: they can't be written.
     """
     writer = dcp.HuggingFaceStorageWriter(str(folder / SHARDS), save_distributed=True)
-    dcp.save(tensors, storage_writer=writer)
+    try:
+        dcp.save(tensors, storage_writer=writer)
+    except dcp.CheckpointException as error:  # in all processes, where one could not
+        reasons = "; ".join(str(failure[0]) for failure in error.failures.values())
+        raise OutputError(f"cannot write {folder}: {reasons}. What was saved before is intact.") from error
 
 
 def read_shards(

@@ -62,13 +62,14 @@ class DistributedStep(EagerStep):
         # Counts are told in this unit, so that losses keep their size.
         self.unit = max(1.0, trainer.config.batch_size / self.world.size)
         self._engine: nn.Module | None = None
-        self._trained: list[bool] = []
+        self._trained: list[tuple[int, bool]] = []
 
     def pieces(
         self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
     ) -> Iterator[Window]:
         """Yield what `__call__` takes; what is trained may have changed since the last epoch."""
-        trained = [parameter.requires_grad for parameter in self.update.parameters]
+        groups = self.update.optimizer.param_groups
+        trained = [(id(parameter), parameter.requires_grad) for group in groups for parameter in group["params"]]
         if trained != self._trained:
             self._engine, self._trained = self.make_engine(), trained
         return super().pieces(loader, skip, skipped)
@@ -132,7 +133,8 @@ class DistributedStep(EagerStep):
         if any(apart):
             raise TrainingError(
                 f"the processes' weights differ, of {sum(apart)} of {len(named)} parameters, first "
-                f"{list(named)[apart.index(True)]}: something changes them in a way that depends on the process."
+                f"{list(named)[apart.index(True)]}: something changes them in a way that depends on the process, "
+                "or has unfrozen some in the middle of an epoch."
             )
 
     def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:

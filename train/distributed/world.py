@@ -43,6 +43,11 @@ class World:
         """Whether there is no other process."""
         return self.size == 1
 
+    @property
+    def gpu(self) -> int | None:
+        """The number of this process's GPU; None leaves the choice to the config."""
+        return None if self.alone else self.local_rank
+
     def gather(self, value: Any) -> list[Any]:
         """Return the values that all processes give, by rank."""
         if self.alone:
