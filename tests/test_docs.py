@@ -35,6 +35,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,6 +161,8 @@ class Reader:
             real = zoo.resolve()
             zoo.unlink()
             subprocess.run(["cp", "-r", str(real), str(zoo)], check=True)
+        for folder in ("docs", "bench"):
+            shutil.copytree(ROOT / folder, self.path / folder)
         settings = (self.path / "config.ini").read_text()
         (self.path / "config.ini").write_text(re.sub(r"^epochs = \d+", "epochs = 2", settings, flags=re.MULTILINE))
         for folder in ("my_images", "photos"):
