@@ -42,7 +42,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --check
   python train.py ModelAutoEncoder --resume
   python train.py ModelAutoEncoder --profile
-  python train.py ModelAutoEncoder --sweep docs/sweep.yaml
+  python train.py SimilarityTransformer --sweep docs/sweep.yaml
   python train.py ModelAutoEncoder --seeds 8
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking

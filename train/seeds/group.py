@@ -1,7 +1,7 @@
 """A group of runs that differ in the seed alone, and its folder artifacts/models/<model name>/seeds/<id>/."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Group:
     path: Path | None = None
     how: str = "one after the other"
     why: str = ""
-    started: float = field(default_factory=time.monotonic)
 
     def enter(self, member: Member, trainer: Any) -> None:
         """Note the run of a member that has just been built."""

@@ -40,6 +40,7 @@ def train_in_turn(trainer_class: type, group: Group, first: Any = None) -> None:
         if member.ended:
             continue
         logger.info(f"seed {member.seed}: run {number + 1} of {len(group.members)}")
+        trainer = None
         try:
             trainer, first = build(trainer_class, member, group) if first is None else first, None
             with trainer.session():
@@ -50,7 +51,7 @@ def train_in_turn(trainer_class: type, group: Group, first: Any = None) -> None:
             logger.error(f"seed {member.seed} failed: {error}")
         member.ended = True
         group.write("running")
-        del trainer
+        trainer = None
         _release_memory()
 
 

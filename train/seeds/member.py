@@ -11,7 +11,7 @@ from beautilog import logger
 
 from train.errors import OutputError, TrainingError
 from train.seeding import random_states, set_random_states
-from train.signals import StopRequest
+from train.signals import Interrupted, StopRequest
 
 
 class PassedOn(StopRequest):
@@ -40,7 +40,7 @@ class RunningMember:
         self.seed, self.trainer = seed, trainer
         self.piece: Any = None
         self.random = random_states()
-        self.interrupted: KeyboardInterrupt | None = None
+        self.interrupted: Interrupted | None = None
         trainer.stop_request, trainer.progress_bar.silent = stop, True
         trainer.run_folder.close_log()
         self._steps = len(trainer.train_loader)
@@ -56,12 +56,8 @@ class RunningMember:
         trainer, config = self.trainer, self.trainer.config
         saves = config.checkpoint_every_n_steps or config.checkpoint_every_n_minutes
         looks = (trainer.record.progress.step + 1) % config.log_every_n_steps == 0 and config.loss_spike_factor
-        return (
-            not saves
-            and not looks
-            and trainer.stop_request.number is None
-            and trainer._position.steps + 1 < self._steps
-        )
+        last = trainer._position.steps + 1 == self._steps
+        return not (saves or looks or last)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -122,7 +118,7 @@ class RunningMember:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """Note the end of its run, whichever it is; a full disk is the others' end too."""
+        """Note the end of its run, whichever it is; a full disk, or a second Ctrl-C, is the others' end too."""
         try:
             yield
         except StopIteration:
@@ -133,7 +129,7 @@ class RunningMember:
         except TrainingError as error:
             self.piece = None
             logger.error(f"seed {self.seed} failed: {error}")
-        except KeyboardInterrupt as error:
+        except Interrupted as error:
             self.piece, self.interrupted = None, error
 
     def generator(self) -> torch.Generator:

@@ -64,7 +64,8 @@ class _Lockstep:
         self._shared = SharedSteps(members)
         self._threads = 0
         trainer = members[0].trainer
-        self._epochs, self._epoch, self._started = trainer.config.epochs, 0, time.monotonic()
+        self._epochs, self._epoch = trainer.config.epochs, 0
+        self._first_epoch_ended: float | None = None  # the hooks are recorded in it, which says nothing of the others
         self._bar = ProgressBar(len(trainer.train_loader) * self._epochs, f"{len(members)} seeds")
 
     def train(self) -> None:
@@ -73,9 +74,8 @@ class _Lockstep:
             self._bar.open()
             self._advance(self._members)
             self._threads = torch.get_num_threads()  # as each member's session has set it
-            while self._members:
-                if not self._step():
-                    break
+            while self._members and self._step():
+                pass
             for member in self._members:
                 member.train_alone(self._asked)
         finally:
@@ -129,6 +129,11 @@ class _Lockstep:
             if values:
                 spread = Spread.of(values)
                 shown.append(f"{name} {spread.mean:.4g}" + (f" ± {spread.std:.2g}" if spread.std is not None else ""))
-        left = (time.monotonic() - self._started) / self._epoch * (self._epochs - self._epoch)
-        head = f"epoch {self._epoch}/{self._epochs}, {len(trainers)} seeds"
-        return f"{head}: {', '.join(shown)}; up to {duration(left)} left"
+        return f"epoch {self._epoch}/{self._epochs}, {len(trainers)} seeds: {', '.join(shown)}{self._left()}"
+
+    def _left(self) -> str:
+        if self._first_epoch_ended is None:
+            self._first_epoch_ended = time.monotonic()
+            return ""
+        each = (time.monotonic() - self._first_epoch_ended) / (self._epoch - 1)
+        return f"; up to {duration(each * (self._epochs - self._epoch))} left"
