@@ -58,6 +58,7 @@ TOGETHER = [
     [*PLAIN, "strategy=fsdp2", "resume=latest", "artifacts_dir=one_then_sharded", "ema_decay=0.9"],
     [*PLAIN, "strategy=fsdp2", "event=stop", "artifacts_dir=sharded_then_one", "ema_decay=0.9"],
     ["strategy=fsdp2", "event=nan", "artifacts_dir=sharded_nan"],
+    ["event=nan_loss", "artifacts_dir=nan_loss"],
 ]
 FIRST_SHARDED = len(SAME) + 6
 ALONE_AGAIN = [
@@ -165,6 +166,12 @@ def test_what_is_bad_in_one_process_stops_all_and_is_told_once(trained):
     assert other[FIRST_SHARDED - 1]["error"].startswith("ElsewhereError: numbers went wrong in step 5 of epoch 1")
 
 
+def test_a_loss_that_is_bad_in_one_process_only_stops_all_at_one_step(trained, shared_project):
+    other = json.loads((shared_project.path / "results2.json.1").read_text())[-1]["error"]
+    for error, kind in ((trained[1][-1]["error"], "TrainingError"), (other, "ElsewhereError")):
+        assert error.startswith(f"{kind}: numbers went wrong in step 2 of epoch 2 (step 8 of the run)")
+
+
 def test_a_run_goes_on_with_another_number_of_processes(trained):
     whole, more, fewer = trained[0][len(SAME)]["run"], trained[1][len(SAME) + 4]["run"], trained[2][0]["run"]
     assert_close(whole, more, 1e-12)
@@ -209,7 +216,7 @@ def test_a_sharded_run_is_resumed_to_the_same_bits_and_by_any_number_of_processe
 
 
 def test_a_bad_sample_of_a_sharded_run_is_named(trained):
-    error = trained[1][-1]["error"]
+    error = trained[1][-2]["error"]
     assert error.startswith("TrainingError: numbers went wrong in step 5 of epoch 1 (step 5 of the run): the data: ")
     assert "field 'rows' is not finite in sample 8\n" in error
 

@@ -24,8 +24,9 @@ class SharedTrainerConfig(BaseTrainerConfig):
     """Whether the model has batch norm."""
     unused: bool = False
     """Whether the model has a layer that no batch uses."""
-    event: Literal["none", "kill", "nan", "stop", "raise"] = "none"
-    """What happens: the process is killed, it gets a SIGTERM, its hook raises; or a sample is NaN."""
+    event: Literal["none", "kill", "nan", "nan_loss", "stop", "raise"] = "none"
+    """What happens: the process is killed, it gets a SIGTERM, its hook raises or
+    adds NaN to the loss, whose gradient stays finite; or a sample is NaN."""
     event_rank: int = 1
     """In which process."""
     event_batch: int = 8

@@ -90,7 +90,7 @@ class SharedTrainer(BaseTrainer):
         if self.in_session and self.model.training:
             self.batches += 1
             if self.batches == self.config.event_batch and self._world.rank == self.config.event_rank:
-                self._event()
+                loss = self._event(loss)
         self._collect_batch_metrics({"size": rows.abs().mean()})
         if not self.config.counted:
             return loss.mean()
@@ -103,10 +103,11 @@ class SharedTrainer(BaseTrainer):
         with torch.no_grad():
             self.results["code"] = float(self.model.encode(rows).square().mean())
 
-    def _event(self) -> None:
+    def _event(self, loss: torch.Tensor) -> torch.Tensor:
         if self.config.event == "kill" and not self.again:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.config.event == "stop":
             os.kill(os.getpid(), signal.SIGTERM)
         if self.config.event == "raise":
             raise ValueError("this process only")
+        return loss + torch.nan if self.config.event == "nan_loss" else loss
