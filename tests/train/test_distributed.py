@@ -88,8 +88,11 @@ def run(project, command: list[str], **environment: str):
 def many(project, cases: list[list[str]], processes: int) -> list[dict[str, str]]:
     """Train with many settings; returns folders or errors."""
     out = project.path / f"results{processes}.json"
-    words = [str(MANY), "SharedTrainer", str(out), json.dumps(cases)]
-    done = run(project, torchrun(*words, processes=processes) if processes > 1 else [sys.executable, *words])
+    words = ["SharedTrainer", str(out), json.dumps(cases)]
+    if processes == 1:
+        done = project.run(*words, script=str(MANY))
+    else:
+        done = run(project, torchrun(str(MANY), *words, processes=processes))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
 
