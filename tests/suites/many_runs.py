@@ -37,12 +37,11 @@ def main() -> None:
     """Run all, one after the other."""
     name, out, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     use_plain_lines_off_terminal()
-    with joined_world(1.0) as world:
+    with joined_world(1.0):
         results = [train(name, settings) for settings in cases]
     rank = int(os.environ.get("RANK", 0))
     with open(out if rank == 0 else f"{out}.{rank}", "w") as stream:
         json.dump(results, stream)
-    del world
 
 
 if __name__ == "__main__":

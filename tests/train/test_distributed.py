@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from train.checkpoints import DamagedCheckpoint, _read_files, _whole_target
+from train.distributed.sharding import units_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MANY = ROOT / "tests" / "suites" / "many_runs.py"
@@ -232,6 +234,20 @@ def test_a_damaged_shard_is_noticed(trained, shared_project):
     shard.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match="does not have the digest in manifest.json"):
         _read_files(run / "checkpoints" / "epoch-00004", _whole_target)
+
+
+def test_units_are_what_is_in_module_lists_and_shares_nothing():
+    def layer():
+        return nn.Linear(2, 2)
+
+    inner = nn.Sequential(layer(), nn.ModuleList([layer()]))  # a list inside of a unit is a part of it
+    model = nn.Module()
+    model.blocks = nn.ModuleList([inner, layer(), nn.ReLU(), nn.ModuleList([layer()])])
+    model.head = layer()
+    tied = layer()
+    tied.weight = model.head.weight
+    model.blocks.append(tied)
+    assert units_of(model) == [inner, model.blocks[1], model.blocks[3][0]]
 
 
 def test_modes_for_one_process_are_refused_before_anything_is_imported(shared_project):

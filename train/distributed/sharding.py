@@ -131,23 +131,13 @@ def units_of(module: nn.Module) -> list[nn.Module]:
 
     for part in module.parts if isinstance(module, Hook) else [module]:
         search(part, False)
-    uses: dict[int, int] = {}
-    for owner in module.modules():
-        for parameter in owner.parameters(recurse=False):
-            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    inner = [
-        {id(owner): [id(parameter) for parameter in owner.parameters(recurse=False)] for owner in unit.modules()}
-        for unit in found
-    ]
-    kept = []
-    for unit, owners in zip(found, inner, strict=True):
-        own: dict[int, int] = {}
-        for parameters in owners.values():
-            for parameter in parameters:
-                own[parameter] = own.get(parameter, 0) + 1
-        if all(uses[parameter] == count for parameter, count in own.items()):
-            kept.append(unit)
-    return kept
+    return [unit for unit in found if not _shares_parameters(unit, module)]
+
+
+def _shares_parameters(unit: nn.Module, whole: nn.Module) -> bool:
+    inside, own = set(unit.modules()), {id(parameter) for parameter in unit.parameters()}
+    outside = (owner for owner in whole.modules() if owner not in inside)
+    return any(id(parameter) in own for owner in outside for parameter in owner.parameters(recurse=False))
 
 
 class ShardedStep(DistributedStep):
