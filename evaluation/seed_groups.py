@@ -182,11 +182,17 @@ def at_best(runs: Sequence[Run]) -> dict[str, Spread]:
     """Measure the spread of each number at each run's own best epoch, and of the numbers that its summary ends with.
 
     Args:
-        runs: those that are counted. A name that only some of them have is left out.
+        runs: those that are counted. A name that only some of them have is left out, and so is a whole number of the
+            summary that is the same in all of them, which is a setting or a count.
     """
     rows = [_numbers_of(run) for run in runs]
     names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
-    return {name: Spread.of(row[name] for row in rows) for name in names}
+    found = {name: [row[name] for row in rows] for name in names}
+    return {
+        name: Spread.of(values)
+        for name, values in found.items()
+        if len(set(values)) > 1 or not all(isinstance(value, int) for value in values)
+    }
 
 
 def _numbers_of(run: Run) -> dict[str, float]:
@@ -198,7 +204,7 @@ def _numbers_of(run: Run) -> dict[str, float]:
         numbers = {"val_loss": numbers.pop("val_loss")} | numbers
     for name, value in run.summary.items():
         if name not in _BOOKKEEPING and isinstance(value, int | float) and not isinstance(value, bool):
-            numbers.setdefault(name, float(value))
+            numbers.setdefault(name, value)
     return numbers
 
 

@@ -27,7 +27,8 @@ def group(tmp_path: Path) -> Path:
         content = {
             "schema_version": 1, "trainer": "AlphaTrainer", "run_id": run.name, "state": state,
             "best": {"epoch": 1 + losses.index(best), "val_loss": best},
-            "summary": {"seconds": 2.0 + seed, "epochs": len(losses), "score": 10.0 * seed, "parts": {"a": 1}},
+            "summary": {"seconds": 2.0 + seed, "epochs": len(losses), "score": 10.0 * seed, "fold": 3,
+                        "parts": {"a": 1}},
             "history": {"train_loss": losses, "val_loss": losses, "val_epoch": list(range(1, 1 + len(losses)))},
         }  # fmt: skip
         (run / "metrics.json").write_text(json.dumps(content))
@@ -60,7 +61,7 @@ def test_best_epoch_is_each_runs_own(group):
     best = at_best(list(load_group(group).counted.values()))
     assert best["val_loss"].values == (1.0, 1.5, 0.5) and best["best_epoch"].values == (2.0, 2.0, 3.0)
     assert best["score"].values == (0.0, 10.0, 20.0), "a number of the trainer's own summary"
-    assert not {"seconds", "epochs", "parts"} & set(best)
+    assert not {"seconds", "epochs", "parts", "fold"} & set(best)
 
 
 def test_table_says_who_is_left_out(group):

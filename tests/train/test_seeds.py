@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from train.errors import ResumeError
+from train.seeds.group import find_unfinished
+
 
 def group_of(project, model: str) -> tuple[Path, dict]:
     folder = max((project.path / "artifacts/models" / model / "seeds").iterdir())  # the newest
@@ -122,6 +125,31 @@ def test_at_once_a_member_is_what_it_is_alone(shared_project, at_once):
 def test_what_cannot_be_is_refused(shared_project, words, message):
     done = shared_project.run("Seeded", *words)
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_resume_leaves_alone_what_is_done_or_would_fail_again(tmp_path):
+    model = tmp_path / "models/Seeded"
+    states = ["finished", "early_stopped", "failed", "failed", "interrupted", None]
+    for number, state in enumerate(states):
+        if state is not None:
+            run = model / "runs" / f"run-{number}"
+            run.mkdir(parents=True)
+            content = {"trainer": "T", "state": state, "schema_version": 1, "best": None, "history": {}, "summary": {}}
+            (run / "metrics.json").write_text(json.dumps(content))
+    (model / "runs/run-2/failure").mkdir()  # its numbers went wrong; run-3 met a full disk
+    folder = model / "seeds/seeds-20260101-000000"
+    folder.mkdir(parents=True)
+    members = [{"seed": 3 + n, "run": f"run-{n}" if state else None} for n, state in enumerate(states)]
+    content = {"schema_version": 1, "trainer": "SeededTrainer", "how": "at once", "members": members}
+    (folder / "seeds.json").write_text(json.dumps(content))
+    group = find_unfinished("SeededTrainer", range(3, 10), "latest", tmp_path)
+    assert [member.ended for member in group.members] == [True, True, True, False, False, False, False]
+    assert [member.run for member in group.members] == ["run-0", "run-1", "run-2", "run-3", "run-4", None, None]
+    assert find_unfinished("OtherTrainer", range(3, 10), "auto", tmp_path) is None
+    with pytest.raises(
+        ResumeError, match=r"has the seeds 3 to 8, --seeds 2 with seed = 3 asks for 3 to 4: give --seeds 6"
+    ):
+        find_unfinished("SeededTrainer", range(3, 5), "seeds-20260101-000000", tmp_path)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 
 from beautilog import logger
 
-from evaluation.runs import RunDamagedError, RunNotFoundError
+from evaluation.runs import Run, RunDamagedError, RunNotFoundError
 from evaluation.seed_groups import FILE, PREFIX, SeedGroup, content_of, find_group, groups_in, read_group, runs_as_group
 from train.errors import ResumeError
 from train.files import output_errors, write_json
@@ -129,12 +129,15 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
             f"{seeds[0]} asks for {seeds[0]} to {seeds[-1]}: give --seeds {len(known)} or more, and seed={min(known)}."
         )
     runs = runs_as_group(path, trainer, content["how"], {seed: member["run"] for seed, member in known.items()}).runs
-    members = []
-    for seed in seeds:
-        run = runs.get(seed)
-        ended = run is not None and run.state in ("finished", "early_stopped", "failed")
-        members.append(Member(seed, known.get(seed, {}).get("run"), ended))
+    members = [Member(seed, known.get(seed, {}).get("run"), _has_ended(runs.get(seed))) for seed in seeds]
     return Group(trainer, members, path)
+
+
+def _has_ended(run: Run | None) -> bool:
+    """Say whether a run is left alone: it is done, or its numbers went wrong, as they would again."""
+    if run is None:
+        return False
+    return run.state in ("finished", "early_stopped") or (run.state == "failed" and (run.path / "failure").is_dir())
 
 
 def _trainer_of(path: Path) -> str | None:
