@@ -86,9 +86,9 @@ def training_session(trainer: Any) -> Iterator[None]:
         trainer.saver.flush(trainer)
         _finish(trainer)
     except BaseException as error:
+        told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
         trainer._world.hold_signals()
-        # First of all, since a worker that dies is told again at any line.
-        told = explain_loader_fault(trainer, error) or lost_peer(error) or error
+        told = lost_peer(told) or told
         if isinstance(told, KeyboardInterrupt | Pruned):
             state = "pruned" if isinstance(told, Pruned) else "interrupted"
             _last_word(trainer, state, together=isinstance(told, Interrupted))

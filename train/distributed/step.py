@@ -112,11 +112,11 @@ class DistributedStep(EagerStep):
         guard.take_verdict(sums[1])
         return sums[0] / self.world.size  # torch's engines give the mean over the processes
 
-    def evaluate(self, loader: Iterable[Any]) -> None:
-        """Put this process's part of every batch through the forward hook, with the main process's buffers."""
+    def evaluate(self, loader: Iterable[Any]) -> int:
+        """Put this process's part of every batch through the hook, with the main process's buffers; count them."""
         self.require_same_weights()
         self.world.spread(self.trainer.model, buffers_only=True)
-        super().evaluate(loader)
+        return super().evaluate(loader)
 
     @torch.no_grad()
     def require_same_weights(self) -> None:
