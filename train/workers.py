@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -69,6 +71,7 @@ class TendedWorker:
         """
         for number in _HELD - {signal.SIGTERM}:
             signal.signal(number, signal.SIG_IGN)
+        sys.excepthook = tell_unless_broken_off
         if _CAN_TELL_SENDER:
             # A handler in Python is not told who sent a signal, so SIGTERM is blocked and taken by a thread that waits
             # for it. It stays blocked in the threads and programs that samples start, and such a program must be ended
@@ -78,6 +81,15 @@ class TendedWorker:
             threading.Thread(target=_take_sigterm, name="SIGTERM", daemon=True).start()
         if self.own is not None:
             self.own(worker)
+
+
+def tell_unless_broken_off(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+    """Print an error of a worker's thread, unless the main process has broken off while it fetched a batch.
+
+    An error that ends the run, such as the death of another worker, may come just then. The run tells that one.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, frames)
 
 
 def _take_sigterm() -> None:

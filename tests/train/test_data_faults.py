@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from test_interruptions import assert_same_run
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from data.data_error import DataError
 from train import workers
@@ -21,7 +21,7 @@ from train.errors import TrainingError
 from train.loader_faults import _shut_down, explain_loader_fault, require_whole_pass
 from train.seeding import RandomSources
 from train.signals import Interrupted
-from train.workers import TendedWorker, tend_workers
+from train.workers import TendedWorker, tell_unless_broken_off, tend_workers
 
 ADVICE = "Repair it, or let the dataset give something else for it. The checkpoints are intact: `--resume` goes on."
 LOCATION = "train/fragile_trainer.py:42 in break_down"
@@ -464,3 +464,26 @@ def test_a_worker_that_ended_by_the_signal_that_stops_the_run_is_no_failure(text
     told = explained(DataLoader(Numbers(), 2), hook=hook, stopped=signal.SIGTERM)
     assert isinstance(told, Interrupted) and told.number == signal.SIGTERM
     assert isinstance(explained(DataLoader(Numbers(), 2), hook=hook, stopped=signal.SIGUSR1), TrainingError)
+
+
+def test_a_worker_tells_its_threads_errors_but_not_that_the_main_process_broke_off(capsys):
+    """The error of a dying worker may come while the main process fetches another one's batch."""
+    for error in (ConnectionResetError(104, "reset"), EOFError(), BrokenPipeError()):
+        tell_unless_broken_off(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    tell_unless_broken_off(ValueError, ValueError("bad"), None)
+    assert "ValueError: bad" in capsys.readouterr().err
+
+
+class _HookName(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return sys.excepthook.__name__
+
+
+def test_workers_have_that_hook():
+    loader = DataLoader(_HookName(), num_workers=1)
+    tend_workers(loader)
+    assert list(loader) == [["tell_unless_broken_off"]]
