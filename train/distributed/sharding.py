@@ -56,10 +56,12 @@ class ShardedHook(Hook):
     def load_whole(self, weights: dict[str, torch.Tensor]) -> None:
         """Take whole weights, which the main process has, and leave the model as its own code can use it.
 
-        What is outside of the units is put together; they do it by themselves.
+        What is outside of the units is put together, again too when a `state_dict()` has taken it apart; they do it by
+        themselves.
         """
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        set_model_state_dict(self._trainer[0].model, weights, options=options)
+        options, model = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True), self._trainer[0].model
+        set_model_state_dict(model, weights, options=options)
+        model.register_state_dict_post_hook(lambda *_: self.unshard())
         self.unshard()
 
     def _like(self, name: str) -> torch.Tensor | None:

@@ -98,7 +98,8 @@ class SharedTrainer(BaseTrainer):
         return (loss * marks).sum() / marks.sum().clamp(min=1)
 
     def after_training(self) -> None:
-        """Use the model outside of the hook."""
+        """Use the model outside of the hook, also after it was written once more."""
+        self.save_model()
         rows = torch.cat([rows for rows, _ in self.val_loader])
         with torch.no_grad():
             self.results["code"] = float(self.model.encode(rows).square().mean())
