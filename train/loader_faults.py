@@ -85,13 +85,16 @@ def require_whole_pass(trainer: Any, name: str, batches: int) -> None:
         DataError: the sampler has a further batch, which was not given.
     """
     loader = getattr(trainer, name)
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or batches >= len(loader):
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return
-    with preserved_random_states():
+    expected = _length(loader)
+    if expected is None or batches >= expected:
+        return
+    with _unmoved(trainer, loader):  # a sampler may rightly give fewer than it says: then the run goes on
         missing = _indices(trainer, name, [batches])
         if not missing or not missing[0]:  # a sampler that gives fewer than it says, or one that can't be asked
             return
-        what = f"{name}: the pass ended after {batches} of {len(loader)} batches"
+        what = f"{name}: the pass ended after {batches} of {expected} batches"
         errors = [(index, _reading_error(loader, index)) for index in missing[0]]
     for index, error in errors:
         if isinstance(error, StopIteration):
@@ -100,6 +103,24 @@ def require_whole_pass(trainer: Any, name: str, batches: int) -> None:
                 f"{_told(error)}. torch takes a StopIteration for the end of the data. {_advice('it')}"
             ) from error
     raise DataError(f"{what}, before samples {_listed(missing[0])}: one of them has raised a StopIteration. {_GO_ON}")
+
+
+def _length(loader: DataLoader) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # a batch sampler need not know how many it gives
+        return None
+
+
+@contextmanager
+def _unmoved(trainer: Any, loader: DataLoader) -> Iterator[None]:
+    """Put a loader's generators and workers, and the global random numbers, back to where they were before a block."""
+    states, workers = trainer._random_sources.states(), loader._iterator
+    try:
+        yield
+    finally:
+        trainer._random_sources.set_states(states)
+        loader._iterator = workers
 
 
 # ------------------------------------------------------------------------------------------------ a worker that died

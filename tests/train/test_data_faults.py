@@ -113,18 +113,40 @@ def test_a_stop_iteration_of_a_sample_does_not_end_an_epoch(name, words, shared_
     assert metrics(run)["state"] == "failed" and len(metrics(run)["history"]["val_loss"]) == 1
 
 
-def test_a_sampler_that_gives_less_than_it_says_ends_the_epoch():
-    class Few(torch.utils.data.SequentialSampler):
-        def __iter__(self):
-            return iter(range(4))
-
-    rows = torch.arange(9.0)
-    loader = DataLoader(rows, batch_size=2, sampler=Few(rows))
+def pass_over(loader):
+    """Make a pass over a loader, ask whether that was all, and make another one; returns the batches of both."""
+    sources = RandomSources(loader, loader)
     trainer = SimpleNamespace(
-        train_loader=loader, owns_loop=False, _random_sources=RandomSources(loader, loader),
-        _position=SimpleNamespace(validating=False, start=RandomSources(loader, loader).states()),
+        train_loader=loader, owns_loop=False, _random_sources=sources,
+        _position=SimpleNamespace(validating=False, start=sources.states()),
     )  # fmt: skip
-    require_whole_pass(trainer, "train_loader", len(list(loader)))
+    given = list(loader)
+    after = sources.states()
+    require_whole_pass(trainer, "train_loader", len(given))
+    assert str(sources.states()) == str(after)
+    return given, list(loader)
+
+
+def test_a_sampler_that_gives_less_than_it_says_ends_the_epoch():
+    """And the next epoch has another order: the look at what it gave moves no generator."""
+
+    class Few(torch.utils.data.RandomSampler):
+        def __iter__(self):
+            return iter(list(super().__iter__())[:40])
+
+    rows = torch.arange(90.0)
+    sampler = Few(rows, generator=torch.Generator().manual_seed(1))
+    first, second = pass_over(DataLoader(rows, batch_size=20, sampler=sampler))
+    assert len(first) == len(second) == 2 and not torch.equal(first[0], second[0])
+
+
+def test_a_batch_sampler_needs_no_length():
+    class Batches:
+        def __iter__(self):
+            return iter([[0, 1], [2]])
+
+    first, _ = pass_over(DataLoader(torch.arange(9.0), batch_sampler=Batches()))
+    assert [len(batch) for batch in first] == [2, 1]
 
 
 def test_a_worker_that_is_killed_is_told_and_the_run_goes_on_later(shared_project, whole):
