@@ -33,6 +33,8 @@ class SpikeWatch:
         self._step = step
         if samples <= self._samples:  # a new epoch
             self._total, self._samples = 0.0, 0.0
+        if not samples:  # nothing counted yet
+            return
         total, new = mean * samples, samples - self._samples
         since = (total - self._total) / new
         self._total, self._samples = total, samples

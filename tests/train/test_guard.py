@@ -14,6 +14,7 @@ from torch import nn
 from data.tensor_loader import TensorLoader
 from train.errors import TrainingError
 from train.session import machine_for
+from train.spikes import SpikeWatch
 from train.steps import Guard
 
 ROWS, SIZE, STEPS_BEFORE = 203, 4, 9
@@ -216,3 +217,10 @@ def test_a_loss_that_jumps_is_told_where_somebody_asks(factor, tmp_path, caplog)
     told = [record.getMessage() for record in caplog.records if "the loss jumped" in record.getMessage()]
     assert len(told) == (factor > 0)
     assert not told or "in the steps up to 32, " in told[0]
+
+
+def test_a_loss_that_counts_nothing_is_no_jump(caplog):
+    watch = SpikeWatch(2.0)
+    for step, samples in enumerate([0, 0, 4, 4, 8, 0, 4], 1):  # in the third, an epoch ends
+        watch.look(1.0, samples, step)
+    assert not caplog.records
