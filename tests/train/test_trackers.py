@@ -121,6 +121,15 @@ def test_a_failing_tracker_is_warned_of_once_and_catches_up(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records][1:] == ["Notebook lacks 1 epochs of run 20260101-000000"]
 
 
+def test_what_is_told_of_an_epoch_in_two_parts_waits_as_a_whole(tmp_path):
+    tracker = Notebook(failing={"start"})
+    trackers, _ = started(tracker, tmp_path)
+    trackers.log({1: {"train_loss": 3.0}})
+    tracker.failing = set()
+    trackers.log({1: {"val_loss": 2.0}})
+    assert tracker.seen == [("start", 0), ("log", 1, ROWS[1])]
+
+
 def test_a_slow_tracker_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("train.saver.time.monotonic", lambda: clock[0])

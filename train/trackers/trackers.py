@@ -101,7 +101,8 @@ class Trackers:
         if step:
             rows = rows | {max(rows): rows[max(rows)] | {"optimizer_step": step}}
         for channel in self._channels:
-            channel.waiting |= rows
+            for epoch, numbers in rows.items():  # a loop of the trainer's own may tell of an epoch twice
+                channel.waiting.setdefault(epoch, {}).update(numbers)
             if self._facts is not None and channel.pace.due:
                 self._send(channel)
 
