@@ -263,6 +263,19 @@ def test_a_hook_that_changes_goes_on_one_after_the_other(tmp_path, caplog):
     assert_alike(alone, others, 1e-5)
 
 
+def test_a_hook_that_fails_when_members_go_on_alone_ends_its_own_run_only(tmp_path):
+    def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        if trainer.config.seed == 0 and trainer.record.progress.epoch == 1 and trainer.model.training:
+            raise TrainingError("no more of this seed")
+        return F.mse_loss(output, goal) * (1 if output.sum().item() > 0 else 2)
+
+    trainers = [seeded(lambda folder, **k: HookTrainer(folder, hook=hook, **k), tmp_path, seed) for seed in range(2)]
+    train_together(LoneGroup("x", [Member(seed) for seed in range(2)], how="at once"), iter(trainers))
+    told = [json.loads((trainer.run_folder.path / "metrics.json").read_text()) for trainer in trainers]
+    assert [one["state"] for one in told] == ["failed", "finished"]
+    assert told[0]["error"] == "TrainingError: no more of this seed"
+
+
 def slow(*values: Any) -> Any:
     """A case that `make test` leaves out."""
     return pytest.param(*values, marks=pytest.mark.slow)

@@ -97,7 +97,10 @@ class RunningMember:
         self.trainer.stop_request = stop
         with self._ending(), self.at_work():
             while True:
-                self.trainer._step(self.piece)
+                try:
+                    self.trainer._step(self.piece)
+                except BaseException as error:
+                    self._work.throw(error)  # which tells the session around the loop
                 self.piece = next(self._work)
 
     def fail(self) -> None:
