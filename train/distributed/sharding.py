@@ -19,8 +19,11 @@ from config import ConfigError
 from train.checkpoints import Checkpoint
 from train.distributed.step import DistributedStep, Hook
 from train.plain_state import flatten, restore
+from train.run_state import other_modules
 from train.steps.guard import Guard
 from train.steps.update import Update
+
+_MODULES = "state.state.modules."  # what the names of a checkpoint's tensors begin with, of modules beside the model
 
 
 class ShardedHook(Hook):
@@ -71,6 +74,9 @@ class ShardedHook(Hook):
             return trainer.model.state_dict().get(name.removeprefix("state.weights."))
         if name.startswith("state.state.average."):
             return dict(trainer.model.named_parameters()).get(name.removeprefix("state.state.average."))
+        if name.startswith(_MODULES):
+            module, _, rest = name.removeprefix(_MODULES).partition(".")
+            return other_modules(trainer)[module].state_dict().get(rest) if module in other_modules(trainer) else None
         moment = re.fullmatch(r"state\.state\.optimizer\.state\.(\d+)\.\w+", name)
         if moment is None:
             return None

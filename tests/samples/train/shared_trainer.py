@@ -54,13 +54,24 @@ class Coder(nn.Module):
         return self.outer(code) + self.tied
 
 
+class Weighing(nn.Module):
+    """A loss with parameters: what each column counts (Kendall et al. 2018, equation 7)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = nn.Parameter(torch.zeros(6))  # log of the variance
+
+    def forward(self, errors: torch.Tensor) -> torch.Tensor:
+        return errors * torch.exp(-self.spread) + self.spread
+
+
 class SharedTrainer(BaseTrainer):
     """Weighted reconstruction; 26 samples in batches of 5, so the last batch is of one."""
 
     def __init__(self) -> None:
         self.config = ConfigParser.get(SharedTrainerConfig)
         kind = torch.float64 if self.config.double else torch.float32
-        self.model = Coder(self.config).to(kind)
+        self.model, self.weighing = Coder(self.config).to(kind), Weighing().to(kind)
         count, size = self.config.samples, self.config.batch_size
         rows = torch.randn(count + 7, 6, generator=torch.Generator().manual_seed(1), dtype=kind)
         if self.config.event == "nan":
@@ -77,7 +88,8 @@ class SharedTrainer(BaseTrainer):
             else:
                 self.train_loader = DataLoader(data, size, shuffle=True, num_workers=workers)
         self.val_loader = DataLoader(TensorDataset(rows[count:], marks[count:]), size)
-        self.optimizer = AdamW(self.model.parameters(), lr=self.config.learning_rate)
+        updated = [*self.model.parameters(), *self.weighing.parameters()]
+        self.optimizer = AdamW(updated, lr=self.config.learning_rate)
         self.scheduler = ReduceLROnPlateau(self.optimizer, patience=0, factor=0.5)
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs)
         super().__init__()
@@ -86,7 +98,7 @@ class SharedTrainer(BaseTrainer):
 
     def _forward_batch(self, batch: Any) -> torch.Tensor:
         rows, marks = (batch["rows"], batch["marks"]) if isinstance(batch, dict) else batch
-        loss = (self.model.decode(self.model.encode(rows)) - rows).square()
+        loss = self.weighing((self.model.decode(self.model.encode(rows)) - rows).square())
         if self.in_session and self.model.training:
             self.batches += 1
             if self.batches == self.config.event_batch and self._world.rank == self.config.event_rank:
