@@ -436,6 +436,7 @@ class BaseTrainer(metaclass=TrainerType):
         if self._spikes.on:
             self._spikes.look(loss, self._meter.total("loss")[1], progress.step)  # host-device synchronisations
         if keep:
+            loss = self._world.mean(self._meter, "loss", loss)
             self.record.readings.add(progress.step, self._position.steps, loss)
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
 

@@ -100,8 +100,9 @@ def many(project, cases: list[list[str]], processes: int) -> list[dict[str, str]
 
 
 def history(run: Path) -> dict[str, list[float]]:
-    """Return a run's history."""
-    return json.loads((Path(run) / "metrics.json").read_text())["history"]
+    """Return a run's history, and the readings of its loss."""
+    content = json.loads((Path(run) / "metrics.json").read_text())
+    return content["history"] | {f"readings of {name}": values for name, values in content["readings"].items()}
 
 
 def assert_close(one: str, other: str, most: float) -> None:

@@ -106,6 +106,19 @@ class World:
                 whole.add_sum(name, total, samples)
         return whole
 
+    def mean(self, meter: EpochMeter, name: str, own: float) -> float:
+        """Return one of the averages that all processes have measured together, the same in each.
+
+        Args:
+            meter: of this process.
+            name: of the average.
+            own: that average of this process, which has been read.
+        """
+        if self.alone:
+            return own
+        total, samples = self.add_up(torch.tensor(meter.total(name), dtype=torch.float64)).tolist()
+        return total / max(samples, 1e-300)
+
     def spread(self, module: torch.nn.Module, buffers_only: bool = False) -> None:
         """Give all processes the main one's weights and buffers, or its buffers only."""
         tensors = [] if self.alone else list(module.buffers()) if buffers_only else list(module.state_dict().values())
