@@ -135,6 +135,7 @@ class BaseTrainer(metaclass=TrainerType):
         with self.session():
             for piece in self._pieces():
                 self._step(piece)  # forward, backward, clip, update, once or many times: see train/steps
+                del piece  # what it holds may be a copy of the epoch's data
 
     def _pieces(self) -> Iterator[Any]:
         """Yield the run's pieces of work, each to be done before the next is asked for; do all that is between them."""

@@ -73,6 +73,7 @@ class EpochStep(FastStep):
 
         For its arguments see `EagerStep.pieces`.
         """
+        self._example = None  # it holds the last epoch's data, which may be a copy
         rows = _rows(loader) if self.fast else None
         if rows is None:
             if self.fast:
