@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -85,6 +84,8 @@ def peak_memory(device: torch.device) -> int:
     """Return the most bytes that were in use: on CUDA by tensors, elsewhere by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import resource  # there is none on Windows, where this alone fails
+
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

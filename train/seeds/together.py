@@ -1,6 +1,6 @@
 """Members at once: each trainer's own loop, in lockstep, with the steps of all done as one.
 
-Each member is built, and goes through its epochs, as its own single run does: `BaseTrainer.pieces` runs it up to its
+Each member is built, and goes through its epochs, as its own single run does: `BaseTrainer._pieces` runs it up to its
 next step and waits. When all wait, `SharedSteps` does the step of each. A member that stops early or fails is no longer
 waited for.
 """
