@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, ConfigParser
-from train.sweeps.spec import Dimension, SweepSpec, read_spec
+from train.sweeps.spec import Dimension, SweepSpec, _Problems, _space, read_spec
+from train.sweeps.yaml_file import read_yaml
 
 SECTION = "ModelAutoEncoderTrainer"
 SPACE = {"learning_rate": Dimension("log", low=1e-4, high=1e-1), "width": Dimension("choices", ("16", "32"))}
@@ -68,6 +69,15 @@ def test_a_sweep_file_is_read_as_config_ini_would_be(tmp_path):
         "permute": Dimension("choices", ("0", ".1")),
         "zoo": Dimension("choices", (str(tmp_path / "a"), "/b")),
     }
+
+
+def test_none_is_no_end_of_a_range(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("space:\n  depth: {range: [none, 5]}\n")
+    problems = _Problems(path)
+    assert not _space(read_yaml(path)[0], {"depth": int | None}, SECTION, path, problems)
+    told = "space: 'depth' goes from none to 5: none is a choice of a list, not an end"
+    assert problems.lines() == [f"{path}:2 {told}"]
 
 
 def test_all_mistakes_are_told_at_once_with_line_and_key(tmp_path):

@@ -205,7 +205,11 @@ def _dimension(key: Text, asked: Any, hint: Any, path: Path, problems: _Problems
         return None
     if not all([_allowed("space", key, end, hint, path, problems) for end in ends]):
         return None
-    low, high = (number(read_value(hint, end, path.parent)) for end in ends)
+    values = [read_value(hint, end, path.parent) for end in ends]
+    if None in values:
+        problems.add(key, f"space: '{key}' goes from {ends[0]} to {ends[1]}: none is a choice of a list, not an end")
+        return None
+    low, high = map(number, values)
     if low >= high or (kind == "log" and low <= 0):
         above = " and above 0" if kind == "log" else ""
         problems.add(key, f"space: '{key}' goes from {ends[0]} to {ends[1]}: the first must be the smaller one{above}")
