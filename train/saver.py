@@ -148,8 +148,8 @@ class Saver:
 
     def _write_skipped(self, trainer: Any) -> None:
         if self._skipped is not None:
-            self._take(trainer, self._skipped, "", held=False)
-            self._skipped = None
+            epoch, self._skipped = self._skipped, None
+            self._take(trainer, epoch, "", held=False)
             self._flush_checkpoint(trainer)
 
     def save_inside(self, trainer: Any) -> None:
@@ -219,11 +219,12 @@ class Saver:
                 world().from_rank(0, write_model) if sharded else write_model()
                 save = store.save_together if sharded else store.save
                 save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
-            except OutputError:  # it waits again, unless there is something newer by now
-                if sharded:  # the other processes would have to wait for it
-                    raise
-                self._waiting = self._waiting or waiting
+            except (OutputError, ElsewhereError):  # it waits again, unless there is something newer by now
                 self._write_model = self._write_model or waiting.write_model
+                if not sharded:
+                    self._waiting = self._waiting or waiting
+                elif not waiting.inside:  # all processes are here; they write it anew, together
+                    self._skipped = waiting.epoch
                 raise
         self.written += 1
         self.seconds += time.monotonic() - start

@@ -259,6 +259,32 @@ def test_an_older_best_model_never_takes_the_place_of_a_newer_one():
     assert written == [1, 2]
 
 
+def test_what_could_not_be_written_of_a_sharded_model_is_written_later():
+    """It can't wait in memory: its processes make the checkpoint anew. The best model waits for the next one."""
+    written, full = [], [OutputError("full"), OutputError("full")]
+
+    class Store:
+        def save_together(self, epoch: int, *rest: object) -> None:
+            if epoch == 2:
+                raise full.pop()
+            written.append(f"epoch {epoch}")
+
+    def write_model() -> None:
+        if len(full) == 2:
+            raise full.pop()
+        written.append("the best of epoch 1")
+
+    saver, trainer = Saver(1.0, go_on=True), SimpleNamespace(checkpoints=Store())
+    left = []
+    for epoch in (1, 2, 3):
+        saver._write_model, saver._skipped = write_model if epoch == 1 else saver._write_model, None
+        saver._waiting = _Waiting(Checkpoint({}, {}, sharded=True), dict, epoch, 1, "", epoch)
+        saver._flush_checkpoint(trainer)
+        left.append(saver._skipped)
+    assert left == [1, 2, None]
+    assert written == ["the best of epoch 1", "the best of epoch 1", "epoch 3"]
+
+
 def test_saving_in_the_background_gives_the_same_files_and_its_time_is_told(shared_project, whole):
     done = shared_project.run(*RUN, "save_in_background=on", "keep_last_checkpoints=1")
     assert done.returncode == 0, done.stderr
