@@ -18,6 +18,7 @@ from config import BaseTrainerConfig, ConfigParser
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.shares import StandIn
+from train import TRAINER_REGISTRY
 from train.distributed.parts import draw_apart
 from train.errors import TrainerContractError
 from train.machine import Survey
@@ -53,7 +54,7 @@ class TrainerType(ABCMeta):
                 f"{cls.__name__} is abstract: it must define compute_loss(batch) or _forward_batch(batch), "
                 "returning the loss as a scalar tensor."
             )
-        seed_everything(ConfigParser.peek(cls.__name__, "seed"))
+        seed_everything(ConfigParser.peek(TRAINER_REGISTRY.section_of(cls), "seed"))
         try:
             trainer = super().__call__(*args, **kwargs)
         except ValueError as error:

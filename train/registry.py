@@ -100,6 +100,11 @@ class TrainerRegistry(Mapping[str, type]):
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
         raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `python train.py --list` shows all.{broken}")
 
+    def section_of(self, trainer: type) -> str:
+        """Return the section of config.ini that a trainer's class reads; one that is not known here has its own."""
+        entry = self.entries().get(trainer.__name__)
+        return trainer.__name__ if entry is None else entry.section
+
     def __getitem__(self, name: str) -> type:
         return self.entry(name).load()
 

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from train.errors import ResumeError
+from train.contract import TrainerType
+from train.errors import ResumeError, TrainerContractError
+from train.registry import TrainerRegistry
 from train.seeds.group import find_unfinished
 
 
@@ -169,3 +172,28 @@ def test_a_group_that_was_stopped_goes_on(project):
     assert content["members"][0]["run"] == first.name
     alone = project.run("Resumable", "loader=tensors")
     assert alone.returncode == 0 and metrics(first)["history"] == metrics(project.runs("Resumable")[-1])["history"]
+
+
+def test_the_seed_is_that_of_the_section_which_the_trainer_reads(tmp_path, monkeypatch):
+    """Its config class may have another name than itself. The initial weights follow from that seed."""
+    (tmp_path / "own_trainer.py").write_text(
+        "class OwnTrainer(BaseTrainer):\n    def __init__(self):\n        self.config = ConfigParser.get(OtherConfig)\n"
+    )
+    registry = TrainerRegistry(tmp_path)
+    assert [registry.section_of(type(name, (), {})) for name in ("OwnTrainer", "Unknown")] == ["Other", "Unknown"]
+    asked = []
+    monkeypatch.setattr("train.contract.TRAINER_REGISTRY", registry)
+    monkeypatch.setattr("train.contract.ConfigParser.peek", lambda *given: asked.append(given) or 5)
+    built = TrainerType("OwnTrainer", (), {"__init__": lambda self: setattr(self, "first", torch.initial_seed())})
+    with pytest.raises(TrainerContractError, match="must call super"):
+        built()
+    assert asked == [("Other", "seed")] and torch.initial_seed() == 5
+
+
+@pytest.mark.slow
+def test_seeds_of_a_trainer_whose_section_has_another_name(project):
+    path = project.path / "train" / "seeded_trainer.py"
+    path.write_text(path.read_text().replace("class SeededTrainer(", "class OtherTrainer("))
+    done = project.run("Other", "--seeds", 2, "epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert len({metrics(run)["history"]["val_loss"][0] for run in project.runs("Other")}) == 2

@@ -9,6 +9,7 @@ from beautilog import logger
 
 from config import ConfigError, ConfigParser
 from evaluation.seed_groups import table_lines
+from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 from train.seeds.choice import why_in_turn
 from train.seeds.group import Group, Member, find_unfinished
@@ -64,12 +65,12 @@ def train_group(trainer_class: type, group: Group, at_once: bool | None = None) 
 
 
 def _group(trainer_class: type, count: int) -> Group:
-    name = trainer_class.__name__
-    first = ConfigParser.peek(name, "seed")
+    name, section = trainer_class.__name__, TRAINER_REGISTRY.section_of(trainer_class)
+    first = ConfigParser.peek(section, "seed")
     if first + count - 1 > _LARGEST_SEED:
         raise ConfigError([f"--seeds {count} counts up from seed = {first}, beyond the largest, {_LARGEST_SEED}."])
     seeds, which = range(first, first + count), BaseTrainer.options.resume
-    group = find_unfinished(name, seeds, which, ConfigParser.peek(name, "artifacts_dir")) if which else None
+    group = find_unfinished(name, seeds, which, ConfigParser.peek(section, "artifacts_dir")) if which else None
     if group is not None:
         ended = sum(member.ended for member in group.members)
         logger.info(f"going on with {group.path}: {ended} of {count} runs have ended")

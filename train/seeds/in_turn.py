@@ -7,6 +7,7 @@ import torch
 from beautilog import logger
 
 from config import ConfigParser
+from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
 from train.errors import OutputError, TrainingError
 from train.seeds.group import Group, Member
@@ -21,7 +22,7 @@ def build(trainer_class: type, member: Member, group: Group) -> Any:
         group: that it is entered in.
     """
     BaseTrainer.options = RunOptions(resume=member.run)
-    with ConfigParser.overridden({"seed": str(member.seed)}, trainer_class.__name__):
+    with ConfigParser.overridden({"seed": str(member.seed)}, TRAINER_REGISTRY.section_of(trainer_class)):
         trainer = trainer_class()
     trainer.config.plot_at_end = False  # which takes a second each; the group's picture shows them all
     group.enter(member, trainer)

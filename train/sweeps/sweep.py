@@ -16,6 +16,7 @@ from optuna.trial import Trial
 
 from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
+from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
 from train.errors import OutputError, TrainingError
 from train.signals import Pruned, StopRequest
@@ -42,7 +43,7 @@ def run_sweep(trainer_class: type, path: Path) -> int:
     Returns:
         The exit code: 0 done, 4 no trial came to its end.
     """
-    section = _section_of(trainer_class)
+    section = TRAINER_REGISTRY.section_of(trainer_class)
     spec = read_spec(path, section)
     shared = spec.settings | ConfigParser.overrides()
     config = config_with(shared, section)
@@ -180,12 +181,6 @@ def config_with(settings: dict[str, str], section: str) -> Any:
     """Return the resolved settings of a section with some of them set."""
     with ConfigParser.overridden(settings, section):
         return ConfigParser.get(ConfigParser.sections()[section])
-
-
-def _section_of(trainer_class: type) -> str:
-    from train import TRAINER_REGISTRY
-
-    return TRAINER_REGISTRY.entry(trainer_class.__name__).section
 
 
 def _settings_of(config: BaseTrainerConfig, spec: SweepSpec) -> dict[str, str]:
