@@ -164,6 +164,14 @@ def test_a_group_that_was_stopped_goes_on(project):
     first, *_ = project.runs("Resumable")
     other = project.run("Resumable", "--seeds", 2, "--resume", "seed=1")
     assert other.returncode == 2 and f"error: group {folder.name} has the seeds 0 to 2, --seeds 2" in other.stderr
+    changed = project.run("Resumable", "--seeds", 4, "--resume", "loader=tensors")
+    assert changed.returncode == 2
+    assert (
+        f"error: group {folder.name} began with other settings; its runs can't be averaged with new ones:\n"
+        '  stop_at: 20 then, "" now\nset them back ('
+    ) in changed.stderr
+    config = first / "config.ini"
+    config.write_text(config.read_text().replace("stop_at = 20", 'stop_at = ""'))  # as if something else had stopped it
     done = project.run("Resumable", "--seeds", 4, "--resume", "loader=tensors")
     assert done.returncode == 0, done.stderr
     content = group_of(project, "Resumable")[1]
@@ -197,3 +205,14 @@ def test_seeds_of_a_trainer_whose_section_has_another_name(project):
     done = project.run("Other", "--seeds", 2, "epochs=1")
     assert done.returncode == 0, done.stderr
     assert len({metrics(run)["history"]["val_loss"][0] for run in project.runs("Other")}) == 2
+
+
+@pytest.mark.slow
+def test_a_trainer_with_the_settings_of_another(project):
+    source = (project.path / "train/seeded_trainer.py").read_text()
+    (project.path / "train/twin_trainer.py").write_text(source.replace("class SeededTrainer", "class TwinTrainer"))
+    done = project.run("Twin", "--seeds", 2, "seed=3", "epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert project.run("Seeded", "seed=4", "epochs=2").returncode == 0
+    # The same initial weights too, which come from the seed before the trainer's config is read.
+    assert metrics(project.runs("Twin")[1])["history"] == metrics(project.runs("Seeded")[0])["history"]

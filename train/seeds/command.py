@@ -12,7 +12,7 @@ from evaluation.seed_groups import table_lines
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 from train.seeds.choice import why_in_turn
-from train.seeds.group import Group, Member, find_unfinished
+from train.seeds.group import Group, Member, find_unfinished, refuse_other_settings
 from train.seeds.in_turn import build, train_in_turn
 from train.seeds.together import train_together
 
@@ -72,6 +72,8 @@ def _group(trainer_class: type, count: int) -> Group:
     seeds, which = range(first, first + count), BaseTrainer.options.resume
     group = find_unfinished(name, seeds, which, ConfigParser.peek(section, "artifacts_dir")) if which else None
     if group is not None:
+        if section in ConfigParser.sections():
+            refuse_other_settings(group, ConfigParser.get(ConfigParser.sections()[section]))
         ended = sum(member.ended for member in group.members)
         logger.info(f"going on with {group.path}: {ended} of {count} runs have ended")
     return group or Group(name, [Member(seed) for seed in seeds])

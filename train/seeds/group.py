@@ -7,8 +7,10 @@ from typing import Any
 
 from beautilog import logger
 
-from evaluation.runs import Run, RunDamagedError, RunNotFoundError
+from config import BaseTrainerConfig, ConfigParser
+from evaluation.runs import Run, RunDamagedError, RunNotFoundError, read_settings, settings_in
 from evaluation.seed_groups import FILE, PREFIX, SeedGroup, content_of, find_group, groups_in, read_group, runs_as_group
+from train.drift import CHANGE_NO_NUMBER
 from train.errors import ResumeError
 from train.files import output_errors, write_json
 from train.run_folder import RunFolder
@@ -131,6 +133,33 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
     runs = runs_as_group(path, trainer, content["how"], {seed: member["run"] for seed, member in known.items()}).runs
     members = [Member(seed, known.get(seed, {}).get("run"), _has_ended(runs.get(seed))) for seed in seeds]
     return Group(trainer, members, path)
+
+
+def refuse_other_settings(group: Group, config: BaseTrainerConfig) -> None:
+    """See to it that the runs which are added to a group are like those that it has: a mean over both is none.
+
+    Args:
+        group: that is gone on with.
+        config: the settings as they are now.
+
+    Raises:
+        ResumeError: a setting that changes numbers is another one.
+    """
+    began = [member.run for member in group.members if member.run is not None][:1]
+    folder = group.path.parent.parent / "runs" / "".join(began)
+    then, now = read_settings(folder) if began else {}, settings_in(ConfigParser.dump(config))
+    differ = [
+        f"  {key}: {then[key]} then, {now[key]} now"
+        for key in then.keys() & now.keys() - CHANGE_NO_NUMBER - {"", "seed"}
+        if then[key] != now[key]
+    ]
+    if differ:
+        raise ResumeError(
+            f"group {group.path.name} began with other settings; its runs can't be averaged with new ones:\n"
+            + "\n".join(sorted(differ))
+            + f"\nset them back ({folder / 'config.ini'} holds them; --config reads it), or start a group without "
+            "--resume."
+        )
 
 
 def _has_ended(run: Run | None) -> bool:

@@ -18,6 +18,7 @@ from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
+from train.drift import CHANGE_NO_NUMBER
 from train.errors import OutputError, TrainingError
 from train.signals import Pruned, StopRequest
 from train.sweeps.report import report, save_trials
@@ -25,12 +26,6 @@ from train.sweeps.spec import SweepSpec, read_spec
 from train.sweeps.study import TrialStudy
 
 _FAILURES = 3  # in a row, without any trial that went well: then it is the trainer, not the settings
-# Settings that change no number of a run: they may differ when a sweep goes on, or between its processes.
-_FREE = {
-    "artifacts_dir", "device", "threads", "num_workers", "memory_share", "log_every_n_steps", "loss_spike_factor",
-    "keep_last_checkpoints", "checkpoint_every_n_steps", "checkpoint_every_n_minutes", "saving_share",
-    "save_in_background", "on_write_error", "plot_at_end", "tensorboard", "mlflow", "wandb",
-}  # fmt: skip
 
 
 def run_sweep(trainer_class: type, path: Path) -> int:
@@ -185,7 +180,7 @@ def config_with(settings: dict[str, str], section: str) -> Any:
 
 def _settings_of(config: BaseTrainerConfig, spec: SweepSpec) -> dict[str, str]:
     """Return the settings that make trials comparable, as text."""
-    searched = _FREE | spec.space.keys()
+    searched = CHANGE_NO_NUMBER | spec.space.keys()
     return {key: value_text(value) for key, value in vars(config).items() if key not in searched}
 
 
