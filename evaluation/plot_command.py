@@ -80,6 +80,10 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         parser.error("--json needs --runs")
     if arguments.report and arguments.runs:
         parser.error("--report and --runs don't go together: use one at a time")
+    if arguments.report and arguments.sweep:
+        parser.error("--report and --sweep don't go together: a page is about runs")
+    if arguments.report and arguments.out and arguments.out.suffix.lower() == ".png":
+        parser.error("--report writes a page: --out takes a folder, or a name that ends in .html")
     if arguments.out and arguments.runs:
         parser.error("--runs draws nothing, so --out has no meaning with it")
     return arguments
@@ -122,6 +126,8 @@ def _draw(arguments: argparse.Namespace) -> int:
     groups = [group for text in arguments.run if (group := find_group(text, arguments.artifacts))]
     if groups and len(arguments.run) > 1:
         raise RunNotFoundError("a group of seeds is drawn alone: give it without further runs or groups")
+    if groups and arguments.report:
+        raise RunNotFoundError("--report is about runs: give those of the group; without it the group is drawn")
     if groups:
         return _draw_group(load_group(groups[0]), arguments)
     folders = list(dict.fromkeys(find_run(text, arguments.artifacts) for text in arguments.run))

@@ -130,10 +130,21 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     if found:
         raise RunNotFoundError(f"several models have a run '{text}'; give the folder of one:{shown}")
     begun = [file.parent for file in artifacts_dir.glob("models/*/runs/*/config.ini") if file.parent.name == text]
+    begun += [path] if (path / "config.ini").is_file() else []
     if begun:
-        raise RunNotFoundError(f"nothing was measured in {text}: there is no metrics.json in {begun[0]}")
+        raise RunNotFoundError(_why_nothing(begun[0]))
+    if (path / "trials.json").is_file():
+        raise RunNotFoundError(f"{text} is a sweep, no run: `python plot.py --sweep {text}` shows it")
     hint = f"; the newest runs are:{shown}" if runs else "; there are no runs yet: `python train.py NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
+
+
+def _why_nothing(path: Path) -> str:
+    """Say why a folder that a trainer has made is none that can be drawn."""
+    for name in _TRIALS:
+        if (path / name).is_dir():
+            return f"{path} is of --{name.replace('_', '-')}, which trains no run; what it found is in {path / name}"
+    return f"nothing was measured in {path.name}: there is no metrics.json in {path}"
 
 
 def trained_nothing(path: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.run_table import state_of
 from evaluation.runs import Run, RunDamagedError, RunNotFoundError, load_run, run_age
 
 SCHEMA_VERSION = 1  # of seeds.json
@@ -268,7 +269,8 @@ def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
         return (str(seed), "-", "-", "-", "-", "waiting")
     loss = "-" if run.best_val_loss is None else f"{run.best_val_loss:.6g}"
     at = "-" if run.best_epoch is None else str(run.best_epoch)
-    return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, run.state)
+    state = state_of(run.path, run.state) if run.state == "running" else run.state
+    return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, state)
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:

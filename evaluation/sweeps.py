@@ -106,7 +106,7 @@ def load_sweep(path: Path) -> Sweep:
             trials=[SweepTrial(**trial) for trial in content["trials"]],
             **{key: content[key] for key in ("trainer", "metric", "direction", "planned", "space", "importance")},
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunNotFoundError(f"there is no sweep in {folder}: it has no trials.json") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDamagedError.of(file, error) from error

@@ -51,6 +51,10 @@ def test_what_is_not_found_is_told_with_what_there_is(artifacts, tmp_path):
     (begun / "config.ini").write_text("[AlphaTrainer]\n")
     with pytest.raises(RunNotFoundError, match="nothing was measured in 20260103-000000: there is no metrics.json in"):
         find_run("20260103-000000", artifacts)
+    (begun / "find_lr").mkdir()
+    for text in ("20260103-000000", str(begun)):
+        with pytest.raises(RunNotFoundError, match="is of --find-lr, which trains no run; what it found is in"):
+            find_run(text, artifacts)
     with pytest.raises(RunNotFoundError, match="there are no runs yet"):
         find_run("latest", tmp_path / "empty")
 

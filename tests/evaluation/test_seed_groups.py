@@ -75,6 +75,9 @@ def test_table_says_who_is_left_out(group):
         "   4  -                     -              -   -  waiting",
     ]
     assert lines[7] == "3 seeds, each at its own best epoch; 2 of 5 left out, which came to no end"
+    file = group.parent.parent / "runs/20260101-000003/metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"state": "running"}))
+    assert table_lines(load_group(group))[4].endswith("  killed"), "no process holds its folder"
     assert lines[9].split() == ["val_loss", "1", "0.5", "-0.242069", "to", "2.24207", "0.5", "1.5"]
 
 
@@ -104,6 +107,8 @@ def test_errors_say_what_there_is(group, tmp_path, capsys):
     assert capsys.readouterr().err == expected
     assert main([str(group), "latest", "--artifacts", str(tmp_path)]) == 2
     assert "a group of seeds is drawn alone" in capsys.readouterr().err
+    assert main([str(group), "--report", "--artifacts", str(tmp_path)]) == 2
+    assert "error: --report is about runs: give those of the group" in capsys.readouterr().err
     with pytest.raises(RunNotFoundError, match="--seeds 8` makes one"):
         find_group("seeds-1", tmp_path / "nowhere")
     (group / "seeds.json").write_text('{"schema_version": 2}')

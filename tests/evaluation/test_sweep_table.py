@@ -110,3 +110,8 @@ def test_what_is_no_sweep(folder, capsys):
     with pytest.raises(SystemExit):
         main(["latest", "--sweep", str(folder)])
     assert "--sweep goes alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--report", "--sweep", str(folder)])
+    assert "--report and --sweep don't go together: a page is about runs" in capsys.readouterr().err
+    assert main([str(folder)]) == 2
+    assert f"error: {folder} is a sweep, no run: `python plot.py --sweep {folder}` shows it" in capsys.readouterr().err

@@ -140,6 +140,14 @@ space:
         ("", "sweep.yaml must hold `key: value` lines, such as `trials: 20`"),
         ("a: [1", "sweep.yaml:1 is no YAML: expected ',' or ']', but got '<stream end>'"),
         (
+            "space: {epochs: &a [*a, 2]}",
+            "sweep.yaml holds an alias (*name) inside of what it stands for, or too many levels",
+        ),
+        (
+            "trials: 2\nspace: {dropout: [0.1, 0.10]}",
+            "sweep.yaml:2 space: 'dropout' needs two choices or more, each once",
+        ),
+        (
             "space: {epochs: [1, 2]}",
             "sweep.yaml missing key 'trials': how many runs there shall be, such as `trials: 20`",
         ),

@@ -234,6 +234,10 @@ def _choices(key: Text, asked: list[Any], hint: Any, path: Path, problems: _Prob
         return None
     if not all([_allowed("space", key, text, hint, path, problems) for text in texts]):
         return None
+    values = [read_value(hint, text, path.parent) for text in texts]
+    if any(value in values[:place] for place, value in enumerate(values)):  # such as 0.1 and 1e-1
+        problems.add(key, f"space: '{key}' needs two choices or more, each once")
+        return None
     return Dimension("choices", tuple(_resolved(text, hint, path) for text in texts))
 
 

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config import ConfigError
 from train.file_lock import FolderLock
+from train.files import output_errors
 from train.sweeps.spec import Dimension, SweepSpec
 
 _LOCK_SECONDS = 60  # that a process waits for others at the database
@@ -48,7 +49,8 @@ class TrialStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.folder = spec, folder
         self._space = {key: _distribution(dimension) for key, dimension in spec.space.items()}
-        folder.mkdir(parents=True, exist_ok=True)
+        with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(folder)
         self._claims: dict[int, FolderLock] = {}
         with self._alone():

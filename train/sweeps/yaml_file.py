@@ -36,8 +36,11 @@ def read_yaml(path: Path) -> tuple[dict[Text, Any], list[tuple[int, str]]]:
     """
     import yaml
 
+    twice: list[tuple[int, str]] = []
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        content = _plain(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), twice)
+    except RecursionError:
+        raise ConfigError(f"{path} holds an alias (*name) inside of what it stands for, or too many levels") from None
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -46,8 +49,6 @@ def read_yaml(path: Path) -> tuple[dict[Text, Any], list[tuple[int, str]]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{place} is no YAML: {getattr(error, 'problem', None) or error}") from error
-    twice: list[tuple[int, str]] = []
-    content = _plain(node, twice)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, such as `trials: 20`")
     return content, twice
