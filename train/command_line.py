@@ -67,6 +67,7 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         hint = "" if _given(arguments, _MODES.keys() - _RESUMABLE) else "; `--resume` goes on"
         hint = "; the same command goes on" if arguments.sweep else hint
+        hint = "; the same command with `--resume` goes on" if arguments.seeds else hint  # alone it is of one run
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (

@@ -19,6 +19,7 @@ from beautilog import logger
 
 from data.batches import tensors_in
 from evaluation.rate_plot import plot_range_test
+from train import TRAINER_REGISTRY
 from train.session import machine_for
 from train.steps import Window
 from train.trial import (
@@ -263,4 +264,5 @@ def report_lines(trainer: Any, test: RangeTest) -> list[str]:
         now = ""
     if len(set(peaks)) > 1:
         lines.append(f"other parameter groups keep their proportion: {', '.join(f'{peak:g}' for peak in peaks[:4])}")
-    return [*lines, f"for [{type(trainer).__name__}] in config.ini:", f"learning_rate = {test.valley:.2g}{now}"]
+    section = TRAINER_REGISTRY.section_of(type(trainer))
+    return [*lines, f"for [{section}] in config.ini:", f"learning_rate = {test.valley:.2g}{now}"]

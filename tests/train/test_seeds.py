@@ -158,7 +158,8 @@ def test_resume_leaves_alone_what_is_done_or_would_fail_again(tmp_path):
 @pytest.mark.slow
 def test_a_group_that_was_stopped_goes_on(project):
     stopped = project.run("Resumable", "--seeds", 3, "stop_at=20", "loader=tensors")
-    assert stopped.returncode == 143 and "interrupted by SIGTERM; `--resume` goes on" in stopped.stderr
+    assert stopped.returncode == 143
+    assert "interrupted by SIGTERM; the same command with `--resume` goes on" in stopped.stderr
     folder, content = group_of(project, "Resumable")
     assert content["state"] == "interrupted"
     first, *_ = project.runs("Resumable")
