@@ -408,6 +408,17 @@ def test_a_killed_sweep_and_two_processes_at_once(project):
     assert len({row["run"] for row in rows}) == 4 == len(project.runs("Resumable"))
 
 
+def test_a_device_that_is_not_there_costs_no_trial(tmp_path):
+    pytest.importorskip("optuna")
+    from train.sweeps.sweep import run_sweep
+
+    (tmp_path / "s.yaml").write_text("trials: 9\nspace: {seed: {range: [0, 9]}}\nsettings: {device: cuda:99}\n")
+    ConfigParser.use(None, [f"artifacts_dir={tmp_path / 'artifacts'}"], SECTION)
+    with pytest.raises(ConfigError, match="device = 'cuda:99' can't be used here"):
+        run_sweep(type(SECTION, (), {}), tmp_path / "s.yaml")
+    assert not (tmp_path / "artifacts").exists()
+
+
 @pytest.mark.slow
 def test_a_trainer_that_always_fails_stops_its_sweep(project):
     pytest.importorskip("optuna")

@@ -20,10 +20,12 @@ from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
 from train.drift import CHANGE_NO_NUMBER
 from train.errors import OutputError, TrainingError
+from train.machine import usable_device
 from train.signals import Pruned, StopRequest
 from train.sweeps.report import report, save_trials
 from train.sweeps.spec import SweepSpec, read_spec
 from train.sweeps.study import TrialStudy
+from train.trackers import Trackers
 
 _FAILURES = 3  # in a row, without any trial that went well: then it is the trainer, not the settings
 
@@ -42,6 +44,8 @@ def run_sweep(trainer_class: type, path: Path) -> int:
     spec = read_spec(path, section)
     shared = spec.settings | ConfigParser.overrides()
     config = config_with(shared, section)
+    usable_device(config.device)  # what no trial can do without is told before trials are spent on it
+    Trackers.of(config)
     settings = _settings_of(config, spec)
     model = trainer_class.__name__.removesuffix("Trainer") or trainer_class.__name__
     folder = config.artifacts_dir / "sweeps" / model / spec.name
