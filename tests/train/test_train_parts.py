@@ -1,7 +1,9 @@
 """The dense parts of train/: averages, early stopping, steps, schedules, plain states, checkpoints."""
 
+import gc
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from train.checkpoints import Checkpoint, CheckpointStore, plain_weights
 from train.early_stopping import EarlyStopping
 from train.errors import OutputError, ResumeError
 from train.files import write_atomically, write_json
+from train.machine import release_memory
 from train.meters import EpochMeter
 from train.plain_state import flatten, restore
 from train.progress import duration
@@ -305,3 +308,17 @@ def test_tensor_loader_batches_like_a_data_loader():
         loader.dataset[10]
     with pytest.raises(DataError, match="one length"):
         TensorLoader({"x": torch.zeros(2), "y": torch.zeros(3)}, 1)
+
+
+def test_a_finished_trainer_gives_its_memory_back_although_a_compiled_form_has_frozen_it():
+    class Trainer:
+        pass
+
+    trainer = Trainer()
+    trainer.itself, found = trainer, weakref.ref(trainer)
+    gc.freeze()
+    del trainer
+    gc.collect()
+    assert found() is not None
+    release_memory()
+    assert found() is None

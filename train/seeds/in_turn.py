@@ -1,15 +1,14 @@
 """Members one after the other: each is an ordinary run, in this process."""
 
-import gc
 from typing import Any
 
-import torch
 from beautilog import logger
 
 from config import ConfigParser
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
 from train.errors import OutputError, TrainingError
+from train.machine import release_memory
 from train.seeds.group import Group, Member
 
 
@@ -53,13 +52,4 @@ def train_in_turn(trainer_class: type, group: Group, first: Any = None) -> None:
         member.ended = True
         group.write("running")
         trainer = None
-        _release_memory()
-
-
-def _release_memory() -> None:
-    """Give back what a finished trainer held, which is tied into cycles; the compiled forms hide these from Python."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        release_memory()

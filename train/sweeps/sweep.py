@@ -4,13 +4,11 @@ Trials share the process, since a start costs seconds and a trial of a small mod
 bits either way, as each trainer is built from its seed.
 """
 
-import gc
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from beautilog import logger
 from optuna.trial import Trial
 
@@ -20,7 +18,7 @@ from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
 from train.drift import CHANGE_NO_NUMBER
 from train.errors import OutputError, TrainingError
-from train.machine import usable_device
+from train.machine import release_memory, usable_device
 from train.signals import Pruned, StopRequest
 from train.sweeps.report import report, save_trials
 from train.sweeps.spec import SweepSpec, read_spec
@@ -91,7 +89,7 @@ class _Sweep:
                 self._study.release(trial)
                 save_trials(self._study, self._trainer_class.__name__)
                 BaseTrainer.options = RunOptions()
-            gc.collect()  # a trainer holds itself by its own methods; its tensors go now, not at some time
+            release_memory()
 
     def _run_trial(self, trial: Trial, stop: StopRequest) -> None:
         shown = ", ".join(f"{key} = {_short(trial.params[key])}" for key in self._spec.space)
@@ -141,8 +139,6 @@ class _Sweep:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         logger.warning(f"trial {trial.number + 1} failed and the sweep goes on: {reason}")
         self._study.tell(trial, error=reason, epochs=trainer.record.progress.epoch if trainer is not None else 0)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         if self._failures >= 0:
             self._failures += 1
         if self._failures >= _FAILURES:
