@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.run_table import state_of
 from evaluation.runs import RunDamagedError, RunNotFoundError
 
 SCHEMA_VERSION = 1  # of trials.json
@@ -122,7 +123,7 @@ def sweep_lines(sweep: Sweep) -> list[str]:
             "" if trial.value is None else f"{trial.value:.6g}",
             *(value_words(trial.params.get(key, ""))[:_WIDTH] for key in keys),
             str(trial.epochs),
-            trial.state,
+            _state_now(sweep, trial),
             trial.run or "",
         ]
         for trial in sweep.ranked
@@ -143,6 +144,14 @@ def sweep_lines(sweep: Sweep) -> list[str]:
         if trial.error:
             errors.setdefault(trial.error, []).append(str(trial.number))
     return lines + [f"trial {' and '.join(numbers)} failed: {error}" for error, numbers in errors.items()]
+
+
+def _state_now(sweep: Sweep, trial: SweepTrial) -> str:
+    """Say how a trial is, as `plot.py --runs` does: trials.json can't tell whether anybody is at work on it."""
+    claim = sweep.path / "running" / str(trial.number - 1)  # held while a process has it, gone where it was stopped
+    if trial.state != "running":
+        return trial.state
+    return state_of(claim, "running") if claim.is_dir() else "interrupted"
 
 
 def value_words(value: Any) -> str:

@@ -65,6 +65,13 @@ def test_the_table_has_the_best_first_and_pruned_ones_after_complete_ones(folder
     assert sweep_lines(load_sweep(folder))[7].endswith("5 of 5 trials (2 complete, 1 pruned, 2 failed), finished")
 
 
+def test_a_trial_that_nobody_is_at_work_on_is_not_called_running(folder):
+    changed(folder, trials=[row(1, "running", None, 0.1, 64, "mse")])
+    assert " interrupted  r1" in sweep_lines(load_sweep(folder))[1], "its process has given it back"
+    (folder / "running/0").mkdir(parents=True)
+    assert " killed  r1" in sweep_lines(load_sweep(folder))[1], "nobody holds it"
+
+
 def test_a_trials_line_crosses_each_axis_at_its_value():
     assert _height(SPACE["learning_rate"], 1e-4, 1) == 0.0
     assert _height(SPACE["learning_rate"], 1e-3, 1) == pytest.approx(1 / 3)
