@@ -141,7 +141,10 @@ class RunFolder:
             if run != "latest" and (path.resolve() in ours or (path / "checkpoints").is_dir()):
                 return cls(path.resolve())
         there = ", ".join(path.name for path in known[-5:]) or "none"
-        raise ResumeError(f"no run '{run}' to resume in {runs}; runs there: {there}. Start one without --resume.")
+        group = " A group of seeds goes on with --seeds N --resume." if "seeds-" in run else ""
+        raise ResumeError(
+            f"no run '{run}' to resume in {runs}; runs there: {there}. Start one without --resume.{group}"
+        )
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the run; its folder exists then."""

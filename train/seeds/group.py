@@ -101,14 +101,14 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
     Args:
         trainer: class name.
         seeds: those that are wanted; the group's may be fewer, and it gets the rest.
-        which: `latest`, a group's id or folder; `auto` is the latest, or None where there is none.
+        which: `latest` or `seeds-latest`, a group's id or folder; `auto` is the latest, or None where there is none.
         artifacts_dir: where runs are.
 
     Raises:
         ResumeError: there is none such, or it has other seeds.
     """
     ours = [path for path in groups_in(artifacts_dir) if _trainer_of(path) == trainer]
-    if which in ("latest", "auto"):
+    if which in ("latest", "auto", f"{PREFIX}latest"):  # the newest of this trainer, as plot.py has it of all
         if not ours and which == "auto":
             return None
         path = ours[-1] if ours else None
