@@ -148,6 +148,10 @@ space:
             "sweep.yaml:2 space: 'dropout' needs two choices or more, each once",
         ),
         (
+            "trials: 2\nmetric: val_accuracy\nspace: {epochs: [1, 2]}",
+            "sweep.yaml:2 metric: val_accuracy is no loss: say `direction: maximize` or `direction: minimize`",
+        ),
+        (
             "space: {epochs: [1, 2]}",
             "sweep.yaml missing key 'trials': how many runs there shall be, such as `trials: 20`",
         ),
@@ -377,14 +381,14 @@ def test_pruning_ends_runs_and_the_history_may_be_the_metric(project):
         )
         assert content["state"] == {"pruned": "pruned", "complete": "finished"}[row["state"]]
         assert row["value"] == max(content["history"]["val_size"])
-    (project.path / "t.yaml").write_text("trials: 2\nmetric: val_top\nspace: {seed: [1, 2]}\n")
+    (project.path / "t.yaml").write_text("trials: 2\nmetric: val_top\ndirection: maximize\nspace: {seed: [1, 2]}\n")
     wrong = project.run("Resumable", "--sweep", "t.yaml", cwd=project.path)
     assert wrong.returncode == 2
     assert wrong.stderr == (
         "error: metric: the runs have no 'val_top' in their history; they have train_loss, train_size, "
         "learning_rate, val_size, val_loss\n"
     )
-    (project.path / "t.yaml").write_text("trials: 1\nmetric: val_size\nspace: {seed: [1, 2]}\n")
+    (project.path / "t.yaml").write_text("trials: 1\nmetric: val_size\ndirection: maximize\nspace: {seed: [1, 2]}\n")
     right = project.run("Resumable", "--sweep", "t.yaml", cwd=project.path)
     assert right.returncode == 0 and "1 of 1 trials (1 complete), finished" in right.stdout, "it could be corrected"
 

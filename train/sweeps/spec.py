@@ -110,6 +110,11 @@ def read_spec(path: Path, section: str) -> SweepSpec:
         if key not in _KEYS:
             problems.add(key, _unknown(key, _KEYS))
     plain = {key: _plain_value(key, content, path, problems) for key in _PLAIN}
+    if "direction" not in content and plain["metric"] and "loss" not in plain["metric"]:  # the best would be the worst
+        problems.add(
+            _key_at(content, "metric"),
+            f"metric: {plain['metric']} is no loss: say `direction: maximize` or `direction: minimize`",
+        )
     settings = _settings(content, keys, section, path, problems)
     space = _space(content, keys, section, path, problems)
     for key in settings:
