@@ -1,5 +1,6 @@
 """Saved runs: find them and read their metrics.json. Nothing here knows a live trainer."""
 
+import contextlib
 import json
 import math
 import re
@@ -150,6 +151,13 @@ def _why_nothing(path: Path) -> str:
 def trained_nothing(path: Path) -> bool:
     """Say whether a run folder is that of a measurement, not of a training: there is nothing to resume or to show."""
     return any((path / name).is_dir() for name in _TRIALS)
+
+
+def was_pruned(path: Path) -> bool:
+    """Say whether a sweep has ended a run early."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a run of a moment ago, or a damaged one
+        return json.loads((path / "metrics.json").read_text(encoding="utf-8")).get("state") == "pruned"
+    return False
 
 
 def run_age(path: Path) -> tuple[str, int]:

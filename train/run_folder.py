@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluation.runs import run_age, trained_nothing
+from evaluation.runs import run_age, trained_nothing, was_pruned
 from train.errors import ResumeError
 from train.file_lock import FolderLock
 from train.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
@@ -124,7 +124,8 @@ class RunFolder:
         Args:
             artifacts_dir: where runs are.
             model_name: whose.
-            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none.
+            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none. What a sweep
+                has pruned is not the latest: going on with it has to be asked for.
 
         Raises:
             ResumeError: there is no such run; the text lists those there are.
@@ -132,8 +133,9 @@ class RunFolder:
         runs = artifacts_dir / "models" / model_name / "runs"
         folders = [path for path in runs.glob("*") if path.is_dir()]
         known = sorted((path for path in folders if not trained_nothing(path)), key=run_age)
-        if run in ("latest", "auto") and known:
-            return cls(known[-1])
+        latest = next((path for path in reversed(known) if not was_pruned(path)), None)
+        if run in ("latest", "auto") and latest is not None:
+            return cls(latest)
         if run == "auto":
             return cls.create(artifacts_dir, model_name)
         ours = {path.resolve() for path in known}  # one that was killed early has no checkpoints

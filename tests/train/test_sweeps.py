@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, ConfigParser
+from train.errors import ResumeError
+from train.run_folder import RunFolder
 from train.sweeps.spec import Dimension, SweepSpec, _Problems, _space, read_spec
 from train.sweeps.yaml_file import read_yaml
 
@@ -430,3 +432,15 @@ def test_a_trainer_that_always_fails_stops_its_sweep(project):
     done = project.run("Resumable", "--sweep", "s.yaml", cwd=project.path)
     assert done.returncode == 4 and len(project.runs("Resumable")) == 3
     assert "the first 3 trials have all failed: the sweep stops" in done.stdout
+
+
+def test_the_latest_run_to_resume_is_not_one_that_a_sweep_has_pruned(tmp_path):
+    runs = tmp_path / "models" / "Own" / "runs"
+    for name, state in (("20260101-000000", "interrupted"), ("20260102-000000", "pruned")):
+        (runs / name / "checkpoints").mkdir(parents=True)
+        (runs / name / "metrics.json").write_text(json.dumps({"state": state}))
+    assert RunFolder.find(tmp_path, "Own", "latest").id == "20260101-000000"
+    assert RunFolder.find(tmp_path, "Own", "20260102-000000").id == "20260102-000000"
+    (runs / "20260101-000000").rename(tmp_path / "elsewhere")
+    with pytest.raises(ResumeError, match="no run 'latest' to resume"):
+        RunFolder.find(tmp_path, "Own", "latest")
