@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import constants
 from data.data_error import DataError
 from evaluation.runs import RunNotFoundError, find_run
+from evaluation.text_table import aligned
 
 if TYPE_CHECKING:
     from data.benchmark_tasks import BenchmarkTask, LabelledImages
@@ -204,15 +205,7 @@ def _table(models: list[dict[str, Any]]) -> list[str]:
         row = [str(model["rank"]), model["name"], f"{model['score']:+.2f}", f"{model['expected_accuracy']:.3f}"]
         measured = [f"{item['accuracy']:.3f}" for item in model["nearest"] if item["accuracy"] is not None]
         rows.append([*row, interval, model["family"], source, *measured])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    words = (1, 4, 5, 6)
-    return [
-        "  ".join(
-            cell.ljust(width) if place in words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, left=(1, 4, 5, 6))
 
 
 def _report(arguments: argparse.Namespace, text: str, code: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.run_table import state_of
 from evaluation.runs import Run, RunDamagedError, RunNotFoundError, load_run, run_age
+from evaluation.text_table import aligned
 
 SCHEMA_VERSION = 1  # of seeds.json
 PREFIX = "seeds-"  # of a group's name, so that it is no run's
@@ -242,7 +243,7 @@ def content_of(group: SeedGroup, members: dict[int, str | None], **more: Any) ->
 def table_lines(group: SeedGroup) -> list[str]:
     """Write a group as two tables: each run, then mean and spread of each number."""
     counted = list(group.counted.values())
-    lines = _aligned(
+    lines = aligned(
         [
             ("seed", "run", "epochs", "best val loss", "at", "state"),
             *(_member_row(*pair) for pair in group.runs.items()),
@@ -261,7 +262,7 @@ def table_lines(group: SeedGroup) -> list[str]:
         rows.append(
             (name, f"{spread.mean:.6g}", std, interval, f"{min(spread.values):.6g}", f"{max(spread.values):.6g}")
         )
-    return [*lines, "", title, *_aligned(rows, left=(0,))]
+    return [*lines, "", title, *aligned(rows, left=(0,))]
 
 
 def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
@@ -271,14 +272,3 @@ def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
     at = "-" if run.best_epoch is None else str(run.best_epoch)
     state = state_of(run.path, run.state) if run.state == "running" else run.state
     return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, state)
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if number in left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.run_table import state_of
 from evaluation.runs import RunDamagedError, RunNotFoundError
+from evaluation.text_table import aligned
 
 SCHEMA_VERSION = 1  # of trials.json
 _WIDTH = 24  # columns that a value of a setting may take
@@ -128,9 +129,7 @@ def sweep_lines(sweep: Sweep) -> list[str]:
         ]
         for trial in sweep.ranked
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    left = len(head) - 2  # state and run are words
-    lines = [_aligned(row, widths, left) for row in [head, *rows]]
+    lines = aligned([head, *rows], left=(len(head) - 2, len(head) - 1))  # state and run are words
     counts = {state: sum(trial.state == state for trial in sweep.trials) for state in ("complete", "pruned", "failed")}
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     ended = f" ({ended})" if ended else ""
@@ -157,11 +156,3 @@ def _state_now(sweep: Sweep, trial: SweepTrial) -> str:
 def value_words(value: Any) -> str:
     """Write a value of a setting, numbers with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _aligned(cells: list[str], widths: list[int], left: int) -> str:
-    columns = [
-        cell.ljust(width) if place >= left else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(columns).rstrip()
