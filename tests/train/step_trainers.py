@@ -17,6 +17,7 @@ from train.base_trainer import BaseTrainer, RunOptions
 from train.schedulers import warmup_cosine
 from train.steps import epoch as epoch_form
 from train.steps import fast
+from train.trial import build_for_trial, quiet_log
 
 
 def settings(folder: Path, **changes: Any) -> BaseTrainerConfig:
@@ -280,3 +281,9 @@ def regression(count: int, seed: int, batch_size: int) -> TensorLoader:
     """Rows of four numbers and two to be found from them; shuffled with seed 1."""
     x = numbers(count, 4, seed=seed)
     return TensorLoader({"x": x, "y": torch.sin(x @ numbers(4, 2, seed=9))}, batch_size, shuffle=seed == 1)
+
+
+def built_for_trial(trainer_class: type, folder: Path, **options: Any) -> Any:
+    """Build a trainer as `--check` and the searches do."""
+    with quiet_log():
+        return build_for_trial(lambda: trainer_class(folder, **options))

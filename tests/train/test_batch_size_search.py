@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, numbers, snapshot
+from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, built_for_trial, numbers, snapshot
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -15,7 +15,6 @@ from train import find_batch_size
 from train.base_trainer import BaseTrainer
 from train.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
 from train.find_batch_size import Probe, batch_maker, is_out_of_memory, resized, search
-from train.trial import build_for_trial, quiet_log
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +22,6 @@ def options_as_before():
     before = BaseTrainer.options
     yield
     BaseTrainer.options = before
-
-
-def built(trainer_class, folder, **options):
-    with quiet_log():
-        return build_for_trial(lambda: trainer_class(folder, **options))
 
 
 # --------------------------------------------------------------------------------------------------------- the search
@@ -88,7 +82,7 @@ class Stream(IterableDataset):
 
 @pytest.mark.parametrize("trainer_class", [HookTrainer, NormTrainer, SpellingTrainer])
 def test_batches_are_made_of_the_loaders_samples(tmp_path, trainer_class):
-    trainer = built(trainer_class, tmp_path)
+    trainer = built_for_trial(trainer_class, tmp_path)
     make, real = batch_maker(trainer), next(iter(trainer.train_loader))
     for size in (1, 3, 700):
         batch = make(size)
@@ -97,7 +91,7 @@ def test_batches_are_made_of_the_loaders_samples(tmp_path, trainer_class):
 
 
 def test_where_samples_have_no_index_rows_of_the_first_batch_are_repeated(tmp_path):
-    trainer = built(HookTrainer, tmp_path, train_loader=regression_stream(), attributes={}, epochs=1)
+    trainer = built_for_trial(HookTrainer, tmp_path, train_loader=regression_stream(), attributes={}, epochs=1)
     batch = batch_maker(trainer)(9)
     assert torch.equal(batch["x"][:5], batch["x"][5:9].new_tensor(numbers(12, 4)[:5].tolist()))
     assert torch.equal(batch["x"][5:], batch["x"][:4])
@@ -157,7 +151,7 @@ def limited(limit: int):
 
 
 def test_a_gpu_is_searched_to_its_end_and_the_trainer_is_as_it_was(tmp_path, monkeypatch):
-    trainer = built(HookTrainer, tmp_path, hook=limited(50))
+    trainer = built_for_trial(HookTrainer, tmp_path, hook=limited(50))
     before, shown = snapshot(trainer), []
     probe = Probe(trainer, shown.append)
     lines = find_batch_size._search_memory(probe, cap=93)
@@ -173,7 +167,7 @@ def test_a_gpu_is_searched_to_its_end_and_the_trainer_is_as_it_was(tmp_path, mon
 
 
 def test_where_not_one_sample_fits_it_says_so(tmp_path):
-    trainer = built(HookTrainer, tmp_path)
+    trainer = built_for_trial(HookTrainer, tmp_path)
     trainer.hook = limited(0)  # what was built with two samples has less room by now
     probe = Probe(trainer, lambda line: None)
     (line,) = find_batch_size._search_memory(probe, cap=93)
@@ -181,7 +175,7 @@ def test_where_not_one_sample_fits_it_says_so(tmp_path):
 
 
 def test_batches_that_do_not_grow_are_refused(tmp_path):
-    probe = Probe(built(HookTrainer, tmp_path), lambda line: None)
+    probe = Probe(built_for_trial(HookTrainer, tmp_path), lambda line: None)
     probe._make = lambda size, make=probe._make: make(7)
     with pytest.raises(DataError, match="no tensor of its batches has a row for each sample: {x: tensor"):
         probe.fits(8)
@@ -189,7 +183,7 @@ def test_batches_that_do_not_grow_are_refused(tmp_path):
 
 def test_a_hook_that_needs_two_samples_is_no_error(tmp_path):
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
-    trainer = built(HookTrainer, tmp_path, model=model)
+    trainer = built_for_trial(HookTrainer, tmp_path, model=model)
     lines = search(trainer, cap=4)
     assert lines[2].startswith("batch_size = ")
 
@@ -201,16 +195,16 @@ def test_another_error_is_told_with_the_size(tmp_path):
         return F.mse_loss(output, goal)
 
     with pytest.raises(DataError, match=r"a batch of 16 samples can't be trained with: .*ValueError: at most eight"):
-        search(built(HookTrainer, tmp_path, hook=hook))
+        search(built_for_trial(HookTrainer, tmp_path, hook=hook))
 
 
 def test_memory_that_ends_on_a_cpu_ends_the_search(tmp_path):
-    lines = search(built(HookTrainer, tmp_path, hook=limited(16)))
+    lines = search(built_for_trial(HookTrainer, tmp_path, hook=limited(16)))
     assert lines[0] == "it ended there: 32 samples did not fit"
 
 
 def test_accumulation_is_measured_with_two_batches(tmp_path):
-    trainer = built(SpellingTrainer, tmp_path)
+    trainer = built_for_trial(SpellingTrainer, tmp_path)
     sizes, step = [], trainer._step.step
     trainer._step.step = lambda window: (sizes.append(len(window)), step(window))
     Probe(trainer, lambda line: None).fits(4)

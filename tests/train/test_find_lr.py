@@ -7,14 +7,14 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from step_trainers import DoubleTrainer, HookTrainer, SpellingTrainer, snapshot
+from step_trainers import DoubleTrainer, HookTrainer, SpellingTrainer, built_for_trial, snapshot
 from torch import nn
 
 from train.base_trainer import BaseTrainer, RunOptions
 from train.errors import ResumeError
 from train.find_lr import judged, range_test, reference_rate, report_lines
 from train.run_folder import RunFolder
-from train.trial import build_for_trial, peak_rates, quiet_log
+from train.trial import build_for_trial, peak_rates
 
 RATES = [10 ** (-7 + number / 20) for number in range(161)]
 
@@ -24,11 +24,6 @@ def options_as_before():
     before = BaseTrainer.options
     yield
     BaseTrainer.options = before
-
-
-def built(trainer_class, folder, **options):
-    with quiet_log():
-        return build_for_trial(lambda: trainer_class(folder, **options))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +141,7 @@ def test_a_loss_that_explodes_at_once_gets_no_suggestion():
 
 
 def test_it_leaves_the_trainer_as_it_was(tmp_path):
-    trainer = built(DoubleTrainer, tmp_path)
+    trainer = built_for_trial(DoubleTrainer, tmp_path)
     before, state = snapshot(trainer), torch.get_rng_state()
     rates = [group["lr"] for group in trainer.optimizer.param_groups]
     range_test(trainer, 1e-5, 1e-2)
@@ -171,7 +166,7 @@ def noted_rates(trainer) -> list[list[float]]:
 
 
 def test_parameter_groups_keep_their_proportion(tmp_path):
-    trainer = built(DoubleTrainer, tmp_path)  # 3e-3, and 2e-2 for the loss's own parameter
+    trainer = built_for_trial(DoubleTrainer, tmp_path)  # 3e-3, and 2e-2 for the loss's own parameter
     rates = noted_rates(trainer)
     test = range_test(trainer, 1e-6, 1e-3)
     assert [pair[0] for pair in rates[: len(test.rates)]] == pytest.approx(test.rates)
@@ -179,7 +174,7 @@ def test_parameter_groups_keep_their_proportion(tmp_path):
 
 
 def test_schedules_rest_and_accumulation_holds(tmp_path):
-    trainer = built(SpellingTrainer, tmp_path)  # warm-up by the step, three batches a step
+    trainer = built_for_trial(SpellingTrainer, tmp_path)  # warm-up by the step, three batches a step
     sizes, step = [], trainer._step.step
     trainer._step.step = lambda window: (sizes.append(len(window)), step(window))
     steps = trainer.scheduler.last_epoch
@@ -199,7 +194,7 @@ def test_a_known_best_rate_is_found(tmp_path):
     point = nn.Linear(1, 1, bias=False)
     nn.init.constant_(point.weight, 1.0)
     model = nn.Sequential(nn.Linear(4, 2))
-    trainer = built(
+    trainer = built_for_trial(
         HookTrainer, tmp_path, hook=hook, model=model, attributes={"point": point}, gradient_clip_value=0,
         optimizer=lambda parameters, lr: torch.optim.SGD(point.parameters(), lr=lr),
     )  # fmt: skip
@@ -214,7 +209,7 @@ def test_batches_that_differ_are_brought_to_one_level(tmp_path):
     def hook(trainer, output, goal):
         return F.mse_loss(output, goal) + 10 * goal.detach().abs().mean()
 
-    test = range_test(built(HookTrainer, tmp_path, hook=hook, model=nn.Linear(4, 2)), 1e-7, 1e-4)
+    test = range_test(built_for_trial(HookTrainer, tmp_path, hook=hook, model=nn.Linear(4, 2)), 1e-7, 1e-4)
     assert max(test.losses) - min(test.losses) < 0.01 * test.losses[0]
 
 
@@ -222,13 +217,15 @@ def test_a_loss_that_becomes_nan_ends_it(tmp_path):
     def hook(trainer, output, goal):
         return F.mse_loss(output, goal) + (1 - output.abs().max()).log() * 0 + (3 - output.abs().max()).sqrt()
 
-    test = range_test(built(HookTrainer, tmp_path, hook=hook, gradient_clip_value=0))
+    test = range_test(built_for_trial(HookTrainer, tmp_path, hook=hook, gradient_clip_value=0))
     assert test.diverged is not None and test.diverged < 10
     assert all(map(math.isfinite, test.losses))
 
 
 def test_an_optimizer_that_ignores_the_setting_is_told(tmp_path):
-    trainer = built(HookTrainer, tmp_path, optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=0.02))
+    trainer = built_for_trial(
+        HookTrainer, tmp_path, optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=0.02)
+    )
     test = judged(RATES, fall(-3.0, 1.0), diverged=None)
     lines = report_lines(trainer, test)
     assert (
@@ -239,7 +236,7 @@ def test_an_optimizer_that_ignores_the_setting_is_told(tmp_path):
 
 
 def test_no_suggestion_is_said_and_no_line_is_given(tmp_path):
-    trainer = built(HookTrainer, tmp_path)
+    trainer = built_for_trial(HookTrainer, tmp_path)
     lines = report_lines(trainer, judged(RATES, [2.0] * 161, diverged=None))
     assert lines[1] == "the loss never diverged"
     assert lines[2].startswith("no suggestion: the curve is flat") and len(lines) == 3
