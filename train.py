@@ -3,7 +3,7 @@
 
 import sys
 
-from train.command_line import main
+from commands.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

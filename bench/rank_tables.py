@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.data_error import DataError  # noqa: E402
 from data.performance_table import read_performance_table  # noqa: E402
-from evaluation.table_protocol import RANKER, STATIC, evaluate_table, results_json, summarize  # noqa: E402
+from evaluation.ranking.table_protocol import RANKER, STATIC, evaluate_table, results_json, summarize  # noqa: E402
 
 _PARTS = {"models": "_models", "scores": "_scores", "distances": "_dataset_distances"}
 

@@ -21,11 +21,11 @@ import torch
 from beautilog import logger
 from speed_work import SIZES, Work
 
+from commands.seeds.command import train_group
+from commands.seeds.group import Group, Member
 from config import BaseTrainerConfig, ConfigParser
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer
-from train.seeds.command import train_group
-from train.seeds.group import Group, Member
 
 EPOCHS = {"A": 10, "C": 1}
 STEPS = {"at once": "eager", "one after the other, eager": "eager", "one after the other, epoch": "epoch"}

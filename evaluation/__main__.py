@@ -8,7 +8,7 @@ from pathlib import Path
 import constants
 from config import ConfigError
 from data.data_error import DataError
-from evaluation.table_protocol import add_table_arguments, run_table
+from evaluation.ranking.table_protocol import add_table_arguments, run_table
 
 _DESCRIPTION = """Compare rankers with baselines on tasks, domains and models that they have never seen.
 
@@ -57,7 +57,7 @@ def _refuse_what_does_not_go_together(parser: argparse.ArgumentParser, arguments
 def _run_benchmark(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from data.image_encoder import load_encoder
     from data.ranking_world import SPLITS, load_world
-    from evaluation.protocol import compare, plot_comparison, run_rankers, table_lines
+    from evaluation.ranking.protocol import compare, plot_comparison, run_rankers, table_lines
 
     splits = [split.strip().upper() for split in arguments.splits.split(",")]
     if unknown := [split for split in splits if split not in SPLITS]:

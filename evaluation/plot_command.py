@@ -7,11 +7,11 @@ import traceback
 from pathlib import Path
 
 from constants import ARTIFACTS_DIR
-from evaluation.run_comparison import comparison_lines
-from evaluation.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
-from evaluation.runs import RunDamagedError, RunNotFoundError, find_run, load_run
-from evaluation.seed_groups import SeedGroup, find_group, load_group, table_lines
-from evaluation.sweeps import load_sweep, sweep_lines
+from storage.run_comparison import comparison_lines
+from storage.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
+from storage.saved_run import RunDamagedError, RunNotFoundError, find_run, load_run
+from storage.seed_groups import SeedGroup, find_group, load_group, table_lines
+from storage.sweeps import load_sweep, sweep_lines
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 
@@ -115,7 +115,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     sweep = load_sweep(arguments.sweep)
     lines = sweep_lines(sweep)
     if any(trial.value is not None for trial in sweep.trials):
-        from evaluation.sweep_plot import plot_sweep
+        from evaluation.plots.sweep_plot import plot_sweep
 
         lines += ["", str(plot_sweep(sweep, arguments.out))]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -145,7 +145,7 @@ def _draw(arguments: argparse.Namespace) -> int:
         raise RunDamagedError(f"nothing was measured in {', '.join(run.id for run in runs)}: no epoch was finished.")
     default = runs[0].path / "plots" if len(runs) == 1 else together
 
-    from evaluation.run_plots import plot_runs
+    from evaluation.plots.run_plots import plot_runs
 
     for path in plot_runs(runs, arguments.out or default):
         sys.stdout.write(f"{path}\n")
@@ -157,7 +157,7 @@ def _draw_group(group: SeedGroup, arguments: argparse.Namespace) -> int:
     if not group.counted:
         raise RunDamagedError(f"there is nothing to draw: no run of {group.path.name} came to its end.")
 
-    from evaluation.seed_plots import plot_group
+    from evaluation.plots.seed_plots import plot_group
 
     for path in plot_group(group, arguments.out or group.path / "plots"):
         sys.stdout.write(f"{path}\n")

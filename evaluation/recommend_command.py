@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import constants
 from data.data_error import DataError
-from evaluation.runs import RunNotFoundError, find_run
-from evaluation.text_table import aligned
+from storage.saved_run import RunNotFoundError, find_run
+from storage.text_table import aligned
 
 if TYPE_CHECKING:
     from data.benchmark_tasks import BenchmarkTask, LabelledImages
-    from evaluation.recommender import Recommendation, Recommender
+    from evaluation.ranking.recommender import Recommendation, Recommender
 
 OK, USAGE, DATA, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
 SCHEMA_VERSION = 1  # of what --json prints
@@ -100,8 +100,8 @@ def _run(arguments: argparse.Namespace) -> int:
     # Imported here: `--help` and errors of usage need no torch.
     from data.user_datasets import UserDataset, read_dataset
     from data.user_zoo import load_user_zoo
-    from evaluation.recommender import Recommender
-    from evaluation.saved_ranker import newest_ranker, read_ranker_file
+    from evaluation.ranking.recommender import Recommender
+    from evaluation.ranking.saved_ranker import newest_ranker, read_ranker_file
 
     path = Path(arguments.dataset).expanduser()
     # What looks like a path is one: its errors should not speak of benchmark tasks.
@@ -160,7 +160,7 @@ def _facts(given: str, images: "LabelledImages", size: tuple[int, int] | None, t
 
 
 def _draw(out: Path, name: str, classes: int, ranking: "list[Recommendation]") -> None:
-    from evaluation.recommendation_plot import plot_recommendations
+    from evaluation.ranking.recommendation_plot import plot_recommendations
 
     try:
         plot_recommendations(ranking, name, classes, out)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from doc_pages import ROOT, Block, Command, anchors_of, blocks_of, options_of, prose_of
 
+from commands.command_line import _parser
 from config import ConfigError, ConfigParser
 from config.ini_reader import parse_ini
 from train import TRAINER_REGISTRY
-from train.command_line import _parser
 from train.registry import UnknownTrainerError
 
 _PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|ini|json|yaml|sbatch|sh|npz|safetensors|png|txt))(?::\d+)?`")

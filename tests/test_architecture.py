@@ -11,9 +11,11 @@ ALLOWED = {
     "constants": {"constants"},
     "config": {"constants", "config"},
     "model": {"constants", "model"},
-    "data": {"constants", "config", "data", "model"},
-    "evaluation": {"constants", "config", "data", "model", "evaluation"},
-    "train": {"constants", "config", "data", "model", "evaluation", "train"},
+    "data": {"constants", "config", "data", "model", "storage"},
+    "storage": {"constants", "storage"},
+    "evaluation": {"constants", "config", "data", "model", "storage", "evaluation"},
+    "train": {"constants", "config", "data", "model", "storage", "evaluation", "train"},
+    "commands": {"constants", "config", "data", "model", "storage", "evaluation", "train", "commands"},
 }
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 

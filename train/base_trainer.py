@@ -16,32 +16,36 @@ from safetensors.torch import save
 
 from config import BaseTrainerConfig
 from data.shares import SharedDraws
-from train.checkpoints import CheckpointStore, plain_weights
+from storage.checkpoint_store import CheckpointStore
+from storage.files import write_atomically
+from storage.run_folder import RunFolder
+from train.checkpointing.saver import Saver
+from train.checkpointing.weights import plain_weights
 from train.contract import TrainerType, measured, require_parts
-from train.distributed import World, sharded_hook, world
-from train.early_stopping import EarlyStopping
+from train.distributed import sharded_hook
+from train.distributed.shard_files import ShardReader
 from train.errors import TrainingError
 from train.failures import bad_training_step, bad_validation
-from train.files import write_atomically
-from train.loader_faults import require_whole_pass
+from train.loading.loader_faults import require_whole_pass
+from train.loading.preparation import prepare
+from train.loop.early_stopping import EarlyStopping
+from train.loop.epoch_position import Position
+from train.loop.loss_spikes import SpikeWatch
+from train.loop.meters import EpochMeter
+from train.loop.progress import ProgressBar
+from train.loop.record import SCHEMA_VERSION, RunRecord
+from train.loop.stop_signals import Interrupted, StopRequest
 from train.machine import usable_device
-from train.meters import EpochMeter
 from train.model_summary import summarize_model
-from train.position import Position
-from train.precision import Precision
-from train.preparation import prepare
-from train.progress import ProgressBar
-from train.record import SCHEMA_VERSION, RunRecord
-from train.run_folder import RunFolder
-from train.saver import Saver
+from train.process_group import ProcessGroup, process_group
 from train.schedulers import interval_of
 from train.seeding import RandomSources, seed_everything
 from train.session import training_session
-from train.signals import Interrupted, StopRequest
-from train.spikes import SpikeWatch
-from train.steps import Guard, build_step, build_update
+from train.step_choice import build_step, build_update
+from train.steps import Guard
+from train.steps.precision import Precision
+from train.steps.weight_average import WeightAverage
 from train.trackers import Trackers
-from train.weight_average import WeightAverage
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
@@ -86,7 +90,7 @@ class BaseTrainer(metaclass=TrainerType):
         require_parts(self)
         seed_everything(self.config.seed)
         self.model.to(self.device)  # in place: the optimizer's parameters stay the same objects
-        self._draws = None if self._world.alone else SharedDraws()
+        self._draws = None if self._process_group.is_single_process else SharedDraws()
         self._sharded = sharded_hook(self)
         if self._sharded is not None:
             self._forward_batch = self._sharded.__call__  # puts the parameters together that it needs
@@ -193,7 +197,7 @@ class BaseTrainer(metaclass=TrainerType):
             self._meter = EpochMeter()
             self.saver.save_inside(self)
             raise
-        self.record.measure("val", self._world.merged(self._meter), self._learning_rate())
+        self.record.measure("val", self._meter.over_processes(self._process_group), self._learning_rate())
         self._meter = EpochMeter()
         self.model.train()
         val_loss = self.record.pending("val_loss")
@@ -264,12 +268,12 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def device(self) -> torch.device:
         """Where the model is, from the config's `device`."""
-        return usable_device(self.config.device, self._world.gpu)
+        return usable_device(self.config.device, self._process_group.gpu)
 
     @cached_property
-    def _world(self) -> World:
+    def _process_group(self) -> ProcessGroup:
         """The processes that train this model together; mostly this one alone."""
-        return world()
+        return process_group()
 
     @property
     def model_name(self) -> str:
@@ -279,7 +283,7 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def run_folder(self) -> RunFolder:
         """The run's folder, made when it is first asked for."""
-        if self.options.dry_run or not self._world.main:
+        if self.options.dry_run or not self._process_group.is_main_process:
             return RunFolder.throwaway(self.model_name)
         if self.options.resume:
             return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume)
@@ -288,8 +292,8 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def checkpoints(self) -> CheckpointStore:
         """The run's checkpoints."""
-        target = self._sharded.target if self._sharded is not None else None
-        return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints, target)
+        shards = ShardReader(self._sharded.target if self._sharded is not None else None)
+        return CheckpointStore(self.run_folder.path / "checkpoints", self.config.keep_last_checkpoints, shards)
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
@@ -359,8 +363,8 @@ class BaseTrainer(metaclass=TrainerType):
 
     def plot_metrics(self) -> None:
         """Draw the run's losses, learning rate and metrics into plots/."""
-        from evaluation.run_plots import plot_runs  # matplotlib takes a second to import
-        from evaluation.runs import load_run
+        from evaluation.plots.run_plots import plot_runs  # matplotlib takes a second to import
+        from storage.saved_run import load_run
 
         plot_runs([load_run(self.run_folder.path)], self.run_folder.path / "plots")
 
@@ -437,13 +441,13 @@ class BaseTrainer(metaclass=TrainerType):
         if self._spikes.on:
             self._spikes.look(loss, self._meter.total("loss")[1], progress.step)  # host-device synchronisations
         if keep:
-            loss = self._world.mean(self._meter, "loss", loss)
+            loss = self._meter.mean_over_processes(self._process_group, "loss", loss)
             self.record.readings.add(progress.step, self._position.steps, loss)
         self.progress_bar.show(loss=loss, lr=self._learning_rate())
 
     def _end_epoch_meter(self) -> None:
         if len(self._meter):
-            self.record.measure("train", self._world.merged(self._meter), self._learning_rate())
+            self.record.measure("train", self._meter.over_processes(self._process_group), self._learning_rate())
             self._meter = EpochMeter()
 
     def forget_measurements(self) -> None:

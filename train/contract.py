@@ -19,10 +19,10 @@ from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.shares import StandIn
 from train import TRAINER_REGISTRY
-from train.distributed.parts import draw_apart
+from train.checkpointing.process_state import draw_apart
+from train.error_location import location
 from train.errors import TrainerContractError
 from train.machine import Survey
-from train.places import location
 from train.seeding import preserved_random_states, seed_everything
 from train.session import open_run
 

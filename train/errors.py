@@ -9,16 +9,8 @@ class TrainingError(RuntimeError):
     """Training that cannot go on, such as a loss that is no longer finite."""
 
 
-class OutputError(TrainingError):
-    """A file of the run that cannot be written: no permission, no space."""
-
-
 class ElsewhereError(TrainingError):
     """What another process of the run has failed with, and says itself."""
-
-
-class ResumeError(Exception):
-    """A run that cannot be resumed: there is none, or its checkpoints don't fit the trainer."""
 
 
 class ScaffoldError(Exception):

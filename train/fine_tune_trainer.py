@@ -25,8 +25,8 @@ from data.fine_tune_batches import FineTuneLoader, TestImagesLoader
 from data.model_zoo import load_zoo
 from data.zoo_images import load_domains
 from model.fine_tune_population import FineTunePopulation
+from storage.files import output_errors, write_atomically
 from train.base_trainer import BaseTrainer
-from train.files import output_errors, write_atomically
 
 
 class FineTuneTrainer(BaseTrainer):

@@ -16,13 +16,13 @@ from config.model_auto_encoder_trainer_config import ModelAutoEncoderTrainerConf
 from data.model_zoo import ZooEntry, load_zoo
 from data.network_weights import AugmentedLoader, join_tokens, split_networks
 from data.tensor_loader import TensorLoader
-from evaluation.weight_probes import probe_networks, reconstruction_r2
+from evaluation.ranking.weight_probes import probe_networks, reconstruction_r2
 from model.model_auto_encoder import ModelAutoEncoder
 from model.weight_alignment import align_units, common_reference, join_vector, shuffle_units, split_vector
 from model.weight_tokens import layer_columns, weight_statistics
 from model.zoo_families import family_shapes, permutation_groups
+from storage.files import write_arrays, write_atomically
 from train.base_trainer import BaseTrainer
-from train.files import write_arrays, write_atomically
 
 
 class ModelAutoEncoderTrainer(BaseTrainer):
@@ -199,7 +199,7 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         return [(row - known.mean(0)) / known.std(0).clamp(min=1e-6) for row in rows]
 
     def _write_picture_data(self, tokens: Sequence[torch.Tensor]) -> None:
-        """Write autoencoder.npz, from which evaluation/autoencoder_pictures.py draws: see there what it holds."""
+        """Write autoencoder.npz, from which evaluation/plots/autoencoder_pictures.py draws: see there what it holds."""
         held_out: dict[str, int] = {}  # of each family the first
         for index in self.split.test:
             held_out.setdefault(self.zoo.entries[index].family, index)

@@ -35,8 +35,8 @@ from data.zoo_images import load_domains
 from data.zoo_tasks import IGNORED_LABEL, HeldOutLoader, SourceTask, TaskLoader, plan_tasks
 from model.zoo_families import FAMILIES
 from model.zoo_population import ZooPopulation
+from storage.files import output_errors, write_atomically
 from train.base_trainer import BaseTrainer
-from train.files import output_errors, write_atomically
 
 MOMENTUM = 0.9
 

@@ -11,17 +11,18 @@ from safetensors.torch import load_file
 
 from config import ConfigParser
 from data.shares import give_back_share
-from train.checkpoints import Checkpoint
-from train.distributed.world import lost_peer
-from train.drift import report_drift
-from train.environment import datasets_of, environment
+from storage.checkpoint_store import Checkpoint
+from storage.errors import OutputError
+from train.checkpointing.provenance import datasets_of, environment
+from train.checkpointing.resume_check import report_drift
+from train.checkpointing.run_state import restore
 from train.errors import TrainingError
-from train.loader_faults import explain_loader_fault
+from train.loading.loader_faults import explain_loader_fault
+from train.loop.progress import duration
+from train.loop.stop_signals import Interrupted, Pruned
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
-from train.progress import duration
-from train.run_state import restore
-from train.signals import Interrupted, Pruned
+from train.process_group import lost_peer
 
 
 def open_run(trainer: Any) -> None:
@@ -32,14 +33,14 @@ def open_run(trainer: Any) -> None:
     """
     if trainer.options.dry_run:
         return
-    world, found = trainer._world, []
+    world, found = trainer._process_group, []
 
     def enter() -> tuple[Path, Path | None]:
         found.append(_enter(trainer))
         return trainer.run_folder.path, found[0] and found[0][1]
 
-    folder, path = world.from_rank(0, enter)
-    if not world.main:
+    folder, path = world.broadcast_object(enter)
+    if not world.is_main_process:
         trainer.run_folder.follow(folder, world.rank)
         found = [(trainer.checkpoints.load(path), path) if path else None]
     if found[0]:
@@ -87,7 +88,7 @@ def training_session(trainer: Any) -> Iterator[None]:
         _finish(trainer)
     except BaseException as error:
         told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
-        trainer._world.hold_signals()
+        trainer._process_group.hold_signals()
         told = lost_peer(told) or told
         if isinstance(told, KeyboardInterrupt | Pruned):
             state = "pruned" if isinstance(told, Pruned) else "interrupted"
@@ -117,7 +118,7 @@ def machine_for(trainer: Any) -> Iterator[None]:
 def _announce(trainer: Any) -> None:
     for line in model_lines(trainer.model):
         logger.info(line)
-    together = "" if trainer._world.alone else f"{trainer._world.size} processes, "
+    together = "" if trainer._process_group.is_single_process else f"{trainer._process_group.world_size} processes, "
     logger.info(f"{together}device {trainer.device}, run folder {trainer.run_folder.path}")
     done, epochs = trainer.record.progress.epoch, trainer.config.epochs
     if done >= epochs and not trainer._position.validating:
@@ -126,16 +127,16 @@ def _announce(trainer: Any) -> None:
 
 
 def _finish(trainer: Any) -> None:
-    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer._world.main
-    if not trainer._world.from_rank(0, best_model.exists) and (main or trainer._sharded is not None):
+    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer._process_group.is_main_process
+    if not trainer._process_group.broadcast_object(best_model.exists) and (main or trainer._sharded is not None):
         trainer.save_model()
     if trainer._sharded is not None:
         trainer._sharded.load_whole(load_file(best_model) if main else {})
     else:
         if main and best_model.exists():  # a trainer with a save_model of its own may write something else
             trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
-        trainer._world.spread(trainer.model)
-    for loader in (trainer.train_loader, trainer.val_loader) if not trainer._world.alone else ():
+        trainer._process_group.broadcast(trainer.model)
+    for loader in (trainer.train_loader, trainer.val_loader) if not trainer._process_group.is_single_process else ():
         give_back_share(loader)
     trainer.progress_bar.close()
     trainer.after_training()
@@ -159,6 +160,6 @@ def _last_word(trainer: Any, state: str, together: bool = False, **more: Any) ->
     ):
         try:
             write()
-        except TrainingError as error:
+        except (TrainingError, OutputError) as error:
             logger.warning(f"{what}: {error}")
     trainer.trackers.finish(trainer, state)

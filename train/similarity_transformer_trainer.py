@@ -17,7 +17,7 @@ from data.data_error import DataError
 from data.image_encoder import load_encoder
 from data.ranking_world import SPLITS, RankingWorld, load_world, make_fold
 from data.similarity_lists import ListMaker, build_combined_similarity_loader
-from evaluation.ranking_metrics import ranking_metrics
+from evaluation.ranking.ranking_metrics import ranking_metrics
 from model.ranking_losses import RANKING_LOSSES
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
 from train.base_trainer import BaseTrainer

@@ -6,9 +6,9 @@ from pathlib import Path
 from evaluation.report.markup import Markup, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge
-from evaluation.run_comparison import history_lines, read_facts, settings_of
-from evaluation.run_table import clock
-from evaluation.runs import Run, RunDamagedError
+from storage.run_comparison import history_lines, read_facts, settings_of
+from storage.run_table import clock
+from storage.saved_run import Run, RunDamagedError
 
 _ABSENT = "-"
 

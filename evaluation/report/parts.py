@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.figures import new_figure
+from evaluation.plots.figures import new_figure
+from evaluation.plots.run_plots import draw_panel, panel_title, panels_of
 from evaluation.report.markup import Markup, joined, tag
 from evaluation.report.svg import inline_svg
-from evaluation.run_plots import draw_panel, panel_title, panels_of
-from evaluation.run_table import state_of
-from evaluation.runs import Run
+from storage.run_table import state_of
+from storage.saved_run import Run
 
 _TONES = {"finished": "good", "early_stopped": "good", "failed": "bad", "killed": "bad"}
 

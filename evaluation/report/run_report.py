@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from config import ConfigError, ConfigParser
+from evaluation.plots.run_pictures import pictures_of
 from evaluation.report.failure import failure_part
 from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge, tiles
 from evaluation.report.svg import inline_svg
-from evaluation.run_comparison import by_epoch, read_facts
-from evaluation.run_pictures import pictures_of
-from evaluation.run_table import clock, start_of
-from evaluation.runs import Run, RunDamagedError, read_environment, read_metrics, read_settings, settings_in
+from storage.run_comparison import by_epoch, read_facts
+from storage.run_table import clock, start_of
+from storage.saved_run import Run, RunDamagedError, read_environment, read_metrics, read_settings, settings_in
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
 _MOST_ROWS = 400  # of the history's table

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.figures import PLOT_STYLE
+from evaluation.plots.figures import PLOT_STYLE
 from evaluation.report.comparison_report import comparison_page
 from evaluation.report.run_report import run_page
 from evaluation.report.svg import SVG_STYLE
-from evaluation.runs import Run
+from storage.saved_run import Run
 
 NAME = "report.html"
 

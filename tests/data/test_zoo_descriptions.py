@@ -9,7 +9,7 @@ from data.data_error import DataError
 from data.model_zoo import load_zoo
 from data.zoo_descriptions import ZooDescriptions, load_descriptions, probe_sets, save_descriptions
 from data.zoo_images import POOLS, VIEWS
-from evaluation.describe_zoo import PROBE_SCORES, score_sets, zoo_networks
+from evaluation.ranking.describe_zoo import PROBE_SCORES, score_sets, zoo_networks
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from warm_python import run_python
 
-from evaluation.run_plots import draw_overview, panels_of, plot_runs
-from evaluation.runs import load_run
+from evaluation.plots.run_plots import draw_overview, panels_of, plot_runs
+from storage.saved_run import load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -11,9 +11,9 @@ from warm_python import run_python
 
 from data.image_encoder import GradientEncoder
 from data.ranking_world import FOLDS, load_world, make_fold
-from evaluation.baselines import baseline_scores, noise_ceiling
-from evaluation.protocol import CEILING, RANKERS, Job, compare, plot_comparison, table_lines
-from evaluation.ranking_metrics import weighted_kendall
+from evaluation.ranking.baselines import baseline_scores, noise_ceiling
+from evaluation.ranking.protocol import CEILING, RANKERS, Job, compare, plot_comparison, table_lines
+from evaluation.ranking.ranking_metrics import weighted_kendall
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = ("epochs=2", "members=1", "variants=2", "lists_per_task=1", "layers=1", "width=16")

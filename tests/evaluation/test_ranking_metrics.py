@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import pearsonr, weightedtau
 from sklearn.metrics import ndcg_score
 
-from evaluation.ranking_metrics import (
+from evaluation.ranking.ranking_metrics import (
     ndcg_at_k,
     pearson,
     ranking_metrics,

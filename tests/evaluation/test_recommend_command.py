@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from warm_python import run_python
 
 from data.zoo_images import load_domains
-from evaluation.expected_accuracy import AccuracyModel, dataset_facts, from_logit, logit
+from evaluation.ranking.expected_accuracy import AccuracyModel, dataset_facts, from_logit, logit
 from evaluation.recommend_command import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent

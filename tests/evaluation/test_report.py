@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.report import write_report
-from evaluation.runs import load_run
+from storage.saved_run import load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from warm_python import run_python
 
-from evaluation.run_comparison import (
+from storage.run_comparison import (
     Difference,
     compare_histories,
     compare_readings,
@@ -18,7 +18,7 @@ from evaluation.run_comparison import (
     facts_of,
     history_lines,
 )
-from evaluation.runs import Readings, Run, load_run
+from storage.saved_run import Readings, Run, load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {

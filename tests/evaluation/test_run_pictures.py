@@ -8,12 +8,12 @@ import matplotlib
 import numpy as np
 import pytest
 
-from evaluation.autoencoder_pictures import pictures as autoencoder_pictures
-from evaluation.figures import PLOT_STYLE
-from evaluation.ranking_pictures import pictures as ranking_pictures
-from evaluation.run_pictures import pictures_of
-from evaluation.run_plots import plot_runs
-from evaluation.runs import RunDamagedError, load_run
+from evaluation.plots.autoencoder_pictures import pictures as autoencoder_pictures
+from evaluation.plots.figures import PLOT_STYLE
+from evaluation.plots.run_pictures import pictures_of
+from evaluation.plots.run_plots import plot_runs
+from evaluation.ranking.ranking_pictures import pictures as ranking_pictures
+from storage.saved_run import RunDamagedError, load_run
 
 FAMILIES, DOMAINS = ("cnn", "mlp"), ("digits", "letters", "signs")
 

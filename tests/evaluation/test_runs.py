@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.runs import Readings, RunDamagedError, RunNotFoundError, find_run, load_run
+from storage.saved_run import Readings, RunDamagedError, RunNotFoundError, find_run, load_run
 
 
 def make_run(artifacts: Path, model: str, run_id: str, **changes) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from warm_python import run_python
 
-from evaluation import run_table
-from evaluation.run_table import list_runs, table_of_runs
-from train.file_lock import FolderLock
+from storage import run_table
+from storage.file_lock import FolderLock
+from storage.run_table import list_runs, table_of_runs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from evaluation.plot_command import main
-from evaluation.runs import RunDamagedError, RunNotFoundError
-from evaluation.seed_groups import Spread, at_best, content_of, find_group, load_group, over_epochs, table_lines
+from storage.saved_run import RunDamagedError, RunNotFoundError
+from storage.seed_groups import Spread, at_best, content_of, find_group, load_group, over_epochs, table_lines
 
 LOSSES = {0: [3.0, 1.0, 2.0], 1: [2.5, 1.5], 2: [4.0, 3.0, 0.5, 0.75]}
 ENDS = {0: "finished", 1: "early_stopped", 2: "finished", 3: "failed"}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from evaluation.plot_command import main
-from evaluation.runs import RunDamagedError, RunNotFoundError
-from evaluation.sweep_plot import _height, _ticks, plot_sweep
-from evaluation.sweeps import load_sweep, sweep_lines
+from evaluation.plots.sweep_plot import _height, _ticks, plot_sweep
+from storage.saved_run import RunDamagedError, RunNotFoundError
+from storage.sweeps import load_sweep, sweep_lines
 
 SPACE = {
     "learning_rate": {"kind": "log", "low": 1e-4, "high": 1e-1},

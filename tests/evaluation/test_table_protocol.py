@@ -10,7 +10,7 @@ import pytest
 
 from data.data_error import DataError
 from data.performance_table import PerformanceTable
-from evaluation.table_protocol import (
+from evaluation.ranking.table_protocol import (
     METRICS,
     add_table_arguments,
     bootstrap_mean,

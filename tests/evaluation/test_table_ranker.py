@@ -9,8 +9,8 @@ from scipy.stats import weightedtau
 
 from data.data_error import DataError
 from data.performance_table import PerformanceTable
-from evaluation.table_protocol import static_scores
-from evaluation.table_ranker import TableRanker
+from evaluation.ranking.table_protocol import static_scores
+from evaluation.ranking.table_ranker import TableRanker
 
 
 def planted(seed: int = 0, models: int = 24, datasets: int = 10, missing: float = 0.2) -> PerformanceTable:
@@ -96,7 +96,7 @@ def test_values_of_the_target_change_nothing(change):
 
 
 def test_a_training_pair_is_not_described_by_its_own_value():
-    from evaluation.table_ranker import _known_pairs, _pair_features
+    from evaluation.ranking.table_ranker import _known_pairs, _pair_features
 
     table = replace(
         planted(missing=0.0), model_columns={"source": tuple(f"d{number % 10}" for number in range(24))},

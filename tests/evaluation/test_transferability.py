@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
 
-from evaluation import transferability
-from evaluation.transferability import (
+from evaluation.ranking import transferability
+from evaluation.ranking.transferability import (
     ALL_FEATURE_SCORES,
     ALL_PROBABILITY_SCORES,
     centroid_margin,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.weight_probes import probe_networks, reconstruction_r2
+from evaluation.ranking.weight_probes import probe_networks, reconstruction_r2
 
 
 def zoo(count: int = 60) -> tuple[list[SimpleNamespace], list[torch.Tensor]]:

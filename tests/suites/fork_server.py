@@ -54,7 +54,7 @@ def load_project(folder: Path, *trainers: str) -> None:
     """
     project = copy_project(folder)
     sys.path.insert(0, str(project.path))
-    for name in ("train.command_line", *(f"train.{trainer}" for trainer in trainers), "torch._dynamo"):
+    for name in ("commands.command_line", *(f"train.{trainer}" for trainer in trainers), "torch._dynamo"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a child's collections don't copy pages that nobody changes
@@ -125,8 +125,8 @@ def _read_all(reading: int) -> bytes:
 
 
 def _be_child(words: list[str], folder: Path, pipe: int, death: tuple[int, str] | None) -> int:
-    from train import command_line
-    from train.checkpoints import CheckpointStore
+    from commands import command_line
+    from storage.checkpoint_store import CheckpointStore
 
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)

@@ -14,8 +14,8 @@ sys.path.insert(0, os.getcwd())
 from config import ConfigParser
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
-from train.distributed import joined_world
-from train.progress import use_plain_lines_off_terminal
+from train.loop.progress import use_plain_lines_off_terminal
+from train.process_group import joined_process_group
 
 
 def train(name: str, settings: list[str]) -> dict[str, object]:
@@ -37,7 +37,7 @@ def main() -> None:
     """Run all, one after the other."""
     name, out, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     use_plain_lines_off_terminal()
-    with joined_world(1.0):
+    with joined_process_group(1.0):
         results = [train(name, settings) for settings in cases]
     rank = int(os.environ.get("RANK", 0))
     with open(out if rank == 0 else f"{out}.{rank}", "w") as stream:

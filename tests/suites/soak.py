@@ -130,9 +130,9 @@ def _after_each_step(look: Callable[[Any], None]) -> Iterator[None]:
 def _inside(folder: str, part: str, count: str, *words: str) -> None:
     os.chdir(folder)
     sys.path.insert(0, folder)
+    from commands.command_line import main
     from config import ConfigParser
     from train import TRAINER_REGISTRY
-    from train.command_line import main
 
     samples = Samples()
     common = ("early_stopping_patience=0",)

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from commands.probe_steps import build_for_trial, quiet_log
 from config import BaseTrainerConfig
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer, RunOptions
+from train.compiled import epoch as epoch_form
+from train.compiled import fast
 from train.schedulers import warmup_cosine
-from train.steps import epoch as epoch_form
-from train.steps import fast
-from train.trial import build_for_trial, quiet_log
 
 
 def settings(folder: Path, **changes: Any) -> BaseTrainerConfig:

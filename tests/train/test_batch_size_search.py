@@ -9,12 +9,12 @@ from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, built_for_t
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from commands import find_batch_size
+from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
+from commands.find_batch_size import Probe, batch_maker, is_out_of_memory, resized, search
 from data.batches import batch_size_of
 from data.data_error import DataError
-from train import find_batch_size
 from train.base_trainer import BaseTrainer
-from train.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
-from train.find_batch_size import Probe, batch_maker, is_out_of_memory, resized, search
 
 
 @pytest.fixture(autouse=True)

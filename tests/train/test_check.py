@@ -16,15 +16,15 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from commands.check import control, data, files, learning, machine
+from commands.check import run as check_run
+from commands.check.checklist import CHECKLIST
+from commands.check.files import differences
+from commands.check.report import FAILED, OK, SKIPPED, WARNING, failed, line, listed, ok, summary, warning
+from commands.check.run import run_checks
+from commands.check.subject import Subject
+from commands.probe_steps import build_for_trial, quiet_log
 from train.base_trainer import BaseTrainer
-from train.check import control, data, files, learning, machine
-from train.check import run as check_run
-from train.check.checklist import CHECKLIST
-from train.check.files import differences
-from train.check.report import FAILED, OK, SKIPPED, WARNING, failed, line, listed, ok, summary, warning
-from train.check.run import run_checks
-from train.check.subject import Subject
-from train.trial import build_for_trial, quiet_log
 
 NAMES = [name for name, _ in CHECKLIST]
 

@@ -19,7 +19,7 @@ def test_list_names_trainers_with_description_and_section(shared_project):
 def test_nothing_heavy_is_imported_before_a_run(shared_project, words):
     """torch alone takes over a second; --list and --help must answer at once, and so must a typing error."""
     code = (
-        "import sys; from train.command_line import main; main(sys.argv[1:]);"
+        "import sys; from commands.command_line import main; main(sys.argv[1:]);"
         "heavy = {'torch', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules); print('HEAVY', sorted(heavy))"
     )
     done = subprocess.run(
@@ -125,7 +125,7 @@ def test_an_old_torch_is_told(project):
     code = (
         "import importlib.metadata as m, sys; real = m.version;"
         "m.version = lambda name: '2.9.1' if name == 'torch' else real(name);"
-        "from train.command_line import main; sys.exit(main(['FeatureFusion']))"
+        "from commands.command_line import main; sys.exit(main(['FeatureFusion']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=project.path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -13,9 +13,9 @@ import torch
 from system_calls import Death, between_calls
 from test_interruptions import assert_same_run
 
-from train.checkpoints import Checkpoint, CheckpointStore
-from train.file_lock import FolderLock
-from train.files import remove_temporaries, write_atomically
+from storage.checkpoint_store import Checkpoint, CheckpointStore
+from storage.file_lock import FolderLock
+from storage.files import remove_temporaries, write_atomically
 
 TESTS = Path(__file__).resolve().parent.parent
 FILES = {"weights.safetensors", "state.safetensors", "state.json", "manifest.json"}
@@ -189,8 +189,8 @@ DYING = f"""
 import os, sys
 sys.path.insert(0, {str(TESTS)!r})
 from system_calls import Death, between_calls
-from train.checkpoints import CheckpointStore
-from train.command_line import main
+from storage.checkpoint_store import CheckpointStore
+from commands.command_line import main
 
 epoch, write = int(os.environ["EPOCH"]), int(os.environ["WRITE"])
 save = CheckpointStore.save
@@ -208,7 +208,7 @@ sys.exit(main())
 LOCKED = """
 import multiprocessing, os, signal, subprocess, sys
 from pathlib import Path
-from train.command_line import main
+from commands.command_line import main
 from train.steps.eager import EagerStep
 
 def step(self, piece):

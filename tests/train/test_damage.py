@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from train.checkpoints import SCHEMA_VERSION, Checkpoint, CheckpointStore
-from train.errors import ResumeError
-from train.run_state import restore
+from storage.checkpoint_store import SCHEMA_VERSION, Checkpoint, CheckpointStore
+from storage.errors import ResumeError
+from train.checkpointing.run_state import restore
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("weights.safetensors", "state.safetensors", "state.json", "manifest.json")

@@ -16,12 +16,12 @@ from test_interruptions import assert_same_run
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from data.data_error import DataError
-from train import workers
 from train.errors import TrainingError
-from train.loader_faults import _shut_down, explain_loader_fault, require_whole_pass
+from train.loading import worker_signals
+from train.loading.loader_faults import _shut_down, explain_loader_fault, require_whole_pass
+from train.loading.worker_signals import TendedWorker, tell_unless_broken_off, tend_workers
+from train.loop.stop_signals import Interrupted
 from train.seeding import RandomSources
-from train.signals import Interrupted
-from train.workers import TendedWorker, tell_unless_broken_off, tend_workers
 
 ADVICE = "Repair it, or let the dataset give something else for it. The checkpoints are intact: `--resume` goes on."
 LOCATION = "train/fragile_trainer.py:42 in break_down"
@@ -247,7 +247,7 @@ def test_workers_work_on_after_signals_of_others_and_end_at_the_main_process_wor
 
 
 def test_after_a_while_a_worker_obeys_a_stranger_too(monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.0)
+    monkeypatch.setattr(worker_signals, "GRACE", 0.0)
     loader, [worker] = living()
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise here
     try:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from train.checkpoints import DamagedCheckpoint, _read_files, _whole_target
+from storage.checkpoint_store import DamagedCheckpoint, _read_files, _whole_target
 from train.distributed.sharding import units_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from step_trainers import DoubleTrainer, HookTrainer, SpellingTrainer, built_for_trial, snapshot
 from torch import nn
 
+from commands.find_lr import judged, range_test, reference_rate, report_lines
+from commands.probe_steps import build_for_trial, peak_rates
+from storage.errors import ResumeError
+from storage.run_folder import RunFolder
 from train.base_trainer import BaseTrainer, RunOptions
-from train.errors import ResumeError
-from train.find_lr import judged, range_test, reference_rate, report_lines
-from train.run_folder import RunFolder
-from train.trial import build_for_trial, peak_rates
 
 RATES = [10 ** (-7 + number / 20) for number in range(161)]
 

@@ -13,10 +13,10 @@ import torch
 from system_calls import FullDisk, Refusal, between_calls
 from test_interruptions import assert_same_run
 
-from train.checkpoints import Checkpoint, CheckpointStore
-from train.errors import OutputError
-from train.files import write_atomically
-from train.saver import Saver, _Waiting
+from storage.checkpoint_store import Checkpoint, CheckpointStore
+from storage.errors import OutputError
+from storage.files import write_atomically
+from train.checkpointing.saver import Saver, _Waiting
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -137,7 +137,7 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_message(tmp_path, monkeyp
     def refuse(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("train.files.shutil.disk_usage", refuse)
+    monkeypatch.setattr("storage.files.shutil.disk_usage", refuse)
     with (
         between_calls(Refusal("open", errno.EACCES, ".file.")),
         pytest.raises(OutputError, match=r"cannot write .*file: Permission denied \(free space unknown\)"),
@@ -153,7 +153,7 @@ import os, sys
 sys.path.insert(0, {str(TESTS)!r})
 from system_calls import FullDisk, between_calls
 from train.base_trainer import BaseTrainer
-from train.command_line import main
+from commands.command_line import main
 
 full = [int(word) for word in os.environ["FULL"].split()]
 disk = FullDisk(10**9, os.environ["PART"])
@@ -249,7 +249,7 @@ def test_an_older_best_model_never_takes_the_place_of_a_newer_one():
 
     saver, trainer = Saver(1.0, in_background=True, go_on=True), SimpleNamespace(checkpoints=Store())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.saver.threading.Thread", Writer)
+        patch.setattr("train.checkpointing.saver.threading.Thread", Writer)
         for epoch in (1, 2, 3):
             if epoch < 3:
                 saver._write_model = lambda epoch=epoch: written.append(epoch)

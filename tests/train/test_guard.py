@@ -13,8 +13,8 @@ from torch import nn
 
 from data.tensor_loader import TensorLoader
 from train.errors import TrainingError
+from train.loop.loss_spikes import SpikeWatch
 from train.session import machine_for
-from train.spikes import SpikeWatch
 from train.steps import Guard
 
 ROWS, SIZE, STEPS_BEFORE = 203, 4, 9

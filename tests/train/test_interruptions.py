@@ -119,8 +119,8 @@ def test_a_stop_in_a_validation_does_not_wait_for_its_end(shared_project):
 
 STOPS_IN_A_SAVE = """
 import os, signal, sys
-from train.command_line import main
-from train.checkpoints import CheckpointStore
+from commands.command_line import main
+from storage.checkpoint_store import CheckpointStore
 save, saves = CheckpointStore.save, []
 
 def stopped(self, *given, **named):
@@ -184,7 +184,7 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
     """The form `epoch` in this process: its sums go on where they were."""
     from step_trainers import NormTrainer, recorded_only, run
 
-    monkeypatch.setattr("train.steps.epoch._LEAST_STEPS", 10)
+    monkeypatch.setattr("train.compiled.epoch._LEAST_STEPS", 10)
     with recorded_only(monkeypatch):
         whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=7)
 
@@ -209,7 +209,7 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
 
 
 def test_a_second_ctrl_c_leaves_at_once():
-    from train.signals import Interrupted, StopRequest
+    from train.loop.stop_signals import Interrupted, StopRequest
 
     request = StopRequest()
     with request.listening():
@@ -221,7 +221,7 @@ def test_a_second_ctrl_c_leaves_at_once():
 
 
 def test_minutes_count_from_the_last_checkpoint(monkeypatch):
-    from train.position import Position
+    from train.loop.epoch_position import Position
     from train.seeding import RandomSources
 
     now = [0.0]

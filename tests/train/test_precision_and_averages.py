@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from config import BaseTrainerConfig, ConfigError
 from data.tensor_loader import TensorLoader
+from storage.checkpoint_store import CheckpointStore
 from train.base_trainer import BaseTrainer, RunOptions
-from train.checkpoints import CheckpointStore
+from train.checkpointing.saver import Pace
 from train.machine import Survey, cpu_threads
-from train.saver import Pace
 from train.steps import EagerStep, Update, Window
 
 

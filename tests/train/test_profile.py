@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from train.profile_report import verdict
-from train.profiling import Profile
+from commands.profile_report import verdict
+from commands.profiling import Profile
 
 PHASES = ("data", "forward", "backward", "update")
 ROWS = ("data (loading, moving)", "forward, with the loss", "backward", "clip and optimizer", "the loop itself")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from train.readings import Readings
-from train.record import RunRecord
+from train.loop.record import RunRecord
+from train.loop.step_losses import Readings
 
 
 def test_a_step_is_kept_once():

@@ -89,7 +89,7 @@ def check(project: Any, *words: str) -> None:
 # One process for many command lines: a start costs seconds. Each line of the output is [exit code, stderr, stdout].
 RUN_ALL = """
 import contextlib, io, json, sys
-from train.command_line import main
+from commands.command_line import main
 
 for words in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
@@ -327,7 +327,9 @@ def test_fields_of_a_config_object_become_keys(bare_project, made):
 
 
 def test_what_is_missing_is_told_before_torch_is_imported(bare_project):
-    code = "import sys; from train.command_line import main; c = main(['--new', 'T']); print(c, 'torch' in sys.modules)"
+    code = (
+        "import sys; from commands.command_line import main; c = main(['--new', 'T']); print(c, 'torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=bare_project.path, capture_output=True, text=True, timeout=60
     )

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from commands.seeds.group import find_unfinished
+from storage.errors import ResumeError
+from storage.run_folder import RunFolder
 from train.contract import TrainerType
-from train.errors import ResumeError, TrainerContractError
+from train.errors import TrainerContractError
 from train.registry import TrainerRegistry
-from train.run_folder import RunFolder
-from train.seeds.group import find_unfinished
 
 
 def group_of(project, model: str) -> tuple[Path, dict]:

@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from commands.seeds.choice import why_in_turn
+from commands.seeds.group import Group, Member
+from commands.seeds.lockstep import train_together
+from commands.seeds.noise import take_out_noise
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer
+from train.compiled.program import ImpureLoss, LossProgram
 from train.errors import TrainingError
+from train.loop.stop_signals import Interrupted
 from train.seeding import seed_everything
-from train.seeds.choice import why_in_turn
-from train.seeds.group import Group, Member
-from train.seeds.noise import take_out_noise
-from train.seeds.together import train_together
-from train.signals import Interrupted
-from train.steps.program import ImpureLoss, LossProgram
 
 from step_trainers import (  # isort: skip
     DoubleTrainer,

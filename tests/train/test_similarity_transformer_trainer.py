@@ -16,7 +16,7 @@ from constants import PROJECT_ROOT
 from data.benchmark_results import load_results
 from data.benchmark_tasks import plan_benchmark
 from data.zoo_images import load_domains
-from evaluation.ranking_metrics import weighted_kendall
+from evaluation.ranking.ranking_metrics import weighted_kendall
 from model.ranking_losses import RANKING_LOSSES
 
 QUICK = ("members=1", "variants=2", "plot_at_end=off")

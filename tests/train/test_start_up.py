@@ -21,14 +21,14 @@ def imported(project, script: str, names: str, *words: str) -> list[str]:
 
 AT_THE_END = """
 import sys
-from train.command_line import main
+from commands.command_line import main
 main(sys.argv[1:])
 print("MODULES", *[name for name in NAMES if name in sys.modules])
 """
 
 AT_THE_FIRST_STEP = """
 import gc, os, sys
-from train import command_line
+from commands import command_line
 build = command_line._import_quickly
 
 def watched(entry):

@@ -10,9 +10,9 @@ from step_trainers import HookTrainer, recorded_only
 from torch.utils.data import DataLoader
 
 from data.tensor_loader import TensorLoader
+from train import step_choice as choice
 from train.base_trainer import BaseTrainer, RunOptions
-from train.steps import choice
-from train.steps.choice import choose
+from train.step_choice import choose
 
 
 def trainer_of(folder: Path, **settings) -> BaseTrainer:

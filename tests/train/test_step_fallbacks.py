@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from data.tensor_loader import TensorLoader
-from train.steps import program as program_module
+from train.compiled import program as program_module
 
 from step_trainers import HookTrainer, numbers, recorded_only, regression, run, run_epoch  # isort: skip
 

@@ -12,9 +12,9 @@ from torch.optim import SGD, Adam, AdamW
 from config import BaseTrainerConfig, ConfigError
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer
+from train.compiled.graph import GraphStep, Replayed
 from train.schedulers import warmup_cosine
-from train.steps.choice import build_step
-from train.steps.graph import GraphStep, Replayed
+from train.step_choice import build_step
 
 OPTIMIZERS = {
     "adam": lambda parameters: Adam(parameters, lr=0.01),

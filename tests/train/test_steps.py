@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from train.meters import EpochMeter
-from train.steps.program import metered
+from train.compiled.program import metered
+from train.loop.meters import EpochMeter
 
 from step_trainers import (  # isort: skip
     DoubleTrainer,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from commands.sweeps.spec import Dimension, SweepSpec, _Problems, _space, read_spec
+from commands.sweeps.yaml_file import read_yaml
 from config import ConfigError, ConfigParser
-from train.errors import ResumeError
-from train.run_folder import RunFolder
-from train.sweeps.spec import Dimension, SweepSpec, _Problems, _space, read_spec
-from train.sweeps.yaml_file import read_yaml
+from storage.errors import ResumeError
+from storage.run_folder import RunFolder
 
 SECTION = "ModelAutoEncoderTrainer"
 SPACE = {"learning_rate": Dimension("log", low=1e-4, high=1e-1), "width": Dimension("choices", ("16", "32"))}
@@ -185,7 +185,7 @@ def test_a_grid_has_as_many_trials_as_combinations(tmp_path):
 
 def study_in(folder: Path, **changes):
     pytest.importorskip("optuna")
-    from train.sweeps.study import TrialStudy
+    from commands.sweeps.study import TrialStudy
 
     settings = changes.pop("settings", {"seed": "0"})
     return TrialStudy(spec(**changes), folder, settings, epochs=10)
@@ -416,7 +416,7 @@ def test_a_killed_sweep_and_two_processes_at_once(project):
 
 def test_a_device_that_is_not_there_costs_no_trial(tmp_path):
     pytest.importorskip("optuna")
-    from train.sweeps.sweep import run_sweep
+    from commands.sweeps.sweep import run_sweep
 
     (tmp_path / "s.yaml").write_text("trials: 9\nspace: {seed: {range: [0, 9]}}\nsettings: {device: cuda:99}\n")
     ConfigParser.use(None, [f"artifacts_dir={tmp_path / 'artifacts'}"], SECTION)

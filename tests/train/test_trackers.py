@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config import BaseTrainerConfig, ConfigError
-from train.record import RunRecord
+from train.loop.record import RunRecord
 from train.trackers import TRACKERS, RunFacts, Tracker, Trackers
 
 ROWS = {1: {"train_loss": 3.0, "val_loss": 2.0}, 2: {"train_loss": 2.0}, 3: {"train_loss": 1.0, "val_loss": 1.5}}
@@ -132,7 +132,7 @@ def test_what_is_told_of_an_epoch_in_two_parts_waits_as_a_whole(tmp_path):
 
 def test_a_slow_tracker_takes_its_share_of_the_time_and_no_more(tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("train.saver.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("train.checkpointing.saver.time.monotonic", lambda: clock[0])
 
     class Slow(Notebook):
         def _note(self, what, *details):

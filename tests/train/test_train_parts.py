@@ -12,15 +12,16 @@ from torch import nn
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.tensor_loader import TensorLoader
-from train.checkpoints import Checkpoint, CheckpointStore, plain_weights
-from train.early_stopping import EarlyStopping
-from train.errors import OutputError, ResumeError
-from train.files import write_atomically, write_json
+from storage.checkpoint_store import Checkpoint, CheckpointStore
+from storage.errors import OutputError, ResumeError
+from storage.files import write_atomically, write_json
+from storage.plain_state import flatten, restore
+from train.checkpointing.weights import plain_weights
+from train.loop.early_stopping import EarlyStopping
+from train.loop.meters import EpochMeter
+from train.loop.progress import duration
+from train.loop.record import RunRecord
 from train.machine import release_memory
-from train.meters import EpochMeter
-from train.plain_state import flatten, restore
-from train.progress import duration
-from train.record import RunRecord
 from train.schedulers import interval_of, warmup_cosine
 from train.seeding import preserved_random_states, random_states, seed_everything, set_random_states
 from train.steps import EagerStep, Update, Window, windows

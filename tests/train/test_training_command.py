@@ -278,7 +278,7 @@ def test_nothing_is_left_behind_in_the_current_folder(shared_project, tmp_path):
 
 
 def test_two_runs_started_together_get_two_folders(tmp_path):
-    from train.run_folder import RunFolder
+    from storage.run_folder import RunFolder
 
     folders = [RunFolder.create(tmp_path, "Same").path for _ in range(12)]
     assert len(set(folders)) == 12

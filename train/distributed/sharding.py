@@ -16,10 +16,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from config import ConfigError
-from train.checkpoints import Checkpoint
+from storage.checkpoint_store import Checkpoint
+from storage.plain_state import flatten, restore
+from train.checkpointing.run_state import other_modules
 from train.distributed.step import DistributedStep, Hook
-from train.plain_state import flatten, restore
-from train.run_state import other_modules
 from train.steps.guard import Guard
 from train.steps.update import Update
 

@@ -5,13 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from beautilog import logger
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.shares import with_stand_ins
+from train.checkpointing.run_state import other_modules
 from train.errors import TrainerContractError, TrainingError
-from train.run_state import other_modules
 from train.steps.eager import EagerStep, Window
 
 _SAME = 1e-6  # relative: devices of different kinds may take a norm in different ways
@@ -58,9 +57,9 @@ class DistributedStep(EagerStep):
 
     def __init__(self, trainer: Any, **options: Any) -> None:
         super().__init__(**options)
-        self.trainer, self.world = trainer, trainer._world
+        self.trainer, self.process_group = trainer, trainer._process_group
         # Counts are told in this unit, so that losses keep their size.
-        self.unit = max(1.0, trainer.config.batch_size / self.world.size)
+        self.unit = max(1.0, trainer.config.batch_size / self.process_group.world_size)
         self._engine: nn.Module | None = None
         self._trained: list[tuple[int, bool]] = []
 
@@ -104,18 +103,18 @@ class DistributedStep(EagerStep):
         guard, request = self.update.guard, self.trainer.stop_request
         sums = torch.stack([total, guard.verdict()])
         if sums.device.type == "cpu":
-            sums = self.world.add_up(torch.cat([sums, request.votes()]))
+            sums = self.process_group.all_reduce_sum(torch.cat([sums, request.votes()]))
             request.hear(sums[2:])
         else:  # the device is not waited for; the hosts are
-            sums = self.world.add_up(sums)
-            request.hear(self.world.add_up(request.votes()))
+            sums = self.process_group.all_reduce_sum(sums)
+            request.hear(self.process_group.all_reduce_sum(request.votes()))
         guard.take_verdict(sums[1])
-        return sums[0] / self.world.size  # torch's engines give the mean over the processes
+        return sums[0] / self.process_group.world_size  # torch's engines give the mean over the processes
 
     def evaluate(self, loader: Iterable[Any]) -> int:
         """Put this process's part of every batch through the hook, with the main process's buffers; count them."""
         self.require_same_weights()
-        self.world.spread(self.trainer.model, buffers_only=True)
+        self.process_group.broadcast(self.trainer.model, buffers_only=True)
         return super().evaluate(loader)
 
     @torch.no_grad()
@@ -139,31 +138,3 @@ class DistributedStep(EagerStep):
 
     def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
         return super()._ahead(with_stand_ins(loader))
-
-
-def build_distributed_step(trainer: Any, form: str) -> DistributedStep:
-    """Make the step of several processes.
-
-    Args:
-        trainer: a BaseTrainer.
-        form: what the config's `step` asks for.
-    """
-    count = trainer._world.size
-    if form == "auto":
-        logger.info(f"step = eager (auto): {count} processes train together, and compiled forms are for one")
-    elif form != "eager":
-        logger.warning(f"step = {form} is for one process; {count} train together, so it is eager")
-    kind = DistributedStep
-    if trainer._sharded is not None:
-        from train.distributed.sharding import ShardedStep as kind
-    return kind(
-        trainer,
-        forward=trainer._forward_batch,
-        update=trainer._update,
-        count=lambda: trainer._loss_count,
-        window=trainer.config.accumulation_steps,
-        after_update=lambda: trainer._step_scheduler("step"),
-        average=trainer._average,
-        device=trainer.device,
-        between=trainer.obey_in_validation,
-    )

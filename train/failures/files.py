@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from data.batches import tensors_in
-from train.failures.runs import FOLDER, REPORT, ReplayError, read_report
-from train.files import TEMPORARY, jsonable, output_errors, sync, write_file
-from train.plain_state import flatten, restore
+from storage.failed_runs import FOLDER, REPORT, ReplayError, read_report
+from storage.files import TEMPORARY, jsonable, output_errors, sync, write_file
+from storage.plain_state import flatten, restore
 
 SCHEMA_VERSION = 1
 _LARGEST_BATCH = 10**9  # bytes

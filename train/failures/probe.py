@@ -13,7 +13,7 @@ import torch
 from data.batches import to_device
 from train.failures.measure import Measure, measure
 from train.failures.watch import BackwardWatch, ForwardWatch, LayerCall, Operation
-from train.meters import EpochMeter
+from train.loop.meters import EpochMeter
 
 
 @dataclass

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 
 from data.batches import to_device
-from train.checkpoints import plain_weights
-from train.errors import ElsewhereError, OutputError, TrainingError
+from storage.errors import OutputError
+from train.checkpointing.run_state import other_modules
+from train.checkpointing.weights import plain_weights
+from train.errors import ElsewhereError, TrainingError
 from train.failures.batch_check import BAD, Strange, listed, strange_samples
 from train.failures.files import SavedFailure, newest_finite, write_failure
 from train.failures.finding import Finding, find_cause, suggestions
 from train.failures.measure import Measure
 from train.failures.probe import Probe, probe_step
-from train.meters import EpochMeter
-from train.run_state import other_modules
+from train.loop.meters import EpochMeter
 from train.steps.eager import windows
 from train.steps.guard import Beginning
 
@@ -92,11 +93,11 @@ def numbers_gone_wrong(trainer: Any, bad: BadStep) -> TrainingError:
     with trainer.averaged_weights() if bad.split == "val" else nullcontext():
         diagnosis = diagnose(trainer, bad)
         # Of several processes, each of which has repeated its part of the step, the first that saw it tells.
-        seen = trainer._world.gather(diagnosis.finding.reproduced)
+        seen = trainer._process_group.all_gather_object(diagnosis.finding.reproduced)
         teller = seen.index(True) if any(seen) else 0
         weights = plain_weights(trainer.model)  # which they may have to put together
-        text = trainer._world.from_rank(teller, lambda: _told(trainer, bad, diagnosis, weights))
-        return TrainingError(text) if trainer._world.main else ElsewhereError(text)
+        text = trainer._process_group.broadcast_object(lambda: _told(trainer, bad, diagnosis, weights), teller)
+        return TrainingError(text) if trainer._process_group.is_main_process else ElsewhereError(text)
 
 
 def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, torch.Tensor]) -> str:
@@ -112,8 +113,10 @@ def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, t
         kept = [f"the failure could not be kept for a replay: {error}"]
     except Exception as error:  # the error below matters more than what keeps us from saving it
         kept = [f"the failure could not be kept for a replay: {type(error).__name__}: {error}"]
-    if not trainer._world.alone:
-        kept.insert(0, f"the samples are those of process {trainer._world.rank} of {trainer._world.size}")
+    if not trainer._process_group.is_single_process:
+        kept.insert(
+            0, f"the samples are those of process {trainer._process_group.rank} of {trainer._process_group.world_size}"
+        )
     return "\n".join(_error_lines(bad, diagnosis, advice) + [f"  {line}" for line in kept])
 
 

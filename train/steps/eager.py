@@ -10,7 +10,7 @@ import torch
 from data.loaders import prefetch
 from data.tensor_rows import quick
 from train.steps.update import Update
-from train.weight_average import WeightAverage
+from train.steps.weight_average import WeightAverage
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import ConfigError
-from train.files import write_json
+from storage.files import write_json
 from train.trackers.tracker import RunFacts, Tracker
 
 _STATUS = {"finished": "FINISHED", "early_stopped": "FINISHED", "failed": "FAILED"}  # else KILLED

@@ -8,8 +8,8 @@ from typing import Any
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigError
-from train.distributed import world
-from train.saver import Pace
+from train.checkpointing.saver import Pace
+from train.process_group import process_group
 from train.trackers.tracker import RunFacts, Tracker
 
 # By the config key that turns it on: where a tracker's class is. It is made with the key's value.
@@ -79,7 +79,7 @@ class Trackers:
 
     def start(self, trainer: Any) -> None:
         """Tell them which run begins, or goes on; of several processes the main one does."""
-        if not world().main:
+        if not process_group().is_main_process:
             self._channels.clear()
         if self._channels:
             settings = {key: _plain(value) for key, value in asdict(trainer.config).items()}

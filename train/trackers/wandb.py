@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from train.files import write_json
+from storage.files import write_json
 from train.trackers.tracker import RunFacts, Tracker
 
 

@@ -101,7 +101,7 @@ class SharedTrainer(BaseTrainer):
         loss = self.weighing((self.model.decode(self.model.encode(rows)) - rows).square())
         if self.in_session and self.model.training:
             self.batches += 1
-            if self.batches == self.config.event_batch and self._world.rank == self.config.event_rank:
+            if self.batches == self.config.event_batch and self._process_group.rank == self.config.event_rank:
                 loss = self._event(loss)
         self._collect_batch_metrics({"size": rows.abs().mean()})
         if not self.config.counted:

@@ -1,0 +1,214 @@
+"""Checks of the data: it fits, it is sane, and training and validation are apart."""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+
+from commands.check.report import Verdict, failed, listed, ok, warning
+from commands.check.subject import Budget, Subject
+from data.batch_indices import batch_indices
+from data.batches import batch_size_of, describe, named_tensors
+from train.checkpointing.provenance import feed
+from train.errors import TrainerContractError
+from train.seeding import preserved_random_states
+
+_MOST_SAMPLES = 50_000  # of each loader that are read to be compared
+_SECONDS = 2.0  # of each loader
+_FEW = 0.01  # share of the validation samples: public data sets have as many duplicates
+
+
+def samples_fit(subject: Subject) -> Verdict:
+    """A batch of each loader goes through the trainer's hook: in training mode and in evaluation."""
+    trainer, shown = subject.trainer, []
+    for loader, batches in ((trainer.train_loader, subject.batches), (trainer.val_loader, subject.val_batches)):
+        trainer.model.train(loader is trainer.train_loader)
+        # A loss that is no scalar, or has no gradient, has a line of its own.
+        with torch.set_grad_enabled(loader is trainer.train_loader), suppress(TrainerContractError):
+            trainer._forward_batch(batches[0])
+        sample = _samples(loader)
+        of = _shapes(sample[0](0)) if sample else f"a batch is {_shapes(batches[0])}"
+        shown.append(f"{of}; batches of {batch_size_of(batches[0]):,}")
+    same = shown[0] == shown[1]
+    return ok(f"training and validation: {shown[0]}" if same else f"training: {shown[0]}\nvalidation: {shown[1]}")
+
+
+def _shapes(sample: Any) -> str:
+    tensors = [
+        f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}".lstrip()
+        for name, tensor in named_tensors(sample)
+    ]
+    return listed(tensors) if tensors else describe(sample)
+
+
+def data_are_sane(subject: Subject) -> Verdict:
+    """The first batches hold no NaN or infinite value, and no tensor of one value only."""
+    bad, constant, ranges = [], [], []
+    for part, batches in (("training", subject.batches), ("validation", subject.val_batches)):
+        for name, tensor in _joined(batches).items():
+            if not tensor.is_floating_point() or tensor.numel() < 2:
+                continue
+            finite = tensor.isfinite()
+            wrong = int((~finite).sum())  # host-device synchronisation, as all figures below
+            if wrong:
+                bad.append(f"{wrong:,} of {tensor.numel():,} values of {part} {name} are NaN or infinite")
+                continue
+            low, high = float(tensor.min()), float(tensor.max())
+            if low == high:
+                constant.append(f"all values of {part} {name} are {low:g}")
+            elif part == "training":
+                ranges.append(f"{name} {low:.3g} to {high:.3g}, mean {tensor.double().mean():.3g}")
+    if bad:
+        losses = [float(trainer_loss) for trainer_loss in _losses(subject)]
+        finite_losses = all(loss == loss and abs(loss) != float("inf") for loss in losses)
+        text = "; ".join(bad)
+        return warning(f"{text}; the loss is finite, so the model may expect them") if finite_losses else failed(text)
+    if constant:
+        return warning("; ".join(constant))
+    return ok(listed(ranges) if ranges else "no floating-point tensor in the first batches")
+
+
+def _losses(subject: Subject) -> Iterator[torch.Tensor]:
+    with torch.no_grad():
+        for batch in (*subject.batches, *subject.val_batches):
+            yield subject.trainer._forward_batch(batch)
+
+
+def _joined(batches: list[Any]) -> dict[str, torch.Tensor]:
+    """Put the values of batches together by name, flat."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for batch in batches:
+        for name, tensor in named_tensors(batch):
+            found.setdefault(name or "values", []).append(tensor.detach().flatten())
+    return {name: torch.cat(parts) for name, parts in found.items() if len({part.dtype for part in parts}) == 1}
+
+
+# --------------------------------------------------------------------------------------- training and validation apart
+
+
+def no_shared_samples(subject: Subject) -> Verdict:
+    """No validation sample is a training sample too: by index where both loaders read one dataset, and by content."""
+    trainer = subject.trainer
+    by_index = _same_indices(trainer.train_loader, trainer.val_loader)
+    if by_index:
+        return failed(f"{len(by_index):,} samples are in both: indices {listed(by_index)} of the same dataset")
+    with preserved_random_states():
+        train, of_train = _digests(trainer.train_loader, subject.batches)
+        val, of_val = _digests(trainer.val_loader, subject.val_batches)
+    known = set(train.values())
+    shared = sorted(index for index, digest in val.items() if digest in known)
+    compared = f"{_count(len(val), of_val)} validation samples against {_count(len(train), of_train)} of training"
+    if not shared:
+        return ok(f"{compared}: no exact duplicate")
+    text = f"{len(shared):,} are exact duplicates ({compared}), such as number {shared[0]:,}"
+    repeats = 1 - len(set(val.values())) / len(val)  # a small world, where samples come again everywhere
+    if len(shared) <= _FEW * len(val):
+        return warning(text)
+    if repeats >= 0.5 * len(shared) / len(val):
+        return warning(f"{text}; {100 * repeats:.0f} % repeat within validation too")
+    return failed(text)
+
+
+def _count(compared: int, there: int | None) -> str:
+    if there is None:
+        return f"the first {compared:,}"
+    return f"{compared:,}" if compared == there else f"{compared:,} of {there:,}"
+
+
+def _same_indices(train: Any, val: Any) -> list[int]:
+    """Return the indices that both loaders read, where they read one dataset."""
+    bases = [_base(loader) for loader in (train, val)]
+    if bases[0] is None or bases[0] is not bases[1]:
+        return []
+    read = [_indices(loader) for loader in (train, val)]
+    return [] if None in read else sorted(read[0] & read[1])
+
+
+def _base(loader: Any) -> Any:
+    dataset = _dataset(loader)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _dataset(loader: Any) -> Any:
+    dataset = getattr(loader, "dataset", None)
+    return getattr(dataset, "dataset", dataset) if getattr(loader, "draws_by_epoch", False) else dataset
+
+
+def _indices(loader: Any) -> set[int] | None:
+    try:
+        batches = batch_indices(loader, 0, len(loader))
+    except TypeError:
+        return None
+    if batches is None:
+        return None
+    found = [index for batch in batches for index in batch]
+    dataset = _dataset(loader)
+    while isinstance(dataset, Subset):
+        found = [int(dataset.indices[index]) for index in found]
+        dataset = dataset.dataset
+    return set(found)
+
+
+def _samples(loader: Any) -> tuple[Callable[[int], Any], int] | None:
+    """Return how to read a loader's sample, and how many there are; None where they have no index."""
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return None
+    return dataset.__getitem__, len(dataset)
+
+
+def _digests(loader: Any, batches: list[Any]) -> tuple[dict[int, bytes], int | None]:
+    """Hash samples that are spread over a loader's dataset, or else those of its first batches.
+
+    Returns:
+        Digests by the sample's number, and how many samples there are; None where nobody knows.
+    """
+    found = _samples(loader)
+    if found is None:
+        return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch))), None
+    read, length = found
+    digests: dict[int, bytes] = {}
+    stride = _stride(length)
+    for number in Budget(min(length, _MOST_SAMPLES), _SECONDS, fewest=16):
+        _seed_alike()
+        index = number * stride % length
+        digests[index] = _digest(read(index))
+    return digests, length
+
+
+def _seed_alike() -> None:
+    """Let a sample draw the same at random as the one before, so that duplicates stay such. No sample draws on a GPU,
+    and to seed those too would take longer than most samples.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch.default_generator.manual_seed(0)
+
+
+def _stride(length: int) -> int:
+    """Return a step that visits every index once, and any few of them spread over the whole (the golden ratio)."""
+    stride = max(1, round(0.6180339887 * length))
+    while math.gcd(stride, length) > 1:
+        stride += 1
+    return stride
+
+
+def _rows(batch: Any) -> Iterator[Any]:
+    size = batch_size_of(batch)
+    tensors = [tensor for _, tensor in named_tensors(batch) if tensor.dim() and len(tensor) == size]
+    for number in range(size if tensors else 0):
+        yield [tensor[number] for tensor in tensors]
+
+
+def _digest(sample: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    feed(digest, sample)
+    return digest.digest()

@@ -1,0 +1,143 @@
+"""Checks of what a run leaves: metrics.json, and checkpoints that it can go on from."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from commands.check.report import Verdict, failed, listed, ok, skipped, warning
+from commands.check.subject import Subject
+from commands.probe_steps import build_for_trial, quiet_log
+from train.checkpointing.run_state import capture, restore
+from train.model_summary import readable_bytes
+
+_TOP = ("schema_version", "trainer", "run_id", "state", "best", "summary", "history")
+_ROUNDING = 1e-5  # relative: kernels of a GPU may add in any order
+
+
+def metrics_appear(subject: Subject) -> Verdict:
+    """One short epoch of the trainer's own `train()` leaves metrics.json with the expected entries."""
+    if not subject.rehearsal.ended:
+        return skipped("the trainer's own train() did not end after one epoch")
+    path = subject.trainer.get_run_file_path("metrics.json")
+    if not path.exists():
+        return failed("a short run left none: train() must call save_metrics()")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    history = content.get("history", {})
+    missing = [name for name in _TOP if name not in content]
+    missing += [f"history.{name}" for name in ("train_loss", "val_loss") if not history.get(name)]
+    if missing:
+        return failed(f"after a short run it lacks {listed(missing)}")
+    strange = [name for name, values in history.items() if not all(map(_is_number, values))]
+    if strange:
+        return warning(f"values that are no finite numbers: {listed(strange)}")
+    names = [name for name in history if name != "val_epoch"]
+    return ok(f"after a short epoch: {', '.join(names)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def checkpoint_round_trip(subject: Subject) -> Verdict:
+    """A checkpoint, loaded into a trainer that is built anew, is what was saved, and the next step is the same."""
+    trainer = subject.trainer
+    for window in subject.windows[:2]:
+        trainer._step.step(window)
+    trainer.forget_measurements()
+    if not _save(trainer):
+        return skipped("the trainer's own save_checkpoint writes nothing into checkpoints/")
+    subject.checkpoint_bytes = max(_size(path) for path in trainer.checkpoints.folder.iterdir())
+    saved = capture(trainer, held=True)
+    trainer._step.step(subject.windows[0])
+    goes_on = capture(trainer, held=True)
+    try:
+        other = build_for_trial(subject.trainer_class)
+    except torch.OutOfMemoryError:
+        return skipped(f"{trainer.device} has no room for a second trainer, which would load the checkpoint")
+    other.checkpoints = trainer.checkpoints
+    with quiet_log(logging.WARNING):  # that a loop of its own begins again is no news here
+        restore(other, *other.checkpoints.load_newest())
+    loaded = capture(other, held=True)
+    other.model.train()
+    other._step.step(subject.windows[0])
+    resumed = capture(other, held=True)
+    wrong = differences(_plain(saved), _plain(loaded))
+    if wrong:
+        return failed(f"differs after loading: {listed(list(wrong))}")
+    size = f"{readable_bytes(subject.checkpoint_bytes)}, weights, optimizer and random states are equal"
+    return _next_step(differences(_plain(goes_on), _plain(resumed)), size, trainer.device)
+
+
+def _save(trainer: Any) -> bool:
+    """Save a checkpoint as at the end of a run, where one is due in any case; say whether one was written."""
+    before, epochs, epoch = trainer.saver.written, trainer.config.epochs, max(1, trainer.record.progress.epoch)
+    trainer.config.epochs = epoch
+    try:
+        trainer.save_checkpoint(epoch, True)
+        trainer.saver.flush(trainer)
+    finally:
+        trainer.config.epochs = epochs
+    return trainer.saver.written > before
+
+
+def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verdict:
+    if not wrong:
+        return ok(f"{size}, and so is the next step")
+    worst = max(wrong.values())
+    if device.type != "cpu" and worst < _ROUNDING:
+        return ok(f"{size}, the next step differs by {worst:.1g} (kernels of {device.type} add in any order)")
+    return failed(
+        f"{size}, but the next step differs: {listed(list(wrong))}\n"
+        "the trainer has a state that is not saved: keep it in a buffer of the model, or in a module of the trainer"
+    )
+
+
+def _plain(checkpoint: Any) -> dict[str, Any]:
+    parts = ("optimizer", "scheduler", "early_stopping", "random", "modules", "scaler", "average")
+    return {"weights": checkpoint.weights} | {
+        name: checkpoint.state[name] for name in parts if name in checkpoint.state
+    }
+
+
+def differences(one: Any, other: Any, name: str = "") -> dict[str, float]:
+    """Compare two trees of plain data and tensors, bit by bit.
+
+    Returns:
+        By the name of each leaf that differs, how much: relative to the largest value, infinite where that makes no
+        sense.
+    """
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return {name: math.inf}
+        one, other = one.cpu(), other.cpu()  # host-device synchronisations
+        if torch.equal(_bytes(one), _bytes(other)):  # a NaN equals itself here
+            return {}
+        if not one.is_floating_point():
+            return {name: math.inf}
+        return {name: float((one - other).abs().max() / one.abs().max().clamp(min=1e-12))}
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = {f"{name}.{key}".lstrip("."): math.inf for key in one.keys() ^ other.keys()}
+        for key in one.keys() & other.keys():
+            found |= differences(one[key], other[key], f"{name}.{key}".lstrip("."))
+        return dict(sorted(found.items()))
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        if len(one) != len(other):
+            return {name: math.inf}
+        return {
+            key: value
+            for number, pair in enumerate(zip(one, other, strict=True))
+            for key, value in differences(*pair, f"{name}[{number}]").items()
+        }
+    return {} if one == other or (one != one and other != other) else {name: math.inf}
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,311 @@
+"""The command line `python train.py`: arguments, exit codes, and errors without a traceback."""
+
+import argparse
+import gc
+import importlib
+import importlib.metadata
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from config import ConfigError, ConfigParser
+from data.data_error import DataError
+from storage.errors import OutputError, ResumeError
+from storage.failed_runs import ReplayError, find_failed_run, read_report
+from train import TRAINER_REGISTRY
+from train.errors import ElsewhereError, ScaffoldError, TrainerContractError, TrainingError
+from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
+
+OK, USAGE, DATA, FAILED = 0, 2, 3, 4
+_OLDEST_TORCH = (2, 10)
+
+# What is done with a trainer instead of a plain run: an option, and the module whose `command(trainer_class, value)`
+# does it, with the option's value, and returns the exit code. They exclude each other and, but for some, --resume.
+_MODES = {
+    "dry_run": "commands.dry_run",
+    "check": "commands.check.run",
+    "find_lr": "commands.find_lr",
+    "find_batch_size": "commands.find_batch_size",
+    "profile": "commands.profiling",
+    "sweep": "commands.sweeps",
+    "seeds": "commands.seeds.command",
+}
+_RESUMABLE = ("seeds",)
+
+_EXAMPLES = """examples:
+  python train.py --list
+  python train.py ModelAutoEncoder epochs=5 learning_rate=3e-4
+  python train.py ModelAutoEncoder --dry-run
+  python train.py ModelAutoEncoder --check
+  python train.py ModelAutoEncoder --resume
+  python train.py ModelAutoEncoder --profile
+  python train.py SimilarityTransformer --sweep docs/sweep.yaml
+  python train.py ModelAutoEncoder --seeds 8
+  python train.py --replay latest precision=fp32
+  python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
+
+exit codes: 0 done, 2 usage or config, 3 data, 4 training or a line of --check failed,
+130 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        words: the arguments; None takes the process's.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(words)
+    try:
+        return _run(parser, arguments)
+    except KeyboardInterrupt as error:
+        hint = "" if _given(arguments, _MODES.keys() - _RESUMABLE) else "; `--resume` goes on"
+        hint = "; the same command goes on" if arguments.sweep else hint
+        hint = "; the same command with `--resume` goes on" if arguments.seeds else hint  # alone it is of one run
+        by = f" by {error}" if str(error) else ""
+        return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
+    except (
+        ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, ScaffoldError, TrainerContractError
+    ) as error:  # fmt: skip
+        return _report(arguments, str(error), USAGE)
+    except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return _report(arguments, str(error), DATA)
+    except (TrainingError, OutputError) as error:
+        return _report(arguments, str(error), FAILED)
+    except Exception as error:  # a trainer's code may raise anything
+        return _report(arguments, _unforeseen(error), FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python train.py",
+        description="Run a trainer. Its settings are a section of config.ini.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("trainer", nargs="?", help="name of a trainer; any case, `Trainer` may be left out")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace those of config.ini")
+    parser.add_argument("--list", action="store_true", help="show the trainers and leave")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and a named trainer's settings")
+    parser.add_argument("--config", metavar="FILE", help="read FILE instead of config.ini")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="RUN",
+        help="go on with a run: the latest, an id, or a folder; `auto`: the latest, or start one",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
+    parser.add_argument("--check", action="store_true", help="go through the checklist before a long run, leave")
+    parser.add_argument("--find-lr", action="store_true", help="test learning rates, suggest one, leave")
+    parser.add_argument("--find-batch-size", action="store_true", help="find the largest batch that fits, leave")
+    parser.add_argument("--profile", action="store_true", help="train some steps, show where their time goes, leave")
+    parser.add_argument("--sweep", metavar="FILE", help="search for the best settings, as a YAML file says (optuna)")
+    parser.add_argument(
+        "--seeds", type=_seed_count, metavar="N",
+        help="train with N seeds, counted up from the config's; show mean and spread; with --resume, finish them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replay", nargs="?", const="latest", metavar="RUN",
+        help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
+    )  # fmt: skip
+    new = parser.add_argument_group("a new trainer from a model")
+    new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
+    new.add_argument("--model", metavar="MODULE:CLASS", help="such as model.my_model:MyModel")
+    new.add_argument("--batch", choices=("tensor", "dict", "dataclass"), help="what a batch is")
+    new.add_argument(
+        "--task", choices=("autoencoder", "ranking", "transformer", "classification"), help="what it learns"
+    )
+    new.add_argument("--input", metavar="SHAPE", help="of a sample, such as 16 or 3x32x32, where it can't be found out")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        return _show(_list())
+    alone = _given(arguments, [*_MODES, "replay", "new"])
+    if alone and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        return _report(arguments, f"{alone[0]} is for one process: start it without torchrun", USAGE)
+    for option in ("resume", "replay"):  # `--resume epochs=5`: argparse takes the setting for the run
+        given = getattr(arguments, option)
+        if given and "=" in given and not Path(given).exists():
+            arguments.settings.insert(0, given)
+            setattr(arguments, option, "latest")
+    if arguments.replay and arguments.trainer and "=" in arguments.trainer:  # a replay knows its trainer by itself
+        arguments.settings.insert(0, arguments.trainer)
+        arguments.trainer = None
+    entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
+    if arguments.help:
+        return _show(parser.format_help() + (_settings(entry) if entry else ""))
+    if any((arguments.new, arguments.model, arguments.batch, arguments.task, arguments.input)):
+        return _new(arguments)
+    if arguments.replay:
+        return _replay(entry, arguments)
+    if entry is None:
+        parser.print_usage(sys.stderr)
+        return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
+
+    modes = _given(arguments, [*_MODES, "resume"])
+    if len(modes) > 1 and not (len(modes) == 2 and arguments.resume and _given(arguments, _RESUMABLE)):
+        return _report(arguments, f"{' and '.join(modes)} don't go together: use one at a time", USAGE)
+
+    # A trainer that never reads a config has no section; building it says what it lacks.
+    section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
+    ConfigParser.use(arguments.config, arguments.settings, section)
+    ConfigParser.check()  # before torch is imported: a typing error is told at once
+    if arguments.sweep:
+        importlib.import_module("commands.sweeps").check(arguments.sweep, entry.section)
+    _require_torch()
+    return _train(entry, arguments)
+
+
+def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
+    trainer_class = _import_quickly(entry)
+    from train.base_trainer import BaseTrainer, RunOptions
+    from train.loop.progress import use_plain_lines_off_terminal
+    from train.process_group import joined_process_group
+
+    use_plain_lines_off_terminal()
+    BaseTrainer.options = RunOptions(resume=arguments.resume)
+    for name, module in _MODES.items():
+        if getattr(arguments, name):
+            return importlib.import_module(module).command(trainer_class, getattr(arguments, name))
+    with joined_process_group(ConfigParser.peek(entry.section, "peer_timeout_minutes")):
+        trainer = trainer_class()
+        with trainer.session():
+            trainer.train()
+    return OK
+
+
+def _seed_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seeds; a spread needs at least 2")
+    return int(text)
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Return the options among some that were given, as they are written."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    missing = [f"--{name}" for name in ("new", "model", "batch", "task") if not getattr(arguments, name)]
+    if missing:
+        return _report(arguments, f"a new trainer needs {', '.join(missing)} too; see `python train.py --help`", USAGE)
+    clash = ["a trainer's name"] if arguments.trainer else []
+    clash += _given(arguments, ("config", "resume", "replay", *_MODES))
+    if clash:
+        return _report(arguments, f"--new goes alone, without {', '.join(clash)}: first write it, then run it", USAGE)
+    _require_torch()
+    from commands.scaffold import scaffold
+
+    return _show(scaffold(arguments.new, arguments.model, arguments.batch, arguments.task, arguments.input))
+
+
+def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
+    clash = _given(arguments, ("resume", "config", *_MODES))
+    if clash:
+        text = (
+            f"--replay and {', '.join(clash)} don't go together: a replay takes the config.ini of the run, and trains"
+        )
+        return _report(arguments, f"{text} nothing; `key=value` changes settings", USAGE)
+    elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]
+    ConfigParser.use(None, elsewhere, "BaseTrainer")
+    run = find_failed_run(arguments.replay, ConfigParser.peek("BaseTrainer", "artifacts_dir"))
+    report = read_report(run)
+    owner = TRAINER_REGISTRY.entry(report["trainer"])
+    if entry is not None and entry.name != owner.name:
+        return _report(arguments, f"{run} is a run of {owner.name}, not of {entry.name}", USAGE)
+    section = owner.section if arguments.settings or owner.section in ConfigParser.sections() else None
+    ConfigParser.use(run / "config.ini", arguments.settings, section)
+    ConfigParser.check()
+    _require_torch()
+    trainer_class = _import_quickly(owner)
+    from commands.replay import replay_lines
+    from train.base_trainer import BaseTrainer, RunOptions
+    from train.failures.files import read_failure
+    from train.loop.progress import use_plain_lines_off_terminal
+
+    use_plain_lines_off_terminal()
+    saved = read_failure(run)
+    BaseTrainer.options = RunOptions(dry_run=True)
+    return _show("\n".join([f"replay of {run}", *replay_lines(trainer_class(), saved)]) + "\n")
+
+
+def _import_quickly(entry: TrainerEntry) -> type:
+    """Import a trainer and torch with the garbage collector at rest.
+
+    Imports make a million objects that stay; looking through them for garbage again and again is a quarter of the time
+    to the first step. Frozen, they are never looked through again, so the training loop's collections are short too.
+    """
+    gc.disable()
+    try:
+        trainer_class = entry.load()
+        importlib.import_module("torch._dynamo")  # every torch optimizer imports it when it is built: half of torch
+    finally:
+        gc.enable()
+    gc.freeze()
+    return trainer_class
+
+
+def _require_torch() -> None:
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(
+            ["torch is not installed; `make train` sets up .venv, or pip install -r requirements.txt"]
+        ) from None
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TORCH:
+        raise ConfigError(
+            [f"torch {version} is too old: its torch.load has known security holes. Install torch 2.10 or newer."]
+        )
+
+
+def _list() -> str:
+    entries = TRAINER_REGISTRY.entries().values()
+    width = max([len(entry.name) for entry in entries] + [4])
+    lines = [f"{entry.name:<{width}}  [{entry.section}]  {entry.description}" for entry in entries]
+    lines += [f"{path}: {reason} (its trainers are not listed)" for path, reason in TRAINER_REGISTRY.broken.items()]
+    return "\n".join(lines or ["no trainers"]) + "\n"
+
+
+def _settings(entry: TrainerEntry) -> str:
+    config_class = ConfigParser.sections().get(entry.section)
+    if config_class is None:
+        return f"\n{entry.name} has no config class in config/.\n"
+    docs = ConfigParser.describe(config_class)
+    lines = [f"  {doc.name} = {doc.default}  ({doc.type})\n      {doc.doc}" for doc in docs]
+    return f"\n{entry.name}: {entry.description}\nsettings of [{entry.section}]:\n" + "\n".join(lines) + "\n"
+
+
+def _show(text: str) -> int:
+    sys.stdout.write(text)
+    return OK
+
+
+def _unforeseen(error: Exception) -> str:
+    from train.error_location import location
+
+    hint = "Make batch_size smaller, or accumulation_steps larger. " if "OutOfMemory" in type(error).__name__ else ""
+    return f"{location(error)}{type(error).__name__}: {error}\n{hint}`--debug` shows the traceback."
+
+
+def _report(arguments: Any, text: str, code: int) -> int:
+    if arguments.debug:
+        traceback.print_exc()
+    rank = int(os.environ.get("RANK") or 0)
+    if rank and (code == USAGE or isinstance(sys.exc_info()[1], ElsewhereError | KeyboardInterrupt)):
+        return code  # the main process says the same
+    head = f"error in process {rank}" if rank else "error"
+    sys.stderr.write("".join(f"{head}: {line}\n" if i == 0 else f"{line}\n" for i, line in enumerate(text.split("\n"))))
+    return code

@@ -1,0 +1,290 @@
+"""`--find-batch-size`: the largest batch that fits on the device, and how many samples a second each size brings.
+
+On a GPU a batch is too large when memory is out: sizes double until then, and the gap is halved. On a CPU memory ends
+with the whole machine, so nothing is driven to its end there: sizes double until that brings no more samples a second.
+"""
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
+from commands.probe_steps import Snapshot, build_for_trial, first_batches, quiet_log
+from data.batches import batch_size_of, describe, named_tensors, tensors_in, to_device
+from data.data_error import DataError
+from data.memory import free_bytes, readable_bytes
+from train.error_location import location
+from train.machine import peak_memory
+from train.session import machine_for
+from train.steps import Window
+
+_CAP = 65_536  # samples
+_DISTINCT = 256  # samples that are read; a larger batch has them several times
+_STEPS, _SECONDS = 5, 1.0  # that a size is timed for, after a step to warm up
+_CPU_SECONDS, _CPU_STEP = 60.0, 10.0  # after which, and after a step as slow as which, no larger size is tried
+_CPU_MEMORY = 0.25  # share of the free memory that a size may have taken for its double to be tried
+_TEXTS = (
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR",
+    "can't allocate memory", "cannot allocate memory",
+)  # fmt: skip
+
+
+@dataclass
+class Measured:
+    """What a batch size brought.
+
+    Attributes:
+        size: samples.
+        step: seconds of an optimizer step.
+        rate: samples a second.
+        memory: peak bytes: on CUDA of tensors, else of the whole process so far.
+    """
+
+    size: int
+    step: float
+    rate: float
+    memory: int
+
+
+def command(trainer_class: type, _: bool) -> int:
+    """Build a trainer and find its largest batch: `--find-batch-size`. Nothing is written."""
+    with quiet_log():
+        trainer = build_for_trial(trainer_class)
+        with machine_for(trainer):
+            _show(f"{type(trainer).__name__} on {trainer.device}; a step is forward, backward, update (fastest of 5)")
+            memory = "peak memory" if trainer.device.type == "cuda" else "process peak"
+            _show(f"{'batch size':>10}{'samples/s':>12}{'ms a step':>12}{memory:>14}")
+            for line in search(trainer):
+                _show(line)
+    return 0
+
+
+def _show(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()  # the next size may take seconds
+
+
+def search(trainer: Any, cap: int | None = None) -> list[str]:
+    """Try batch sizes and show each; leave the trainer as it was.
+
+    Args:
+        trainer: a BaseTrainer.
+        cap: largest size that is tried; None takes the number of training samples, at most 65,536.
+
+    Returns:
+        What follows from it, in lines for a terminal.
+    """
+    probe = Probe(trainer)
+    samples = _samples_in(trainer.train_loader)
+    cap = cap or min(samples or _CAP, _CAP)
+    return _search_throughput(probe, cap) if trainer.device.type == "cpu" else _search_memory(probe, cap)
+
+
+def _samples_in(loader: Any) -> int | None:
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+
+
+def _search_memory(probe: "Probe", cap: int) -> list[str]:
+    largest = largest_fitting(probe.fits, cap)
+    if not largest:
+        return ["not even one sample fits: make the model or the samples smaller, or try recompute_activations = on"]
+    ends = f"{largest:,} samples fit, {cap:,} were the most to try" if largest == cap else f"{largest:,} samples fit"
+    best = max(probe.measured.values(), key=lambda measured: measured.rate)
+    suggested = cap if largest == cap else with_margin(largest)
+    return [
+        f"{ends}; most samples a second with {best.size:,}",
+        f"largest with a tenth of room, since batches differ and memory falls to pieces:\nbatch_size = {suggested}",
+        *_advice(probe.trainer, suggested),
+    ]
+
+
+def _search_throughput(probe: "Probe", cap: int) -> list[str]:
+    """Double until it brings nothing; memory is not driven to its end."""
+    end, watch, size, why = time.monotonic() + _CPU_SECONDS, LevelsOff(), 1, ""
+    while not why:
+        if not probe.fits(size):
+            why = f"{size:,} samples did not fit"
+            break
+        measured = probe.measured[size]
+        free = free_bytes(probe.trainer.device)
+        if watch.sees(measured.rate):
+            why = "more brought no more samples a second"
+        elif size >= cap:
+            why = f"{cap:,} were the most to try" + (", all training samples" if cap < _CAP else "")
+        elif free is not None and measured.memory - probe.memory_before > _CPU_MEMORY * free:
+            why = "a larger one might take the memory that other programs need"
+        elif measured.step > _CPU_STEP or time.monotonic() > end:
+            why = "larger ones take too long to try"
+        size = min(2 * size, cap)
+    if not probe.measured:
+        return [f"{why}: not even one fits"]
+    suggested = smallest_near_best({size: measured.rate for size, measured in probe.measured.items()})
+    return [
+        f"it ended there: {why}",
+        "on a CPU no memory of its own limits the batch; the smallest that reaches 90 % of the most samples a second:",
+        f"batch_size = {suggested}",
+        *_advice(probe.trainer, suggested),
+    ]
+
+
+def _advice(trainer: Any, size: int) -> list[str]:
+    config, samples = trainer.config, _samples_in(trainer.train_loader)
+    steps, now = (samples and -(-samples // (each * config.accumulation_steps)) for each in (size, config.batch_size))
+    told = f"an epoch has {steps:,} steps with it, now {now:,}" if samples else f"now {config.batch_size}"
+    return [f"{told}; another batch size is another training: find its learning rate (--find-lr)"]
+
+
+class Probe:
+    """Trains a trainer with batches of any size, made of its first training samples, and says whether they fit.
+
+    Attributes:
+        trainer: the BaseTrainer.
+        measured: by size, of those that fitted.
+        memory_before: peak bytes before the first.
+    """
+
+    def __init__(self, trainer: Any, show: Callable[[str], None] = _show) -> None:
+        self.trainer, self.measured, self._show = trainer, {}, show
+        self.memory_before = peak_memory(trainer.device)
+        self._make = batch_maker(trainer)
+        self._snapshot = Snapshot(trainer)
+
+    def fits(self, size: int) -> bool:
+        """Do a few optimizer steps with batches of a size; return False where the device has not enough memory."""
+        try:
+            fitted = self._try(size)
+        finally:
+            self._snapshot.restore()
+        # Only here, when no frame of the failed step holds its tensors any more, can its memory be given back.
+        if self.trainer.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+        if fitted is None:
+            self._show(f"{size:>10,}{'':>12}{'':>12}{'out of memory':>14}")
+            return False
+        self.measured[size] = fitted
+        row = f"{size:>10,}{fitted.rate:>12,.0f}{1000 * fitted.step:>12.4g}{readable_bytes(fitted.memory):>14}"
+        self._show(row)
+        return True
+
+    def _try(self, size: int) -> Measured | None:
+        try:
+            return self._steps(size)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            if size == 1 and not self.measured:  # batch norm, contrastive losses
+                return self._of_two(error)
+            raise DataError(
+                f"{type(self.trainer).__name__}: a batch of {size} samples can't be trained with: "
+                f"{location(error)}{type(error).__name__}: {error}"
+            ) from error
+
+    def _of_two(self, error: Exception) -> Measured | None:
+        """Try two samples where one alone is an error: then size 1 is as good as 2, and the search goes on."""
+        try:
+            return self._steps(2)
+        except Exception as second:
+            if is_out_of_memory(second):
+                return None
+            raise DataError(
+                f"{type(self.trainer).__name__}: batches can't be made of its samples: "
+                f"{location(error)}{type(error).__name__}: {error}"
+            ) from error
+
+    def _steps(self, size: int) -> Measured:
+        trainer = self.trainer
+        if trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.device)
+        trainer.model.train()
+        # Two batches are enough for what accumulation holds at a time: gradients, and activations of the next batch.
+        batch = self._make(size)
+        if not any(tensor.dim() and len(tensor) == size for tensor in tensors_in(batch)):
+            raise DataError(f"no tensor of its batches has a row for each sample: {describe(batch)}")
+        window = Window([batch] * min(2, trainer.config.accumulation_steps))
+        trainer._step.step(window)
+        times, begin = [], _now(trainer.device)
+        while len(times) < _STEPS and (not times or sum(times) < _SECONDS):
+            trainer._step.step(window)
+            end = _now(trainer.device)
+            times.append(end - begin)
+            begin = end
+        step = min(times)  # whatever else the machine does makes steps slower, never faster
+        return Measured(size, step, len(window) * size / step, peak_memory(trainer.device))
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)  # host-device synchronisation: what is timed is done
+    return time.perf_counter()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that a device, or the host, has no more memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+
+
+# -------------------------------------------------------------------------------------------------- batches of any size
+
+
+def batch_maker(trainer: Any) -> Callable[[int], Any]:
+    """Return a function that makes a batch of a size, on the device, of a trainer's first training samples.
+
+    Samples that have an index are collated as the loader does it; where they have none, or that makes something else
+    than the loader's batches, the rows of its first batch are repeated.
+    """
+    loader, device = trainer.train_loader, trainer.device
+    first = first_batches(trainer, loader, 1)[0]
+    dataset = getattr(loader, "dataset", None)
+    collate = getattr(loader, "collate_fn", None) or default_collate
+    known: list[Any] = []
+
+    def collated(size: int) -> Any:
+        while len(known) < min(size, _DISTINCT, len(dataset)):
+            known.append(dataset[len(known)])
+        return to_device(collate([known[number % len(known)] for number in range(size)]), device)
+
+    indexed = getattr(loader, "batch_size", None) is not None and hasattr(dataset, "__getitem__")
+    if indexed and hasattr(dataset, "__len__") and _kinds(collated(2)) == _kinds(first):
+        return collated
+    return lambda size: resized(first, batch_size_of(first), size)
+
+
+def _kinds(batch: Any) -> list[tuple[str, int, torch.dtype]]:
+    return [(name, tensor.dim(), tensor.dtype) for name, tensor in named_tensors(batch)]
+
+
+def resized(batch: Any, rows: int, size: int) -> Any:
+    """Return a batch of another size: its rows again and again.
+
+    Args:
+        batch: a tensor (rows, ...), or mappings, lists and tuples that hold some; lists of `rows` things are rows too,
+            and so is an integer `batch_size`.
+        rows: its size.
+        size: the wanted one.
+    """
+    if isinstance(batch, torch.Tensor):
+        if batch.dim() == 0 or len(batch) != rows:
+            return batch
+        return batch[torch.arange(size, device=batch.device) % rows]
+    if isinstance(batch, Mapping):
+        return {
+            name: size if name == "batch_size" and part == rows else resized(part, rows, size)
+            for name, part in batch.items()
+        }
+    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
+        if len(batch) == rows and not any(isinstance(part, torch.Tensor) for part in batch):
+            return type(batch)(batch[number % rows] for number in range(size))
+        return type(batch)(resized(part, rows, size) for part in batch)
+    return batch

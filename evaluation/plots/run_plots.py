@@ -1,0 +1,239 @@
+"""Pictures of saved runs: losses, learning rate, every metric; several runs in one picture."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.plots.figures import COLOURS, PLOT_STYLE, new_figure
+from evaluation.plots.run_pictures import pictures_of
+from storage.saved_run import Run
+
+_OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
+_MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
+
+
+def plot_runs(
+    runs: Sequence[Run], out: Path, draw: Callable[..., None] | None = None, title: str | None = None
+) -> list[Path]:
+    """Draw runs: one picture of all panels, `overview.png`, and one of each panel; of one run also its own pictures.
+
+    Args:
+        runs: one, or several to be compared.
+        out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
+        draw: draws a panel of the epochs' numbers; None draws all panels by `draw_panel`.
+        title: of the overview; None says which runs they are.
+
+    Returns:
+        The files written.
+    """
+    import matplotlib
+
+    panels = panels_of(runs)
+    if draw is not None:
+        panels.pop("loss_by_step", None)
+    alone = out.suffix.lower() == ".png"
+    folder = out.parent if alone else out
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(PLOT_STYLE):
+        overview = out if alone else folder / "overview.png"
+        draw_overview(runs, panels, draw, title).savefig(overview)
+        written = [overview]
+        for name, figure in () if alone else _figures(runs, panels, draw):
+            written.append(folder / _file_name(name, {path.name for path in written}))
+            figure.savefig(written[-1])
+    return written
+
+
+def _figures(
+    runs: Sequence[Run], panels: dict[str, list[str]], draw: Callable[..., None] | None
+) -> Iterator[tuple[str, Any]]:
+    for name, series in panels.items():
+        yield name, panel_figure(runs, name, series, draw)
+    for picture in pictures_of(runs[0].path) if len(runs) == 1 and draw is None else ():
+        yield picture.name, picture.figure
+
+
+def _file_name(panel: str, taken: set[str]) -> str:
+    """Name a panel's picture; two metrics may differ only in what a file name can't hold (`f1@1`, `f1/1`)."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", panel)
+    names = (f"{stem}{'' if number == 1 else f'_{number}'}.png" for number in itertools.count(1))
+    # Compared without case: some file systems tell `F1.png` from `f1.png`, some don't.
+    return next(name for name in names if name.lower() not in {other.lower() for other in taken})
+
+
+def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """List the panels with the series in each: losses, learning rate, then every metric, train and val together."""
+    names = list(dict.fromkeys(name for run in runs for name in run.series))
+    losses = [name for name in ("train_loss", "val_loss") if name in names]
+    panels = {"loss": losses, "loss_log": losses} if losses else {}
+    if any(len(run.series[name][1]) >= 10 for run in runs for name in losses if name in run.series):
+        panels["loss_rolling"] = losses
+    if any(len(run.readings.steps) > len(run.series.get("train_loss", ([], []))[1]) for run in runs):
+        panels["loss_by_step"] = ["train_loss"]  # read inside epochs too
+    for name in names:
+        if name not in losses:
+            metric = re.sub(r"^(train|val)_", "", name)
+            panels.setdefault("loss (metric)" if metric == "loss" else metric, []).append(name)
+    return panels
+
+
+def draw_overview(
+    runs: Sequence[Run],
+    panels: dict[str, list[str]],
+    draw: Callable[..., None] | None = None,
+    title: str | None = None,
+) -> Any:
+    """Draw all panels into one matplotlib Figure; see `plot_runs`."""
+    draw = draw or draw_panel
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = new_figure(5.2 * columns, 3.6 * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (name, series) in zip(axes, panels.items(), strict=False):
+        draw(axis, runs, name, series)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title or _title(runs), fontsize=12)
+    return figure
+
+
+def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str], draw: Callable[..., None] | None = None) -> Any:
+    """Draw one panel into a matplotlib Figure of its own, by `draw_panel` or another function of its arguments."""
+    figure = new_figure(7.2, 4.4)
+    (draw or draw_panel)(figure.subplots(), runs, name, series)
+    return figure
+
+
+def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]) -> None:
+    """Draw one panel of all runs.
+
+    Args:
+        axis: matplotlib Axes.
+        runs: those to draw; a run without the series is left out.
+        name: of the panel.
+        series: their names in the runs' histories.
+    """
+    labels = _labels(runs)
+    if name == "loss_by_step":
+        _draw_steps(axis, runs, labels)
+        return
+    for number, run in enumerate(runs):
+        for key in series:
+            if key in run.series:
+                _draw_line(axis, run, key, name, COLOURS[number % len(COLOURS)], labels[number], len(runs) > 1)
+        _mark_best(axis, run, name, COLOURS[number % len(COLOURS)], alone=len(runs) == 1)
+    panel_frame(axis, runs, name, series)
+    if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
+        crowded = len(runs) * len(series) > 6
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
+        axis.legend(**place)
+
+
+def panel_frame(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]) -> None:
+    """Give a panel its title and axes; for the arguments see `draw_panel`."""
+    axis.set_title(panel_title(runs, name, series))
+    axis.set_xlabel("epoch")
+    axis.set_ylabel({"learning_rate": "learning rate"}.get(name, "loss" if name.startswith("loss") else name))
+    positive = all(value > 0 for run in runs for key in series for value in run.series.get(key, ([], []))[1])
+    if name in ("loss_log", "learning_rate") and positive:
+        axis.set_yscale("log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def panel_title(runs: Sequence[Run], name: str, series: Sequence[str]) -> str:
+    """Say what a panel shows."""
+    windows = sorted({_window(run.series[key][1]) for run in runs for key in series if key in run.series})
+    titles = {
+        "loss": "Loss",
+        "loss_log": "Loss, logarithmic",
+        "loss_rolling": f"Loss, mean of the last {' or '.join(map(str, windows))}",
+        "loss_by_step": "Training loss by step",
+    }
+    return titles.get(name, name.replace("_", " ").capitalize())
+
+
+def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
+    """Draw the training loss between the steps at which it was read, and where it is read often its rolling mean."""
+    values: list[float] = []
+    for number, run in enumerate(runs):
+        steps, means = run.readings.between()
+        if not steps:
+            continue
+        values += means
+        colour, often = COLOURS[number % len(COLOURS)], len(means) >= _OFTEN
+        apart = max(1, math.ceil(len(steps) / _MOST_POINTS))
+        axis.plot(steps[::apart], means[::apart], color=colour, linewidth=0.9 if often else 1.6,
+                  alpha=0.35 if often else 1.0, label=None if often else labels[number])  # fmt: skip
+        if often:
+            rolling = _rolling(means, _window(means))
+            label = labels[number] if len(runs) > 1 else f"mean of the last {_window(means)} readings"
+            axis.plot(steps[::apart], rolling[::apart], color=colour, label=label)
+    axis.set_title(panel_title(runs, "loss_by_step", ()))
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss since the reading before")
+    known = [value for value in values if not math.isnan(value)]
+    if known and min(known) > 0 and max(known) > _WIDE * min(known):
+        axis.set_yscale("log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1 or len(values) >= _OFTEN:
+        axis.legend(loc="best")
+
+
+def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: str, several: bool) -> None:
+    epochs, values = run.series[key]
+    values = smoothed(panel, values)
+    step = max(1, math.ceil(len(values) / _MOST_POINTS))
+    is_val = key.startswith("val_")
+    if not several and is_val:
+        colour = COLOURS[1]
+    part = "validation" if is_val else "training" if key.startswith("train_") else key.replace("_", " ")
+    axis.plot(
+        epochs[::step], values[::step], color=colour, linestyle="--" if is_val and several else "-",
+        marker="o" if len(values) <= 12 else None, markersize=3.5, label=f"{label}, {part}" if several else part,
+    )  # fmt: skip
+
+
+def _mark_best(axis: Any, run: Run, panel: str, colour: str, alone: bool) -> None:
+    """Mark the epoch of the lowest validation loss, in loss panels."""
+    if not panel.startswith("loss") or run.best_epoch is None or run.best_val_loss is None or panel == "loss_rolling":
+        return
+    label = f"best: {run.best_val_loss:.4g} at epoch {run.best_epoch}" if alone else None
+    axis.plot([run.best_epoch], [run.best_val_loss], "*", color=colour if not alone else "#222222", markersize=11,
+              markeredgecolor="white", label=label, zorder=5)  # fmt: skip
+
+
+def smoothed(panel: str, values: Sequence[float]) -> Sequence[float]:
+    """Return a series as its panel shows it: of `loss_rolling` its rolling mean."""
+    return _rolling(values, _window(values)) if panel == "loss_rolling" else values
+
+
+def _window(values: Sequence[float]) -> int:
+    """How many values a rolling mean takes together."""
+    return max(3, len(values) // 20)
+
+
+def _rolling(values: Sequence[float], window: int) -> list[float]:
+    """Mean of the last `window` values (of fewer at the start); NaN is left out."""
+    sums = [0.0, *itertools.accumulate(0.0 if math.isnan(value) else value for value in values)]
+    counts = [0, *itertools.accumulate(not math.isnan(value) for value in values)]
+    ends = range(1, len(values) + 1)
+    parts = [(sums[end] - sums[max(0, end - window)], counts[end] - counts[max(0, end - window)]) for end in ends]
+    return [total / count if count else math.nan for total, count in parts]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Name runs in a legend: by id, with the trainer where they differ in it."""
+    several = len({run.trainer for run in runs}) > 1
+    return [f"{run.trainer.removesuffix('Trainer')} {run.id}" if several else run.id for run in runs]
+
+
+def _title(runs: Sequence[Run]) -> str:
+    trainers = ", ".join(dict.fromkeys(run.trainer for run in runs))
+    if len(runs) > 1:
+        return f"{trainers}: {len(runs)} runs"
+    seconds = runs[0].summary.get("seconds")
+    took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    return f"{trainers}, run {runs[0].id} ({runs[0].state.replace('_', ' ')}{took})"

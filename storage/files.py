@@ -1,0 +1,139 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from storage.errors import OutputError
+
+TEMPORARY = ".tmp"  # what the name of a file or folder ends with that is not complete yet
+_PART = 2**26  # bytes of a write: the system takes at most 2 GiB at once
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write under `path` into an `OutputError` that names it and the space left."""
+    from safetensors import SafetensorError  # reports a full disk by this, not by OSError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)} ({_space_left(path)}). {_remedy(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _space_left(path: Path) -> str:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):  # it isn't there, or may not be looked at
+            return f"{shutil.disk_usage(folder).free:,} bytes free on that file system"
+    return "free space unknown"
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return "Give this user the right to write there, or set artifacts_dir to another folder."
+    return "Free some space or set artifacts_dir to another disk; what was saved before is intact."
+
+
+def write_atomically(
+    path: Path, content: bytes | Callable[[Path], Any], durable: bool = True, owner: str | None = None
+) -> None:
+    """Write a file beside its destination and move it into place.
+
+    Args:
+        path: the destination; its folder is made.
+        content: the bytes, or what is called with a temporary path in the same folder and writes them there.
+        durable: also wait until the content is on disk (fsync of file and folder).
+        owner: who writes, where several may at a time: part of the temporary's name; None is this process.
+
+    Raises:
+        OutputError: it can't be written; the old file is as it was and the temporary one is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{owner or os.getpid()}{TEMPORARY}")
+    with output_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if callable(content):
+                content(temporary)
+                if durable:
+                    sync(temporary)
+            else:
+                write_file(temporary, content, durable)
+            os.replace(temporary, path)
+            if durable:
+                sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write numpy arrays atomically to a file that `numpy.load` reads without unpickling."""
+    import numpy
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # given a path, savez would add an ending to it
+            numpy.savez(stream, **arrays)
+
+    write_atomically(path, write)
+
+
+def write_file(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file where it is; `durable` also waits until it is on disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest[:_PART]) :]
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left of files that it was writing, in a folder and those inside it."""
+    for path in list(folder.rglob(f".*{TEMPORARY}")):  # all are found before the first one goes
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, durable: bool = False) -> None:
+    """Write JSON atomically; numbers that JSON doesn't have (NaN, infinity) become null."""
+    text = json.dumps(jsonable(content), indent=1)
+    write_atomically(path, f"{text}\n".encode(), durable)
+
+
+def jsonable(value: Any) -> Any:
+    """Turn a tree into what JSON has. A tensor with one element becomes its number (a synchronisation)."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if hasattr(value, "item") and getattr(value, "size", None) is not None:
+        return jsonable(value.item()) if _count(value) == 1 else jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def _count(array: Any) -> int:
+    return array.numel() if hasattr(array, "numel") else array.size
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,288 @@
+"""What differs between saved runs: settings, environment, and from which epoch on their histories do."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.saved_run import Run, RunDamagedError, read_environment, read_settings
+
+_SAME = "the same to all digits"
+_ABSENT = "nothing"
+_SHORT = 12  # characters of a commit or digest that are shown
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting or a fact of the environment that two runs don't share.
+
+    Attributes:
+        name: of the setting or fact.
+        first: its value in the first run, None where that has none.
+        second: its value in the second.
+    """
+
+    name: str
+    first: str | None
+    second: str | None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where the lists of one name in two histories part.
+
+    Attributes:
+        name: of the series.
+        epoch: the first epoch that both have with values that differ; None where there is none.
+        first: the first run's value there.
+        second: the second's.
+        shared: the last epoch that both have, None where they share none.
+        ends: the last epoch of each.
+    """
+
+    name: str
+    epoch: float | None
+    first: float
+    second: float
+    shared: float | None
+    ends: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class HistoryComparison:
+    """How two histories relate.
+
+    Attributes:
+        parted: series whose values differ somewhere, by epoch.
+        longer: series that are the same as far as both go, of which one run has more.
+        same: names of series that are the same, in length too.
+        only: by run id, names of the series that the other run lacks.
+    """
+
+    parted: list[Divergence] = field(default_factory=list)
+    longer: list[Divergence] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    only: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepDivergence:
+    """Where the training losses by step of two runs part, at the steps at which both were read.
+
+    Attributes:
+        step: the first one with losses that differ; None where there is none.
+        first: the first run's mean loss there, of the epoch so far.
+        second: the second's.
+        agreed: the last step before it at which they were the same, 0 where there is none.
+        shared: how many steps both have.
+        last: the last of them.
+    """
+
+    step: int | None
+    first: float
+    second: float
+    agreed: int
+    shared: int
+    last: int
+
+
+def comparison_lines(first: Run, second: Run) -> list[str]:
+    """Say what differs between two runs.
+
+    Args:
+        first: the one that is compared with.
+        second: the other.
+
+    Returns:
+        Lines of text.
+    """
+    trainers = [run.trainer.removesuffix("Trainer") or run.trainer for run in (first, second)]
+    names = [f"{run.id} ({trainer})" for run, trainer in zip((first, second), trainers, strict=True)]
+    return [
+        f"{first.id} against {second.id} (both {trainers[0]})" if len(set(trainers)) == 1 else " against ".join(names),
+        *_section("settings", "config.ini", first.path, second.path, settings_of),
+        *_section("environment", "environment.json", first.path, second.path, read_facts),
+        *history_lines(first, second),
+    ]
+
+
+def history_lines(first: Run, second: Run) -> list[str]:
+    """Say where the numbers of two runs part: by epoch, and by step."""
+    by_epoch = _history_lines(compare_histories(first, second), first.id, second.id)
+    return by_epoch + _reading_lines(first, second)
+
+
+def differences(first: dict[str, str], second: dict[str, str]) -> list[Difference]:
+    """List what two tables of text don't share, in the order of the first."""
+    names = list(first) + [name for name in second if name not in first]
+    return [Difference(name, a, b) for name in names if (a := first.get(name)) != (b := second.get(name))]
+
+
+def facts_of(environment: dict[str, Any]) -> dict[str, str]:
+    """Write an environment.json as facts that can be compared, each by a name that a person knows.
+
+    Args:
+        environment: as the run has it; what it lacks is left out.
+
+    Returns:
+        Text by name: python, platform, packages, device, commit, uncommitted changes, data.
+    """
+    if not environment:
+        return {}
+    device, git = environment.get("device") or {}, environment.get("git") or {}
+    facts = {name: environment.get(name) for name in ("python", "platform")} | dict(environment.get("packages") or {})
+    facts |= {"device": device.get("type"), "device name": device.get("name"), "threads": device.get("threads")}
+    diff = git.get("diff")
+    facts |= {
+        "commit": git["commit"][:_SHORT] if git.get("commit") else None,
+        "uncommitted changes": f"{len(diff.splitlines())} lines of diff ({_digest(diff)})" if diff else None,
+    }
+    for name, data in (environment.get("data") or {}).items():
+        if data:
+            facts |= {
+                f"{name} samples": data.get("length"), f"{name} sample": data.get("sample"),
+                f"{name} fingerprint": str(data.get("sha256"))[:_SHORT],
+            }  # fmt: skip
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def compare_histories(first: Run, second: Run) -> HistoryComparison:
+    """Compare two histories, number by number and exactly; what was not finite equals itself.
+
+    Values are paired by their epoch, so that runs which were validated at different epochs can be compared too.
+    """
+    only = {
+        run.id: [name for name in run.series if name not in other.series]
+        for run, other in ((first, second), (second, first))
+    }
+    result = HistoryComparison(only={run: names for run, names in only.items() if names})
+    for name in first.series:
+        if name not in second.series:
+            continue
+        a, b = by_epoch(*first.series[name]), by_epoch(*second.series[name])
+        shared = [place for place in a if place in b]
+        place = next((place for place in shared if not _equal(a[place], b[place])), None)
+        parting = Divergence(
+            name, place[0] if place else None, a[place] if place else math.nan, b[place] if place else math.nan,
+            shared=shared[-1][0] if shared else None, ends=(list(a)[-1][0], list(b)[-1][0]),
+        )  # fmt: skip
+        if place:
+            result.parted.append(parting)
+        elif a.keys() == b.keys():
+            result.same.append(name)
+        else:
+            result.longer.append(parting)
+    result.parted.sort(key=lambda parting: (parting.epoch, not parting.name.endswith("_loss")))
+    return result
+
+
+def compare_readings(first: Run, second: Run) -> StepDivergence:
+    """Compare the training losses by step of two runs, exactly, at the steps at which both were read.
+
+    A reading is a mean from the epoch's start, so what lies between two readings is in the second one.
+    """
+    other = dict(zip(second.readings.steps, second.readings.losses, strict=True))
+    pairs = zip(first.readings.steps, first.readings.losses, strict=True)
+    shared = [(step, loss, other[step]) for step, loss in pairs if step in other]
+    parted = next((place for place, (_, a, b) in enumerate(shared) if not _equal(a, b)), None)
+    step, a, b = (None, math.nan, math.nan) if parted is None else shared[parted]
+    agreed = shared[parted - 1][0] if parted else 0
+    return StepDivergence(step, a, b, agreed, len(shared), shared[-1][0] if shared else 0)
+
+
+def by_epoch(epochs: Sequence[float], values: Sequence[float]) -> dict[tuple[float, int], float]:
+    """Find values by epoch; where a trainer measured several times in one, by their number in it too."""
+    met: Counter[float] = Counter()
+    places = {}
+    for epoch, value in zip(epochs, values, strict=True):
+        places[epoch, met[epoch]] = value
+        met[epoch] += 1
+    return places
+
+
+def _equal(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_SHORT]
+
+
+def settings_of(path: Path) -> dict[str, str]:
+    """Read a run's settings by key."""
+    return {name: value for name, value in read_settings(path).items() if name}
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """Read a run's environment.json as `facts_of` writes it."""
+    try:
+        return facts_of(read_environment(path))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunDamagedError.of(path / "environment.json", error) from error
+
+
+def _section(title: str, file: str, first: Path, second: Path, read: Callable[[Path], dict[str, str]]) -> list[str]:
+    """Compare one file of two runs; a damaged one is no reason not to compare the rest."""
+    try:
+        old, new = read(first), read(second)
+    except RunDamagedError as error:
+        return [f"{title}: {error}"]
+    missing = [path.name for path, content in ((first, old), (second, new)) if not content]
+    if missing:
+        return [f"{title}: can't be compared, there is no {file} in {' and '.join(missing)}"]
+    found = differences(old, new)
+    if not found:
+        return [f"{title}: the same"]
+    width = max(len(item.name) for item in found)
+    rows = [f"  {item.name:{width}}  {_shown(item.first)} against {_shown(item.second)}" for item in found]
+    return [f"{title}: {len(found)} of {len(old.keys() | new.keys())} differ", *rows]
+
+
+def _shown(value: str | None) -> str:
+    return _ABSENT if value is None else value or "empty"
+
+
+def _history_lines(result: HistoryComparison, first: str, second: str) -> list[str]:
+    if not (result.parted or result.longer or result.only):
+        return [f"history: {_SAME}" if result.same else "history: there is none in either"]
+    lines = [
+        f"  {item.name} differs from epoch {item.epoch:g} on: {item.first!r} against {item.second!r}"
+        for item in result.parted
+    ]
+    lines += [_longer_line(item, first, second) for item in result.longer]
+    if result.same:
+        lines.append(f"  {_SAME}: {', '.join(result.same)}")
+    lines += [f"  only in {run}: {', '.join(names)}" for run, names in result.only.items()]
+    return ["history:", *lines]
+
+
+def _longer_line(item: Divergence, first: str, second: str) -> str:
+    if item.shared is None:
+        return f"  {item.name} was never measured at the same epoch"
+    if item.ends[0] == item.ends[1]:
+        return f"  {item.name} is {_SAME} where both measured it, which was not at the same epochs"
+    further, end = max(((first, item.ends[0]), (second, item.ends[1])), key=lambda pair: pair[1])
+    return f"  {item.name} is {_SAME} to epoch {item.shared:g}; {further} goes on to epoch {end:g}"
+
+
+def _reading_lines(first: Run, second: Run) -> list[str]:
+    missing = [run.id for run in (first, second) if not run.readings.steps]
+    if missing:
+        one_sided = [f"training loss by step: can't be compared, there is none in {missing[0]}"]
+        return one_sided if len(missing) == 1 else []
+    found = compare_readings(first, second)
+    if not found.shared:
+        return ["training loss by step: never read at the same step"]
+    if found.step is None:
+        return [f"training loss by step: {_SAME} at the {found.shared} steps at which both were read, to {found.last}"]
+    values = f"{found.first!r} against {found.second!r}"
+    if found.step == found.agreed + 1:
+        return [f"training loss by step: differs from step {found.step} on: {values}"]
+    return [
+        f"training loss by step: first differs in steps {found.agreed + 1} to {found.step}: {values} "
+        f"(mean of the epoch to step {found.step})",
+        "  log_every_n_steps = 1 with step = eager reads it at every step",
+    ]

@@ -1,0 +1,274 @@
+"""Runs of one trainer that differ in the seed alone: what is their mean, and how far do they spread."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.run_table import state_of
+from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, run_age
+from storage.text_table import aligned
+
+SCHEMA_VERSION = 1  # of seeds.json
+PREFIX = "seeds-"  # of a group's name, so that it is no run's
+FILE = "seeds.json"
+_DONE = ("finished", "early_stopped")
+# What metrics.json says of every run's size and time: numbers, but none that a seed decides.
+_BOOKKEEPING = {
+    "epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """A group of runs.
+
+    Attributes:
+        path: its folder.
+        trainer: class name of the trainer.
+        how: `at once`, or `one after the other`.
+        runs: by seed; None where nothing was measured.
+    """
+
+    path: Path
+    trainer: str
+    how: str
+    runs: dict[int, Run | None]
+
+    @property
+    def counted(self) -> dict[int, Run]:
+        """The runs that mean and spread are over: those that came to their end."""
+        return {seed: run for seed, run in self.runs.items() if run is not None and run.state in _DONE}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some numbers in few.
+
+    Attributes:
+        values: the numbers.
+        std: standard deviation with n - 1; None of one number.
+        interval: of 95 % for the mean, by Student's t (the numbers taken as normally distributed); None of one number.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Measure numbers, at least one."""
+        values = tuple(values)
+        mean, count = statistics.fmean(values), len(values)
+        if count < 2 or not all(map(math.isfinite, values)):
+            return cls(values, mean, None, None)
+        from scipy.special import stdtrit  # a tenth of a second
+
+        std = statistics.stdev(values)
+        half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count)
+        return cls(values, mean, std, (mean - half, mean + half))
+
+
+def find_group(text: str, artifacts_dir: Path) -> Path | None:
+    """Find the folder of a group.
+
+    Args:
+        text: its folder, the seeds.json in it, its id, or `seeds-latest`.
+        artifacts_dir: where runs are.
+
+    Returns:
+        The folder; None where the text means something else.
+
+    Raises:
+        RunNotFoundError: it is an id that no group, or several, have.
+    """
+    path = Path(text).expanduser()
+    if path.name == FILE and path.is_file():
+        return path.resolve().parent
+    if (path / FILE).is_file():
+        return path.resolve()
+    if not text.startswith(PREFIX):
+        return None
+    every = groups_in(artifacts_dir)
+    found = every[-1:] if text == f"{PREFIX}latest" else [group for group in every if group.name == text]
+    if len(found) == 1:
+        return found[0]
+    shown = "".join(f"\n  {group.parent.parent.name}  {group.name}" for group in (found or every[-5:]))
+    if found:
+        raise RunNotFoundError(f"several models have a group '{text}'; give the folder of one:{shown}")
+    hint = f"; the newest are:{shown}" if every else "; `python train.py NAME --seeds 8` makes one"
+    raise RunNotFoundError(f"there is no group '{text}' in {artifacts_dir}{hint}")
+
+
+def groups_in(artifacts_dir: Path) -> list[Path]:
+    """Return the folders of all groups, the newest last."""
+    folders = [file.parent for file in artifacts_dir.glob(f"models/*/seeds/{PREFIX}*/{FILE}")]
+    return sorted(folders, key=lambda folder: run_age(folder.with_name(folder.name.removeprefix(PREFIX))))
+
+
+def read_group(path: Path) -> dict[str, Any]:
+    """Read the seeds.json of a group as it is.
+
+    Raises:
+        RunDamagedError: it is missing, is no JSON, or has another schema.
+    """
+    file = path / FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            version = content["schema_version"]
+            raise RunDamagedError(f"{file} has schema version {version}, this program reads {SCHEMA_VERSION}.")
+        return content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDamagedError.of(file, error) from error
+
+
+def load_group(path: Path) -> SeedGroup:
+    """Read a group, and the runs in it from their own folders.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        RunDamagedError: a file of it can't be read.
+    """
+    content = read_group(path)
+    try:
+        members = {int(member["seed"]): member["run"] for member in content["members"]}
+        return runs_as_group(path, str(content["trainer"]), str(content["how"]), members)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDamagedError.of(path / FILE, error) from error
+
+
+def runs_as_group(path: Path, trainer: str, how: str, members: dict[int, str | None]) -> SeedGroup:
+    """Read the runs of a group.
+
+    Args:
+        path: the group's folder, beside which `runs/` is.
+        trainer: class name.
+        how: see `SeedGroup`.
+        members: run ids by seed; None of one that has not begun.
+    """
+    runs: dict[int, Run | None] = {}
+    for seed, run in members.items():
+        folder = path.parent.parent / "runs" / str(run)
+        runs[seed] = load_run(folder) if (folder / "metrics.json").is_file() else None
+    return SeedGroup(path, trainer, how, runs)
+
+
+def over_epochs(runs: Sequence[Run]) -> dict[str, list[tuple[float, Spread]]]:
+    """Measure the spread of each history number at each epoch, over the runs that still have one there.
+
+    Args:
+        runs: those that are counted.
+
+    Returns:
+        By name, for each epoch in order: the epoch, and the spread. A run that stopped early is in those up to its end.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.series)
+    found = {}
+    for name in names:
+        at: dict[float, list[float]] = {}
+        for run in runs:
+            for epoch, value in zip(*run.series.get(name, ((), ())), strict=True):
+                at.setdefault(epoch, []).append(value)
+        found[name] = [(epoch, Spread.of(at[epoch])) for epoch in sorted(at)]
+    return found
+
+
+def at_best(runs: Sequence[Run]) -> dict[str, Spread]:
+    """Measure the spread of each number at each run's own best epoch, and of the numbers that its summary ends with.
+
+    Args:
+        runs: those that are counted. A name that only some of them have is left out, and so is a whole number of the
+            summary that is the same in all of them, which is a setting or a count.
+    """
+    rows = [_numbers_of(run) for run in runs]
+    names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
+    found = {name: [row[name] for row in rows] for name in names}
+    return {
+        name: Spread.of(values)
+        for name, values in found.items()
+        if len(set(values)) > 1 or not all(isinstance(value, int) for value in values)
+    }
+
+
+def _numbers_of(run: Run) -> dict[str, float]:
+    numbers = {"best_epoch": float(run.best_epoch)} if run.best_epoch is not None else {}
+    for name, (epochs, values) in run.series.items():
+        if run.best_epoch in epochs:
+            numbers[name] = values[epochs.index(run.best_epoch)]
+    if "val_loss" in numbers:  # what counts most first
+        numbers = {"val_loss": numbers.pop("val_loss")} | numbers
+    for name, value in run.summary.items():
+        if name not in _BOOKKEEPING and isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.setdefault(name, value)
+    return numbers
+
+
+def content_of(group: SeedGroup, members: dict[int, str | None], **more: Any) -> dict[str, Any]:
+    """Return what seeds.json says of a group.
+
+    Args:
+        group: as it is now.
+        members: run ids by seed.
+        more: further entries at the top level.
+    """
+    counted = list(group.counted.values())
+    history = {
+        name: {
+            "epoch": [epoch for epoch, _ in column],
+            "mean": [spread.mean for _, spread in column],
+            "std": [spread.std for _, spread in column],
+            "min": [min(spread.values) for _, spread in column],
+            "max": [max(spread.values) for _, spread in column],
+            "runs": [len(spread.values) for _, spread in column],
+        }
+        for name, column in over_epochs(counted).items()
+    }
+    best = {
+        name: {"mean": spread.mean, "std": spread.std, "interval_95": spread.interval, "values": spread.values}
+        for name, spread in at_best(counted).items()
+    }
+    head = {"schema_version": SCHEMA_VERSION, "trainer": group.trainer, "group": group.path.name, "how": group.how}
+    states = {seed: "waiting" if run is None else run.state for seed, run in group.runs.items()}
+    listed = [{"seed": seed, "run": run, "state": states[seed]} for seed, run in members.items()]
+    return head | more | {"members": listed, "counted": list(group.counted), "best": best, "history": history}
+
+
+def table_lines(group: SeedGroup) -> list[str]:
+    """Write a group as two tables: each run, then mean and spread of each number."""
+    counted = list(group.counted.values())
+    lines = aligned(
+        [
+            ("seed", "run", "epochs", "best val loss", "at", "state"),
+            *(_member_row(*pair) for pair in group.runs.items()),
+        ],
+        left=(1, 5),
+    )
+    without = len(group.runs) - len(counted)
+    left_out = f"; {without} of {len(group.runs)} left out, which came to no end" if without else ""
+    title = f"{len(counted)} seeds, each at its own best epoch{left_out}"
+    if not counted:
+        return [*lines, "", "no run came to its end, so there is no mean"]
+    rows = [("", "mean", "std", "95 % interval of the mean", "lowest", "highest")]
+    for name, spread in at_best(counted).items():
+        interval = "-" if spread.interval is None else f"{spread.interval[0]:.6g} to {spread.interval[1]:.6g}"
+        std = "-" if spread.std is None else f"{spread.std:.3g}"
+        rows.append(
+            (name, f"{spread.mean:.6g}", std, interval, f"{min(spread.values):.6g}", f"{max(spread.values):.6g}")
+        )
+    return [*lines, "", title, *aligned(rows, left=(0,))]
+
+
+def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
+    if run is None:
+        return (str(seed), "-", "-", "-", "-", "waiting")
+    loss = "-" if run.best_val_loss is None else f"{run.best_val_loss:.6g}"
+    at = "-" if run.best_epoch is None else str(run.best_epoch)
+    state = state_of(run.path, run.state) if run.state == "running" else run.state
+    return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, state)

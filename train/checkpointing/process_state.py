@@ -1,0 +1,85 @@
+"""What each process has of its own in a checkpoint: random numbers, and the sums of an epoch that has begun."""
+
+from typing import Any
+
+from beautilog import logger
+
+from train.loop.meters import EpochMeter
+from train.process_group import ProcessGroup, process_group
+from train.seeding import preserved_random_states, random_states, seed_everything
+
+_PRIME = 1_000_003
+_CPU = ("python", "numpy", "torch")
+
+
+def seed_of(seed: int, *words: int) -> int:
+    """Return a seed that depends on a run's seed, a process's rank and more."""
+    for word in words:
+        seed = (seed * _PRIME + word + 1) % 2**32
+    return seed
+
+
+def draw_apart(trainer: Any) -> None:
+    """Let each of several processes draw random numbers of its own from now on, such as dropout's.
+
+    Args:
+        trainer: a BaseTrainer that is built, alike in all processes.
+    """
+    if trainer._draws is not None:
+        trainer._draws.begin()
+        seed_everything(seed_of(trainer.config.seed, trainer._process_group.rank))
+
+
+def gathered(part: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds of all processes' own parts; nothing where there is one.
+
+    Args:
+        part: of this process: `random`, `start`, `meter`.
+    """
+    return {} if process_group().is_single_process else {"processes": process_group().all_gather_object(part)}
+
+
+def own_part_of(state: dict[str, Any], trainer: Any) -> dict[str, Any]:
+    """Return this process's part of a checkpoint, also where another number of processes has written it.
+
+    The order of the data then goes on as it was, the other random numbers are new ones.
+
+    Args:
+        state: of the checkpoint.
+        trainer: a BaseTrainer that is being resumed.
+
+    Returns:
+        `random`, `start` and `meter`.
+    """
+    here: ProcessGroup = trainer._process_group
+    main = {"random": state["random"], "start": state["position"]["start"], "meter": state["meter"]}
+    parts = state.get("processes") or [main]
+    if len(parts) == here.world_size:
+        return parts[here.rank]
+    logger.warning(
+        f"{len(parts)} process{'es' * (len(parts) > 1)} trained this run, {here.world_size} now: each step is of the "
+        "same samples as it would have been; dropout and augmentation draw other numbers"
+    )
+    step = state["record"]["progress"]["step"]
+    meter = None
+    if parts[0]["meter"] is not None:
+        whole = EpochMeter()
+        for part in parts if here.is_main_process else []:
+            one = EpochMeter()
+            one.load_state_dict(part["meter"], trainer.device)
+            whole.merge(one)
+        meter = whole.state_dict()
+    random = _moved(parts[0]["random"], here, seed_of(trainer.config.seed, here.rank, step))
+    start = parts[0]["start"] and _moved(parts[0]["start"], here, seed_of(trainer.config.seed, here.rank, step))
+    return {"random": random, "start": start, "meter": meter}
+
+
+def _moved(states: dict[str, Any], here: ProcessGroup, seed: int) -> dict[str, Any]:
+    """Turn the main process's random states into those of a process among another number of them."""
+    order = states.get("shared") or {name: states[name] for name in _CPU}
+    if here.is_single_process:
+        return {**states, **order}
+    with preserved_random_states():
+        seed_everything(seed)
+        own = random_states()
+    return {**own, "loaders": states["loaders"], "shared": order}

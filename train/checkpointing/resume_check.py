@@ -1,0 +1,113 @@
+"""What is not as it was when a run began, told before the run goes on."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from beautilog import logger
+
+from config import ConfigParser
+from storage.errors import ResumeError
+from train.checkpointing.provenance import datasets_of, environment
+
+# What decides which samples make a step. Half a run of one and half of another is neither.
+_STRUCTURAL = ("seed", "batch_size", "accumulation_steps")
+# What lives on in the states of optimizer and scheduler.
+_KEPT = ("learning_rate", "weight_decay", "lr_decay_factor", "lr_patience")
+# Settings that change no number of a run: they may differ between the runs of a sweep or of a group of seeds.
+CHANGE_NO_NUMBER = {
+    "artifacts_dir", "device", "threads", "num_workers", "memory_share", "log_every_n_steps", "loss_spike_factor",
+    "keep_last_checkpoints", "checkpoint_every_n_steps", "checkpoint_every_n_minutes", "saving_share",
+    "save_in_background", "on_write_error", "plot_at_end", "tensorboard", "mlflow", "wandb", "peer_timeout_minutes",
+}  # fmt: skip
+_SETTING = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
+
+
+def report_drift(trainer: Any) -> None:
+    """Compare settings, packages, code and data with those that a run began with.
+
+    Each difference is logged. What can't be gone on with is refused.
+
+    Args:
+        trainer: a BaseTrainer that is about to go on with the run of its folder.
+
+    Raises:
+        ResumeError: the order or number of samples in a step has changed, or a dataset's length.
+    """
+    folder = trainer.run_folder.path
+    refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(trainer.config))
+    text = _read(folder / "environment.json")
+    try:
+        known = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        logger.warning(f"{folder / 'environment.json'} is damaged, so nothing can be compared with it: {error}")
+        known = {}
+    if known:
+        refused += _compare_environments(known, environment(trainer.device, datasets_of(trainer)))
+    if refused:
+        raise ResumeError(
+            f"run {trainer.run_folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
+            f"Set it back ({folder / 'config.ini'} holds the run's settings; --config reads it), or start a new run."
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    except UnicodeDecodeError as error:
+        logger.warning(f"{path} is damaged, so nothing can be compared with it: {error}")
+        return ""
+
+
+def _compare_settings(before: str, now: str) -> list[str]:
+    old, new = dict(_SETTING.findall(before)), dict(_SETTING.findall(now))
+    changed = [name for name in new if name in old and old[name] != new[name]]
+    free = [name for name in changed if name not in (*_STRUCTURAL, *_KEPT)]
+    if free:
+        logger.info("settings that differ from the run's: " + ", ".join(f"{n} {old[n]} -> {new[n]}" for n in free))
+    for name in changed:
+        if name in _KEPT:
+            logger.warning(
+                f"{name} = {new[name]} has no effect: the states of optimizer and scheduler go on from {old[name]}"
+            )
+    return [
+        f"{n} is {new[n]}, the run has {old[n]}: its steps are of other samples" for n in changed if n in _STRUCTURAL
+    ]
+
+
+def _compare_environments(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    packages = {"python": (old.get("python"), new["python"])}
+    packages |= {name: (version, new["packages"].get(name)) for name, version in old.get("packages", {}).items()}
+    other = [f"{name} {before} -> {now}" for name, (before, now) in packages.items() if before != now]
+    if other:
+        logger.warning("packages differ from the run's, and with them perhaps the last bits: " + ", ".join(other))
+    git, git_now = old.get("git") or {}, new["git"] or {}
+    if git.get("commit") != git_now.get("commit"):
+        logger.warning(f"the code is of another commit: {_short(git)} -> {_short(git_now)}")
+    elif git.get("diff") != git_now.get("diff"):
+        logger.warning("the code has other uncommitted changes than when the run began")
+    device, device_now = old.get("device", {}), new["device"]
+    for name in ("type", "name", "threads"):
+        if device.get(name) != device_now[name]:
+            logger.warning(f"the device's {name} is another one: {device.get(name)} -> {device_now[name]}")
+    return _compare_data(old.get("data", {}), new["data"])
+
+
+def _short(git: dict[str, Any]) -> str:
+    return git.get("commit", "none")[:10]
+
+
+def _compare_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    refused = []
+    for name, known in old.items():
+        now = new.get(name)
+        if known == now or not known or not now:
+            continue
+        if known["length"] != now["length"]:
+            refused.append(f"the {name} data has {now['length']} samples, the run's had {known['length']}")
+        else:
+            logger.warning(f"the {name} data is not what it was: some of its samples differ")
+    return refused

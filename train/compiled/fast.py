@@ -1,0 +1,288 @@
+"""Steps that are compiled. What they share: a program of the loss, a check against eager, a way back to it."""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from beautilog import logger
+
+from train.compiled.compiling import compile_exactly, why_not
+from train.compiled.evaluation import LOSS_TOLERANCE, Evaluation, coarseness
+from train.compiled.program import LossProgram, metered
+from train.compiled.state import TrainingState
+from train.loop.meters import EpochMeter
+from train.seeding import preserved_random_states
+from train.steps.eager import EagerStep, Window, at_least_one
+
+_CHECKED = 3  # steps at the start that are done in both forms
+_GRADIENT_TOLERANCE = 1e-3  # relative to each tensor's norm
+_UPDATE_TOLERANCE = 0.1  # of the update's norm
+_LOUD = 1e-3  # of the usual gradient: Adam makes a full step of any, also of one that is but rounding noise
+
+
+class FastStep:
+    """A step that falls back to `eager` where it can't be what eager is. Its subclasses say what is compiled.
+
+    The first steps are done in both forms from the same state; the fast one counts, so that a resumed run, which checks
+    again, gets the same bits. At each epoch's start the hook is looked at: if it would now ask for other operations
+    than those that were compiled, the run goes on in eager form.
+
+    Args:
+        trainer: a BaseTrainer.
+        eager: the step that this one must equal.
+    """
+
+    name = "fast"
+    chunk = 1  # steps of an epoch's pieces
+
+    def __init__(self, trainer: Any, eager: EagerStep) -> None:
+        self.trainer, self.eager = trainer, eager
+        self.program: LossProgram | None = None
+        self.evaluation: Evaluation = Evaluation(trainer, self.compile)
+        self.fast = True
+        self._unchecked = _CHECKED
+        self._loud: dict[int, torch.Tensor] = {}  # by parameter: which of its gradients are more than rounding noise
+        self._worst = 0.0  # relative difference of a loss from eager's
+        self._seconds = 0.0
+
+    # ------------------------------------------------------------------------------- what a form gives
+
+    def build(self, batch: Any) -> None:
+        """Make the program; may raise anything, which is then the reason to fall back."""
+        raise NotImplementedError
+
+    def run(self, piece: Any) -> None:
+        """Do a piece's steps, fast; what follows the last one (`after_update`) is done for it."""
+        raise NotImplementedError
+
+    def fits(self, piece: Any) -> bool:
+        """Say whether the program is made for batches like these."""
+        raise NotImplementedError
+
+    @staticmethod
+    def compile(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile a function of tensors."""
+        return compile_exactly(function)
+
+    # ------------------------------------------------------------------------------------- what all do
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to take the same form."""
+        return {"form": self.name, "fast": self.fast}
+
+    def pieces(self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None) -> Iterator[Any]:
+        """Yield what `__call__` takes, until one pass over the loader is done; see `EagerStep.pieces`."""
+        for number, window in enumerate(self.eager.pieces(loader, skip, skipped)):
+            if number == 0:
+                self.begin_epoch(window.batches[0])
+            yield window
+
+    def begin_epoch(self, batch: Any) -> None:
+        """Make the program in the first epoch; in later ones look whether it still is what the hook does."""
+        if not self.fast:
+            return
+        if self.program is None:
+            start = time.monotonic()
+            try:
+                self.build(batch)
+            except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
+                self.fall_back(why_not(error))
+            self._seconds = time.monotonic() - start
+            return
+        # A batch of another shape says nothing; it is done in eager form anyway.
+        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        difference = difference or self.rule_changed()
+        if difference:
+            epoch = self.trainer.record.progress.epoch + 1
+            self.fall_back(
+                f"the hook is another one in epoch {epoch}: {difference}. What follows from the number of the step, "
+                "not of the epoch, was held fixed in the epoch before"
+            )
+
+    def rule_changed(self) -> str | None:
+        """Say what of the update, besides the learning rate, is no longer as it was compiled."""
+        return None
+
+    def __call__(self, piece: Any) -> None:
+        """Do the steps of a piece, in this form where it can be."""
+        if not self.fast or not self.fits(piece):
+            for window in self.windows_of(piece):
+                self.eager(window)
+        elif self._unchecked:
+            self._check(piece)
+        else:
+            self.run(piece)
+            self.eager.after_update()
+
+    def windows_of(self, piece: Any) -> Iterator[Window]:
+        """Yield a piece's steps as eager takes them."""
+        yield piece
+
+    def fall_back(self, reason: str) -> None:
+        """Go on in eager form, and say why."""
+        self.fast = False
+        self.evaluation.fast = False
+        logger.warning(f"step = {self.name} is not possible, going on with eager: {reason}")
+
+    def _check(self, piece: Any) -> None:
+        """Do a step in both forms from the same state, and keep what the fast one did."""
+        (window,) = self.windows_of(piece)
+        before = TrainingState(self.trainer)
+        meter, reference = self.trainer._meter.copy(), EpochMeter()
+        with metered(self.trainer, reference):
+            self.eager.step(window)
+        expected = TrainingState(self.trainer, whole=False)
+        before.restore()
+        start = time.monotonic()
+        try:
+            problem = self._changed_hook(window) or self._gradient_problem(window)
+            if not problem:
+                self.run(piece)
+                losses = (reference.read_one("loss"), _loss_between(meter, self.trainer._meter))
+                problem = self._problem(before, expected, losses)
+        except Exception as error:  # the compiler's, which compiles at the first call
+            problem = why_not(error)
+        self._seconds += time.monotonic() - start
+        if problem:
+            before.restore()
+            self.trainer._meter = meter
+            self.fall_back(problem)
+            self.eager(window)
+            return
+        self.eager.after_update()
+        self._unchecked -= 1
+        if not self._unchecked:
+            # The compiler leaves a million objects behind that every later garbage collection would walk through.
+            gc.collect()
+            gc.freeze()
+            logger.info(
+                f"step = {self.name}: compiled in {self._seconds:.1f} s; the first {_CHECKED} steps are eager's "
+                f"(losses within {self._worst:.1g})"
+            )
+
+    def _problem(self, before: TrainingState, expected: TrainingState, losses: tuple[float, float]) -> str | None:
+        """Compare a step's loss and update with eager's. Reading them synchronises.
+
+        Args:
+            before: the state that the step began with.
+            expected: what eager made of it.
+            losses: eager's, and the fast form's.
+        """
+        coarse = coarseness(self.trainer)
+        off = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
+        self._worst = max(self._worst, off)
+        if not off <= LOSS_TOLERANCE * coarse:
+            return f"the compiled step's loss is {losses[1]:.8g}, eager's is {losses[0]:.8g}"
+        count = len(before.parameters)
+        moved = miss = 0.0
+        for tensor, old, new in zip(before.parameters, before.values, expected.values[:count], strict=False):
+            loud = self._loud.get(tensor.data_ptr())
+            if loud is not None:
+                moved += float((new - old)[loud].double().square().sum())
+                miss += float((tensor - new)[loud].double().square().sum())
+        if miss > (_UPDATE_TOLERANCE * min(coarse, 3.0)) ** 2 * moved:
+            return f"the compiled step's update differs from eager's by {(miss / max(moved, 1e-300)) ** 0.5:.1%}"
+        for buffer, new in zip(before.buffers, expected.values[count:], strict=True):
+            if not torch.allclose(buffer.double(), new.double(), rtol=1e-3 * coarse, atol=1e-5 * coarse):
+                return "the compiled step's buffers differ from eager's"
+        return None
+
+    def _changed_hook(self, window: Window) -> str | None:
+        """Look whether the hook does something else than at the step before: then it follows the step's number."""
+        batch = window.batches[0]
+        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        return f"the hook is another one from step to step: {difference}" if difference else None
+
+    def _gradient_problem(self, window: Window) -> str | None:
+        """Compare the recorded gradients of a batch with autograd's, tensor by tensor. Reading them synchronises."""
+        program, batch = self.program, window.batches[0]
+        trained = [program.parameters[number] for number in program.trained]
+        kept = [buffer.clone() for buffer in program.buffers]
+        with metered(self.trainer, EpochMeter()), preserved_random_states():
+            expected = torch.autograd.grad(self.trainer._forward_batch(batch), trained, allow_unused=True)
+        for buffer, value in zip(program.buffers, kept, strict=True):
+            buffer.copy_(value)
+        with torch.no_grad(), preserved_random_states():
+            found = program.graph(*program.inputs(batch))[: len(trained)]
+        norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in expected]
+        coarse = coarseness(self.trainer)
+        usual = math.hypot(*norms) / max(1, sum(other.numel() for other in found)) ** 0.5
+        self._loud = {
+            parameter.data_ptr(): gradient.abs() > _LOUD * usual
+            for parameter, gradient in zip(trained, expected, strict=True)
+            if gradient is not None
+        }
+        for gradient, other, norm in zip(expected, found, norms, strict=True):
+            # What is 0 but for rounding, such as the bias before a normalisation, can't be compared with itself.
+            allowed = _GRADIENT_TOLERANCE * coarse * norm + 1e-5 * coarse * math.hypot(*norms)
+            if gradient is None or not float((other - gradient).norm()) <= allowed:
+                shape = tuple(other.shape)
+                return f"the recorded gradient of a parameter {shape} differs from eager's"
+        return None
+
+    @torch.no_grad()
+    def evaluate(self, loader: Iterable[Any]) -> int:
+        """Put every batch through the forward hook in evaluation mode, which measures it; return their number."""
+        return self.evaluation(loader) if self.fast and self.evaluation.fast else self.eager.evaluate(loader)
+
+
+class CompiledStep(FastStep):
+    """Forward, loss and backward as one compiled program; the optimizer is torch's fused one."""
+
+    name = "compiled"
+
+    def build(self, batch: Any) -> None:
+        """Record the hook; it is compiled at its first call."""
+        refuse_scaled_loss(self.trainer)
+        trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
+        self.program = LossProgram(self.trainer, batch, trained)
+        self._trained = [self.program.parameters[number] for number in self.program.trained]
+        self._function = self.compile(self.program.graph)
+
+    def fits(self, piece: Window) -> bool:
+        """Say whether all batches have the shapes that the program is made for."""
+        return all(self.program.fits(batch) for batch in piece.batches)
+
+    def run(self, piece: Window) -> None:
+        """Run the program for each batch of a window, add the gradients up, update."""
+        program, count, update = self.program, len(self._trained), self.eager.update
+        update.guard.begin(piece.batches)
+        sums: list[torch.Tensor] = []
+        unit = total = None
+        for batch in piece.batches:
+            with torch.no_grad():
+                found = self._function(*program.inputs(batch))
+            gradients, values = list(found[:count]), found[-1]
+            update.guard.see(program.loss_sum(values))
+            for buffer, new in zip(program.buffers, found[count:-1], strict=True):
+                buffer.copy_(new)
+            program.meter(values, 1)
+            if len(piece.batches) > 1:
+                weight = program.loss_count(values)
+                unit = at_least_one(weight) if unit is None else unit
+                torch._foreach_mul_(gradients, weight / unit)
+                total = weight / unit if total is None else total + weight / unit
+            if sums:
+                torch._foreach_add_(sums, gradients)
+            else:
+                sums = gradients
+        update.zero_grad()
+        for parameter, gradient in zip(self._trained, sums, strict=True):
+            parameter.grad = gradient
+        divisor = None if total is None else torch.as_tensor(total, dtype=sums[0].dtype, device=sums[0].device)
+        self.eager.finish(divisor)
+
+
+def refuse_scaled_loss(trainer: Any) -> None:
+    """Raise for a precision whose loss is scaled by what the steps before have met."""
+    if trainer._precision.scaler is not None:
+        raise ValueError("precision = fp16 scales the loss by what earlier steps have met; bf16 can be compiled")
+
+
+def _loss_between(before: EpochMeter, after: EpochMeter) -> float:
+    """Return the mean loss that a meter got from one moment to another."""
+    (total, samples), (earlier, known) = after.total("loss"), before.total("loss")
+    return (total - earlier) / max(samples - known, 1e-300)

@@ -1,0 +1,87 @@
+"""What a person sees while a run goes on: a bar at the terminal's bottom, or plain lines."""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+
+from beautilog import ColoredConsoleHandler, logger
+from tqdm import tqdm
+
+from train.process_group import process_group
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_SECONDS_BETWEEN_LINES = 1.0  # of the epochs' log lines: a fast run would write thousands
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _COLOUR.sub("", super().format(record))
+
+
+def use_plain_lines_off_terminal() -> None:
+    """Leave the colours out of log lines that go to a file or a pipe, whose reader may go (`| head`)."""
+    logging.raiseExceptions = False  # else each line that nobody reads is a traceback
+    if not sys.stdout.isatty():
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, ColoredConsoleHandler) and handler.formatter is not None:
+                handler.setFormatter(_PlainFormatter(handler.formatter._fmt, handler.formatter.datefmt))
+
+
+class ProgressBar:
+    """A tqdm bar over a run's batches. beautilog writes its lines above it; off a terminal there is no bar.
+
+    Args:
+        total: batches of the whole run.
+        desc: what stands before the bar.
+
+    Attributes:
+        silent: whether it never appears.
+    """
+
+    silent = False
+
+    def __init__(self, total: int, desc: str) -> None:
+        self.total, self.desc = total, desc
+        self._bar: tqdm | None = None
+        self._line_due = 0.0
+
+    def open(self, done: int = 0) -> None:
+        """Show the bar; `done` batches were trained on before (a resumed run)."""
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self.total, initial=done, desc=self.desc, unit="batch", dynamic_ncols=True, mininterval=0.2,
+                disable=self.silent or not sys.stderr.isatty() or not process_group().is_main_process,
+            )  # fmt: skip
+
+    def advance(self, batches: int = 1) -> None:
+        """Move the bar on."""
+        if self._bar is None:
+            self.open()
+        self._bar.update(batches)
+
+    def show(self, **numbers: float) -> None:
+        """Show numbers behind the bar. They were read from the device before: this does not wait for it."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()}, refresh=False)
+
+    def line(self, text: Callable[[], str], last: bool) -> None:
+        """Log a line about an epoch, at most one a second; the last one always."""
+        if last or time.monotonic() >= self._line_due:
+            self._line_due = time.monotonic() + _SECONDS_BETWEEN_LINES
+            logger.info(text())
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Write a time span: `0.42 s`, `12 s`, `3m05s`, `2h07m`."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,179 @@
+"""The numbers of a run: history, best epoch, progress, and the metrics.json made of them."""
+
+import contextlib
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from storage.files import jsonable
+from train.loop.meters import EpochMeter
+from train.loop.progress import duration
+from train.loop.step_losses import Readings
+
+SCHEMA_VERSION = 1  # of metrics.json
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: epochs finished.
+        step: optimizer steps done.
+        seconds: time in the run's earlier sessions.
+        best_epoch: the epoch of the lowest validation loss, None before the first validation.
+        best_val_loss: that loss.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_val_loss: float = math.inf
+
+
+class RunRecord:
+    """What was measured in a run.
+
+    Attributes:
+        history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
+            val_loss, val_<metric> and val_epoch.
+        progress: how far the run is.
+        readings: the training loss by step.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[Any]] = defaultdict(list)
+        self.readings = Readings()
+        self.progress = Progress()
+        self._pending: dict[str, Any] = {}  # measured, not yet in the history
+        self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
+        self._told: dict[str, int] = {}  # of the history's lists after the last new_rows
+        self._started = time.monotonic()
+        self._epochs_before = 0  # this session
+
+    def start_clock(self) -> None:
+        """Count the session's time from here."""
+        self._started, self._epochs_before = time.monotonic(), self.progress.epoch
+
+    def seconds(self) -> float:
+        """Return the run's time so far, all sessions together."""
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def measure(self, split: str, meter: EpochMeter, learning_rate: float) -> None:
+        """Take the averages of an epoch (`split` train) or a validation (val). Reading them is a synchronisation."""
+        self._pending |= {f"{split}_{name}": value for name, value in meter.read().items()}
+        if split == "train":
+            self._pending["learning_rate"] = learning_rate
+
+    def pending(self, name: str) -> float | None:
+        """Return a number that was measured since the last flush."""
+        return self._pending.get(name)
+
+    def flush(self, epoch: int | None = None) -> None:
+        """Enter what is pending into the history, except what the trainer has appended itself.
+
+        Args:
+            epoch: epochs finished; None counts the entries of train_loss (a trainer with a loop of its own).
+        """
+        for name, value in self._pending.items():
+            if len(self.history[name]) == self._lengths.get(name, 0):
+                self.history[name].append(value)
+        if epoch is None:
+            epoch = self.progress.epoch = len(self.history["train_loss"])
+        if len(self.history["val_loss"]) > len(self.history["val_epoch"]):
+            self.history["val_epoch"].append(epoch)
+        self._pending = {}
+        self._lengths = {name: len(values) for name, values in self.history.items()}
+
+    def new_rows(self) -> dict[int, dict[str, float]]:
+        """Return what has entered the history since the last call, by epoch; at first all that there is."""
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, values in self.history.items():
+            if name not in ("val_epoch", "epoch"):
+                for index in range(self._told.get(name, 0), len(values)):
+                    with contextlib.suppress(TypeError, ValueError):  # a trainer may put other things in its history
+                        rows[self._epoch_of(name, index)][name] = float(values[index])
+                self._told[name] = len(values)
+        return dict(sorted(rows.items()))
+
+    def _epoch_of(self, name: str, index: int) -> int:
+        """Return the epoch of an entry; a loop of the trainer's own may write a list `epoch`."""
+        epochs = self.history.get("val_epoch" if name.startswith("val_") else "epoch", [])
+        return int(epochs[index]) if index < len(epochs) else index + 1
+
+    def note_best(self, val_loss: float, epoch: int) -> bool:
+        """Note a validation loss; return whether it is the lowest so far."""
+        progress = self.progress
+        if val_loss < progress.best_val_loss:
+            progress.best_val_loss, progress.best_epoch = float(val_loss), epoch
+            return True
+        return False
+
+    def content(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return what metrics.json says of the numbers."""
+        progress, seconds = self.progress, self.seconds()
+        best = {"epoch": progress.best_epoch, "val_loss": progress.best_val_loss} if progress.best_epoch else None
+        totals = {
+            "epochs": progress.epoch,
+            "steps": progress.step,
+            "seconds": round(seconds, 3),
+            "steps_per_second": round(progress.step / seconds, 3) if seconds else None,
+        }
+        readings = self.readings.content()
+        return {"best": best, "summary": totals | summary, "history": dict(self.history), "readings": readings}
+
+    def epoch_line(self, epochs: int) -> str:
+        """Say how the last epoch went, and how long the rest will take at most."""
+        progress = self.progress
+        validated = self.history["val_epoch"][-1:] == [progress.epoch]
+        known = [name for name, values in self.history.items() if values and name != "val_epoch"]
+        first = [name for name in ("train_loss", "val_loss") if name in known]
+        shown = [
+            f"{name} {float(self.history[name][-1]):.4g}"
+            for name in first + [name for name in known if name not in first]
+            if validated or not name.startswith("val_")
+        ]
+        best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
+        each = (time.monotonic() - self._started) / max(1, progress.epoch - self._epochs_before)
+        left = duration(each * max(0, epochs - progress.epoch))
+        return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; up to {left} left"
+
+    def best_line(self) -> str:
+        """Say which epoch was best."""
+        if self.progress.best_epoch is None:
+            return "never validated"
+        return f"best validation loss {self.progress.best_val_loss:.6g} at epoch {self.progress.best_epoch}"
+
+    def frozen(self) -> Callable[[], dict[str, Any]]:
+        """Return a function that gives plain data for a checkpoint of this moment, whenever it is called.
+
+        The history only grows, so its lengths are all that must be kept of it now.
+        """
+        progress = {**asdict(self.progress), "seconds": self.seconds()}
+        lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
+        pending, readings = dict(self._pending), self.readings.frozen()
+
+        def state() -> dict[str, Any]:
+            history = {name: list(self.history[name][:length]) for name, length in known.items()}
+            return {
+                "progress": progress,
+                "history": jsonable(history),
+                "lengths": lengths,
+                "pending": pending,
+                "readings": readings(),
+            }
+
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `frozen` gave. The history stays the object that the trainer knows."""
+        self.progress = Progress(**state["progress"])
+        self.history.clear()
+        self.history.update(state["history"])
+        self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
+        self.readings.load_state_dict(state.get("readings", {}))
+        self._told = {}

@@ -1,0 +1,102 @@
+"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, leave. A second Ctrl-C leaves at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from train.process_group import process_group
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, and has.
+
+    Attributes:
+        number: the signal; the exit code is 128 more, as a shell has it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Pruned(Exception):
+    """A run that a sweep has ended, since others of its age are better."""
+
+
+class StopRequest:
+    """Remembers that somebody wants the run to stop, until the loop asks.
+
+    Several processes hear of it at different steps, or only some of them do. So they agree: `votes`, added up over
+    them, tells each the same with `hear`.
+
+    Attributes:
+        number: the signal that came, if one did.
+        pruned: whether a sweep wants no more of the run.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.pruned = False
+        self._agreed: int | None = None
+        self._process = os.getpid()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for a block. Only a process's main thread can; elsewhere they do what they did."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if (
+            os.getpid() != self._process
+        ):  # forked with this handler; for a loader's workers see train/loading/worker_signals.py
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        if number == signal.SIGINT and self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def votes(self) -> torch.Tensor:
+        """Return what this process has heard, a number for each signal, (3,) float64."""
+        return torch.tensor([self.number == number for number in _SIGNALS], dtype=torch.float64)
+
+    def hear(self, votes: torch.Tensor) -> None:
+        """Take the votes of all processes. A host-device synchronisation where they are on a device."""
+        self._agreed = next((number for number, vote in zip(_SIGNALS, votes.tolist(), strict=True) if vote), None)
+
+    @property
+    def wanted(self) -> int | None:
+        """The signal by which the run shall stop, as all processes know it."""
+        return self.number if process_group().is_single_process else self._agreed
+
+    def obey(self, agree: bool = True) -> None:
+        """Raise where somebody wants the run to stop.
+
+        Args:
+            agree: ask the other processes, if there are any, which all do so at this point; else go by what was heard.
+
+        Raises:
+            Interrupted: so that what waits is written and the process leaves.
+            Pruned: so that what waits is written.
+        """
+        if agree and not process_group().is_single_process:
+            self.hear(process_group().all_reduce_sum(self.votes()))
+        if self.wanted is not None:
+            raise Interrupted(self.wanted)
+        if self.pruned:
+            raise Pruned
