@@ -33,13 +33,13 @@ test-gpu: $(VENV)/.ready-dev
 	$(RUN) bench/speed.py --device cuda
 
 lint: $(VENV)/.ready-dev
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
 # Train the zoo anew and put it in data/zoo/, then measure the benchmark with it (20 minutes on two cores).
 zoo: $(VENV)/.ready
 	$(RUN) train.py ModelZooTrainer publish=on $(ARGS)
 	$(RUN) -m evaluation.describe_zoo
-	$(RUN) train.py FineTuneTrainer publish=on
+	$(RUN) train.py GroundTruthTrainer publish=on
 
 # The tables of docs/speed.md: the training loop against loops by hand (and Lightning, where it is installed).
 bench: $(VENV)/.ready

@@ -158,7 +158,7 @@ def menagerie(form: str | None, work: Work, clock: Clock, device: torch.device, 
     trainer.train()
     clock.finish()
     trainer.model.load_state_dict(final)
-    step = trainer._step
+    step = trainer.run_context.step
     name = getattr(step, "name", "")
     return Outcome(trainer.model, trainer.record.progress.step, name if getattr(step, "fast", True) else f"not {name}")
 

@@ -7,9 +7,9 @@ def largest_fitting(fits: Callable[[int], bool], cap: int, start: int = 1, resol
     """Find the largest size that fits, by doubling and then halving the gap.
 
     Args:
-        fits: tells whether a size does; where one doesn't, no larger one is asked for.
-        cap: the largest size that is asked for.
-        start: the first one.
+        fits: function that tells whether a size fits; where one doesn't, no larger one is asked for.
+        cap: largest size that is asked for.
+        start: first size that is asked for.
         resolution: the search ends when the smallest size known not to fit is nearer than this share of the answer (and
             at 1 anyway).
 
@@ -48,8 +48,8 @@ class LevelsOff:
     """Says when doubling the batch brings no more samples a second: the search on a CPU, where no size ends it.
 
     Args:
-        gain: what a doubling must bring to count.
-        patience: doublings in a row that may bring less.
+        gain: factor by which a doubling must raise the samples a second to count.
+        patience: number of doublings in a row below `gain` after which the search ends.
     """
 
     def __init__(self, gain: float = 1.05, patience: int = 2) -> None:
@@ -68,7 +68,7 @@ def smallest_near_best(rates: dict[int, float], share: float = 0.9) -> int:
 
     Args:
         rates: samples a second by size.
-        share: of the best that is near enough.
+        share: share of the best samples a second that is near enough, from 0 to 1.
     """
     best = max(rates.values())
     return min(size for size, rate in rates.items() if rate >= share * best)

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from config import ConfigError, ConfigParser
 from data.data_error import DataError
@@ -56,7 +55,7 @@ def main(words: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        words: the arguments; None takes the process's.
+        words: command-line arguments; None takes those of the process.
 
     Returns:
         The exit code.
@@ -171,7 +170,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
 def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     trainer_class = _import_quickly(entry)
-    from train.base_trainer import BaseTrainer, RunOptions
+    from train.base_trainer import BaseTrainer
+    from train.context import RunOptions
     from train.loop.progress import use_plain_lines_off_terminal
     from train.process_group import joined_process_group
 
@@ -232,14 +232,15 @@ def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
     _require_torch()
     trainer_class = _import_quickly(owner)
     from commands.replay import replay_lines
-    from train.base_trainer import BaseTrainer, RunOptions
+    from train.base_trainer import BaseTrainer
+    from train.context import RunOptions
     from train.failures.files import read_failure
     from train.loop.progress import use_plain_lines_off_terminal
 
     use_plain_lines_off_terminal()
     saved = read_failure(run)
     BaseTrainer.options = RunOptions(dry_run=True)
-    return _show("\n".join([f"replay of {run}", *replay_lines(trainer_class(), saved)]) + "\n")
+    return _show("\n".join([f"replay of {run}", *replay_lines(trainer_class().run_context, saved)]) + "\n")
 
 
 def _import_quickly(entry: TrainerEntry) -> type:
@@ -300,7 +301,7 @@ def _unforeseen(error: Exception) -> str:
     return f"{location(error)}{type(error).__name__}: {error}\n{hint}`--debug` shows the traceback."
 
 
-def _report(arguments: Any, text: str, code: int) -> int:
+def _report(arguments: argparse.Namespace, text: str, code: int) -> int:
     if arguments.debug:
         traceback.print_exc()
     rank = int(os.environ.get("RANK") or 0)

@@ -15,14 +15,17 @@ import torch
 from torch.utils.data import default_collate
 
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
-from commands.probe_steps import Snapshot, build_for_trial, first_batches, quiet_log
+from commands.probe_steps import ProbeSnapshot, build_for_probing, first_batches, quiet_log, take_step
 from data.batches import batch_size_of, describe, named_tensors, tensors_in, to_device
 from data.data_error import DataError
+from data.loaders import Loader
 from data.memory import free_bytes, readable_bytes
+from train.base_trainer import BaseTrainer
+from train.context import RunContext
 from train.error_location import location
 from train.machine import peak_memory
 from train.session import machine_for
-from train.steps import Window
+from train.steps import StepInput
 
 _CAP = 65_536  # samples
 _DISTINCT = 256  # samples that are read; a larger batch has them several times
@@ -40,7 +43,7 @@ class Measured:
     """What a batch size brought.
 
     Attributes:
-        size: samples.
+        size: samples of a batch.
         step: seconds of an optimizer step.
         rate: samples a second.
         memory: peak bytes: on CUDA of tensors, else of the whole process so far.
@@ -52,15 +55,15 @@ class Measured:
     memory: int
 
 
-def command(trainer_class: type, _: bool) -> int:
+def command(trainer_class: type[BaseTrainer], _: bool) -> int:
     """Build a trainer and find its largest batch: `--find-batch-size`. Nothing is written."""
     with quiet_log():
-        trainer = build_for_trial(trainer_class)
-        with machine_for(trainer):
-            _show(f"{type(trainer).__name__} on {trainer.device}; a step is forward, backward, update (fastest of 5)")
-            memory = "peak memory" if trainer.device.type == "cuda" else "process peak"
+        run = build_for_probing(trainer_class)
+        with machine_for(run):
+            _show(f"{run.name} on {run.device}; a step is forward, backward, update (fastest of 5)")
+            memory = "peak memory" if run.device.type == "cuda" else "process peak"
             _show(f"{'batch size':>10}{'samples/s':>12}{'ms a step':>12}{memory:>14}")
-            for line in search(trainer):
+            for line in search(run):
                 _show(line)
     return 0
 
@@ -70,26 +73,27 @@ def _show(line: str) -> None:
     sys.stdout.flush()  # the next size may take seconds
 
 
-def search(trainer: Any, cap: int | None = None) -> list[str]:
+def search(run: RunContext, cap: int | None = None) -> list[str]:
     """Try batch sizes and show each; leave the trainer as it was.
 
     Args:
-        trainer: a BaseTrainer.
+        run: run whose steps are tried.
         cap: largest size that is tried; None takes the number of training samples, at most 65,536.
 
     Returns:
-        What follows from it, in lines for a terminal.
+        The result and what follows from it, in lines for a terminal.
     """
-    probe = Probe(trainer)
-    samples = _samples_in(trainer.train_loader)
+    probe = Probe(run)
+    samples = _samples_in(run.train_loader)
     cap = cap or min(samples or _CAP, _CAP)
-    return _search_throughput(probe, cap) if trainer.device.type == "cpu" else _search_memory(probe, cap)
+    return _search_throughput(probe, cap) if run.device.type == "cpu" else _search_memory(probe, cap)
 
 
-def _samples_in(loader: Any) -> int | None:
+def _samples_in(loader: Loader) -> int | None:
+    dataset: Any = getattr(loader, "dataset", None)
     try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
+        return len(dataset)
+    except TypeError:
         return None
 
 
@@ -103,7 +107,7 @@ def _search_memory(probe: "Probe", cap: int) -> list[str]:
     return [
         f"{ends}; most samples a second with {best.size:,}",
         f"largest with a tenth of room, since batches differ and memory falls to pieces:\nbatch_size = {suggested}",
-        *_advice(probe.trainer, suggested),
+        *_advice(probe.run, suggested),
     ]
 
 
@@ -115,7 +119,7 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
             why = f"{size:,} samples did not fit"
             break
         measured = probe.measured[size]
-        free = free_bytes(probe.trainer.device)
+        free = free_bytes(probe.run.device)
         if watch.sees(measured.rate):
             why = "more brought no more samples a second"
         elif size >= cap:
@@ -132,12 +136,12 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
         f"it ended there: {why}",
         "on a CPU no memory of its own limits the batch; the smallest that reaches 90 % of the most samples a second:",
         f"batch_size = {suggested}",
-        *_advice(probe.trainer, suggested),
+        *_advice(probe.run, suggested),
     ]
 
 
-def _advice(trainer: Any, size: int) -> list[str]:
-    config, samples = trainer.config, _samples_in(trainer.train_loader)
+def _advice(run: RunContext, size: int) -> list[str]:
+    config, samples = run.config, _samples_in(run.train_loader)
     steps, now = (samples and -(-samples // (each * config.accumulation_steps)) for each in (size, config.batch_size))
     told = f"an epoch has {steps:,} steps with it, now {now:,}" if samples else f"now {config.batch_size}"
     return [f"{told}; another batch size is another training: find its learning rate (--find-lr)"]
@@ -146,17 +150,22 @@ def _advice(trainer: Any, size: int) -> list[str]:
 class Probe:
     """Trains a trainer with batches of any size, made of its first training samples, and says whether they fit.
 
+    Args:
+        run: run whose steps are tried.
+        show: function that is given each line of the table.
+
     Attributes:
-        trainer: the BaseTrainer.
-        measured: by size, of those that fitted.
-        memory_before: peak bytes before the first.
+        run: run whose steps are tried.
+        measured: measurement of each batch size that fitted, by size.
+        memory_before: peak bytes before the first size was tried.
     """
 
-    def __init__(self, trainer: Any, show: Callable[[str], None] = _show) -> None:
-        self.trainer, self.measured, self._show = trainer, {}, show
-        self.memory_before = peak_memory(trainer.device)
-        self._make = batch_maker(trainer)
-        self._snapshot = Snapshot(trainer)
+    def __init__(self, run: RunContext, show: Callable[[str], None] = _show) -> None:
+        self.run, self._show = run, show
+        self.measured: dict[int, Measured] = {}
+        self.memory_before = peak_memory(run.device)
+        self._make = batch_maker(run)
+        self._snapshot = ProbeSnapshot(run)
 
     def fits(self, size: int) -> bool:
         """Do a few optimizer steps with batches of a size; return False where the device has not enough memory."""
@@ -165,7 +174,7 @@ class Probe:
         finally:
             self._snapshot.restore()
         # Only here, when no frame of the failed step holds its tensors any more, can its memory be given back.
-        if self.trainer.device.type == "cuda":
+        if self.run.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
         if fitted is None:
@@ -185,7 +194,7 @@ class Probe:
             if size == 1 and not self.measured:  # batch norm, contrastive losses
                 return self._of_two(error)
             raise DataError(
-                f"{type(self.trainer).__name__}: a batch of {size} samples can't be trained with: "
+                f"{self.run.name}: a batch of {size} samples can't be trained with: "
                 f"{location(error)}{type(error).__name__}: {error}"
             ) from error
 
@@ -197,29 +206,30 @@ class Probe:
             if is_out_of_memory(second):
                 return None
             raise DataError(
-                f"{type(self.trainer).__name__}: batches can't be made of its samples: "
+                f"{self.run.name}: batches can't be made of its samples: "
                 f"{location(error)}{type(error).__name__}: {error}"
             ) from error
 
     def _steps(self, size: int) -> Measured:
-        trainer = self.trainer
-        if trainer.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(trainer.device)
-        trainer.model.train()
+        run = self.run
+        if run.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(run.device)
+        run.model.train()
         # Two batches are enough for what accumulation holds at a time: gradients, and activations of the next batch.
         batch = self._make(size)
         if not any(tensor.dim() and len(tensor) == size for tensor in tensors_in(batch)):
             raise DataError(f"no tensor of its batches has a row for each sample: {describe(batch)}")
-        window = Window([batch] * min(2, trainer.config.accumulation_steps))
-        trainer._step.step(window)
-        times, begin = [], _now(trainer.device)
+        step_input = StepInput([batch] * min(2, run.config.accumulation_steps))
+        take_step(run, step_input)
+        times: list[float] = []
+        begin = _now(run.device)
         while len(times) < _STEPS and (not times or sum(times) < _SECONDS):
-            trainer._step.step(window)
-            end = _now(trainer.device)
+            take_step(run, step_input)
+            end = _now(run.device)
             times.append(end - begin)
             begin = end
         step = min(times)  # whatever else the machine does makes steps slower, never faster
-        return Measured(size, step, len(window) * size / step, peak_memory(trainer.device))
+        return Measured(size, step, len(step_input) * size / step, peak_memory(run.device))
 
 
 def _now(device: torch.device) -> float:
@@ -238,15 +248,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 # -------------------------------------------------------------------------------------------------- batches of any size
 
 
-def batch_maker(trainer: Any) -> Callable[[int], Any]:
+def batch_maker(run: RunContext) -> Callable[[int], Any]:
     """Return a function that makes a batch of a size, on the device, of a trainer's first training samples.
 
     Samples that have an index are collated as the loader does it; where they have none, or that makes something else
     than the loader's batches, the rows of its first batch are repeated.
     """
-    loader, device = trainer.train_loader, trainer.device
-    first = first_batches(trainer, loader, 1)[0]
-    dataset = getattr(loader, "dataset", None)
+    loader, device = run.train_loader, run.device
+    first = first_batches(run, loader, 1)[0]
+    dataset: Any = getattr(loader, "dataset", None)
     collate = getattr(loader, "collate_fn", None) or default_collate
     known: list[Any] = []
 
@@ -271,8 +281,8 @@ def resized(batch: Any, rows: int, size: int) -> Any:
     Args:
         batch: a tensor (rows, ...), or mappings, lists and tuples that hold some; lists of `rows` things are rows too,
             and so is an integer `batch_size`.
-        rows: its size.
-        size: the wanted one.
+        rows: number of samples in `batch`.
+        size: number of samples in the new batch.
     """
     if isinstance(batch, torch.Tensor):
         if batch.dim() == 0 or len(batch) != rows:

@@ -12,17 +12,17 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any
 
 import torch
 from beautilog import logger
 
 from commands.probe_steps import (
-    Snapshot,
-    build_for_trial,
-    endless_windows,
+    ProbeSnapshot,
+    build_for_probing,
+    endless_step_inputs,
     peak_rates,
     quiet_log,
+    running_loss,
     set_rates,
     step_loss,
     steps_an_epoch,
@@ -30,8 +30,10 @@ from commands.probe_steps import (
 from data.batches import tensors_in
 from evaluation.plots.rate_plot import plot_range_test
 from train import TRAINER_REGISTRY
+from train.base_trainer import BaseTrainer
+from train.context import RunContext
 from train.session import machine_for
-from train.steps import Window
+from train.steps import StepInput
 
 _LOWEST, _HIGHEST, _STEPS_A_DECADE = 1e-7, 10.0, 20
 _MEMORY = 0.9  # of the running mean that says when the loss explodes
@@ -48,14 +50,15 @@ class RangeTest:
     """What was measured, and what follows from it.
 
     Attributes:
-        rates: of each step, for a group whose rate is the config's `learning_rate`.
-        losses: of the steps' batches, before each step, brought to one level: batches differed at the start already.
+        rates: learning rate of each step, for a parameter group whose rate is the config's `learning_rate`.
+        losses: loss of each step's batches, before the step, brought to one level: batches differed at the start
+            already.
         diverged: the rate at which the smoothed loss is back at its start, or the test ended since the loss exploded or
             was not finite; None if neither was so.
         smoothed: mean of the losses around each step, weighted by a triangle.
         steepest: the rate at which the smoothed loss falls fastest.
         valley: the rate in the middle of the fall; the suggestion.
-        reason: why there is no suggestion.
+        reason: reason why there is no suggestion; empty where there is one.
     """
 
     rates: list[float]
@@ -67,19 +70,19 @@ class RangeTest:
     reason: str = ""
 
 
-def command(trainer_class: type, _: bool) -> int:
+def command(trainer_class: type[BaseTrainer], _: bool) -> int:
     """Build a trainer, test learning rates, write find_lr/ in a run folder of its own: `--find-lr`."""
-    trainer = build_for_trial(trainer_class, keep_folder=True)
-    folder = trainer.run_folder
+    run = build_for_probing(trainer_class, keep_folder=True)
+    folder = run.folder
     path = folder.file("find_lr/find_lr.json")  # makes find_lr/, by which `--resume latest` knows what this is
     try:
-        logger.info(f"device {trainer.device}, run folder {folder.path}")
-        with machine_for(trainer), quiet_log():
-            test = range_test(trainer)
-        content = {"schema_version": 1, "trainer": type(trainer).__name__, **asdict(test)}
+        logger.info(f"device {run.device}, run folder {folder.path}")
+        with machine_for(run), quiet_log():
+            test = range_test(run)
+        content = {"schema_version": 1, "trainer": run.name, **asdict(test)}
         folder.write_json("find_lr/find_lr.json", content)
         plot_range_test(path, path.with_suffix(".png"))
-        lines = [*report_lines(trainer, test), f"curve: {path.with_suffix('.png')}"]
+        lines = [*report_lines(run, test), f"curve: {path.with_suffix('.png')}"]
         folder.log_only("\n".join(lines), logging.INFO)
         sys.stdout.write("\n".join(lines) + "\n")
     except BaseException:
@@ -90,31 +93,33 @@ def command(trainer_class: type, _: bool) -> int:
     return 0
 
 
-def range_test(trainer: Any, lowest: float = _LOWEST, highest: float = _HIGHEST) -> RangeTest:
+def range_test(run: RunContext, lowest: float = _LOWEST, highest: float = _HIGHEST) -> RangeTest:
     """Raise the learning rate from step to step; leave the trainer as it was.
 
     Args:
-        trainer: a BaseTrainer.
-        lowest: first rate.
-        highest: last rate, where the loss has not exploded before.
+        run: run whose learning rates are tested.
+        lowest: first learning rate.
+        highest: last learning rate, where the loss has not exploded before.
     """
-    snapshot = Snapshot(trainer)
-    reference = reference_rate(trainer)
-    shares = [rate / reference for rate in peak_rates(trainer.optimizer)]  # so that groups keep their proportion
+    snapshot = ProbeSnapshot(run)
+    reference = reference_rate(run)
+    shares = [rate / reference for rate in peak_rates(run.optimizer)]  # so that groups keep their proportion
     steps = round(_STEPS_A_DECADE * math.log10(highest / lowest)) + 1
-    rates, losses, watch = [], [], _Explosion()
-    trainer.model.train()
+    rates: list[float] = []
+    losses: list[float] = []
+    explosion = _Explosion()
+    run.model.train()
     try:
         # The same batches again and again: how they differ is known from the start, so it does not hide the fall.
-        windows = _held_windows(trainer)
-        starts = [_start_loss(trainer, window) for window in windows]
+        step_inputs = _held_step_inputs(run)
+        starts = [_start_loss(run, step_input) for step_input in step_inputs]
         snapshot.restore()
-        trainer.model.train()
+        run.model.train()
         for number in range(steps):
-            rate, at = lowest * (highest / lowest) ** (number / (steps - 1)), number % len(windows)
-            set_rates(trainer.optimizer, [share * rate for share in shares])
-            loss = _levelled(step_loss(trainer, windows[at]), starts, at)
-            if watch.sees(loss) or trainer._guard.blocked:
+            rate, at = lowest * (highest / lowest) ** (number / (steps - 1)), number % len(step_inputs)
+            set_rates(run.optimizer, [share * rate for share in shares])
+            loss = _levelled(step_loss(run, step_inputs[at]), starts, at)
+            if explosion.sees(loss) or run.guard.blocked:
                 return judged(rates, losses, diverged=rate)
             rates.append(rate)
             losses.append(loss)
@@ -123,14 +128,14 @@ def range_test(trainer: Any, lowest: float = _LOWEST, highest: float = _HIGHEST)
     return judged(rates, losses, diverged=None)
 
 
-def _held_windows(trainer: Any) -> list[Window]:
-    windows, held = [], 0
-    for window in islice(endless_windows(trainer), min(_WINDOWS, steps_an_epoch(trainer) or _WINDOWS)):
-        windows.append(window)
-        held += sum(tensor.nbytes for batch in window.batches for tensor in tensors_in(batch))
+def _held_step_inputs(run: RunContext) -> list[StepInput]:
+    step_inputs, held = [], 0
+    for step_input in islice(endless_step_inputs(run), min(_WINDOWS, steps_an_epoch(run) or _WINDOWS)):
+        step_inputs.append(step_input)
+        held += sum(tensor.nbytes for batch in step_input.microbatches for tensor in tensors_in(batch))
         if held > _HELD_BYTES:
             break
-    return windows
+    return step_inputs
 
 
 def _levelled(loss: float, starts: Sequence[float], at: int) -> float:
@@ -142,17 +147,17 @@ def _levelled(loss: float, starts: Sequence[float], at: int) -> float:
 
 
 @torch.no_grad()
-def _start_loss(trainer: Any, window: Window) -> float:
+def _start_loss(run: RunContext, step_input: StepInput) -> float:
     """Return the loss of a step's batches in training mode; reading it is a host-device synchronisation."""
-    trainer.forget_measurements()
-    for batch in window.batches:
-        trainer._forward_batch(batch)
-    return float(trainer._meter.read_one("loss"))
+    run.forget_measurements()
+    for batch in step_input.microbatches:
+        run.loss_function(batch)
+    return running_loss(run)
 
 
-def reference_rate(trainer: Any) -> float:
+def reference_rate(run: RunContext) -> float:
     """Return the rate that the config's `learning_rate` stands for; where no group has it, the first group's."""
-    peaks, configured = peak_rates(trainer.optimizer), trainer.config.learning_rate
+    peaks, configured = peak_rates(run.optimizer), run.config.learning_rate
     return configured if any(math.isclose(peak, configured, rel_tol=1e-6) for peak in peaks) else peaks[0]
 
 
@@ -181,9 +186,9 @@ def judged(rates: Sequence[float], losses: Sequence[float], diverged: float | No
     """Find the suggestion in what was measured.
 
     Args:
-        rates: of the steps.
-        losses: of the steps.
-        diverged: the rate at which the test ended, None where it came to its end.
+        rates: learning rate of each step.
+        losses: loss of each step, before it, brought to one level.
+        diverged: learning rate at which the test ended early, None where it came to the highest rate.
     """
     test = RangeTest(list(rates), list(losses), diverged)
     if len(losses) < 4 * _HALF_WINDOW:
@@ -234,12 +239,12 @@ def _steepest(smoothed: Sequence[float], begin: int, end: int) -> int:
     return min(range(begin, end + 1), key=lambda at: smoothed[min(at + 2, last)] - smoothed[max(at - 2, 0)])
 
 
-def report_lines(trainer: Any, test: RangeTest) -> list[str]:
+def report_lines(run: RunContext, test: RangeTest) -> list[str]:
     """Describe a range test.
 
     Args:
-        trainer: the BaseTrainer that was tested.
-        test: what was measured.
+        run: run that was tested.
+        test: result of the range test.
 
     Returns:
         Lines for a terminal.
@@ -254,7 +259,7 @@ def report_lines(trainer: Any, test: RangeTest) -> list[str]:
         return [*lines, f"no suggestion: {test.reason}"]
     lines.append(f"steepest descent at {test.steepest:.2g}, middle of the fall (valley) at {test.valley:.2g}")
     lines.append("the valley is suggested: it follows from the whole fall, the steepest point from a few noisy steps")
-    peaks, configured = peak_rates(trainer.optimizer), trainer.config.learning_rate
+    peaks, configured = peak_rates(run.optimizer), run.config.learning_rate
     now = f"   # now {configured:g}"
     if not any(math.isclose(peak, configured, rel_tol=1e-6) for peak in peaks):
         lines.append(
@@ -264,5 +269,5 @@ def report_lines(trainer: Any, test: RangeTest) -> list[str]:
         now = ""
     if len(set(peaks)) > 1:
         lines.append(f"other parameter groups keep their proportion: {', '.join(f'{peak:g}' for peak in peaks[:4])}")
-    section = TRAINER_REGISTRY.section_of(type(trainer))
+    section = TRAINER_REGISTRY.section_of(type(run.trainer))
     return [*lines, f"for [{section}] in config.ini:", f"learning_rate = {test.valley:.2g}{now}"]

@@ -1,12 +1,12 @@
-"""Steps on trial: what `--check`, `--find-lr` and `--find-batch-size` share, and how a trainer is put back after it.
+"""Probe steps: what `--check`, `--find-lr` and `--find-batch-size` share, and how a run is put back after them.
 
 The steps are the real trainer's, in the eager form: a program that is compiled for a few steps would take longer than
 they do, and its rates could not be changed at will.
 """
 
-import copy
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,26 +14,30 @@ import torch
 
 from data.batches import to_device
 from data.data_error import DataError
-from train.base_trainer import BaseTrainer, RunOptions
-from train.checkpointing.run_state import other_modules
+from data.loaders import Loader
+from train.base_trainer import BaseTrainer
+from train.callbacks import Callbacks
+from train.context import RunContext, RunOptions
 from train.loop.progress import ProgressBar
-from train.steps import Window
+from train.snapshot import Snapshot
+from train.steps.eager import EagerStep, StepInput
 
 _WARM_UP = 10  # steps in which a rate that the schedule would raise slowly is reached
 
 
-def build_for_trial(trainer_class: type, keep_folder: bool = False) -> Any:
-    """Build a trainer whose steps are tried.
+def build_for_probing(trainer_class: type[BaseTrainer], keep_folder: bool = False) -> RunContext:
+    """Build a trainer whose steps are tried, and return its run.
 
     Args:
-        trainer_class: over BaseTrainer.
-        keep_folder: give it a run folder that stays; else one that goes with the process.
+        trainer_class: class of the trainer.
+        keep_folder: whether the run's folder stays; else it goes with the process.
     """
     BaseTrainer.options = RunOptions(dry_run=not keep_folder)
     trainer = trainer_class()
     trainer.config.step = "eager"
     trainer.progress_bar = _NoBar(0, "")
-    return trainer
+    trainer.run_context.callbacks = Callbacks()  # which shall not see steps that nobody meant
+    return trainer.run_context
 
 
 class _NoBar(ProgressBar):
@@ -43,7 +47,7 @@ class _NoBar(ProgressBar):
 
     def advance(self, batches: int = 1) -> None: ...
 
-    def line(self, *_: Any) -> None: ...
+    def line(self, text: Callable[[], str], last: bool) -> None: ...
 
 
 @contextmanager
@@ -57,53 +61,53 @@ def quiet_log(level: int = logging.INFO) -> Iterator[None]:
         logging.disable(before)
 
 
-class Snapshot:
-    """All that steps change in a trainer, held in the host's memory: the device's is measured.
+class ProbeSnapshot:
+    """All that steps change in a run, held in the host's memory: the device's is measured.
 
     Args:
-        trainer: a BaseTrainer. What it holds beside modules, optimizer and scheduler is not known here.
+        run: run whose state is held. What its trainer holds beside the stateful parts, and no callback's `state_dict`
+            gives, is not known here.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-        modules = [trainer.model, *other_modules(trainer).values()]
-        self._modules = [(module, _kept(module.state_dict())) for module in modules]
-        self._parts = [trainer.optimizer, trainer.scheduler, trainer.early_stopping]
-        self._parts += [part for part in (trainer._average, trainer._precision.scaler) if part is not None]
-        self._states = [_kept(part.state_dict()) for part in self._parts]
-        self._random = trainer._random_sources.states()
-        self._guard = trainer._guard.state()
-        self._training = trainer.model.training
+    def __init__(self, run: RunContext) -> None:
+        self._run, self._training = run, run.model.training
+        self._parts = Snapshot(run.stateful_parts(), on_host=True)
 
     def restore(self) -> None:
-        """Put the trainer back to where it was."""
-        trainer = self._trainer
-        for module, state in self._modules:
-            module.load_state_dict(state)
+        """Put the run back to where it was."""
+        run = self._run
+        self._parts.restore()
+        for module in (run.model, *run.other_modules().values()):
             for parameter in module.parameters():
                 parameter.grad = None
-        for part, state in zip(self._parts, self._states, strict=True):
-            part.load_state_dict(_kept(state))  # an optimizer would go on with these very tensors
-        trainer._update.zero_grad()
-        trainer._guard.set_state(self._guard)
-        trainer._guard.missed_steps()  # it forgets the steps that it has seen
-        trainer.forget_measurements()
-        trainer._random_sources.set_states(self._random)
-        trainer.model.train(self._training)
+        run.update.zero_grad()
+        run.guard.missed_steps()  # it forgets the steps that it has seen
+        run.forget_measurements()
+        run.model.train(self._training)
 
 
-def _kept(value: Any) -> Any:
-    """Copy a tree of plain data and tensors to the host (host-device synchronisations)."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _kept(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_kept, value)) if not hasattr(value, "_fields") else value
-    return copy.deepcopy(value)
+def eager_step(run: RunContext) -> EagerStep:
+    """Return the run's step, which is eager where it is probed.
+
+    Args:
+        run: run that `build_for_probing` has built, with the eager step.
+    """
+    if not isinstance(run.step, EagerStep):
+        raise TypeError(f"steps are probed in the eager form, not as {run.step.name}")
+    return run.step
 
 
-def first_batches(trainer: Any, loader: Any, count: int) -> list[Any]:
+def take_step(run: RunContext, step_input: StepInput) -> None:
+    """Do one optimizer step; the schedule stays where it is.
+
+    Args:
+        run: run that `build_for_probing` has built, with the eager step.
+        step_input: batches of the step.
+    """
+    eager_step(run).step(step_input)
+
+
+def first_batches(run: RunContext, loader: Loader, count: int) -> list[Any]:
     """Read the first batches of a loader's first epoch, onto the trainer's device.
 
     Raises:
@@ -113,45 +117,55 @@ def first_batches(trainer: Any, loader: Any, count: int) -> list[Any]:
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(0)
     for batch in loader:
-        batches.append(to_device(batch, trainer.device))
+        batches.append(to_device(batch, run.device))
         if len(batches) == count:
             break
     if not batches:
-        name = "train_loader" if loader is trainer.train_loader else "val_loader"
-        raise DataError(f"{type(trainer).__name__}: {name} gave no batch.")
+        name = "train_loader" if loader is run.train_loader else "val_loader"
+        raise DataError(f"{run.name}: {name} gave no batch.")
     return batches
 
 
-def endless_windows(trainer: Any) -> Iterator[Window]:
+def endless_step_inputs(run: RunContext) -> Iterator[StepInput]:
     """Yield the batches of one optimizer step after another, epoch after epoch."""
     epoch = 0
     while True:
-        if hasattr(trainer.train_loader, "set_epoch"):
-            trainer.train_loader.set_epoch(epoch)
-        window = None
-        for window in trainer._step.pieces(trainer.train_loader):
-            yield window
-        if window is None:
-            raise DataError(f"{type(trainer).__name__}: train_loader gave no batch in epoch {epoch + 1}.")
+        if hasattr(run.train_loader, "set_epoch"):
+            run.train_loader.set_epoch(epoch)
+        step_input = None
+        for step_input in run.step.step_inputs(run.train_loader):
+            yield step_input
+        if step_input is None:
+            raise DataError(f"{run.name}: train_loader gave no batch in epoch {epoch + 1}.")
         epoch += 1
 
 
-def steps_an_epoch(trainer: Any) -> int | None:
+def steps_an_epoch(run: RunContext) -> int | None:
     """Return how many optimizer steps an epoch has; None where the loader has no length."""
     try:
-        return -(-len(trainer.train_loader) // trainer.config.accumulation_steps)
+        return -(-len(run.train_loader) // run.config.accumulation_steps)
     except TypeError:
         return None
 
 
-def step_loss(trainer: Any, window: Window) -> float:
+def step_loss(run: RunContext, step_input: StepInput) -> float:
     """Do one optimizer step; return its loss, of before the step. The schedule stays where it is.
 
     Reading the loss is a host-device synchronisation.
     """
-    trainer.forget_measurements()
-    trainer._step.step(window)
-    return float(trainer._meter.read_one("loss"))
+    run.forget_measurements()
+    take_step(run, step_input)
+    return running_loss(run)
+
+
+def running_loss(run: RunContext) -> float:
+    """Return the mean loss of what was measured last. Reading it is a host-device synchronisation.
+
+    Args:
+        run: run that has put a batch through its loss function since `forget_measurements`.
+    """
+    loss = run.meter.read_one("loss")
+    return math.nan if loss is None else loss
 
 
 def peak_rates(optimizer: torch.optim.Optimizer) -> list[float]:
@@ -171,12 +185,12 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
             group["lr"] = rate
 
 
-class Ramp:
+class WarmUp:
     """Takes a schedule's place for a few steps: at its highest rates, reached in ten steps where it begins low.
 
     Args:
-        optimizer: of the trainer, as it begins.
-        share: of the rates.
+        optimizer: optimizer of the run, with the learning rates that it begins with.
+        share: share of the schedule's highest rates that is reached.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, share: float = 1.0) -> None:

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,9 +20,12 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from commands.profile_report import report_lines
+from commands.profile_report import Profile, report_lines
 from data.batches import batch_size_of, to_device
 from data.data_error import DataError
+from data.loaders import Loader
+from train.base_trainer import BaseTrainer
+from train.context import RunContext
 from train.machine import peak_memory
 from train.model_summary import model_lines
 from train.session import machine_for
@@ -38,85 +41,44 @@ _LARGEST_MATMUL = 16384
 Phase = Callable[[str], AbstractContextManager[Any]]
 
 
-@dataclass
-class Profile:
-    """What was measured. Times are milliseconds and means over steps.
-
-    Attributes:
-        phases: time of `data`, `forward`, `backward`, `update` (clip and optimizer) and `other` (the loop itself); they
-            add up to the step's.
-        steps: how many were timed.
-        epoch_start: what the first batch of an epoch takes more than others; it is in `data`, shared by the steps.
-        steps_per_epoch: optimizer steps, None where the loader has no length.
-        samples: in a step's batches, on average.
-        operators: torch operators a step.
-        flops: floating-point operations a step (matrix products, convolutions, attention), forward and backward.
-        peak_flops: of a matrix product on this device, a second.
-        matmul_size: its rows and columns.
-        dtype: of that product, the run's.
-        memory: peak bytes: on CUDA of its tensors, else of the whole process.
-        top: operators by self time: name, milliseconds and calls a step, share of all operators' self time.
-        busy: share of the step that the device's kernels take; None on the CPU.
-    """
-
-    phases: dict[str, float]
-    steps: int
-    epoch_start: float
-    steps_per_epoch: int | None
-    samples: float
-    operators: int = 0
-    flops: float = 0.0
-    peak_flops: float = 0.0
-    matmul_size: int = 0
-    dtype: str = "float32"
-    memory: int = 0
-    top: list[tuple[str, float, float, float]] = field(default_factory=list)
-    busy: float | None = None
-
-    @property
-    def step(self) -> float:
-        """Milliseconds of a step."""
-        return sum(self.phases.values())
-
-
-def command(trainer_class: type, _: bool) -> int:
+def command(trainer_class: type[BaseTrainer], _: bool) -> int:
     """Build a trainer and profile it: `--profile`."""
-    profile_run(trainer_class())
+    profile_run(trainer_class().run_context)
     return 0
 
 
-def profile_run(trainer: Any, steps: int = 25) -> Profile:
+def profile_run(run: RunContext, steps: int = 25) -> Profile:
     """Train a few steps, log where their time goes, write profile/trace.json and profile/profile.json.
 
     Nothing else is written: no metrics.json, no checkpoint, no published weights. The model's weights change. A trainer
     with a `train()` of its own is profiled in the same steps, its own loop does not run.
 
     Args:
-        trainer: a BaseTrainer that is built.
+        run: the run of a trainer that is built.
         steps: optimizer steps of each pass; slow ones are fewer.
 
     Returns:
         What was measured.
     """
-    folder = trainer.run_folder
+    folder = run.folder
     folder.file("profile/trace.json")  # makes profile/, by which `--resume latest` knows that there's nothing to resume
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr when it starts and stops
     try:
-        logger.info(model_lines(trainer.model)[0])
-        logger.info(f"device {trainer.device}, run folder {folder.path}")
-        if trainer.owns_loop:
-            logger.info(f"{type(trainer).__name__} has a train() of its own; profiled are plain steps of its hooks")
-        with machine_for(trainer):
-            trainer.model.train()
-            feed = _Feed(trainer)
-            _repeat(trainer, feed, _WARM_UP, _Clock(trainer.device))
-            profile = _timed(trainer, feed, steps)
-            _count(trainer, feed, profile)
-            profile.peak_flops, profile.matmul_size = _matmul_peak(trainer.device, _dtype(trainer))
-            profile.dtype = str(_dtype(trainer)).removeprefix("torch.")
-            _trace(trainer, feed, profile)
+        logger.info(model_lines(run.model)[0])
+        logger.info(f"device {run.device}, run folder {folder.path}")
+        if run.owns_loop:
+            logger.info(f"{run.name} has a train() of its own; profiled are plain steps of its hooks")
+        with machine_for(run):
+            run.model.train()
+            feed = _Feed(run)
+            _repeat(run, feed, _WARM_UP, _Clock(run.device))
+            profile = _timed(run, feed, steps)
+            _count(run, feed, profile)
+            profile.peak_flops, profile.matmul_size = _matmul_peak(run.device, _dtype(run))
+            profile.dtype = str(_dtype(run)).removeprefix("torch.")
+            _trace(run, feed, profile)
         folder.write_json("profile/profile.json", {"schema_version": 1, "step": profile.step} | asdict(profile))
-        for line in report_lines(trainer, profile):
+        for line in report_lines(run, profile):
             logger.info(line)
         logger.info(f"trace, for chrome://tracing or ui.perfetto.dev: {folder.path / 'profile' / 'trace.json'}")
     except BaseException:
@@ -132,14 +94,14 @@ class _Feed:
 
     Attributes:
         starts: seconds that the first batch of each epoch took.
-        taken: batches so far.
-        samples: in them.
+        taken: number of batches taken so far.
+        samples: number of samples in all batches taken so far.
     """
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, run: RunContext) -> None:
         self.starts: list[float] = []
         self.taken = self.samples = 0
-        self._batches = self._endless(trainer.train_loader, trainer.device)
+        self._batches = self._endless(run.train_loader, run.device)
 
     def next(self) -> Any:
         """Return the next batch."""
@@ -152,7 +114,7 @@ class _Feed:
         return batch
 
     @staticmethod
-    def _endless(loader: Any, device: torch.device) -> Iterator[tuple[bool, Any]]:
+    def _endless(loader: Loader, device: torch.device) -> Iterator[tuple[bool, Any]]:
         epoch = 0
         while True:
             if hasattr(loader, "set_epoch"):
@@ -186,47 +148,47 @@ def _wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)  # host-device synchronisation: kernels belong to the phase they are of
 
 
-def _step(trainer: Any, feed: _Feed, phase: Phase) -> None:
+def _step(run: RunContext, feed: _Feed, phase: Phase) -> None:
     """One optimizer step of plain PyTorch. The scheduler stays where it is: a few steps would be past some's end."""
     with phase("data"):
-        window = [feed.next() for _ in range(trainer.config.accumulation_steps)]
-    sizes = [batch_size_of(batch) for batch in window]
-    for batch, size in zip(window, sizes, strict=True):
-        with phase("forward"), _autocast(trainer):
-            loss = trainer._forward_batch(batch)
+        batches = [feed.next() for _ in range(run.config.accumulation_steps)]
+    sizes = [batch_size_of(batch) for batch in batches]
+    for batch, size in zip(batches, sizes, strict=True):
+        with phase("forward"), _autocast(run):
+            loss = run.loss_function(batch)
         with phase("backward"):
             share = size / sum(sizes)
-            trainer._update.backward(loss if share == 1.0 else loss * share)
+            run.update.backward(loss if share == 1.0 else loss * share)
     with phase("update"):
-        _update(trainer)
+        _update(run)
 
 
-def _update(trainer: Any) -> None:
-    trainer._update()
-    trainer._update.zero_grad()
+def _update(run: RunContext) -> None:
+    run.update()
+    run.update.zero_grad()
 
 
-def _repeat(trainer: Any, feed: _Feed, steps: int, phase: Phase) -> int:
+def _repeat(run: RunContext, feed: _Feed, steps: int, phase: Phase) -> int:
     """Do steps; return how many."""
     begin = time.perf_counter()
     for done in range(1, steps + 1):
-        _step(trainer, feed, phase)
+        _step(run, feed, phase)
         if done >= _FEWEST and time.perf_counter() - begin > _PATIENCE:
             return done
     return steps
 
 
-def _timed(trainer: Any, feed: _Feed, steps: int) -> Profile:
-    if trainer.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(trainer.device)
-    clock, taken, samples, starts = _Clock(trainer.device), feed.taken, feed.samples, len(feed.starts)
+def _timed(run: RunContext, feed: _Feed, steps: int) -> Profile:
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
+    clock, taken, samples, starts = _Clock(run.device), feed.taken, feed.samples, len(feed.starts)
     begin = time.perf_counter()
-    steps = _repeat(trainer, feed, steps, clock)
+    steps = _repeat(run, feed, steps, clock)
     whole = time.perf_counter() - begin
     milliseconds = {name: 1000 * seconds / steps for name, seconds in clock.seconds.items()}
     other = 1000 * whole / steps - sum(milliseconds.values())
     data, epoch_start = clock.seconds["data"], 0.0
-    window, epoch = trainer.config.accumulation_steps, _length(trainer.train_loader)
+    window, epoch = run.config.accumulation_steps, _length(run.train_loader)
     if epoch:
         # A few steps may hold many epochs' starts or none: each step gets its share of one.
         within = feed.starts[starts:]
@@ -240,11 +202,11 @@ def _timed(trainer: Any, feed: _Feed, steps: int) -> Profile:
         epoch_start=1000 * epoch_start,
         steps_per_epoch=-(-epoch // window) if epoch else None,
         samples=(feed.samples - samples) / steps,
-        memory=peak_memory(trainer.device),
+        memory=peak_memory(run.device),
     )
 
 
-def _length(loader: Any) -> int | None:
+def _length(loader: Loader) -> int | None:
     try:
         return len(loader)
     except TypeError:
@@ -261,14 +223,14 @@ class _OperatorCount(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _count(trainer: Any, feed: _Feed, profile: Profile) -> None:
+def _count(run: RunContext, feed: _Feed, profile: Profile) -> None:
     """Count a step's operators, and its floating-point operations without those of the optimizer."""
     with _OperatorCount() as operators:
-        _step(trainer, feed, nullcontext)
+        _step(run, feed, nullcontext)
     before = feed.samples
     # torch counts no attention kernel of the CPU; taken apart into matrix products it is counted everywhere.
     with FlopCounterMode(display=False) as arithmetic, sdpa_kernel(SDPBackend.MATH):
-        _step(trainer, feed, nullcontext)
+        _step(run, feed, nullcontext)
     # An epoch's last batch may be a short one, so what was counted is brought to the average size.
     counted = feed.samples - before
     profile.operators, profile.flops = operators.calls, arithmetic.get_total_flops() * profile.samples / counted
@@ -292,25 +254,25 @@ def _matmul_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, int]:
         size *= 2
 
 
-def _dtype(trainer: Any) -> torch.dtype:
-    precision = getattr(trainer.config, "precision", "")
+def _dtype(run: RunContext) -> torch.dtype:
+    precision = getattr(run.config, "precision", "")
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return low.get(precision) or next(trainer.model.parameters()).dtype
+    return low.get(precision) or next(run.model.parameters()).dtype
 
 
-def _autocast(trainer: Any) -> AbstractContextManager[Any]:
-    low = getattr(trainer.config, "precision", "") in ("bf16", "fp16")
-    return torch.autocast(trainer.device.type, _dtype(trainer) if low else None, enabled=low)
+def _autocast(run: RunContext) -> AbstractContextManager[Any]:
+    low = getattr(run.config, "precision", "") in ("bf16", "fp16")
+    return torch.autocast(run.device.type, _dtype(run) if low else None, enabled=low)
 
 
-def _trace(trainer: Any, feed: _Feed, profile: Profile) -> None:
-    on_device = trainer.device.type == "cuda"
+def _trace(run: RunContext, feed: _Feed, profile: Profile) -> None:
+    on_device = run.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     steps = min(profile.steps, max(_FEWEST, _TRACED_CALLS // profile.operators))
     with torch.profiler.profile(activities=activities) as profiler:
-        steps = _repeat(trainer, feed, steps, record_function)
-        _wait(trainer.device)
-    profiler.export_chrome_trace(str(trainer.get_run_file_path("profile/trace.json")))
+        steps = _repeat(run, feed, steps, record_function)
+        _wait(run.device)
+    profiler.export_chrome_trace(str(run.file("profile/trace.json")))
     rows = []
     for event in profiler.key_averages():
         spent = event.self_device_time_total if on_device else event.self_cpu_time_total  # microseconds

@@ -3,7 +3,7 @@
 from typing import Any
 
 from storage.failed_runs import ReplayError
-from train.checkpointing.run_state import other_modules
+from train.context import RunContext
 from train.failures.batch_check import listed
 from train.failures.files import SavedFailure
 from train.failures.finding import suggestions
@@ -12,15 +12,15 @@ from train.failures.probe import Probe
 from train.failures.report import BadStep, Diagnosis, Recovered, diagnose
 from train.failures.watch import LayerCall
 from train.session import machine_for
-from train.steps.guard import Beginning
+from train.steps.guard import StepSnapshot
 
 
-def replay_lines(trainer: Any, saved: SavedFailure) -> list[str]:
+def replay_lines(run: RunContext, saved: SavedFailure) -> list[str]:
     """Repeat a saved bad step.
 
     Args:
-        trainer: a BaseTrainer of the run's config, or a changed one.
-        saved: what its run kept.
+        run: run built from the saved run's config, or a changed one.
+        saved: failure folder of the run whose step went wrong.
 
     Returns:
         Lines for a terminal, at most 110 characters wide; the last one says whether it went wrong again.
@@ -29,22 +29,22 @@ def replay_lines(trainer: Any, saved: SavedFailure) -> list[str]:
         ReplayError: the saved weights don't fit the trainer.
     """
     state = saved.state
-    begun = Beginning(None, state["torch_random"], state["cuda_random"])
-    bad = BadStep(*(state[name] for name in ("split", "epoch", "steps", "step", "random")), begun)
-    _load_weights(trainer, saved)
-    with machine_for(trainer):  # as it was
-        diagnosis = diagnose(trainer, bad, _batches(saved), _loss_scale(trainer, saved))
-    return _lines(trainer, bad, saved, diagnosis)
+    begun = StepSnapshot(None, state["torch_random"], state["cuda_random"])
+    bad = BadStep(state["split"], state["epoch"], state["steps"], state["step"], state["random"], begun)
+    _load_weights(run, saved)
+    with machine_for(run):  # as it was
+        diagnosis = diagnose(run, bad, _batches(saved), _loss_scale(run, saved))
+    return _lines(run, bad, saved, diagnosis)
 
 
-def _load_weights(trainer: Any, saved: SavedFailure) -> None:
+def _load_weights(run: RunContext, saved: SavedFailure) -> None:
     try:
-        trainer.model.load_state_dict(saved.weights)
-        for name, module in other_modules(trainer).items():
+        run.model.load_state_dict(saved.weights)
+        for name, module in run.other_modules().items():
             module.load_state_dict(saved.state["modules"][name])
     except (RuntimeError, KeyError) as error:
         raise ReplayError(
-            f"the weights of the failed run do not fit {type(trainer).__name__} as it is now: {error}\n"
+            f"the weights of the failed run do not fit {run.name} as it is now: {error}\n"
             "Its model has changed since, in the code or by the settings given."
         ) from error
 
@@ -58,22 +58,23 @@ def _batches(saved: SavedFailure) -> Recovered | None:
     return Recovered(saved.batches, indices, state["first"], state["harmless"], **random)
 
 
-def _loss_scale(trainer: Any, saved: SavedFailure) -> float:
-    return saved.state["loss_scale"] if trainer._precision.scaler is not None else 1.0
+def _loss_scale(run: RunContext, saved: SavedFailure) -> float:
+    return saved.state["loss_scale"] if run.precision.scaler is not None else 1.0
 
 
-def _lines(trainer: Any, bad: BadStep, saved: SavedFailure, diagnosis: Diagnosis) -> list[str]:
+def _lines(run: RunContext, bad: BadStep, saved: SavedFailure, diagnosis: Diagnosis) -> list[str]:
     finding, probe = diagnosis.finding, diagnosis.probe
-    lines = [*_head(trainer, bad, diagnosis.recovered), ""]
+    lines = [*_head(run, bad, diagnosis.recovered), ""]
     if probe is not None:
-        if len(diagnosis.recovered.batches) > 1:
-            lines.append(f"batch {probe.batch + 1} of the step's {len(diagnosis.recovered.batches)}")
+        batches = diagnosis.recovered.batches
+        if batches is not None and len(batches) > 1:
+            lines.append(f"batch {probe.batch + 1} of the step's {len(batches)}")
         lines += [*layer_lines(probe.layers, _first_bad(probe)), ""]
         lines += [f"loss: {', '.join(f'{loss:.6g}' for loss in probe.losses)}", *gradient_lines(probe), ""]
     lines += wrapped("finding: ", finding.text)
     for text in (*finding.operations, *finding.notes):
         lines += wrapped("  ", text)
-    for number, text in enumerate(suggestions(finding, diagnosis.strange, trainer.config)):
+    for number, text in enumerate(suggestions(finding, diagnosis.strange, run.config)):
         lines += wrapped("     " if number else "try: ", text)
     return [*lines, _verdict(saved.report, diagnosis)]
 
@@ -85,12 +86,12 @@ def _first_bad(probe: Probe) -> LayerCall | None:
     return next((call for call in probe.layers if call.output is not None and call.output.wrong), None)
 
 
-def _head(trainer: Any, bad: BadStep, recovered: Recovered) -> list[str]:
+def _head(run: RunContext, bad: BadStep, recovered: Recovered) -> list[str]:
     where = f"epoch {bad.epoch + 1}, step {bad.steps + 1} (step {bad.step + 1} of the run)"
     if bad.split == "val":
         where = f"validation after epoch {bad.epoch}, batch {recovered.first + 1}"
-    config = trainer.config
-    lines = [f"{type(trainer).__name__}: {where}; precision {config.precision}, device {trainer.device}"]
+    config = run.config
+    lines = [f"{run.name}: {where}; precision {config.precision}, device {run.device}"]
     for indices in recovered.indices or []:
         lines += wrapped("samples ", listed(indices))
     return lines

@@ -59,7 +59,7 @@ def own_default(config_class: type, key: str) -> Any:
     """The default that the class itself gives to a key, or MISSING."""
     if not declares(config_class, key):
         return MISSING
-    field = config_class.__dataclass_fields__[key]
+    field = vars(config_class)["__dataclass_fields__"][key]
     if field.default_factory is not MISSING:
         return field.default_factory()
     # `key: int` without a value: dataclasses then take the base's default, which is not this class's word.
@@ -73,7 +73,8 @@ def class_problems(config_class: Any) -> list[str]:
     if not is_config(config_class):
         return [f"{name} is not a dataclass: put @dataclass above the class"]
     # The fields of such a base would be lost, as dataclasses looks only at what its own decorator left behind.
-    bare = [base for base in config_class.__mro__ if dataclasses.is_dataclass(base) and not is_config(base)]
+    bases: tuple[type, ...] = config_class.__mro__
+    bare = [base for base in bases if dataclasses.is_dataclass(base) and not is_config(base)]
     if bare:
         return [
             f"{base.__name__}, a base of {name}, is not a dataclass: put @dataclass above the class" for base in bare

@@ -77,8 +77,10 @@ def _field_docs(config_class: type) -> dict[str, str]:
     """What the class's source says about each field that it declares; empty where the source is not to be had."""
     try:
         source = textwrap.dedent(inspect.getsource(config_class))
-        body = ast.parse(source).body[0].body
-    except (OSError, TypeError, SyntaxError, IndexError, AttributeError):
+        node = ast.parse(source).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return {}
+    if not isinstance(node, ast.ClassDef):
         return {}
     comments = {
         token.start[0]: token.string.lstrip("#").strip()
@@ -86,12 +88,12 @@ def _field_docs(config_class: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     docs = {}
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+    for part, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not (isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)):
             continue
-        is_docstring = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        text = after.value.value if is_docstring and isinstance(after.value.value, str) else None
-        docs[node.target.id] = " ".join((text or comments.get(node.end_lineno, "")).split())
+        constant = after.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+        text = constant.value if constant is not None and isinstance(constant.value, str) else None
+        docs[part.target.id] = " ".join((text or comments.get(part.end_lineno or 0, "")).split())
     return docs
 
 
@@ -99,7 +101,7 @@ def dump(instance: Any) -> str:
     """A config instance as ini text: one section with all keys, which reads back as an equal instance.
 
     Args:
-        instance: of a config dataclass.
+        instance: instance of a config dataclass.
 
     Returns:
         The text, ending in a newline. Paths are absolute.
@@ -107,7 +109,7 @@ def dump(instance: Any) -> str:
     Raises:
         ConfigError: values that no ini text can give back, such as one that its type does not allow.
     """
-    config_class = type(instance)
+    config_class: type = type(instance)
     if problems := class_problems(config_class):
         raise ConfigError(problems)
     section = section_name(config_class)

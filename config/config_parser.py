@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from config.config_classes import (
     MISSING,
@@ -29,7 +29,7 @@ from config.config_docs import FieldDoc, describe, dump
 from config.config_error import ConfigError
 from config.config_values import BadValue, absolute, read_value, validate
 from config.config_wording import must_be
-from config.ini_reader import Entry, IniFile, read_ini, shorten
+from config.ini_reader import Entry, IniFile, Problem, read_ini, shorten
 from constants import CONFIG_PATH
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class ConfigParser:
     _section: str | None = None
     _registered: dict[str, type] = {}  # noqa: RUF012 - replaced, never changed in place
     _cache: tuple[Any, IniFile] | None = None
+    _reported: ClassVar[set[str]] = set()  # messages that are told once
 
     def __init__(self) -> None:
         raise TypeError("ConfigParser has no instances: call ConfigParser.get(SomeConfig)")
@@ -86,8 +87,8 @@ class ConfigParser:
         """For a block, set keys of a section besides what `use` chose; these win.
 
         Args:
-            values: ini text by key.
-            section: theirs, and that of the overrides given to `use`.
+            values: value as ini text, by key.
+            section: section of the keys, and of the overrides given to `use`.
         """
         before = cls._overrides, cls._section
         kept = [pair for pair in cls._overrides if pair.key not in values]
@@ -130,6 +131,7 @@ class ConfigParser:
         cls._registered = cls._registered | {section_name(base): base for base in lineage(config_class)}
         known, problems = cls._known()
         problems += cls._file_problems(known) + cls._command_line_problems(known)
+        cls._report_renamed()
         values, more = cls._resolve(config_class)
         problems += [problem for problem in more if problem not in problems]
         if problems:
@@ -150,6 +152,7 @@ class ConfigParser:
         """
         known, problems = cls._known()
         problems += cls._file_problems(known) + cls._command_line_problems(known)
+        cls._report_renamed()
         if cls._section in known and not class_problems(known[cls._section]):
             more = cls._resolve(known[cls._section])[1]
             problems += [problem for problem in more if problem not in problems]
@@ -173,8 +176,9 @@ class ConfigParser:
         """One key's value, without checking the others.
 
         Args:
-            section: its section. One without a known class is taken for a trainer that changes no default.
-            key: its key.
+            section: name of the key's section. One without a known class is taken for a trainer that changes no
+                default.
+            key: name of the key.
 
         Returns:
             The resolved value, of the field's type.
@@ -185,7 +189,7 @@ class ConfigParser:
         known = cls.sections()
         config_class = known.get(section) or known.get(_BASE_SECTION)
         keys = key_types(config_class) if config_class else {}
-        if key not in keys:
+        if config_class is None or key not in keys:
             raise ConfigError(cls._at(0, section, _unknown("key", key, list(keys))))
         ini = cls._ini()
         problems = [cls._at(*problem) for problem in ini.problems]
@@ -236,14 +240,25 @@ class ConfigParser:
         found = list(ini.problems)
         for section, line in ini.sections.items():
             if section not in known:
-                found.append((line, section, _unknown("section", section, list(known))))
+                found.append(Problem(line, section, _unknown("section", section, list(known))))
         # A malformed class has been reported; what its keys may be is anybody's guess.
         sound = {section for section, config_class in known.items() if not class_problems(config_class)}
         for entry in ini.entries:
             if entry.section in sound:
                 text = _entry_problem(entry, known[entry.section], cls._path.parent)
-                found += [(entry.line, entry.section, text)] if text else []
+                found += [Problem(entry.line, entry.section, text)] if text else []
         return [cls._at(*problem) for problem in sorted(found, key=lambda problem: problem[0])]
+
+    @classmethod
+    def _report_renamed(cls) -> None:
+        """Say, once for each file, which of its sections have another name now."""
+        for line, old, new in cls._ini().renamed:
+            text = cls._at(line, old, f"is called [{new}] now; the old name goes on working")
+            if text not in cls._reported:
+                from beautilog import logger  # takes a while, which most files don't need
+
+                cls._reported.add(text)
+                logger.warning(text)
 
     @classmethod
     def _command_line_problems(cls, known: dict[str, type]) -> list[str]:
@@ -253,7 +268,8 @@ class ConfigParser:
         elif cls._section is not None and not class_problems(known[cls._section]):
             for key, text in cls._overrides:
                 entry = Entry(cls._section, key, text, 0)
-                found.append(_entry_problem(entry, known[cls._section], cls._override_folder))
+                problem = _entry_problem(entry, known[cls._section], cls._override_folder)
+                found += [problem] if problem else []
         return [f"{_COMMAND_LINE}: {text}" for text in found if text]
 
     # ---- resolution --------------------------------------------------------------------------------------------------

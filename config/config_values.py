@@ -39,8 +39,8 @@ def read_value(hint: Any, text: str, folder: Path) -> Any:
 
     Args:
         hint: the type, such as `Annotated[int, Gt(0)]`.
-        text: as in the file, quotes included.
-        folder: what relative paths are relative to.
+        text: text of the value as in the file, quotes included.
+        folder: folder that relative paths are relative to.
 
     Returns:
         The value, of the hint's type and within its bounds.
@@ -157,7 +157,8 @@ def _read_items(base: Any, metadata: tuple[Any, ...], text: str, folder: Path) -
         except BadValue as error:
             raise BadValue(f"item {number} ({shorten(item)}) {error}") from error
     # The items have been checked one by one; what remains are the bounds on their number.
-    return validate(bounded(container(base), metadata), container(base)(values), must_be(bounded(base, metadata)))
+    kind = container(base) or list
+    return validate(bounded(kind, metadata), kind(values), must_be(bounded(base, metadata)))
 
 
 def _item_hints(base: Any, count: int) -> list[Any]:
@@ -176,9 +177,9 @@ def validate(hint: Any, value: Any, allowed: str = "") -> Any:
     """Check a value (or a number's text) against a hint by pydantic.
 
     Args:
-        hint: the type with its bounds.
-        value: what to check, such as a default or `"3e-4"`.
-        allowed: what the error says instead of `must_be(hint)`.
+        hint: type of the value, bounds included.
+        value: value to check, such as a default or `"3e-4"`.
+        allowed: text of the error, in place of `must_be(hint)`.
 
     Returns:
         The value as the hint's type.
@@ -262,8 +263,8 @@ def write_value(hint: Any, value: Any) -> str:
     """A value as ini text that reads back as an equal value.
 
     Args:
-        hint: its type.
-        value: the value.
+        hint: type of the value, such as `Annotated[int, Gt(0)]`.
+        value: value to write.
 
     Returns:
         What stands after `key = `; further lines are indented.

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from constants.renamed import present_name
+
 # A quote counts where an item starts, and only if its partner ends the item: the one in `don't` is just a character.
 _QUOTED = re.compile(r'"(?:[^"\n]|"")*"' + r"|'(?:[^'\n]|'')*'")
 _QUOTED_ITEM = re.compile(rf"(?:{_QUOTED.pattern})(?=\s|$|[,\])])")
@@ -57,6 +59,8 @@ class IniFile:
     entries: list[Entry] = field(default_factory=list)
     """In the file's order; a duplicate key is here twice."""
     problems: list[Problem] = field(default_factory=list)
+    renamed: list[tuple[int, str, str]] = field(default_factory=list)
+    """Sections under a name that their trainer once had: line, that name, the present one, by which they are kept."""
 
     def find(self, section: str, key: str) -> Entry | None:
         """The first entry of a key in a section, or None."""
@@ -67,10 +71,10 @@ def read_ini(path: Path) -> IniFile:
     """Read a file.
 
     Args:
-        path: the file.
+        path: path of the ini file.
 
     Returns:
-        Its sections and entries, with everything wrong in `problems`; never raises for the file's sake.
+        The file's sections and entries, with everything wrong in `problems`; never raises for the file's sake.
     """
     try:
         data = path.read_bytes()
@@ -129,7 +133,7 @@ class _Reader:
             return
         indent = len(line) - len(line.lstrip())
         if self.open is not None and indent > self.open.indent:
-            self._continue(number, stripped, damaged)
+            self._continue(self.open, number, stripped, damaged)
             return
         self.close()
         if stripped.startswith("["):
@@ -143,7 +147,7 @@ class _Reader:
             values = self.open.values
             # `key =` with its values below: the empty first line is not one of them.
             text = "\n".join(values[1:] if len(values) > 1 and not values[0] else values)
-            self.ini.entries.append(Entry(self.section, self.open.key, text, self.open.line, self.open.damaged))
+            self.ini.entries.append(Entry(self.section or "", self.open.key, text, self.open.line, self.open.damaged))
         self.open = None
 
     def _problem(self, line: int, text: str) -> None:
@@ -163,22 +167,22 @@ class _Reader:
         self._problem(number, f"control character U+{ord(found[0]):04X} at column {found.start() + 1}: remove it")
         return _CONTROL.sub("\ufffd", line), True
 
-    def _continue(self, number: int, stripped: str, damaged: bool) -> None:
+    def _continue(self, entry: _Open, number: int, stripped: str, damaged: bool) -> None:
         text = _without_comment(stripped)
-        self.open.values.append(text)
-        self.open.damaged |= damaged
+        entry.values.append(text)
+        entry.damaged |= damaged
         if damaged:
             return
         if "=" in mask(text) or _HEADER_LIKE.fullmatch(text):
             what = "section" if text.startswith("[") else "key"
             self._problem(
                 number,
-                f"{shorten(text)} is indented, so it would continue the value of {self.open.key!r} "
-                f"(line {self.open.line}): remove the indentation to make it a {what}, or put it in quotes",
+                f"{shorten(text)} is indented, so it would continue the value of {entry.key!r} "
+                f"(line {entry.line}): remove the indentation to make it a {what}, or put it in quotes",
             )
-            self.open.damaged = True
+            entry.damaged = True
         elif _opens_quote(text):
-            self._unclosed_quote(number, text)
+            self._unclosed_quote(entry, number, text)
 
     def _header(self, number: int, stripped: str, damaged: bool) -> None:
         text = _without_comment(stripped)
@@ -191,7 +195,10 @@ class _Reader:
         elif name == "DEFAULT":
             self._problem(number, "[DEFAULT] has no meaning here: put what holds for all trainers in [BaseTrainer]")
         else:
-            self.section = name
+            present = present_name(name)
+            if present != name:
+                self.ini.renamed.append((number, name, present))
+            self.section = name = present
             first = self.ini.sections.setdefault(name, number)
             if first != number:
                 self._problem(number, f"duplicate section; first at line {first}")
@@ -202,19 +209,19 @@ class _Reader:
             equals = ""
         key = key.strip()
         # A refused line is opened too, so that the lines that continue it are not refused one by one.
-        self.open = _Open(key, number, indent, [_without_comment(rest)], damaged)
+        self.open = entry = _Open(key, number, indent, [_without_comment(rest)], damaged)
         if not equals or not key:
             if not damaged:
                 self._not_key_value(number, _without_comment(stripped), bool(equals))
         elif self.section is None:
             self._problem(number, f"key {key!r} stands before the first [section]")
         elif self.section:
-            self.open.keep = True
+            entry.keep = True
             first = self.first_lines.setdefault((self.section, key), number)
             if first != number:
                 self._problem(number, f"duplicate key {key!r}; first at line {first}")
-            if _opens_quote(self.open.values[0]) and not damaged:
-                self._unclosed_quote(number, self.open.values[0])
+            if _opens_quote(entry.values[0]) and not damaged:
+                self._unclosed_quote(entry, number, entry.values[0])
 
     def _not_key_value(self, number: int, text: str, has_equals: bool) -> None:
         if has_equals:
@@ -223,8 +230,8 @@ class _Reader:
         hint = ": use '=' instead of ':'" if re.match(r"\w+\s*:", text) else ""
         self._problem(number, f"{shorten(text)} is neither 'key = value' nor '[section]'{hint}")
 
-    def _unclosed_quote(self, number: int, text: str) -> None:
-        self.open.damaged = True
+    def _unclosed_quote(self, entry: _Open, number: int, text: str) -> None:
+        entry.damaged = True
         self._problem(number, f"{shorten(text)} opens a quote that is not closed on the same line")
 
 
@@ -257,7 +264,7 @@ def split_items(text: str) -> list[str]:
     """Split a list's text at commas and newlines outside quotes; brackets around the whole are optional.
 
     Args:
-        text: such as `1, 2`, `[1, 2,]` or `"a, b"\\nc`.
+        text: text of a list, such as `1, 2`, `[1, 2,]` or `"a, b"\\nc`.
 
     Returns:
         The items, their quotes still on.

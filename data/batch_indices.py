@@ -22,7 +22,7 @@ def batch_indices(loader: Any, first: int, count: int) -> list[list[Any]] | None
     Args:
         loader: a DataLoader, a TensorLoader or what `make_loader` gives; where it has a `set_epoch`, that was called.
         first: number of the first batch, from 0.
-        count: how many; fewer come back where the pass ends before.
+        count: number of batches; fewer come back where the pass ends before.
 
     Returns:
         A list of indices for each batch, whatever the sampler gives as such. None where there are none: a dataset that

@@ -50,7 +50,8 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
     Args:
         batch: a tensor, or mappings, lists, tuples and dataclasses that hold some, in any depth. What has a `to` of its
             own (PackedSequence, a tokenizer's output) is asked for it; anything else stays as it is.
-        device: where to. A copy from pinned memory to CUDA is only begun: the current stream orders what follows.
+        device: device that the tensors are moved to. A copy from pinned memory to CUDA is only begun: the current
+            stream orders what follows.
 
     Returns:
         A batch of the same types (a mapping that is not a dict becomes one); the given one is not changed.
@@ -121,7 +122,7 @@ def with_tensors(batch: Any, tensors: Sequence[torch.Tensor]) -> Any:
 
     Args:
         batch: a tensor, or mappings, lists, tuples and dataclasses that hold some, in any depth.
-        tensors: as many as `tensors_in(batch)` gives, in its order.
+        tensors: new tensors, as many as `tensors_in(batch)` gives and in its order.
 
     Returns:
         A batch of the same types; the given one is not changed.

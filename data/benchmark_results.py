@@ -18,7 +18,7 @@ TOO_EASY = 0.97
 """A task with a higher mean accuracy is dropped: it tells no networks apart."""
 LEAST_SPREAD = 2.0
 """A task whose networks differ by less than this multiple of the noise of a mean over seeds is dropped."""
-_REMEDY = "Restore it with `git checkout constants`, or measure it: `python train.py FineTuneTrainer publish=on`."
+_REMEDY = "Restore it with `git checkout constants`, or measure it: `python train.py GroundTruthTrainer publish=on`."
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class BenchmarkResults:
     """Measured accuracies.
 
     Attributes:
-        models: N names.
-        tasks: T names, those of dropped tasks not among them.
+        models: names of the N models.
+        tasks: names of the T tasks, those of dropped tasks not among them.
         accuracy: (T, N, S) test accuracy from 0 to 1 of each fine-tuning, S seeds each.
-        dropped: by name of task, why it says nothing.
-        about: how it was measured.
+        dropped: reason for leaving a task out, by the name of each dropped task.
+        about: facts of the measurement for the file, such as the zoo's digest.
     """
 
     models: tuple[str, ...]
@@ -66,7 +66,7 @@ def seed_noise(accuracy: np.ndarray) -> np.ndarray:
     A draw of training images that is easier for all models changes no ranking, so each seed's mean is taken out first.
 
     Args:
-        accuracy: (T, N, S).
+        accuracy: (T, N, S) test accuracy from 0 to 1 of each fine-tuning, S seeds each.
 
     Returns:
         (T,) standard deviation over seeds of one fine-tuning, pooled over models.
@@ -79,10 +79,10 @@ def reasons_to_drop(accuracy: np.ndarray) -> dict[int, str]:
     """Find tasks that can't tell networks apart.
 
     Args:
-        accuracy: (T, N, S).
+        accuracy: (T, N, S) test accuracy from 0 to 1 of each fine-tuning, S seeds each.
 
     Returns:
-        By number of the task, what is wrong with it.
+        Reason for leaving a task out, by the number of the task.
     """
     reasons = {}
     means, noises = accuracy.mean(axis=2), seed_noise(accuracy) / math.sqrt(accuracy.shape[2])
@@ -100,11 +100,11 @@ def save_results(
     """Write the table.
 
     Args:
-        path: the JSON file.
-        models: N names.
-        tasks: the T tasks.
-        accuracy: (T, N, S).
-        about: how it was measured.
+        path: JSON file to write.
+        models: names of the N models.
+        tasks: the T tasks of the benchmark.
+        accuracy: (T, N, S) test accuracy from 0 to 1 of each fine-tuning, S seeds each.
+        about: facts of the measurement for the file, such as the zoo's digest.
 
     Returns:
         What `load_results` reads from the file.
@@ -134,7 +134,7 @@ def load_results(path: Path = PERFORMANCE_PATH) -> BenchmarkResults:
     """Read the table.
 
     Args:
-        path: what `save_results` wrote.
+        path: JSON file that `save_results` wrote.
 
     Raises:
         DataError: it is missing or damaged.

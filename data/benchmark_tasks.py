@@ -27,9 +27,9 @@ class LabelledImages:
     """A dataset as the recommender sees it.
 
     Attributes:
-        images: (n, 12, 12) uint8.
-        labels: (n,) int64 from 0 to C - 1.
-        class_names: C names.
+        images: (n, 12, 12) uint8 grey images.
+        labels: (n,) int64 class of each image, from 0 to C - 1.
+        class_names: names of the C classes.
     """
 
     images: np.ndarray
@@ -45,13 +45,14 @@ class BenchmarkTask:
     """A few-shot classification task.
 
     Attributes:
-        name: `<domain>-<number>`.
-        domain: name of its image domain.
-        view: how its images are shown.
+        name: name of the task, `<domain>-<number>`.
+        domain: name of the task's image domain.
+        view: one of `VIEWS`, the form in which the images are shown.
         classes: indices into the domain's class names; label i stands for classes[i].
         shots: training images of each class.
-        split: `train` or `test`; no class of a domain's test tasks is in one of its training tasks.
-        source: the domain's images.
+        split: part of the benchmark, `train` or `test`; no class of a domain's test tasks is in one of the domain's
+            training tasks.
+        source: image domain that the images are from.
         train_rows: rows of the domain's images that the dataset has for training: `shots` of each class, drawn from the
             pool target_train.
         test_rows: rows that accuracy is measured on, from the pool target_test.
@@ -106,7 +107,7 @@ def plan_benchmark(domains: dict[str, ImageDomain], seed: int = BENCHMARK_SEED) 
 
     Args:
         domains: image domains by name.
-        seed: of the plan; each domain's part depends on nothing but this seed and its place.
+        seed: seed of the whole plan; each domain's part of it depends on nothing but this seed and the domain's place.
 
     Returns:
         Tasks, those of a domain next to each other.

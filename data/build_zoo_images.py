@@ -53,12 +53,13 @@ def sampled_domain(
     """Make a domain of independent images: draw each class's pools at random, without overlap.
 
     Args:
-        name: the domain's name.
-        images: (N, H, W) uint8.
-        labels: (N,) integers, indices into `class_names`.
+        name: name of the domain.
+        images: (N, H, W) uint8 grey images.
+        labels: (N,) integers, class of each image as an index into `class_names`.
         class_names: a name for each class.
-        source_count: how many classes (drawn at random) source tasks use; the others have target images only.
-        about: source and licence.
+        source_count: number of classes, at most 10, that source tasks use (drawn at random); the others have target
+            images only.
+        about: source and licence of the images.
 
     Returns:
         The domain; a class with too few images fills its pools in proportion.
@@ -93,7 +94,7 @@ def shrink(images: np.ndarray) -> np.ndarray:
     """Resize grey images to 12x12 by averaging areas.
 
     Args:
-        images: (N, H, W) uint8.
+        images: (N, H, W) uint8 images.
 
     Returns:
         (N, 12, 12) uint8.

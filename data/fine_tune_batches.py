@@ -14,11 +14,11 @@ class FineTuneLoader:
     """Batches of one task an epoch; each copy of a network gets a draw of the training images of its own.
 
     Args:
-        tasks: one for each epoch.
+        tasks: benchmark tasks, one for each epoch.
         batch_size: images a batch of each copy.
         steps: batches an epoch; the images begin anew, in a new order, when all were seen.
-        copies: how many draws.
-        seed: of the orders in which their images come.
+        copies: number of draws of the training images, one for each copy of a network.
+        seed: seed of the orders in which the draws' images come.
     """
 
     def __init__(self, tasks: Sequence[BenchmarkTask], batch_size: int, steps: int, copies: int, seed: int) -> None:
@@ -56,7 +56,7 @@ class TestImagesLoader:
     """One batch: the test images of the task that was trained on last.
 
     Args:
-        train_loader: knows the task.
+        train_loader: loader that knows the task.
     """
 
     __test__ = False  # no test class, whatever its name

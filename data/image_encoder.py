@@ -86,7 +86,7 @@ def load_encoder(spec: str) -> ImageEncoder:
     """Make the encoder that a setting names.
 
     Args:
-        spec: `package.module:Class`.
+        spec: address of the encoder's class, `package.module:Class`.
 
     Raises:
         ConfigError: there is no such class, or it can't be made.

@@ -76,7 +76,7 @@ def read_image_folder(folder: Path, size: int | None = None) -> tuple[np.ndarray
     """Read `folder/<class name>/<any name>.png` and the like as grey images of one size.
 
     Args:
-        folder: one sub-folder a class.
+        folder: folder with one sub-folder for each class.
         size: side in pixels that every image is resized to; None keeps the first image's and refuses others.
 
     Returns:
@@ -115,8 +115,9 @@ def read_images(folder: Path, size: int | None = None) -> tuple[np.ndarray, np.n
     """Read a folder of IDX files, or one with a sub-folder for each class, whichever it is.
 
     Args:
-        folder: the folder.
-        size: as in `read_image_folder`; not used for IDX files, whose images have one size.
+        folder: folder of images.
+        size: side in pixels that images of sub-folders are resized to; None keeps the first image's and refuses others.
+            Not used for IDX files, whose images have one size.
 
     Returns:
         images (N, H, W) uint8, labels (N,) int64, class names.

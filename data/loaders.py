@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,19 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 from data.batches import tensors_in, to_device
 from data.data_error import DataError
 from data.tensor_loader import epoch_generator
+
+
+class Loader(Protocol):
+    """What gives a trainer its batches, epoch after epoch: a DataLoader, a TensorLoader, or anything like them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin a pass over the batches."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of batches of a pass; may raise TypeError where nobody knows it."""
+        ...
+
 
 _PREFETCH = 4  # batches that a worker has ready: evens out samples that take unequally long
 
@@ -33,14 +46,15 @@ def make_loader(
     the main process's own generators don't notice.
 
     Args:
-        dataset: has `__len__` and `__getitem__`.
+        dataset: dataset that has `__len__` and `__getitem__`.
         batch_size: samples a batch.
         shuffle: draw a new order each epoch.
-        num_workers: processes that read; they live on from epoch to epoch. 0 reads in this one.
-        seed: of order and augmentation, at least 0.
-        device: where batches will go; for CUDA (`auto`: where there is one) they are put in pinned memory.
+        num_workers: number of processes that read; they live on from epoch to epoch. 0 reads in this process.
+        seed: seed of order and augmentation, at least 0.
+        device: device that batches will be moved to; for CUDA (`auto`: where there is one) they are put in pinned
+            memory.
         drop_last: leave out a last batch that is not full.
-        collate_fn: makes a batch of a list of samples; None is torch's own.
+        collate_fn: function that makes a batch of a list of samples; None is torch's own.
 
     Raises:
         DataError: a dataset without length or samples by index, or a setting out of range.
@@ -167,9 +181,10 @@ def prefetch(loader: Iterable[Any], device: torch.device | str) -> Iterator[Any]
     """Give a loader's batches on a device; on CUDA the next one is copied while this one is used.
 
     Args:
-        loader: gives batches as `to_device` takes them. Pinned ones (`make_loader` for CUDA) are copied beside the
+        loader: loader of batches as `to_device` takes them. Pinned ones (`make_loader` for CUDA) are copied beside the
             computation, others only begun early.
-        device: where the batches are to be. On the CPU, or any other that isn't CUDA, batches come as they are.
+        device: device that the batches are moved to. For the CPU, or any other that isn't CUDA, batches come as they
+            are.
 
     Returns:
         An iterator; on CUDA it takes each batch from the loader one batch early.

@@ -28,21 +28,21 @@ class ZooEntry:
     """One network of the zoo.
 
     Attributes:
-        name: unique in the zoo.
-        family: its architecture, a key of `model.zoo_families.FAMILIES`.
-        domain: the kind of images it was trained on.
-        view: how they were shown to it.
-        classes: what its outputs 0, 1, ... stand for; the outputs after these are unused.
-        class_indices: the same as indices into the domain's class names.
-        epochs: length of its training.
-        label_noise: fraction of its training labels that were wrong.
-        seed: of its data order and label noise.
-        init_seed: of its initial weights; networks of one family and init seed began alike.
-        undertrained: stopped far too early, on purpose.
-        checkpoint_epochs: after how many epochs each checkpoint was taken; the last is the finished network.
+        name: name of the network, unique in the zoo.
+        family: architecture of the network, a key of `model.zoo_families.FAMILIES`.
+        domain: name of the image domain that the network was trained on.
+        view: one of `VIEWS`, the form in which images were shown to the network in training.
+        classes: names of the classes that outputs 0, 1, ... stand for; the outputs after these are unused.
+        class_indices: classes that outputs 0, 1, ... stand for, as indices into the domain's class names.
+        epochs: length of the network's training.
+        label_noise: fraction of the training labels that were wrong.
+        seed: seed of the network's data order and label noise.
+        init_seed: seed of the initial weights; networks of one family and init seed began alike.
+        undertrained: whether training was stopped far too early, on purpose.
+        checkpoint_epochs: number of epochs after which each checkpoint was taken; the last is the finished network.
         source_accuracy: accuracy of each checkpoint's fp16 weights on held-out source images, from 0 to 1.
-        parameters: length of its flat vector.
-        vectors: (checkpoints, parameters) fp16.
+        parameters: length of the network's flat parameter vector.
+        vectors: (checkpoints, parameters) fp16, the flat parameters at each checkpoint.
     """
 
     name: str
@@ -69,10 +69,11 @@ class ZooEntry:
         """Build the network, in evaluation mode.
 
         Args:
-            checkpoint: which state of its training; the last is the finished network.
+            checkpoint: index of the training checkpoint; the last is the finished network.
 
         Returns:
-            Maps images (B, 1, 12, 12), pixel / 127.5 - 1, to logits (B, 10); those after `len(classes)` mean nothing.
+            The network. It maps images (B, 1, 12, 12), pixel / 127.5 - 1, to logits (B, 10); those after `len(classes)`
+                mean nothing.
         """
         network = build_family(self.family)
         nn.utils.vector_to_parameters(self.vector(checkpoint), network.parameters())
@@ -84,10 +85,10 @@ class ModelZoo:
     """All networks of a zoo.
 
     Attributes:
-        path: its folder.
-        entries: its networks, in the order of the manifest.
-        domains: where each domain's images come from, and their licence.
-        digest: SHA-256 of the weights file: what was measured with these networks says so.
+        path: folder of the zoo.
+        entries: networks of the zoo, in the order of the manifest.
+        domains: source and licence of each domain's images, by the domain's name.
+        digest: SHA-256 of the weights file, by which measurements say which networks they are of.
     """
 
     path: Path
@@ -140,9 +141,9 @@ def save_zoo(path: Path, entries: Sequence[ZooEntry], domains: dict[str, str]) -
     """Write a zoo: weights first, then the manifest that holds their digest.
 
     Args:
-        path: the folder; it is made.
-        entries: the networks.
-        domains: where each domain's images come from, and their licence.
+        path: folder to write the zoo into; it is made.
+        entries: networks of the zoo.
+        domains: source and licence of each domain's images, by the domain's name.
     """
     path.mkdir(parents=True, exist_ok=True)
     weights = path / WEIGHTS_NAME

@@ -18,9 +18,9 @@ class NetworkSplit:
     """Indices of a zoo's networks. All checkpoints of a network are in one part.
 
     Attributes:
-        train: the autoencoder learns from these.
-        val: early stopping looks at these.
-        test: reported on, and used for nothing else.
+        train: indices of the networks that the autoencoder learns from.
+        val: indices of the networks that early stopping looks at.
+        test: indices of the networks that are reported on, and used for nothing else.
     """
 
     train: tuple[int, ...]
@@ -32,10 +32,10 @@ def split_networks(zoo: ModelZoo, val_share: float, test_share: float, seed: int
     """Split a zoo by network, each family in the same proportion.
 
     Args:
-        zoo: the networks.
-        val_share: of the networks, from 0 to 1.
-        test_share: likewise.
-        seed: of the draw.
+        zoo: networks to split.
+        val_share: validation part's share of each family's networks, from 0 to 1.
+        test_share: test part's share of each family's networks, from 0 to 1.
+        seed: seed of the draw of the parts.
 
     Raises:
         DataError: a part would be empty.
@@ -67,9 +67,9 @@ class AugmentedLoader:
     What an epoch draws comes from (seed, epoch) alone, as in `TensorLoader`.
 
     Args:
-        make: returns an epoch's tensors; draws from the generator that it gets.
+        make: function that returns an epoch's tensors; it draws from the generator that it is given.
         batch_size: rows a batch.
-        seed: of augmentation and order.
+        seed: seed of augmentation and order.
     """
 
     def __init__(self, make: Callable[[torch.Generator], Tokens], batch_size: int, seed: int) -> None:
@@ -85,8 +85,8 @@ class AugmentedLoader:
     def __len__(self) -> int:
         return self._length
 
-    def take_share(self, rank: int, size: int) -> None:
-        """Give one process's part of each batch from now on: see `TensorLoader.take_share`."""
+    def shard_loader(self, rank: int, size: int) -> None:
+        """Give one process's part of each batch from now on: see `TensorLoader.shard_loader`."""
         self._share = (rank, size)
         self.stand_ins = self._loader(0).stand_ins
 
@@ -105,5 +105,5 @@ class AugmentedLoader:
         generator = epoch_generator(self.seed, epoch)
         loader = TensorLoader(self._make(generator), self.batch_size, shuffle=True, seed=self.seed)
         loader.set_epoch(epoch)
-        loader.take_share(*self._share)
+        loader.shard_loader(*self._share)
         return loader

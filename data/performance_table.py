@@ -22,12 +22,12 @@ class PerformanceTable:
 
     Attributes:
         path: the file of the results.
-        models: names, in the order of the file.
-        datasets: names, in the order of the file.
+        models: names of the models, in the order of the file.
+        datasets: names of the datasets, in the order of the file.
         values: (M, D) float64, higher is better, in the unit of the dataset's metric; NaN where nothing was measured.
-        metrics: for each dataset, the name of its metric.
-        model_columns: what is known of models: name of a column -> a text for each model, "" where unknown.
-        dataset_columns: the same of datasets.
+        metrics: name of the metric of each dataset.
+        model_columns: known facts of models: name of a column -> a text for each model, "" where unknown.
+        dataset_columns: known facts of datasets: name of a column -> a text for each dataset, "" where unknown.
         distances: (dataset, dataset) -> distance, both ways; either may be one that is no dataset of the table.
         scores: name -> (M, D) float64, scores of pairs such as LogME, higher is better; NaN where there is none.
     """
@@ -57,7 +57,7 @@ def read_performance_table(
             each score; rows of other models or datasets are left out.
         distances: CSV `dataset_a,dataset_b,value` (`distance` for `value` will do), or a square with names in the
             first row and column.
-        metric: which metric to take; needed only where a dataset has results by several.
+        metric: name of the metric to read; needed only where a dataset has results by several.
 
     Returns:
         The table.

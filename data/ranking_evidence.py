@@ -27,12 +27,13 @@ class Context:
     """What a list may learn from.
 
     Attributes:
-        places: (K, D) of known sets: tasks, then probe sets; standardised.
-        measured: how many of them are tasks.
-        values: by name of evidence over tasks, (tasks, N) standardised performance.
-        solved: by name, (K, N) what the Gaussian process multiplies with the new place's covariances.
-        prior: by name, (N,) its mean.
-        probe_scores: by name, (probe sets, N) standardised.
+        places: (K, D) standardised features of the known sets: tasks, then probe sets.
+        measured: number of tasks among the K known sets; they come first.
+        values: (tasks, N) standardised performance of each model on each known task, by name of the evidence.
+        solved: (K, N) solution of the Gaussian process, by name of the evidence; a new place's covariances are
+            multiplied with it.
+        prior: (N,) prior mean of the Gaussian process, by name of the evidence.
+        probe_scores: (probe sets, N) standardised scores of each model on each visible probe set, by name of the score.
     """
 
     places: np.ndarray
@@ -48,7 +49,8 @@ class Evidence:
 
     Args:
         world: the benchmark.
-        fold: who may see what. Numbers of models that are not in the fold's training models are never read.
+        fold: tasks, models and probe sets that may be seen. Accuracies of models that are not in the fold's training
+            models are never read.
     """
 
     def __init__(self, world: RankingWorld, fold: Fold) -> None:
@@ -82,9 +84,10 @@ class Evidence:
         """Compute what is known about all N models on a dataset.
 
         Args:
-            images: the dataset.
-            task: its index where it is a task of the benchmark, so that its own accuracies stay hidden.
-            domain: its domain, where known; hidden too where the fold is about unseen domains.
+            images: encoded images of the dataset.
+            task: index of the dataset where it is a task of the benchmark, so that its own accuracies stay hidden; None
+                for a new dataset.
+            domain: name of the dataset's domain, None where unknown; hidden too where the fold is about unseen domains.
 
         Returns:
             (N, P) float64, each column standardised over the training models.

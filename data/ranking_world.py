@@ -35,8 +35,8 @@ class EncodedImages:
     """A labelled set of images as the fixed encoder sees it.
 
     Attributes:
-        features: (n, D) float32.
-        labels: (n,) int64 from 0 to C - 1.
+        features: (n, D) float32 features of the images.
+        labels: (n,) int64 class of each image, from 0 to C - 1.
     """
 
     features: torch.Tensor
@@ -73,19 +73,20 @@ class RankingWorld:
     """A benchmark with all that is known of it.
 
     Attributes:
-        models: N names.
-        families: N names of architectures.
-        parameters: (N,).
-        source_accuracy: (N,) from 0 to 1.
-        tasks: the T tasks.
-        truth: (T, N) measured accuracy.
-        seeds: (T, N, S) of each fine-tuning.
+        models: names of the N models.
+        families: architecture name of each of the N models.
+        parameters: (N,) number of parameters of each model.
+        source_accuracy: (N,) accuracy of each model on held-out source images, from 0 to 1.
+        tasks: the T tasks of the benchmark.
+        truth: (T, N) measured test accuracy, mean over seeds, from 0 to 1.
+        seeds: (T, N, S) measured test accuracy of each fine-tuning, from 0 to 1.
         tolerance: (T,) differences of accuracy that are no more than chance.
         encoded: the training images of each task.
         probes: K encoded probe sets.
-        probe_domains: K names of domains.
-        probe_scores: by name, (K, N): how well each model tells the classes of each probe set apart.
-        task_scores: by name, (T, N): likewise of each task; known only to who runs each model on the task.
+        probe_domains: name of the domain of each probe set.
+        probe_scores: (K, N) scores by name: how well each model tells the classes of each probe set apart.
+        task_scores: (T, N) scores by name: how well each model tells the classes of each task apart; known only to who
+            runs each model on the task.
     """
 
     models: tuple[str, ...]
@@ -107,7 +108,7 @@ def load_world(encoder: ImageEncoder, zoo_dir: Path = ZOO_DIR, performance: Path
     """Read a zoo, its images, descriptions and measured accuracies, and put them together.
 
     Args:
-        encoder: makes the dataset tokens.
+        encoder: encoder that makes the dataset tokens.
         zoo_dir: folder of the zoo.
         performance: table of measured accuracies.
 
@@ -120,7 +121,7 @@ def load_world(encoder: ImageEncoder, zoo_dir: Path = ZOO_DIR, performance: Path
     if results.models != names or results.about.get("zoo_digest") != zoo.digest:
         raise DataError(
             f"{performance} was measured with other networks than those of the zoo in {zoo_dir}. Measure it again: "
-            "`python train.py FineTuneTrainer publish=on` (twelve minutes)."
+            "`python train.py GroundTruthTrainer publish=on` (twelve minutes)."
         )
     if descriptions.zoo_digest != zoo.digest:
         raise DataError(
@@ -155,13 +156,13 @@ class Fold:
     """Who may see what: everything that is fitted sees training tasks and training models, and nothing else.
 
     Attributes:
-        train_tasks: indices; their accuracies are known.
-        val_tasks: some of the training tasks: no gradient comes from them, early stopping looks at them.
-        test_tasks: indices; ranked, and used for nothing else.
-        train_models: indices; their accuracies on the training tasks are known.
-        test_models: indices of those that are ranked; the training models, or others.
-        unseen: what is new about the test: `task`, `domain`, `model` or `family` (of the model). A training list hides
-            the same from the evidence that its inputs are computed from.
+        train_tasks: indices of the training tasks, whose accuracies are known.
+        val_tasks: indices of those training tasks that no gradient comes from and early stopping looks at.
+        test_tasks: indices of the test tasks, which are ranked and used for nothing else.
+        train_models: indices of the training models, whose accuracies on the training tasks are known.
+        test_models: indices of the models that are ranked; the training models, or others.
+        unseen: the new thing about the test: `task`, `domain`, `model` or `family` (of the model). A training list
+            hides the same from the evidence that its inputs are computed from.
         probes: indices of probe sets that may be used.
         hide_task: whether a list's own task is hidden from what its inputs are computed from. Only where test tasks are
             training tasks (split C) it is not: there the training models' accuracies on it are known.
@@ -187,10 +188,10 @@ def make_fold(world: RankingWorld, split: str, number: int, validation_part: int
 
     Args:
         world: the benchmark.
-        split: a key of `SPLITS`; or `all` or `foreign`: no test, every task and model is for training, to rank the same
-            models for new datasets, or the models of another zoo.
-        number: of the fold, from 0 to `FOLDS[split]` - 1; 0 of `all` and `foreign`.
-        validation_part: which fifth of the training tasks is for validation, 0 to 4.
+        split: name of the split, a key of `SPLITS`; or `all` or `foreign`: no test, every task and model is for
+            training, to rank the same models for new datasets, or the models of another zoo.
+        number: number of the fold, from 0 to `FOLDS[split]` - 1; 0 of `all` and `foreign`.
+        validation_part: number of the fifth of the training tasks that is for validation, 0 to 4.
 
     Raises:
         DataError: an unknown split or fold.
@@ -235,7 +236,7 @@ def by_row(values: np.ndarray, known: Sequence[int] | None = None) -> np.ndarray
     """Standardise each row of (..., N); a constant row becomes zeros.
 
     Args:
-        values: (..., N).
+        values: (..., N) rows to standardise.
         known: columns whose mean and deviation are taken, such as the training models; None for all.
     """
     reference = values if known is None else values[..., list(known)]

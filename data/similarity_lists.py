@@ -11,7 +11,7 @@ from data.data_error import DataError
 from data.image_encoder import GradientEncoder
 from data.ranking_evidence import HYBRID_SCORES, Evidence
 from data.ranking_world import EncodedImages, Fold, RankingWorld, by_row, load_world, make_fold
-from data.shares import own_part
+from data.sharding import own_part
 
 _FEWEST_CLASSES, _FEWEST_SHOTS = 2, 3  # of a sub-sampled training task
 _LEAST_MODELS = 0.5  # share of the models that a training list keeps
@@ -22,9 +22,9 @@ class TokenSizes:
     """How many principal components tokens have.
 
     Attributes:
-        dataset: of a class's centre and of its spread.
-        model: of a model's probe scores.
-        code: of a model's autoencoder code, where there are codes.
+        dataset: number of components of a class's centre, and of its spread.
+        model: number of components of a model's probe scores.
+        code: number of components of a model's autoencoder code, where there are codes.
     """
 
     dataset: int = 16
@@ -37,13 +37,13 @@ class ListMaker:
 
     Args:
         world: the benchmark.
-        fold: who may see what.
-        hybrid: also give the scores of `HYBRID_SCORES`, computed on the dataset itself.
-        sizes: of tokens.
+        fold: tasks, models and probe sets that may be seen.
+        hybrid: whether to give also the scores of `HYBRID_SCORES`, computed on the dataset itself.
+        sizes: number of principal components of each kind of token.
         codes: (N, W) autoencoder codes of the models, or None.
-        shuffle_truth: give each training task the accuracies of the models in a random order: a ranker must then
-            learn nothing. For tests of the protocol.
-        seed: of that order.
+        shuffle_truth: whether to give each training task the accuracies of the models in a random order: a ranker must
+            then learn nothing. For tests of the protocol.
+        seed: seed of the random order of `shuffle_truth`.
     """
 
     def __init__(
@@ -89,10 +89,11 @@ class ListMaker:
         """Gather what is known of the dataset with each model.
 
         Args:
-            images: the dataset.
-            task: its index in the benchmark, whose accuracies are hidden (not in split C); None for a new dataset.
-            domain: its domain, where known.
-            scores: of each model on the dataset, by name, (N,); hybrid rankers need them.
+            images: encoded images of the dataset.
+            task: index of the dataset in the benchmark, whose accuracies are hidden (not in split C); None for a new
+                dataset.
+            domain: name of the dataset's domain, None where unknown.
+            scores: (N,) score of each model on the dataset, by name; hybrid rankers need them.
 
         Returns:
             (N, P) float32, each column standardised over the training models.
@@ -123,15 +124,16 @@ class SimilarityLists:
     """Batches of lists; a sample of `dataset` is one list.
 
     Args:
-        maker: makes tokens and pair features.
+        maker: maker of tokens and pair features.
         tasks: indices of the benchmark's tasks.
         models: indices of the models that are ranked.
-        splits: for each task, what its part of the fold is called.
+        splits: name of the part of the fold that each task is in.
         batch_size: lists a batch.
-        variants: where above 0: each task is sub-sampled this many times (classes, and images of each class), an epoch
-            draws `per_epoch` of a task's variants, and each list keeps a random half to all of the models.
+        variants: number of times that each task is sub-sampled (classes, and images of each class); 0 takes the tasks
+            as they are. Above 0 an epoch draws `per_epoch` of a task's variants, and each list keeps a random half to
+            all of the models.
         per_epoch: lists of each task an epoch, where variants is above 0.
-        seed: of all draws.
+        seed: seed of all draws.
     """
 
     def __init__(
@@ -166,12 +168,12 @@ class SimilarityLists:
         """Choose the epoch whose lists the next pass gives."""
         self.epoch = epoch
 
-    def take_share(self, rank: int, size: int) -> None:
+    def shard_loader(self, rank: int, size: int) -> None:
         """Give one process's part of each batch from now on; of a batch without any, its first list.
 
         Args:
-            rank: of the process.
-            size: how many share each batch.
+            rank: number of the process, from 0.
+            size: number of processes that share each batch.
         """
         self._share, self.stand_ins = (rank, size), set()
 
@@ -193,7 +195,7 @@ class SimilarityLists:
         for start in range(0, len(chosen), self.batch_size):
             whole = chosen[start : start + self.batch_size]
             part = whole[own_part(len(whole), *self._share)]
-            if not part:  # see data/shares.py
+            if not part:  # see data/sharding.py
                 self.stand_ins.add(start // self.batch_size)
             yield self.collate_fn(part or whole[:1])
 
@@ -248,8 +250,9 @@ def build_combined_similarity_loader(
     """Build a loader over the lists of some parts of a fold.
 
     Args:
-        splits: of `train` (sub-sampled anew each epoch where it is the only one), `val`, `test`.
-        maker: makes tokens; None takes the shipped zoo with unseen tasks for the test, and the default encoder.
+        splits: names of the parts: `train` (sub-sampled anew each epoch where it is the only one), `val`, `test`.
+        maker: maker of tokens and pair features; None takes the shipped zoo with unseen tasks for the test, and the
+            default encoder.
         options: further arguments of `SimilarityLists`.
 
     Returns:

@@ -8,7 +8,7 @@ from beautilog import logger
 
 from data.data_error import DataError
 from data.memory import free_bytes, readable_bytes
-from data.shares import own_part
+from data.sharding import own_part
 
 Tensors = torch.Tensor | dict[str, torch.Tensor]
 
@@ -37,14 +37,14 @@ class TensorLoader:
         shuffle: draw a new order each epoch.
         drop_last: leave out a last batch that is not full.
         seed: seed of the order.
-        device: where the tensors are kept; None leaves them where they are. See `to`.
+        device: device that the tensors are kept on; None leaves them where they are. See `to`.
         weights: (N,) finite numbers, not negative: an epoch is N draws with replacement in proportion to them, in
             random order, with or without `shuffle`.
         memory_share: the share of a device's free memory that the tensors, and then their copy, may take.
 
     Attributes:
         resident: whether the tensors are on the device that was asked for; else each batch is moved there.
-        stand_ins: numbers of the batches of which this process has no sample; see `take_share`.
+        stand_ins: numbers of the batches of which this process has no sample; see `shard_loader`.
 
     Raises:
         DataError: no tensors, tensors of unequal length, bad weights, or a setting out of range.
@@ -89,7 +89,7 @@ class TensorLoader:
         so, and each batch is moved when it is asked for.
 
         Args:
-            device: such as `cpu`, `cuda`, `cuda:1`.
+            device: device to keep the tensors on, such as `cpu`, `cuda`, `cuda:1`.
 
         Returns:
             The loader itself.
@@ -114,12 +114,12 @@ class TensorLoader:
             )
         return self
 
-    def take_share(self, rank: int, size: int) -> None:
+    def shard_loader(self, rank: int, size: int) -> None:
         """Give one process's part of each batch from now on; of a batch without any, its first sample.
 
         Args:
-            rank: of the process.
-            size: how many share each batch.
+            rank: number of the process, from 0.
+            size: number of processes that share each batch.
         """
         self._share = (rank, size)
         last = self._kept - (len(self) - 1) * self.batch_size

@@ -18,7 +18,7 @@ class TensorRows:
     Bit by bit the same batches in the same order, and the same draws from torch's random numbers.
 
     Args:
-        loader: as `quick` accepts it.
+        loader: a DataLoader over a TensorDataset on the CPU, as `quick` accepts it.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -46,7 +46,7 @@ def quick(loader: Iterable[Any], memory_share: float = 0.5) -> Iterable[Any]:
     Args:
         loader: a DataLoader over a TensorDataset on the CPU, without workers, with torch's own samplers and collation,
             is read as tensors; any other stays.
-        memory_share: of the free memory, which a copy of the data may take.
+        memory_share: share of the free memory that a copy of the data may take, from 0 to 1.
     """
     if type(loader) is not DataLoader:
         return loader

@@ -29,9 +29,9 @@ class UserDataset:
     """A dataset with where it came from.
 
     Attributes:
-        name: its file or folder, without suffix.
-        images: its images as rankers read them.
-        size: (H, W) in pixels of the images before; None where they were of several sizes.
+        name: name of the dataset's file or folder, without suffix.
+        images: images of the dataset as rankers read them.
+        size: (H, W) of the original images in pixels; None where they were of several sizes.
     """
 
     name: str

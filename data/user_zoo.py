@@ -41,14 +41,14 @@ class UserModel:
     """A network of a user's zoo.
 
     Attributes:
-        name: unique in its manifest.
-        network: maps (n, channels, H, W) to logits (n, K).
-        size: (H, W) that it reads.
-        channels: 1 or 3.
-        mean: subtracted from pixels from 0 to 1, one for each channel.
-        std: what they are divided by then.
-        classes: how many of its outputs mean something; None for all.
-        source_accuracy: from 0 to 1; None if unknown.
+        name: name of the network, unique in the manifest.
+        network: network that maps (n, channels, H, W) to logits (n, K).
+        size: (H, W) of the images that the network reads.
+        channels: channels of the images that the network reads, 1 or 3.
+        mean: number subtracted from pixels (from 0 to 1), one for each channel.
+        std: number that pixels are divided by after the subtraction of `mean`, one for each channel.
+        classes: number of outputs that mean something, the first ones; None for all.
+        source_accuracy: accuracy of the network on its source data, from 0 to 1; None if unknown.
     """
 
     name: str

@@ -27,8 +27,8 @@ class ProbeSet:
     """Labelled images that every network is shown once, to see what it can tell apart.
 
     Attributes:
-        name: `<domain>-<view>`.
-        domain: where its images are from.
+        name: name of the probe set, `<domain>-<view>`.
+        domain: name of the domain that the images are from.
         images: from the domain's pool source_test, which no network was trained on and no task contains.
     """
 
@@ -57,12 +57,13 @@ class ZooDescriptions:
     """Transferability scores of every network.
 
     Attributes:
-        models: N names.
-        probes: K names of probe sets.
-        tasks: T names of the benchmark's tasks.
-        zoo_digest: of the weights of the networks.
-        probe_scores: by name of score, (K, N) float32.
-        task_scores: likewise, (T, N); they need a forward pass of every network on the task's images.
+        models: names of the N models.
+        probes: names of the K probe sets.
+        tasks: names of the benchmark's T tasks.
+        zoo_digest: SHA-256 of the file of the networks' weights.
+        probe_scores: (K, N) float64 scores of each model on each probe set, by name of the score; float32 in the file.
+        task_scores: (T, N) float64 scores of each model on each task, by name of the score; float32 in the file. They
+            need a forward pass of every network on the task's images.
     """
 
     models: tuple[str, ...]
@@ -86,8 +87,8 @@ def load_descriptions(path: Path = DESCRIPTIONS_PATH, models: Sequence[str] | No
     """Read descriptions.
 
     Args:
-        path: what `save_descriptions` wrote.
-        models: names that they must be of, in this order; None for any.
+        path: file that `save_descriptions` wrote.
+        models: names of the models that the file must describe, in this order; None for any.
 
     Raises:
         DataError: the file is missing or damaged, or describes other models.

@@ -28,13 +28,13 @@ class ImageDomain:
     """Images of one kind with their classes.
 
     Attributes:
-        name: such as `mnist`.
-        images: (N, 12, 12) uint8.
-        labels: (N,) int64, indices into `class_names`.
-        pools: (N,) uint8, indices into `POOLS`.
+        name: name of the domain, such as `mnist`.
+        images: (N, 12, 12) uint8 grey images.
+        labels: (N,) int64 class of each image, an index into `class_names`.
+        pools: (N,) uint8 pool of each image, an index into `POOLS`.
         class_names: a name for each class.
         source_classes: the classes (at most 10) that source tasks use; the others have target images only.
-        about: where the images come from, and their licence.
+        about: source and licence of the images.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ImageDomain:
         """Pick a pool's images of some classes.
 
         Args:
-            pool: one of `POOLS`.
+            pool: name of the pool, one of `POOLS`.
             classes: indices into `class_names`; None for the source classes.
 
         Returns:
@@ -138,7 +138,7 @@ def save_domains(domains: dict[str, ImageDomain], path: Path) -> None:
     """Write all image domains as one compressed file that needs no pickle.
 
     Args:
-        domains: by name; the order is kept.
+        domains: image domains by name; the order is kept.
         path: the file to write.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -157,7 +157,7 @@ def apply_view(images: np.ndarray, view: str) -> np.ndarray:
     """Show images as a network of that view sees them. The same array gives the same result every time.
 
     Args:
-        images: (N, 12, 12) uint8.
+        images: (N, 12, 12) uint8 grey images.
         view: `plain`; `rotated` by 90 degrees; `inverted` grey levels; `noisy` (Gaussian, standard deviation 45 of
             255); `blurred` (3x3 binomial kernel); `permuted` (one fixed shuffle of the 144 pixels).
 

@@ -20,16 +20,16 @@ class SourceTask:
     """One network to train.
 
     Attributes:
-        name: `<domain>-<view>-<family>`.
-        family: its architecture, a family of `model.zoo_families`.
-        domain: name of its image domain.
-        view: how its images are shown to it.
-        classes: the domain's classes that it tells apart; output i stands for classes[i].
-        epochs: how long it is trained.
+        name: name of the network, `<domain>-<view>-<family>`.
+        family: architecture of the network, a key of `model.zoo_families.FAMILIES`.
+        domain: name of the network's image domain.
+        view: one of `VIEWS`, the form in which images are shown to the network.
+        classes: the domain's classes that the network tells apart; output i stands for classes[i].
+        epochs: length of the network's training.
         label_noise: fraction of training labels that are replaced by another class.
-        seed: of its data order and label noise.
-        init_seed: of its initial weights, shared by several networks of the family.
-        undertrained: stopped far too early, on purpose.
+        seed: seed of the network's data order and label noise.
+        init_seed: seed of the initial weights, shared by several networks of the family.
+        undertrained: whether training is stopped far too early, on purpose.
     """
 
     name: str
@@ -53,8 +53,9 @@ def plan_tasks(
         domains: image domains by name.
         families: all families of the zoo; network (d, v) gets number (d + v) modulo their count.
         epochs: the longest training; a normal network gets half of it to all of it, an undertrained one 1 to 3.
-        initialisations: how many initial states a family's networks share.
-        seed: seed of the whole plan; each network's part of it depends on nothing but this seed and its place.
+        initialisations: number of initial states that a family's networks share.
+        seed: seed of the whole plan; each network's part of it depends on nothing but this seed and the network's
+            place.
 
     Returns:
         Tasks, those of one family next to each other. One in six is undertrained, each in another view.
@@ -120,7 +121,7 @@ class TaskLoader:
     is used up, then from the start. A network whose epochs are over is no longer in the batches.
 
     Args:
-        tasks: the networks.
+        tasks: plans of the networks to train.
         domains: image domains by name.
         batch_size: images of each network in a batch.
         images_per_epoch: images of each network in an epoch.
@@ -178,7 +179,7 @@ class HeldOutLoader:
     """One batch with the held-out source images of every network.
 
     Args:
-        tasks: the networks.
+        tasks: plans of the networks to train.
         domains: image domains by name.
     """
 
@@ -207,9 +208,9 @@ def make_batch(networks: Sequence[int], images: torch.Tensor, labels: torch.Tens
     """Put a batch together.
 
     Args:
-        networks: n indices of networks.
-        images: (n, B, 12, 12) uint8.
-        labels: (n, B) int64.
+        networks: indices of the n networks.
+        images: (n, B, 12, 12) uint8 images of each network.
+        labels: (n, B) int64 class of each image.
 
     Returns:
         `networks` (tuple of int), `images` (n, B, 1, 12, 12) float32 from -1 to 1, `labels`, `batch_size` (images).

@@ -74,9 +74,9 @@ def texture_domain(name: str, seed: int, need: Callable[[str, str], ModuleType])
     """Cut patches out of images; the patches of different pools come from different areas.
 
     Args:
-        name: a key of `TEXTURE_DOMAINS`.
+        name: name of the domain, a key of `TEXTURE_DOMAINS`.
         seed: seed of everything random.
-        need: imports a package or says that it is missing.
+        need: function that imports a package or says that it is missing.
     """
     rng = np.random.default_rng([seed, *name.encode()])
     regions = TEXTURE_DOMAINS[name]

@@ -20,7 +20,7 @@ def main(words: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        words: the arguments; None takes the process's.
+        words: command-line arguments; None takes those of the process.
 
     Returns:
         The exit code: 0 done, 2 usage, 3 data.

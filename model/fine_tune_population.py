@@ -18,10 +18,10 @@ class FineTunePopulation(nn.Module):
     `torch.func.vmap`.
 
     Args:
-        families: the family of each network.
-        vectors: the flat parameters (parameters,) of each.
-        copies: of each network; they differ in what they are fed.
-        tasks: how many tasks results are kept of.
+        families: family of each network.
+        vectors: flat pre-trained parameters (parameters,) of each network.
+        copies: number of copies of each network; they differ in the images that they are fed.
+        tasks: number of tasks for which accuracies are kept.
     """
 
     accuracies: torch.Tensor  # (tasks, networks, copies), NaN where nothing is measured yet
@@ -60,7 +60,7 @@ class FineTunePopulation(nn.Module):
         """Run every copy of every network.
 
         Args:
-            images: (copies, B, 1, 12, 12), what the copies of each network see.
+            images: (copies, B, 1, 12, 12), images that the copies of each network see.
 
         Returns:
             Logits by family, (networks of the family, copies, B, 10).

@@ -23,17 +23,25 @@ class ModelAutoEncoder(nn.Module):
     the principal components of each slot (`fit_slots`) and learns what is not linear.
 
     Args:
-        shapes: for each family its parameters by name, in the order of a flat vector.
-        groups: for each family its hidden widths (see `model.weight_alignment`).
+        shapes: shape of each parameter by name, in the order of a flat vector, for each family.
+        groups: hidden widths of each family (see `model.weight_alignment`).
         tokenization: `neuron` (a token is a unit's incoming weights) or `flat` (a token is the vector, in pieces).
         chunk_width: length of a piece, where tokenization is flat.
         code_dim: numbers of a model token; also of a piece's code where tokenization is flat.
         compression: weights for each number of a unit's code, where tokenization is neuron.
-        hidden_dims: hidden layers of the encoder; the decoder has them in reverse.
-        activation: a key of `ACTIVATIONS`.
-        dropout: in both perceptrons.
-        references: for each family how many reference networks it has; 0 leaves networks as they are.
+        hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
+        activation: name of the activation function, a key of `ACTIVATIONS`.
+        dropout: share of hidden values dropped in training, in both perceptrons.
+        references: number of reference networks of each family; 0 leaves networks as they are.
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    mask: torch.Tensor
+    code_mask: torch.Tensor
+    statistics_mean: torch.Tensor
+    statistics_scale: torch.Tensor
+    pooled_scale: torch.Tensor
 
     def __init__(
         self,
@@ -122,8 +130,8 @@ class ModelAutoEncoder(nn.Module):
         """Align networks to the nearest of their family's references.
 
         Args:
-            vectors: (C, parameters).
-            family: theirs.
+            vectors: (C, parameters) flat parameters of C networks of one family.
+            family: family of the networks.
 
         Returns:
             The same networks with their hidden units reordered, (C, parameters), and the reference of each,
@@ -169,9 +177,9 @@ class ModelAutoEncoder(nn.Module):
         Where tokens are pieces of the vector: the mean over their codes.
 
         Args:
-            vectors: (C, parameters), as `canonical` returns them.
-            references: likewise.
-            family: theirs.
+            vectors: (C, parameters) aligned networks, as `canonical` returns them.
+            references: (C, parameters) reference of each network, as `canonical` returns them.
+            family: family of the networks.
 
         Returns:
             (C, code_dim), padded with zeros.
@@ -217,8 +225,8 @@ class ModelAutoEncoder(nn.Module):
         The perceptrons' last layers are set to zero, so training starts at the principal components.
 
         Args:
-            tokens: (N, W).
-            slots: (N,).
+            tokens: (N, W) training tokens.
+            slots: (N,) number of the slot of each token.
         """
         for slot in range(len(self.mask)):
             length = int(self.mask[slot].sum())

@@ -17,9 +17,9 @@ def list_mle(scores: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> t
     """ListMLE (Xia et al., ICML 2008): negative log-likelihood of the true order under Plackett-Luce, a model.
 
     Args:
-        scores: (B, N).
-        truth: (B, N).
-        mask: (B, N) bool.
+        scores: (B, N) predicted score of each model of each list, higher is better.
+        truth: (B, N) measured performance of each model of each list, higher is better.
+        mask: (B, N) bool, False where there is no model.
 
     Returns:
         A scalar.
@@ -35,9 +35,9 @@ def list_net(scores: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> t
     """ListNet (Cao et al., ICML 2007): cross entropy between the softmax of the truth and that of the scores.
 
     Args:
-        scores: (B, N).
-        truth: (B, N).
-        mask: (B, N) bool.
+        scores: (B, N) predicted score of each model of each list, higher is better.
+        truth: (B, N) measured performance of each model of each list, higher is better.
+        mask: (B, N) bool, False where there is no model.
 
     Returns:
         A scalar.
@@ -50,9 +50,9 @@ def pairwise_logistic(scores: torch.Tensor, truth: torch.Tensor, mask: torch.Ten
     """RankNet (Burges et al., ICML 2005): -log sigmoid of the score difference, mean over pairs of unequal truth.
 
     Args:
-        scores: (B, N).
-        truth: (B, N).
-        mask: (B, N) bool.
+        scores: (B, N) predicted score of each model of each list, higher is better.
+        truth: (B, N) measured performance of each model of each list, higher is better.
+        mask: (B, N) bool, False where there is no model.
 
     Returns:
         A scalar.
@@ -67,9 +67,9 @@ def lambda_weighted(scores: torch.Tensor, truth: torch.Tensor, mask: torch.Tenso
     Gains are the truth from 0 (worst of the list) to 1 (best); discounts are those of the present order.
 
     Args:
-        scores: (B, N).
-        truth: (B, N).
-        mask: (B, N) bool.
+        scores: (B, N) predicted score of each model of each list, higher is better.
+        truth: (B, N) measured performance of each model of each list, higher is better.
+        mask: (B, N) bool, False where there is no model.
 
     Returns:
         A scalar.

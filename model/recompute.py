@@ -11,7 +11,7 @@ def recompute_activations(modules: Iterable[torch.nn.Module]) -> None:
     """Let modules keep only their inputs in training. Gradients are the same, backward takes a forward more.
 
     Args:
-        modules: such as the layers of a transformer; each is called as before.
+        modules: modules, such as the layers of a transformer; each is called as before.
     """
     for module in modules:
         module.forward = _recomputed(module)

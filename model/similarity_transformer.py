@@ -14,9 +14,9 @@ class TransformerShape:
         dataset_dim: numbers of a dataset token.
         model_dim: numbers of a model token.
         pair_dim: numbers that are known of each pair of dataset and model; 0 for none.
-        width: of the hidden tokens.
-        layers: of attention.
-        heads: of each layer.
+        width: numbers of a hidden token.
+        layers: number of transformer layers.
+        heads: number of attention heads of each layer.
         dropout: share of hidden values dropped in training.
     """
 
@@ -37,7 +37,7 @@ class SimilarityTransformer(nn.Module):
     has learnt from measured accuracies.
 
     Args:
-        shape: its sizes.
+        shape: sizes of tokens and layers.
     """
 
     def __init__(self, shape: TransformerShape) -> None:
@@ -71,11 +71,11 @@ class SimilarityTransformer(nn.Module):
         """Score every model of every list.
 
         Args:
-            dataset_tokens: (B, M, dataset_dim), one of each class.
-            model_tokens: (B, N, model_dim).
-            pair_features: (B, N, pair_dim).
-            dataset_mask: (B, M) bool, False where a list is padded; None if none is.
-            model_mask: (B, N) bool, likewise.
+            dataset_tokens: (B, M, dataset_dim), one of each class of the dataset.
+            model_tokens: (B, N, model_dim), one of each model.
+            pair_features: (B, N, pair_dim), known numbers of the dataset with each model; None where pair_dim is 0.
+            dataset_mask: (B, M) bool, False where a list's dataset tokens are padded; None if none are.
+            model_mask: (B, N) bool, False where a list's model tokens are padded; None if none are.
 
         Returns:
             Scores (B, N), higher is better; 0 where there is no model.
@@ -102,8 +102,8 @@ class SimilarityEnsemble(nn.Module):
     """Several transformers that differ in their initial weights and dropout.
 
     Args:
-        shape: of each.
-        members: how many.
+        shape: sizes of tokens and layers of each member.
+        members: number of transformers.
     """
 
     def __init__(self, shape: TransformerShape, members: int) -> None:
@@ -113,6 +113,11 @@ class SimilarityEnsemble(nn.Module):
     def forward(self, *inputs: torch.Tensor | None) -> torch.Tensor:
         """Score with every member; inputs as of `SimilarityTransformer`, scores (K, B, N)."""
         return torch.stack([member(*inputs) for member in self.members])
+
+    def evidence_weights(self) -> list[nn.Parameter]:
+        """Return each member's weights of what is known of pairs."""
+        members = [member for member in self.members if isinstance(member, SimilarityTransformer)]
+        return [member.evidence.weight for member in members if member.evidence is not None]
 
     def recomputable_layers(self) -> list[nn.Module]:
         """Return the layers whose activations may be computed again in backward (`recompute_activations = on`)."""

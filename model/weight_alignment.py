@@ -20,8 +20,8 @@ def split_vector(vector: torch.Tensor, shapes: Mapping[str, torch.Size]) -> Para
     """Cut a flat parameter vector into named tensors (views).
 
     Args:
-        vector: (parameters,).
-        shapes: by name, in the vector's order.
+        vector: (parameters,) flat parameters of one network.
+        shapes: shape of each tensor by name, in the vector's order.
     """
     sizes = [shape.numel() for shape in shapes.values()]
     return {name: part.view(shapes[name]) for name, part in zip(shapes, vector.split(sizes), strict=True)}
@@ -42,10 +42,10 @@ def shuffle_units(parameters: Parameters, groups: Groups, share: float, generato
     """Let some hidden units change places at random; the network computes the same.
 
     Args:
-        parameters: of one network.
-        groups: its family's hidden widths.
-        share: of each width's units that take part, from 0 to 1.
-        generator: draws them.
+        parameters: parameters of one network, by name.
+        groups: hidden widths of the network's family.
+        share: share of each width's units that take part, from 0 to 1.
+        generator: random generator that the units and their new order are drawn from.
     """
     result = dict(parameters)
     for group in groups:
@@ -64,9 +64,9 @@ def align_units(parameters: Parameters, reference: Parameters, groups: Groups) -
     Each width in turn gets the best order given the others (a linear assignment), until nothing moves.
 
     Args:
-        parameters: of one network.
-        reference: of a network of the same family.
-        groups: the family's hidden widths.
+        parameters: parameters of one network, by name.
+        reference: parameters of a network of the same family, by name.
+        groups: hidden widths of the networks' family.
 
     Returns:
         The same network with its units in another order.
@@ -93,9 +93,9 @@ def common_reference(networks: Sequence[Parameters], groups: Groups, rounds: int
     """Find an order that suits many networks: the mean of networks aligned to it (Git Re-Basin, algorithm 3).
 
     Args:
-        networks: of one family; the first one's order is the start.
-        groups: the family's hidden widths.
-        rounds: how often all are aligned to their mean.
+        networks: parameters by name of each network of one family; the first one's order is the start.
+        groups: hidden widths of the networks' family.
+        rounds: number of times that all networks are aligned to their mean.
 
     Returns:
         The mean network, a reference for `align_units`.

@@ -12,11 +12,11 @@ class TokenLayout:
 
     Attributes:
         index: (T, W) int64, for each token the positions of its numbers in the flat vector; `parameters` is padding.
-        slots: (T,) int64, for each token which slot it is of. Tokens of one slot have one meaning and length: the
-            units of one layer, or one piece of the vector.
+        slots: (T,) int64, number of the slot of each token. Tokens of one slot have one meaning and length: the units
+            of one layer, or one piece of the vector.
         parameters: length of the flat vector.
         lengths: numbers in a token, by slot.
-        names: what a slot holds, by slot.
+        names: name of the part of a network that each slot holds, by slot.
     """
 
     index: torch.Tensor
@@ -69,11 +69,11 @@ def weight_statistics(vectors: torch.Tensor, shapes: Mapping[str, torch.Size]) -
     Mean, variance and five quantiles (Unterthiner et al., Predicting Neural Network Accuracy from Weights, 2020).
 
     Args:
-        vectors: (C, parameters).
-        shapes: the parameters by name, in the vectors' order.
+        vectors: (C, parameters) flat parameters of C networks.
+        shapes: shape of each parameter by name, in the vectors' order.
 
     Returns:
-        (C, tensors, 7).
+        (C, tensors, 7) statistics of each parameter tensor.
     """
     levels = torch.tensor(_QUANTILES, device=vectors.device)
     rows = []
@@ -87,8 +87,8 @@ def layer_columns(statistics: torch.Tensor, tensors: int) -> torch.Tensor:
     """Give statistics of families with different depths common columns: layer i has place i, the head the last place.
 
     Args:
-        statistics: (C, own tensors, 7), two tensors a layer.
-        tensors: places, at least as many.
+        statistics: (C, own tensors, 7) statistics of networks of one family, two tensors a layer.
+        tensors: number of places of the result, at least as many as own tensors.
 
     Returns:
         (C, tensors x 7), zero where a family has no layer.

@@ -21,8 +21,8 @@ class ZooPopulation(nn.Module):
     Args:
         families: the family of each network.
         init_seeds: the seed of each network's initial weights; two networks of one family and seed begin alike.
-        class_counts: how many of the 10 outputs each network uses; the others are masked.
-        snapshots: how many states of each network are kept.
+        class_counts: number of the 10 outputs that each network uses; the others are masked.
+        snapshots: number of states that are kept of each network.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class ZooPopulation(nn.Module):
         """Run each named network on its own images.
 
         Args:
-            networks: n indices of networks, in ascending order, those of a family next to each other.
-            images: (n, B, 1, 12, 12), the input of each.
-            vectors: n flat parameter vectors to use instead of the networks' own.
+            networks: indices of the n networks, in ascending order, those of a family next to each other.
+            images: (n, B, 1, 12, 12), input of each network.
+            vectors: n flat parameter vectors in place of the networks' own; None takes those.
 
         Returns:
             Logits (n, B, 10); an output that a network does not use is -1e4.
@@ -89,7 +89,7 @@ def unflatten(family: str, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
 
     Args:
         family: a family of `model.zoo_families`.
-        vectors: (..., parameters).
+        vectors: (..., parameters) flat parameters.
 
     Returns:
         Views of `vectors` by parameter name, each (..., *shape of the parameter).

@@ -58,7 +58,7 @@ class ShardFiles(Protocol):
         """Read all tensors of a checkpoint by their names.
 
         Args:
-            folder: `shards` of the checkpoint.
+            folder: subfolder `shards` of the checkpoint.
         """
         ...
 
@@ -72,8 +72,8 @@ class CheckpointStore:
     in the validation of the eighth.
 
     Args:
-        folder: where they are.
-        keep_last: how many of the newest are kept.
+        folder: folder `checkpoints/` of the run.
+        keep_last: number of newest checkpoints that are kept, besides the best one.
         shards: reads and writes what several processes have written together; None refuses such checkpoints.
     """
 
@@ -85,13 +85,13 @@ class CheckpointStore:
 
         Args:
             epoch: epochs finished.
-            checkpoint: its content.
+            checkpoint: weights and state to write.
             best_epoch: the epoch whose checkpoint must not be removed.
-            inside: where in the epoch after these, such as `step-00000120`.
+            inside: place in the unfinished epoch, such as `step-00000120`; empty at an epoch's end.
             step: optimizer steps of the run, for the manifest.
 
         Returns:
-            Its folder.
+            The checkpoint's folder.
 
         Raises:
             OutputError: it can't be written; the older ones are untouched.
@@ -107,7 +107,7 @@ class CheckpointStore:
 
         Args:
             epoch: epochs finished.
-            inside: where in the epoch after these; empty at an epoch's end.
+            inside: place in the unfinished epoch, such as `step-00000120`; empty at an epoch's end.
         """
         return self.folder / "-".join([f"epoch-{epoch:05d}", *([inside] if inside else [])])
 
@@ -115,7 +115,7 @@ class CheckpointStore:
         """Make the folder in which a checkpoint is written, and return it.
 
         Args:
-            final: where the checkpoint will be.
+            final: folder of the finished checkpoint.
         """
         with output_errors(final):
             self.tidy()
@@ -127,8 +127,8 @@ class CheckpointStore:
         """Write what is left to write, put the checkpoint in its place, read it back, remove older ones.
 
         Args:
-            final: where the checkpoint will be.
-            write: is given the folder of `begin`, and writes the rest into it, its manifest last.
+            final: folder of the finished checkpoint.
+            write: function that is given the folder of `begin` and writes the missing files into it, the manifest last.
             best_epoch: the epoch whose checkpoint must not be removed.
         """
         temporary, replaced = _beside(final, TEMPORARY), _beside(final, _REPLACED)
@@ -149,7 +149,7 @@ class CheckpointStore:
         """Load the newest checkpoint that is whole; each damaged one on the way is named in a warning.
 
         Returns:
-            It and its folder; None where the run has not come to its first checkpoint.
+            The checkpoint and its folder; None where the run has not come to its first checkpoint.
 
         Raises:
             ResumeError: all are damaged, or one was written by another version of this program.
@@ -168,7 +168,7 @@ class CheckpointStore:
         """Load the checkpoint that the main process has found whole.
 
         Args:
-            path: its folder.
+            path: folder of the checkpoint.
 
         Raises:
             ResumeError: this process can't read it.
@@ -243,7 +243,7 @@ def write_manifest(folder: Path, where: dict[str, Any], digests: dict[str, str])
     """Write the manifest, after which the folder's content is complete.
 
     Args:
-        folder: of the checkpoint, with all other files in it.
+        folder: folder of the checkpoint, with all other files in it.
         where: the checkpoint's place in the run: `epoch`, `inside`, `step`.
         digests: SHA-256 of each file, by its path in the folder.
     """

@@ -19,7 +19,7 @@ def find_failed_run(run: str, artifacts_dir: Path) -> Path:
 
     Args:
         run: a run's folder (or its `failure/`), a run id, or `latest` for the newest that has a failure.
-        artifacts_dir: where runs are.
+        artifacts_dir: folder of all runs and published models.
 
     Raises:
         ReplayError: there is none; the text says which there are.

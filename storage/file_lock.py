@@ -8,7 +8,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows has none; there a run is not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # there is no other way to say that a module may be missing
 
 _HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()  # by this process
 
@@ -17,7 +17,7 @@ class FolderLock:
     """Only one process at a time has it. Nothing is left in the folder.
 
     Args:
-        folder: what is locked.
+        folder: existing folder to lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class FolderLock:
         """Take the lock and say whether it is ours; a file system without locks gives it to everybody.
 
         Args:
-            wait: until whoever has it gives it back.
+            wait: whether to wait until another process gives the lock back; False returns at once.
         """
         if fcntl is None or self._handle is not None:
             return True

@@ -50,10 +50,12 @@ def write_atomically(
     """Write a file beside its destination and move it into place.
 
     Args:
-        path: the destination; its folder is made.
-        content: the bytes, or what is called with a temporary path in the same folder and writes them there.
-        durable: also wait until the content is on disk (fsync of file and folder).
-        owner: who writes, where several may at a time: part of the temporary's name; None is this process.
+        path: destination of the file; the folder is made.
+        content: bytes to write, or function that is called with a temporary path in the same folder and writes them
+            there.
+        durable: whether to wait until the content is on disk (fsync of file and folder).
+        owner: name of the writer, part of the temporary file's name, so that several may write at a time; None takes
+            the id of this process.
 
     Raises:
         OutputError: it can't be written; the old file is as it was and the temporary one is gone.

@@ -20,9 +20,9 @@ class Difference:
     """A setting or a fact of the environment that two runs don't share.
 
     Attributes:
-        name: of the setting or fact.
-        first: its value in the first run, None where that has none.
-        second: its value in the second.
+        name: name of the setting or fact.
+        first: value in the first run, None where that has none.
+        second: value in the second run, None where that has none.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Divergence:
     """Where the lists of one name in two histories part.
 
     Attributes:
-        name: of the series.
-        epoch: the first epoch that both have with values that differ; None where there is none.
-        first: the first run's value there.
-        second: the second's.
-        shared: the last epoch that both have, None where they share none.
-        ends: the last epoch of each.
+        name: name of the series in the history, such as `val_loss`.
+        epoch: the first epoch at which both runs have values and these differ; None where there is none.
+        first: the first run's value at `epoch`; NaN where that is None.
+        second: the second run's value at `epoch`; NaN where that is None.
+        shared: the last epoch at which both runs have values, None where there is none.
+        ends: the last epoch of each run in this series.
     """
 
     name: str
@@ -57,9 +57,10 @@ class HistoryComparison:
 
     Attributes:
         parted: series whose values differ somewhere, by epoch.
-        longer: series that are the same as far as both go, of which one run has more.
+        longer: series that are the same at all epochs that both runs have, and have values at further epochs in one
+            run.
         same: names of series that are the same, in length too.
-        only: by run id, names of the series that the other run lacks.
+        only: names of the series that the other run lacks, by run id.
     """
 
     parted: list[Divergence] = field(default_factory=list)
@@ -73,12 +74,13 @@ class StepDivergence:
     """Where the training losses by step of two runs part, at the steps at which both were read.
 
     Attributes:
-        step: the first one with losses that differ; None where there is none.
-        first: the first run's mean loss there, of the epoch so far.
-        second: the second's.
-        agreed: the last step before it at which they were the same, 0 where there is none.
-        shared: how many steps both have.
-        last: the last of them.
+        step: the first shared step at which the losses differ; None where there is none.
+        first: the first run's mean loss of the epoch up to `step`; NaN where that is None.
+        second: the second run's mean loss of the epoch up to `step`; NaN where that is None.
+        agreed: the last shared step before `step`, at which the losses were the same; 0 where there is none, or `step`
+            is None.
+        shared: number of steps at which the loss was read in both runs.
+        last: the last of the shared steps, 0 where there is none.
     """
 
     step: int | None
@@ -93,8 +95,8 @@ def comparison_lines(first: Run, second: Run) -> list[str]:
     """Say what differs between two runs.
 
     Args:
-        first: the one that is compared with.
-        second: the other.
+        first: the run that is compared with.
+        second: the other run.
 
     Returns:
         Lines of text.
@@ -125,7 +127,7 @@ def facts_of(environment: dict[str, Any]) -> dict[str, str]:
     """Write an environment.json as facts that can be compared, each by a name that a person knows.
 
     Args:
-        environment: as the run has it; what it lacks is left out.
+        environment: content of the run's environment.json; facts that it lacks are left out.
 
     Returns:
         Text by name: python, platform, packages, device, commit, uncommitted changes, data.

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from constants.renamed import former_names
 from storage.errors import ResumeError
 from storage.file_lock import FolderLock
 from storage.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
@@ -58,7 +59,7 @@ class RunFolder:
 
         Args:
             shown: the run's folder.
-            rank: of this process.
+            rank: number of this process, from 0; the main process has 0.
         """
         self.shown = shown
         self._log = _RunLog(shown / f"train.rank{rank}.log", encoding="utf-8", delay=True)
@@ -70,7 +71,7 @@ class RunFolder:
         """Keep other processes from going on with this run while it is trained here.
 
         Raises:
-            ResumeError: one does.
+            ResumeError: another process trains this run.
         """
         if self._lock is None:
             self._lock = FolderLock(self.path)
@@ -122,8 +123,9 @@ class RunFolder:
         """Find a run to go on with.
 
         Args:
-            artifacts_dir: where runs are.
-            model_name: whose.
+            artifacts_dir: the folder of all runs and published models.
+            model_name: name of the model's folder in artifacts/models; runs under a former name of the model are found
+                too.
             run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none. What a sweep
                 has pruned is not the latest: going on with it has to be asked for.
 
@@ -131,7 +133,9 @@ class RunFolder:
             ResumeError: there is no such run; the text lists those there are.
         """
         runs = artifacts_dir / "models" / model_name / "runs"
-        folders = [path for path in runs.glob("*") if path.is_dir()]
+        names = [model_name, *(old.removesuffix("Trainer") for old in former_names(f"{model_name}Trainer"))]
+        places = [artifacts_dir / "models" / name / "runs" for name in names]
+        folders = [path for place in places for path in place.glob("*") if path.is_dir()]
         known = sorted((path for path in folders if not trained_nothing(path)), key=run_age)
         latest = next((path for path in reversed(known) if not was_pruned(path)), None)
         if run in ("latest", "auto") and latest is not None:
@@ -139,7 +143,7 @@ class RunFolder:
         if run == "auto":
             return cls.create(artifacts_dir, model_name)
         ours = {path.resolve() for path in known}  # one that was killed early has no checkpoints
-        for path in (runs / run, Path(run)):
+        for path in (*(place / run for place in places), Path(run)):
             if run != "latest" and (path.resolve() in ours or (path / "checkpoints").is_dir()):
                 return cls(path.resolve())
         there = ", ".join(path.name for path in known[-5:]) or "none"

@@ -14,7 +14,7 @@ from storage.saved_run import RunDamagedError, read_metrics, read_settings, run_
 try:
     import fcntl
 except ImportError:  # Windows has none; there a run is not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # there is no other way to say that a module may be missing
 
 _WIDTH = 110  # columns that the table may take
 _SILENT_SECONDS = 600  # after which a run that can't be asked for a sign of life is doubted
@@ -28,18 +28,18 @@ class RunRow:
     """What the table says of a run.
 
     Attributes:
-        trainer: class name of its trainer.
-        run: its id.
-        start: ISO time of its start; None where the folder was renamed.
-        epochs: epochs done.
-        planned_epochs: epochs it was to have, None where config.ini does not say.
-        best_val_loss: its lowest validation loss, None before the first validation.
-        best_epoch: the epoch of that loss.
-        seconds: its time at its last word.
+        trainer: class name of the run's trainer.
+        run: id of the run, the name of its folder.
+        start: ISO time at which the run began; None where the folder was renamed.
+        epochs: number of epochs done.
+        planned_epochs: epochs the run was to have, None where config.ini does not say.
+        best_val_loss: lowest validation loss, None before the first validation.
+        best_epoch: epoch of the lowest validation loss, None before the first validation.
+        seconds: training time up to the last write of metrics.json, in seconds; None before the first.
         state: running, finished, early_stopped, pruned, interrupted, failed; killed where it says running and its
             process is gone; `running?` where that can't be known and it has long been silent.
-        error: what ended it, of a failed run.
-        path: its folder.
+        error: error that ended a failed run; None of other runs.
+        path: absolute path of the run's folder.
     """
 
     trainer: str
@@ -59,8 +59,8 @@ def list_runs(artifacts_dir: Path, names: Sequence[str] = ()) -> tuple[list[RunR
     """Read all runs, the newest last.
 
     Args:
-        artifacts_dir: where runs are.
-        names: of trainers or models, in any case; none takes all.
+        artifacts_dir: folder of all runs and published models.
+        names: names of the trainers or models to list, in any case; none takes all.
 
     Returns:
         The runs, and a line for each folder that is skipped.

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1  # of metrics.json that this program reads
+METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
 _TRIALS = ("profile", "find_lr")  # folders of --profile and --find-lr
 _RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 _SECTION = re.compile(r"^\[(\w+)\]$", re.MULTILINE)
@@ -35,14 +35,16 @@ class Readings:
     """The training loss by step, as the loop read it: lists of one length.
 
     Attributes:
-        steps: of the run, rising.
-        steps_of_epoch: the same, counted from the start of the epoch.
-        losses: means over the epoch so far; NaN where one was not finite.
+        steps: optimizer steps of the run at each reading, rising.
+        steps_of_epoch: optimizer steps at each reading, counted from the start of the epoch.
+        losses: mean training loss of the epoch up to each reading; NaN where it was not finite.
+        further: numbers that callbacks have added to readings, by name; NaN where a reading has no such number.
     """
 
     steps: list[int] = field(default_factory=list)
     steps_of_epoch: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    further: dict[str, list[float]] = field(default_factory=dict)
 
     def between(self) -> tuple[list[int], list[float]]:
         """Return mean losses from each reading of an epoch to the next one, with the steps of the later ones.
@@ -75,13 +77,13 @@ class Run:
     """A saved run.
 
     Attributes:
-        path: its folder.
-        trainer: class name of its trainer.
+        path: folder of the run.
+        trainer: class name of the run's trainer.
         state: running, finished, early_stopped, pruned, interrupted or failed.
-        series: by name, epochs and values (both lists of one length; a value that was not finite is NaN).
-        best_epoch: epoch of the lowest validation loss, None if it was never validated.
-        best_val_loss: that loss.
-        summary: the totals.
+        series: epochs and values by history name (both lists of one length; a value that was not finite is NaN).
+        best_epoch: epoch of the lowest validation loss, None if the run was never validated.
+        best_val_loss: lowest validation loss, None if the run was never validated.
+        summary: totals of the run, such as `epochs`, `steps` and `seconds`.
         readings: the training loss by step; empty for a loop of the trainer's own, and in older runs.
     """
 
@@ -105,7 +107,7 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
 
     Args:
         text: a run folder or its metrics.json, a run id, the name of a trainer or model (its newest run), or `latest`.
-        artifacts_dir: where runs are.
+        artifacts_dir: folder of all runs and published models.
 
     Returns:
         The folder.
@@ -170,7 +172,7 @@ def load_run(path: Path) -> Run:
     """Read a run.
 
     Args:
-        path: its folder.
+        path: folder of the run.
 
     Raises:
         RunDamagedError: metrics.json is missing, is no JSON, or has another schema.
@@ -199,7 +201,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         path: the run's folder.
 
     Returns:
-        Its content.
+        The content of metrics.json.
 
     Raises:
         RunDamagedError: it is missing, is no JSON, or has another schema.
@@ -208,8 +210,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         version = content["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise RunDamagedError(f"{file} has schema version {version}, this program reads {SCHEMA_VERSION}.")
+        if version != METRICS_SCHEMA_VERSION:
+            raise RunDamagedError(f"{file} has schema version {version}, this program reads {METRICS_SCHEMA_VERSION}.")
         return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDamagedError.of(file, error) from error
@@ -250,7 +252,7 @@ def read_environment(path: Path) -> dict[str, Any]:
         path: the run's folder.
 
     Returns:
-        Its environment.json; empty where there is none.
+        The content of environment.json; empty where there is none.
 
     Raises:
         RunDamagedError: it can't be read.
@@ -273,8 +275,13 @@ def _readings(lists: dict[str, list[Any]]) -> Readings:
     return Readings(
         [int(step) for step, _, _ in rows],
         [int(count) for _, count, _ in rows],
-        [math.nan if loss is None else float(loss) for _, _, loss in rows],
+        [_number(loss) for _, _, loss in rows],
+        {name: [_number(value) for value in values] for name, values in lists.items() if name not in names},
     )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _series(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:

@@ -27,10 +27,10 @@ class SeedGroup:
     """A group of runs.
 
     Attributes:
-        path: its folder.
+        path: folder of the group.
         trainer: class name of the trainer.
-        how: `at once`, or `one after the other`.
-        runs: by seed; None where nothing was measured.
+        how: way of training: `at once`, or `one after the other`.
+        runs: saved run of each seed; None where nothing was measured.
     """
 
     path: Path
@@ -49,9 +49,10 @@ class Spread:
     """Some numbers in few.
 
     Attributes:
-        values: the numbers.
-        std: standard deviation with n - 1; None of one number.
-        interval: of 95 % for the mean, by Student's t (the numbers taken as normally distributed); None of one number.
+        values: numbers that the spread is of.
+        std: standard deviation with n - 1; None of one number, or where one is not finite.
+        interval: 95 % interval of the mean, by Student's t (the numbers taken as normally distributed); None of one
+            number, or where one is not finite.
     """
 
     values: tuple[float, ...]
@@ -77,8 +78,8 @@ def find_group(text: str, artifacts_dir: Path) -> Path | None:
     """Find the folder of a group.
 
     Args:
-        text: its folder, the seeds.json in it, its id, or `seeds-latest`.
-        artifacts_dir: where runs are.
+        text: folder of the group, the seeds.json in it, the group's id, or `seeds-latest`.
+        artifacts_dir: folder of all runs and published models.
 
     Returns:
         The folder; None where the text means something else.
@@ -131,7 +132,7 @@ def load_group(path: Path) -> SeedGroup:
     """Read a group, and the runs in it from their own folders.
 
     Args:
-        path: its folder.
+        path: folder of the group.
 
     Raises:
         RunDamagedError: a file of it can't be read.
@@ -149,9 +150,9 @@ def runs_as_group(path: Path, trainer: str, how: str, members: dict[int, str | N
 
     Args:
         path: the group's folder, beside which `runs/` is.
-        trainer: class name.
-        how: see `SeedGroup`.
-        members: run ids by seed; None of one that has not begun.
+        trainer: class name of the runs' trainer.
+        how: way of training: `at once`, or `one after the other`.
+        members: run ids by seed; None of a run that has not begun.
     """
     runs: dict[int, Run | None] = {}
     for seed, run in members.items():
@@ -164,7 +165,7 @@ def over_epochs(runs: Sequence[Run]) -> dict[str, list[tuple[float, Spread]]]:
     """Measure the spread of each history number at each epoch, over the runs that still have one there.
 
     Args:
-        runs: those that are counted.
+        runs: runs that the spread is measured over.
 
     Returns:
         By name, for each epoch in order: the epoch, and the spread. A run that stopped early is in those up to its end.
@@ -184,8 +185,8 @@ def at_best(runs: Sequence[Run]) -> dict[str, Spread]:
     """Measure the spread of each number at each run's own best epoch, and of the numbers that its summary ends with.
 
     Args:
-        runs: those that are counted. A name that only some of them have is left out, and so is a whole number of the
-            summary that is the same in all of them, which is a setting or a count.
+        runs: runs that the spread is measured over. A name that only some of them have is left out, and so is a whole
+            number of the summary that is the same in all of them, which is a setting or a count.
     """
     rows = [_numbers_of(run) for run in runs]
     names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
@@ -214,9 +215,9 @@ def content_of(group: SeedGroup, members: dict[int, str | None], **more: Any) ->
     """Return what seeds.json says of a group.
 
     Args:
-        group: as it is now.
-        members: run ids by seed.
-        more: further entries at the top level.
+        group: the group with its runs as they are now.
+        members: run ids by seed; None of a run that has not begun.
+        more: further entries at the top level of seeds.json.
     """
     counted = list(group.counted.values())
     history = {

@@ -18,13 +18,13 @@ class SweepTrial:
     """A trial of a sweep.
 
     Attributes:
-        number: from 1.
-        state: complete, pruned, failed or running.
-        value: of the sweep's metric, the best of its epochs; None where there was none.
-        epochs: that it was trained.
-        run: id of its run, None where it had not begun.
-        params: values that were searched, by key.
-        error: what ended it, where it failed.
+        number: number of the trial, from 1.
+        state: state of the trial: complete, pruned, failed or running.
+        value: best value of the sweep's metric over the trial's epochs; None where it was never measured.
+        epochs: number of epochs that the trial was trained.
+        run: id of the trial's run, None where it had not begun.
+        params: values of the searched settings, by key.
+        error: error that ended a failed trial; None of others.
     """
 
     number: int
@@ -41,15 +41,15 @@ class Sweep:
     """A sweep as trials.json has it.
 
     Attributes:
-        path: its folder.
+        path: folder of the sweep.
         trainer: class name of the trainer.
-        name: of the sweep.
-        metric: what is compared.
-        direction: minimize or maximize.
-        planned: how many trials there shall be.
-        space: by key, `kind` (choices, range, log) and `choices`, or `low` and `high`.
-        importance: share of the differences that each key explains, where that could be said.
-        trials: in the order of their numbers.
+        name: name of the sweep.
+        metric: name of the history number that trials are compared by, such as `val_loss`.
+        direction: direction in which the metric is better: minimize or maximize.
+        planned: number of trials that the sweep is to have.
+        space: search space by key: `kind` (choices, range, log) and `choices`, or `low` and `high`.
+        importance: share of the differences that each key explains; None where that could not be said.
+        trials: all trials, in the order of their numbers.
     """
 
     path: Path
@@ -88,7 +88,7 @@ def load_sweep(path: Path) -> Sweep:
     """Read a sweep.
 
     Args:
-        path: its folder, artifacts/sweeps/<model>/<name>, or trials.json in it.
+        path: folder of the sweep, artifacts/sweeps/<model>/<name>, or trials.json in it.
 
     Raises:
         RunNotFoundError: there is no sweep.

@@ -7,7 +7,7 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     """Lay rows out in columns, two spaces apart.
 
     Args:
-        rows: of one length each, the head among them.
+        rows: cells of each row, as many in each; the head is one of the rows.
         left: places of the columns that are words, which begin at the left; numbers end at the right.
 
     Returns:

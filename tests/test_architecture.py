@@ -1,40 +1,175 @@
-"""Rules of the house that a reader cannot see by looking at one file."""
+"""Rules of the house that a reader cannot see by looking at one file: docs/architecture.md has them as a picture."""
 
 import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# What each package may import of ours. It goes one way: train -> (data, model, evaluation) -> config -> constants.
+# What each package may import of ours, in functions too.
 ALLOWED = {
-    "constants": {"constants"},
-    "config": {"constants", "config"},
-    "model": {"constants", "model"},
-    "data": {"constants", "config", "data", "model", "storage"},
-    "storage": {"constants", "storage"},
-    "evaluation": {"constants", "config", "data", "model", "storage", "evaluation"},
-    "train": {"constants", "config", "data", "model", "storage", "evaluation", "train"},
-    "commands": {"constants", "config", "data", "model", "storage", "evaluation", "train", "commands"},
+    "constants": set(),
+    "storage": {"constants"},
+    "config": {"constants"},
+    "model": {"constants"},
+    "data": {"constants", "config", "model", "storage"},
+    "evaluation": {"constants", "config", "data", "model", "storage"},
+    "train": {"constants", "config", "data", "model", "storage", "evaluation"},
+    "commands": {"constants", "config", "data", "model", "storage", "evaluation", "train"},
 }
+SCRIPTS = {"train.py": "commands", "plot.py": "evaluation", "recommend.py": "evaluation"}
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+# Files of train/ that the parts of a run are made without: they may not know a trainer's underscores.
+TRAINING = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("train", "commands", "storage")]
+BASE_TRAINER = ROOT / "train" / "base_trainer.py"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the modules of ours that a file imports anywhere in it, with the lines."""
+    for node in ast.walk(tree_of(path)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in modules() else node.module for name in inside]
+        for name in dict.fromkeys(names):
+            if name.split(".")[0] in ALLOWED or name in {script.removesuffix(".py") for script in SCRIPTS}:
+                yield name, node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=shown)
 def test_imports_go_one_way(path):
     package = path.relative_to(ROOT).parts[0]
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-        ours = {name.split(".")[0] for name in names} & (ALLOWED.keys() | {"plot", "recommend"})
-        assert ours <= ALLOWED[package], f"line {node.lineno}"
+    for name, line in imports_of(path):
+        other = name.split(".")[0]
+        assert other == package or other in ALLOWED[package], f"{shown(path)}:{line} imports {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(("script", "package"), SCRIPTS.items())
+def test_scripts_are_thin(script, package):
+    tree = ast.parse((ROOT / script).read_text())
+    assert len(tree.body) <= 5, f"{script} has logic of its own"
+    assert {name.split(".")[0] for name, _ in imports_of(ROOT / script)} == {package}
+
+
+def circle_in(graph: dict[str, dict[str, str]]) -> list[str]:
+    """Return a circle of a graph, each arrow with where it is; empty where there is none."""
+    done: set[str] = set()
+
+    def follow(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            around = [*path[path.index(node) :], node]
+            return [f"{a} -> {b} ({graph[a][b]})" for a, b in pairwise(around)]
+        if node in done:
+            return []
+        for other in graph.get(node, {}):
+            found = follow(other, [*path, node])
+            if found:
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in graph if (found := follow(node, []))), [])
+
+
+def test_no_circle_of_files():
+    graph: dict[str, dict[str, str]] = {}
+    for path in FILES:
+        for name, line in imports_of(path):
+            if name in modules() and name != module_of(path):
+                graph.setdefault(module_of(path), {})[name] = f"{shown(path)}:{line}"
+    assert not circle_in(graph)
+    graph["storage.files"] = {"train.base_trainer": "made up"}
+    assert circle_in(graph), "the search finds one"
+
+
+def test_no_circle_of_rooms():
+    """Rooms beside one another: packages, and the folders of one package."""
+    graphs: dict[str, dict[str, dict[str, str]]] = {}
+    for path in FILES:
+        for name, line in imports_of(path):
+            here, there = (modules()[module].relative_to(ROOT).parts[:-1] for module in (module_of(path), name)
+                           if module in modules())  # fmt: skip
+            level = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), None)
+            if level is not None:
+                graph = graphs.setdefault("/".join(here[:level]), {})
+                graph.setdefault(here[level], {})[there[level]] = f"{shown(path)}:{line}"
+    assert {"", "train"} <= graphs.keys()
+    for graph in graphs.values():
+        assert not circle_in(graph)
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=shown)
+def test_parts_take_what_they_use(path):
+    """No part reaches into a trainer, and none takes one without saying so."""
+    text = path.read_text()
+    untyped = re.findall(r"\btrainer\w*: Any\b|\brun: Any\b", text)
+    assert not untyped, f"{shown(path)}: {untyped}"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and path != BASE_TRAINER:
+            owner = ast.unparse(node.value).split(".")[-1]
+            assert not re.fullmatch(r"\w*trainer|run|\w+_run|run_context", owner), (
+                f"{shown(path)}:{node.lineno} reads {ast.unparse(node)}"
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=shown)
+def test_paths_in_strings_exist(path):
+    """Modules and files of ours that a string or a comment names, in code that no import checks."""
+    if "scaffold" in path.parts or path.name == "doc_pages.py":
+        return  # templates name files of trainers to come
+    packages = "|".join(ALLOWED)
+    text = path.read_text()
+    for found in re.finditer(rf"(?<![\w/.])((?:{packages})/[\w/]+(?:\.py|/(?=[\s,.;:)\"'`]))?)(?![\w/*<{{])", text):
+        name = found[1]
+        known = (ROOT / name).exists() or (ROOT / f"{name}.py").exists() or _is_made_up(name)
+        assert known, f"{shown(path)} names {name}, which is not there"
+    for found in re.finditer(rf"[\"'`]((?:{packages})(?:\.[a-z_]+)+)(?=[:\"'`])", text):
+        name = found[1]
+        known = name in modules() or name.rpartition(".")[0] in modules() or name.split(".")[0] + ".py" == name
+        assert known or (ROOT / name).exists() or _is_made_up(name), f"{shown(path)} names {name}, which is not there"
+
+
+def _is_made_up(name: str) -> bool:
+    """Whether a name stands for a user's own file, or for one that a command writes."""
+    return bool(re.search(r"my_|data/zoo/|train/loss|train/x_", name))
+
+
+@pytest.mark.parametrize("path", FILES, ids=shown)
 def test_library_code_logs_and_never_prints_or_unpickles(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called != "print" and called not in ("torch.load", "pickle.load", "pickle.loads"), f"{node.lineno}"
             options = {f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords}
             assert not options & {"allow_pickle=True", "weights_only=False"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_tests_mirror_the_tree(package):
+    """Each package with tests of its own has them in a folder of its name."""
+    if package != "constants":
+        assert list((ROOT / "tests" / package).glob("test_*.py")), f"tests/{package} has no tests"

@@ -1,7 +1,6 @@
-"""Trainers: `TRAINER_REGISTRY` names them, `BaseTrainer` runs them. Importing this does not import torch."""
+"""Trainers: `TRAINER_REGISTRY` names them, `train.base_trainer.BaseTrainer` runs them. This alone imports no torch."""
 
 from pathlib import Path
-from typing import Any
 
 import constants  # noqa: F401  (first: it tells beautilog where its settings are)
 from train.registry import TrainerRegistry
@@ -11,10 +10,8 @@ from train.registry import TrainerRegistry
 TRAINER_REGISTRY = TrainerRegistry(Path(__file__).parent)
 
 
-def __getattr__(name: str) -> Any:
-    """Make `from train import BaseTrainer` work, and import torch only then."""
+def __getattr__(name: str) -> object:
+    """Say where BaseTrainer is: to import it from here would be a circle, and bring torch with it."""
     if name == "BaseTrainer":
-        from train.base_trainer import BaseTrainer
-
-        return BaseTrainer
+        raise ImportError("BaseTrainer is in train.base_trainer: from train.base_trainer import BaseTrainer")
     raise AttributeError(f"module 'train' has no attribute {name!r}")

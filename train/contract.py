@@ -7,8 +7,8 @@ check that a sample fits the model, when the author's own attributes exist) happ
 
 import functools
 from abc import ABCMeta
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sized
+from typing import Any, Protocol
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,13 +17,14 @@ from torch.utils.data import default_collate
 from config import BaseTrainerConfig, ConfigParser
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
-from data.shares import StandIn
+from data.loaders import Loader
+from data.sharding import StandIn
 from train import TRAINER_REGISTRY
-from train.checkpointing.process_state import draw_apart
+from train.context import RunContext
 from train.error_location import location
 from train.errors import TrainerContractError
-from train.machine import Survey
-from train.seeding import preserved_random_states, seed_everything
+from train.machine import FlopCounter
+from train.seeding import draw_apart, preserved_random_states, seed_everything
 from train.session import open_run
 
 _ORDER = """the order in __init__ is:
@@ -46,7 +47,7 @@ class TrainerType(ABCMeta):
                 )
         if parents and "_forward_batch" in namespace:
             cls._forward_batch = measured(namespace["_forward_batch"])
-            cls.__abstractmethods__ = cls.__abstractmethods__ - {"compute_loss"}  # one of the two hooks is enough
+            cls.__abstractmethods__ = cls.__abstractmethods__ - {"compute_loss"}  # one of the two is enough
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "compute_loss" in cls.__abstractmethods__:
@@ -64,17 +65,22 @@ class TrainerType(ABCMeta):
             raise
         if not hasattr(trainer, "history"):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
-        check_loaders(trainer)
-        draw_apart(trainer)
-        open_run(trainer)
+        run: RunContext = trainer.run_context
+        check_loaders(run)
+        draw_apart(run.shared_rng, run.config.seed, run.process_group.rank)
+        trainer.gather_callbacks()
+        open_run(run)
         return trainer
 
 
-def require_parts(trainer: Any) -> None:
+def require_parts(trainer: object) -> None:
     """Check that the author's `__init__` made all parts, before the base class takes over.
 
+    Args:
+        trainer: the trainer that is being built.
+
     Raises:
-        TrainerContractError: one error that names everything that is missing and shows the order.
+        TrainerContractError: a part is missing or unfit; the one error names all that is missing and shows the order.
     """
     parts = ("config", "model", "train_loader", "val_loader", "optimizer", "scheduler")
     missing = [f"self.{part}" for part in parts if not hasattr(trainer, part)]
@@ -82,112 +88,127 @@ def require_parts(trainer: Any) -> None:
     name = type(trainer).__name__
     if missing:
         raise TrainerContractError(f"{name}.__init__ has not made {', '.join(missing)}; {_ORDER}")
-    if not isinstance(trainer.config, BaseTrainerConfig):
-        raise TrainerContractError(f"{name}: {type(trainer.config).__name__} must derive from BaseTrainerConfig.")
-    if isinstance(trainer.scheduler, ReduceLROnPlateau) and trainer.scheduler.mode != "min":
+    config, scheduler = vars(trainer)["config"], vars(trainer)["scheduler"]
+    if not isinstance(config, BaseTrainerConfig):
+        raise TrainerContractError(f"{name}: {type(config).__name__} must derive from BaseTrainerConfig.")
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != "min":
         raise TrainerContractError(
-            f"{name}: ReduceLROnPlateau has mode='{trainer.scheduler.mode}'; it steps on the validation loss, which "
+            f"{name}: ReduceLROnPlateau has mode='{scheduler.mode}'; it steps on the validation loss, which "
             "falls: use mode='min'."
         )
 
 
+class Measured(Protocol):
+    """What a measured loss function belongs to: a trainer with its run."""
+
+    run_context: RunContext
+
+
 def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any], torch.Tensor]:
-    """Wrap a `_forward_batch`: its loss is checked and enters the epoch's average, in every form of the loop."""
+    """Wrap a `_forward_batch`: its loss is checked and enters the epoch's average, in every form of the loop.
+
+    Args:
+        forward: method to wrap, a function of a trainer and a batch.
+    """
 
     @functools.wraps(forward)
-    def wrapper(self: Any, batch: Any) -> torch.Tensor:
-        if self._batch_samples is not None:  # a `super()._forward_batch(batch)` inside a `_forward_batch`
+    def wrapper(self: Measured, batch: Any) -> torch.Tensor:
+        run = self.run_context
+        if run.batch_samples is not None:  # a `super()._forward_batch(batch)` inside a `_forward_batch`
             return forward(self, batch)
         if type(batch) is StandIn:  # one of several processes, which has no sample of this batch
-            batch, self._batch_samples = batch.batch, 0
+            batch, samples = batch.batch, 0
         else:
-            self._batch_samples = batch_size_of(batch)
-        self._loss_count = self._batch_samples
+            samples = batch_size_of(batch)
+        run.batch_samples = run.loss_count = samples
         try:
-            with self._precision.autocast():
+            with run.precision.autocast():
                 loss = forward(self, batch)
             if type(loss) is not torch.Tensor or loss.dim() or not loss.requires_grad:
-                _require_scalar(self, loss)
-            self._meter.add("loss", loss, self._loss_count)
+                _require_scalar(run, loss)
+            run.meter.add("loss", loss, run.loss_count)
         finally:
-            self._batch_samples = None
+            run.batch_samples = None
         return loss
 
     return wrapper
 
 
-def _require_scalar(trainer: Any, loss: Any) -> None:
-    hook = "_forward_batch" if "_forward_batch" in type(trainer).__dict__ else "compute_loss"
-    given = f"{type(trainer).__name__}.{hook} returned"
+def _require_scalar(run: RunContext, loss: object) -> None:
+    defined = "_forward_batch" if "_forward_batch" in type(run.trainer).__dict__ else "compute_loss"
+    given = f"{run.name}.{defined} returned"
     if not isinstance(loss, torch.Tensor):
         raise TrainerContractError(f"{given} {describe(loss)} ({type(loss).__name__}); it must be a scalar tensor.")
     if loss.dim() != 0:
         raise TrainerContractError(f"{given} a {describe(loss)}; the loss must be a scalar: take its .mean().")
-    if torch.is_grad_enabled() and trainer.model.training and not loss.requires_grad:
+    if torch.is_grad_enabled() and run.model.training and not loss.requires_grad:
         raise TrainerContractError(
             f"{given} a loss without gradient: it does not depend on the model's trainable parameters "
             "(a .detach(), .item() or torch.no_grad() on the way?)."
         )
 
 
-def check_loaders(trainer: Any) -> None:
+def check_loaders(run: RunContext) -> None:
     """Check that both loaders give batches and that their first samples fit the model.
 
     Runs one forward pass without gradient for each loader; random states and metrics are as if it had not.
+
+    Args:
+        run: run whose loaders and model are checked.
 
     Raises:
         DataError: a loader of length zero, a sample that can't be read or doesn't fit the model.
     """
     for name in ("train_loader", "val_loader"):
-        loader = getattr(trainer, name)
-        _refuse_empty(trainer, name, loader)
+        loader = getattr(run, name)
+        _refuse_empty(run, name, loader)
         dataset = getattr(loader, "dataset", None)
         if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             continue  # an iterable dataset shows what it has when it is read
         with preserved_random_states():
-            _try_sample(trainer, name, loader, dataset)
+            _try_sample(run, name, loader, dataset)
 
 
-def _refuse_empty(trainer: Any, name: str, loader: Any) -> None:
+def _refuse_empty(run: RunContext, name: str, loader: Loader) -> None:
     try:
         batches = len(loader)
     except TypeError:
         return
     if batches == 0:
         dataset = getattr(loader, "dataset", None)
-        samples = f"its dataset has {len(dataset)} samples" if hasattr(dataset, "__len__") else "no samples"
+        samples = f"its dataset has {len(dataset)} samples" if isinstance(dataset, Sized) else "no samples"
         drop = ", and drop_last leaves out a batch that is not full" if getattr(loader, "drop_last", False) else ""
         raise DataError(
-            f"{type(trainer).__name__}: {name} gives no batches: {samples}, batch_size is "
+            f"{run.name}: {name} gives no batches: {samples}, batch_size is "
             f"{getattr(loader, 'batch_size', None)}{drop}. Give it data, or a smaller batch_size."
         )
 
 
-def _try_sample(trainer: Any, name: str, loader: Any, dataset: Any) -> None:
-    where = f"{type(trainer).__name__}: {name}.dataset"
+def _try_sample(run: RunContext, name: str, loader: Loader, dataset: Any) -> None:
+    where = f"{run.name}: {name}.dataset"
     try:
         # Two, since some losses (contrastive ones, statistics over the batch) need more than one.
         count = 1 if getattr(loader, "batch_size", None) in (None, 1) else min(2, len(dataset))
         samples = [dataset[index] for index in range(count)]
     except Exception as error:  # whatever a user's dataset raises
         raise DataError(f"{where}[0] can't be read: {location(error)}{type(error).__name__}: {error}") from error
-    training = trainer.model.training
-    trainer.model.eval()
+    training = run.model.training
+    run.model.eval()
     try:
         collate = getattr(loader, "collate_fn", default_collate)
         batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
-        with torch.no_grad(), Survey() as survey:
-            trainer.first_losses[name] = trainer._forward_batch(batch)
-        trainer.surveys[name] = survey.of(trainer.model, batch_size_of(batch))
+        with torch.no_grad(), FlopCounter() as counter:
+            run.first_losses[name] = run.loss_function(batch)
+        run.flop_counts[name] = counter.of(run.model, batch_size_of(batch))
     except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except Exception as error:
         raise DataError(
-            f"{where}[0] does not fit {type(trainer.model).__name__}.\n"
+            f"{where}[0] does not fit {type(run.model).__name__}.\n"
             f"  sample: {describe(samples[0])}\n"
             f"  failed: {location(error)}{type(error).__name__}: {error}\n"
             "  Make the sample's shape and the model's input agree: see the dataset and the model's settings."
         ) from error
     finally:
-        trainer.model.train(training)
-        trainer.forget_measurements()
+        run.model.train(training)
+        run.forget_measurements()

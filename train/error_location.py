@@ -7,9 +7,9 @@ from constants import PROJECT_ROOT
 
 # Through these the program calls what its users write, so a place in them tells nobody anything.
 _BETWEEN = (
-    "train/base_trainer.py", "train/contract.py", "train/machine.py", "train/steps/", "train/compiled/", "train/loading/",
-    "train/loop/", "train/distributed/", "commands/",
-    "data/loaders.py", "data/shares.py",
+    "train/base_trainer.py", "train/contract.py", "train/machine.py", "train/steps/", "train/compiled/",
+    "train/loading/", "train/loop/", "train/distributed/", "commands/",
+    "data/loaders.py", "data/sharding.py",
 )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
     """Return a device by the config's name for it.
 
     Args:
-        name: as in the config.
-        index: which GPU, where the name says none: that of one of several processes.
+        name: name of the device as in the config: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        index: number of the GPU, where the name says none: that of one of several processes.
 
     Raises:
         ConfigError: this machine doesn't have it.
@@ -49,14 +49,14 @@ class _OperatorCount(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Survey:
+class FlopCounter:
     """Counts the operations and the floating-point operations of a forward pass that runs inside it."""
 
     def __init__(self) -> None:
         self._operators, self._flops = _OperatorCount(), FlopCounterMode(display=False)
         self._stack = ExitStack()
 
-    def __enter__(self) -> "Survey":
+    def __enter__(self) -> "FlopCounter":
         # Attention in one opaque kernel, as evaluation has it, would not be counted.
         self._stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
@@ -71,11 +71,12 @@ class Survey:
         """Return what was counted.
 
         Args:
-            model: whose forward pass it was.
-            samples: in its batch.
+            model: model whose forward pass was counted.
+            samples: number of samples in the batch of the forward pass.
 
         Returns:
-            Calls of torch operators, and floating-point operations a sample, at least two for each weight.
+            The number of calls of torch operators, and floating-point operations a sample, at least two for each
+                weight.
         """
         weights = sum(parameter.numel() for parameter in model.parameters())
         return self._operators.count, max(self._flops.get_total_flops() / samples, 2.0 * weights)
@@ -108,7 +109,7 @@ def cpu_threads(wanted: int, step_flops: float | None) -> Iterator[None]:
     than it brings, and with a busy neighbour on the machine many times more.
 
     Args:
-        wanted: how many; 0 takes one for a model whose step is small, else leaves what is set.
+        wanted: number of threads; 0 takes one for a model whose step is small, else leaves what is set.
         step_flops: floating-point operations of an optimizer step, forward and backward; None where nobody knows.
     """
     before = torch.get_num_threads()

@@ -28,6 +28,9 @@ from train.base_trainer import BaseTrainer
 class ModelAutoEncoderTrainer(BaseTrainer):
     """Learns model tokens: an autoencoder over the parameters of the zoo's networks."""
 
+    config: ModelAutoEncoderTrainerConfig
+    model: ModelAutoEncoder
+
     def __init__(self) -> None:
         self.config = ConfigParser.get(ModelAutoEncoderTrainerConfig)
         self.zoo = load_zoo(self.config.zoo)
@@ -221,7 +224,7 @@ class ModelAutoEncoderTrainer(BaseTrainer):
                 arrays[f"{name}_{number}"] = matrix.cpu().numpy()  # synchronisation
         write_arrays(self.get_run_file_path("autoencoder.npz"), arrays)
 
-    def _reconstruction(self) -> dict[str, float]:
+    def _reconstruction(self) -> dict[str, float | None]:
         """Measure R2 over all weights of the test networks.
 
         Against the mean of the training networks of the family; and, much harder, against the mean of those that began

@@ -1,9 +1,10 @@
 """What a model and a run are made of, in a few lines."""
 
 from collections.abc import Sized
-from typing import Any
 
 import torch
+
+from data.loaders import Loader
 
 
 def summarize_model(model: torch.nn.Module) -> dict[str, int]:
@@ -52,7 +53,7 @@ def readable_bytes(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def loader_line(name: str, loader: Any) -> str:
+def loader_line(name: str, loader: Loader) -> str:
     """Describe a loader: samples, batches, workers."""
     dataset = getattr(loader, "dataset", None)
     samples = f"{len(dataset):,} samples, " if isinstance(dataset, Sized) else ""

@@ -20,6 +20,7 @@ network came from.
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,12 +38,16 @@ from model.zoo_families import FAMILIES
 from model.zoo_population import ZooPopulation
 from storage.files import output_errors, write_atomically
 from train.base_trainer import BaseTrainer
+from train.schedulers import with_each_step
 
 MOMENTUM = 0.9
 
 
 class ModelZooTrainer(BaseTrainer):
     """Trains the zoo's networks, those of a family all at once, and writes them with their manifest."""
+
+    config: ModelZooTrainerConfig
+    model: ZooPopulation
 
     def __init__(self) -> None:
         self.config = ConfigParser.get(ModelZooTrainerConfig)
@@ -76,8 +81,8 @@ class ModelZooTrainer(BaseTrainer):
             fused=True,
         )
         steps = math.ceil(len(self.train_loader) / self.config.accumulation_steps)
-        self.scheduler = LambdaLR(self.optimizer, [cosine_to_zero(self.tasks[n].epochs * steps) for n in order])
-        self.scheduler.interval = "step"
+        factors = [cosine_to_zero(self.tasks[number].epochs * steps) for number in order]
+        self.scheduler = with_each_step(LambdaLR(self.optimizer, factors))
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the zoo")
         super().__init__()
 
@@ -110,7 +115,7 @@ class ModelZooTrainer(BaseTrainer):
             if epoch in due:
                 self.model.take_snapshot(number, due.index(epoch))
         # An epoch is short, so not each is worth a checkpoint; a resumed run takes the snapshots since then again.
-        if self._validation_is_due():
+        if self._validation_is_due(epoch):
             super().save_checkpoint(epoch, is_best=True)
 
     def after_training(self) -> None:
@@ -126,7 +131,7 @@ class ModelZooTrainer(BaseTrainer):
             logger.info(f"{name}: {value}")
         if self.config.publish:
             for file in sorted(folder.iterdir()):
-                write_atomically(self.config.zoo_dir / file.name, lambda path, file=file: shutil.copyfile(file, path))
+                write_atomically(self.config.zoo_dir / file.name, partial(shutil.copyfile, file))
             logger.info(f"published to {self.config.zoo_dir}")
 
     @torch.no_grad()
@@ -177,8 +182,8 @@ def snapshot_epochs(epochs: int, snapshots: int) -> tuple[int, ...]:
     """Spread snapshots over a training, closer together at its beginning, where more happens.
 
     Args:
-        epochs: its length.
-        snapshots: how many; a short training has fewer.
+        epochs: length of the training.
+        snapshots: number of snapshots; a short training has fewer.
 
     Returns:
         The epochs, counted from 1, after which they are taken, ascending; the last is the end.

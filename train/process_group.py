@@ -26,7 +26,7 @@ class ProcessGroup:
     Args:
         rank: number of this process, from 0; process 0 is the main one, which writes the run's files.
         world_size: number of processes.
-        local_rank: number of this process on its machine.
+        local_rank: number of this process among those of the same machine, from 0.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, local_rank: int = 0) -> None:
@@ -59,8 +59,8 @@ class ProcessGroup:
         """Let one process make a value, and return it in all of them.
 
         Args:
-            make: makes the value; called in one process only.
-            source: number of the process that makes it.
+            make: function that makes the value; called in one process only.
+            source: number of the process that makes the value.
 
         Raises:
             ElsewhereError: it failed there. In that process its own error is raised.
@@ -131,7 +131,7 @@ def joined_process_group(minutes: float) -> Iterator[ProcessGroup]:
     """Meet the other processes, if there are any, for a block.
 
     Args:
-        minutes: that a process waits for another one before it fails.
+        minutes: time that a process waits for another one before it fails.
     """
     global _GROUP
     if _asked_size() == 1:

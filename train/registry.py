@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from constants.renamed import RENAMED_TRAINERS
+
 
 class UnknownTrainerError(KeyError):
     """A name that no trainer has; the text lists the nearest ones."""
@@ -27,12 +29,12 @@ class TrainerEntry:
     """What is known of a trainer before its module is imported.
 
     Attributes:
-        name: class name.
-        target: `package.module:ClassName`, or the class itself.
-        file: source file, None where it is not known.
+        name: class name of the trainer.
+        target: address of the class, `package.module:ClassName`, or the class itself.
+        file: source file of the trainer, None where it is not known.
         line: line of the class statement.
         description: first line of the class docstring.
-        section: its section of config.ini.
+        section: name of the trainer's section of config.ini.
     """
 
     name: str
@@ -95,6 +97,12 @@ class TrainerRegistry(Mapping[str, type]):
         by_short = {_short(known): entry for known, entry in entries.items()}
         if _short(name) in by_short:
             return by_short[_short(name)]
+        former = next((old for old in RENAMED_TRAINERS if _short(old) == _short(name)), None)
+        if former is not None and RENAMED_TRAINERS[former] in entries:
+            from beautilog import logger  # takes a while, which `--list` has not
+
+            logger.warning(f"{former} is called {RENAMED_TRAINERS[former]} now; the old name goes on working")
+            return entries[RENAMED_TRAINERS[former]]
         near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.4)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
@@ -156,7 +164,9 @@ def _entries_of_file(path: Path, module: str) -> Iterator[TrainerEntry]:
     for node in ast.parse(path.read_text(encoding="utf-8"), filename=str(path)).body:
         # A base such as `BaseTrainer` or `base_trainer.BaseTrainer`. A class over another trainer is listed too:
         # importing it then gives the error that says why that is not allowed.
-        bases = [ast.unparse(base).split(".")[-1] for base in node.bases] if isinstance(node, ast.ClassDef) else []
+        if not isinstance(node, ast.ClassDef):
+            continue
+        bases = [ast.unparse(base).split(".")[-1] for base in node.bases]
         if any(base.endswith("Trainer") for base in bases) and node.name != "BaseTrainer":
             doc = (ast.get_docstring(node) or "(no docstring)").splitlines()[0]
             yield TrainerEntry(node.name, f"{module}:{node.name}", path, node.lineno, doc, _section_of(node))

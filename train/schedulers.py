@@ -12,10 +12,10 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, flo
     The schedule for transformers (Loshchilov and Hutter, SGDR, 2017, without restarts). It steps with the optimizer.
 
     Args:
-        optimizer: its learning rates are the schedule's peak.
+        optimizer: optimizer whose learning rates are the schedule's peak.
         warmup_steps: optimizer steps of the rise.
         total_steps: optimizer steps of the run: batches an epoch x epochs / accumulation_steps.
-        floor: share of the peak at the end.
+        floor: learning rate at the end, as a share of the peak.
 
     Returns:
         A scheduler that `BaseTrainer` steps after every optimizer step.
@@ -29,8 +29,12 @@ def warmup_cosine(optimizer: Optimizer, warmup_steps: int, total_steps: int, flo
         progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    scheduler = LambdaLR(optimizer, factor)
-    scheduler.interval = "step"
+    return with_each_step(LambdaLR(optimizer, factor))
+
+
+def with_each_step(scheduler: LambdaLR) -> LambdaLR:
+    """Let a schedule step after each optimizer step, not after each epoch; returns it."""
+    scheduler.interval = "step"  # type: ignore[attr-defined]  # not torch's attribute but what `interval_of` looks at
     return scheduler
 
 

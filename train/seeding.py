@@ -3,12 +3,15 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from data.shares import SharedDraws
+from data.loaders import Loader
+from data.sharding import SharedRNG
+
+_PRIME = 1_000_003
 
 
 def seed_everything(seed: int) -> None:
@@ -22,9 +25,40 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_of(seed: int, *words: int) -> int:
+    """Return a seed that depends on a run's seed, a process's rank and more.
+
+    Args:
+        seed: seed of all random generators of the run.
+        words: numbers that tell this seed from others of the run, such as the process's rank.
+    """
+    for word in words:
+        seed = (seed * _PRIME + word + 1) % 2**32
+    return seed
+
+
+def draw_apart(shared_rng: SharedRNG | None, seed: int, rank: int) -> None:
+    """Let each of several processes draw random numbers of its own from now on, such as dropout's.
+
+    Args:
+        shared_rng: random numbers that the processes go on drawing alike; None where there is one process, for which
+            nothing changes.
+        seed: seed of all random generators of the run.
+        rank: number of this process, from 0.
+    """
+    if shared_rng is not None:
+        shared_rng.begin()
+        seed_everything(seed_of(seed, rank))
+
+
+def numpy_state() -> tuple[str, np.ndarray, int, int, float]:
+    """Return the state of numpy's own generator, in the form that it has always had."""
+    return cast(tuple[str, np.ndarray, int, int, float], np.random.get_state())  # a dict only where it is asked for
+
+
 def random_states() -> dict[str, Any]:
     """Return the states of all generators: ints, strings and uint8 tensors, nothing that needs pickle."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = numpy_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
@@ -47,11 +81,11 @@ class RandomSources:
     """All generators that a run draws from: the global ones, and those that its loaders have of their own.
 
     Args:
-        loaders: whose `generator`, or whose samplers', torch.Generators may be.
-        shared: what several processes draw alike; None for one.
+        loaders: loaders that may have a torch.Generator as `generator`, or samplers that have one.
+        shared: random numbers that several processes draw alike; None for one process.
     """
 
-    def __init__(self, *loaders: Any, shared: SharedDraws | None = None) -> None:
+    def __init__(self, *loaders: Loader, shared: SharedRNG | None = None) -> None:
         self._shared = shared
         places = []
         for loader in loaders:
@@ -62,16 +96,16 @@ class RandomSources:
         found = [getattr(place, "generator", None) for place in places]
         self._own = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
-    def states(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return all states, as `random_states` does."""
-        shared = {} if self._shared is None else {"shared": self._shared.state()}
+        shared = {} if self._shared is None else {"shared": self._shared.state_dict()}
         return random_states() | {"loaders": [generator.get_state() for generator in self._own]} | shared
 
-    def set_states(self, states: dict[str, Any]) -> None:
-        """Restore what `states` returned."""
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         set_random_states(states)
         if self._shared is not None:
-            self._shared.set_state(states["shared"])
+            self._shared.load_state_dict(states["shared"])
         for generator, state in zip(self._own, states["loaders"], strict=True):
             generator.set_state(state)
 

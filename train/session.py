@@ -10,12 +10,13 @@ from beautilog import logger
 from safetensors.torch import load_file
 
 from config import ConfigParser
-from data.shares import give_back_share
+from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError
-from train.checkpointing.provenance import datasets_of, environment
-from train.checkpointing.resume_check import report_drift
+from train.checkpointing.provenance import datasets_of, provenance
+from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
+from train.context import RunContext
 from train.errors import TrainingError
 from train.loading.loader_faults import explain_loader_fault
 from train.loop.progress import duration
@@ -25,141 +26,155 @@ from train.model_summary import model_lines
 from train.process_group import lost_peer
 
 
-def open_run(trainer: Any) -> None:
+def open_run(run: RunContext) -> None:
     """Make a run's folder with its config.ini and environment.json, or enter the one to resume.
 
     Args:
-        trainer: a BaseTrainer that is built and whose data is checked.
+        run: run of a trainer that is built and whose data is checked.
     """
-    if trainer.options.dry_run:
+    if run.options.dry_run:
         return
-    world, found = trainer._process_group, []
+    group = run.process_group
+    found: tuple[Checkpoint, Path] | None = None
 
     def enter() -> tuple[Path, Path | None]:
-        found.append(_enter(trainer))
-        return trainer.run_folder.path, found[0] and found[0][1]
+        nonlocal found
+        found = _enter(run)
+        return run.folder.path, found and found[1]
 
-    folder, path = world.broadcast_object(enter)
-    if not world.is_main_process:
-        trainer.run_folder.follow(folder, world.rank)
-        found = [(trainer.checkpoints.load(path), path) if path else None]
-    if found[0]:
-        restore(trainer, *found[0])
+    folder, path = group.broadcast_object(enter)
+    if not group.is_main_process:
+        run.folder.follow(folder, group.rank)
+        found = (run.checkpoints.load(path), path) if path else None
+    if found:
+        restore(run, *found)
 
 
-def _enter(trainer: Any) -> tuple[Checkpoint, Path] | None:
+def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
     """Make the run's files, or return the checkpoint to go on from, and where it is."""
-    folder = trainer.run_folder
+    folder = run.folder
     folder.lock()
     folder.open_log()
-    if trainer.options.resume:
+    if run.options.resume:
         folder.tidy()
-        trainer.checkpoints.tidy()
-        if not trainer.checkpoints.empty:
-            with machine_for(trainer):
-                report_drift(trainer)
-            return trainer.checkpoints.load_newest()
+        run.checkpoints.tidy()
+        if not run.checkpoints.empty:
+            with machine_for(run):
+                check_resume(run)
+            return run.checkpoints.load_newest()
         if folder.began:
             logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
-    folder.write_text("config.ini", ConfigParser.dump(trainer.config))
-    with machine_for(trainer):  # as it will be
-        folder.write_json("environment.json", environment(trainer.device, datasets_of(trainer)))
+    folder.write_text("config.ini", ConfigParser.dump(run.config))
+    with machine_for(run):  # as it will be
+        folder.write_json("environment.json", provenance(run.device, datasets_of(run)))
     return None
 
 
 @contextmanager
-def training_session(trainer: Any) -> Iterator[None]:
+def training_session(run: RunContext) -> Iterator[None]:
     """Surround a trainer's `train()`, the base class's or its own. A session inside a session does nothing.
 
     Args:
-        trainer: a BaseTrainer.
+        run: the run that trains.
     """
-    if trainer.in_session:
+    if run.in_session:
         yield
         return
-    trainer.in_session = True
-    trainer.record.start_clock()
+    run.in_session = True
+    run.record.start_clock()
     try:
-        _announce(trainer)
-        with machine_for(trainer), trainer.stop_request.listening():
-            trainer.trackers.start(trainer)
+        _announce(run)
+        with machine_for(run), run.stop_request.listening():
+            run.callbacks.on_train_begin(run.trainer)
             yield
-        trainer.saver.flush(trainer)
-        _finish(trainer)
+        run.saver.flush()
+        run.callbacks.on_checkpoint(run.trainer, run.saver.take_written())
+        _finish(run)
     except BaseException as error:
-        told = explain_loader_fault(trainer, error) or error  # first: a worker that dies is told again at any line
-        trainer._process_group.hold_signals()
-        told = lost_peer(told) or told
-        if isinstance(told, KeyboardInterrupt | Pruned):
-            state = "pruned" if isinstance(told, Pruned) else "interrupted"
-            _last_word(trainer, state, together=isinstance(told, Interrupted))
+        reported = explain_loader_fault(run, error) or error  # first: a worker that dies is told again at any line
+        run.process_group.hold_signals()
+        reported = lost_peer(reported) or reported
+        if isinstance(reported, KeyboardInterrupt | Pruned):
+            state = "pruned" if isinstance(reported, Pruned) else "interrupted"
+            _last_word(run, state, together=isinstance(reported, Interrupted))
         else:
-            trainer.run_folder.log_only(traceback.format_exc())
-            _last_word(trainer, "failed", error=f"{type(told).__name__}: {told}")
-        if told is not error:
-            raise told from error
+            run.folder.log_only(traceback.format_exc())
+            run.callbacks.on_failure(run.trainer, reported)
+            _last_word(run, "failed", error=f"{type(reported).__name__}: {reported}")
+        if reported is not error:
+            raise reported from error
         raise
     finally:
-        trainer.progress_bar.close()
-        trainer.run_folder.close_log()
-        trainer.run_folder.unlock()
-        trainer.in_session = False
+        run.progress_bar.close()
+        run.folder.close_log()
+        run.folder.unlock()
+        run.in_session = False
 
 
 @contextmanager
-def machine_for(trainer: Any) -> Iterator[None]:
-    """Set the machine up for a trainer's loop."""
-    if trainer.device.type == "cpu":
+def machine_for(run: RunContext) -> Iterator[None]:
+    """Set the machine up for a run's steps, for a block.
+
+    Args:
+        run: run whose device, settings and size of a step decide.
+    """
+    if run.device.type == "cpu":
         keep_freed_memory()
-    with cpu_threads(trainer.config.threads, trainer.step_flops):
+    with cpu_threads(run.config.threads, run.step_flops):
         yield
 
 
-def _announce(trainer: Any) -> None:
-    for line in model_lines(trainer.model):
+def _announce(run: RunContext) -> None:
+    for line in model_lines(run.model):
         logger.info(line)
-    together = "" if trainer._process_group.is_single_process else f"{trainer._process_group.world_size} processes, "
-    logger.info(f"{together}device {trainer.device}, run folder {trainer.run_folder.path}")
-    done, epochs = trainer.record.progress.epoch, trainer.config.epochs
-    if done >= epochs and not trainer._position.validating:
+    group = run.process_group
+    together = "" if group.is_single_process else f"{group.world_size} processes, "
+    logger.info(f"{together}device {run.device}, run folder {run.folder.path}")
+    done, epochs = run.record.progress.epoch, run.config.epochs
+    if done >= epochs and not run.position.validating:
         logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")
-    trainer.progress_bar.open(done=trainer.progress_bar.total * min(done, epochs) // epochs)
+    run.progress_bar.open(done=run.progress_bar.total * min(done, epochs) // epochs)
 
 
-def _finish(trainer: Any) -> None:
-    best_model, main = trainer.get_run_file_path("model.safetensors"), trainer._process_group.is_main_process
-    if not trainer._process_group.broadcast_object(best_model.exists) and (main or trainer._sharded is not None):
+def _finish(run: RunContext) -> None:
+    trainer, main = run.trainer, run.process_group.is_main_process
+    best_model = run.file("model.safetensors")
+    if not run.process_group.broadcast_object(best_model.exists) and (main or run.sharded is not None):
         trainer.save_model()
-    if trainer._sharded is not None:
-        trainer._sharded.load_whole(load_file(best_model) if main else {})
+    if run.sharded is not None:
+        run.sharded.load_whole(load_file(best_model) if main else {})
     else:
         if main and best_model.exists():  # a trainer with a save_model of its own may write something else
-            trainer.model.load_state_dict(load_file(best_model, device=str(trainer.device)))
-        trainer._process_group.broadcast(trainer.model)
-    for loader in (trainer.train_loader, trainer.val_loader) if not trainer._process_group.is_single_process else ():
-        give_back_share(loader)
-    trainer.progress_bar.close()
+            run.model.load_state_dict(load_file(best_model, device=str(run.device)))
+        run.process_group.broadcast(run.model)
+    if not run.process_group.is_single_process:
+        for loader in (run.train_loader, run.val_loader):
+            unshard_loader(loader)
+    run.progress_bar.close()
     trainer.after_training()
-    if best_model.exists() and trainer.options.publish:
-        trainer.run_folder.publish()
-    stopped = trainer.early_stopping.exhausted and trainer.record.progress.epoch < trainer.config.epochs
+    if best_model.exists() and run.options.publish:
+        run.folder.publish()
+    stopped = run.early_stopping.exhausted and run.record.progress.epoch < run.config.epochs
     state = "early_stopped" if stopped else "finished"
     trainer.save_metrics_to_file(state)
-    if trainer.config.plot_at_end and main:
+    if run.config.plot_at_end and main:
         trainer.plot_metrics()
-    trainer.trackers.finish(trainer, state)
-    logger.info(f"done in {duration(trainer.record.seconds())}: {trainer.record.best_line()}")
-    logger.info(f"results are in {trainer.run_folder.path}")
+    run.callbacks.on_train_end(trainer, state)
+    logger.info(f"done in {duration(run.record.seconds())}: {run.record.best_line()}")
+    logger.info(f"results are in {run.folder.path}")
 
 
-def _last_word(trainer: Any, state: str, together: bool = False, **more: Any) -> None:
+def _last_word(run: RunContext, state: str, together: bool = False, **more: Any) -> None:
     """Write what waits and say in metrics.json how the run ended; a full disk must not hide what ended it."""
     for what, write in (
-        ("the last checkpoint is not written", lambda: trainer.saver.flush(trainer, together)),
-        (f"metrics.json does not say that the run {state}", lambda: trainer.save_metrics_to_file(state, **more)),
+        ("the last checkpoint is not written", lambda: run.saver.flush(together)),
+        (
+            f"metrics.json does not say that the run {state}",
+            lambda: run.trainer.save_metrics_to_file(state, **more),
+        ),
     ):
         try:
             write()
         except (TrainingError, OutputError) as error:
             logger.warning(f"{what}: {error}")
-    trainer.trackers.finish(trainer, state)
+    run.callbacks.on_train_end(run.trainer, state)

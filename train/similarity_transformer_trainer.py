@@ -16,7 +16,7 @@ from config.similarity_transformer_trainer_config import SimilarityTransformerTr
 from data.data_error import DataError
 from data.image_encoder import load_encoder
 from data.ranking_world import SPLITS, RankingWorld, load_world, make_fold
-from data.similarity_lists import ListMaker, build_combined_similarity_loader
+from data.similarity_lists import ListMaker, SimilarityLists, build_combined_similarity_loader
 from evaluation.ranking.ranking_metrics import ranking_metrics
 from model.ranking_losses import RANKING_LOSSES
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
@@ -28,6 +28,10 @@ EVIDENCE_RATE = 10.0  # learning rate of the weights of pair features, in multip
 
 class SimilarityTransformerTrainer(BaseTrainer):
     """Learns to rank the models of a zoo for a dataset, from measured fine-tuning results."""
+
+    config: SimilarityTransformerTrainerConfig
+    model: SimilarityEnsemble
+    train_loader: SimilarityLists
 
     def __init__(self) -> None:
         self.config = ConfigParser.get(SimilarityTransformerTrainerConfig)
@@ -52,17 +56,14 @@ class SimilarityTransformerTrainer(BaseTrainer):
         )  # fmt: skip
         self.model = SimilarityEnsemble(self.shape, self.config.members)
         self.loss_fn = RANKING_LOSSES[self.config.loss]
-        evidence = [member.evidence.weight for member in self.model.members]
+        evidence = self.model.evidence_weights()
         others = [weight for weight in self.model.parameters() if all(weight is not own for own in evidence)]
-        self.optimizer = AdamW(
-            [
-                {"params": others},
-                # The few linear weights carry most of the ranking: they begin at 0 and have to get there first.
-                {"params": evidence, "lr": EVIDENCE_RATE * self.config.learning_rate, "weight_decay": 0.0},
-            ],
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": others},
+            # The few linear weights carry most of the ranking: they begin at 0 and have to get there first.
+            {"params": evidence, "lr": EVIDENCE_RATE * self.config.learning_rate, "weight_decay": 0.0},
+        ]
+        self.optimizer = AdamW(groups, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
         steps = -(-len(self.train_loader) // self.config.accumulation_steps) * self.config.epochs
         self.scheduler = warmup_cosine(self.optimizer, warmup_steps=steps // 10, total_steps=steps)
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the ranker")
@@ -72,7 +73,7 @@ class SimilarityTransformerTrainer(BaseTrainer):
         """Return the ranking loss: in training of each member, in validation of their mean score.
 
         Args:
-            batch: as `build_combined_similarity_loader` gives it.
+            batch: batch of lists, as `build_combined_similarity_loader` gives it.
         """
         scores = self._scores(batch)  # (K, B, N)
         truth, mask = batch["truth"].to(self.device), batch["model_mask"].to(self.device)
@@ -140,8 +141,8 @@ def mean_metrics(scores: torch.Tensor, batch: dict[str, Any]) -> dict[str, float
     """Average the ranking metrics over the lists of a batch (reading the scores is a synchronisation).
 
     Args:
-        scores: (B, N).
-        batch: with `accuracy` (B, N) and `model_mask` (B, N).
+        scores: (B, N) predicted score of each model of each list.
+        batch: batch of lists with `accuracy` (B, N) and `model_mask` (B, N).
     """
     rows = []
     for own, accuracy, mask in zip(scores.cpu(), batch["accuracy"], batch["model_mask"], strict=True):

@@ -2,13 +2,13 @@
 
 import math
 import warnings
-from typing import Any
 
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from commands.check.report import Verdict, failed, ok, skipped, warning
 from commands.check.subject import Subject
 from commands.probe_steps import peak_rates, steps_an_epoch
+from train.context import RunContext
 from train.schedulers import interval_of
 
 _MOST_CALLS = 10_000  # that are tried; a patience beyond that is none
@@ -17,16 +17,16 @@ _WHEN = {"epoch": "each epoch", "step": "each optimizer step"}
 
 def scheduler_steps(subject: Subject) -> Verdict:
     """It belongs to the optimizer and steps when it should: ReduceLROnPlateau on validation losses only."""
-    trainer, scheduler = subject.trainer, subject.trainer.scheduler
+    run, scheduler = subject.run, subject.run.scheduler
     name = type(scheduler).__name__
-    if getattr(scheduler, "optimizer", trainer.optimizer) is not trainer.optimizer:
+    if getattr(scheduler, "optimizer", run.optimizer) is not run.optimizer:
         return failed(f"{name} belongs to another optimizer than the trainer's")
     heard = subject.rehearsal
     if not heard.ended:
         return skipped("the trainer's own train() did not end after one epoch")
     if isinstance(scheduler, ReduceLROnPlateau):
-        return _plateau(subject)
-    planned = trainer.config.epochs * (steps_an_epoch(trainer) or 0)
+        return _plateau(subject, scheduler)
+    planned = run.config.epochs * (steps_an_epoch(run) or 0)
     if isinstance(scheduler, OneCycleLR) and planned > scheduler.total_steps:
         return failed(f"{name} is for {scheduler.total_steps:,} steps, the run has {planned:,}: it would fail there")
     if not heard.scheduler_steps:
@@ -36,9 +36,8 @@ def scheduler_steps(subject: Subject) -> Verdict:
     return ok(f"{name}, {when}: {times} time{'s' * (times != 1)} in a short run")
 
 
-def _plateau(subject: Subject) -> Verdict:
-    trainer, heard = subject.trainer, subject.rehearsal
-    scheduler = trainer.scheduler
+def _plateau(subject: Subject, scheduler: ReduceLROnPlateau) -> Verdict:
+    run, heard = subject.run, subject.rehearsal
     strange = [value for value in heard.scheduler_steps if value not in heard.val_losses]
     if strange:
         return _strange(subject, strange[0])
@@ -48,15 +47,15 @@ def _plateau(subject: Subject) -> Verdict:
     if patience > _MOST_CALLS:
         return ok(f"ReduceLROnPlateau steps on the validation loss; patience {patience:,} never ends")
     subject.restore()
-    start = peak_rates(trainer.optimizer)
-    falls = _validations_until_the_rate_falls(trainer, patience)
+    start = peak_rates(run.optimizer)
+    falls = _validations_until_the_rate_falls(scheduler, patience)
     if falls is None or falls != patience + 1:
         told = "does not fall" if falls is None else f"falls after {falls}"
         return failed(f"ReduceLROnPlateau has patience {patience}, but the learning rate {told}")
-    rate = float(trainer.optimizer.param_groups[0]["lr"])
+    rate = float(run.optimizer.param_groups[0]["lr"])
     bad = f"{falls} bad one{'s' * (falls != 1)}"
     told = f"ReduceLROnPlateau steps on the validation loss; rate {start[0]:g} to {rate:g} after {bad}"
-    config = trainer.config
+    config = run.config
     validations = -(-config.epochs // config.validate_every_n_epochs)
     if 0 < config.early_stopping_patience <= patience:
         return warning(f"{told}; early stopping ends the run before that, after {config.early_stopping_patience}")
@@ -70,7 +69,7 @@ def _strange(subject: Subject, value: float | None) -> Verdict:
     if value is None:
         return failed("ReduceLROnPlateau was stepped without a loss")
     heard = subject.rehearsal
-    of_training = [float(loss) for loss in subject.trainer.history["train_loss"]] + heard.train_losses
+    of_training = [float(loss) for loss in subject.run.record.history["train_loss"]] + heard.train_losses
     if heard.train_losses:
         of_training += [sum(heard.train_losses), sum(heard.train_losses) / len(heard.train_losses)]
     validation = ", ".join(f"{loss:.6g}" for loss in heard.val_losses) or "not measured by validate()"
@@ -80,9 +79,9 @@ def _strange(subject: Subject, value: float | None) -> Verdict:
     return warning(f"{told}; the validation loss is {validation}")
 
 
-def _validations_until_the_rate_falls(trainer: Any, patience: int) -> int | None:
+def _validations_until_the_rate_falls(scheduler: ReduceLROnPlateau, patience: int) -> int | None:
     """Give the scheduler a loss and then worse ones; return how many it takes, None if it never does."""
-    scheduler, group = trainer.scheduler, trainer.optimizer.param_groups[0]
+    group = scheduler.optimizer.param_groups[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimizer step came before
         scheduler.step(1.0)
@@ -96,16 +95,16 @@ def _validations_until_the_rate_falls(trainer: Any, patience: int) -> int | None
 
 def early_stopping_stops(subject: Subject) -> Verdict:
     """With a loss that never improves, `check_early_stopping` asks for the end after `patience` validations."""
-    trainer, patience = subject.trainer, subject.trainer.config.early_stopping_patience
+    run, patience = subject.run, subject.run.config.early_stopping_patience
     asked, ended = subject.rehearsal.asked_to_stop, subject.rehearsal.ended
     subject.restore()
-    trainer.check_early_stopping(1.0)
+    run.trainer.check_early_stopping(1.0)
     if not patience:
-        stopped = _stops_after(trainer, 20)
+        stopped = _stops_after(run, 20)
         return failed(f"it is off, but stops after {stopped}") if stopped else ok("off (early_stopping_patience = 0)")
     if patience > _MOST_CALLS:
         return skipped(f"early_stopping_patience = {patience:,} is too many to try")
-    stopped = _stops_after(trainer, patience + 1)
+    stopped = _stops_after(run, patience + 1)
     if stopped != patience:
         told = f"stops after {stopped}" if stopped else f"does not stop after {patience + 1}"
         return failed(f"early_stopping_patience = {patience}, but the run {told} validations without improvement")
@@ -114,5 +113,5 @@ def early_stopping_stops(subject: Subject) -> Verdict:
     return ok(f"stops after {patience} validations without improvement, not before")
 
 
-def _stops_after(trainer: Any, most: int) -> int | None:
-    return next((number for number in range(1, most + 1) if trainer.check_early_stopping(1.0)), None)
+def _stops_after(run: RunContext, most: int) -> int | None:
+    return next((number for number in range(1, most + 1) if run.trainer.check_early_stopping(1.0)), None)

@@ -15,6 +15,7 @@ from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from data.batch_indices import batch_indices
 from data.batches import batch_size_of, describe, named_tensors
+from data.loaders import Loader
 from train.checkpointing.provenance import feed
 from train.errors import TrainerContractError
 from train.seeding import preserved_random_states
@@ -26,12 +27,12 @@ _FEW = 0.01  # share of the validation samples: public data sets have as many du
 
 def samples_fit(subject: Subject) -> Verdict:
     """A batch of each loader goes through the trainer's hook: in training mode and in evaluation."""
-    trainer, shown = subject.trainer, []
-    for loader, batches in ((trainer.train_loader, subject.batches), (trainer.val_loader, subject.val_batches)):
-        trainer.model.train(loader is trainer.train_loader)
+    run, shown = subject.run, []
+    for loader, batches in ((run.train_loader, subject.batches), (run.val_loader, subject.val_batches)):
+        run.model.train(loader is run.train_loader)
         # A loss that is no scalar, or has no gradient, has a line of its own.
-        with torch.set_grad_enabled(loader is trainer.train_loader), suppress(TrainerContractError):
-            trainer._forward_batch(batches[0])
+        with torch.set_grad_enabled(loader is run.train_loader), suppress(TrainerContractError):
+            run.loss_function(batches[0])
         sample = _samples(loader)
         of = _shapes(sample[0](0)) if sample else f"a batch is {_shapes(batches[0])}"
         shown.append(f"{of}; batches of {batch_size_of(batches[0]):,}")
@@ -77,7 +78,7 @@ def data_are_sane(subject: Subject) -> Verdict:
 def _losses(subject: Subject) -> Iterator[torch.Tensor]:
     with torch.no_grad():
         for batch in (*subject.batches, *subject.val_batches):
-            yield subject.trainer._forward_batch(batch)
+            yield subject.run.loss_function(batch)
 
 
 def _joined(batches: list[Any]) -> dict[str, torch.Tensor]:
@@ -94,13 +95,13 @@ def _joined(batches: list[Any]) -> dict[str, torch.Tensor]:
 
 def no_shared_samples(subject: Subject) -> Verdict:
     """No validation sample is a training sample too: by index where both loaders read one dataset, and by content."""
-    trainer = subject.trainer
-    by_index = _same_indices(trainer.train_loader, trainer.val_loader)
+    run = subject.run
+    by_index = _same_indices(run.train_loader, run.val_loader)
     if by_index:
         return failed(f"{len(by_index):,} samples are in both: indices {listed(by_index)} of the same dataset")
     with preserved_random_states():
-        train, of_train = _digests(trainer.train_loader, subject.batches)
-        val, of_val = _digests(trainer.val_loader, subject.val_batches)
+        train, of_train = _digests(run.train_loader, subject.batches)
+        val, of_val = _digests(run.val_loader, subject.val_batches)
     known = set(train.values())
     shared = sorted(index for index, digest in val.items() if digest in known)
     compared = f"{_count(len(val), of_val)} validation samples against {_count(len(train), of_train)} of training"
@@ -121,28 +122,28 @@ def _count(compared: int, there: int | None) -> str:
     return f"{compared:,}" if compared == there else f"{compared:,} of {there:,}"
 
 
-def _same_indices(train: Any, val: Any) -> list[int]:
+def _same_indices(train: Loader, val: Loader) -> list[int]:
     """Return the indices that both loaders read, where they read one dataset."""
     bases = [_base(loader) for loader in (train, val)]
     if bases[0] is None or bases[0] is not bases[1]:
         return []
-    read = [_indices(loader) for loader in (train, val)]
-    return [] if None in read else sorted(read[0] & read[1])
+    read, read_too = _indices(train), _indices(val)
+    return [] if read is None or read_too is None else sorted(read & read_too)
 
 
-def _base(loader: Any) -> Any:
+def _base(loader: Loader) -> Any:
     dataset = _dataset(loader)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
 
 
-def _dataset(loader: Any) -> Any:
+def _dataset(loader: Loader) -> Any:
     dataset = getattr(loader, "dataset", None)
     return getattr(dataset, "dataset", dataset) if getattr(loader, "draws_by_epoch", False) else dataset
 
 
-def _indices(loader: Any) -> set[int] | None:
+def _indices(loader: Loader) -> set[int] | None:
     try:
         batches = batch_indices(loader, 0, len(loader))
     except TypeError:
@@ -157,7 +158,7 @@ def _indices(loader: Any) -> set[int] | None:
     return set(found)
 
 
-def _samples(loader: Any) -> tuple[Callable[[int], Any], int] | None:
+def _samples(loader: Loader) -> tuple[Callable[[int], Any], int] | None:
     """Return how to read a loader's sample, and how many there are; None where they have no index."""
     dataset = getattr(loader, "dataset", None)
     if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -165,7 +166,7 @@ def _samples(loader: Any) -> tuple[Callable[[int], Any], int] | None:
     return dataset.__getitem__, len(dataset)
 
 
-def _digests(loader: Any, batches: list[Any]) -> tuple[dict[int, bytes], int | None]:
+def _digests(loader: Loader, batches: list[Any]) -> tuple[dict[int, bytes], int | None]:
     """Hash samples that are spread over a loader's dataset, or else those of its first batches.
 
     Returns:

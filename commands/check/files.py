@@ -10,8 +10,10 @@ import torch
 
 from commands.check.report import Verdict, failed, listed, ok, skipped, warning
 from commands.check.subject import Subject
-from commands.probe_steps import build_for_trial, quiet_log
+from commands.probe_steps import build_for_probing, quiet_log, take_step
+from storage.checkpoint_store import Checkpoint
 from train.checkpointing.run_state import capture, restore
+from train.context import RunContext
 from train.model_summary import readable_bytes
 
 _TOP = ("schema_version", "trainer", "run_id", "state", "best", "summary", "history")
@@ -22,7 +24,7 @@ def metrics_appear(subject: Subject) -> Verdict:
     """One short epoch of the trainer's own `train()` leaves metrics.json with the expected entries."""
     if not subject.rehearsal.ended:
         return skipped("the trainer's own train() did not end after one epoch")
-    path = subject.trainer.get_run_file_path("metrics.json")
+    path = subject.run.file("metrics.json")
     if not path.exists():
         return failed("a short run left none: train() must call save_metrics()")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -44,44 +46,47 @@ def _is_number(value: Any) -> bool:
 
 def checkpoint_round_trip(subject: Subject) -> Verdict:
     """A checkpoint, loaded into a trainer that is built anew, is what was saved, and the next step is the same."""
-    trainer = subject.trainer
-    for window in subject.windows[:2]:
-        trainer._step.step(window)
-    trainer.forget_measurements()
-    if not _save(trainer):
+    run = subject.run
+    for step_input in subject.step_inputs[:2]:
+        take_step(run, step_input)
+    run.forget_measurements()
+    if not _save(run):
         return skipped("the trainer's own save_checkpoint writes nothing into checkpoints/")
-    subject.checkpoint_bytes = max(_size(path) for path in trainer.checkpoints.folder.iterdir())
-    saved = capture(trainer, held=True)
-    trainer._step.step(subject.windows[0])
-    goes_on = capture(trainer, held=True)
+    subject.checkpoint_bytes = max(_size(path) for path in run.checkpoints.folder.iterdir())
+    saved = capture(run, held=True)
+    take_step(run, subject.step_inputs[0])
+    goes_on = capture(run, held=True)
     try:
-        other = build_for_trial(subject.trainer_class)
+        other = build_for_probing(subject.trainer_class)
     except torch.OutOfMemoryError:
-        return skipped(f"{trainer.device} has no room for a second trainer, which would load the checkpoint")
-    other.checkpoints = trainer.checkpoints
+        return skipped(f"{run.device} has no room for a second run, which would load the checkpoint")
+    other.checkpoints = run.checkpoints
+    newest = other.checkpoints.load_newest()
+    if newest is None:
+        return failed("it is written, and then it is not there")
     with quiet_log(logging.WARNING):  # that a loop of its own begins again is no news here
-        restore(other, *other.checkpoints.load_newest())
+        restore(other, *newest)
     loaded = capture(other, held=True)
     other.model.train()
-    other._step.step(subject.windows[0])
+    take_step(other, subject.step_inputs[0])
     resumed = capture(other, held=True)
     wrong = differences(_plain(saved), _plain(loaded))
     if wrong:
         return failed(f"differs after loading: {listed(list(wrong))}")
     size = f"{readable_bytes(subject.checkpoint_bytes)}, weights, optimizer and random states are equal"
-    return _next_step(differences(_plain(goes_on), _plain(resumed)), size, trainer.device)
+    return _next_step(differences(_plain(goes_on), _plain(resumed)), size, run.device)
 
 
-def _save(trainer: Any) -> bool:
+def _save(run: RunContext) -> bool:
     """Save a checkpoint as at the end of a run, where one is due in any case; say whether one was written."""
-    before, epochs, epoch = trainer.saver.written, trainer.config.epochs, max(1, trainer.record.progress.epoch)
-    trainer.config.epochs = epoch
+    before, epochs, epoch = run.saver.written, run.config.epochs, max(1, run.record.progress.epoch)
+    run.config.epochs = epoch
     try:
-        trainer.save_checkpoint(epoch, True)
-        trainer.saver.flush(trainer)
+        run.trainer.save_checkpoint(epoch, True)
+        run.saver.flush()
     finally:
-        trainer.config.epochs = epochs
-    return trainer.saver.written > before
+        run.config.epochs = epochs
+    return run.saver.written > before
 
 
 def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verdict:
@@ -96,7 +101,7 @@ def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verd
     )
 
 
-def _plain(checkpoint: Any) -> dict[str, Any]:
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
     parts = ("optimizer", "scheduler", "early_stopping", "random", "modules", "scaler", "average")
     return {"weights": checkpoint.weights} | {
         name: checkpoint.state[name] for name in parts if name in checkpoint.state
@@ -106,9 +111,14 @@ def _plain(checkpoint: Any) -> dict[str, Any]:
 def differences(one: Any, other: Any, name: str = "") -> dict[str, float]:
     """Compare two trees of plain data and tensors, bit by bit.
 
+    Args:
+        one: first tree.
+        other: second tree.
+        name: name of the trees in their parent, before the names of the leaves; empty at the top.
+
     Returns:
-        By the name of each leaf that differs, how much: relative to the largest value, infinite where that makes no
-        sense.
+        Size of the difference by the name of each leaf that differs: relative to the largest value, infinite where that
+            makes no sense.
     """
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
-from commands.probe_steps import Ramp, step_loss
+from commands.probe_steps import WarmUp, step_loss, take_step
+from train.context import RunContext
 from train.seeding import preserved_random_states, seed_everything
-from train.steps import Window
+from train.steps import StepInput
 
 _STEPS_TO_FALL, _STEPS_TO_LEARN = 20, 500
 _SECONDS = 5.0  # after which slow steps end
@@ -44,13 +45,13 @@ class _CrossEntropies(TorchFunctionMode):
 
 def loss_is_finite(subject: Subject) -> Verdict:
     """The hook gives finite scalars in both modes; a plain classifier begins near ln(number of classes)."""
-    trainer = subject.trainer
-    trainer.model.train()
+    run = subject.run
+    run.model.train()
     chance = _chance(subject)
-    training = losses_of(trainer, subject.batches)
-    trainer.model.eval()
+    training = losses_of(run, subject.batches)
+    run.model.eval()
     with torch.no_grad():
-        evaluation = losses_of(trainer, subject.val_batches)
+        evaluation = losses_of(run, subject.val_batches)
     text = f"{_mean(training):.4g} in training mode, {_mean(evaluation):.4g} in validation"
     text += f" (mean of {_batches(training)} and {_batches(evaluation)})"
     if not all(map(math.isfinite, (*training, *evaluation))):
@@ -68,7 +69,7 @@ def _chance(subject: Subject) -> float | None:
     entropies = _CrossEntropies()
     try:
         with entropies, preserved_random_states():
-            loss = subject.trainer._forward_batch(subject.batches[0])
+            loss = subject.run.loss_function(subject.batches[0])
     except Exception:  # a compiled model may not like to be listened to; what is wrong by itself fails below
         return None
     known = [chance for value, chance in entropies.seen if value.dim() == 0 and bool(value == loss) and chance > 0]
@@ -79,9 +80,9 @@ def _batches(losses: Sequence[float]) -> str:
     return "1 batch" if len(losses) == 1 else f"{len(losses)} batches"
 
 
-def losses_of(trainer: Any, batches: Sequence[Any]) -> list[float]:
+def losses_of(run: RunContext, batches: Sequence[Any]) -> list[float]:
     """Return the losses of batches as the model is; each reading is a host-device synchronisation."""
-    return [trainer._forward_batch(batch).item() for batch in batches]
+    return [run.loss_function(batch).item() for batch in batches]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -93,7 +94,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def optimizer_has_all(subject: Subject) -> Verdict:
     """The optimizer's parameters are the trainable ones of the model and of the modules beside it."""
-    held = {id(parameter) for group in subject.trainer.optimizer.param_groups for parameter in group["params"]}
+    held = {id(parameter) for group in subject.run.optimizer.param_groups for parameter in group["params"]}
     trainable = {name: parameter for name, parameter in subject.parameters.items() if parameter.requires_grad}
     missing = [name for name, parameter in trainable.items() if id(parameter) not in held]
     strange = len(held - {id(parameter) for parameter in subject.parameters.values()})
@@ -112,15 +113,16 @@ def optimizer_has_all(subject: Subject) -> Verdict:
 
 def gradients_arrive(subject: Subject) -> Verdict:
     """In a few steps every trainable parameter gets a gradient that is not zero."""
-    trainer = subject.trainer
+    run = subject.run
     trainable = {name: parameter for name, parameter in subject.parameters.items() if parameter.requires_grad}
-    missing, zero, wrong = set(trainable), set(trainable), Counter()
-    trainer.model.train()
-    ramp = Ramp(trainer.optimizer)
+    missing, zero = set(trainable), set(trainable)
+    wrong: Counter[str] = Counter()
+    run.model.train()
+    warm_up = WarmUp(run.optimizer)
     with _modules_that_run(subject) as ran:
-        for number, window in enumerate(subject.windows):
-            ramp.set(number)
-            trainer._step.step(window)  # steps too, since what is zero at first may be so only at first
+        for number, step_input in enumerate(subject.step_inputs):
+            warm_up.set(number)
+            take_step(run, step_input)  # steps too, since what is zero at first may be so only at first
             for name, parameter in trainable.items():
                 if parameter.grad is not None:
                     missing.discard(name)
@@ -128,9 +130,9 @@ def gradients_arrive(subject: Subject) -> Verdict:
                     wrong[name] += not bool(values.isfinite().all())  # host-device synchronisations
                     if bool(values.any()):
                         zero.discard(name)
-    steps = len(subject.windows)
+    steps = len(subject.step_inputs)
     # A loss scale (fp16) begins so high that gradients overflow; it falls from step to step.
-    most = 0 if trainer._precision.scaler is None else steps - 1
+    most = 0 if run.precision.scaler is None else steps - 1
     overflown = {name for name, times in wrong.items() if times > most}
     return _judged(trainable, missing, zero - missing, overflown, ran, steps)
 
@@ -164,7 +166,7 @@ def _modules_that_run(subject: Subject) -> Iterator[set[str]]:
     """Collect the names of modules whose forward is called."""
     ran: set[str] = set()
 
-    def hook_for(name: str) -> Any:
+    def hook_for(name: str) -> Callable[..., None]:
         return lambda *_: ran.add(name)
 
     hooks = []
@@ -203,35 +205,35 @@ def loss_falls(subject: Subject) -> Verdict:
 
 def _descend(subject: Subject, share: float) -> tuple[float, float, float, int]:
     """Take steps on the first batches. Returns the rate, the mean loss before and after, and the steps."""
-    trainer, ramp = subject.trainer, Ramp(subject.trainer.optimizer, share)
-    trainer.model.train()
+    run, warm_up = subject.run, WarmUp(subject.run.optimizer, share)
+    run.model.train()
     before = _measured(subject)
     steps = 0
-    for number in Budget(_STEPS_TO_FALL, _SECONDS, fewest=len(subject.windows)):
-        ramp.set(number)
-        step_loss(trainer, subject.windows[number % len(subject.windows)])
+    for number in Budget(_STEPS_TO_FALL, _SECONDS, fewest=len(subject.step_inputs)):
+        warm_up.set(number)
+        step_loss(run, subject.step_inputs[number % len(subject.step_inputs)])
         steps += 1
-    after = _measured(subject) if not trainer._guard.blocked else math.nan
-    return ramp.rates[0], before, after, steps
+    after = _measured(subject) if not run.guard.blocked else math.nan
+    return warm_up.rates[0], before, after, steps
 
 
 def _measured(subject: Subject) -> float:
     """Return the mean loss of the first batches in training mode, whatever is drawn at random the same each time."""
     with preserved_random_states():
-        seed_everything(subject.trainer.config.seed)
-        return _mean(losses_of(subject.trainer, subject.batches))
+        seed_everything(subject.run.config.seed)
+        return _mean(losses_of(subject.run, subject.batches))
 
 
 def one_batch_can_be_learned(subject: Subject) -> Verdict:
     """The loss of one batch comes down to a tenth within 500 steps; a loss may have a floor above that."""
-    trainer, batch = subject.trainer, Window(subject.batches[:1])
-    trainer.model.train()
-    ramp, losses = Ramp(trainer.optimizer), []
+    run, batch = subject.run, StepInput(subject.batches[:1])
+    run.model.train()
+    warm_up, losses = WarmUp(run.optimizer), []
     with _without_dropout(subject) as dropped:
         for number in Budget(_STEPS_TO_LEARN, _SECONDS):
-            ramp.set(number)
-            losses.append(step_loss(trainer, batch))
-            if trainer._guard.blocked or (losses[0] > 0 and losses[-1] <= _LEARNED * losses[0]):
+            warm_up.set(number)
+            losses.append(step_loss(run, batch))
+            if run.guard.blocked or (losses[0] > 0 and losses[-1] <= _LEARNED * losses[0]):
                 break
     over = len(losses) < _STEPS_TO_LEARN and losses[-1] > _LEARNED * losses[0]
     rule = f"ok is 10 % within {_STEPS_TO_LEARN}" + (f" or {_SECONDS:g} s" if over else "")
@@ -243,8 +245,8 @@ def judge_one_batch(losses: Sequence[float], rule: str) -> Verdict:
     """Judge the losses of steps on one batch.
 
     Args:
-        losses: one of before each step.
-        rule: what the line says of the criterion.
+        losses: loss before each step; at least one.
+        rule: text about the criterion that the line shows.
     """
     start, finite = losses[0], [loss for loss in losses if math.isfinite(loss)]
     if not finite:

@@ -1,10 +1,17 @@
 """One epoch of a trainer's own `train()` on a few batches, with an ear on what it calls."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from data.loaders import Loader
+from train.callbacks import Callbacks
+from train.context import RunContext
 
 BATCHES = 4  # of each loader
 _MOST_FORWARDS = 200  # in a loop of the trainer's own, which may have another idea of its end
@@ -19,10 +26,10 @@ class Rehearsal:
     """What was heard.
 
     Attributes:
-        val_losses: what `validate` returned.
-        train_losses: of the training batches, in a loop of the trainer's own.
-        scheduler_steps: what the scheduler's `step` was given, None where that was nothing.
-        asked_to_stop: calls of `check_early_stopping`.
+        val_losses: validation losses that `validate` returned.
+        train_losses: losses of the training batches, in a loop of the trainer's own.
+        scheduler_steps: argument of each call of the scheduler's `step`, None where there was none.
+        asked_to_stop: number of calls of `check_early_stopping`.
         ended: whether `train()` came to its end.
     """
 
@@ -36,7 +43,7 @@ class Rehearsal:
 class _First:
     """A loader's first batches; all else is the loader's."""
 
-    def __init__(self, loader: Any, count: int) -> None:
+    def __init__(self, loader: Loader, count: int) -> None:
         self._loader, self._count = loader, count
 
     def __iter__(self) -> Iterator[Any]:
@@ -49,44 +56,45 @@ class _First:
         return getattr(self._loader, name)
 
 
-def rehearse(trainer: Any) -> Rehearsal:
+def rehearse(run: RunContext) -> Rehearsal:
     """Run `train()` for one epoch of four batches, in the throwaway run folder; nothing is published at its end.
 
     Args:
-        trainer: a BaseTrainer that is built, with the options of a dry run. Its history has an epoch afterwards.
+        run: run of a trainer that is built, with the options of a dry run. Its history has an epoch afterwards. Its
+            callbacks are not called.
     """
-    heard = Rehearsal()
-    config, loaders, epochs = trainer.config, (trainer.train_loader, trainer.val_loader), trainer.config.epochs
+    heard, trainer, callbacks = Rehearsal(), run.trainer, run.callbacks
+    config, loaders, epochs = run.config, (run.train_loader, run.val_loader), run.config.epochs
     wrapped = {
         "validate": _noting(trainer.validate, lambda result, *_: heard.val_losses.append(float(result))),
         "check_early_stopping": _noting(trainer.check_early_stopping, lambda *_: _count(heard)),
     }
-    if trainer.owns_loop:
-        wrapped["_forward_batch"] = _limited(trainer, heard)
-    trainer.__dict__.update(wrapped)
-    trainer.train_loader, trainer.val_loader = (
-        _First(loaders[0], BATCHES * config.accumulation_steps), _First(loaders[1], BATCHES)
-    )  # fmt: skip
+    if run.owns_loop:
+        wrapped["_forward_batch"] = _limited(run, heard)
+    run.attributes.update(wrapped)
+    trainer.train_loader = _First(loaders[0], BATCHES * config.accumulation_steps)
+    trainer.val_loader = _First(loaders[1], BATCHES)
     config.epochs = 1
-    trainer.in_session = True  # the session's end would publish weights and do what follows a whole run
-    trainer.record.start_clock()
+    run.in_session = True  # the session's end would publish weights and do what follows a whole run
+    run.record.start_clock()
     try:
-        with _listening_to(trainer.scheduler, heard):
+        run.callbacks = Callbacks()
+        with _listening_to(run.scheduler, heard):
             trainer.train()
-        trainer.saver.flush(trainer)
+        run.saver.flush()
     except _Endless:
         heard.ended = False
     finally:
-        trainer.in_session = False
+        run.in_session, run.callbacks = False, callbacks
         config.epochs = epochs
         trainer.train_loader, trainer.val_loader = loaders
         for name in wrapped:
-            del trainer.__dict__[name]
+            del run.attributes[name]
     return heard
 
 
 @contextmanager
-def _listening_to(scheduler: Any, heard: Rehearsal) -> Iterator[None]:
+def _listening_to(scheduler: LRScheduler, heard: Rehearsal) -> Iterator[None]:
     """Note what a scheduler's `step` is given. Its class is changed for that: what the object holds is its state."""
     kind = type(scheduler)
     own, before = "step" in kind.__dict__, kind.step
@@ -97,17 +105,17 @@ def _listening_to(scheduler: Any, heard: Rehearsal) -> Iterator[None]:
             heard.scheduler_steps.append(float(given[0]) if given and given[0] is not None else None)
         return before(self, *args, **kwargs)
 
-    kind.step = step
+    kind.step = step  # type: ignore[method-assign]  # on purpose, while the rehearsal lasts
     try:
         yield
     finally:
         if own:
-            kind.step = before
+            kind.step = before  # type: ignore[method-assign]  # likewise
         else:
             del kind.step
 
 
-def _noting(method: Any, note: Any) -> Any:
+def _noting(method: Callable[..., Any], note: Callable[..., object]) -> Callable[..., Any]:
     def noting(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
         note(result, *args)
@@ -120,15 +128,15 @@ def _count(heard: Rehearsal) -> None:
     heard.asked_to_stop += 1
 
 
-def _limited(trainer: Any, heard: Rehearsal) -> Any:
+def _limited(run: RunContext, heard: Rehearsal) -> Callable[[Any], torch.Tensor]:
     """Return the trainer's hook, which notes its training losses and ends a loop that goes on and on."""
-    forward, left = trainer._forward_batch, iter(range(_MOST_FORWARDS))
+    forward, left = run.loss_function, iter(range(_MOST_FORWARDS))
 
     def limited(batch: Any) -> Any:
         if next(left, None) is None:
             raise _Endless
         loss = forward(batch)
-        if trainer.model.training:
+        if run.model.training:
             heard.train_losses.append(loss.item())  # host-device synchronisation
         return loss
 

@@ -4,15 +4,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from beautilog import logger
 
 from commands.check.checklist import CHECKLIST, LOSS_AT_START, SAMPLES_FIT
 from commands.check.report import FAILED, Verdict, failed, line, skipped, summary
 from commands.check.subject import Subject
-from commands.probe_steps import build_for_trial, quiet_log
+from commands.probe_steps import build_for_probing, quiet_log
 from data.data_error import DataError
+from train.base_trainer import BaseTrainer
+from train.context import RunContext
 from train.error_location import location
 from train.errors import TrainerContractError
 from train.loading.loader_faults import explain_loader_fault
@@ -23,7 +24,7 @@ from train.session import machine_for
 _LINE_FAILED, _CONTRACT, _DATA = 4, 2, 3  # exit codes
 
 
-def command(trainer_class: type, _: bool) -> int:
+def command(trainer_class: type[BaseTrainer], _: bool) -> int:
     """Build a trainer and go through the checklist: `--check`.
 
     Returns:
@@ -33,12 +34,12 @@ def command(trainer_class: type, _: bool) -> int:
     began = time.monotonic()
     with quiet_log():
         try:
-            trainer = build_for_trial(trainer_class)
+            run = build_for_probing(trainer_class)
         except (DataError, TrainerContractError) as error:
             return _not_built(trainer_class, error, began)
-        sys.stdout.write(f"{trainer_class.__name__} on {trainer.device}; {model_lines(trainer.model)[0]}\n")
-        with machine_for(trainer):
-            verdicts = run_checks(Subject(trainer), _show)
+        sys.stdout.write(f"{trainer_class.__name__} on {run.device}; {model_lines(run.model)[0]}\n")
+        with machine_for(run):
+            verdicts = run_checks(Subject(run, trainer_class), _show)
     sys.stdout.write(f"{summary(verdicts, duration(time.monotonic() - began))}\n")
     return _LINE_FAILED if any(verdict.mark == FAILED for verdict in verdicts) else 0
 
@@ -52,8 +53,8 @@ def run_checks(subject: Subject, show: Callable[[str, Verdict], None] = lambda *
     """Go through the checklist. A check that fails by an error is a failed line, and the others go on.
 
     Args:
-        subject: whose trainer is changed by it: its history has an epoch afterwards.
-        show: is given each check's name and verdict when there is one.
+        subject: trainer under check; it is changed: its history has an epoch afterwards.
+        show: function that is given each check's name and verdict when there is one.
     """
     verdicts: list[Verdict] = []
     errors: dict[str, str] = {}  # the line that an error was told in, by its text
@@ -63,7 +64,7 @@ def run_checks(subject: Subject, show: Callable[[str, Verdict], None] = lambda *
             verdict = check(subject)
         except Exception as error:  # a trainer's code may raise anything
             logger.debug(traceback.format_exc())
-            text = _told(subject.trainer, error)
+            text = _told(subject.run, error)
             verdict = skipped(f"the error of '{errors[text]}' again") if text in errors else failed(text)
             errors.setdefault(text, name)
         verdicts.append(verdict)
@@ -71,8 +72,8 @@ def run_checks(subject: Subject, show: Callable[[str, Verdict], None] = lambda *
     return verdicts
 
 
-def _told(trainer: Any, error: Exception) -> str:
-    explained = explain_loader_fault(trainer, error)
+def _told(run: RunContext, error: Exception) -> str:
+    explained = explain_loader_fault(run, error)
     if explained is not None:
         return str(explained)
     if isinstance(error, DataError | TrainerContractError):
@@ -80,7 +81,7 @@ def _told(trainer: Any, error: Exception) -> str:
     return f"{location(error)}{type(error).__name__}: {error}"
 
 
-def _not_built(trainer_class: type, error: Exception, began: float) -> int:
+def _not_built(trainer_class: type[BaseTrainer], error: Exception, began: float) -> int:
     """Tell what does not let the trainer be built: its line has failed, nothing else could be looked at.
 
     Raises:

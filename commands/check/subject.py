@@ -1,15 +1,17 @@
-"""What is checked: a trainer, put back to its beginning before each check."""
+"""What is checked: a run, put back to its beginning before each check."""
 
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from commands.check.rehearsal import Rehearsal, rehearse
-from commands.probe_steps import Snapshot, first_batches
-from train.checkpointing.run_state import other_modules
-from train.steps import Window
+from commands.probe_steps import ProbeSnapshot, first_batches
+from train.base_trainer import BaseTrainer
+from train.context import RunContext
+from train.steps import StepInput
 
 BATCHES = 4  # that most checks look at
 
@@ -18,15 +20,15 @@ class Subject:
     """A trainer under check.
 
     Attributes:
-        trainer: the BaseTrainer, as `build_for_trial` gives it.
-        trainer_class: its class, to build another one.
-        checkpoint_bytes: size of a checkpoint, once one was written.
+        run: run of the trainer, as `build_for_probing` gives it.
+        trainer_class: class of the trainer, to build another one.
+        checkpoint_bytes: size of a checkpoint in bytes, None until one was written.
     """
 
-    def __init__(self, trainer: Any, trainer_class: Any = None) -> None:
-        self.trainer, self.trainer_class = trainer, trainer_class or type(trainer)
+    def __init__(self, run: RunContext, trainer_class: type[BaseTrainer]) -> None:
+        self.run, self.trainer_class = run, trainer_class
         self.checkpoint_bytes: int | None = None
-        self._start = Snapshot(trainer)
+        self._start = ProbeSnapshot(run)
         self._rehearsal: Rehearsal | Exception | None = None
 
     def restore(self) -> None:
@@ -36,27 +38,27 @@ class Subject:
     @cached_property
     def batches(self) -> list[Any]:
         """The first training batches, on the device, enough for a few optimizer steps."""
-        return first_batches(self.trainer, self.trainer.train_loader, BATCHES * self._window)
+        return first_batches(self.run, self.run.train_loader, BATCHES * self._accumulation_steps)
 
     @cached_property
     def val_batches(self) -> list[Any]:
         """The first validation batches, on the device."""
-        return first_batches(self.trainer, self.trainer.val_loader, BATCHES)
+        return first_batches(self.run, self.run.val_loader, BATCHES)
 
     @cached_property
-    def windows(self) -> list[Window]:
+    def step_inputs(self) -> list[StepInput]:
         """The same training batches, those of an optimizer step together."""
-        starts = range(0, len(self.batches), self._window)
-        return [Window(self.batches[start : start + self._window]) for start in starts]
+        starts = range(0, len(self.batches), self._accumulation_steps)
+        return [StepInput(self.batches[start : start + self._accumulation_steps]) for start in starts]
 
     @property
-    def _window(self) -> int:
-        return self.trainer.config.accumulation_steps
+    def _accumulation_steps(self) -> int:
+        return self.run.config.accumulation_steps
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
         """The model, under the name "", and modules that the trainer has beside it, such as a loss with parameters."""
-        return {"": self.trainer.model, **other_modules(self.trainer)}
+        return {"": self.run.model, **self.run.other_modules()}
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -73,7 +75,7 @@ class Subject:
         if self._rehearsal is None:
             self.restore()
             try:
-                self._rehearsal = rehearse(self.trainer)
+                self._rehearsal = rehearse(self.run)
             except Exception as error:
                 self._rehearsal = error
         if isinstance(self._rehearsal, Exception):
@@ -85,16 +87,16 @@ class Budget:
     """A number of rounds that ends earlier where they are slow.
 
     Args:
-        rounds: at most.
-        seconds: after which no further one begins.
-        fewest: rounds there are however slow.
+        rounds: largest number of rounds.
+        seconds: time after which no further round begins.
+        fewest: number of rounds there are however slow.
     """
 
     def __init__(self, rounds: int, seconds: float, fewest: int = 3) -> None:
         self.rounds, self.fewest = rounds, fewest
         self._end = time.monotonic() + seconds
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[int]:
         for number in range(self.rounds):
             if number >= self.fewest and time.monotonic() > self._end:
                 return

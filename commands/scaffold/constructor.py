@@ -35,8 +35,8 @@ class Holder:
     """A config object that the model's constructor takes.
 
     Attributes:
-        parameter: the constructor's.
-        kind: its class.
+        parameter: name of the constructor's parameter.
+        kind: class of the config object.
     """
 
     parameter: str
@@ -48,14 +48,15 @@ class Field:
     """A parameter of the model's constructor that is a key of the trainer's config.
 
     Attributes:
-        name: the key; the parameter's name, with `model_` before it where every trainer has a key of that name.
-        parameter: the constructor's parameter, or the config object's.
-        hint: type that the config reads.
-        source: the same as Python text.
-        doc: its meaning.
-        default: MISSING where it has none.
+        name: name of the key: the parameter's, with `model_` or the config object's name before it where that key is
+            taken.
+        parameter: name of the constructor's parameter, or of the config object's field.
+        hint: type that the config reads the key as.
+        source: type of the key as Python text.
+        doc: description of the key.
+        default: default of the parameter, MISSING where it has none.
         value: the default, or a value to begin with.
-        holder: where it is a field of a config object that the constructor takes.
+        holder: config object that the parameter is a field of; None where the constructor takes the parameter itself.
     """
 
     name: str
@@ -74,8 +75,8 @@ def constructor_fields(model_class: type[nn.Module], given: Mapping[str, tuple[i
     A parameter that a config can't hold is left to its default.
 
     Args:
-        model_class: the model.
-        given: shapes of a sample by input, as far as they are known; sizes without a default begin with them.
+        model_class: class of the model.
+        given: known shapes of a sample by input; sizes without a default begin with them.
 
     Raises:
         ScaffoldError: parameters that have neither a default nor a type that a config can hold; names all.
@@ -115,8 +116,8 @@ def build_model(
     """Build a model from the values of its keys.
 
     Args:
-        model_class: the model.
-        own: its keys.
+        model_class: class of the model.
+        own: keys of the trainer's config that the model is built from.
         changes: other values, by key.
 
     Raises:
@@ -216,15 +217,17 @@ def _config_type(hint: Any) -> tuple[Any, str | None]:
         return hint, f"Literal[{', '.join(map(literal_text, parts))}]"
     if origin in (typing.Union, types.UnionType):
         kinds = [_config_type(part) for part in parts if part is not type(None)]
-        if any(source is None for _, source in kinds):
+        texts = [source for _, source in kinds if source is not None]
+        if len(texts) < len(kinds):
             return hint, None
-        texts = [source for _, source in kinds] + (["None"] if type(None) in parts else [])
+        texts += ["None"] if type(None) in parts else []
         return hint, " | ".join(dict.fromkeys(texts))
     if origin in (list, tuple, Sequence):
-        items = [_config_type(part)[1] for part in parts if part is not Ellipsis]
-        if items and None not in items:
+        kinds = [_config_type(part) for part in parts if part is not Ellipsis]
+        items = [source for _, source in kinds if source is not None]
+        if items and len(items) == len(kinds):
             if origin is Sequence:
-                return tuple[parts[0], ...], f"tuple[{items[0]}, ...]"
+                return types.GenericAlias(tuple, (parts[0], ...)), f"tuple[{items[0]}, ...]"
             dots = ", ..." if Ellipsis in parts else ""
             return hint, f"{origin.__name__}[{', '.join(items)}{dots}]"
     return hint, None
@@ -280,7 +283,7 @@ def is_input_name(name: str) -> bool:
     return _INPUT_NAME.fullmatch(name) is not None
 
 
-def _parameter_docs(model_class: type) -> dict[str, str]:
+def _parameter_docs(model_class: type[Any]) -> dict[str, str]:
     """What the docstrings' Args say of each parameter: its first sentence."""
     found: dict[str, str] = {}
     for text in (model_class.__doc__, model_class.__init__.__doc__):

@@ -16,7 +16,13 @@ def literal_text(value: Any) -> str:
 
 
 def call(before: str, arguments: Sequence[str], indent: int = 8) -> list[str]:
-    """A call on one line, or its arguments on a line of their own, or each on its own."""
+    """A call on one line, or its arguments on a line of their own, or each on its own.
+
+    Args:
+        before: text before the opening bracket, such as `self.train_loader = TensorLoader`.
+        arguments: text of each argument.
+        indent: spaces before the first line.
+    """
     space, joined = " " * indent, ", ".join(arguments)
     if len(f"{space}{before}({joined})") <= WIDTH:
         return [f"{space}{before}({joined})"]
@@ -26,7 +32,12 @@ def call(before: str, arguments: Sequence[str], indent: int = 8) -> list[str]:
 
 
 def title(text: str, more: str) -> str:
-    """A module's docstring; what is less needed goes where the names are long."""
+    """A module's docstring; what is less needed goes where the names are long.
+
+    Args:
+        text: text of the docstring, without the full stop.
+        more: further text, left out where the line would be too long.
+    """
     return f'"""{text}{more}."""' if len(f"{text}{more}") <= WIDTH - 7 else f'"""{text}."""'
 
 

@@ -19,7 +19,7 @@ def load_model_class(target: str) -> type[nn.Module]:
     """Import a model.
 
     Args:
-        target: `package.module:ClassName`.
+        target: address of the model's class, `package.module:ClassName`.
 
     Raises:
         ScaffoldError: it can't be imported, or is no nn.Module; the text says why.

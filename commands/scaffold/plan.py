@@ -16,15 +16,15 @@ class Plan:
     """What is known of a new trainer.
 
     Attributes:
-        trainer: class name.
-        stem: of its file: `feature_fusion_trainer`.
-        module: the model's.
+        trainer: class name of the trainer.
+        stem: name of the trainer's file without suffix: `feature_fusion_trainer`.
+        module: name of the model's module.
         model: class name of the model.
-        batch: tensor, dict or dataclass.
-        task: autoencoder, ranking, transformer or classification.
-        fields: the config's.
-        fit: how the model is used.
-        sizes: where the sizes of inputs and outputs come from.
+        batch: form of a batch: tensor, dict or dataclass.
+        task: kind of task: autoencoder, ranking, transformer or classification.
+        fields: keys of the trainer's config that the model is built from.
+        fit: inputs and output of the model.
+        sizes: source of the sizes of inputs and outputs: settings or constants.
         lazy: whether layers take their sizes from the first batch.
         path_entry: whether the model lives in the project, but in none of its packages.
     """
@@ -70,14 +70,22 @@ class Plan:
         return self.task == "classification" or (self.task == "transformer" and self.fit.inputs[0].tokens is not None)
 
     def cut(self, config: str) -> str:
-        """The slice of the next value that a transformer returns, where it returns fewer numbers than it is given."""
+        """The slice of the next value that a transformer returns, where it returns fewer numbers than it is given.
+
+        Args:
+            config: text that the config is named by in the code, such as `self.config`.
+        """
         first, last = self.fit.inputs[0], len(self.fit.output) - 1
         fewer = first.tokens is None and self.fit.output[-1] < first.shape[-1]
         size = self.sizes.output(last, config)
         return f"[..., :{' ' if '.' in size else ''}{size}]" if fewer else ""
 
     def sample_lines(self, rows: str) -> list[str]:
-        """Say what samples are, a line for each tensor: `dataset_tokens: (B, length, dataset_dim), float32`."""
+        """Say what samples are, a line for each tensor: `dataset_tokens: (B, length, dataset_dim), float32`.
+
+        Args:
+            rows: text of the first size: `N` for a dataset, `B` for a batch.
+        """
         if self.batch == "tensor":
             note = f", {_TARGETS[self.task]} last" if self.packed else ""
             return [f"({', '.join([rows, *self._one_tensor()])}), {self._kind(0)}{note}"]

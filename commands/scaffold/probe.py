@@ -26,11 +26,11 @@ class Input:
     """A tensor that the model takes.
 
     Attributes:
-        name: of the parameter of `forward`.
-        shape: of a sample.
-        tokens: how many different whole numbers it may hold; None holds floats.
-        keyword: whether it must be given by name.
-        mask: of a mask, what it holds where there is padding: True, False, or 0.0; None for other inputs.
+        name: name of the parameter of `forward`.
+        shape: shape of a sample, without the batch.
+        tokens: number of different whole numbers that the tensor may hold; None holds floats.
+        keyword: whether the tensor must be given by name.
+        mask: value that a mask holds where there is padding: True, False, or 0.0; None for other inputs.
     """
 
     name: str
@@ -62,9 +62,9 @@ class Fit:
     """How a model is used: what it takes, and what it returns.
 
     Attributes:
-        inputs: in the order of `forward`.
-        output: shape for one sample.
-        in_tuple: whether the output is the first of several.
+        inputs: inputs of the model, in the order of `forward`.
+        output: shape of the output for one sample.
+        in_tuple: whether the output is the first of several that the model returns.
     """
 
     inputs: tuple[Input, ...]
@@ -130,7 +130,12 @@ def is_mask_name(name: str) -> bool:
 
 
 def shapes_by_input(names: Sequence[tuple[str, bool]], text: str | None) -> dict[str, tuple[int, ...]]:
-    """Read `--input` for a model's inputs; one shape is for all of them, and a mask's follows from it."""
+    """Read `--input` for a model's inputs; one shape is for all of them, and a mask's follows from it.
+
+    Args:
+        names: name of each input, and whether it must be given by name.
+        text: argument of `--input`; None where there was none.
+    """
     given = parse_shapes(text)
     if len(given) > 1 and len(given) != len(names):
         raise ScaffoldError(
@@ -150,11 +155,11 @@ def find_fit(
     """Try shapes until the model takes one and returns what the task needs.
 
     Args:
-        build: builds the model.
-        names: as `forward_names` gives them.
-        task: autoencoder, ranking, transformer or classification.
-        fields: the constructor's settings: their names tell sizes.
-        given: shapes of a sample by input; empty where they are to be found.
+        build: function that builds the model.
+        names: name of each input, and whether it must be given by name.
+        task: kind of task: autoencoder, ranking, transformer or classification.
+        fields: settings of the model's constructor, whose names tell sizes.
+        given: known shapes of a sample by input; empty where all are to be found.
 
     Raises:
         ScaffoldError: none fits; says what was tried.
@@ -167,10 +172,10 @@ def find_fit(
         if is_mask_name(name):
             options.append(_masks(name, keyword, own or (_LENGTH,)))
             continue
-        shapes = _candidates(model, name, task, fields, own)
+        likely = _candidates(model, name, task, fields, own)
         if index and not own:  # a further input may be one number a sample, such as a time or a class
-            shapes[2:2] = [((), tokens) for tokens in dict.fromkeys(tokens for _, tokens in shapes)]
-        options.append([Input(name, *rest, keyword) for rest in shapes])
+            likely[2:2] = [((), tokens) for tokens in dict.fromkeys(tokens for _, tokens in likely)]
+        options.append([Input(name, *rest, keyword) for rest in likely])
     most = max(2, int(_MOST_TRIES ** (1 / len(options))))
     # The likeliest of all inputs first: by how far down their lists they are, together.
     places = sorted(itertools.product(*(range(len(each[:most])) for each in options)), key=sum)
@@ -231,12 +236,12 @@ def try_inputs(built: Callable[[], nn.Module], inputs: tuple[Input, ...], task: 
     """Give a model a batch.
 
     Args:
-        built: gives the model.
-        inputs: what it is given.
-        task: autoencoder, ranking, transformer or classification.
+        built: function that returns the model.
+        inputs: tensors that the model is given.
+        task: kind of task: autoencoder, ranking, transformer or classification.
 
     Returns:
-        How it is used; or why it does not fit.
+        The model's inputs and output; or the reason why it does not fit.
     """
     try:
         output, in_tuple = _call(built, inputs, [each.batch() for each in inputs])
@@ -281,15 +286,18 @@ def _candidates(
     """Shapes to try for one input, the likeliest first; with each how many whole numbers, or None for floats."""
     layers = [layer for layer in model.modules() if not list(layer.children())]
     embeddings = [layer.num_embeddings for layer in layers if isinstance(layer, nn.Embedding)]
+    floats: list[tuple[int, ...]]
     if given:
         floats = [given]
     else:
         sizes = list(dict.fromkeys([*_told_sizes(name, fields), *_layer_sizes(layers), *_USUAL]))[:12]
-        vectors, sequences = [(size,) for size in sizes], [(_LENGTH, size) for size in sizes]
-        ordered = [sequences, vectors] if task in ("ranking", "transformer") else [vectors, sequences]
-        floats = [*_grids(layers), *ordered[0], *ordered[1]]
-    tokens = [(given or (_LENGTH,), count) for count in dict.fromkeys(embeddings)]
-    ordered = [(shape, None) for shape in floats]
+        vectors: list[tuple[int, ...]] = [(size,) for size in sizes]
+        sequences: list[tuple[int, ...]] = [(_LENGTH, size) for size in sizes]
+        sequences_first = task in ("ranking", "transformer")
+        floats = [*_grids(layers), *(sequences + vectors if sequences_first else vectors + sequences)]
+    tokens: list[tuple[tuple[int, ...], int | None]] = []
+    tokens += [(given or (_LENGTH,), count) for count in dict.fromkeys(embeddings)]
+    ordered: list[tuple[tuple[int, ...], int | None]] = [(shape, None) for shape in floats]
     embeds_first = bool(layers) and isinstance(layers[0], nn.Embedding)
     return [*tokens, *ordered] if embeds_first else [*ordered[:2], *tokens, *ordered[2:]]
 

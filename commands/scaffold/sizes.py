@@ -21,15 +21,21 @@ class Sizes:
     """Where the sizes in shapes come from.
 
     Attributes:
-        names: by slot, the name of a setting (`dataset_dim`) or of a constant (`_LENGTH`).
-        constants: their values by name, in the order of the inputs.
+        names: name of a setting (`dataset_dim`) or of a constant (`_LENGTH`), by slot.
+        constants: values of the constants by name, in the order of the inputs.
     """
 
     names: Mapping[Slot, str]
     constants: Mapping[str, int]
 
     def of(self, place: int, axis: int, config: str = "config") -> str:
-        """Return the text of an input's size: `config.dataset_dim` or `_LENGTH`."""
+        """Return the text of an input's size: `config.dataset_dim` or `_LENGTH`.
+
+        Args:
+            place: number of the input, from 0.
+            axis: axis of a sample of the input, from 0.
+            config: text that the config is named by in the code.
+        """
         name = self.names[place, axis]
         return name if name in self.constants else f"{config}.{name}"
 
@@ -38,11 +44,21 @@ class Sizes:
         return self.of(place, _TOKENS)
 
     def output(self, axis: int, config: str = "config") -> str:
-        """Return the text of an output's size."""
+        """Return the text of an output's size.
+
+        Args:
+            axis: axis of a sample of the output, from 0.
+            config: text that the config is named by in the code.
+        """
         return self.of(_OUTPUT, axis, config)
 
     def doc(self, place: int, axis: int) -> str:
-        """Return an input's size as docstrings show it: `dataset_dim` or `length`."""
+        """Return an input's size as docstrings show it: `dataset_dim` or `length`.
+
+        Args:
+            place: number of the input, from 0.
+            axis: axis of a sample of the input, from 0.
+        """
         return self.names[place, axis].removeprefix("_").lower()
 
     def doc_tokens(self, place: int) -> str:
@@ -68,10 +84,10 @@ def trace_sizes(build: Callable[[Mapping[str, Any]], nn.Module], fields: Sequenc
     """Build the model with other settings, give it other sizes, and see what goes together.
 
     Args:
-        build: builds the model with changed values of settings.
-        fields: its settings.
-        fit: how it is used.
-        task: what the output must suit.
+        build: function that builds the model with changed values of settings.
+        fields: settings of the model.
+        fit: inputs and output of the model.
+        task: kind of task that the output must suit: autoencoder, ranking, transformer or classification.
     """
     known = dict(_slots(fit))
 

@@ -14,8 +14,8 @@ def data_text(plan: Plan, trainer: str) -> str:
     """Return the constants and the function that make the data.
 
     Args:
-        plan: of the trainer.
-        trainer: the text of its class, which may need the constants too.
+        plan: plan of the trainer.
+        trainer: text of the trainer's class, which may need the constants too.
     """
     kind = "torch.Tensor" if plan.batch == "tensor" else "dict[str, torch.Tensor]"
     head = [f"def _data(config: {plan.trainer}Config) -> tuple[{kind}, {kind}]:"]

@@ -3,7 +3,7 @@
 from dataclasses import MISSING
 from typing import Any
 
-from commands.scaffold.constructor import Field
+from commands.scaffold.constructor import Field, Holder
 from commands.scaffold.layout import call, import_line, literal_text, sorted_imports, title
 from commands.scaffold.plan import Plan
 from commands.scaffold.synthetic import data_text
@@ -59,7 +59,7 @@ def section_text(plan: Plan) -> str:
     rows += [("learning_rate", _RATES[plan.task], _RATE_NOTES[plan.task])]
     lines = [f"{key} = {value}" for key, value, _ in rows]
     width = max(max(map(len, lines)), 31)
-    rows = [(*row, note if note[1:2].isupper() else note[:1].lower() + note[1:]) for *row, note in rows]
+    rows = [(key, value, note if note[1:2].isupper() else note[:1].lower() + note[1:]) for key, value, note in rows]
     notes = [f"{line:<{width}}   # {note}" for line, (_, _, note) in zip(lines, rows, strict=True)]
     return f"; Trains {plan.model}, {_KINDS[plan.task]}.\n[{plan.trainer}]\n" + "\n".join(notes) + "\n"
 
@@ -133,7 +133,9 @@ def _trainer_class(plan: Plan) -> str:
 
 
 def _model_lines(plan: Plan) -> list[str]:
-    lines, arguments, held = [], [], {}
+    lines: list[str] = []
+    arguments: list[str] = []
+    held: dict[Holder, list[str]] = {}
     for field in plan.fields:
         given = f"{field.parameter}=self.config.{field.name}"
         if field.holder is None:

@@ -30,11 +30,11 @@ def scaffold(name: str, model: str, batch: str, task: str, shape: str | None = N
     """Write a trainer, its config, its section of config.ini and its test: all of them, or nothing.
 
     Args:
-        name: class name, CamelCase; `Trainer` is added where it is missing.
-        model: `package.module:ClassName`.
-        batch: what a batch is: tensor, dict or dataclass.
-        task: autoencoder, ranking, transformer or classification.
-        shape: of a sample, such as `16` or `3x32x32`; None finds it out.
+        name: class name of the trainer, CamelCase; `Trainer` is added where it is missing.
+        model: address of the model's class, `package.module:ClassName`.
+        batch: form of a batch: tensor, dict or dataclass.
+        task: kind of task: autoencoder, ranking, transformer or classification.
+        shape: shape of a sample, such as `16` or `3x32x32`; None finds it out.
 
     Returns:
         What was written, and the next commands.
@@ -98,12 +98,12 @@ def _plan(trainer: str, stem: str, target: str, batch: str, task: str, shape: st
     except ScaffoldError:
         if not more:
             raise
-        try:  # a model may need, with the settings that it has here, what it could do without
-            fields, fit = _settings_and_fit(model_class, [*names, *more], task, shape)
-        except ScaffoldError:
-            fields = None
-        if fields is None:
+        found = None
+        with contextlib.suppress(ScaffoldError):  # a model may need, as it is set up, what it could do without
+            found = _settings_and_fit(model_class, [*names, *more], task, shape)
+        if found is None:
             raise  # what was said of the inputs that it must have
+        fields, fit = found
     if batch == "tensor":
         _refuse_without_room(task, fit)
     module, attribute = target.split(":")

@@ -3,16 +3,15 @@
 import itertools
 import sys
 from pathlib import Path
-from typing import Any
 
 from beautilog import logger
 
-from commands.seeds.choice import why_in_turn
+from commands.seeds.choice import why_sequential
 from commands.seeds.group import Group, Member, find_unfinished, refuse_other_settings
-from commands.seeds.lockstep import train_together
-from commands.seeds.sequential import build, train_in_turn
+from commands.seeds.lockstep import train_in_lockstep
+from commands.seeds.sequential import build, train_sequentially
 from config import ConfigError, ConfigParser
-from storage.seed_groups import table_lines
+from storage.seed_groups import SeedGroup, table_lines
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 
@@ -20,12 +19,12 @@ _LARGEST_SEED = 2**32 - 1
 _OK, _FAILED = 0, 4
 
 
-def command(trainer_class: type, count: int) -> int:
+def command(trainer_class: type[BaseTrainer], count: int) -> int:
     """Train with several seeds: `--seeds`.
 
     Args:
-        trainer_class: a BaseTrainer.
-        count: how many; the first is the config's seed, each further one is one more.
+        trainer_class: class of the trainer.
+        count: number of seeds; the first is the config's seed, each further one is one more.
 
     Returns:
         The exit code: 4 where a run failed.
@@ -40,31 +39,31 @@ def command(trainer_class: type, count: int) -> int:
     return finish(group)
 
 
-def train_group(trainer_class: type, group: Group, at_once: bool | None = None) -> None:
+def train_group(trainer_class: type[BaseTrainer], group: Group, at_once: bool | None = None) -> None:
     """Train a group's members: at once where that can be and is faster, else one after the other, and say why.
 
     Args:
-        trainer_class: a BaseTrainer.
-        group: its members.
-        at_once: whether, where it is possible; None where it is faster.
+        trainer_class: class of the trainer.
+        group: group whose members are trained.
+        at_once: whether to train all members at once where that is possible; None does so where it is faster.
     """
-    first = None
+    first: BaseTrainer | None = None
     if any(member.run for member in group.members):
         group.why = "each run goes on where its own checkpoint is"
     else:
         first = build(trainer_class, group.members[0], group)
-        reason = why_in_turn(first, len(group.members), faster_only=not at_once)
+        reason = why_sequential(first.run_context, len(group.members), faster_only=not at_once)
         group.why = "it was asked for" if at_once is False else reason or ""
     group.how = "one after the other" if group.why else "at once"
     logger.info(f"{len(group.members)} seeds {group.how}" + (f": {group.why}" if group.why else ""))
-    if group.why:
-        train_in_turn(trainer_class, group, first)
+    if first is None or group.why:
+        train_sequentially(trainer_class, group, first)
     else:
         rest = (build(trainer_class, member, group) for member in group.members[1:])
-        train_together(group, itertools.chain([first], rest))
+        train_in_lockstep(group, itertools.chain([first], rest))
 
 
-def _group(trainer_class: type, count: int) -> Group:
+def _group(trainer_class: type[BaseTrainer], count: int) -> Group:
     name, section = trainer_class.__name__, TRAINER_REGISTRY.section_of(trainer_class)
     first = ConfigParser.peek(section, "seed")
     if first + count - 1 > _LARGEST_SEED:
@@ -87,13 +86,13 @@ def finish(group: Group) -> int:
     group.write("finished" if whole else "failed")
     sys.stdout.write("\n".join(["", *table_lines(found)]) + "\n")
     if found.counted:
-        picture = _draw(found, group.path)
+        picture = _draw(found, group.folder)
         sys.stdout.write(f"picture: {picture}\n")
-    sys.stdout.write(f"numbers: {group.path / 'seeds.json'}\n")
+    sys.stdout.write(f"numbers: {group.folder / 'seeds.json'}\n")
     return _OK if whole else _FAILED
 
 
-def _draw(found: Any, folder: Path) -> Path:
+def _draw(found: SeedGroup, folder: Path) -> Path:
     from evaluation.plots.seed_plots import plot_group  # matplotlib takes a second to import
 
     return plot_group(found, folder / "plots")[0]

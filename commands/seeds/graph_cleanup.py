@@ -9,13 +9,14 @@ _VIEWS = (
 )  # fmt: skip
 
 
-def tidy(program: torch.fx.GraphModule) -> None:
+def clean_up(program: torch.fx.GraphModule) -> None:
     """Remove views of what has that shape already, products with 1 and transpositions that undo each other.
 
     A step of small tensors is as slow as it has operations.
 
     Args:
-        program: recorded by `make_fx` without autograd, with the tensors that it meets in `meta["val"]`; is changed.
+        program: graph recorded by `make_fx` without autograd, with the tensors that it meets in `meta["val"]`; is
+            changed.
     """
     for node in list(program.graph.nodes):
         same = _same(node)
@@ -30,7 +31,7 @@ def free_layouts(program: torch.fx.GraphModule) -> None:
     """Let views copy where they must: operators that vmap does one by one lay their results out in another way.
 
     Args:
-        program: as for `tidy`.
+        program: graph recorded by `make_fx` without autograd; is changed.
     """
     for node in program.graph.nodes:
         if node.target is aten.view.default and not _written(node) and not _written(node.args[0]):
@@ -48,14 +49,16 @@ def _same(node: torch.fx.Node) -> torch.fx.Node | None:
     if node.target is aten.mul.Scalar and node.args[1] == 1 and not _written(node):
         return source if _alike(node, source) else None
     if node.target is aten.transpose.int and source.target is aten.transpose.int:
-        return source.args[0] if set(node.args[1:]) == set(source.args[1:]) else None
+        before = source.args[0]
+        return before if isinstance(before, torch.fx.Node) and set(node.args[1:]) == set(source.args[1:]) else None
     return None
 
 
 def _alike(one: torch.fx.Node, other: torch.fx.Node) -> bool:
     a, b = one.meta.get("val"), other.meta.get("val")
-    known = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-    return known and (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return False
+    return (a.shape, a.stride(), a.dtype) == (b.shape, b.stride(), b.dtype)
 
 
 def _written(node: torch.fx.Node) -> bool:

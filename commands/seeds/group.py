@@ -3,16 +3,17 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigParser
+from constants.renamed import present_name
 from storage.errors import ResumeError
 from storage.files import output_errors, write_json
 from storage.run_folder import RunFolder
 from storage.saved_run import Run, RunDamagedError, RunNotFoundError, read_settings, settings_in
 from storage.seed_groups import FILE, PREFIX, SeedGroup, content_of, find_group, groups_in, read_group, runs_as_group
+from train.base_trainer import BaseTrainer
 from train.checkpointing.resume_check import CHANGE_NO_NUMBER
 
 
@@ -21,8 +22,8 @@ class Member:
     """One of a group's runs.
 
     Attributes:
-        run: its id; None before it began.
-        ended: whether it has come to its end, or failed, so that it is left alone.
+        run: id of the member's run; None before it began.
+        ended: whether the run has come to its end, or failed, so that it is left alone.
     """
 
     seed: int
@@ -35,9 +36,9 @@ class Group:
     """What is known of a group while it is trained.
 
     Attributes:
-        path: its folder; None until the first member has told where its runs are.
-        how: `at once` or `one after the other`.
-        why: the reason for that.
+        path: folder of the group; None until the first member has told where the runs are.
+        how: way of training: `at once` or `one after the other`.
+        why: reason for the way of training.
     """
 
     trainer: str
@@ -46,7 +47,14 @@ class Group:
     how: str = "one after the other"
     why: str = ""
 
-    def enter(self, member: Member, trainer: Any) -> None:
+    @property
+    def folder(self) -> Path:
+        """Its folder, from the first member on."""
+        if self.path is None:
+            raise RuntimeError("no member of the group has told where its runs are")
+        return self.path
+
+    def enter(self, member: Member, trainer: BaseTrainer) -> None:
         """Note the run of a member that has just been built."""
         member.run = trainer.run_folder.id
         if self.path is None:
@@ -55,23 +63,25 @@ class Group:
 
     def read(self) -> SeedGroup:
         """Read what its runs have measured so far."""
-        return runs_as_group(self.path, self.trainer, self.how, self._ids())
+        return runs_as_group(self.folder, self.trainer, self.how, self._ids())
 
     def write(self, state: str) -> None:
         """Rewrite seeds.json.
 
         Args:
-            state: of the group: running, interrupted, failed or finished.
+            state: state of the group: running, interrupted, failed or finished.
         """
         more = {"state": state, "why": self.why}
-        write_json(self.path / FILE, content_of(self.read(), self._ids(), **more), durable=True)
+        write_json(self.folder / FILE, content_of(self.read(), self._ids(), **more), durable=True)
 
     def publish_best(self) -> None:
         """Put the weights of the run with the lowest validation loss where other trainers load them."""
-        measured = {seed: run for seed, run in self.read().counted.items() if run.best_val_loss is not None}
-        if not measured:
+        runs = self.read().counted
+        losses = {seed: run.best_val_loss for seed, run in runs.items() if run.best_val_loss is not None}
+        if not losses:
             return
-        seed, best = min(measured.items(), key=lambda item: item[1].best_val_loss)
+        seed = min(losses, key=losses.__getitem__)
+        best = runs[seed]
         folder = RunFolder(best.path)
         if (best.path / "model.safetensors").is_file():
             folder.publish()
@@ -99,10 +109,11 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
     """Find a group to go on with.
 
     Args:
-        trainer: class name.
-        seeds: those that are wanted; the group's may be fewer, and it gets the rest.
-        which: `latest` or `seeds-latest`, a group's id or folder; `auto` is the latest, or None where there is none.
-        artifacts_dir: where runs are.
+        trainer: class name of the trainer.
+        seeds: seeds that are wanted; the group's may be fewer, and it gets the rest.
+        which: group to find: `latest` or `seeds-latest`, a group's id or folder; `auto` is the latest, or None where
+            there is none.
+        artifacts_dir: folder of all runs and published models.
 
     Raises:
         ResumeError: there is none such, or it has other seeds.
@@ -139,14 +150,14 @@ def refuse_other_settings(group: Group, config: BaseTrainerConfig) -> None:
     """See to it that the runs which are added to a group are like those that it has: a mean over both is none.
 
     Args:
-        group: that is gone on with.
-        config: the settings as they are now.
+        group: group that is gone on with.
+        config: resolved settings as they are now.
 
     Raises:
         ResumeError: a setting that changes numbers is another one.
     """
     began = [member.run for member in group.members if member.run is not None][:1]
-    folder = group.path.parent.parent / "runs" / "".join(began)
+    folder = group.folder.parent.parent / "runs" / "".join(began)
     then, now = read_settings(folder) if began else {}, settings_in(ConfigParser.dump(config))
     differ = [
         f"  {key}: {then[key]} then, {now[key]} now"
@@ -155,7 +166,7 @@ def refuse_other_settings(group: Group, config: BaseTrainerConfig) -> None:
     ]
     if differ:
         raise ResumeError(
-            f"group {group.path.name} began with other settings; its runs can't be averaged with new ones:\n"
+            f"group {group.folder.name} began with other settings; its runs can't be averaged with new ones:\n"
             + "\n".join(sorted(differ))
             + f"\nset them back ({folder / 'config.ini'} holds them; --config reads it), or start a group without "
             "--resume."
@@ -171,7 +182,7 @@ def _has_ended(run: Run | None) -> bool:
 
 def _trainer_of(path: Path) -> str | None:
     try:
-        return str(read_group(path).get("trainer"))
+        return present_name(str(read_group(path).get("trainer")))
     except RunDamagedError as error:
         logger.warning(f"skipped {path.name}: {error}")
         return None

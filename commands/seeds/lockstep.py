@@ -1,59 +1,58 @@
 """Members at once: each trainer's own loop, in lockstep, with the steps of all done as one.
 
-Each member is built, and goes through its epochs, as its own single run does: `BaseTrainer._pieces` runs it up to its
-next step and waits. When all wait, `SharedSteps` does the step of each. A member that stops early or fails is no longer
-waited for.
+Each member is built, and goes through its epochs, as its own single run does: `BaseTrainer.training_loop` runs it up to
+its next step and waits. When all wait, `SharedSteps` does the step of each. A member that stops early or fails is no
+longer waited for.
 """
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from beautilog import logger
 
 from commands.seeds.group import Group
-from commands.seeds.member import PassedOn, RunningMember
+from commands.seeds.member import ForwardedStop, RunningMember
 from commands.seeds.shared_steps import SharedSteps
 from storage.seed_groups import Spread
-from train.checkpointing.saver import Saver
+from train.base_trainer import BaseTrainer
 from train.compiled.program import ImpureLoss
 from train.loop.progress import ProgressBar, duration
 from train.loop.stop_signals import StopRequest
 from train.step_choice import build_step
 
 
-def train_together(group: Group, trainers: Iterable[Any]) -> None:
+def train_in_lockstep(group: Group, trainers: Iterable[BaseTrainer]) -> None:
     """Train members at once; one after the other from where that turns out to be impossible.
 
     Args:
-        group: none of whose runs has begun.
-        trainers: of its members; each is built when it is asked for, and leaves the random numbers as its run begins.
+        group: group none of whose runs has begun.
+        trainers: trainers of the group's members; each is built when it is asked for, and leaves the random numbers as
+            its run begins.
 
     Raises:
         KeyboardInterrupt: somebody wanted it to stop; each member is saved where it was.
     """
-    asked, passed_on = StopRequest(), PassedOn()
+    asked, forwarded = StopRequest(), ForwardedStop()
     members: list[RunningMember] = []
     for member, trainer in zip(group.members, trainers, strict=True):
-        members.append(RunningMember(member.seed, trainer, passed_on))
-        trainer._step = build_step(trainer, "eager")
-        config = trainer.config
-        # Their shares of the time add up.
-        share = config.saving_share if config.saving_share == 1.0 else config.saving_share / len(group.members)
-        trainer.saver = Saver(share, config.save_in_background, config.on_write_error == "go_on")
+        members.append(RunningMember(member.seed, trainer, forwarded))
+        run = trainer.run_context
+        run.step = build_step(run, "eager")
+        if run.config.saving_share < 1.0:  # their shares of the time add up
+            run.saver.limit(run.config.saving_share / len(group.members))
     threads = torch.get_num_threads()
     try:
         with asked.listening():
             _Lockstep(group, members, asked).train()
     except BaseException as error:
-        for member in members:
-            if member.piece is not None:
-                member.drop(error)
+        for running in members:
+            if running.step_input is not None:
+                running.drop(error)
         raise
     finally:
         torch.set_num_threads(threads)
-    interrupted = [member.interrupted for member in members if member.interrupted is not None]
+    interrupted = [running.interrupted for running in members if running.interrupted is not None]
     if interrupted:
         raise interrupted[0]
 
@@ -85,19 +84,19 @@ class _Lockstep:
         """Do a step of each, and what follows; return whether all goes on at once."""
         members = self._members
         if self._asked.number is not None:
-            self._shared.hand_back()
+            self._shared.scatter_back()
             return False
         try:
             self._shared.step(members)
         except (ImpureLoss, ValueError) as reason:
-            self._shared.hand_back()
+            self._shared.scatter_back()
             self._group.how, self._group.why = "one after the other", str(reason)
             logger.warning(f"seeds at once are not possible, going on one after the other: {reason}")
             return False
-        bad = [member for member in members if member.trainer._guard.blocked]
+        bad = [member for member in members if member.run.guard.blocked]
         inside = not bad and members[0].inside
         if not inside:
-            self._shared.hand_back()
+            self._shared.scatter_back()
         for member in bad:
             member.fail()
         self._advance([member for member in members if member not in bad], inside)
@@ -110,7 +109,7 @@ class _Lockstep:
             member.advance(inside)
         if inside:
             return
-        self._members = [member for member in members if member.piece is not None]
+        self._members = [member for member in members if member.step_input is not None]
         if self._threads:  # a session that ends puts back what was before it began
             torch.set_num_threads(self._threads)
 
@@ -122,7 +121,7 @@ class _Lockstep:
         self._epoch = trainers[0].record.progress.epoch
         self._bar.line(lambda: self._line(trainers), last=False)
 
-    def _line(self, trainers: Sequence[Any]) -> str:
+    def _line(self, trainers: Sequence[BaseTrainer]) -> str:
         shown = []
         for name in ("train_loss", "val_loss"):
             values = [trainer.history[name][-1] for trainer in trainers if trainer.history[name]]

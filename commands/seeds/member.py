@@ -2,62 +2,71 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import torch
 from beautilog import logger
 
 from storage.errors import OutputError
+from train.base_trainer import BaseTrainer
 from train.errors import TrainingError
 from train.loop.stop_signals import Interrupted, StopRequest
 from train.seeding import random_states, set_random_states
+from train.steps.eager import StepInput
 
 
-class PassedOn(StopRequest):
-    """What members are asked to stop by. Nobody signals it: the loop that trains them passes a request on."""
+class ForwardedStop(StopRequest):
+    """What members are asked to stop by. Nobody signals it: the loop that trains them forwards a request."""
 
-    def listening(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def listening(self) -> Iterator[None]:
         """Leave the signals to that loop."""
-        return nullcontext()
+        yield
 
 
 class RunningMember:
     """A trainer whose steps somebody else does.
 
     Args:
-        seed: its.
-        trainer: a BaseTrainer that has just been built, so that the random numbers are those that it begins with.
-        stop: asks it to stop.
+        seed: seed of all random generators of the member's run.
+        trainer: the member's trainer, just built, so that the random numbers are those that its run begins with.
+        stop: request by which the member is asked to stop.
 
     Attributes:
-        piece: the work to be done next; None once the run has ended.
-        random: the states of the global generators when it was last at work.
-        interrupted: what it was stopped by.
+        step_input: batches of the step to be done next; None once the run has ended.
+        random: states of the global generators when the member was last at work.
+        interrupted: interruption that stopped the member's run; None where there was none.
     """
 
-    def __init__(self, seed: int, trainer: Any, stop: PassedOn) -> None:
-        self.seed, self.trainer = seed, trainer
-        self.piece: Any = None
+    def __init__(self, seed: int, trainer: BaseTrainer, stop: ForwardedStop) -> None:
+        self.seed, self.trainer, self.run = seed, trainer, trainer.run_context
+        self.step_input: StepInput | None = None
         self.random = random_states()
         self.interrupted: Interrupted | None = None
-        trainer.stop_request, trainer.progress_bar.silent = stop, True
+        self.run.stop_request, trainer.progress_bar.silent = stop, True
         trainer.run_folder.close_log()
         self._steps = len(trainer.train_loader)
-        self._work = self._run()
+        self._work = self._loop()
 
-    def _run(self) -> Iterator[Any]:
+    def _loop(self) -> Generator[StepInput, None, None]:
         with self.trainer.session():
-            yield from self.trainer._pieces()
+            yield from self.trainer.training_loop()
+
+    @property
+    def next_input(self) -> StepInput:
+        """The work to be done next, of a run that has not ended."""
+        if self.step_input is None:
+            raise RuntimeError(f"the run of seed {self.seed} has ended")
+        return self.step_input
 
     @property
     def inside(self) -> bool:
-        """Whether what it does until its next piece draws no random numbers, looks at no tensors and says nothing."""
-        trainer, config = self.trainer, self.trainer.config
+        """Whether what comes before its next step input draws no random numbers, looks at no tensors, says nothing."""
+        run, config = self.run, self.run.config
         saves = config.checkpoint_every_n_steps or config.checkpoint_every_n_minutes
-        looks = (trainer.record.progress.step + 1) % config.log_every_n_steps == 0 and config.loss_spike_factor
-        last = trainer._position.steps + 1 == self._steps
+        looks = (run.record.progress.step + 1) % config.log_every_n_steps == 0 and config.loss_spike_factor
+        last = run.position.steps + 1 == self._steps
         return not (saves or looks or last)
 
     @contextmanager
@@ -78,45 +87,46 @@ class RunningMember:
             self.random = random_states()
 
     def advance(self, inside: bool = False) -> None:
-        """Let it do all that comes before its next piece, which may be a validation, a checkpoint, its end.
+        """Let it do all that comes before its next step input, which may be a validation, a checkpoint, its end.
 
         Args:
-            inside: see `inside`; all members that are trained at once are at the same step.
+            inside: value of the property `inside`, the same for all members that are trained at once: whether nothing
+                that draws, looks or speaks comes before the next step input.
         """
         if inside:
-            self.piece = next(self._work)
+            self.step_input = next(self._work)
         else:
             with self._ending(), self.at_work():
-                self.piece = next(self._work)
+                self.step_input = next(self._work)
 
     def train_alone(self, stop: StopRequest) -> None:
         """Let it do its own steps from here to its end.
 
         Args:
-            stop: what it is asked to stop by from here on.
+            stop: request by which the member is asked to stop from here on.
         """
-        self.trainer.stop_request = stop
+        self.run.stop_request = stop
         with self._ending(), self.at_work():
             while True:
                 try:
-                    self.trainer._step(self.piece)
+                    self.run.step(self.next_input)
                 except BaseException as error:
                     self._work.throw(error)  # which tells the session around the loop
-                self.piece = next(self._work)
+                self.step_input = next(self._work)
 
     def fail(self) -> None:
         """Let it end by the bad step that its guard has noted."""
         with self._ending(), self.at_work():
-            self.trainer.record.progress.step += 1
-            self.trainer._position.advance(1)
+            self.run.record.progress.step += 1
+            self.run.position.advance(1)
             try:
-                self.trainer._look()
+                self.trainer.check_and_log()
             except TrainingError as error:
                 self._work.throw(error)
 
     def drop(self, error: BaseException) -> None:
         """Let it end by an error that came from elsewhere, and is raised there."""
-        self.piece = None
+        self.step_input = None
         with contextlib.suppress(BaseException), self.at_work():
             self._work.throw(error)
 
@@ -126,15 +136,15 @@ class RunningMember:
         try:
             yield
         except StopIteration:
-            self.piece = None
+            self.step_input = None
         except OutputError:
-            self.piece = None
+            self.step_input = None
             raise
         except TrainingError as error:
-            self.piece = None
+            self.step_input = None
             logger.error(f"seed {self.seed} failed: {error}")
         except Interrupted as error:
-            self.piece, self.interrupted = None, error
+            self.step_input, self.interrupted = None, error
 
     def generator(self) -> torch.Generator:
         """Return a generator that goes on where torch's global one is for this member."""

@@ -32,9 +32,9 @@ class Noise:
     """Numbers that a step draws.
 
     Attributes:
-        fill: draws them into a tensor.
-        args: the operator's.
-        shape, stride, dtype: of the tensor.
+        fill: function that draws the numbers into a tensor.
+        args: arguments of the operator that drew the numbers.
+        shape, stride, dtype: shape, stride and dtype of the tensor that holds the numbers.
     """
 
     fill: Callable[..., Any]
@@ -44,7 +44,11 @@ class Noise:
     dtype: torch.dtype
 
     def draw(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """Draw for each member; returns (N, *shape)."""
+        """Draw for each member; returns (N, *shape).
+
+        Args:
+            generators: random generator of each of the N members.
+        """
         span = max(1, 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)))
         out = torch.empty_strided((len(generators), *self.shape), (span, *self.stride), dtype=self.dtype)
         for row, generator in zip(out.unbind(), generators, strict=True):
@@ -56,10 +60,10 @@ def take_out_noise(graph: torch.fx.GraphModule) -> list[Noise]:
     """Make inputs, behind the others, of the random numbers in a recorded graph.
 
     Args:
-        graph: is changed.
+        graph: recorded graph; it is changed.
 
     Returns:
-        What is to be drawn for them, in order.
+        The numbers to be drawn for the new inputs, in order.
 
     Raises:
         ImpureLoss: an operator draws numbers that depend on what was computed, or in a way that isn't known here.
@@ -95,6 +99,8 @@ def _draws(node: torch.fx.Node) -> bool:
 
 def _arguments(node: torch.fx.Node) -> dict[str, Any]:
     """Return an operator's arguments by name, with the defaults of those that aren't given."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        raise TypeError(f"{node.target} is no operator of torch")
     schema = node.target._schema.arguments
     given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
     given |= {argument.name: value for argument, value in zip(schema, node.args, strict=False)}

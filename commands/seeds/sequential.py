@@ -1,25 +1,24 @@
 """Members one after the other: each is an ordinary run, in this process."""
 
-from typing import Any
-
 from beautilog import logger
 
 from commands.seeds.group import Group, Member
 from config import ConfigParser
 from storage.errors import OutputError
 from train import TRAINER_REGISTRY
-from train.base_trainer import BaseTrainer, RunOptions
+from train.base_trainer import BaseTrainer
+from train.context import RunOptions
 from train.errors import TrainingError
 from train.machine import release_memory
 
 
-def build(trainer_class: type, member: Member, group: Group) -> Any:
+def build(trainer_class: type[BaseTrainer], member: Member, group: Group) -> BaseTrainer:
     """Build a member's trainer as its own single run would.
 
     Args:
-        trainer_class: a BaseTrainer.
-        member: whose seed it gets, and whose run it goes on with, where it has one.
-        group: that it is entered in.
+        trainer_class: class of the trainer.
+        member: member whose seed the trainer gets, and whose run it goes on with, where it has one.
+        group: group that the member's run is noted in.
     """
     BaseTrainer.options = RunOptions(resume=member.run)
     with ConfigParser.overridden({"seed": str(member.seed)}, TRAINER_REGISTRY.section_of(trainer_class)):
@@ -29,13 +28,13 @@ def build(trainer_class: type, member: Member, group: Group) -> Any:
     return trainer
 
 
-def train_in_turn(trainer_class: type, group: Group, first: Any = None) -> None:
+def train_sequentially(trainer_class: type[BaseTrainer], group: Group, first: BaseTrainer | None = None) -> None:
     """Train the members that have not ended, one after the other. One whose numbers go wrong doesn't stop the rest.
 
     Args:
-        trainer_class: a BaseTrainer.
-        group: its members.
-        first: the first member's trainer, where it is built already.
+        trainer_class: class of the trainer.
+        group: group whose members are trained.
+        first: trainer of the first member, where it is built already.
     """
     for number, member in enumerate(group.members):
         if member.ended:

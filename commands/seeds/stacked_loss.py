@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from commands.seeds.graph_cleanup import free_layouts, tidy
+from commands.seeds.graph_cleanup import clean_up, free_layouts
 from commands.seeds.noise import Noise, take_out_noise
 from train.compiled.program import ImpureLoss, LossProgram
 
@@ -20,12 +20,12 @@ class StackedLoss:
     become batched ones, and nothing of vmap is left at run time.
 
     Args:
-        programs: one for each member.
+        programs: recorded loss function of each member.
 
     Attributes:
         noise: the random numbers of a step, to be drawn for each member.
-        trained: which of the parameters have a gradient.
-        entries: what is measured: names.
+        trained: numbers of the parameters that have a gradient.
+        entries: names of the quantities that are measured.
 
     Raises:
         ImpureLoss: members compute different things, or vmap can't compute them together.
@@ -86,13 +86,14 @@ class StackedLoss:
         before = parameters + buffers + leaves
         dims = (*[0] * before, *places, *[0] * (len(inputs) - before - held))
         try:
-            torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+            functorch = torch._C._functorch
+            functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]  # torch's, without a stub
             # Tracing with real tensors would change those that the graph writes to, such as the drawn numbers.
             stacked = make_fx(torch.vmap(self._one, in_dims=dims), tracing_mode="fake")(*inputs)
         except Exception as error:  # whatever an operator without a rule for vmap raises
             text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise ImpureLoss(f"torch.func.vmap can't compute it: {type(error).__name__}: {text}") from error
-        tidy(stacked)
+        clean_up(stacked)
         return stacked
 
     def _one(self, *inputs: torch.Tensor) -> Tensors:

@@ -1,11 +1,11 @@
 """Clipping and the optimizer's step for several members at once: train/compiled/rule.py's formulas on long rows."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from train.compiled.rule import UpdateRule
+from train.context import RunContext
 
 Tensors = list[torch.Tensor]
 
@@ -17,21 +17,19 @@ class StackedUpdate:
     parameters there are; what the loss needs are views of it.
 
     Args:
-        trainers: one for each member.
-        parameters: the trained parameters of each, in one order.
+        runs: run of each member.
+        parameters: trained parameters of each member, in one order.
 
     Attributes:
-        views: for each parameter (N, *its shape).
+        views: view of each parameter of all members, (N, *shape of the parameter).
 
     Raises:
         ValueError: an optimizer that has no formula, or settings that differ; the text says which.
     """
 
-    def __init__(self, trainers: Sequence[Any], parameters: Sequence[Tensors]) -> None:
-        self.clip = trainers[0]._update.clip
-        self.rules = [
-            UpdateRule(trainer.optimizer, own, 0.0) for trainer, own in zip(trainers, parameters, strict=True)
-        ]
+    def __init__(self, runs: Sequence[RunContext], parameters: Sequence[Tensors]) -> None:
+        self.clip = runs[0].update.clip
+        self.rules = [UpdateRule(run.optimizer, own, 0.0) for run, own in zip(runs, parameters, strict=True)]
         self.rule = self.rules[0]
         for other in self.rules[1:]:
             if other.settings != self.rule.settings or other.groups != self.rule.groups:
@@ -73,8 +71,8 @@ class StackedUpdate:
         """Do a step.
 
         Args:
-            gradients: of the parameters, (N, *shape) each.
-            losses: (N,), which must be finite as the gradients must.
+            gradients: gradient of each parameter, (N, *shape of the parameter).
+            losses: (N,) loss of each member, which must be finite as the gradients must.
 
         Returns:
             The members whose numbers are not finite: their parameters and moments stay.
@@ -89,7 +87,7 @@ class StackedUpdate:
             factor = (self.clip / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1)
             for row in rows:
                 row.mul_(factor)
-        numbers = [rule.row(done + self._steps) for rule, done in zip(self.rules, self._done, strict=True)]
+        numbers = [rule.hyperparameters(done + self._steps) for rule, done in zip(self.rules, self._done, strict=True)]
         table = torch.tensor(numbers, dtype=torch.float64).to(rows[0].dtype)  # (N, 3 * groups of the optimizer)
         whole = bool(sound.all())  # on the CPU there is nothing to wait for
         for place, (group, row) in enumerate(zip(self._groups, rows, strict=True)):
@@ -104,7 +102,7 @@ class StackedUpdate:
         return bad
 
     @torch.no_grad()
-    def hand_back(self) -> None:
+    def scatter_back(self) -> None:
         """Copy parameters and moments to where the members' own models and optimizers have them."""
         views = [*self.views, *(view for moments in self._moments for view in self._views(moments))]
         columns = [view.unbind() for view in views]

@@ -2,9 +2,13 @@
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from commands.sweeps.spec import read_spec
 from config import ConfigError
+
+if TYPE_CHECKING:  # which imports torch
+    from train.base_trainer import BaseTrainer
 
 
 def check(path: str, section: str) -> None:
@@ -18,7 +22,7 @@ def check(path: str, section: str) -> None:
     read_spec(Path(path), section)
 
 
-def command(trainer_class: type, path: str) -> int:
+def command(trainer_class: "type[BaseTrainer]", path: str) -> int:
     """Run a sweep, or go on with it: `--sweep`."""
     from commands.sweeps.sweep import run_sweep
 

@@ -22,7 +22,7 @@ def save_trials(study: TrialStudy, trainer: str, importance: dict[str, float] | 
     """Write trials.json, from which table and picture are made.
 
     Args:
-        study: the sweep's trials.
+        study: trials of the sweep.
         trainer: class name of the trainer.
         importance: share of the differences that each key explains.
     """
@@ -47,10 +47,10 @@ def report(
     """Write what a sweep leaves and show its table.
 
     Args:
-        study: the sweep's trials.
+        study: trials of the sweep.
         trainer: class name of the trainer.
         runs: folder of the trials' runs.
-        config_of: gives the resolved settings for a trial's values.
+        config_of: function that gives the resolved settings for a trial's values.
 
     Returns:
         The exit code: 0, or 4 where no trial came to its end.
@@ -58,7 +58,7 @@ def report(
     save_trials(study, trainer, study.importance())
     sweep = load_sweep(study.folder)
     lines = sweep_lines(sweep)
-    if sweep.best is not None:
+    if sweep.best is not None and sweep.best.run is not None:  # a complete one has a run
         from evaluation.plots.sweep_plot import plot_sweep  # matplotlib takes a second to import
 
         run = RunFolder(runs / sweep.best.run)

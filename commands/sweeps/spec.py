@@ -1,7 +1,7 @@
 """What a sweep file asks for, checked to the last key before torch is imported."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,11 @@ class Dimension:
     """What a key may be.
 
     Attributes:
-        kind: choices; range, all of it alike; log, all orders of magnitude alike.
-        choices: ini texts.
-        low: smallest number, of the key's type.
-        high: largest.
-        step: between neighbours; None takes every number (1 apart for integers).
+        kind: way of choosing: choices; range, all numbers alike; log, all orders of magnitude alike.
+        choices: values to choose from, as ini texts.
+        low: smallest number of the range, of the key's type.
+        high: largest number of the range, of the key's type.
+        step: distance between neighbouring numbers; None takes every number (1 apart for integers).
         whole: whether the numbers are integers.
     """
 
@@ -80,7 +80,7 @@ class _Problems:
         self._path = path
         self.found: list[tuple[int, str]] = []
 
-    def add(self, at: Any, text: str) -> None:
+    def add(self, at: str | None, text: str) -> None:
         """Note a problem at a text of the file."""
         self.found.append((getattr(at, "line", 0), text))
 
@@ -93,8 +93,8 @@ def read_spec(path: Path, section: str) -> SweepSpec:
     """Read and check a sweep file.
 
     Args:
-        path: the file.
-        section: of config.ini, whose keys it may search and set.
+        path: path of the sweep file.
+        section: section of config.ini whose keys the sweep may search and set.
 
     Raises:
         ConfigError: all that is wrong with it at once.
@@ -120,17 +120,17 @@ def read_spec(path: Path, section: str) -> SweepSpec:
     for key in settings:
         if key in space:
             problems.add(key, f"settings: '{key}' is in space too: it is either set or searched")
-    for key in ConfigParser.overrides():
-        if key in space:
-            problems.add(_key_at(content["space"], key), f"space: '{key}' is set on the command line too: remove one")
+    for name in ConfigParser.overrides():
+        if name in space:
+            problems.add(_searched(content, name), f"space: '{name}' is set on the command line too: remove one")
     if plain["sampler"] == "grid":
         plain["trials"] = _grid_trials(plain["trials"], content, space, problems)
     elif "trials" not in content:
         problems.add(None, "missing key 'trials': how many runs there shall be, such as `trials: 20`")
     if problems.found:
         raise ConfigError(problems.lines())
-    name = plain.pop("name") or path.stem
-    return SweepSpec(name=name, settings=dict(settings), space=space, **plain)
+    plain["name"] = plain["name"] or path.stem
+    return SweepSpec(settings={str(key): text for key, text in settings.items()}, space=space, **plain)
 
 
 def _plain_value(key: str, content: Mapping[Text, Any], path: Path, problems: _Problems) -> Any:
@@ -157,7 +157,7 @@ def _plain_value(key: str, content: Mapping[Text, Any], path: Path, problems: _P
 def _settings(
     content: Mapping[Text, Any], keys: Mapping[str, Any], section: str, path: Path, problems: _Problems
 ) -> dict[Text, str]:
-    given = content.get("settings", {})
+    given = content[_key_at(content, "settings")] if "settings" in content else {}
     if not isinstance(given, dict):
         problems.add(_key_at(content, "settings"), "settings: must be `key: value` lines")
         return {}
@@ -175,7 +175,7 @@ def _settings(
 def _space(
     content: Mapping[Text, Any], keys: Mapping[str, Any], section: str, path: Path, problems: _Problems
 ) -> dict[str, Dimension]:
-    given = content.get("space")
+    given = content[_key_at(content, "space")] if "space" in content else None
     if not isinstance(given, dict) or not given:
         at = _key_at(content, "space") if "space" in content else None
         problems.add(at, f"missing key 'space': the keys to search, each with {_FORMS}")
@@ -196,7 +196,8 @@ def _dimension(key: Text, asked: Any, hint: Any, path: Path, problems: _Problems
         asked = asked[_key_at(asked, "choices")]
     if isinstance(asked, list):
         return _choices(key, asked, hint, path, problems)
-    kind = next((kind for kind in ("range", "log") if isinstance(asked, dict) and kind in asked), None)
+    kinds: tuple[Literal["range", "log"], ...] = ("range", "log")
+    kind = next((kind for kind in kinds if isinstance(asked, dict) and kind in asked), None)
     if kind is None or set(asked) - {kind, "step"} or (kind == "log" and "step" in asked):
         problems.add(key, f"space: '{key}' must be {_FORMS}")
         return None
@@ -254,7 +255,7 @@ def _grid_trials(
         values = dimension.grid()
         if values is None:
             problems.add(
-                _key_at(content["space"], key), f"space: '{key}' has no end of values; a grid needs choices or a step"
+                _searched(content, key), f"space: '{key}' has no end of values; a grid needs choices or a step"
             )
         size *= len(values or [0])
     return min(trials or size, size)
@@ -302,10 +303,15 @@ def _why_not(key: Text, keys: Mapping[str, Any], section: str) -> str:
     return f"{_unknown(key, list(keys))} ([{section}])"
 
 
-def _unknown(key: str, known: Any) -> str:
+def _unknown(key: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(key.lower(), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
     return f"unknown key '{key}'; {hint}"
+
+
+def _searched(content: Mapping[Text, Any], key: str) -> Text:
+    """Return a key of the space as it stands in the file, with its line."""
+    return _key_at(content[_key_at(content, "space")], key)
 
 
 def _key_at(content: Mapping[Text, Any], key: str) -> Text:

@@ -36,10 +36,10 @@ class TrialStudy:
     """A sweep's trials, in study.db in its folder. Several processes may have it open.
 
     Args:
-        spec: the sweep file.
-        folder: artifacts/sweeps/<model>/<name>.
+        spec: content of the sweep file.
+        folder: folder of the sweep, artifacts/sweeps/<model>/<name>.
         settings: all resolved settings that no trial changes and that its numbers follow from.
-        epochs: of a run, for the pruner.
+        epochs: number of epochs of a run, for the pruner.
 
     Raises:
         ConfigError: the study in the folder is of another search space, metric or settings.
@@ -72,13 +72,13 @@ class TrialStudy:
     def next_trial(self) -> Trial | None:
         """Return the trial to work on: one that a killed process left, else a new one; None when all are done."""
         with self._alone():
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if self._claim(trial.number):
-                    attempts = trial.user_attrs.get("attempts", 1) + 1
+            for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if self._claim(left.number):
+                    attempts = left.user_attrs.get("attempts", 1) + 1
                     if attempts > _MOST_ATTEMPTS:
-                        self._end(Trial(self.study, trial._trial_id), error=f"ended its process {attempts - 1} times")
+                        self._end(Trial(self.study, left._trial_id), error=f"ended its process {attempts - 1} times")
                         continue
-                    return self._take(trial._trial_id, attempts)
+                    return self._take(left._trial_id, attempts)
             if len(self.study.get_trials(deepcopy=False)) >= self.spec.trials:
                 return None
             trial = self.study.ask(fixed_distributions=self._space)
@@ -87,7 +87,14 @@ class TrialStudy:
             return trial
 
     def tell(self, trial: Trial, value: float | None = None, error: str | None = None, epochs: int = 0) -> None:
-        """Say how a trial ended: with a value, or with an error, or else pruned."""
+        """Say how a trial ended: with a value, or with an error, or else pruned.
+
+        Args:
+            trial: trial that has ended.
+            value: best value of the sweep's metric; None for a failed or a pruned trial.
+            error: error that ended the trial; None where there was none.
+            epochs: number of epochs that the trial was trained.
+        """
         with self._alone():
             self._end(trial, value, error, epochs)
 

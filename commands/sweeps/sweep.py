@@ -19,22 +19,25 @@ from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
 from storage.errors import OutputError
 from train import TRAINER_REGISTRY
-from train.base_trainer import BaseTrainer, RunOptions
+from train.base_trainer import BaseTrainer
+from train.callbacks import Callback
 from train.checkpointing.resume_check import CHANGE_NO_NUMBER
+from train.context import RunOptions
 from train.errors import TrainingError
 from train.loop.stop_signals import Pruned, StopRequest
 from train.machine import release_memory, usable_device
 from train.trackers import Trackers
+from train.trainer_protocol import Trainer
 
 _FAILURES = 3  # in a row, without any trial that went well: then it is the trainer, not the settings
 
 
-def run_sweep(trainer_class: type, path: Path) -> int:
+def run_sweep(trainer_class: type[BaseTrainer], path: Path) -> int:
     """Run a sweep's trials until there are as many as its file says; go on where an earlier process stopped.
 
     Args:
-        trainer_class: of the runs.
-        path: the sweep file.
+        trainer_class: class of the runs' trainer.
+        path: path of the sweep file.
 
     Returns:
         The exit code: 0 done, 4 no trial came to its end.
@@ -65,7 +68,7 @@ class _Sweep:
     """What the trials of a sweep share."""
 
     def __init__(
-        self, trainer_class: type, section: str, study: TrialStudy, shared: dict[str, str], runs: Path
+        self, trainer_class: type[BaseTrainer], section: str, study: TrialStudy, shared: dict[str, str], runs: Path
     ) -> None:
         self._trainer_class, self._section, self._study, self._spec = trainer_class, section, study, study.spec
         self._settings, self._runs = {"plot_at_end": "off"} | shared, runs
@@ -95,23 +98,24 @@ class _Sweep:
     def _run_trial(self, trial: Trial, stop: StopRequest) -> None:
         shown = ", ".join(f"{key} = {_short(trial.params[key])}" for key in self._spec.space)
         logger.info(f"trial {trial.number + 1} of {self._spec.trials}: {shown}")
-        watch = _Watch(trial, self._spec)
         run = trial.user_attrs.get("run")
         resume = run if run and (self._runs / run).is_dir() else None
         trainer = None
         try:
             with ConfigParser.overridden(self._settings | texts(trial.params), self._section):
-                BaseTrainer.options = RunOptions(resume=resume, publish=False, watch=watch)
+                BaseTrainer.options = RunOptions(
+                    resume=resume, publish=False, callbacks=[PruneTrial(trial, self._spec)]
+                )
                 trainer = self._trainer_class()
                 trial.set_user_attr("run", trainer.run_folder.id)
-                trainer.stop_request = stop
-                watch.trainer = trainer
+                trainer.run_context.stop_request = stop
                 with trainer.session():
                     stop.obey()
                     trainer.train()
         except Pruned:
-            logger.info(f"trial {trial.number + 1} is pruned after epoch {trainer.record.progress.epoch}")
-            self._study.tell(trial, epochs=trainer.record.progress.epoch)
+            epochs = 0 if trainer is None else trainer.record.progress.epoch
+            logger.info(f"trial {trial.number + 1} is pruned after epoch {epochs}")
+            self._study.tell(trial, epochs=epochs)
         except KeyboardInterrupt:
             trial.set_user_attr("attempts", 0)  # it was not the trial that ended the process
             raise
@@ -126,7 +130,7 @@ class _Sweep:
         else:
             self._finish(trial, trainer)
 
-    def _finish(self, trial: Trial, trainer: Any) -> None:
+    def _finish(self, trial: Trial, trainer: BaseTrainer) -> None:
         metric = self._spec.metric
         values = [float(value) for value in trainer.history[metric] if math.isfinite(value)]
         if not values:
@@ -136,7 +140,7 @@ class _Sweep:
         self._study.tell(trial, best, epochs=trainer.record.progress.epoch)
         logger.info(f"trial {trial.number + 1}: {metric} {best:.6g}")
 
-    def _fail(self, trial: Trial, trainer: Any, error: Exception) -> None:
+    def _fail(self, trial: Trial, trainer: BaseTrainer | None, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         logger.warning(f"trial {trial.number + 1} failed and the sweep goes on: {reason}")
         self._study.tell(trial, error=reason, epochs=trainer.record.progress.epoch if trainer is not None else 0)
@@ -147,25 +151,30 @@ class _Sweep:
             raise error
 
 
-class _Watch:
-    """Tells Optuna the metric of each epoch, and the trainer whether to stop."""
+class PruneTrial(Callback):
+    """Gives Optuna the metric of each epoch, and ends the run where Optuna wants no more of it.
+
+    Args:
+        trial: trial that the run is of.
+        spec: content of the sweep file.
+    """
 
     def __init__(self, trial: Trial, spec: SweepSpec) -> None:
         self._trial, self._spec = trial, spec
         self._reported = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=0)
-        self.trainer: Any = None  # whose history it looks at
 
-    def __call__(self, epoch: int, numbers: dict[str, float]) -> bool:
-        """Say whether the run shall end; an epoch's numbers may have been told before, if the run was resumed."""
-        history = self.trainer.history
+    def on_epoch_end(self, trainer: Trainer, epoch: int, numbers: dict[str, float]) -> None:
+        """Report an epoch; its numbers may have been reported before, if the run was resumed."""
+        history = trainer.record.history
         if "val_loss" in numbers and self._spec.metric not in history:
             there = ", ".join(name for name, values in history.items() if values and name != "val_epoch")
             raise _NoMetricError(f"metric: the runs have no '{self._spec.metric}' in their history; they have {there}")
         value = numbers.get(self._spec.metric)
         if self._spec.pruner == "none" or value is None or epoch <= self._reported:
-            return False
+            return
         self._trial.report(value, epoch)
-        return epoch < self.trainer.config.epochs and self._trial.should_prune()
+        if epoch < trainer.config.epochs and self._trial.should_prune():
+            trainer.stop_request.pruned = True
 
 
 def texts(params: dict[str, Any]) -> dict[str, str]:
@@ -173,8 +182,13 @@ def texts(params: dict[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else value_text(value) for key, value in params.items()}
 
 
-def config_with(settings: dict[str, str], section: str) -> Any:
-    """Return the resolved settings of a section with some of them set."""
+def config_with(settings: dict[str, str], section: str) -> BaseTrainerConfig:
+    """Return the resolved settings of a section with some of them set.
+
+    Args:
+        settings: value as ini text of each key to set.
+        section: section of config.ini.
+    """
     with ConfigParser.overridden(settings, section):
         return ConfigParser.get(ConfigParser.sections()[section])
 

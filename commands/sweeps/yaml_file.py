@@ -16,7 +16,12 @@ class Text(str):
 
     @classmethod
     def at(cls, text: str, line: int) -> "Text":
-        """Make one."""
+        """Make one.
+
+        Args:
+            text: text in the YAML file.
+            line: number of the line that the text stands in.
+        """
         made = cls(text)
         made.line = line
         return made
@@ -26,7 +31,7 @@ def read_yaml(path: Path) -> tuple[dict[Text, Any], list[tuple[int, str]]]:
     """Read a YAML file that holds a mapping.
 
     Args:
-        path: the file.
+        path: path of the YAML file.
 
     Returns:
         Texts, lists and mappings; and keys that come twice, as line and message.

@@ -32,11 +32,11 @@ def pictures(file: Path) -> Iterator[Picture]:
     """Draw the pictures of a run.
 
     Args:
-        file: its autoencoder.npz. For all N networks: `tokens` (N, W), the model tokens of the finished networks;
+        file: the run's autoencoder.npz. For all N networks: `tokens` (N, W), model tokens of the finished networks;
             `families` and `domains` (N,) text; `held_out` (N,) bool, the test part. For some of the test part:
-            `examples` (K,), their names, and for each number k of them `layer_<k>`, a layer's name, and `weights_<k>`,
-            `reconstruction_<k>`, `reference_<k>`, its weights (units, inputs) as they are, after coding, and in the
-            reference that the network is written as a difference from (zeros where there is none).
+            `examples` (K,), names of networks, and for each number k of them `layer_<k>`, a layer's name, and
+            `weights_<k>`, `reconstruction_<k>`, `reference_<k>`, the layer's weights (units, inputs) as they are, after
+            coding, and in the reference that the network is written as a difference from (zeros where there is none).
 
     Yields:
         The reconstructions; the map.

@@ -12,7 +12,7 @@ def plot_range_test(measured: Path, out: Path) -> None:
     """Draw a range test.
 
     Args:
-        measured: find_lr.json, as `--find-lr` writes it.
+        measured: path of find_lr.json, as `--find-lr` writes it.
         out: the PNG to write.
     """
     import matplotlib

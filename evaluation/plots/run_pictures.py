@@ -24,8 +24,8 @@ class Picture:
     """A picture.
 
     Attributes:
-        name: of its file in plots/, without the ending.
-        caption: what it shows, and how to read it.
+        name: name of the picture's file in plots/, without the ending.
+        caption: text that says what the picture shows, and how to read it.
         figure: a matplotlib Figure.
     """
 
@@ -38,7 +38,7 @@ def pictures_of(run: Path) -> Iterator[Picture]:
     """Draw all pictures of a run.
 
     Args:
-        run: its folder.
+        run: folder of the run.
 
     Yields:
         One after another; nothing for a run of a trainer that leaves no such data.

@@ -12,6 +12,7 @@ from evaluation.plots.run_pictures import pictures_of
 from storage.saved_run import Run
 
 _OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
+_BY_STEP = "_by_step"  # what the names of panels end with whose x axis is the step
 _MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
 
 
@@ -21,10 +22,10 @@ def plot_runs(
     """Draw runs: one picture of all panels, `overview.png`, and one of each panel; of one run also its own pictures.
 
     Args:
-        runs: one, or several to be compared.
+        runs: one run, or several to be compared.
         out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
         draw: draws a panel of the epochs' numbers; None draws all panels by `draw_panel`.
-        title: of the overview; None says which runs they are.
+        title: title of the overview; None names the runs.
 
     Returns:
         The files written.
@@ -33,7 +34,7 @@ def plot_runs(
 
     panels = panels_of(runs)
     if draw is not None:
-        panels.pop("loss_by_step", None)
+        panels = {name: series for name, series in panels.items() if not name.endswith(_BY_STEP)}
     alone = out.suffix.lower() == ".png"
     folder = out.parent if alone else out
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,8 @@ def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
         if name not in losses:
             metric = re.sub(r"^(train|val)_", "", name)
             panels.setdefault("loss (metric)" if metric == "loss" else metric, []).append(name)
-    return panels
+    further = dict.fromkeys(name for run in runs for name in run.readings.further)
+    return panels | {f"{name}{_BY_STEP}": [name] for name in further}  # what callbacks have read
 
 
 def draw_overview(
@@ -112,13 +114,16 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
 
     Args:
         axis: matplotlib Axes.
-        runs: those to draw; a run without the series is left out.
-        name: of the panel.
-        series: their names in the runs' histories.
+        runs: runs to draw; one without the series is left out.
+        name: name of the panel.
+        series: names in the runs' histories of the series of the panel.
     """
     labels = _labels(runs)
     if name == "loss_by_step":
         _draw_steps(axis, runs, labels)
+        return
+    if name.endswith(_BY_STEP) and any(name.removesuffix(_BY_STEP) in run.readings.further for run in runs):
+        _draw_readings(axis, runs, labels, name)
         return
     for number, run in enumerate(runs):
         for key in series:
@@ -179,6 +184,26 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
         axis.set_yscale("log")
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(runs) > 1 or len(values) >= _OFTEN:
+        axis.legend(loc="best")
+
+
+def _draw_readings(axis: Any, runs: Sequence[Run], labels: Sequence[str], name: str) -> None:
+    """Draw what a callback has added to the readings of the loss."""
+    key, values = name.removesuffix(_BY_STEP), []
+    for number, run in enumerate(runs):
+        steps, read = run.readings.steps, run.readings.further.get(key, [])
+        apart = max(1, math.ceil(len(steps) / _MOST_POINTS))
+        if read:
+            axis.plot(steps[::apart], read[::apart], color=COLOURS[number % len(COLOURS)], linewidth=1.3,
+                      marker="o" if len(read) <= 12 else None, markersize=3.5, label=labels[number])  # fmt: skip
+        values += [value for value in read if not math.isnan(value)]
+    axis.set_title(f"{key.replace('_', ' ').capitalize()} by step")
+    axis.set_xlabel("step")
+    axis.set_ylabel(key.replace("_", " "))
+    if values and min(values) > 0 and max(values) > _WIDE * min(values):
+        axis.set_yscale("log")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(runs) > 1:
         axis.legend(loc="best")
 
 

@@ -22,8 +22,8 @@ def plot_group(group: SeedGroup, out: Path) -> list[Path]:
     """Draw a group: one picture of all panels, `overview.png`, and one of each panel.
 
     Args:
-        group: with at least one run that came to its end.
-        out: as for `plot_runs`.
+        group: group with at least one run that came to its end.
+        out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
 
     Returns:
         The files written.

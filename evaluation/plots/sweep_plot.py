@@ -18,8 +18,8 @@ def plot_sweep(sweep: Sweep, out: Path | None = None) -> Path:
     """Draw a sweep.
 
     Args:
-        sweep: as `load_sweep` gives it.
-        out: a PNG, or a folder for it; None takes the sweep's own.
+        sweep: a sweep that `load_sweep` has read.
+        out: a PNG, or a folder for it; None takes the sweep's own folder.
 
     Returns:
         The file written.

@@ -15,7 +15,7 @@ def baseline_scores(world: RankingWorld, fold: Fold, task: int) -> dict[str, np.
 
     Args:
         world: the benchmark.
-        fold: who may see what.
+        fold: tasks, models and probe sets that may be seen.
         task: index of a test task.
 
     Returns:
@@ -50,9 +50,9 @@ def noise_ceiling(world: RankingWorld, fold: Fold, task: int, seed: int = 0) -> 
 
     Args:
         world: the benchmark.
-        fold: whose test models are ranked.
+        fold: fold with the test models that are ranked.
         task: index of a test task.
-        seed: of the draws.
+        seed: seed of the draws, together with the task's index.
     """
     models = list(fold.test_models)
     measured = world.truth[task, models]

@@ -27,12 +27,12 @@ def score_responses(
     """Compute transferability scores of N networks on one task.
 
     Args:
-        responses: of the networks to the task's n images.
-        labels: (n,) int64.
-        names: of the scores; None for all there are.
+        responses: features and probabilities of each network for the task's n images.
+        labels: (n,) int64 class of each image.
+        names: names of the scores to compute; None for all there are.
 
     Returns:
-        By name, (N,) float64.
+        (N,) float64 scores, by name of the score.
     """
     wanted = [*ALL_FEATURE_SCORES, *ALL_PROBABILITY_SCORES] if names is None else names
     scores = {name: np.zeros(len(responses)) for name in wanted}
@@ -54,13 +54,13 @@ def score_sets(
     """Compute transferability scores of N networks on S sets of images.
 
     Args:
-        networks: each with the number of its source classes.
-        sets: labelled images.
-        names: of the scores; None for all there are.
-        progress: is told how many sets are done, and how many there are.
+        networks: the N networks, each with the number of its source classes.
+        sets: the S sets of labelled images.
+        names: names of the scores to compute; None for all there are.
+        progress: function that is told how many sets are done, and how many there are.
 
     Returns:
-        By name, (S, N) float64.
+        (S, N) float64 scores, by name of the score.
     """
     images = [torch.from_numpy(labelled.images) for labelled in sets]
     responses = [respond_to_sets(network, images, classes) for network, classes in networks]

@@ -61,11 +61,12 @@ class AccuracyModel:
     """Predicts accuracies.
 
     Args:
-        facts: (T, 3) of the training tasks.
-        scores: (T, N) of the ranker, standardised over models.
-        accuracy: (T, N) measured.
-        domains: T names. A new dataset is of a domain of its own, so errors are those on tasks of a domain left out.
-        unseen: indices of tasks whose accuracies taught the ranker nothing: the spread is fitted on these.
+        facts: (T, 3) facts of the training tasks, as `dataset_facts` gives them.
+        scores: (T, N) scores that the ranker gave, standardised over models.
+        accuracy: (T, N) measured accuracies from 0 to 1.
+        domains: name of the domain of each training task. A new dataset is of a domain of its own, so errors are those
+            on tasks of a domain left out.
+        unseen: indices of the training tasks whose accuracies taught the ranker nothing: the spread is fitted on these.
     """
 
     facts: np.ndarray = field(repr=False)
@@ -78,8 +79,8 @@ class AccuracyModel:
         """Predict accuracies on a dataset.
 
         Args:
-            facts: (3,) of the dataset.
-            scores: (M,) of the models that are asked about, standardised as those of the training tasks.
+            facts: (3,) facts of the dataset, as `dataset_facts` gives them.
+            scores: (M,) scores of the models that are asked about, standardised as those of the training tasks.
 
         Returns:
             Expected accuracy, lower and upper end of the interval, each (M,) float64 from 0 to 1.

@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         split: a key of `SPLITS`.
-        fold: its number.
+        fold: number of the split's fold.
         ranker: a key of `RANKERS`.
     """
 
@@ -62,7 +62,7 @@ def run_rankers(splits: Sequence[str], settings: Sequence[str], out: Path, worke
     """Train a ranker for each fold of some splits, alone and hybrid.
 
     Args:
-        splits: keys of `SPLITS`.
+        splits: names of the splits, keys of `SPLITS`.
         settings: `key=value` for every run.
         out: folder of the runs; a fold whose scores are there already, by the same settings, is not run again.
         workers: processes at a time, each of one thread.
@@ -114,7 +114,7 @@ def compare(world: RankingWorld, rankings: dict[Job, dict[str, Any]]) -> dict[st
 
     Args:
         world: the benchmark.
-        rankings: as `run_rankers` returns them.
+        rankings: content of rankings.json of each job, as `run_rankers` returns them.
 
     Returns:
         Plain data for a JSON file: for each split the tasks, and for each method the metrics of each task (means over

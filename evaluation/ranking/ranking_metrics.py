@@ -11,8 +11,8 @@ def weighted_kendall(scores: np.ndarray, truth: np.ndarray) -> float:
     Hyperbolic weights, averaged over the two rankings: scipy's defaults.
 
     Args:
-        scores: (N,) float, higher is better.
-        truth: (N,) float, higher is better.
+        scores: (N,) float, scores of the models, higher is better.
+        truth: (N,) float, measured performance of the models, higher is better.
 
     Returns:
         -1 to 1. 0 where scores or truth are constant: a ranking that says nothing agrees with none, and the
@@ -36,9 +36,9 @@ def ndcg_at_k(scores: np.ndarray, truth: np.ndarray, k: int = 5) -> float:
     Models with equal scores take every order among them with equal probability (McSherry & Najork 2008).
 
     Args:
-        scores: (N,) float, higher is better.
-        truth: (N,) float, higher is better.
-        k: how many ranks count.
+        scores: (N,) float, scores of the models, higher is better.
+        truth: (N,) float, measured performance of the models, higher is better.
+        k: number of ranks that count.
 
     Returns:
         0 to 1: expected value over the orders of tied models. 1 where truth is constant: every order is the best one.
@@ -64,8 +64,8 @@ def top1_regret(scores: np.ndarray, truth: np.ndarray) -> float:
     """What is lost by taking the model with the highest score instead of the best one.
 
     Args:
-        scores: (N,) float, higher is better.
-        truth: (N,) float, accuracies of 0..1.
+        scores: (N,) float, scores of the models, higher is better.
+        truth: (N,) float, measured accuracies of the models, from 0 to 1.
 
     Returns:
         Percentage points, 0 or more: expected value over the models tied at the highest score.
@@ -84,10 +84,10 @@ def recall_at_k(scores: np.ndarray, truth: np.ndarray, k: int = 5, tolerance: fl
     is hypergeometric.
 
     Args:
-        scores: (N,) float, higher is better.
-        truth: (N,) float, higher is better.
-        k: how many models are taken.
-        tolerance: a model counts as best where its truth is at most this far below the highest one.
+        scores: (N,) float, scores of the models, higher is better.
+        truth: (N,) float, measured performance of the models, higher is better.
+        k: number of models that are taken.
+        tolerance: difference from the highest truth up to which a model counts as best.
 
     Returns:
         0 to 1.
@@ -112,8 +112,8 @@ def pearson(scores: np.ndarray, truth: np.ndarray) -> float:
     """Pearson's correlation coefficient.
 
     Args:
-        scores: (N,) float.
-        truth: (N,) float.
+        scores: (N,) float, scores of the models.
+        truth: (N,) float, measured accuracies of the models.
 
     Returns:
         -1 to 1. 0 where scores or truth are constant, as for `weighted_kendall`.
@@ -133,10 +133,10 @@ def ranking_metrics(scores: np.ndarray, truth: np.ndarray, k: int = 5, tolerance
     """Compute all metrics of one task.
 
     Args:
-        scores: (N,) float, higher is better.
-        truth: (N,) float, accuracies of 0..1.
-        k: of `ndcg_at_k` and `recall_at_k`.
-        tolerance: of `recall_at_k`.
+        scores: (N,) float, scores of the models, higher is better.
+        truth: (N,) float, measured accuracies of the models, from 0 to 1.
+        k: number of top ranks that `ndcg_at_k` and `recall_at_k` count.
+        tolerance: accuracy by which a model may be below the highest one and still count as best in `recall_at_k`.
 
     Returns:
         `weighted_kendall`, `ndcg`, `top1_regret` (percentage points), `recall`, `pearson`.

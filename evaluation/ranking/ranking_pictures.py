@@ -26,7 +26,7 @@ def pictures(file: Path) -> Iterator[Picture]:
     """Draw the picture of a run.
 
     Args:
-        file: its rankings.json: `models`, and by task's name `scores` and `accuracy` of each model.
+        file: the run's rankings.json: `models`, and by task's name `scores` and `accuracy` of each model.
     """
     tasks = json.loads(file.read_text(encoding="utf-8"))["tasks"]
     usable = {name: task for name, task in tasks.items() if len(task["scores"]) > 1}

@@ -18,8 +18,8 @@ def plot_recommendations(ranking: "Sequence[Recommendation]", dataset: str, clas
 
     Args:
         ranking: the models, the best first.
-        dataset: its name.
-        classes: how many it has; guessing gets 1 of so many right.
+        dataset: name of the dataset.
+        classes: number of the dataset's classes; guessing gets 1 of so many right.
         out: the PNG to write; its folder is made if it is missing.
     """
     import matplotlib

@@ -38,9 +38,10 @@ class Neighbour:
     """A dataset of the benchmark near the one that is asked about.
 
     Attributes:
-        name: of the benchmark task.
-        distance: between means and spreads of image features, in standard deviations.
-        accuracy: of the recommended model there, measured by fine-tuning; None where it was never measured.
+        name: name of the benchmark task.
+        distance: distance between means and spreads of image features, in standard deviations.
+        accuracy: accuracy of the recommended model on this dataset, from 0 to 1, measured by fine-tuning; None where it
+            was never measured.
     """
 
     name: str
@@ -53,15 +54,15 @@ class Recommendation:
     """A model with its place.
 
     Attributes:
-        name: of the model.
-        rank: 1 is best.
-        score: of the ranker, in standard deviations from the mean model of the ranker's zoo.
-        expected_accuracy: after fine-tuning as in the benchmark, from 0 to 1.
-        low: lower end of its 90 % interval.
-        high: upper end.
-        family: its architecture.
-        domain: what it was trained on; None for a user's model.
-        view: how that was shown to it; None for a user's model.
+        name: name of the model.
+        rank: place of the model in the ranking; 1 is best.
+        score: score that the ranker gave, in standard deviations from the mean model of the ranker's zoo.
+        expected_accuracy: expected accuracy after fine-tuning as in the benchmark, from 0 to 1.
+        low: lower end of the expected accuracy's 90 % interval.
+        high: upper end of the expected accuracy's 90 % interval.
+        family: architecture of the model.
+        domain: name of the image domain that the model was trained on; None for a user's model.
+        view: one of `VIEWS`, the form in which images were shown to the model in training; None for a user's model.
         nearest: known datasets nearest to the one asked about.
     """
 
@@ -81,8 +82,8 @@ class Recommender:
     """A trained ranker that answers questions.
 
     Args:
-        folder: the ranker's run folder.
-        user_models: rank these, which were never measured, instead of the zoo that the ranker was trained on. The
+        folder: folder of the run that trained the ranker.
+        user_models: models to rank, which were never measured, instead of the zoo that the ranker was trained on. The
             ranker must have been trained for models of unseen families.
 
     Raises:
@@ -116,7 +117,7 @@ class Recommender:
 
         Args:
             images: the dataset, any order of images and classes.
-            task: its name where it is a task of the benchmark: accuracies measured on it stay hidden.
+            task: name of the dataset where it is a task of the benchmark: accuracies measured on it stay hidden.
 
         Returns:
             All models, the best first.

@@ -14,8 +14,8 @@ class Responses:
     """Answers of one network to n images.
 
     Attributes:
-        features: (n, d) float32, the input of its last layer.
-        probabilities: (n, Z) float32 over its own source classes.
+        features: (n, d) float32, the input of the network's last layer.
+        probabilities: (n, Z) float32 over the network's own source classes.
     """
 
     features: torch.Tensor
@@ -39,9 +39,9 @@ def respond(network: nn.Module, inputs: torch.Tensor, classes: int | None = None
     """Run a network in evaluation mode on images.
 
     Args:
-        network: maps (n, channels, H, W) to logits (n, K).
-        inputs: (n, channels, H, W), as the network reads them.
-        classes: how many of its outputs mean something; None for all.
+        network: network that maps (n, channels, H, W) to logits (n, K).
+        inputs: (n, channels, H, W) images, as the network reads them.
+        classes: number of outputs that mean something, the first ones; None for all.
     """
     caught = []
     handle = last_layer(network).register_forward_pre_hook(lambda layer, arguments: caught.append(arguments[0]))
@@ -58,7 +58,7 @@ def respond_to_sets(network: nn.Module, sets: Sequence[torch.Tensor], classes: i
     """Run a network on several sets of uint8 images (n, 12, 12), all in one pass.
 
     Returns:
-        Its responses to each set.
+        The network's responses to each set.
     """
     everything = respond(network, to_input(torch.cat(list(sets))), classes)
     sizes = [len(images) for images in sets]
@@ -70,7 +70,7 @@ def stack_by_width(responses: Iterable[Responses]) -> list[tuple[list[int], torc
     """Put networks of one feature width and one number of classes together, so that scores run on all of them at once.
 
     Args:
-        responses: of N networks to the same n images.
+        responses: features and probabilities of each of N networks for the same n images.
 
     Returns:
         For each group: places of its networks, features (m, n, d), probabilities (m, n, Z).

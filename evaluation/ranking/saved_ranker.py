@@ -32,16 +32,16 @@ class RankerFile:
     """What ranker.json says.
 
     Attributes:
-        folder: of the run.
-        split: that it was trained on.
-        fold: of the split.
-        hybrid: whether it reads scores measured on the dataset.
-        encoder: class that makes features of images.
+        folder: folder of the run that trained the ranker.
+        split: name of the split that the ranker was trained on.
+        fold: number of the split's fold that the ranker was trained on.
+        hybrid: whether the ranker reads scores measured on the dataset.
+        encoder: name of the class that makes features of images.
         codes: file of autoencoder codes, or None.
         zoo: folder of the zoo.
         performance: table of measured accuracies.
-        members: how many transformers.
-        shape: of each.
+        members: number of transformers of the ensemble.
+        shape: sizes of each transformer, the fields of `TransformerShape`.
         table_digest: SHA-256 of the table of accuracies as it was in training; None where it was not noted.
     """
 
@@ -109,9 +109,9 @@ def newest_ranker(artifacts_dir: Path, splits: tuple[str, ...], hybrid: bool) ->
     """Find the newest finished run of the first split that has one.
 
     Args:
-        artifacts_dir: where runs are.
-        splits: that it may be trained on, the best first.
-        hybrid: whether it reads scores measured on the dataset.
+        artifacts_dir: folder of all runs and published models.
+        splits: names of the splits that the ranker may be trained on, the preferred one first.
+        hybrid: whether the ranker reads scores measured on the dataset.
 
     Returns:
         The run folder.
@@ -152,11 +152,11 @@ class LoadedRanker:
     """A ranker, ready to rank.
 
     Attributes:
-        file: what its ranker.json says.
-        encoder: makes features of images.
-        world: the benchmark that it was trained on.
-        fold: who was seen in training.
-        maker: makes its inputs.
+        file: content of the ranker's ranker.json.
+        encoder: encoder that makes features of images.
+        world: benchmark that the ranker was trained on.
+        fold: tasks, models and probe sets that were seen in training.
+        maker: maker of the ranker's inputs.
         network: the ensemble, in evaluation mode.
         codes: (N, W) autoencoder codes of the zoo's models, or None.
     """
@@ -174,7 +174,7 @@ def load_ranker(folder: Path) -> LoadedRanker:
     """Rebuild a ranker from its run folder, with the zoo and the table that it was trained on.
 
     Args:
-        folder: of the run.
+        folder: folder of the run that trained the ranker.
 
     Raises:
         DataError: a file is missing or damaged, or they don't fit each other.

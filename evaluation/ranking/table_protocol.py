@@ -35,11 +35,11 @@ class TableResults:
     """What leave-one-dataset-out evaluation found.
 
     Attributes:
-        table: what was evaluated.
-        rows: one for each dataset and method: `dataset`, `method`, `models` (how many were ranked), and `METRICS`;
+        table: table that was evaluated.
+        rows: a row for each dataset and method: `dataset`, `method`, `models` (how many were ranked), and `METRICS`;
             top-1 regret is in the unit of the table's values.
-        seed: of the ranker and the bootstrap.
-        seconds: time that it took.
+        seed: seed of the ranker and the bootstrap.
+        seconds: time that the evaluation took.
     """
 
     table: PerformanceTable
@@ -55,9 +55,10 @@ def evaluate_table(
 
     Args:
         table: the results, and what is known of models, datasets and pairs.
-        ranker: makes what has `fit(table, train_datasets)` and `predict(dataset)`; None makes a `TableRanker`.
-        seed: of the ranker and the bootstrap.
-        datasets: names of those to leave out, one at a time; none means all.
+        ranker: function that makes an object with `fit(table, train_datasets)` and `predict(dataset)`; None makes a
+            `TableRanker`.
+        seed: seed of the ranker and the bootstrap.
+        datasets: names of the datasets to leave out, one at a time; none means all.
 
     Returns:
         The results.
@@ -83,7 +84,7 @@ def static_scores(table: PerformanceTable, dataset: str) -> np.ndarray:
     """Rank models without looking at a dataset: their mean rank on the others, from 0 (worst) to 1.
 
     Args:
-        table: the results.
+        table: table of the results.
         dataset: the one that is not looked at.
 
     Returns:
@@ -114,7 +115,7 @@ def summarize(results: TableResults) -> dict[str, dict[str, Any]]:
     """Average over datasets, and compare the ranker with `static` on the same datasets.
 
     Args:
-        results: of all datasets.
+        results: results of all evaluated datasets.
 
     Returns:
         `all`, and, where scores were given, `scored`: the same over the datasets that have a score. Each holds
@@ -152,8 +153,8 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> dict[str, float | None]
     The datasets of a table share models and training data, so the interval is, if anything, too narrow.
 
     Args:
-        values: (N,) one a dataset.
-        seed: of the resampling.
+        values: (N,) one value a dataset.
+        seed: seed of the resampling.
 
     Returns:
         `mean`, `low`, `high`; the ends are None where N is below 3, the mean where N is 0.
@@ -169,7 +170,7 @@ def results_json(results: TableResults) -> dict[str, Any]:
     """Describe results as plain data for a JSON file.
 
     Args:
-        results: of all datasets.
+        results: results of all evaluated datasets.
 
     Returns:
         `schema_version`, `table`, `models`, `datasets`, `cells`, `metrics`, `seed`, `seconds`, `rows`, and `summary`.
@@ -193,7 +194,7 @@ def table_lines(results: TableResults) -> list[str]:
     """Lay results out as text: every dataset and method, then means and differences.
 
     Args:
-        results: of all datasets.
+        results: results of all evaluated datasets.
 
     Returns:
         Lines without line ends.
@@ -239,7 +240,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `run_table` reads.
 
     Args:
-        parser: of the command line.
+        parser: parser of the command line that the arguments are added to.
     """
     parser.add_argument("--table", type=Path, metavar="TABLE.csv", help="results: model,dataset,metric,value")
     parser.add_argument("--models", type=Path, metavar="MODELS.csv", help="what is known of models: model,...")
@@ -255,7 +256,8 @@ def run_table(arguments: argparse.Namespace) -> int:
     """Evaluate a table and print what was found.
 
     Args:
-        arguments: `table`, `models`, `scores`, `distances`, `metric`, `json`, as `add_table_arguments` adds them.
+        arguments: parsed arguments `table`, `models`, `scores`, `distances`, `metric`, `json`, as `add_table_arguments`
+            adds them.
 
     Returns:
         0, the exit code.

@@ -33,8 +33,8 @@ class TableRanker:
         """Set what is fixed.
 
         Args:
-            seed: of the trees, and of the pairs drawn for them.
-            trees: how many.
+            seed: seed of the trees, and of the pairs drawn for them.
+            trees: number of trees.
             max_rows: pairs that the trees see at most; the other learners see all.
         """
         self.seed, self.trees, self.max_rows = seed, trees, max_rows
@@ -47,7 +47,7 @@ class TableRanker:
             train_datasets: names of two datasets or more.
 
         Returns:
-            Itself.
+            The ranker itself.
 
         Raises:
             DataError: a dataset is unknown, or there are fewer than two.
@@ -78,7 +78,7 @@ class TableRanker:
         """Score all models for a dataset that was not in the training.
 
         Args:
-            dataset: its name.
+            dataset: name of the dataset.
 
         Returns:
             (M,) float64 in the order of the table's models, higher is better: predicted z-scores, of no unit.
@@ -224,7 +224,7 @@ def _pair_features(known: _KnownPairs) -> tuple[list[str], np.ndarray]:
     """Describe all pairs; a pair's own dataset never enters its description.
 
     Args:
-        known: what the ranker may know.
+        known: facts of the pairs that the ranker may know.
 
     Returns:
         Names (F), and features (M, D, F), NaN where unknown.

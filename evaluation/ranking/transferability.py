@@ -32,8 +32,8 @@ def log_me(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     squared singular value, so that labels which features reproduce exactly, or know nothing of, have a finite score.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows.
-        labels: (n,) int.
+        features: (M, n, d) float, features of M models on the task's n rows.
+        labels: (n,) int, class of each row.
 
     Returns:
         (M,) float64: log evidence divided by n, mean over classes. Does not depend on the scale of features.
@@ -59,8 +59,8 @@ def h_score(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     metrics, their peculiarities, stability and performance". All covariances divide by n.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows.
-        labels: (n,) int.
+        features: (M, n, d) float, features of M models on the task's n rows.
+        labels: (n,) int, class of each row.
 
     Returns:
         (M,) float64, 0 to the number of classes less one. 0 where all rows of a model are equal.
@@ -93,8 +93,9 @@ def leep(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     "LEEP: A New Measure to Evaluate Transferability of Learned Representations").
 
     Args:
-        probabilities: (M, n, Z) float; each row sums to 1. Models with fewer source classes have zeros after theirs.
-        labels: (n,) int.
+        probabilities: (M, n, Z) float, over source classes of M models; each row sums to 1. Models with fewer source
+            classes have zeros at the end.
+        labels: (n,) int, class of each row.
 
     Returns:
         (M,) float64, at most 0.
@@ -111,8 +112,9 @@ def nce(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     sum_yz P(y, z) log P(y | z) (Tran et al. 2019, "Transferability and Hardness of Supervised Classification Tasks").
 
     Args:
-        probabilities: (M, n, Z) float; each row sums to 1. Models with fewer source classes have zeros after theirs.
-        labels: (n,) int.
+        probabilities: (M, n, Z) float, over source classes of M models; each row sums to 1. Models with fewer source
+            classes have zeros at the end.
+        labels: (n,) int, class of each row.
 
     Returns:
         (M,) float64 in nats, at most 0.
@@ -135,8 +137,8 @@ def n_leep(features: torch.Tensor, labels: torch.Tensor, components_per_class: i
     components is added, 20 rounds of expectation maximisation from the rows that lie farthest apart. Nothing is random.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows.
-        labels: (n,) int.
+        features: (M, n, d) float, features of M models on the task's n rows.
+        labels: (n,) int, class of each row.
         components_per_class: mixture components for each class, where there are rows enough.
 
     Returns:
@@ -159,8 +161,9 @@ def nearest_centroid(features: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     A row is taken out of its own class's centroid. Of k classes equally near, the right one counts 1/k.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows. Each column is standardised, constant ones are 0.
-        labels: (n,) int. The only row of a class counts as wrong.
+        features: (M, n, d) float, features of M models on the task's n rows. Each column is standardised, constant ones
+            are 0.
+        labels: (n,) int, class of each row. The only row of a class counts as wrong.
 
     Returns:
         (M,) float64, 0 to 1.
@@ -180,8 +183,9 @@ def centroid_margin(features: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     class centroids over n - C, all columns together). A row is taken out of its own class's centroid.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows. Each column is standardised, constant ones are 0.
-        labels: (n,) int. The only row of a class counts as a guess among all classes.
+        features: (M, n, d) float, features of M models on the task's n rows. Each column is standardised, constant ones
+            are 0.
+        labels: (n,) int, class of each row. The only row of a class counts as a guess among all classes.
 
     Returns:
         (M,) float64 in nats, at most 0.
@@ -207,9 +211,9 @@ def linear_probe(features: torch.Tensor, labels: torch.Tensor, penalties: Sequen
     of these. Of k classes with equal predictions, the right one counts 1/k.
 
     Args:
-        features: (M, n, d) float, of M models on the task's n rows.
-        labels: (n,) int.
-        penalties: to choose from, as multiples of the mean squared norm of centred rows.
+        features: (M, n, d) float, features of M models on the task's n rows.
+        labels: (n,) int, class of each row.
+        penalties: penalties to choose from, as multiples of the mean squared norm of centred rows.
 
     Returns:
         (M,) float64, 0 to 1. Features that know nothing are below chance: a row makes its own class rarer in the rest.

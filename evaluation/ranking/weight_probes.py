@@ -21,10 +21,10 @@ def probe_networks(
 
     Args:
         zoo: the networks, in the order of `features`.
-        features: for each network (C, F), a row a checkpoint, the same columns for all.
-        train: indices of networks.
-        test: indices of networks.
-        prefix: of the names in the result.
+        features: (C, F) features of each network, a row a checkpoint, the same columns for all networks.
+        train: indices of the training networks.
+        test: indices of the test networks.
+        prefix: prefix of the names in the result.
 
     Returns:
         `accuracy_r2` and `domain_accuracy`, each with `_low` and `_high` of a 95 % interval.
@@ -90,8 +90,9 @@ def reconstruction_r2(zoo: Any, scores: Mapping[str, tuple[torch.Tensor, torch.T
     """Summarize reconstruction errors.
 
     Args:
-        zoo: the networks.
-        scores: by network: squared error and squared deviation from a constant, each (C,), a number a checkpoint.
+        zoo: networks of the zoo.
+        scores: by name of the network: squared error and squared deviation from a constant, each (C,), a number a
+            checkpoint.
 
     Returns:
         R2 over all checkpoints with a 95 % interval over networks, over the last checkpoints, and by family.

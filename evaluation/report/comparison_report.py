@@ -17,7 +17,7 @@ def comparison_page(runs: Sequence[Run]) -> str:
     """Make the page of several runs, of which the first is the one that the others are compared with.
 
     Args:
-        runs: two or more.
+        runs: two or more runs to compare.
 
     Returns:
         HTML.

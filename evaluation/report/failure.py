@@ -14,8 +14,8 @@ def failure_part(run: Path, error: Any) -> Markup | None:
     """Show why a run failed.
 
     Args:
-        run: its folder.
-        error: what metrics.json says; None where it says nothing.
+        run: folder of the run.
+        error: entry `error` of metrics.json; None where it has none.
 
     Returns:
         What to show; None where nothing went wrong.

@@ -24,9 +24,10 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
     """Make an element.
 
     Args:
-        name: of the element.
-        children: what is in it: `Markup`, or anything else as text; None is left out.
-        attributes: `class_` for class, `aria_label` for aria-label; True for one without a value, None leaves it out.
+        name: name of the element, such as `td`.
+        children: content of the element: `Markup`, or anything else as text; None is left out.
+        attributes: attributes of the element: `class_` for class, `aria_label` for aria-label; True for one without a
+            value, None leaves it out.
     """
     words = [name]
     for key, value in attributes.items():
@@ -47,8 +48,8 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str, mark
 
     Args:
         head: a heading for each column.
-        rows: cells; those of a column of numbers stand to the right.
-        caption: what it is, for those who can't see the page.
+        rows: cells of each row; those of a column of numbers stand to the right.
+        caption: text that says what the table holds, for those who can't see the page.
         marked: numbers of rows to stand out.
     """
     marked, rows = set(marked), [list(row) for row in rows]

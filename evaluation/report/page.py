@@ -62,10 +62,10 @@ def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]
     """Put a page together.
 
     Args:
-        title: of the window.
-        head: what stands above all sections.
-        parts: for each section its id, its title and what is in it; one with nothing in it is left out.
-        made: from what the page was made.
+        title: title of the window.
+        head: content above all sections.
+        parts: title and content of each section, by the section's id; one without content is left out.
+        made: text that says from what the page was made.
 
     Returns:
         The whole file.

@@ -35,7 +35,7 @@ def plots(runs: Sequence[Run]) -> Markup | None:
     for number, (name, series) in enumerate(panels_of(runs).items()):
         drawn = new_figure(5.6 if len(runs) == 1 else 6.4, 3.5)
         draw_panel(drawn.subplots(), runs, name, series)
-        label = f"{panel_title(runs, name, series)}, by {'step' if name == 'loss_by_step' else 'epoch'}"
+        label = f"{panel_title(runs, name, series)}, by {'step' if name.endswith('_by_step') else 'epoch'}"
         figures.append(tag("figure", inline_svg(drawn, f"plot{number}", label)))
     return tag("div", *figures, class_="plots lines") if figures else None
 

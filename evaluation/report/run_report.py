@@ -27,7 +27,7 @@ def run_page(run: Run) -> str:
     """Make the page of a run; what of it can't be read is told in its place.
 
     Args:
-        run: which.
+        run: saved run to show.
 
     Returns:
         HTML.

@@ -23,9 +23,9 @@ def inline_svg(figure: Any, prefix: str, label: str) -> Markup:
     The element has neither style attributes nor a style sheet, which the page's security policy would refuse.
 
     Args:
-        figure: made with `SVG_STYLE` in force.
-        prefix: of all ids, so that those of several figures in a page differ.
-        label: what the picture is, for those who can't see it.
+        figure: figure that was made with `SVG_STYLE` in force.
+        prefix: prefix of all ids, so that those of several figures in a page differ.
+        label: text that says what the picture shows, for those who can't see it.
     """
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -17,7 +17,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     """Write a page.
 
     Args:
-        runs: one, or several to be compared with the first.
+        runs: one run, or several to be compared with the first.
         out: a folder, for `report.html` in it, or the path of a .html file.
 
     Returns:

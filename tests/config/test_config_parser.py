@@ -180,9 +180,9 @@ def test_how_a_message_shows_the_file(
         ("Epochs = 1", "unknown key 'Epochs'; did you mean 'epochs'?"),
         (
             "zzz = 1",
-            "unknown key 'zzz'; known keys are 'epochs', 'batch_size', 'learning_rate', 'weight_decay', 'num_workers', "
-            "'gradient_clip_value', 'step', 'precision', 'accumulation_steps', 'ema_decay', 'recompute_activations', "
-            "'validate_every_n_epochs' and {more} more",
+            "unknown key 'zzz'; known keys are 'epochs', 'batch_size', 'seed', 'validate_every_n_epochs', "
+            "'early_stopping_patience', 'early_stopping_min_delta', 'callbacks', 'learning_rate', 'weight_decay', "
+            "'gradient_clip_value', 'accumulation_steps', 'lr_decay_factor' and {more} more",
         ),
         ("epochs = many", "epochs = 'many': must be an integer greater than 0"),
         ("epochs = 0", "epochs = '0': must be an integer greater than 0"),

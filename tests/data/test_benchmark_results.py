@@ -81,7 +81,8 @@ def test_table_whose_tasks_are_all_dropped_is_empty_but_readable(tmp_path, bench
 
 
 def test_missing_table_is_named_with_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"there is no table .*nowhere.json.*git checkout.*FineTuneTrainer publish=on"):
+    told = r"there is no table .*nowhere.json.*git checkout.*GroundTruthTrainer publish=on"
+    with pytest.raises(DataError, match=told):
         load_results(tmp_path / "nowhere.json")
 
 

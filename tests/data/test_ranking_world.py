@@ -135,7 +135,7 @@ def test_standardised_rows_have_mean_zero_and_spread_one():
     ("change", "text"),
     [
         (lambda content: content["models"].reverse(), "measured with other networks than those of the zoo in"),
-        (lambda content: content["about"].update(zoo_digest="0" * 64), "other networks .*FineTuneTrainer publish=on"),
+        (lambda content: content["about"].update(zoo_digest="0" * 64), "other networks .*GroundTruthTrainer publish"),
         (lambda content: content["tasks"].update({"moon-1": kept_row(content)}), r"does not have: \['moon-1'\]"),
     ],
 )

@@ -265,3 +265,29 @@ def test_all_forms_give_the_same_batches_on_cuda(options, monkeypatch, warnings)
         got = joined(loader)
         assert {tensor.device.type for tensor in got.values()} == {"cuda"}
         assert same({name: tensor.cpu() for name, tensor in got.items()}, expected)
+
+
+def test_tensor_loader_order_comes_from_seed_and_epoch_alone():
+    data = torch.arange(10.0)
+    loader = TensorLoader(data, 4, shuffle=True, seed=1)
+    loader.set_epoch(3)
+    first = torch.cat(list(loader))
+    torch.rand(5)
+    loader.set_epoch(3)
+    assert torch.equal(torch.cat(list(loader)), first)
+    assert not torch.equal(torch.cat(list(loader)), first), "the next epoch has another order"
+    assert torch.equal(first.sort().values, data)
+
+
+def test_tensor_loader_batches_like_a_data_loader():
+    named = {"x": torch.arange(10), "y": torch.arange(10) * 2}
+    loader = TensorLoader(named, 4, drop_last=True)
+    assert [len(batch["x"]) for batch in loader] == [4, 4] and len(loader) == 2
+    assert [len(batch["x"]) for batch in TensorLoader(named, 4)] == [4, 4, 2]
+    shuffled = next(iter(TensorLoader(named, 10, shuffle=True)))
+    assert torch.equal(shuffled["y"], shuffled["x"] * 2), "rows stay together"
+    assert len(loader.dataset) == 10 and loader.dataset[3]["y"] == 6
+    with pytest.raises(IndexError):
+        loader.dataset[10]
+    with pytest.raises(DataError, match="one length"):
+        TensorLoader({"x": torch.zeros(2), "y": torch.zeros(3)}, 1)

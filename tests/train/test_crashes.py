@@ -211,7 +211,7 @@ from pathlib import Path
 from commands.command_line import main
 from train.steps.eager import EagerStep
 
-def step(self, piece):
+def step(self, step_input):
     words = [sys.executable, "train.py", "Resumable", "num_workers=2", "--resume"]
     second = subprocess.run(words, capture_output=True, text=True)
     workers = [worker.pid for worker in multiprocessing.active_children()]

@@ -15,6 +15,8 @@ import torch
 from storage.checkpoint_store import SCHEMA_VERSION, Checkpoint, CheckpointStore
 from storage.errors import ResumeError
 from train.checkpointing.run_state import restore
+from train.context import StatefulPart
+from train.process_group import process_group
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("weights.safetensors", "state.safetensors", "state.json", "manifest.json")
@@ -38,6 +40,7 @@ class Spy:
 def content(value: float) -> Checkpoint:
     weights = {"w": torch.full((60,), float(value))}
     state = {"value": value, "optimizer": {"m": torch.arange(60.0) * value}, "random": tuple(range(60))}
+    state |= {"record": {}, "position": {"start": None}, "meter": None}
     return Checkpoint(weights, state)
 
 
@@ -51,8 +54,12 @@ def store(tmp_path) -> CheckpointStore:
 
 def resume(store: CheckpointStore, spy: Spy) -> None:
     """Bring a model to the newest checkpoint, as a run does."""
-    trainer = SimpleNamespace(checkpoints=store, model=spy, run_folder=SimpleNamespace(id="run"), _sharded=None)
-    restore(trainer, *store.load_newest())
+    run = SimpleNamespace(
+        sharded=None, process_group=process_group(), config=SimpleNamespace(seed=0),
+        record=SimpleNamespace(load_state_dict=lambda state: None),
+        stateful_parts=lambda: [StatefulPart("weights", spy)],
+    )  # fmt: skip
+    restore(run, *store.load_newest())
 
 
 def resumed_value(store: CheckpointStore) -> float:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from storage.checkpoint_store import DamagedCheckpoint, _read_files, _whole_target
+from storage.checkpoint_store import CheckpointStore, DamagedCheckpoint
+from train.distributed.shard_files import ShardReader
 from train.distributed.sharding import units_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -234,7 +235,7 @@ def test_a_damaged_shard_is_noticed(trained, shared_project):
     content[-3] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DamagedCheckpoint, match="does not have the digest in manifest.json"):
-        _read_files(run / "checkpoints" / "epoch-00004", _whole_target)
+        CheckpointStore(run / "checkpoints", 1, ShardReader())._read(run / "checkpoints" / "epoch-00004")
 
 
 def test_units_are_what_is_in_module_lists_and_shares_nothing():

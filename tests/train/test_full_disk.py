@@ -6,7 +6,6 @@ import os
 import re
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +15,8 @@ from test_interruptions import assert_same_run
 from storage.checkpoint_store import Checkpoint, CheckpointStore
 from storage.errors import OutputError
 from storage.files import write_atomically
-from train.checkpointing.saver import Saver, _Waiting
+from train.checkpointing.saver import CheckpointSource, Saver, _Waiting
+from train.loop.record import RunRecord
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -232,6 +232,11 @@ def test_a_last_checkpoint_that_is_missing_is_an_error_whatever_is_set(shared_pr
     assert json.loads((run / "metrics.json").read_text())["state"] == "failed"
 
 
+def source_of(store: object) -> CheckpointSource:
+    """A source of a run that gives nothing but its store."""
+    return CheckpointSource(RunRecord(), lambda held: Checkpoint({}, {}), lambda: store)
+
+
 def test_an_older_best_model_never_takes_the_place_of_a_newer_one():
     """The first writing, in the background, fails while the second save waits for it."""
     second_waits, written = threading.Event(), []
@@ -247,39 +252,38 @@ def test_an_older_best_model_never_takes_the_place_of_a_newer_one():
             second_waits.set()
             super().join(timeout)
 
-    saver, trainer = Saver(1.0, in_background=True, go_on=True), SimpleNamespace(checkpoints=Store())
+    saver = Saver(source_of(Store()), 1.0, in_background=True, go_on=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.checkpointing.saver.threading.Thread", Writer)
         for epoch in (1, 2, 3):
             if epoch < 3:
                 saver._write_model = lambda epoch=epoch: written.append(epoch)
             saver._waiting = _Waiting(Checkpoint({}, {}), dict, epoch, None, "", 0)
-            saver._flush_checkpoint(trainer)
+            saver._flush_checkpoint()
         saver._join()
     assert written == [1, 2]
 
 
-def test_what_could_not_be_written_of_a_sharded_model_is_written_later():
+def test_what_could_not_be_written_of_a_sharded_model_is_written_later(monkeypatch):
     """It can't wait in memory: its processes make the checkpoint anew. The best model waits for the next one."""
     written, full = [], [OutputError("full"), OutputError("full")]
 
-    class Store:
-        def save_together(self, epoch: int, *rest: object) -> None:
-            if epoch == 2:
-                raise full.pop()
-            written.append(f"epoch {epoch}")
+    def save_together(store: object, epoch: int, *rest: object) -> None:
+        if epoch == 2:
+            raise full.pop()
+        written.append(f"epoch {epoch}")
 
     def write_model() -> None:
         if len(full) == 2:
             raise full.pop()
         written.append("the best of epoch 1")
 
-    saver, trainer = Saver(1.0, go_on=True), SimpleNamespace(checkpoints=Store())
-    left = []
+    monkeypatch.setattr("train.checkpointing.saver.save_together", save_together)
+    saver, left = Saver(source_of(object()), 1.0, go_on=True), []
     for epoch in (1, 2, 3):
         saver._write_model, saver._skipped = write_model if epoch == 1 else saver._write_model, None
         saver._waiting = _Waiting(Checkpoint({}, {}, sharded=True), dict, epoch, 1, "", epoch)
-        saver._flush_checkpoint(trainer)
+        saver._flush_checkpoint()
         left.append(saver._skipped)
     assert left == [1, 2, None]
     assert written == ["the best of epoch 1", "the best of epoch 1", "epoch 3"]

@@ -12,8 +12,8 @@ from step_trainers import HookTrainer, numbers, recorded_only
 from torch import nn
 
 from data.tensor_loader import TensorLoader
+from train.callbacks.loss_spikes import LossSpikes
 from train.errors import TrainingError
-from train.loop.loss_spikes import SpikeWatch
 from train.session import machine_for
 from train.steps import Guard
 
@@ -55,13 +55,13 @@ def judged_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guard, "__init__", not_on_host)
 
 
-def rows(poisoned: bool, window: int = 1) -> TensorLoader:
+def rows(poisoned: bool, accumulated: int = 1) -> TensorLoader:
     """A loader one of whose samples, in the tenth step of epoch 1, is marked."""
     x = numbers(ROWS, 4)
     y = torch.sin(x @ numbers(4, 2, seed=9))
     if poisoned:
         order = torch.cat(list(TensorLoader(torch.arange(ROWS), SIZE, shuffle=True)))
-        y[order[STEPS_BEFORE * SIZE * window + 1]] = MARK
+        y[order[STEPS_BEFORE * SIZE * accumulated + 1]] = MARK
     return TensorLoader({"x": x, "y": y}, SIZE, shuffle=True)
 
 
@@ -83,14 +83,15 @@ def assert_weights_of_before(folder: Path, hook: str, **changes: Any) -> HookTra
     """Train with and without the bad sample, and compare."""
     good = trainer_of(folder / "good", False, hook, **changes)
     good.model.train()
-    if hasattr(good._step, "_chunk"):
-        good._step._chunk = STEPS_BEFORE
-    with machine_for(good):
-        for piece in good._position.pieces(good._step, good.train_loader):
-            if good._position.steps == STEPS_BEFORE:
+    run = good.run_context
+    if hasattr(run.step, "_chunk"):
+        run.step._chunk = STEPS_BEFORE
+    with machine_for(run):
+        for step_input in run.position.remaining(run.step, good.train_loader):
+            if run.position.steps == STEPS_BEFORE:
                 break
-            good._step(piece)
-            good._position.advance(piece.steps)
+            run.step(step_input)
+            run.position.advance(step_input.steps)
     bad = trainer_of(folder / "bad", True, hook, **changes)
     with pytest.raises(TrainingError, match=f"step {STEPS_BEFORE + 1} of epoch 1"):
         bad.train()
@@ -133,7 +134,7 @@ def test_in_the_fast_forms(form, hook, tmp_path, monkeypatch):
     with recorded_only(monkeypatch):
         torch._dynamo.reset()
         bad = assert_weights_of_before(tmp_path, hook, step=form)
-    assert bad._step.fast
+    assert bad.run_context.step.fast
 
 
 def test_a_chunk_is_done_again_with_the_same_learning_rates(tmp_path, monkeypatch):
@@ -159,7 +160,7 @@ def test_the_compiled_form_as_on_a_device(hook, tmp_path, monkeypatch):
     judged_on_device(monkeypatch)
     with recorded_only(monkeypatch):
         torch._dynamo.reset()
-        assert assert_weights_of_before(tmp_path, hook, step="compiled")._step.fast
+        assert assert_weights_of_before(tmp_path, hook, step="compiled").run_context.step.fast
 
 
 def test_a_scaled_loss_as_on_a_device(tmp_path, monkeypatch):
@@ -175,14 +176,14 @@ def test_with_a_scaled_loss(hook, tmp_path, monkeypatch):
 
 def test_a_stop_that_comes_after_a_bad_step_saves_nothing_of_it(tmp_path):
     bad = trainer_of(tmp_path, True, "gradient only", log_every_n_steps=1000)
-    advance = bad._position.advance
+    advance = bad.run_context.position.advance
 
-    def stop(steps: int) -> None:
-        advance(steps)
-        if bad._position.steps == STEPS_BEFORE + 3:
+    def stop(steps: int, batches: int) -> None:
+        advance(steps, batches)
+        if bad.run_context.position.steps == STEPS_BEFORE + 3:
             bad.stop_request.number = 15
 
-    bad._position.advance = stop
+    bad.run_context.position.advance = stop
     with pytest.raises(TrainingError, match=f"step {STEPS_BEFORE + 1} of epoch 1"):
         bad.train()
     assert list((bad.run_folder.path / "checkpoints").glob("*")) == []
@@ -220,7 +221,7 @@ def test_a_loss_that_jumps_is_told_where_somebody_asks(factor, tmp_path, caplog)
 
 
 def test_a_loss_that_counts_nothing_is_no_jump(caplog):
-    watch = SpikeWatch(2.0)
+    spikes = LossSpikes(2.0, lambda: 0.0)
     for step, samples in enumerate([0, 0, 4, 4, 8, 0, 4], 1):  # in the third, an epoch ends
-        watch.look(1.0, samples, step)
+        spikes.compare(1.0, samples, step)
     assert not caplog.records

@@ -189,20 +189,20 @@ def test_epochs_in_one_program_are_resumed_inside_too(tmp_path, monkeypatch):
         whole = run(NormTrainer, tmp_path / "whole", step="epoch", log_every_n_steps=7)
 
         part = NormTrainer(tmp_path / "part", step="epoch", log_every_n_steps=7)
-        advance = part._position.advance
+        advance = part.run_context.position.advance
 
-        def stop(steps: int) -> None:
-            advance(steps)
-            if part.record.progress.epoch == 1 and part._position.steps >= 20:
+        def stop(steps: int, batches: int) -> None:
+            advance(steps, batches)
+            if part.record.progress.epoch == 1 and part.run_context.position.steps >= 20:
                 part.stop_request.number = 15
 
-        part._position.advance = stop
+        part.run_context.position.advance = stop
         with pytest.raises(KeyboardInterrupt):
             part.train()
         resumed = run(NormTrainer, tmp_path / "part", str(part.run_folder.path), step="epoch", log_every_n_steps=7)
     assert resumed.history == whole.history
-    readings = whole.record.readings.content()
-    assert resumed.record.readings.content() == readings
+    readings = whole.record.step_losses.content()
+    assert resumed.record.step_losses.content() == readings
     assert {10, 20} <= set(readings["step_of_epoch"]) and len(readings["step"]) > whole.config.epochs
     for name, tensor in whole.last.items():
         assert torch.equal(tensor, resumed.last[name]), name
@@ -221,12 +221,12 @@ def test_a_second_ctrl_c_leaves_at_once():
 
 
 def test_minutes_count_from_the_last_checkpoint(monkeypatch):
-    from train.loop.epoch_position import Position
+    from train.loop.epoch_position import EpochPosition
     from train.seeding import RandomSources
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    position = Position(RandomSources())
+    position = EpochPosition(RandomSources())
     position.advance(3)
     now[0] = 59.0
     assert not position.is_due(0, 1.0)
@@ -236,7 +236,7 @@ def test_minutes_count_from_the_last_checkpoint(monkeypatch):
     assert not position.is_due(0, 1.0)
     assert not position.is_due(4, 0)
     position.advance(2)
-    assert position.is_due(4, 0), "at step 5, in pieces of several steps"
+    assert position.is_due(4, 0), "at step 5, in step inputs of several steps"
 
 
 # --------------------------------------------------------------------------------------------------------- drift

@@ -16,8 +16,8 @@ from data.tensor_loader import TensorLoader
 from storage.checkpoint_store import CheckpointStore
 from train.base_trainer import BaseTrainer, RunOptions
 from train.checkpointing.saver import Pace
-from train.machine import Survey, cpu_threads
-from train.steps import EagerStep, Update, Window
+from train.machine import FlopCounter, cpu_threads
+from train.steps import EagerStep, StepInput, Update
 
 
 class Layered(nn.Module):
@@ -94,7 +94,7 @@ def test_forward_computes_in_the_asked_precision_and_weights_stay(tmp_path, prec
 
 def set_scale(trainer: BaseTrainer, scale: float) -> torch.amp.GradScaler:
     """Set the scale of an fp16 run's loss."""
-    scaler = trainer._precision.scaler
+    scaler = trainer.run_context.precision.scaler
     scaler.scale(torch.ones(()))  # makes its tensors
     scaler._scale.fill_(scale)
     return scaler
@@ -104,24 +104,24 @@ def test_fp16_leaves_out_a_step_that_overflows_and_lowers_the_scale(tmp_path):
     trainer = SmallTrainer(config_of(tmp_path, precision="fp16", epochs=1))
     scaler = set_scale(trainer, 2.0**40)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    trainer._step(Window([next(iter(trainer.train_loader))]))
+    trainer.run_context.step(StepInput([next(iter(trainer.train_loader))]))
     assert all(map(torch.equal, before, trainer.model.parameters()))
     assert scaler.get_scale() == 2.0**39
     scaler._scale.fill_(2.0**4)
-    trainer._step(Window([next(iter(trainer.train_loader))]))
+    trainer.run_context.step(StepInput([next(iter(trainer.train_loader))]))
     assert not any(map(torch.equal, before, trainer.model.parameters()))
 
 
 def test_the_scale_of_fp16_survives_a_resumption(tmp_path):
     trainer = run(SmallTrainer(config_of(tmp_path, precision="fp16")))
-    trainer._precision.scaler._scale.fill_(128.0)
+    trainer.run_context.precision.scaler._scale.fill_(128.0)
     trainer.save_checkpoint(3)
     BaseTrainer.options = RunOptions(resume=str(trainer.run_folder.path))
     try:
         resumed = SmallTrainer(config_of(tmp_path, precision="fp16"))
     finally:
         BaseTrainer.options = RunOptions()
-    assert resumed._precision.scaler.get_scale() == 128.0
+    assert resumed.run_context.precision.scaler.get_scale() == 128.0
 
 
 def test_tf32_without_cuda_is_fp32_and_says_so(tmp_path, caplog):
@@ -156,7 +156,7 @@ def test_what_only_the_base_loop_has_is_refused_for_a_loop_of_ones_own(tmp_path,
 
 
 def masked_steps(parts: list[torch.Tensor], masks: list[torch.Tensor], clip: float) -> torch.Tensor:
-    """One step over a window whose loss is a mean over the entries that a mask leaves, in float64."""
+    """One step over a step input whose loss is a mean over the entries that a mask leaves, in float64."""
     torch.manual_seed(0)
     model = nn.Linear(6, 6).double()
     counts = []
@@ -167,7 +167,7 @@ def masked_steps(parts: list[torch.Tensor], masks: list[torch.Tensor], clip: flo
 
     batches = [{"rows": rows, "mask": mask} for rows, mask in zip(parts, masks, strict=True)]
     step = EagerStep(forward, Update(SGD(model.parameters(), lr=0.5), clip), lambda: counts[-1])
-    step(Window(batches))
+    step(StepInput(batches))
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -212,14 +212,14 @@ def test_the_epochs_loss_is_the_mean_over_what_the_hook_counted(tmp_path):
 def test_the_average_follows_the_weights_and_is_what_is_validated_and_saved(tmp_path):
     trainer = SmallTrainer(config_of(tmp_path, ema_decay=0.8, epochs=2))
     followed = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    step = trainer._step.step
+    step = trainer.run_context.step.step
 
-    def watched(piece: Window) -> None:
-        step(piece)
+    def watched(step_input: StepInput) -> None:
+        step(step_input)
         for mean, parameter in zip(followed, trainer.model.parameters(), strict=True):
             mean.mul_(0.8).add_(parameter.detach(), alpha=0.2)
 
-    trainer._step.step = watched
+    trainer.run_context.step.step = watched
     run(trainer)
     saved = load_file(trainer.get_run_file_path("model.safetensors"))
     for name, mean in zip(dict(trainer.model.named_parameters()), followed, strict=True):
@@ -239,7 +239,7 @@ def test_a_resumed_run_has_the_same_average(tmp_path):
     finally:
         BaseTrainer.options = RunOptions()
     run(resumed)
-    assert all(map(torch.equal, whole._average.averages, resumed._average.averages))
+    assert all(map(torch.equal, whole.run_context.average.averages, resumed.run_context.average.averages))
     assert whole.history["val_loss"] == resumed.history["val_loss"]
 
 
@@ -315,7 +315,7 @@ def test_what_waits_is_written_at_the_end_as_of_its_own_epoch(tmp_path, monkeypa
     )
     run(waiting)
     assert writes == [6]
-    one, other = (trainer.checkpoints.load_newest()[0] for trainer in (at_once, waiting))
+    one, other = (trainer.run_context.checkpoints.load_newest()[0] for trainer in (at_once, waiting))
     assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
     assert one.state["record"]["history"] == other.state["record"]["history"]
     for name, tensor in load_file(at_once.get_run_file_path("model.safetensors")).items():
@@ -330,7 +330,7 @@ def test_an_interrupted_run_goes_on_after_the_last_epoch_although_its_checkpoint
     trainer.validate = lambda: interrupt() if trainer.record.progress.epoch == 3 else validate()
     with pytest.raises(KeyboardInterrupt):
         run(trainer)
-    assert trainer.checkpoints.load_newest()[1].name == "epoch-00002"
+    assert trainer.run_context.checkpoints.load_newest()[1].name == "epoch-00002"
     BaseTrainer.options = RunOptions(resume=str(trainer.run_folder.path))
     try:
         resumed = SmallTrainer(config_of(tmp_path / "b", epochs=5))
@@ -359,12 +359,12 @@ def test_threads_are_one_for_a_small_step_what_is_asked_for_and_back_afterwards(
 
 def test_the_survey_counts_a_linear_layer_and_attention():
     linear, rows = nn.Linear(6, 16), torch.randn(4, 6)
-    with torch.no_grad(), Survey() as survey:
+    with torch.no_grad(), FlopCounter() as counter:
         linear(rows)
-    operators, flops = survey.of(linear, 4)
+    operators, flops = counter.of(linear, 4)
     assert flops == max(2 * 6 * 16, 2 * (6 * 16 + 16))
     assert operators in (1, 2), "addmm, and perhaps the transposition of the weight"
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
-    with torch.no_grad(), Survey() as survey:
+    with torch.no_grad(), FlopCounter() as counter:
         layer(torch.randn(4, 10, 16))
-    assert survey.of(layer, 4)[1] >= 10 * 2 * (4 * 16 * 16 + 2 * 16 * 32)
+    assert counter.of(layer, 4)[1] >= 10 * 2 * (4 * 16 * 16 + 2 * 16 * 32)

@@ -199,7 +199,7 @@ def test_a_factor_that_changes_inside_a_later_epoch_is_noticed_at_the_next(tmp_p
     assert reason.endswith(
         "What follows from the number of the step, not of the epoch, was held fixed in the epoch before"
     )
-    assert not other._step.fast
+    assert not other.run_context.step.fast
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -232,7 +232,7 @@ def test_values_of_a_held_tensor_may_change_from_epoch_to_epoch(form, tmp_path, 
         return trainer
 
     eager, other = trained("eager"), trained(form)
-    assert other._step.fast and not fell_back(caplog)
+    assert other.run_context.step.fast and not fell_back(caplog)
     for expected, found in zip(eager.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -249,7 +249,7 @@ def test_an_optimizer_without_a_rule_keeps_epoch_in_eager_form(tmp_path, caplog)
 
 def test_an_optimizer_without_a_rule_can_be_compiled(tmp_path, caplog):
     eager, other = both(tmp_path, "compiled", lambda: {"optimizer": torch.optim.RMSprop})
-    assert other._step.fast and not fell_back(caplog)
+    assert other.run_context.step.fast and not fell_back(caplog)
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
 
 
@@ -306,7 +306,7 @@ def test_a_plain_dataloader_keeps_epoch_in_eager_form(tmp_path, caplog):
 
 def test_a_plain_dataloader_can_be_compiled(tmp_path, caplog):
     eager, other = both(tmp_path, "compiled", lambda: {"train_loader": plain_loader()})
-    assert other._step.fast and not fell_back(caplog)
+    assert other.run_context.step.fast and not fell_back(caplog)
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
 
 
@@ -340,7 +340,7 @@ def test_a_validation_that_cant_be_a_program_runs_as_it_is(form, tmp_path, caplo
     eager, other = trained("eager"), trained(form)
     (reason,) = warned(caplog, "validation goes on in eager form: ")
     assert reason.startswith("the hook needs the value of a tensor while it runs")
-    assert other._step.fast
+    assert other.run_context.step.fast
     assert other.history["val_loss"] == pytest.approx(eager.history["val_loss"], rel=1e-5)
 
 
@@ -352,7 +352,7 @@ def test_a_validation_that_cant_be_compiled_runs_as_it_is(form, tmp_path, caplog
     def broken(*_: Any) -> Any:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(trainer._step.evaluation, "compile", lambda function: broken)
+    monkeypatch.setattr(trainer.run_context.step.evaluation, "compile", lambda function: broken)
     assert trainer.validate() > 0
     assert warned(caplog, "validation goes on in eager form: ")
 
@@ -413,16 +413,16 @@ def test_a_wrong_loss_is_caught_in_the_first_steps(form, tmp_path, caplog, monke
 def test_a_program_that_is_right_at_first_and_wrong_in_the_third_step_is_caught(form, tmp_path, caplog, monkeypatch):
     eager = run(HookTrainer, tmp_path / "eager")
     other = HookTrainer(tmp_path / form, step=form)
-    run_piece, done = type(other._step).run, []
+    do_steps, done = type(other.run_context.step).do_steps, []
 
-    def third_wrong(step: Any, piece: Any) -> None:
-        run_piece(step, piece)
-        done.append(piece)
+    def third_wrong(step: Any, step_input: Any) -> None:
+        do_steps(step, step_input)
+        done.append(step_input)
         if len(done) == 3:
             with torch.no_grad():
-                next(iter(step.trainer.model.parameters())).add_(0.1)
+                next(iter(step.run.model.parameters())).add_(0.1)
 
-    monkeypatch.setattr(type(other._step), "run", third_wrong)
+    monkeypatch.setattr(type(other.run_context.step), "do_steps", third_wrong)
     torch._dynamo.reset()
     other.train()
     assert warned(caplog, f"step = {form} is not possible, going on with eager: the compiled step's update differs")

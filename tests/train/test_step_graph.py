@@ -52,8 +52,8 @@ def trained(folder: Path, optimizer: str, form: str, device: str = "cpu", **sett
     torch.manual_seed(0)
     trainer = PlainTrainer(config, optimizer)
     if form == "graph":
-        eager = trainer._step
-        trainer._step = GraphStep(trainer, eager, 16)
+        eager = trainer.run_context.step
+        trainer.run_context.step = GraphStep(trainer.run_context, eager, 16)
     with trainer.session():
         trainer.train()
     return trainer
@@ -68,8 +68,8 @@ def assert_equal_runs(one: PlainTrainer, other: PlainTrainer) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("window", [1, 2])
-def test_bookkeeping_of_the_replayed_step_equals_eager(tmp_path, monkeypatch, optimizer, window):
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_bookkeeping_of_the_replayed_step_equals_eager(tmp_path, monkeypatch, optimizer, accumulated):
     def capture(self) -> None:
         def run() -> None:
             self._result = self._function(*self._inputs)
@@ -77,10 +77,10 @@ def test_bookkeeping_of_the_replayed_step_equals_eager(tmp_path, monkeypatch, op
         self._replay = run
 
     monkeypatch.setattr(Replayed, "_capture", capture)
-    eager = trained(tmp_path / "a", optimizer, "eager", accumulation_steps=window)
-    replayed = trained(tmp_path / "b", optimizer, "graph", accumulation_steps=window)
-    assert replayed._step.fast, "it fell back"
-    assert set(replayed._step._replays) == {1, 8}, "eight steps at once, and single ones"
+    eager = trained(tmp_path / "a", optimizer, "eager", accumulation_steps=accumulated)
+    replayed = trained(tmp_path / "b", optimizer, "graph", accumulation_steps=accumulated)
+    assert replayed.run_context.step.fast, "it fell back"
+    assert set(replayed.run_context.step._replays) == {1, 8}, "eight steps at once, and single ones"
     assert_equal_runs(eager, replayed)
 
 
@@ -89,7 +89,7 @@ def test_a_device_without_graphs_is_an_error(tmp_path):
     trainer = PlainTrainer(config, "adam")
     trainer.config = replace(config, step="graph")
     with pytest.raises(ConfigError, match="step = graph replays CUDA graphs; the device is cpu. Use auto or epoch."):
-        build_step(trainer)
+        build_step(trainer.run_context)
 
 
 @pytest.mark.gpu
@@ -97,5 +97,5 @@ def test_a_device_without_graphs_is_an_error(tmp_path):
 def test_the_captured_step_equals_eager_on_a_gpu(tmp_path, optimizer):
     eager = trained(tmp_path / "a", optimizer, "eager", device="cuda")
     replayed = trained(tmp_path / "b", optimizer, "graph", device="cuda")
-    assert replayed._step.fast, "it fell back"
+    assert replayed.run_context.step.fast, "it fell back"
     assert_equal_runs(eager, replayed)

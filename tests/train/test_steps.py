@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from train.compiled.program import metered
 from train.loop.meters import EpochMeter
 
 from step_trainers import (  # isort: skip
@@ -45,11 +44,11 @@ def validations(trainer: Any) -> list[dict[str, float]]:
     """Validate one and the same weights in eager form and in the trainer's."""
     found = []
     trainer.model.eval()
-    for evaluate in (trainer._step.eager.evaluate, trainer._step.evaluate):
-        meter = EpochMeter()
-        with metered(trainer, meter):
+    step = trainer.run_context.step
+    for evaluate in (step.eager.evaluate, step.evaluate):
+        with trainer.run_context.measuring_with(EpochMeter()):
             evaluate(trainer.val_loader)
-            found.append(trainer._meter.read())
+            found.append(trainer.run_context.meter.read())
     trainer.model.train()
     return found
 
@@ -77,7 +76,7 @@ def pair(request: pytest.FixtureRequest, runs: Runs) -> tuple[Any, Any]:
 def test_the_fast_form_ran_to_the_end(pair):
     """All that follows would hold for a run that fell back."""
     eager, other = pair
-    assert other._step.fast and other._step.evaluation.fast
+    assert other.run_context.step.fast and other.run_context.step.evaluation.fast
     assert other.record.progress.step == eager.record.progress.step >= 200
 
 
@@ -133,7 +132,7 @@ def test_what_the_runs_of_this_module_are_meant_to_have_they_have(runs):
     assert not torch.equal(norm.last["model.head.weight"], fresh.model.head.weight)
     assert norm.last["model.norm.num_batches_tracked"] == norm.record.progress.step
     assert spelling.model.out.weight is spelling.model.embedding.weight
-    assert spelling.record.progress.step == 12 * 18, "17 full windows of 53 batches, and one of 2"
+    assert spelling.record.progress.step == 12 * 18, "17 full step inputs of 53 batches, and one of 2"
     assert abs(double.last["loss_fn.log_noise"]) > 0.1
     assert double.last["model.0.weight"].dtype == torch.float64
 
@@ -165,7 +164,7 @@ def test_settings_are_eagers(case, form, tmp_path, monkeypatch):
     """What is recorded and the update's rule, operation by operation: only the compiler is left out."""
     with recorded_only(monkeypatch):
         eager, other = (run(HookTrainer, tmp_path / step, step=step, **CASES[case]) for step in ("eager", form))
-    assert other._step.fast
+    assert other.run_context.step.fast
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
     assert other.history["val_loss"] == pytest.approx(eager.history["val_loss"], rel=1e-6)
     assert torch.equal(eager.random, other.random)
@@ -197,7 +196,7 @@ def test_an_lstm_is_exact_whatever_form_it_gets(tmp_path, monkeypatch):
 def test_a_float64_parameter_without_dimensions_is_refused(tmp_path, caplog):
     """Inductor loses `copy_` into a float64 input without dimensions."""
     trainer = run(DoubleTrainer, tmp_path, noise_shape=(), step="epoch", epochs=1)
-    assert not trainer._step.fast
+    assert not trainer.run_context.step.fast
     assert "torch's compiler loses changes of a float64 number; give the parameter the shape (1,)" in caplog.text
 
 
@@ -222,7 +221,7 @@ class Counting(nn.Module):
 def test_buffers_that_the_hook_changes_count_each_step_once(form, name, tmp_path, monkeypatch):
     with recorded_only(monkeypatch):
         trainer = run(HookTrainer, tmp_path, model=Counting(), step=form)
-    assert trainer._step.fast
+    assert trainer.run_context.step.fast
     assert trainer.last[f"model.{name}"] == trainer.record.progress.step == 36
 
 
@@ -247,7 +246,7 @@ def test_many_runs_in_one_process_all_get_their_program(tmp_path, monkeypatch):
         made = [HookTrainer(tmp_path / str(number), step="epoch", epochs=1) for number in range(10)]
         for trainer in made:
             trainer.train()
-    assert [trainer._step.fast for trainer in made] == [True] * 10
+    assert [trainer.run_context.step.fast for trainer in made] == [True] * 10
 
 
 # --------------------------------------------------------------------------------------------------------- resume
@@ -274,7 +273,7 @@ def test_a_resumed_run_in_epoch_form_gives_the_same_bits(runs, tmp_path):
     if torch.__version__ < "2.13":
         pytest.skip("older compilers fail at loops: the run falls back")
     whole, trainer = runs("norm", "epoch"), resumed(NormTrainer, tmp_path, "epoch")
-    assert trainer._step.fast and len(trainer.rates) == 2, "two epochs were done after resuming"
+    assert trainer.run_context.step.fast and len(trainer.rates) == 2, "two epochs were done after resuming"
     assert_same_bits(trainer, whole)
 
 
@@ -285,7 +284,7 @@ def test_a_resumed_run_gives_the_same_bits(name, form, tmp_path, monkeypatch):
     with recorded_only(monkeypatch):
         whole = run(TRAINERS[name], tmp_path / "whole", step=form)
         trainer = resumed(TRAINERS[name], tmp_path / "resumed", form)
-    assert trainer._step.fast
+    assert trainer.run_context.step.fast
     assert_same_bits(trainer, whole)
 
 
@@ -338,7 +337,7 @@ def long_trainer(folder: Any, **changes: Any) -> HookTrainer:
 def test_an_eager_epoch_reads_at_log_points_and_its_end_only(every, tmp_path):
     """A look reads the guard and a mean, which takes two numbers; the end of the epoch one mean for each metric too."""
     trainer = long_trainer(tmp_path, log_every_n_steps=every)
-    trainer._guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
+    trainer.run_context.guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
     run_epoch(trainer)
     with Reads() as reads:
         run_epoch(trainer)
@@ -355,17 +354,17 @@ def test_steps_between_log_points_read_nothing(form, tmp_path, monkeypatch, read
     with recorded_only(monkeypatch):
         torch._dynamo.reset()
         trainer = long_trainer(tmp_path, step=form)
-        trainer._guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
+        trainer.run_context.guard.on_host = False  # as on a device: on the CPU the guard looks at its numbers at once
         run_epoch(trainer)
-        pieces = trainer._step.pieces(trainer.train_loader)
-        trainer._step(next(pieces))
+        step_inputs = trainer.run_context.step.step_inputs(trainer.train_loader)
+        trainer.run_context.step(next(step_inputs))
         reads.clear()
-        for piece in pieces:
-            trainer._step(piece)
+        for step_input in step_inputs:
+            trainer.run_context.step(step_input)
         assert reads == []
-        trainer._look()
+        trainer.check_and_log()
         assert reads, "this is what a reading looks like"
-    assert form == "eager" or trainer._step.fast
+    assert form == "eager" or trainer.run_context.step.fast
 
 
 @pytest.mark.gpu
@@ -374,21 +373,21 @@ def test_steps_on_cuda_never_wait(form, tmp_path):
     torch._dynamo.reset()
     trainer = long_trainer(tmp_path, step=form, device="cuda")
     run_epoch(trainer)
-    pieces = trainer._step.pieces(trainer.train_loader)
-    trainer._step(next(pieces))
+    step_inputs = trainer.run_context.step.step_inputs(trainer.train_loader)
+    trainer.run_context.step(next(step_inputs))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for piece in pieces:
-            trainer._step(piece)
+        for step_input in step_inputs:
+            trainer.run_context.step(step_input)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert form == "eager" or trainer._step.fast
+    assert form == "eager" or trainer.run_context.step.fast
 
 
 @pytest.mark.gpu
 def test_a_compiled_run_on_cuda_draws_eagers_masks(tmp_path):
     """Also in later epochs, at whose start the hook is looked at."""
     eager, other = (run(HookTrainer, tmp_path / step, step=step, device="cuda") for step in ("eager", "compiled"))
-    assert other._step.fast
+    assert other.run_context.step.fast
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-4)

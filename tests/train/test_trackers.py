@@ -58,8 +58,15 @@ class Trainer:
 def started(tracker: Tracker, folder: Path, epoch: int = 0) -> tuple[Trackers, Trainer]:
     trackers, trainer = Trackers(), Trainer(folder, epoch)
     trackers.add(tracker)
-    trackers.start(trainer)
+    trackers.on_train_begin(trainer)
     return trackers, trainer
+
+
+def tell(trackers: Trackers, trainer: Trainer, rows: dict[int, dict[str, float]], step: int = 0) -> None:
+    """Let epochs enter the history, and tell trackers of them."""
+    trainer.record.progress.step, trainer.record.progress.epoch = step, max(rows, default=0)
+    for epoch, numbers in rows.items():
+        trackers.on_epoch_end(trainer, epoch, numbers)
 
 
 def test_rows_of_the_history_have_their_epochs_and_come_once():
@@ -72,11 +79,14 @@ def test_rows_of_the_history_have_their_epochs_and_come_once():
     record.history["train_loss"].append(1.0)
     assert record.new_rows() == {3: {"train_loss": 1.0}}
     record.load_state_dict({"progress": {"epoch": 1}, "history": {"train_loss": [3.0]}, "lengths": {}, "pending": {}})
-    assert record.new_rows() == {1: {"train_loss": 3.0}}, "a resumed run tells all it has, once"
+    assert record.new_rows() == {}, "what an earlier session has told"
+    assert record.rows() == record.rows() == {1: {"train_loss": 3.0}}, "a resumed run tells all it has"
+    record.history["train_loss"].append(2.5)
+    assert record.new_rows() == {2: {"train_loss": 2.5}}
     record.history.clear()
     record.history.update(train_loss=[2.0], epoch=[10])
     record.load_state_dict(record.frozen()())
-    assert record.new_rows() == {10: {"train_loss": 2.0}}, "epochs of a loop of the trainer's own"
+    assert record.rows() == {10: {"train_loss": 2.0}}, "epochs of a loop of the trainer's own"
 
 
 def test_numbers_are_sent_with_the_optimizer_step_and_a_summary_ends_it(tmp_path):
@@ -84,49 +94,60 @@ def test_numbers_are_sent_with_the_optimizer_step_and_a_summary_ends_it(tmp_path
     trackers, trainer = started(tracker, tmp_path)
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "loss.png").touch()
-    trackers.log({1: ROWS[1], 2: ROWS[2]}, step=8)
-    trackers.log({}, step=8)
-    trackers.finish(trainer, "finished")
-    trackers.finish(trainer, "failed")
+    tell(trackers, trainer, {1: ROWS[1], 2: ROWS[2]}, step=8)
+    trackers.on_train_end(trainer, "finished")
+    trackers.on_train_end(trainer, "failed")
     head, first, second, last = tracker.seen
     assert (head, first) == (("start", 0), ("log", 1, ROWS[1]))
     assert second == ("log", 2, {"train_loss": 2.0, "optimizer_step": 8})
     assert last[:2] == ("finish", "finished") and last[3] == ["loss.png"]
-    assert last[2]["score"] == "0.5, 1" and last[2]["epochs"] == 0 and "nan" not in last[2]
+    assert last[2]["score"] == "0.5, 1" and last[2]["epochs"] == 2 and "nan" not in last[2]
 
 
 def test_a_resumed_tracker_gets_what_it_lacks_and_nothing_twice(tmp_path):
     tracker = Notebook(has=2)
-    trackers, _ = started(tracker, tmp_path, epoch=1)
-    trackers.log({1: ROWS[1]})
-    trackers.log({2: ROWS[2], 3: ROWS[3]})
+    trackers, trainer = started(tracker, tmp_path, epoch=1)
+    tell(trackers, trainer, {1: ROWS[1]})
+    tell(trackers, trainer, {2: ROWS[2], 3: ROWS[3]})
     assert tracker.seen == [("start", 1), ("log", 3, ROWS[3])]
+
+
+def test_a_tracker_that_was_away_gets_the_epochs_of_earlier_sessions(tmp_path):
+    tracker, trackers, trainer = Notebook(has=1), Trackers(), Trainer(tmp_path, epoch=2)
+    trainer.record.history.update(train_loss=[3.0, 2.0], val_loss=[2.0], val_epoch=[1])
+    trainer.record.progress.step = 8
+    trackers.add(tracker)
+    trackers.on_train_begin(trainer)
+    assert tracker.seen == [("start", 2), ("log", 2, ROWS[2] | {"optimizer_step": 8})]
+    tell(trackers, trainer, {3: ROWS[3]})
+    trackers.on_train_end(trainer, "finished")
+    assert [seen[:2] for seen in tracker.seen[2:]] == [("log", 3), ("finish", "finished")]
 
 
 def test_a_failing_tracker_is_warned_of_once_and_catches_up(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     tracker = Notebook(failing={"start"})
     trackers, trainer = started(tracker, tmp_path)
-    trackers.log({1: ROWS[1]})
+    tell(trackers, trainer, {1: ROWS[1]})
     tracker.failing = {"log"}
-    trackers.log({2: ROWS[2]})
+    tell(trackers, trainer, {2: ROWS[2]})
     warned = [record.getMessage() for record in caplog.records]
     assert warned == ["Notebook failed, training goes on and will try again: ConnectionError: no start server is away"]
     tracker.failing = set()
-    trackers.log({3: ROWS[3]})
+    tell(trackers, trainer, {3: ROWS[3]})
     assert tracker.seen == [("start", 0), *(("log", epoch, ROWS[epoch]) for epoch in (1, 2, 3))]
     tracker.failing = {"log", "finish"}
-    trackers.log({4: {"train_loss": 1.0}})
-    trackers.finish(trainer, "finished")
+    tell(trackers, trainer, {4: {"train_loss": 1.0}})
+    trackers.on_train_end(trainer, "finished")
     assert [record.getMessage() for record in caplog.records][1:] == ["Notebook lacks 1 epochs of run 20260101-000000"]
 
 
 def test_what_is_told_of_an_epoch_in_two_parts_waits_as_a_whole(tmp_path):
     tracker = Notebook(failing={"start"})
-    trackers, _ = started(tracker, tmp_path)
-    trackers.log({1: {"train_loss": 3.0}})
+    trackers, trainer = started(tracker, tmp_path)
+    tell(trackers, trainer, {1: {"train_loss": 3.0}})
     tracker.failing = set()
-    trackers.log({1: {"val_loss": 2.0}})
+    tell(trackers, trainer, {1: {"val_loss": 2.0}})
     assert tracker.seen == [("start", 0), ("log", 1, ROWS[1])]
 
 
@@ -141,15 +162,15 @@ def test_a_slow_tracker_takes_its_share_of_the_time_and_no_more(tmp_path, monkey
 
     tracker, trackers, trainer = Slow(), Trackers(share=0.1), Trainer(tmp_path)
     trackers.add(tracker)
-    trackers.start(trainer)  # one second: the next nine are the run's
+    trackers.on_train_begin(trainer)  # one second: the next nine are the run's
     for epoch in (1, 2):
-        trackers.log({epoch: ROWS[epoch]})
+        tell(trackers, trainer, {epoch: ROWS[epoch]})
     assert [seen[0] for seen in tracker.seen] == ["start"]
     clock[0] += 9.0
-    trackers.log({3: ROWS[3]})
+    tell(trackers, trainer, {3: ROWS[3]})
     assert [seen[1] for seen in tracker.seen] == [0, 1, 2, 3]
-    trackers.log({4: {}})
-    trackers.finish(trainer, "finished")
+    tell(trackers, trainer, {4: {}})
+    trackers.on_train_end(trainer, "finished")
     assert [seen[1] for seen in tracker.seen] == [0, 1, 2, 3, 4, "finished"]
 
 
@@ -245,9 +266,9 @@ def test_mlflow_goes_on_with_the_same_run(tmp_path, monkeypatch):
     for epoch, state in ((0, "interrupted"), (1, "finished")):  # the second comes from an older checkpoint
         trackers = Trackers.of(BaseTrainerConfig(mlflow="http://nowhere"))
         trainer = Trainer(tmp_path, epoch)
-        trackers.start(trainer)
-        trackers.log({1: ROWS[1], 2: ROWS[2]} if state == "interrupted" else ROWS)
-        trackers.finish(trainer, state)
+        trackers.on_train_begin(trainer)
+        tell(trackers, trainer, {1: ROWS[1], 2: ROWS[2]} if state == "interrupted" else ROWS)
+        trackers.on_train_end(trainer, state)
         assert fake.runs["r0"]["status"] == ("KILLED" if state == "interrupted" else "FINISHED")
     assert list(fake.runs) == ["r0"]
     assert [(metric.step, metric.value) for metric in fake.get_metric_history("r0", "train_loss")] == [
@@ -256,7 +277,7 @@ def test_mlflow_goes_on_with_the_same_run(tmp_path, monkeypatch):
     assert ("batch_size", "32") in fake.runs["r0"]["params"] and fake.runs["r0"]["state"] == "finished"
     assert json.loads((tmp_path / "mlflow.json").read_text()) == {"uri": "http://nowhere", "run_id": "r0"}
     other = Trackers.of(BaseTrainerConfig(mlflow="http://elsewhere", saving_share=1.0))
-    other.start(Trainer(tmp_path, 3))
+    other.on_train_begin(Trainer(tmp_path, 3))
     assert list(fake.runs) == ["r0", "r1"], "another server has no such run"
 
 
@@ -289,10 +310,10 @@ def test_wandb_goes_on_with_the_same_run_and_sends_again_what_a_kill_cut_off(tmp
     for epoch, end in ((1, "interrupted"), (2, None), (3, "finished")):
         trackers = Trackers.of(BaseTrainerConfig(wandb="offline"))
         trainer = Trainer(tmp_path, epoch - 1)
-        trackers.start(trainer)
-        trackers.log(dict(enumerate(history[epoch], start=1)))
+        trackers.on_train_begin(trainer)
+        tell(trackers, trainer, dict(enumerate(history[epoch], start=1)))
         if end:  # else it is killed
-            trackers.finish(trainer, end)
+            trackers.on_train_end(trainer, end)
     kept = [session for session in fake.sessions if session["folder"].exists()]
     assert [session["options"]["id"] for session in kept] == 2 * [fake.sessions[0]["options"]["id"]]
     assert [step for session in kept for step, _ in session["rows"]] == [1, 2, 3]
@@ -300,8 +321,8 @@ def test_wandb_goes_on_with_the_same_run_and_sends_again_what_a_kill_cut_off(tmp
     assert fake.sessions[0]["options"]["mode"] == "offline" and fake.sessions[0]["options"]["config"]["epochs"] == 3
     fake.step = 3  # online the server says what it has: epochs 1 and 2
     online = Trackers.of(BaseTrainerConfig(wandb="on", saving_share=1.0))
-    online.start(Trainer(tmp_path, 3))
-    online.log(ROWS)
+    online.on_train_begin(trainer)
+    tell(online, trainer, ROWS)
     assert [step for step, _ in fake.sessions[-1]["rows"]] == [3]
 
 

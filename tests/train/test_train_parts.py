@@ -1,4 +1,4 @@
-"""The dense parts of train/: averages, early stopping, steps, schedules, plain states, checkpoints."""
+"""The dense parts of train/: averages, early stopping, steps, schedules, random states, weights."""
 
 import gc
 import json
@@ -9,12 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from data.batches import batch_size_of, describe
-from data.data_error import DataError
-from data.tensor_loader import TensorLoader
-from storage.checkpoint_store import Checkpoint, CheckpointStore
-from storage.errors import OutputError, ResumeError
-from storage.files import write_atomically, write_json
 from storage.plain_state import flatten, restore
 from train.checkpointing.weights import plain_weights
 from train.loop.early_stopping import EarlyStopping
@@ -24,25 +18,7 @@ from train.loop.record import RunRecord
 from train.machine import release_memory
 from train.schedulers import interval_of, warmup_cosine
 from train.seeding import preserved_random_states, random_states, seed_everything, set_random_states
-from train.steps import EagerStep, Update, Window, windows
-
-# ------------------------------------------------------------------------------------------------------- batches
-
-
-def test_batch_size_is_found_in_every_kind_of_batch():
-    rows = torch.zeros(5, 3)
-    assert batch_size_of(rows) == 5
-    assert batch_size_of({"names": ["a"], "x": rows}) == 5
-    assert batch_size_of([{"deep": (rows,)}]) == 5
-    assert batch_size_of({"x": rows, "batch_size": 4}) == 4, "a declared size wins"
-    assert batch_size_of(torch.tensor(3.0)) == 1
-    assert batch_size_of({"text": "no tensor"}) == 1
-
-
-def test_describe_shows_shapes_and_dtypes():
-    text = describe({"x": torch.zeros(2, 3), "y": [torch.zeros(1, dtype=torch.int64)]})
-    assert text == "{x: tensor (2, 3) float32, y: list of 1: tensor (1,) int64}"
-
+from train.steps import EagerStep, StepInput, Update, group_microbatches
 
 # -------------------------------------------------------------------------------------------------------- meters
 
@@ -95,7 +71,7 @@ def stepped(batches: list[torch.Tensor], clip: float = 0.0) -> torch.Tensor:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     sizes = iter([len(batch) for batch in batches])
     step = EagerStep(lambda batch: (model(batch) - batch).square().mean(), Update(optimizer, clip), lambda: next(sizes))
-    step(Window(batches))
+    step(StepInput(batches))
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -114,9 +90,9 @@ def test_clipping_bounds_the_step():
     torch.testing.assert_close(clipped / clipped.norm(), free / free.norm())
 
 
-def test_windows_group_batches_and_keep_the_rest():
-    assert [window.batches for window in windows(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [window.batches for window in windows(range(2), 1)] == [[0], [1]]
+def test_step_inputs_group_batches_and_keep_the_rest():
+    assert [step_input.microbatches for step_input in group_microbatches(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [step_input.microbatches for step_input in group_microbatches(range(2), 1)] == [[0], [1]]
 
 
 def test_warm_up_rises_then_falls_along_a_cosine():
@@ -164,25 +140,7 @@ def test_record_survives_a_checkpoint():
     assert kept["train_loss"][0] == 1.0
 
 
-# -------------------------------------------------------------------------------------------------- plain states
-
-
-def test_plain_state_brings_back_an_optimizer_exactly():
-    model, data = problem()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9))
-    (model(data) - data).square().mean().backward()
-    optimizer.step()
-    tree, tensors = flatten(optimizer.state_dict())
-    back = restore(json.loads(json.dumps(tree)), tensors)
-    assert back["param_groups"] == optimizer.state_dict()["param_groups"], "tuples stay tuples"
-    assert list(back["state"]) == [0, 1, 2, 3], "integer keys stay integers"
-    for index, state in optimizer.state_dict()["state"].items():
-        assert all(torch.equal(back["state"][index][name], state[name]) for name in state)
-
-
-def test_plain_state_says_where_something_else_is():
-    with pytest.raises(TypeError, match=r"state\.a\.1 is a object"):
-        flatten({"a": [1, object()]})
+# ------------------------------------------------------------------------------------------------- random states
 
 
 def test_random_states_are_plain_and_exact():
@@ -205,46 +163,7 @@ def test_random_states_are_plain_and_exact():
     assert torch.equal(torch.rand(1), expected)
 
 
-# ----------------------------------------------------------------------------------------------------- checkpoints
-
-
-def checkpoint(value: float) -> Checkpoint:
-    return Checkpoint({"w": torch.full((3,), value)}, {"epoch": value, "optimizer": {"m": torch.ones(2) * value}})
-
-
-def test_store_keeps_the_newest_and_the_best(tmp_path):
-    store = CheckpointStore(tmp_path, keep_last=2)
-    for epoch in range(1, 7):
-        store.save(epoch, checkpoint(epoch), best_epoch=min(epoch, 2))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-00002", "epoch-00005", "epoch-00006"]
-    newest, path = store.load_newest()
-    assert path.name == "epoch-00006"
-    assert torch.equal(newest.weights["w"], torch.full((3,), 6.0))
-    assert torch.equal(newest.state["optimizer"]["m"], torch.full((2,), 6.0))
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "state.safetensors", "state.json", "manifest.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_any_damage_is_noticed_and_the_older_one_is_used(tmp_path, name, damage):
-    store = CheckpointStore(tmp_path, keep_last=2)
-    store.save(1, checkpoint(1.0), 1)
-    store.save(2, checkpoint(2.0), 1)
-    path = tmp_path / "epoch-00002" / name
-    content = path.read_bytes()
-    flipped = bytes([content[0] ^ 0x40]) + content[1:]
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes({"flip": flipped, "cut": content[: len(content) // 2], "empty": b""}[damage])
-    assert store.load_newest()[1].name == "epoch-00001"
-
-
-def test_no_whole_checkpoint_is_an_error_and_none_at_all_is_a_beginning(tmp_path):
-    store = CheckpointStore(tmp_path, 1)
-    assert store.load_newest() is None
-    (store.save(1, checkpoint(1.0), 1) / "state.json").unlink()
-    with pytest.raises(ResumeError, match="no usable checkpoint in .* Start the run again without --resume"):
-        store.load_newest()
+# --------------------------------------------------------------------------------------------------------- weights
 
 
 def test_tied_weights_can_be_saved():
@@ -255,60 +174,8 @@ def test_tied_weights_can_be_saved():
     assert weights["0.weight"].data_ptr() != weights["1.weight"].data_ptr()
 
 
-# ----------------------------------------------------------------------------------------------------------- files
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "metrics.json"
-    write_json(path, {"a": 1})
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match=r"cannot write .*metrics\.json: No space left on device \([\d,]+ bytes free"):
-        write_atomically(path, fail)
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_json_has_no_nan_and_takes_tensors(tmp_path):
-    write_json(tmp_path / "x.json", {"a": [math.nan, math.inf, torch.tensor(0.5), torch.arange(2)], 3: None})
-    text = (tmp_path / "x.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, None, 0.5, [0, 1]], "3": None}
-
-
 def test_durations_are_readable():
     assert [duration(seconds) for seconds in (0.42, 12.3, 185, 7620)] == ["0.42 s", "12 s", "3m05s", "2h07m"]
-
-
-# --------------------------------------------------------------------------------------------------- tensor loader
-
-
-def test_tensor_loader_order_comes_from_seed_and_epoch_alone():
-    data = torch.arange(10.0)
-    loader = TensorLoader(data, 4, shuffle=True, seed=1)
-    loader.set_epoch(3)
-    first = torch.cat(list(loader))
-    torch.rand(5)
-    loader.set_epoch(3)
-    assert torch.equal(torch.cat(list(loader)), first)
-    assert not torch.equal(torch.cat(list(loader)), first), "the next epoch has another order"
-    assert torch.equal(first.sort().values, data)
-
-
-def test_tensor_loader_batches_like_a_data_loader():
-    named = {"x": torch.arange(10), "y": torch.arange(10) * 2}
-    loader = TensorLoader(named, 4, drop_last=True)
-    assert [len(batch["x"]) for batch in loader] == [4, 4] and len(loader) == 2
-    assert [len(batch["x"]) for batch in TensorLoader(named, 4)] == [4, 4, 2]
-    shuffled = next(iter(TensorLoader(named, 10, shuffle=True)))
-    assert torch.equal(shuffled["y"], shuffled["x"] * 2), "rows stay together"
-    assert len(loader.dataset) == 10 and loader.dataset[3]["y"] == 6
-    with pytest.raises(IndexError):
-        loader.dataset[10]
-    with pytest.raises(DataError, match="one length"):
-        TensorLoader({"x": torch.zeros(2), "y": torch.zeros(3)}, 1)
 
 
 def test_a_finished_trainer_gives_its_memory_back_although_a_compiled_form_has_frozen_it():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from train.steps import EagerStep, Update, Window
+from train.steps import EagerStep, StepInput, Update
 
 from step_trainers import (  # isort: skip
     HookTrainer,
@@ -237,7 +237,7 @@ def test_accumulation_is_the_big_batch(clip, sizes):
             return (model(batch).square() + model(batch)).mean()
 
         update = Update(torch.optim.SGD(model.parameters(), lr=0.5), clip)
-        EagerStep(forward, update, lambda seen=seen: seen[0], len(batches))(Window(batches))
+        EagerStep(forward, update, lambda seen=seen: seen[0], len(batches))(StepInput(batches))
         found.append([parameter.detach() for parameter in model.parameters()])
     for big, accumulated in zip(*found, strict=True):
         torch.testing.assert_close(accumulated, big, rtol=1e-12, atol=1e-12)
@@ -253,20 +253,20 @@ def masked_hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch
 @pytest.mark.parametrize("form", ["eager", *FORMS])
 @pytest.mark.parametrize("rows", [60, 53])
 def test_unequal_counts_give_the_gradient_of_the_big_batch(form, rows, tmp_path, monkeypatch):
-    """Batches of 5, 4 to a window, against batches of 20; 53 rows leave a short batch and a short window."""
+    """Batches of 5, 4 to a step input, against batches of 20; 53 rows leave a short batch and a short step input."""
     with recorded_only(monkeypatch):
         trainers = []
-        for batch_size, window, step in ((20, 1, "eager"), (5, 4, form)):
+        for batch_size, accumulated, step in ((20, 1, "eager"), (5, 4, form)):
             model = nn.Linear(4, 2).double()
             for parameter in model.parameters():
                 nn.init.constant_(parameter, 0.3)
             loader = regression(rows, 1, batch_size)
             folder = tmp_path / f"{step}{batch_size}"
-            changes = {"batch_size": batch_size, "accumulation_steps": window, "step": step, "epochs": 2}
+            changes = {"batch_size": batch_size, "accumulation_steps": accumulated, "step": step, "epochs": 2}
             changes["optimizer"] = torch.optim.SGD
             made = run(HookTrainer, folder, hook=masked_hook, model=model, train_loader=loader, **changes)
             trainers.append(made)
-    assert form == "eager" or trainers[1]._step.fast
+    assert form == "eager" or trainers[1].run_context.step.fast
     for name, value in snapshot(trainers[0]).items():
         torch.testing.assert_close(trainers[1].last[name], trainers[0].last[name], rtol=1e-12, atol=1e-12)
         assert value.dtype == torch.float64
@@ -283,5 +283,5 @@ def test_a_first_batch_without_anything_to_count_weighs_nothing(kind):
         return (parameter * batch).sum()
 
     step = EagerStep(forward, Update(torch.optim.SGD([parameter], lr=0.1)), lambda: count[0], 2)
-    step(Window([0, 3]))
+    step(StepInput([0, 3]))
     assert parameter.detach().tolist() == pytest.approx([0.7] * 3)

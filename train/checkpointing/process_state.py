@@ -6,52 +6,33 @@ from beautilog import logger
 
 from train.loop.meters import EpochMeter
 from train.process_group import ProcessGroup, process_group
-from train.seeding import preserved_random_states, random_states, seed_everything
+from train.seeding import preserved_random_states, random_states, seed_everything, seed_of
 
-_PRIME = 1_000_003
 _CPU = ("python", "numpy", "torch")
-
-
-def seed_of(seed: int, *words: int) -> int:
-    """Return a seed that depends on a run's seed, a process's rank and more."""
-    for word in words:
-        seed = (seed * _PRIME + word + 1) % 2**32
-    return seed
-
-
-def draw_apart(trainer: Any) -> None:
-    """Let each of several processes draw random numbers of its own from now on, such as dropout's.
-
-    Args:
-        trainer: a BaseTrainer that is built, alike in all processes.
-    """
-    if trainer._draws is not None:
-        trainer._draws.begin()
-        seed_everything(seed_of(trainer.config.seed, trainer._process_group.rank))
 
 
 def gathered(part: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint holds of all processes' own parts; nothing where there is one.
 
     Args:
-        part: of this process: `random`, `start`, `meter`.
+        part: this process's own state: `random`, `start`, `meter`.
     """
     return {} if process_group().is_single_process else {"processes": process_group().all_gather_object(part)}
 
 
-def own_part_of(state: dict[str, Any], trainer: Any) -> dict[str, Any]:
+def own_part_of(state: dict[str, Any], here: ProcessGroup, seed: int) -> dict[str, Any]:
     """Return this process's part of a checkpoint, also where another number of processes has written it.
 
     The order of the data then goes on as it was, the other random numbers are new ones.
 
     Args:
-        state: of the checkpoint.
-        trainer: a BaseTrainer that is being resumed.
+        state: state of the checkpoint, as `capture` gave it.
+        here: process group of the run that is resumed.
+        seed: seed of all random generators of the run.
 
     Returns:
         `random`, `start` and `meter`.
     """
-    here: ProcessGroup = trainer._process_group
     main = {"random": state["random"], "start": state["position"]["start"], "meter": state["meter"]}
     parts = state.get("processes") or [main]
     if len(parts) == here.world_size:
@@ -66,11 +47,11 @@ def own_part_of(state: dict[str, Any], trainer: Any) -> dict[str, Any]:
         whole = EpochMeter()
         for part in parts if here.is_main_process else []:
             one = EpochMeter()
-            one.load_state_dict(part["meter"], trainer.device)
+            one.load_state_dict(part["meter"])
             whole.merge(one)
         meter = whole.state_dict()
-    random = _moved(parts[0]["random"], here, seed_of(trainer.config.seed, here.rank, step))
-    start = parts[0]["start"] and _moved(parts[0]["start"], here, seed_of(trainer.config.seed, here.rank, step))
+    random = _moved(parts[0]["random"], here, seed_of(seed, here.rank, step))
+    start = parts[0]["start"] and _moved(parts[0]["start"], here, seed_of(seed, here.rank, step))
     return {"random": random, "start": start, "meter": meter}
 
 

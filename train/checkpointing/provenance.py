@@ -12,6 +12,7 @@ import torch
 
 from constants import PROJECT_ROOT
 from data.batches import describe
+from train.context import RunContext
 from train.process_group import process_group
 from train.seeding import preserved_random_states, seed_everything
 
@@ -20,11 +21,11 @@ _MAX_DIFF = 1_000_000  # characters; more is a checked-in data file, not a chang
 _SAMPLES = 16  # of a dataset that its fingerprint reads
 
 
-def environment(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any]:
+def provenance(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any]:
     """Gather what a reader needs to make a run again.
 
     Args:
-        device: where the run's model is.
+        device: device that the run's model is on.
         datasets: the datasets by name, for their fingerprints.
 
     Returns:
@@ -48,9 +49,9 @@ def environment(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any
     }
 
 
-def datasets_of(trainer: Any) -> dict[str, Any]:
-    """Return a trainer's datasets, as `environment` takes them."""
-    loaders = {"train": trainer.train_loader, "val": trainer.val_loader}
+def datasets_of(run: RunContext) -> dict[str, Any]:
+    """Return a run's datasets by name, as `provenance` takes them."""
+    loaders = {"train": run.train_loader, "val": run.val_loader}
     return {name: getattr(loader, "dataset", None) for name, loader in loaders.items()}
 
 
@@ -88,7 +89,8 @@ def fingerprint(dataset: Any) -> dict[str, Any] | None:
         dataset: anything with a length and samples by index.
 
     Returns:
-        Its length, what a sample holds, and the SHA-256 of 16 samples spread over it; None where it can't be indexed.
+        The dataset's length, what a sample holds, and the SHA-256 of 16 samples spread over it; None where it can't be
+            indexed.
     """
     try:
         length = len(dataset)

@@ -9,7 +9,8 @@ from beautilog import logger
 
 from config import ConfigParser
 from storage.errors import ResumeError
-from train.checkpointing.provenance import datasets_of, environment
+from train.checkpointing.provenance import datasets_of, provenance
+from train.context import RunContext
 
 # What decides which samples make a step. Half a run of one and half of another is neither.
 _STRUCTURAL = ("seed", "batch_size", "accumulation_steps")
@@ -24,19 +25,19 @@ CHANGE_NO_NUMBER = {
 _SETTING = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
 
 
-def report_drift(trainer: Any) -> None:
+def check_resume(run: RunContext) -> None:
     """Compare settings, packages, code and data with those that a run began with.
 
     Each difference is logged. What can't be gone on with is refused.
 
     Args:
-        trainer: a BaseTrainer that is about to go on with the run of its folder.
+        run: run that is about to go on in its folder.
 
     Raises:
         ResumeError: the order or number of samples in a step has changed, or a dataset's length.
     """
-    folder = trainer.run_folder.path
-    refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(trainer.config))
+    folder = run.folder.path
+    refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(run.config))
     text = _read(folder / "environment.json")
     try:
         known = json.loads(text or "{}")
@@ -44,10 +45,10 @@ def report_drift(trainer: Any) -> None:
         logger.warning(f"{folder / 'environment.json'} is damaged, so nothing can be compared with it: {error}")
         known = {}
     if known:
-        refused += _compare_environments(known, environment(trainer.device, datasets_of(trainer)))
+        refused += _compare_provenance(known, provenance(run.device, datasets_of(run)))
     if refused:
         raise ResumeError(
-            f"run {trainer.run_folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
+            f"run {run.folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
             f"Set it back ({folder / 'config.ini'} holds the run's settings; --config reads it), or start a new run."
         )
 
@@ -78,7 +79,7 @@ def _compare_settings(before: str, now: str) -> list[str]:
     ]
 
 
-def _compare_environments(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _compare_provenance(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     packages = {"python": (old.get("python"), new["python"])}
     packages |= {name: (version, new["packages"].get(name)) for name, version in old.get("packages", {}).items()}
     other = [f"{name} {before} -> {now}" for name, (before, now) in packages.items() if before != now]

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from beautilog import logger
 
 from storage.checkpoint_store import Checkpoint, CheckpointStore
 from storage.errors import OutputError
-from train.checkpointing.run_state import capture, held_bytes
-from train.checkpointing.weights import plain_weights
 from train.distributed.shard_files import save_together
 from train.errors import ElsewhereError
+from train.loop.record import RunRecord
 from train.process_group import process_group
 
 _HELD_BYTES = 2**28  # a state up to this size may wait in memory; a larger one is written when it comes
@@ -25,7 +26,7 @@ class Pace:
     """Lets something happen as often as it takes at most a share of the time.
 
     Args:
-        share: above 0; 1 lets it happen always.
+        share: largest share of the time, above 0; 1 lets it happen always.
     """
 
     def __init__(self, share: float) -> None:
@@ -48,13 +49,35 @@ class Pace:
             self._next = end + (end - start) * self._pause
 
 
+BestModel = Callable[[dict[str, torch.Tensor]], Callable[[], None] | None]
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where a saver gets what it writes.
+
+    Attributes:
+        record: numbers of the run.
+        capture: function that gives the rest of the run's state; the argument says whether training goes on before it
+            is written.
+        store: function that gives the store of the run's checkpoints.
+        sharded: whether all processes write a checkpoint together.
+    """
+
+    record: RunRecord
+    capture: Callable[[bool], Checkpoint]
+    store: Callable[[], CheckpointStore]
+    sharded: bool = False
+
+
 @dataclass
 class _Waiting:
     """A state that is to be written.
 
     Attributes:
-        record: gives the record's part of it; called when it is written, since a history may be long.
-        write_model: writes the best model, where this is its epoch.
+        record: function that gives the record's part of the state; called when the state is written, since a history
+            may be long.
+        write_model: function that writes the best model, where this epoch is the best; else None.
     """
 
     checkpoint: Checkpoint
@@ -74,14 +97,17 @@ class Saver:
     epochs since the last checkpoint, which took about `2 / share` times as long as writing it did.
 
     Args:
-        share: of the time, above 0; 1 writes at once, always.
-        in_background: checkpoints are written by a thread while training goes on with the next steps.
-        go_on: a file that can't be written is a warning; else it ends the run.
+        source: source of what is written.
+        share: largest share of the run's time, above 0; 1 writes at once, always.
+        in_background: whether checkpoints are written by a thread while training goes on with the next steps.
+        go_on: whether a file that can't be written is a warning; else it ends the run.
     """
 
-    def __init__(self, share: float, in_background: bool = False, go_on: bool = False) -> None:
-        half = 1.0 if share == 1.0 else share / 2
-        self._checkpoints, self._metrics = Pace(half), Pace(half)
+    def __init__(
+        self, source: CheckpointSource, share: float, in_background: bool = False, go_on: bool = False
+    ) -> None:
+        self._source = source
+        self.limit(share)
         self._in_background, self._go_on = in_background, go_on
         self._waiting: _Waiting | None = None
         self._write_model: Callable[[], None] | None = None
@@ -89,7 +115,13 @@ class Saver:
         self._skipped: int | None = None  # the epoch of a sharded state that was not written; it can't wait in memory
         self._writer: threading.Thread | None = None
         self._failure: OutputError | None = None  # of the writer, until the main thread hears of it
+        self._written_paths: list[Path] = []
         self.written, self.seconds, self.stall = 0, 0.0, 0.0
+
+    def limit(self, share: float) -> None:
+        """Set the largest share of the run's time that writing takes, above 0; 1 writes at once, always."""
+        half = 1.0 if share == 1.0 else share / 2
+        self._checkpoints, self._metrics = Pace(half), Pace(half)
 
     def summary(self) -> dict[str, Any]:
         """Return what metrics.json says: checkpoints written, in which time, and how long training waited for it."""
@@ -99,8 +131,8 @@ class Saver:
         """Write metrics.json, now or later.
 
         Args:
-            write: does it, with the numbers there are when it is called.
-            at_once: not later.
+            write: function that writes metrics.json, with the numbers there are when it is called.
+            at_once: whether to write now in any case, not later.
         """
         if not process_group().is_main_process:
             return
@@ -108,71 +140,69 @@ class Saver:
         if at_once or self._metrics.due:
             self._flush_metrics()
 
-    def save(self, trainer: Any, epoch: int, is_best: bool) -> None:
-        """Save a trainer's state, and where it is the best its model, now or later.
+    def save(self, epoch: int, best_model: BestModel | None, at_once: bool, size: int) -> None:
+        """Save the run's state at an epoch's end, and where it is the best its model, now or later.
 
         Args:
-            trainer: a BaseTrainer at the end of an epoch.
             epoch: epochs finished.
-            is_best: whether its validation loss is the lowest so far.
+            best_model: function that is given the model's weights and returns what writes the best model; None where
+                this epoch isn't best.
+            at_once: whether to write now in any case, not later.
+            size: bytes of the state, roughly; a large one can't wait in memory.
         """
         with self._stalling():
-            if trainer._sharded is not None:
-                self._save_sharded(trainer, epoch, is_best)
+            if self._source.sharded:
+                self._save_sharded(epoch, best_model)
                 return
             idle = self._writer is None or not self._writer.is_alive()
-            now = trainer.owns_loop or (self._checkpoints.due and idle) or held_bytes(trainer) > _HELD_BYTES
-            self._take(trainer, epoch, "", held=not now or self._in_background)
-            if not trainer._process_group.is_main_process:  # it has given the main process its part
-                self._waiting = None
+            now = at_once or (self._checkpoints.due and idle) or size > _HELD_BYTES
+            waiting = self._take(epoch, "", held=not now or self._in_background)
+            if not process_group().is_main_process:  # it has given the main process its part
                 return
-            if is_best and trainer.saves_plain_weights:
-                weights = self._waiting.checkpoint.weights
-                if trainer.config.ema_decay:
-                    with trainer.averaged_weights():
-                        weights = plain_weights(trainer.model)
-                self._write_model = lambda: trainer.save_weights(weights)
-            elif is_best:  # whatever a save_model of the trainer's own writes, it writes of the model as it is now
+            self._waiting = waiting
+            if best_model is not None:
                 self._write_model = None
                 with self._tolerating():
-                    trainer.save_model()
+                    self._write_model = best_model(waiting.checkpoint.weights)
             if now:
-                self._flush_checkpoint(trainer)
+                self._flush_checkpoint()
 
-    def _save_sharded(self, trainer: Any, epoch: int, is_best: bool) -> None:
+    def _save_sharded(self, epoch: int, best_model: BestModel | None) -> None:
         """As `save`, by all processes together. What the main one's clock puts off can't wait in memory."""
-        world = trainer._process_group
-        if is_best:
-            with trainer.averaged_weights():
-                weights = plain_weights(trainer.model)
-            self._write_model = (lambda: trainer.save_weights(weights)) if world.is_main_process else None
+        group = process_group()
+        if best_model is not None:
+            write = best_model({})  # which puts the weights together, so that all processes do it
+            self._write_model = write if group.is_main_process else None
         self._skipped = epoch
-        if world.all_reduce_max(world.is_main_process and self._checkpoints.due):
-            self._write_skipped(trainer)
+        if group.all_reduce_max(group.is_main_process and self._checkpoints.due):
+            self._write_skipped()
 
-    def _write_skipped(self, trainer: Any) -> None:
+    def _write_skipped(self) -> None:
         if self._skipped is not None:
             epoch, self._skipped = self._skipped, None
-            self._take(trainer, epoch, "", held=False)
-            self._flush_checkpoint(trainer)
+            self._waiting = self._take(epoch, "", held=False)
+            self._flush_checkpoint()
 
-    def save_inside(self, trainer: Any) -> None:
-        """Save a trainer's state inside an epoch, at once."""
+    def save_inside(self, epoch: int, inside: str) -> None:
+        """Save the run's state inside an epoch, at once.
+
+        Args:
+            epoch: epochs finished.
+            inside: place in the unfinished epoch, such as `step-00000120`.
+        """
         with self._stalling():
-            position, self._skipped = trainer._position, None
-            self._take(trainer, trainer.record.progress.epoch - position.validating, position.name, self._in_background)
-            position.note_saved(position.steps)
-            if trainer._sharded is None and not trainer._process_group.is_main_process:
-                self._waiting = None
+            self._skipped = None
+            waiting = self._take(epoch, inside, self._in_background)
+            if not self._source.sharded and not process_group().is_main_process:
                 return
+            self._waiting = waiting
             self._flush_metrics()
-            self._flush_checkpoint(trainer)
+            self._flush_checkpoint()
 
-    def flush(self, trainer: Any, together: bool = True) -> None:
+    def flush(self, together: bool = True) -> None:
         """Write what waits, and wait for what is being written.
 
         Args:
-            trainer: the BaseTrainer that it is of.
             together: whether all processes do this now.
 
         Raises:
@@ -183,14 +213,20 @@ class Saver:
             self._go_on = False
             self._flush_metrics()
             if together:
-                self._write_skipped(trainer)
-            self._flush_checkpoint(trainer)
+                self._write_skipped()
+            self._flush_checkpoint()
             self._join()
 
-    def _take(self, trainer: Any, epoch: int, inside: str, held: bool) -> None:
-        progress, record = trainer.record.progress, trainer.record.frozen()
-        state = capture(trainer, held)
-        self._waiting = _Waiting(state, record, epoch, progress.best_epoch, inside, progress.step)
+    def take_written(self) -> list[Path]:
+        """Return the checkpoints that were written since the last call."""
+        count = len(self._written_paths)  # a thread may add one meanwhile
+        found, self._written_paths[:count] = self._written_paths[:count], []
+        return found
+
+    def _take(self, epoch: int, inside: str, held: bool) -> "_Waiting":
+        progress, record = self._source.record.progress, self._source.record.frozen()
+        checkpoint = self._source.capture(held)
+        return _Waiting(checkpoint, record, epoch, progress.best_epoch, inside, progress.step)
 
     def _flush_metrics(self) -> None:
         if self._write_metrics is not None:
@@ -198,14 +234,14 @@ class Saver:
             with self._metrics.spending(), self._tolerating():
                 write()
 
-    def _flush_checkpoint(self, trainer: Any) -> None:
+    def _flush_checkpoint(self) -> None:
         self._join()  # a writer that has failed gives back what it has not written
         if self._waiting is None:
             return
         waiting, self._waiting = self._waiting, None
         waiting.write_model, self._write_model = self._write_model, None
         waiting.checkpoint.state["record"] = waiting.record()
-        store = trainer.checkpoints
+        store = self._source.store()
         if self._in_background:
             # A daemon, since a second Ctrl-C shall not wait for it; what it leaves is removed at the next start.
             self._writer = threading.Thread(target=self._write_aside, args=(store, waiting), daemon=True)
@@ -222,7 +258,7 @@ class Saver:
                 sharded, write_model = waiting.checkpoint.sharded, waiting.write_model or (lambda: None)
                 process_group().broadcast_object(write_model) if sharded else write_model()
                 save = partial(save_together, store) if sharded else store.save
-                save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
+                path = save(waiting.epoch, waiting.checkpoint, waiting.best_epoch, waiting.inside, waiting.step)
             except (OutputError, ElsewhereError):  # it waits again, unless there is something newer by now
                 self._write_model = self._write_model or waiting.write_model
                 if not sharded:
@@ -231,6 +267,7 @@ class Saver:
                     self._skipped = waiting.epoch
                 raise
         self.written += 1
+        self._written_paths.append(path)
         self.seconds += time.monotonic() - start
 
     def _write_aside(self, store: CheckpointStore, waiting: _Waiting) -> None:

@@ -9,7 +9,7 @@ def plain_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     Copying from a device is a host-device synchronisation. Of a sharded model all processes put each tensor together.
 
     Args:
-        model: whose weights are wanted.
+        model: model whose weights are copied.
     """
     named = model.state_dict().items()
     whole = ((name, tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor) for name, tensor in named)

@@ -9,7 +9,7 @@ import torch
 from train.compiled.program import ImpureLoss
 
 
-def own_code(function: types.FunctionType) -> types.FunctionType:
+def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function with a code object of its own: torch counts compilations by it, for all runs of a process."""
     code = function.__code__.replace()
     return types.FunctionType(
@@ -18,7 +18,12 @@ def own_code(function: types.FunctionType) -> types.FunctionType:
 
 
 def compile_exactly(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compile a function of tensors, for one set of shapes, so that it computes what it would without."""
+    """Compile a function of tensors, for one set of shapes, so that it computes what it would without.
+
+    Args:
+        function: function of tensors.
+        options: further options of torch's compiler (Inductor), by name.
+    """
     # torch's own random numbers: the masks of dropout are then those of the eager form, and resume as they do.
     return torch.compile(function, fullgraph=True, dynamic=False, options={"fallback_random": True, **options})
 

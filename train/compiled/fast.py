@@ -11,11 +11,12 @@ from beautilog import logger
 
 from train.compiled.compiling import compile_exactly, why_not
 from train.compiled.evaluation import LOSS_TOLERANCE, Evaluation, coarseness
-from train.compiled.program import LossProgram, metered
+from train.compiled.program import LossProgram
 from train.compiled.state import TrainingState
+from train.context import RunContext
 from train.loop.meters import EpochMeter
 from train.seeding import preserved_random_states
-from train.steps.eager import EagerStep, Window, at_least_one
+from train.steps.eager import EagerStep, StepInput, at_least_one
 
 _CHECKED = 3  # steps at the start that are done in both forms
 _GRADIENT_TOLERANCE = 1e-3  # relative to each tensor's norm
@@ -31,17 +32,16 @@ class FastStep:
     than those that were compiled, the run goes on in eager form.
 
     Args:
-        trainer: a BaseTrainer.
-        eager: the step that this one must equal.
+        run: run whose steps are done.
+        eager: eager step that this one must equal.
     """
 
     name = "fast"
-    chunk = 1  # steps of an epoch's pieces
 
-    def __init__(self, trainer: Any, eager: EagerStep) -> None:
-        self.trainer, self.eager = trainer, eager
-        self.program: LossProgram | None = None
-        self.evaluation: Evaluation = Evaluation(trainer, self.compile)
+    def __init__(self, run: RunContext, eager: EagerStep) -> None:
+        self.run, self.eager = run, eager
+        self._program: LossProgram | None = None
+        self.evaluation: Evaluation = Evaluation(run, self.compile)
         self.fast = True
         self._unchecked = _CHECKED
         self._loud: dict[int, torch.Tensor] = {}  # by parameter: which of its gradients are more than rounding noise
@@ -54,11 +54,11 @@ class FastStep:
         """Make the program; may raise anything, which is then the reason to fall back."""
         raise NotImplementedError
 
-    def run(self, piece: Any) -> None:
-        """Do a piece's steps, fast; what follows the last one (`after_update`) is done for it."""
+    def do_steps(self, step_input: StepInput) -> None:
+        """Do a step input's steps, fast; what follows the last one (`after_update`) is done for it."""
         raise NotImplementedError
 
-    def fits(self, piece: Any) -> bool:
+    def fits(self, step_input: StepInput) -> bool:
         """Say whether the program is made for batches like these."""
         raise NotImplementedError
 
@@ -69,22 +69,36 @@ class FastStep:
 
     # ------------------------------------------------------------------------------------- what all do
 
+    @property
+    def program(self) -> LossProgram:
+        """The loss as a program, from the first epoch on."""
+        if self._program is None:
+            raise RuntimeError(f"step = {self.name} has no program before its first epoch")
+        return self._program
+
+    @property
+    def chunk(self) -> int:
+        """Optimizer steps of a usual step input."""
+        return 1
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to take the same form."""
         return {"form": self.name, "fast": self.fast}
 
-    def pieces(self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None) -> Iterator[Any]:
-        """Yield what `__call__` takes, until one pass over the loader is done; see `EagerStep.pieces`."""
-        for number, window in enumerate(self.eager.pieces(loader, skip, skipped)):
+    def step_inputs(
+        self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
+    ) -> Iterator[StepInput]:
+        """Yield what `__call__` takes, until one pass over the loader is done; see `EagerStep.step_inputs`."""
+        for number, step_input in enumerate(self.eager.step_inputs(loader, skip, skipped)):
             if number == 0:
-                self.begin_epoch(window.batches[0])
-            yield window
+                self.begin_epoch(step_input.microbatches[0])
+            yield step_input
 
     def begin_epoch(self, batch: Any) -> None:
         """Make the program in the first epoch; in later ones look whether it still is what the hook does."""
         if not self.fast:
             return
-        if self.program is None:
+        if self._program is None:
             start = time.monotonic()
             try:
                 self.build(batch)
@@ -93,10 +107,10 @@ class FastStep:
             self._seconds = time.monotonic() - start
             return
         # A batch of another shape says nothing; it is done in eager form anyway.
-        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        difference = self._program.difference(batch) if self._program.fits(batch) else None
         difference = difference or self.rule_changed()
         if difference:
-            epoch = self.trainer.record.progress.epoch + 1
+            epoch = self.run.record.progress.epoch + 1
             self.fall_back(
                 f"the hook is another one in epoch {epoch}: {difference}. What follows from the number of the step, "
                 "not of the epoch, was held fixed in the epoch before"
@@ -106,20 +120,20 @@ class FastStep:
         """Say what of the update, besides the learning rate, is no longer as it was compiled."""
         return None
 
-    def __call__(self, piece: Any) -> None:
-        """Do the steps of a piece, in this form where it can be."""
-        if not self.fast or not self.fits(piece):
-            for window in self.windows_of(piece):
-                self.eager(window)
+    def __call__(self, step_input: StepInput) -> None:
+        """Do the steps of a step input, in this form where it can be."""
+        if not self.fast or not self.fits(step_input):
+            for single in self.single_steps(step_input):
+                self.eager(single)
         elif self._unchecked:
-            self._check(piece)
+            self._check(step_input)
         else:
-            self.run(piece)
+            self.do_steps(step_input)
             self.eager.after_update()
 
-    def windows_of(self, piece: Any) -> Iterator[Window]:
-        """Yield a piece's steps as eager takes them."""
-        yield piece
+    def single_steps(self, step_input: StepInput) -> Iterator[StepInput]:
+        """Yield the steps of a step input as eager takes them."""
+        yield step_input
 
     def fall_back(self, reason: str) -> None:
         """Go on in eager form, and say why."""
@@ -127,30 +141,30 @@ class FastStep:
         self.evaluation.fast = False
         logger.warning(f"step = {self.name} is not possible, going on with eager: {reason}")
 
-    def _check(self, piece: Any) -> None:
+    def _check(self, step_input: StepInput) -> None:
         """Do a step in both forms from the same state, and keep what the fast one did."""
-        (window,) = self.windows_of(piece)
-        before = TrainingState(self.trainer)
-        meter, reference = self.trainer._meter.copy(), EpochMeter()
-        with metered(self.trainer, reference):
-            self.eager.step(window)
-        expected = TrainingState(self.trainer, whole=False)
+        (single,) = self.single_steps(step_input)
+        before = TrainingState(self.run)
+        meter, reference = self.run.meter.copy(), EpochMeter()
+        with self.run.measuring_with(reference):
+            self.eager.step(single)
+        expected = TrainingState(self.run, whole=False)
         before.restore()
         start = time.monotonic()
         try:
-            problem = self._changed_hook(window) or self._gradient_problem(window)
+            problem = self._changed_loss(single) or self._gradient_problem(single)
             if not problem:
-                self.run(piece)
-                losses = (reference.read_one("loss"), _loss_between(meter, self.trainer._meter))
+                self.do_steps(step_input)
+                losses = (reference.mean("loss"), _loss_between(meter, self.run.meter))
                 problem = self._problem(before, expected, losses)
         except Exception as error:  # the compiler's, which compiles at the first call
             problem = why_not(error)
         self._seconds += time.monotonic() - start
         if problem:
             before.restore()
-            self.trainer._meter = meter
+            self.run.meter = meter
             self.fall_back(problem)
-            self.eager(window)
+            self.eager(single)
             return
         self.eager.after_update()
         self._unchecked -= 1
@@ -167,11 +181,11 @@ class FastStep:
         """Compare a step's loss and update with eager's. Reading them synchronises.
 
         Args:
-            before: the state that the step began with.
-            expected: what eager made of it.
-            losses: eager's, and the fast form's.
+            before: state that the step began with.
+            expected: state after the same step in eager form.
+            losses: loss of the step in eager form, and in the fast form.
         """
-        coarse = coarseness(self.trainer)
+        coarse = coarseness(self.run)
         off = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-12)
         self._worst = max(self._worst, off)
         if not off <= LOSS_TOLERANCE * coarse:
@@ -190,25 +204,25 @@ class FastStep:
                 return "the compiled step's buffers differ from eager's"
         return None
 
-    def _changed_hook(self, window: Window) -> str | None:
+    def _changed_loss(self, step_input: StepInput) -> str | None:
         """Look whether the hook does something else than at the step before: then it follows the step's number."""
-        batch = window.batches[0]
-        difference = self.program.difference(batch) if self.program.fits(batch) else None
+        program, batch = self.program, step_input.microbatches[0]
+        difference = program.difference(batch) if program.fits(batch) else None
         return f"the hook is another one from step to step: {difference}" if difference else None
 
-    def _gradient_problem(self, window: Window) -> str | None:
+    def _gradient_problem(self, step_input: StepInput) -> str | None:
         """Compare the recorded gradients of a batch with autograd's, tensor by tensor. Reading them synchronises."""
-        program, batch = self.program, window.batches[0]
+        program, batch = self.program, step_input.microbatches[0]
         trained = [program.parameters[number] for number in program.trained]
         kept = [buffer.clone() for buffer in program.buffers]
-        with metered(self.trainer, EpochMeter()), preserved_random_states():
-            expected = torch.autograd.grad(self.trainer._forward_batch(batch), trained, allow_unused=True)
+        with self.run.measuring_with(EpochMeter()), preserved_random_states():
+            expected = torch.autograd.grad(self.run.loss_function(batch), trained, allow_unused=True)
         for buffer, value in zip(program.buffers, kept, strict=True):
             buffer.copy_(value)
         with torch.no_grad(), preserved_random_states():
             found = program.graph(*program.inputs(batch))[: len(trained)]
         norms = [0.0 if gradient is None else float(gradient.norm()) for gradient in expected]
-        coarse = coarseness(self.trainer)
+        coarse = coarseness(self.run)
         usual = math.hypot(*norms) / max(1, sum(other.numel() for other in found)) ** 0.5
         self._loud = {
             parameter.data_ptr(): gradient.abs() > _LOUD * usual
@@ -236,23 +250,25 @@ class CompiledStep(FastStep):
 
     def build(self, batch: Any) -> None:
         """Record the hook; it is compiled at its first call."""
-        refuse_scaled_loss(self.trainer)
+        refuse_scaled_loss(self.run)
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
-        self.program = LossProgram(self.trainer, batch, trained)
-        self._trained = [self.program.parameters[number] for number in self.program.trained]
-        self._function = self.compile(self.program.graph)
+        self._program = program = LossProgram(self.run, batch, trained)
+        self._trained = [program.parameters[number] for number in program.trained]
+        self._function = self.compile(program.graph)
 
-    def fits(self, piece: Window) -> bool:
+    def fits(self, step_input: StepInput) -> bool:
         """Say whether all batches have the shapes that the program is made for."""
-        return all(self.program.fits(batch) for batch in piece.batches)
+        program = self.program
+        return all(program.fits(batch) for batch in step_input.microbatches)
 
-    def run(self, piece: Window) -> None:
-        """Run the program for each batch of a window, add the gradients up, update."""
+    def do_steps(self, step_input: StepInput) -> None:
+        """Run the program for each batch of a step input, add the gradients up, update."""
         program, count, update = self.program, len(self._trained), self.eager.update
-        update.guard.begin(piece.batches)
+        update.guard.begin(step_input.microbatches)
         sums: list[torch.Tensor] = []
-        unit = total = None
-        for batch in piece.batches:
+        unit: float | torch.Tensor | None = None
+        total: float | torch.Tensor | None = None
+        for batch in step_input.microbatches:
             with torch.no_grad():
                 found = self._function(*program.inputs(batch))
             gradients, values = list(found[:count]), found[-1]
@@ -260,7 +276,7 @@ class CompiledStep(FastStep):
             for buffer, new in zip(program.buffers, found[count:-1], strict=True):
                 buffer.copy_(new)
             program.meter(values, 1)
-            if len(piece.batches) > 1:
+            if len(step_input.microbatches) > 1:
                 weight = program.loss_count(values)
                 unit = at_least_one(weight) if unit is None else unit
                 torch._foreach_mul_(gradients, weight / unit)
@@ -276,9 +292,9 @@ class CompiledStep(FastStep):
         self.eager.finish(divisor)
 
 
-def refuse_scaled_loss(trainer: Any) -> None:
+def refuse_scaled_loss(run: RunContext) -> None:
     """Raise for a precision whose loss is scaled by what the steps before have met."""
-    if trainer._precision.scaler is not None:
+    if run.precision.scaler is not None:
         raise ValueError("precision = fp16 scales the loss by what earlier steps have met; bf16 can be compiled")
 
 

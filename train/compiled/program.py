@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from data.batches import tensors_in, with_tensors
-from train.compiled.purity import Recorder, Surroundings, buffers_of, first_difference, places_of
+from train.compiled.purity import Recorder, SideEffectSnapshot, buffers_of, first_difference, namespaces_of
+from train.context import RunContext
+from train.loop.meters import EpochMeter
 from train.seeding import preserved_random_states, random_states, set_random_states
 
 
@@ -21,13 +23,15 @@ class ImpureLoss(Exception):
     """A hook that is no pure function of parameters, buffers and batch; the text says what is in the way."""
 
 
-class _Collector:
-    """Stands in for the trainer's meter while the hook runs."""
+class _Collector(EpochMeter):
+    """Stands in for the run's meter while the loss function is recorded."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.entries: list[tuple[str, torch.Tensor, int | torch.Tensor]] = []
 
-    def add(self, name: str, value: Any, samples: int | torch.Tensor) -> None:
+    def add(self, name: str, value: torch.Tensor | float, samples: int | torch.Tensor) -> None:
+        """Note a measurement; only the device can compute it anew at each step."""
         if not isinstance(value, torch.Tensor):
             raise ImpureLoss(f"metric '{name}' is a Python number, which the device can't compute anew at each step")
         self.entries.append((name, value.detach(), samples))
@@ -37,38 +41,38 @@ class LossProgram:
     """What a trainer's `_forward_batch` computes for batches of one shape, and the gradients of it.
 
     Args:
-        trainer: a BaseTrainer with its model in training or evaluation mode, which the program keeps.
-        batch: an example; its tensors' shapes are those of all batches to come.
-        parameters: those whose gradients are wanted; none for an evaluation.
+        run: run whose model is in the mode, training or evaluation, that the program keeps.
+        batch: example of a batch; all batches to come have tensors of these shapes.
+        parameters: parameters whose gradients are wanted; none for an evaluation.
 
     Attributes:
-        graph: maps (parameters, buffers, the batch's tensors, held tensors), each flat, to (gradients, new buffers,
-            values): the gradients of the parameters in `trained`, and a float64 vector for the meter.
-        detached: the parameters as plain tensors that share their memory.
-        held: the tensors that the hook finds by itself, such as class weights or a frozen network's.
+        graph: graph that maps (parameters, buffers, the batch's tensors, held tensors), each flat, to (gradients, new
+            buffers, values): the gradients of the parameters in `trained`, and a float64 vector for the meter.
+        detached: parameters as plain tensors that share the parameters' memory.
+        held: tensors that the loss function finds by itself, such as class weights or a frozen network's.
 
     Raises:
         ImpureLoss: the hook does what can't be recorded.
     """
 
-    def __init__(self, trainer: Any, batch: Any, parameters: Sequence[torch.Tensor]) -> None:
-        self.trainer, self.training = trainer, trainer.model.training
+    def __init__(self, run: RunContext, batch: Any, parameters: Sequence[torch.Tensor]) -> None:
+        self.run, self.training = run, run.model.training
         self.parameters = list(parameters)
-        self._places = list(places_of(trainer))
+        self._places = list(namespaces_of(run))
         self.buffers = buffers_of(self._places)
         self.shapes = shapes_of(batch)
         self.entries: list[tuple[str, int | None]] = []  # of `values`: name, its weight where that is a constant
         self.trained: list[int] = []  # which of the parameters have a gradient
         self.random = True
-        surroundings = Surroundings(trainer)
+        side_effects = SideEffectSnapshot(run)
         try:
             with preserved_random_states():
                 self._print = self._fingerprint(batch)
-                self._refuse(surroundings)
+                self._refuse(side_effects)
                 self.graph, self.held = self._record(batch)
-                self._refuse(surroundings)
+                self._refuse(side_effects)
         finally:
-            surroundings.restore()
+            side_effects.restore()
         self.detached = [parameter.detach() for parameter in self.parameters]
         self.random = any(
             torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in self.graph.graph.nodes
@@ -78,7 +82,7 @@ class LossProgram:
         """Say how the hook now differs from the program, None if it doesn't.
 
         Args:
-            batch: one of the recorded shape.
+            batch: batch of the recorded shape.
         """
         if self._hooked():
             return "a parameter has a hook on its gradient, which the program doesn't call"
@@ -93,7 +97,11 @@ class LossProgram:
         return [*self.detached, *self.buffers, *tensors_in(batch), *self.held]
 
     def loss_count(self, values: torch.Tensor) -> float | torch.Tensor:
-        """Return over how many samples the loss is a mean (no synchronisation)."""
+        """Return over how many samples the loss is a mean (no synchronisation).
+
+        Args:
+            values: `values` of one run of the program.
+        """
         column = 0
         for name, weight in self.entries:
             if name == "loss":
@@ -102,7 +110,11 @@ class LossProgram:
         return 1
 
     def loss_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the loss times its samples (no synchronisation)."""
+        """Return the loss times its samples (no synchronisation).
+
+        Args:
+            values: `values` of one run of the program, or the sum over several.
+        """
         column = 0
         for name, weight in self.entries:
             if name == "loss":
@@ -114,12 +126,12 @@ class LossProgram:
         """Give the trainer's meter what runs of the program have measured.
 
         Args:
-            values: the sum of their `values`, float64.
-            calls: how many.
-            kept: whether it replaces what was given before, the sum of an epoch so far; else it is added.
+            values: sum of the `values` of all runs of the program that are counted, float64.
+            calls: number of runs of the program that are counted.
+            kept: whether `values` replaces what was given before, the sum of an epoch so far; else it is added.
         """
         column = 0
-        give = self.trainer._meter.keep_sum if kept else self.trainer._meter.add_sum
+        give = self.run.meter.keep_sum if kept else self.run.meter.add_sum
         for name, weight in self.entries:
             total, column = values[column], column + 1
             if weight is None:
@@ -132,7 +144,7 @@ class LossProgram:
         """Return the sum that the trainer's meter was given to keep: a resumed epoch goes on with it."""
         columns: list[float] = []
         for name, weight in self.entries:
-            total, samples = self.trainer._meter.kept(name)
+            total, samples = self.run.meter.kept(name)
             columns += [total] if weight is not None else [total, samples]
         return torch.tensor(columns, dtype=torch.float64)
 
@@ -141,10 +153,10 @@ class LossProgram:
         """The length of `values`."""
         return sum(1 if weight is not None else 2 for _, weight in self.entries)
 
-    def _refuse(self, surroundings: Surroundings) -> None:
+    def _refuse(self, side_effects: SideEffectSnapshot) -> None:
         if self._hooked():
             raise ImpureLoss("a parameter has a hook on its gradient, which a program doesn't call")
-        change = surroundings.change()
+        change = side_effects.change()
         if change:
             raise ImpureLoss(f"the hook {change}")
 
@@ -160,15 +172,15 @@ class LossProgram:
             copies = [buffer.clone() for buffer in buffers]
             replaced = inputs | dict(zip(map(id, self.buffers), copies, strict=True))
             collector = _Collector()
-            with replaced_tensors(self._places, replaced), metered(self.trainer, collector):
-                loss = self.trainer._forward_batch(with_tensors(batch, leaves))
+            with replaced_tensors(self._places, replaced), self.run.measuring_with(collector):
+                loss = self.run.loss_function(with_tensors(batch, leaves))
             gradients = self._gradients(loss, list(inputs.values()))
             return gradients, copies, self._values(collector, loss.device)
 
         graph = torch.no_grad() if not self.training else torch.enable_grad()
         flat = ([p.detach() for p in self.parameters], list(self.buffers), list(tensors_in(batch)))
         try:
-            with graph, preserved_random_states(), torch.autocast(self.trainer.device.type, enabled=False):
+            with graph, preserved_random_states(), torch.autocast(self.run.device.type, enabled=False):
                 recorded = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
         except ImpureLoss:
             raise
@@ -186,24 +198,31 @@ class LossProgram:
         return [gradient for gradient in found if gradient is not None]
 
     def _values(self, collector: _Collector, device: torch.device) -> torch.Tensor:
-        self.entries, columns = [], []
+        self.entries = []
+        columns: list[torch.Tensor] = []
         for name, value, samples in collector.entries:
             mean = (value if value.dim() == 0 else value.float().mean()).double()
-            known = not isinstance(samples, torch.Tensor)
-            self.entries.append((name, samples if known else None))
-            columns += [mean * samples] if known else [mean * samples.double(), samples.double()]
+            if isinstance(samples, torch.Tensor):
+                self.entries.append((name, None))
+                columns += [mean * samples.double(), samples.double()]
+            else:
+                self.entries.append((name, samples))
+                columns.append(mean * samples)
         return torch.stack([column.to(device) for column in columns])
 
     def _fingerprint(self, batch: Any) -> list[Any]:
         """Run the hook and note each operation, its numbers and where its tensors come from."""
         recorder = Recorder([*self.parameters, *self.buffers, *tensors_in(batch)])
         kept = [buffer.clone() for buffer in self.buffers]
-        on_cpu = self.trainer.device.type == "cpu"
-        state = None if not self.random else torch.get_rng_state() if on_cpu else random_states()
-        with metered(self.trainer, _Collector()), torch.set_grad_enabled(self.training), recorder:
-            self.trainer._forward_batch(batch)
-        if state is not None:
-            (torch.set_rng_state if on_cpu else set_random_states)(state)
+        on_cpu = self.run.device.type == "cpu"
+        cpu_state = torch.get_rng_state() if self.random and on_cpu else None
+        states = random_states() if self.random and not on_cpu else None
+        with self.run.measuring_with(_Collector()), torch.set_grad_enabled(self.training), recorder:
+            self.run.loss_function(batch)
+        if cpu_state is not None:
+            torch.set_rng_state(cpu_state)
+        if states is not None:
+            set_random_states(states)
         for buffer, value in zip(self.buffers, kept, strict=True):
             buffer.copy_(value)
         return recorder.lines
@@ -215,22 +234,12 @@ def shapes_of(batch: Any) -> tuple[Any, ...]:
 
 
 @contextmanager
-def metered(trainer: Any, meter: Any) -> Iterator[None]:
-    """Let another meter take a trainer's measurements."""
-    before, trainer._meter = trainer._meter, meter
-    try:
-        yield
-    finally:
-        trainer._meter = before
-
-
-@contextmanager
 def replaced_tensors(places: Sequence[dict[str, Any]], replacements: dict[int, torch.Tensor]) -> Iterator[None]:
     """Put other tensors where parameters and buffers are.
 
     Args:
-        places: the dicts that hold them.
-        replacements: by the id of the tensor to replace.
+        places: dicts that hold the parameters and buffers.
+        replacements: new tensor by the id of the tensor to replace.
     """
     undo = []
     try:
@@ -250,7 +259,8 @@ def replaced_tensors(places: Sequence[dict[str, Any]], replacements: dict[int, t
 
 def _lift_constants(recorded: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[torch.Tensor]]:
     """Make inputs of the tensors that the hook found by itself, so that a change of their values is seen."""
-    graph, held = recorded.graph, []
+    graph = recorded.graph
+    held: list[torch.Tensor] = []
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     seen: dict[str, torch.fx.Node] = {}
     for node in list(graph.nodes):

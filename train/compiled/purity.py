@@ -13,17 +13,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import tensors_in
+from train.context import RunContext
+from train.seeding import numpy_state
 
-_MAY_CHANGE = ("_meter", "_batch_samples", "_loss_count", "_flat_weights", "_flat_weight_refs")
+_MAY_CHANGE = ("_flat_weights", "_flat_weight_refs")
 _CLONED = 2**20  # elements of a tensor up to which a change is undone; of a larger one it is only noticed
 _CONTAINERS = 1000  # lists and dicts that are looked into at most
 
 
-def places_of(trainer: Any) -> Iterator[dict[str, Any]]:
+def namespaces_of(run: RunContext) -> Iterator[dict[str, Any]]:
     """Yield the dicts that hold a trainer's tensors: its own and those of every module it has."""
-    yield trainer.__dict__
+    yield run.attributes
     seen: set[int] = set()
-    roots = [value for value in trainer.__dict__.values() if isinstance(value, torch.nn.Module)]
+    roots = [value for value in run.attributes.values() if isinstance(value, torch.nn.Module)]
     for module in itertools.chain.from_iterable(root.modules() for root in roots):
         if id(module) not in seen:
             seen.add(id(module))
@@ -33,20 +35,24 @@ def places_of(trainer: Any) -> Iterator[dict[str, Any]]:
 
 
 def buffers_of(places: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
-    """Return the buffers of all modules, each once."""
+    """Return the buffers of all modules, each once.
+
+    Args:
+        places: dicts that `namespaces_of` yields.
+    """
     found = [value for place in places for value in place.get("_buffers", {}).values() if value is not None]
     return list({id(buffer): buffer for buffer in found}.values())
 
 
-class Surroundings:
+class SideEffectSnapshot:
     """What a hook can change around it, as it is now.
 
     Args:
-        trainer: a BaseTrainer.
+        run: run whose loss function is watched.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        places = list(places_of(trainer))
+    def __init__(self, run: RunContext) -> None:
+        places = list(namespaces_of(run))
         known = {id(tensor) for place in places[1:] for tensor in place.values() if isinstance(tensor, torch.Tensor)}
         self._entries = [
             ("self" if number == 0 else "the model's", place, dict(place)) for number, place in enumerate(places)
@@ -123,7 +129,7 @@ def _same_items(one: Any, other: Any) -> bool:
 
 
 def _foreign_random_states() -> tuple[Any, ...]:
-    kind, keys, position, *_ = np.random.get_state()
+    kind, keys, position, *_ = numpy_state()
     return random.getstate(), kind, keys.tobytes(), position
 
 
@@ -152,10 +158,10 @@ class Recorder(TorchDispatchMode):
     """Writes down operations: the name, numbers, and for each tensor whether it came in, was computed or was there.
 
     Args:
-        inputs: the tensors that come in.
+        inputs: tensors that come in.
 
     Attributes:
-        lines: one for each operation; two runs that do the same have equal lines.
+        lines: a line for each operation; two runs that do the same have equal lines.
     """
 
     def __init__(self, inputs: Sequence[torch.Tensor]) -> None:

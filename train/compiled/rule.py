@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, AdamW
 
-from train.steps.update import plain_and_fused
+from train.steps.update import note_step, plain_and_fused
 
 Tensors = list[torch.Tensor]
 
@@ -18,8 +18,8 @@ class UpdateRule:
     a scheduler may change them without anything being compiled anew.
 
     Args:
-        optimizer: torch's Adam, AdamW or SGD, fused.
-        parameters: its parameters that have a gradient.
+        optimizer: optimizer of torch's class Adam, AdamW or SGD, fused.
+        parameters: parameters of the optimizer that have a gradient.
         clip: largest L2 norm of the whole gradient; 0 doesn't clip.
 
     Raises:
@@ -81,21 +81,21 @@ class UpdateRule:
         state = self.optimizer.state[self.parameters[0]]
         return float(state["step"]) if "step" in state else 0.0
 
-    def count_steps(self, steps: int) -> None:
+    def count_steps(self, steps: float) -> None:
         """Let Adam count steps that were made without it."""
         counters = {id(state["step"]): state["step"] for state in self._states() if "step" in state}
         for counter in counters.values():
             counter.add_(steps)
-        self.optimizer._opt_called = True  # what a scheduler looks at before it believes that there was a step
+        note_step(self.optimizer)
 
     def _states(self) -> list[dict[str, Any]]:
         return [self.optimizer.state[parameter] for parameter in self.parameters]
 
-    def row(self, step: float) -> list[float]:
-        """Return the numbers of a step, two for each group: its learning rate over bias correction, and Adam's other.
+    def hyperparameters(self, step: float) -> list[float]:
+        """Return a step's numbers, three for each group: learning rate over bias correction, Adam's other, the rate.
 
         Args:
-            step: counted from 1.
+            step: number of the optimizer step, counted from 1.
         """
         numbers = []
         for group in self.optimizer.param_groups:
@@ -110,10 +110,10 @@ class UpdateRule:
         """Return new parameters and moments.
 
         Args:
-            parameters: as in `parameters`.
-            gradients: theirs.
-            moments: as `state` gives them.
-            row: (3 * groups,) float64, see `row`.
+            parameters: values of the rule's `parameters`, in their order.
+            gradients: gradient of each parameter, before it is clipped.
+            moments: moments of the optimizer, in the order of `state`.
+            row: (3 * groups,) float64 numbers of the step, see `hyperparameters`.
         """
         if self.clip:
             norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
@@ -135,10 +135,11 @@ class UpdateRule:
 
         Args:
             group: number of the optimizer's group, whose settings count.
-            p: the parameter.
-            g: its gradient, clipped.
-            moments: its.
-            numbers: a step's three for the group, see `row`; as tensors that broadcast with the parameter.
+            p: parameter, or many in one tensor.
+            g: gradient of the parameter, clipped.
+            moments: moments of the parameter.
+            numbers: three numbers of the step for the group, see `hyperparameters`; as tensors that broadcast with the
+                parameter.
         """
         update = self._adam if self.moments_each == 2 else self._sgd
         return update(self.settings[group], p, g, moments, numbers)

@@ -26,8 +26,8 @@ class ShardReader:
     """Reads tensors that any number of processes have written.
 
     Args:
-        target: gives a tensor to read into, of a name, shape and dtype, of which a sharded one gets its slice only;
-            None reads whole tensors.
+        target: function that gives a tensor to read into, of a name, shape and dtype; a sharded one gets its slice
+            only. None reads whole tensors.
     """
 
     def __init__(self, target: Target | None = None) -> None:
@@ -38,13 +38,16 @@ class ShardReader:
         """Read all tensors of a checkpoint by their names.
 
         Args:
-            folder: `shards` of the checkpoint.
+            folder: subfolder `shards` of the checkpoint.
         """
         import torch.distributed.checkpoint as dcp  # takes half a second, which runs of one process never need
 
         reader = dcp.HuggingFaceStorageReader(str(folder))
-        known = reader.read_metadata().state_dict_metadata
-        tensors = {name: self._target(name, tuple(entry.size), entry.properties.dtype) for name, entry in known.items()}
+        tensors = {
+            name: self._target(name, tuple(entry.size), entry.properties.dtype)
+            for name, entry in reader.read_metadata().state_dict_metadata.items()
+            if isinstance(entry, dcp.metadata.TensorStorageMetadata)
+        }
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(tensors, storage_reader=reader, no_dist=True)  # each process reads its slices by itself
@@ -57,15 +60,15 @@ def save_together(
     """Write a sharded checkpoint: all processes call this.
 
     Args:
-        store: where it is written.
+        store: checkpoints of the run, to which this one is added.
         epoch: epochs finished.
-        checkpoint: its content; of sharded tensors each process has its slice.
+        checkpoint: weights and state to write; of sharded tensors each process has its slice.
         best_epoch: the epoch whose checkpoint must not be removed.
-        inside: where in the epoch after these, such as `step-00000120`.
+        inside: place in the unfinished epoch, such as `step-00000120`; empty at an epoch's end.
         step: optimizer steps of the run, for the manifest.
 
     Returns:
-        Its folder.
+        The checkpoint's folder.
 
     Raises:
         OutputError: it can't be written; the older ones are untouched.

@@ -5,8 +5,7 @@ again. A unit is what is in a ModuleList, such as a transformer's blocks; all th
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,32 +17,41 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from config import ConfigError
 from storage.checkpoint_store import Checkpoint
 from storage.plain_state import flatten, restore
-from train.checkpointing.run_state import other_modules
-from train.distributed.step import DistributedStep, Hook
+from train.distributed.loss_module import LossModule
 from train.steps.guard import Guard
-from train.steps.update import Update
+from train.steps.update import Update, note_step
+from train.trainer_protocol import Trainer, other_modules
 
 _MODULES = "state.state.modules."  # what the names of a checkpoint's tensors begin with, of modules beside the model
 
 
-class ShardedHook(Hook):
-    """A trainer's forward hook over slices.
+class ShardedLoss(LossModule):
+    """A trainer's loss function over slices.
 
     Args:
-        trainer: as for `Hook`.
+        trainer: trainer whose model and other modules are parts of this module.
+        loss_function: function that maps a batch to its loss.
+
+    Attributes:
+        unshard: method that puts together what is outside of the units; `fully_shard` adds it.
+        set_requires_gradient_sync: method that says whether a backward pass adds the gradients up over the processes;
+            `fully_shard` adds it.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(trainer)
+    unshard: Callable[[], object]
+    set_requires_gradient_sync: Callable[[bool], None]
+
+    def __init__(self, trainer: Trainer, loss_function: Callable[[Any], torch.Tensor]) -> None:
+        super().__init__(trainer, loss_function)
         self._trainer = [trainer]  # not a part of this module
 
     def target(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return a tensor that a checkpoint's tensor can be read into: a slice where this process has one.
 
         Args:
-            name: of the tensor in the checkpoint, as `flatten` gives it.
-            shape: of the whole tensor.
-            dtype: of it.
+            name: name of the tensor in the checkpoint, as `flatten` gives it.
+            shape: shape of the whole tensor.
+            dtype: dtype of the tensor.
         """
         like = self._like(name)
         return torch.empty_like(like) if like is not None and like.shape == shape else torch.empty(shape, dtype=dtype)
@@ -63,7 +71,7 @@ class ShardedHook(Hook):
         themselves.
         """
         options, model = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True), self._trainer[0].model
-        set_model_state_dict(model, weights, options=options)
+        set_model_state_dict(model, {**weights}, options=options)
         model.register_state_dict_post_hook(lambda *_: self.unshard())
         self.unshard()
 
@@ -84,33 +92,34 @@ class ShardedHook(Hook):
         return updated[int(moment[1])]
 
 
-def shard(trainer: Any) -> ShardedHook:
+def shard(trainer: Trainer, loss_function: Callable[[Any], torch.Tensor]) -> ShardedLoss:
     """Spread what a trainer's optimizer updates over the processes; the optimizer goes on with the slices.
 
     Args:
-        trainer: a BaseTrainer whose model is on its device, before its first step.
+        trainer: trainer whose model is on its device, before its first step.
+        loss_function: function that maps a batch to its loss.
 
     Returns:
-        Its forward hook, to be called in place of `_forward_batch`: it puts parameters together where they are needed.
+        The loss function to be called instead: it puts parameters together where they are needed.
 
     Raises:
         ConfigError: a setting or a part of the trainer that can't be sharded.
     """
-    hook, optimizer = ShardedHook(trainer), trainer.optimizer
-    _require_shardable(trainer, hook)
-    before = {id(parameter): name for name, parameter in hook.named_parameters(remove_duplicate=False)}
-    for unit in units_of(hook):
+    sharded, optimizer = ShardedLoss(trainer, loss_function), trainer.optimizer
+    _require_shardable(trainer, sharded)
+    before = {id(parameter): name for name, parameter in sharded.named_parameters(remove_duplicate=False)}
+    for unit in units_of(sharded):
         fully_shard(unit, reshard_after_forward=True)
-    fully_shard(hook, reshard_after_forward=True)
-    after = dict(hook.named_parameters(remove_duplicate=False))
+    fully_shard(sharded, reshard_after_forward=True)
+    after = dict(sharded.named_parameters(remove_duplicate=False))
     for group in optimizer.param_groups:
         group["params"] = [after[before[id(parameter)]] for parameter in group["params"]]
-    return hook
+    return sharded
 
 
-def _require_shardable(trainer: Any, hook: Hook) -> None:
+def _require_shardable(trainer: Trainer, sharded: ShardedLoss) -> None:
     config, problems = trainer.config, []
-    if len(hook.loose):
+    if len(sharded.loose):
         problems.append("the optimizer updates parameters outside of modules; put them into the model")
     if trainer.optimizer.state:
         problems.append("the optimizer has a state already; make a new one")
@@ -137,7 +146,7 @@ def units_of(module: nn.Module) -> list[nn.Module]:
         for child in part.children():
             search(child, isinstance(part, nn.ModuleList))
 
-    for part in module.parts if isinstance(module, Hook) else [module]:
+    for part in module.parts if isinstance(module, LossModule) else [module]:
         search(part, False)
     return [unit for unit in found if not _shares_parameters(unit, module)]
 
@@ -148,33 +157,13 @@ def _shares_parameters(unit: nn.Module, whole: nn.Module) -> bool:
     return any(id(parameter) in own for owner in outside for parameter in owner.parameters(recurse=False))
 
 
-class ShardedStep(DistributedStep):
-    """The step of several processes over a sharded model."""
-
-    def make_engine(self) -> nn.Module:
-        """Return the trainer's sharded hook."""
-        return self.trainer._sharded
-
-    @contextmanager
-    def accumulating(self) -> Iterator[None]:
-        """Keep the gradient of a batch that isn't its step's last, whole, in this process."""
-        self._engine.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self._engine.set_requires_gradient_sync(True)
-
-    def require_same_weights(self) -> None:
-        """Do nothing: each process has other slices."""
-
-
 class ShardedUpdate(Update):
     """Clips by the norm of the whole gradient, and updates each process's slices.
 
     Args:
-        optimizer: over sharded parameters.
-        clip: largest L2 norm; 0 doesn't clip.
-        guard: judges each step.
+        optimizer: optimizer over sharded parameters.
+        clip: largest L2 norm of the whole gradient; 0 doesn't clip.
+        guard: guard that judges each step.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float, guard: Guard) -> None:
@@ -189,9 +178,11 @@ class ShardedUpdate(Update):
         self._look()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = _whole(torch.nn.utils.get_total_norm(gradients))
+        if self.keeps_norm:
+            self.norm = norm if divisor is None else norm / divisor
         bad = self.guard.judge(norm)
         if self.guard.blocked:
-            self.optimizer._opt_called = True
+            note_step(self.optimizer)
             return
         scale = self._scale(norm, divisor)
         if scale is not None:
@@ -199,7 +190,7 @@ class ShardedUpdate(Update):
         slices = [_local(parameter) for parameter in self.parameters]
         before = None if bad is None else [part.clone() for part in slices]
         self.optimizer.step()
-        if before is not None:  # the verdict is on the device, and is not waited for
+        if before is not None and bad is not None:  # the verdict is on the device, and is not waited for
             for part, kept in zip(slices, before, strict=True):
                 torch.where(bad.bool(), kept, part, out=part)
 
@@ -216,8 +207,8 @@ def placed_like(whole: torch.Tensor, target: torch.Tensor | None) -> torch.Tenso
     """Return this process's slice of a tensor that every process has whole.
 
     Args:
-        whole: on the CPU.
-        target: sharded as the result shall be; anything else leaves `whole` as it is.
+        whole: whole tensor, on the CPU.
+        target: tensor that is sharded as the result shall be; anything else leaves `whole` as it is.
     """
     if not isinstance(target, DTensor) or target.shape != whole.shape:
         return whole

@@ -1,46 +1,23 @@
 """The optimizer step of several processes: each has its part of every batch, and all make the same step."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data.shares import with_stand_ins
-from train.checkpointing.run_state import other_modules
-from train.errors import TrainerContractError, TrainingError
-from train.steps.eager import EagerStep, Window
+from data.sharding import with_stand_ins
+from train.context import RunContext
+from train.distributed.loss_module import LossModule
+from train.errors import TrainingError
+from train.steps.eager import EagerStep, StepInput
+
+if TYPE_CHECKING:  # takes half a second, which plain data parallelism never needs
+    from train.distributed.sharding import ShardedLoss
 
 _SAME = 1e-6  # relative: devices of different kinds may take a norm in different ways
-
-
-class Hook(nn.Module):
-    """A trainer's forward hook as a module, for torch's engines. The trainer keeps its plain model.
-
-    Args:
-        trainer: a BaseTrainer. All that its optimizer updates is in this module: its model, other modules such as a
-            loss with parameters, and parameters of its own.
-    """
-
-    def __init__(self, trainer: Any) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList([trainer.model, *other_modules(trainer).values()])
-        known = {id(parameter) for parameter in self.parameters()}
-        updated = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-        loose = [parameter for parameter in updated if id(parameter) not in known]
-        if not all(isinstance(parameter, nn.Parameter) for parameter in loose):
-            raise TrainerContractError(
-                f"{type(trainer).__name__}: the optimizer updates a tensor that is no nn.Parameter; several processes "
-                "need it to be one."
-            )
-        self.loose = nn.ParameterList(loose)
-        self._hook = trainer._forward_batch
-
-    def forward(self, batch: Any) -> torch.Tensor:
-        """Return the loss of a batch."""
-        return self._hook(batch)
 
 
 class DistributedStep(EagerStep):
@@ -51,48 +28,55 @@ class DistributedStep(EagerStep):
     not finite, and whether somebody was asked to stop.
 
     Args:
-        trainer: a BaseTrainer.
-        options: for `EagerStep`.
+        run: run whose steps are done.
+        options: arguments of `EagerStep`, by name.
     """
 
-    def __init__(self, trainer: Any, **options: Any) -> None:
+    def __init__(self, run: RunContext, **options: Any) -> None:
         super().__init__(**options)
-        self.trainer, self.process_group = trainer, trainer._process_group
-        # Counts are told in this unit, so that losses keep their size.
-        self.unit = max(1.0, trainer.config.batch_size / self.process_group.world_size)
+        self.run, self.process_group = run, run.process_group
+        # Counts are given in this unit, so that losses keep their size.
+        self.unit = max(1.0, run.config.batch_size / self.process_group.world_size)
         self._engine: nn.Module | None = None
         self._trained: list[tuple[int, bool]] = []
 
-    def pieces(
+    def step_inputs(
         self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
-    ) -> Iterator[Window]:
+    ) -> Iterator[StepInput]:
         """Yield what `__call__` takes; what is trained may have changed since the last epoch."""
         groups = self.update.optimizer.param_groups
         trained = [(id(parameter), parameter.requires_grad) for group in groups for parameter in group["params"]]
         if trained != self._trained:
             self._engine, self._trained = self.make_engine(), trained
-        return super().pieces(loader, skip, skipped)
+        return super().step_inputs(loader, skip, skipped)
 
     def make_engine(self) -> nn.Module:
         """Return the module that gives a batch's loss and adds up gradients over the processes."""
-        hook = Hook(self.trainer)
-        hook.never = nn.Parameter(torch.zeros((), device=self.trainer.device))  # else torch warns that all are used
+        module = LossModule(self.run.trainer, self.run.loss_function)
+        module.never = nn.Parameter(torch.zeros((), device=self.run.device))  # else torch warns that all are used
         # With this torch can leave out what a batch doesn't use. And it keeps its buckets from step to step, so that
         # sums have the same bits after a resume.
-        return DistributedDataParallel(hook, find_unused_parameters=True)
+        return DistributedDataParallel(module, find_unused_parameters=True)
+
+    @property
+    def engine(self) -> nn.Module:
+        """What `make_engine` has made for this epoch."""
+        if self._engine is None:
+            raise RuntimeError("there is no engine before the first epoch's step inputs")
+        return self._engine
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Surround the forward and backward of a batch that isn't its step's last: gradients stay here."""
-        return self._engine.no_sync()
+        return cast(DistributedDataParallel, self.engine).no_sync()
 
-    def step(self, piece: Window) -> None:
+    def step(self, step_input: StepInput) -> None:
         """Do one step: as `EagerStep.step`, over the batches of all processes."""
-        self.update.guard.begin(piece.batches)
+        self.update.guard.begin(step_input.microbatches)
         self.update.zero_grad()
-        total = torch.zeros((), dtype=torch.float64, device=self.trainer.device)
-        for number, batch in enumerate(piece.batches, 1):
-            with self.accumulating() if number < len(piece) else nullcontext():
-                loss = self._engine(batch)
+        engine, total = self.engine, torch.zeros((), dtype=torch.float64, device=self.run.device)
+        for number, batch in enumerate(step_input.microbatches, 1):
+            with self.accumulating() if number < len(step_input) else nullcontext():
+                loss = engine(batch)
                 weight = torch.as_tensor(self.count(), dtype=torch.float64, device=total.device) / self.unit
                 self.update.backward(loss * weight.to(loss.dtype))
             total += weight
@@ -100,7 +84,7 @@ class DistributedStep(EagerStep):
 
     def _settle(self, total: torch.Tensor) -> torch.Tensor:
         """Agree with the other processes on a step, and return what its gradient must be divided by."""
-        guard, request = self.update.guard, self.trainer.stop_request
+        guard, request = self.update.guard, self.run.stop_request
         sums = torch.stack([total, guard.verdict()])
         if sums.device.type == "cpu":
             sums = self.process_group.all_reduce_sum(torch.cat([sums, request.votes()]))
@@ -112,9 +96,9 @@ class DistributedStep(EagerStep):
         return sums[0] / self.process_group.world_size  # torch's engines give the mean over the processes
 
     def evaluate(self, loader: Iterable[Any]) -> int:
-        """Put this process's part of every batch through the hook, with the main process's buffers; count them."""
+        """Measure this process's part of every batch, with the main process's buffers; return how many there were."""
         self.require_same_weights()
-        self.process_group.broadcast(self.trainer.model, buffers_only=True)
+        self.process_group.broadcast(self.run.model, buffers_only=True)
         return super().evaluate(loader)
 
     @torch.no_grad()
@@ -124,7 +108,7 @@ class DistributedStep(EagerStep):
         Raises:
             TrainingError: they have not: a hook has changed some, or what it does depends on the process.
         """
-        named = dict(self.trainer.model.named_parameters())
+        named = dict(self.run.model.named_parameters())
         norms = torch.stack([torch.linalg.vector_norm(parameter.double()) for parameter in named.values()])
         ends = torch.stack([norms, -norms])
         torch.distributed.all_reduce(ends, torch.distributed.ReduceOp.MAX)
@@ -136,5 +120,31 @@ class DistributedStep(EagerStep):
                 "or has unfrozen some in the middle of an epoch."
             )
 
-    def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
-        return super()._ahead(with_stand_ins(loader))
+    def ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
+        return super().ahead(with_stand_ins(loader))
+
+
+class ShardedStep(DistributedStep):
+    """The step of several processes over a sharded model."""
+
+    def make_engine(self) -> nn.Module:
+        """Return the trainer's sharded loss function."""
+        return self._sharded
+
+    @property
+    def _sharded(self) -> "ShardedLoss":
+        if self.run.sharded is None:
+            raise RuntimeError("the model is not sharded")
+        return self.run.sharded
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Keep the gradient of a batch that isn't its step's last, whole, in this process."""
+        self._sharded.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self._sharded.set_requires_gradient_sync(True)
+
+    def require_same_weights(self) -> None:
+        """Do nothing: each process has other slices."""

@@ -1,7 +1,7 @@
 """What is strange in the batches of a step: values that are not finite, samples that are extreme or empty."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ class Strange:
     """Samples of a batch that are strange in one of its fields.
 
     Attributes:
-        what: BAD, EXTREME or EMPTY.
-        field: its path in the batch; empty where the batch is a tensor.
-        batch: number in the window.
-        rows: of the batch.
-        samples: indices in the dataset; None where they are not known.
+        what: kind of strangeness: BAD, EXTREME or EMPTY.
+        field: path of the field in the batch; empty where the batch is a tensor.
+        batch: number of the batch in the step input, from 0.
+        rows: numbers of the strange rows of the batch, from 0.
+        samples: indices of the strange samples in the dataset; None where they are not known.
     """
 
     what: str
@@ -56,8 +56,8 @@ def strange_samples(batches: Sequence[Any], indices: Sequence[Sequence[Any]] | N
     """Look through batches. Host-device synchronisations.
 
     Args:
-        batches: as the loader gave them.
-        indices: of each batch's samples in the dataset, None if unknown.
+        batches: batches as the loader gave them.
+        indices: indices in the dataset of each batch's samples, None if unknown.
 
     Returns:
         What is strange; values that are not finite first.
@@ -76,16 +76,22 @@ def strange_samples(batches: Sequence[Any], indices: Sequence[Sequence[Any]] | N
 
 
 def named_tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Go through a batch's tensors with their paths: `image`, `views.0`."""
+    """Go through a batch's tensors with their paths: `image`, `views.0`.
+
+    Args:
+        batch: tensor, or mappings, dataclasses, lists and tuples that hold some.
+        name: path of the batch itself, before the paths of the tensors; empty at the top.
+    """
     if isinstance(batch, torch.Tensor):
         yield name, batch
         return
+    parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(batch, Mapping):
         parts = batch.items()
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         parts = ((entry.name, getattr(batch, entry.name)) for entry in dataclasses.fields(batch))
-    else:
-        parts = enumerate(batch) if isinstance(batch, list | tuple) else ()
+    elif isinstance(batch, list | tuple):
+        parts = enumerate(batch)
     for key, part in parts:
         yield from named_tensors(part, f"{name}.{key}" if name else str(key))
 

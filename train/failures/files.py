@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ class SavedFailure:
 
     Attributes:
         report: the content of report.json.
-        weights: the model's state_dict of before the step.
+        weights: the model's state_dict of before the bad step.
         state: random states, and the state_dicts of other modules.
-        batches: of the step; None where they were left out.
+        batches: batches of the bad step; None where they were left out.
     """
 
     report: dict[str, Any]
@@ -44,7 +44,7 @@ def write_failure(run: Path, saved: SavedFailure) -> Path:
 
     Args:
         run: the run's folder.
-        saved: what to write. Batches that aren't plain, or are large, are left out.
+        saved: content of the folder. Batches that aren't plain, or are large, are left out.
 
     Returns:
         The folder.
@@ -71,9 +71,9 @@ def write_failure(run: Path, saved: SavedFailure) -> Path:
     return final
 
 
-def _contents(saved: SavedFailure) -> Any:
+def _contents(saved: SavedFailure) -> Iterator[tuple[str, bytes]]:
     yield "weights.safetensors", save(saved.weights)
-    parts = {"state": saved.state}
+    parts: dict[str, Any] = {"state": saved.state}
     size = sum(tensor.nbytes for tensor in tensors_in(saved.batches))
     if saved.batches is not None and _is_plain(saved.batches) and size <= _LARGEST_BATCH:
         parts["batch"] = saved.batches
@@ -139,7 +139,7 @@ def newest_finite(checkpoints: Sequence[Path]) -> str | None:
     """Return the name of the newest checkpoint whose weights are all finite.
 
     Args:
-        checkpoints: their folders, oldest first.
+        checkpoints: folders of the checkpoints, oldest first.
     """
     for path in reversed(checkpoints):
         try:

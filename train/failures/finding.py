@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from config import BaseTrainerConfig
 from train.failures.batch_check import BAD, Strange, listed
 from train.failures.probe import Probe
 from train.failures.watch import LayerCall
@@ -17,11 +17,11 @@ class Finding:
     """What went wrong.
 
     Attributes:
-        kind: batch, parameter, layer, hook, loss, gradient, norm, or none where nothing did.
-        text: a sentence.
-        layer: the first bad layer's name.
-        operations: that made the values, with their places.
-        notes: further sentences.
+        kind: kind of the cause: batch, parameter, layer, hook, loss, gradient, norm, or none where nothing went wrong.
+        text: sentence that says what went wrong.
+        layer: name of the first bad layer or parameter; None where there is none.
+        operations: operations that made the bad values, with their places in the code.
+        notes: further sentences for the report.
     """
 
     kind: str
@@ -40,10 +40,10 @@ def find_cause(probe: Probe, strange: Sequence[Strange], split: str, harmless: S
     """Work out the cause, the earliest one first: the batch, the weights, a layer, the loss function, a gradient.
 
     Args:
-        probe: of the step.
-        strange: samples of its batches.
-        split: `train` or `val`.
-        harmless: fields that were not finite in the batch before either, which did no harm.
+        probe: numbers seen in the repeated step.
+        strange: strange samples of the step's batches.
+        split: part of the run that the step is of: `train` or `val`.
+        harmless: fields of a batch that were not finite in the batch before either, which did no harm.
     """
     bad_samples = [each for each in strange if each.what == BAD and each.field not in harmless]
     went_wrong = probe.loss_is_bad or probe.bad_gradients or probe.norm_overflows
@@ -118,15 +118,15 @@ def largest_gradient(probe: Probe) -> str | None:
 
 
 def suggestions(
-    finding: Finding, strange: Sequence[Strange], config: Any, good_checkpoint: str | None = None
+    finding: Finding, strange: Sequence[Strange], config: BaseTrainerConfig, good_checkpoint: str | None = None
 ) -> list[str]:
     """Say what to try, at most three things.
 
     Args:
-        finding: what went wrong.
-        strange: samples of the batches.
-        config: the trainer's.
-        good_checkpoint: newest one whose weights are finite.
+        finding: cause that was found.
+        strange: strange samples of the step's batches.
+        config: config of the trainer.
+        good_checkpoint: newest checkpoint whose weights are finite; None where there is none.
     """
     found = []
     lower = f"learning_rate={config.learning_rate / 10:.3g}"

@@ -19,8 +19,8 @@ def layer_lines(calls: Sequence[LayerCall], first: LayerCall | None) -> list[str
     """Write a line for each call of a module, in the order in which their outputs came to be.
 
     Args:
-        calls: of modules. Of more than sixty, only modules without others inside are shown, around the bad one.
-        first: the first bad one, which is marked.
+        calls: calls of modules. Of more than sixty, only modules without others inside are shown, around the bad one.
+        first: the first bad call, which is marked; None where there is none.
     """
     head = ("layer", "type", "norm", "max", "output")
     if len(calls) <= _MANY:
@@ -78,7 +78,12 @@ def _table(head: Sequence[str], rows: Sequence[tuple[bool, Sequence[str]]], mark
 
 
 def shortened(name: str, width: int) -> str:
-    """Leave out a long name's middle: its ends tell most."""
+    """Leave out a long name's middle: its ends tell most.
+
+    Args:
+        name: name of a layer or parameter.
+        width: largest number of characters.
+    """
     if len(name) <= width:
         return name
     head = (width - 3) // 2

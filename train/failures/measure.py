@@ -16,12 +16,12 @@ class Measure:
     """What was measured of one tensor, or of several together.
 
     Attributes:
-        norm: L2, computed in float64.
-        largest: absolute value.
-        nan: how many values are NaN.
-        inf: how many are +inf.
-        minus_inf: how many are -inf, which masks hold on purpose.
-        count: of all values.
+        norm: L2 norm of all values, computed in float64 (on MPS in float32).
+        largest: largest absolute value; NaN where a value is NaN.
+        nan: number of values that are NaN.
+        inf: number of values that are +inf.
+        minus_inf: number of values that are -inf, which masks hold on purpose.
+        count: number of all values.
     """
 
     norm: float

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data.batches import to_device
+from train.context import RunContext
 from train.failures.measure import Measure, measure
 from train.failures.watch import BackwardWatch, ForwardWatch, LayerCall, Operation
 from train.loop.meters import EpochMeter
@@ -21,18 +22,23 @@ class Probe:
     """What was seen.
 
     Attributes:
-        losses: of the window's batches, up to the first one where something was wrong.
-        batch: its number in the window, or the last one's.
-        layers: calls of modules in that batch, in the order in which their outputs came to be.
-        first: the call at which values first were not finite, with what that says of it; None if there is none.
-        operations: of the forward pass: the first one that made an infinite value, and the first that made a NaN.
-        backward_operation: the first one whose gradient was not finite where all that it got was.
-        gradients: by parameter, as the step would have them before it clips; empty where the loss was not finite.
-        gradient_norm: of the whole gradient, computed in float64.
-        norm_overflows: whether it is not finite where it is computed in the gradient's own precision, as the step does,
-            and all its entries are.
-        parameters: by parameter, before the step.
-        bad_tensors: parameters and buffers that were not finite before the step.
+        losses: loss of each batch of the step input, up to the first batch where something was wrong.
+        batch: number in the step input of the batch that was looked at last, from 0.
+        layers: calls of modules in the last batch, in the order in which their outputs came to be.
+        first: the call at which values first were not finite (None for code outside all modules) and a text that says
+            where exactly; None if all were finite.
+        operations: operations of the forward pass: the first one that made an infinite value, and the first that made a
+            NaN.
+        backward_operation: the first operation of the backward pass that made a gradient which is not finite of finite
+            ones; None if there is none.
+        gradients: measure of each parameter's gradient by name, as the step would have it before it clips; empty for a
+            validation and where the loss was not finite.
+        gradient_norm: L2 norm of the whole gradient, computed in float64; None for a validation and where the loss was
+            not finite.
+        norm_overflows: whether the gradient's norm is not finite where it is computed in the gradient's own precision,
+            as the step does, and all its entries are.
+        parameters: measure of each parameter before the step, by name.
+        bad_tensors: names of parameters and buffers that were not finite before the step.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -59,7 +65,7 @@ class Probe:
 
 
 def probe_step(
-    trainer: Any,
+    run: RunContext,
     batches: Sequence[Any],
     training: bool,
     torch_random: torch.Tensor | None = None,
@@ -69,37 +75,37 @@ def probe_step(
     """Do a step without its update and look at every number on the way.
 
     Args:
-        trainer: a BaseTrainer; its weights are those of before the step.
-        batches: of the step, as the loader gave them.
-        training: whether it was a training step; else a validation's batch.
+        run: the run, with the weights of before the step.
+        batches: batches of the step, as the loader gave them.
+        training: whether the step was a training step; else it was a batch of a validation.
         torch_random: state of torch's generator on the CPU when the step began; None leaves the present one.
-        cuda_random: the same of the model's CUDA device.
-        loss_scale: by which fp16 multiplies the loss before backward.
+        cuda_random: state of the generator of the model's CUDA device when the step began; None leaves the present one.
+        loss_scale: factor by which fp16 multiplies the loss before backward.
     """
     probe = Probe()
-    _look_at_weights(trainer, probe)
-    with _unchanged(trainer):
-        for modules in _own_modules(trainer).values():
+    _look_at_weights(run, probe)
+    with _unchanged(run):
+        for modules in _own_modules(run).values():
             modules.train(training)
         if torch_random is not None:
             torch.set_rng_state(torch_random)
-        if cuda_random is not None and trainer.device.type == "cuda":
-            torch.cuda.set_rng_state(cuda_random, trainer.device)
+        if cuda_random is not None and run.device.type == "cuda":
+            torch.cuda.set_rng_state(cuda_random, run.device)
         with torch.set_grad_enabled(training), torch.compiler.set_stance("force_eager"):
-            _run(trainer, batches, training, loss_scale, probe)
+            _run(run, batches, training, loss_scale, probe)
     return probe
 
 
-def _run(trainer: Any, batches: Sequence[Any], training: bool, loss_scale: float, probe: Probe) -> None:
+def _run(run: RunContext, batches: Sequence[Any], training: bool, loss_scale: float, probe: Probe) -> None:
     total: float | torch.Tensor = 0.0
     unit: float | torch.Tensor = 1.0
     for number, batch in enumerate(batches):
         probe.batch = number
-        loss = _forward(trainer, to_device(batch, trainer.device), probe)
+        loss = _forward(run, to_device(batch, run.device), probe)
         if probe.loss_is_bad or not training:
             return
-        # The weights of a window's batches, as train/steps/eager.py has them.
-        count = torch.as_tensor(trainer._loss_count, dtype=loss.dtype, device=loss.device)
+        # The weights of a step input's batches, as train/steps/eager.py has them.
+        count = torch.as_tensor(run.loss_count, dtype=loss.dtype, device=loss.device)
         unit = unit if number else count.clamp(min=1)
         weight = count / unit if len(batches) > 1 else 1.0
         total = total + weight
@@ -107,21 +113,21 @@ def _run(trainer: Any, batches: Sequence[Any], training: bool, loss_scale: float
         with watch:
             (loss * weight * loss_scale).backward()
         probe.backward_operation = watch.found
-        _look_at_gradients(trainer, probe, total * loss_scale)
+        _look_at_gradients(run, probe, total * loss_scale)
         if probe.bad_gradients:
             return
 
 
-def _forward(trainer: Any, batch: Any, probe: Probe) -> torch.Tensor:
-    with ForwardWatch(named_modules(trainer)) as watch:
-        loss = trainer._forward_batch(batch)
+def _forward(run: RunContext, batch: Any, probe: Probe) -> torch.Tensor:
+    with ForwardWatch(named_modules(run)) as watch:
+        loss = run.loss_function(batch)
     probe.losses.append(float(loss.detach()))  # host-device synchronisation
     probe.layers, probe.first, probe.operations = watch.done, watch.first, watch.operations
     return loss
 
 
-def _look_at_weights(trainer: Any, probe: Probe) -> None:
-    for name, module in _own_modules(trainer).items():
+def _look_at_weights(run: RunContext, probe: Probe) -> None:
+    for name, module in _own_modules(run).items():
         for path, parameter in module.named_parameters():
             seen = measure(parameter)
             if seen is not None:
@@ -133,57 +139,57 @@ def _look_at_weights(trainer: Any, probe: Probe) -> None:
                 probe.bad_tensors.append(f"{name}.{path}")
 
 
-def _look_at_gradients(trainer: Any, probe: Probe, divisor: Any) -> None:
+def _look_at_gradients(run: RunContext, probe: Probe, divisor: float | torch.Tensor) -> None:
     divisor = float(divisor)  # host-device synchronisation
     probe.gradients = {}
-    for name, module in _own_modules(trainer).items():
+    for name, module in _own_modules(run).items():
         for path, parameter in module.named_parameters():
             seen = measure(parameter.grad) if parameter.grad is not None else None
             if seen is not None:
                 probe.gradients[f"{name}.{path}"] = seen.divided(divisor)
     norms = torch.tensor([gradient.norm for gradient in probe.gradients.values()], dtype=torch.float64)
     probe.gradient_norm = float(norms.norm())
-    gradients = [parameter.grad for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for group in run.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
     probe.norm_overflows = not probe.bad_gradients and not bool(norm.isfinite())  # host-device synchronisation
 
 
-def _own_modules(trainer: Any) -> dict[str, torch.nn.Module]:
+def _own_modules(run: RunContext) -> dict[str, torch.nn.Module]:
     """Return a trainer's modules by attribute, the model first; none that is inside another one."""
-    inside = {id(module) for module in trainer.model.modules()}
+    inside = {id(module) for module in run.model.modules()}
     others = {
         name: value
-        for name, value in vars(trainer).items()
+        for name, value in run.attributes.items()
         if isinstance(value, torch.nn.Module) and id(value) not in inside
     }
-    return {"model": trainer.model, **others}
+    return {"model": run.model, **others}
 
 
-def named_modules(trainer: Any) -> dict[str, torch.nn.Module]:
+def named_modules(run: RunContext) -> dict[str, torch.nn.Module]:
     """Return a trainer's modules with those inside them, by their path from the trainer: `model.encoder.0`."""
     return {
         f"{name}.{path}".rstrip("."): inner
-        for name, module in _own_modules(trainer).items()
+        for name, module in _own_modules(run).items()
         for path, inner in module.named_modules()
         if not isinstance(inner, torch.jit.ScriptModule)
     }
 
 
 @contextlib.contextmanager
-def _unchanged(trainer: Any) -> Iterator[None]:
+def _unchanged(run: RunContext) -> Iterator[None]:
     """Put back all that a step may change. Copying weights to the host is a host-device synchronisation."""
-    modules = [inner for module in _own_modules(trainer).values() for inner in module.modules()]
+    modules = [inner for module in _own_modules(run).values() for inner in module.modules()]
     modes = [module.training for module in modules]
+    holders: list[dict[str, Any]] = [own for module in modules for own in (module._parameters, module._buffers)]
     kept = [
         (holder, name, tensor, tensor.detach().to("cpu", copy=True))
-        for module in modules
-        for holder in (module._parameters, module._buffers)
+        for holder in holders
         for name, tensor in holder.items()
         if tensor is not None
     ]
     gradients = [(tensor, tensor.grad) for _, _, tensor, _ in kept]
-    meter, trainer._meter = trainer._meter, EpochMeter()
-    count, random = trainer._loss_count, trainer._random_sources.states()
+    meter, run.meter = run.meter, EpochMeter()
+    count, random = run.loss_count, run.random_sources.state_dict()
     for tensor, _ in gradients:
         tensor.grad = None
     try:
@@ -197,5 +203,5 @@ def _unchanged(trainer: Any) -> Iterator[None]:
             tensor.grad = gradient
         for module, training in zip(modules, modes, strict=True):
             module.training = training
-        trainer._meter, trainer._loss_count = meter, count
-        trainer._random_sources.set_states(random)
+        run.meter, run.loss_count = meter, count
+        run.random_sources.load_state_dict(random)

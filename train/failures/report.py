@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from data.batches import to_device
+from data.loaders import Loader
 from storage.errors import OutputError
-from train.checkpointing.run_state import other_modules
 from train.checkpointing.weights import plain_weights
+from train.context import RunContext
 from train.errors import ElsewhereError, TrainingError
 from train.failures.batch_check import BAD, Strange, listed, strange_samples
 from train.failures.files import SavedFailure, newest_finite, write_failure
@@ -20,8 +21,8 @@ from train.failures.finding import Finding, find_cause, suggestions
 from train.failures.measure import Measure
 from train.failures.probe import Probe, probe_step
 from train.loop.meters import EpochMeter
-from train.steps.eager import windows
-from train.steps.guard import Beginning
+from train.steps.eager import group_microbatches
+from train.steps.guard import StepSnapshot
 
 _SHARDED = "it is not repeated here, where the model is sharded; after a bad step, --replay in one process does that"
 
@@ -31,12 +32,12 @@ class BadStep:
     """Where numbers went wrong.
 
     Attributes:
-        split: `train` or `val`.
-        epoch: epochs finished before it: the number that `set_epoch` got.
-        steps: good optimizer steps of this epoch before it; 0 for `val`.
-        step: good optimizer steps of the run before it.
+        split: part of the run that the step is of: `train` or `val`.
+        epoch: epochs finished before the bad step: the number that `set_epoch` got.
+        steps: good optimizer steps of this epoch before the bad one; 0 for `val`.
+        step: good optimizer steps of the run before the bad one.
         random: states of the generators when the epoch, or the validation, began; None where loaders draw by epoch.
-        begun: what the bad step began with; of `val` it is not known.
+        begun: batches and random states that the bad step began with; empty for `val`, where they are not known.
     """
 
     split: str
@@ -44,7 +45,7 @@ class BadStep:
     steps: int
     step: int
     random: dict[str, Any] | None
-    begun: Beginning = field(default_factory=Beginning)
+    begun: StepSnapshot = field(default_factory=StepSnapshot)
 
 
 @dataclass
@@ -52,13 +53,13 @@ class Recovered:
     """The batches of a bad step, read again.
 
     Attributes:
-        batches: None where they could not be.
-        indices: of each batch's samples in the dataset; None if unknown.
+        batches: batches of the bad step; None where they could not be read.
+        indices: indices in the dataset of each batch's samples; None if unknown.
         first: number of the first batch in the pass.
-        harmless: fields that were not finite in the good batch before either.
-        problem: why there are no batches.
-        torch_random: state of torch's generator on the CPU when the step began.
-        cuda_random: the same of the model's CUDA device.
+        harmless: fields of a batch that were not finite in the good batch before either.
+        problem: reason why there are no batches; empty where there are.
+        torch_random: state of torch's generator on the CPU when the step began; None if unknown.
+        cuda_random: state of the generator of the model's CUDA device when the step began; None if unknown.
     """
 
     batches: list[Any] | None
@@ -80,105 +81,103 @@ class Diagnosis:
     strange: list[Strange] = field(default_factory=list)
 
 
-def numbers_gone_wrong(trainer: Any, bad: BadStep) -> TrainingError:
+def numbers_gone_wrong(run: RunContext, bad: BadStep) -> TrainingError:
     """Repeat a bad step to see where it goes wrong, and write what was found to the run's `failure/`.
 
     Args:
-        trainer: a BaseTrainer whose parameters and buffers are those of before the step. They still are afterwards.
-        bad: which step.
+        run: the run whose parameters and buffers are those of before the step. They still are afterwards.
+        bad: place of the bad step in the run.
 
     Returns:
         The error to raise. Whatever goes wrong in here is a sentence in it.
     """
-    with trainer.averaged_weights() if bad.split == "val" else nullcontext():
-        diagnosis = diagnose(trainer, bad)
+    with run.averaged_weights() if bad.split == "val" else nullcontext():
+        diagnosis = diagnose(run, bad)
         # Of several processes, each of which has repeated its part of the step, the first that saw it tells.
-        seen = trainer._process_group.all_gather_object(diagnosis.finding.reproduced)
+        seen = run.process_group.all_gather_object(diagnosis.finding.reproduced)
         teller = seen.index(True) if any(seen) else 0
-        weights = plain_weights(trainer.model)  # which they may have to put together
-        text = trainer._process_group.broadcast_object(lambda: _told(trainer, bad, diagnosis, weights), teller)
-        return TrainingError(text) if trainer._process_group.is_main_process else ElsewhereError(text)
+        weights = plain_weights(run.model)  # which they may have to put together
+        text = run.process_group.broadcast_object(lambda: _told(run, bad, diagnosis, weights), teller)
+        return TrainingError(text) if run.process_group.is_main_process else ElsewhereError(text)
 
 
-def _told(trainer: Any, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, torch.Tensor]) -> str:
+def _told(run: RunContext, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, torch.Tensor]) -> str:
     """Write what was found, and return it in words."""
-    rate = float(trainer.optimizer.param_groups[0]["lr"])
-    run = trainer.run_folder.shown
-    good = newest_finite(sorted((run / "checkpoints").glob("epoch-*")))
-    advice = suggestions(diagnosis.finding, diagnosis.strange, trainer.config, good)
+    rate = float(run.optimizer.param_groups[0]["lr"])
+    shown = run.folder.shown
+    good = newest_finite(sorted((shown / "checkpoints").glob("epoch-*")))
+    advice = suggestions(diagnosis.finding, diagnosis.strange, run.config, good)
     try:
-        folder = write_failure(run, _saved(trainer, bad, diagnosis, rate, advice, weights))
+        folder = write_failure(shown, _saved(run, bad, diagnosis, rate, advice, weights))
         kept = [f"the report is {folder / 'report.json'}", f"repeat it: python train.py --replay {folder.parent}"]
     except OutputError as error:
         kept = [f"the failure could not be kept for a replay: {error}"]
     except Exception as error:  # the error below matters more than what keeps us from saving it
         kept = [f"the failure could not be kept for a replay: {type(error).__name__}: {error}"]
-    if not trainer._process_group.is_single_process:
-        kept.insert(
-            0, f"the samples are those of process {trainer._process_group.rank} of {trainer._process_group.world_size}"
-        )
+    if not run.process_group.is_single_process:
+        kept.insert(0, f"the samples are those of process {run.process_group.rank} of {run.process_group.world_size}")
     return "\n".join(_error_lines(bad, diagnosis, advice) + [f"  {line}" for line in kept])
 
 
 def diagnose(
-    trainer: Any, bad: BadStep, recovered: Recovered | None = None, loss_scale: float | None = None
+    run: RunContext, bad: BadStep, recovered: Recovered | None = None, loss_scale: float | None = None
 ) -> Diagnosis:
     """Read the batches of a bad step again, repeat the step, find the cause.
 
     Args:
-        trainer: a BaseTrainer with the weights of before the step.
-        bad: which step.
-        recovered: its batches, where they are known.
-        loss_scale: of fp16; None asks the trainer.
+        run: the run with the weights of before the step.
+        bad: place of the bad step in the run.
+        recovered: batches of the bad step, where they are known; None reads them again.
+        loss_scale: factor by which fp16 multiplies the loss; None asks the trainer.
     """
-    if trainer._sharded is not None and bad.split == "val":
+    if run.sharded is not None and bad.split == "val":
         return Diagnosis(Recovered(None, problem=_SHARDED), Finding("none", _SHARDED))
     try:
-        recovered = recovered or recover(trainer, bad)
+        recovered = recovered or recover(run, bad)
     except Exception as error:  # whatever a user's dataset or hook raises
         recovered = Recovered(None, problem=f"{type(error).__name__}: {error}")
     if recovered.batches is None:
         text = f"the bad batch could not be read again: {recovered.problem}"
         return Diagnosis(recovered, Finding("none", text))
     strange = strange_samples(recovered.batches, recovered.indices)
-    if trainer._sharded is not None:
+    if run.sharded is not None:
         worst = [each for each in strange if each.what == BAD]
         finding = Finding("batch", f"the data: {worst[0]}") if worst else Finding("none", _SHARDED)
         return Diagnosis(recovered, finding, strange=strange)
     try:
-        scale = _loss_scale(trainer) if loss_scale is None else loss_scale
+        scale = _loss_scale(run) if loss_scale is None else loss_scale
         training, random = bad.split == "train", (recovered.torch_random, recovered.cuda_random)
-        probe = probe_step(trainer, recovered.batches, training, *random, scale)
+        probe = probe_step(run, recovered.batches, training, *random, scale)
     except Exception as error:  # of the trainer's hook, which hooks and tracing may disturb
         text = f"the step could not be repeated: {type(error).__name__}: {error}"
         return Diagnosis(recovered, Finding("none", text), strange=strange)
     return Diagnosis(recovered, find_cause(probe, strange, bad.split, recovered.harmless), probe, strange)
 
 
-def _loss_scale(trainer: Any) -> float:
-    scaler = trainer._precision.scaler
+def _loss_scale(run: RunContext) -> float:
+    scaler = run.precision.scaler
     return 1.0 if scaler is None else float(scaler.get_scale())  # host-device synchronisation
 
 
-def recover(trainer: Any, bad: BadStep) -> Recovered:
+def recover(run: RunContext, bad: BadStep) -> Recovered:
     """Read the batches of a bad step again.
 
     Args:
-        trainer: a BaseTrainer; of a validation with the weights that it validates.
-        bad: which step.
+        run: the run; of a validation with the weights that it validates.
+        bad: place of the bad step in the run.
     """
-    loader = trainer.train_loader if bad.split == "train" else trainer.val_loader
-    size = trainer.config.accumulation_steps if bad.split == "train" else 1
-    with _states_kept(trainer):
-        _begin_pass(trainer, loader, bad)
-        rest = windows(loader, size)
-        found = _nth(rest, bad) if bad.split == "train" else _first_bad_batch(trainer, rest)
+    loader = run.train_loader if bad.split == "train" else run.val_loader
+    size = run.config.accumulation_steps if bad.split == "train" else 1
+    with _states_kept(run):
+        _begin_pass(run, loader, bad)
+        rest = group_microbatches(loader, size)
+        found = _nth(rest, bad) if bad.split == "train" else _first_bad_batch(run, rest)
         if bad.begun.batches is not None:  # the very ones, whatever the loader draws for them
             found.batches = bad.begun.batches
         if found.batches is None:
             return found
         found.first *= size
-        _begin_pass(trainer, loader, bad)
+        _begin_pass(run, loader, bad)
         from data.batch_indices import batch_indices
 
         found.indices = batch_indices(loader, found.first, len(found.batches))
@@ -186,17 +185,17 @@ def recover(trainer: Any, bad: BadStep) -> Recovered:
 
 
 @contextmanager
-def _states_kept(trainer: Any) -> Iterator[None]:
-    before = trainer._random_sources.states()
+def _states_kept(run: RunContext) -> Iterator[None]:
+    before = run.random_sources.state_dict()
     try:
         yield
     finally:
-        trainer._random_sources.set_states(before)
+        run.random_sources.load_state_dict(before)
 
 
-def _begin_pass(trainer: Any, loader: Any, bad: BadStep) -> None:
+def _begin_pass(run: RunContext, loader: Loader, bad: BadStep) -> None:
     if bad.random is not None:
-        trainer._random_sources.set_states(bad.random)
+        run.random_sources.load_state_dict(bad.random)
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(bad.epoch)
 
@@ -204,39 +203,44 @@ def _begin_pass(trainer: Any, loader: Any, bad: BadStep) -> None:
 def _nth(rest: Iterator[Any], bad: BadStep) -> Recovered:
     """Pass over the good steps; what is not finite in the last one's batches does no harm."""
     last, passed = None, 0
-    for window in itertools.islice(rest, bad.steps):
-        last, passed = window, passed + 1
-    window = next(rest, None)
-    if window is None:
+    for step_input in itertools.islice(rest, bad.steps):
+        last, passed = step_input, passed + 1
+    step_input = next(rest, None)
+    if step_input is None:
         return Recovered(None, problem=f"train_loader gave only {passed} steps' batches this time")
-    good = strange_samples(last.batches, None) if last is not None else []
+    good = strange_samples(last.microbatches, None) if last is not None else []
     harmless = [each.field for each in good if each.what == BAD]
-    states = {"torch_random": bad.begun.random, "cuda_random": bad.begun.cuda_random}
-    return Recovered(window.batches, first=bad.steps, harmless=harmless, **states)
+    return Recovered(
+        step_input.microbatches,
+        first=bad.steps,
+        harmless=harmless,
+        torch_random=bad.begun.random,
+        cuda_random=bad.begun.cuda_random,
+    )
 
 
-def _first_bad_batch(trainer: Any, rest: Iterator[Any]) -> Recovered:
+def _first_bad_batch(run: RunContext, rest: Iterator[Any]) -> Recovered:
     """Go through a validation until a loss is not finite."""
-    meter, trainer._meter = trainer._meter, EpochMeter()
-    training = trainer.model.training
-    trainer.model.eval()
-    cuda = trainer.device.type == "cuda"
+    meter, run.meter = run.meter, EpochMeter()
+    training = run.model.training
+    run.model.eval()
+    cuda = run.device.type == "cuda"
     try:
-        for number, window in enumerate(rest):
+        for number, step_input in enumerate(rest):
             state = torch.get_rng_state()
-            on_device = torch.cuda.get_rng_state(trainer.device) if cuda else None
+            on_device = torch.cuda.get_rng_state(run.device) if cuda else None
             with torch.no_grad():
-                loss = trainer._forward_batch(to_device(window.batches[0], trainer.device))
+                loss = run.loss_function(to_device(step_input.microbatches[0], run.device))
             if not math.isfinite(float(loss)):  # host-device synchronisation
-                return Recovered(window.batches, first=number, torch_random=state, cuda_random=on_device)
+                return Recovered(step_input.microbatches, first=number, torch_random=state, cuda_random=on_device)
     finally:
-        trainer._meter = meter
-        trainer.model.train(training)
+        run.meter = meter
+        run.model.train(training)
     return Recovered(None, problem="each batch's loss was finite when the validation was repeated")
 
 
 def _saved(
-    trainer: Any,
+    run: RunContext,
     bad: BadStep,
     diagnosis: Diagnosis,
     rate: float,
@@ -252,21 +256,19 @@ def _saved(
         "random": bad.random,
         "torch_random": recovered.torch_random if recovered.batches is not None else bad.begun.random,
         "cuda_random": recovered.cuda_random if recovered.batches is not None else bad.begun.cuda_random,
-        "modules": {name: module.state_dict() for name, module in other_modules(trainer).items()},
+        "modules": {name: module.state_dict() for name, module in run.other_modules().items()},
         "first": recovered.first,
         "harmless": recovered.harmless,
-        "loss_scale": _loss_scale(trainer),
+        "loss_scale": _loss_scale(run),
     }
-    report = _report(trainer, bad, diagnosis, rate, advice)
+    report = _report(run, bad, diagnosis, rate, advice)
     return SavedFailure(report, weights, state, recovered.batches)
 
 
-def _report(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advice: list[str]) -> dict[str, Any]:
+def _report(run: RunContext, bad: BadStep, diagnosis: Diagnosis, rate: float, advice: list[str]) -> dict[str, Any]:
     finding, probe = diagnosis.finding, diagnosis.probe or Probe()
 
-    def numbers(measure: Measure | None) -> dict[str, Any] | None:
-        if measure is None:
-            return None
+    def numbers(measure: Measure) -> dict[str, Any]:
         return {"norm": measure.norm, "max": measure.largest, "finite": measure.finite, "values": measure.describe()}
 
     def by_norm(measures: dict[str, Measure]) -> list[dict[str, Any]]:
@@ -274,7 +276,7 @@ def _report(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advic
         return [{"name": name, **numbers(measures[name])} for name in ordered]
 
     return {
-        "trainer": type(trainer).__name__,
+        "trainer": run.name,
         "split": bad.split,
         "epoch": bad.epoch + 1 if bad.split == "train" else bad.epoch,
         "step_of_epoch": bad.steps + 1 if bad.split == "train" else None,
@@ -290,14 +292,19 @@ def _report(trainer: Any, bad: BadStep, diagnosis: Diagnosis, rate: float, advic
         "first_bad_layer": finding.layer,
         "losses": [loss if math.isfinite(loss) else str(loss) for loss in probe.losses],
         "layers": [
-            {"name": call.name, "type": call.kind, "output": numbers(call.output), "inputs": numbers(call.inputs)}
+            {
+                "name": call.name,
+                "type": call.kind,
+                "output": None if call.output is None else numbers(call.output),
+                "inputs": None if call.inputs is None else numbers(call.inputs),
+            }
             for call in probe.layers
         ],
         "gradient_norm": probe.gradient_norm,
         "gradients": by_norm(probe.gradients),
         "parameters": by_norm(probe.parameters),
         "suggestions": advice,
-        "precision": trainer.config.precision,
+        "precision": run.config.precision,
         "learning_rate": rate,
     }
 

@@ -5,7 +5,7 @@ import linecache
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +33,9 @@ class Operation:
     """An operation that made values which are not finite of values that were.
 
     Attributes:
-        name: torch's: `log`, `SqrtBackward0`.
-        made: what it made: `infinity`, `NaN`, `bad gradient`.
-        place: file, line and source of the code that called it; empty if unknown.
+        name: torch's name of the operation: `log`, `SqrtBackward0`.
+        made: kind of value that the operation made: `infinity`, `NaN`, `bad gradient`.
+        place: file, line and source of the code that called the operation; empty if unknown.
     """
 
     name: str
@@ -51,15 +51,18 @@ class LayerCall:
     """One call of a module.
 
     Attributes:
-        name: path from the trainer, such as `model.encoder.0`; a second call has ` (call 2)` behind it.
-        kind: class name.
-        leaf: whether there is no module inside it.
-        start: its place among the calls by the time at which they began.
-        inputs: None where no floating-point tensor came in.
-        output: None likewise.
-        output_gradient: of what the backward pass brought to it.
-        input_gradient: of what it handed on.
-        input_gradient_at: when, counted in gradients.
+        name: path of the module from the trainer, such as `model.encoder.0`; a second call has ` (call 2)` behind it.
+        kind: class name of the module.
+        leaf: whether the module has no other module inside.
+        start: place of the call among all calls by the time at which they began, from 0.
+        inputs: measure of the inputs; None where no floating-point tensor came in.
+        output: measure of the output; None where no floating-point tensor came out.
+        output_gradient: measure of the gradient of the output, the first one that is not finite if there is one; None
+            where the backward pass did not bring any.
+        input_gradient: measure of the gradient of the inputs, the first one that is not finite if there is one; None
+            where the backward pass did not come to them.
+        input_gradient_at: number of input gradients seen, over all calls, before this call's first one that is not
+            finite; `sys.maxsize` without such.
     """
 
     name: str
@@ -86,18 +89,20 @@ class ForwardWatch:
     """Watches the modules and operations of one forward pass.
 
     Args:
-        modules: by name.
+        modules: modules to watch, by name.
 
     Attributes:
-        done: calls in the order in which their outputs came to be.
-        first: the call, or None for the trainer's own code, at which values first were not finite, and where exactly.
-        operations: the first that made an infinite value, and the first that made a NaN.
+        done: calls of modules, in the order in which their outputs came to be.
+        first: the call, or None for the trainer's own code, at which values first were not finite, and where exactly;
+            None if all were finite.
+        operations: the first operation that made an infinite value, and the first that made a NaN.
     """
 
     def __init__(self, modules: Mapping[str, torch.nn.Module]) -> None:
         self.done: list[LayerCall] = []
         self.first: tuple[LayerCall | None, str] | None = None
-        self._modules, self._open, self._started = modules, [], 0
+        self._modules, self._started = modules, 0
+        self._open: list[LayerCall] = []
         self._calls: dict[str, int] = {}
         self._gradients = itertools.count()
         self._tracer = _Operations()
@@ -122,7 +127,7 @@ class ForwardWatch:
     def __exit__(self, *error: Any) -> None:
         self._stack.close()  # a layer that recomputes its activations in backward is not seen there
 
-    def _before(self, name: str) -> Any:
+    def _before(self, name: str) -> Callable[..., None]:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             number = self._calls[name] = self._calls.get(name, 0) + 1
             shown = name if number == 1 else f"{name} (call {number})"
@@ -145,7 +150,7 @@ class ForwardWatch:
         with self._tracer.resting():
             call.output = measure(output)
         self.done.append(call)
-        if self.first is None and call.made_bad_values:
+        if self.first is None and call.output is not None and call.made_bad_values:
             inside = "" if call.leaf else ", in its own code, behind the layers inside it"
             self.first = (call, f"its output has {call.output.describe()}{inside}")
         for tensor in tensors_in(output):
@@ -211,7 +216,7 @@ class BackwardWatch:
     """Watches the operations of one backward pass.
 
     Args:
-        loss: whose graph it is, made inside a `ForwardWatch`.
+        loss: loss whose graph is watched, made inside a `ForwardWatch`.
 
     Attributes:
         found: the first operation that made a gradient which is not finite of finite ones.
@@ -237,7 +242,7 @@ class BackwardWatch:
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
 
-    def _hook(self, node: Any) -> Any:
+    def _hook(self, node: Any) -> Callable[..., None]:
         def hook(made: tuple[Any, ...], given: tuple[Any, ...]) -> None:
             if self.found is None and any(_count(made)) and not any(_count(given)):  # host-device synchronisation
                 self.found = Operation(node.name(), "bad gradient", _place_of(node.metadata.get("traceback_", [])))

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import EpochLoader
+from train.context import RunContext
 from train.error_location import location, place
 from train.errors import TrainingError
 from train.loop.stop_signals import Interrupted
@@ -44,14 +45,14 @@ _CAUSES = {
 _CAUSE = "Something in the dataset has ended the process: num_workers = 0 shows where."
 
 
-def explain_loader_fault(trainer: Any, error: BaseException) -> Exception | Interrupted | None:
+def explain_loader_fault(run: RunContext, error: BaseException) -> Exception | Interrupted | None:
     """Say what of its data ended a run.
 
     Tries the samples of the batch that failed again, one by one in this process, so that the good path keeps no books.
 
     Args:
-        trainer: a BaseTrainer.
-        error: what ended its `train()`, as it was caught.
+        run: the run.
+        error: error that ended the run's `train()`, as it was caught.
 
     Returns:
         What to raise from the error: a DataError for a sample or batch that can't be read, a TrainingError for a worker
@@ -62,36 +63,36 @@ def explain_loader_fault(trainer: Any, error: BaseException) -> Exception | Inte
         return None
     try:
         with _deaths_unheard(), preserved_random_states():
-            told = _death(trainer, error) or _failure(trainer, error)
+            told = _death(run, error) or _failure(run, error)
             if told is not None:
-                _shut_down(trainer)
+                _shut_down(run)
             return told
     except KeyboardInterrupt:  # nobody wants to wait for the search
         return None
     except Exception:  # an explanation that fails must not hide what it should explain
-        trainer.run_folder.log_only(traceback.format_exc())
+        run.folder.log_only(traceback.format_exc())
         return None
 
 
-def require_whole_pass(trainer: Any, name: str, batches: int) -> None:
+def require_whole_pass(run: RunContext, name: str, batches: int) -> None:
     """Refuse a pass over a DataLoader that a sample has cut short: torch takes its StopIteration for the end.
 
     Args:
-        trainer: a BaseTrainer, still in that pass.
-        name: train_loader or val_loader.
-        batches: how many it gave.
+        run: the run, still in the pass.
+        name: name of the loader: train_loader or val_loader.
+        batches: number of batches that the loader gave.
 
     Raises:
         DataError: the sampler has a further batch, which was not given.
     """
-    loader = getattr(trainer, name)
+    loader = getattr(run, name)
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return
     expected = _length(loader)
     if expected is None or batches >= expected:
         return
-    with _unmoved(trainer, loader):  # a sampler may rightly give fewer than it says: then the run goes on
-        missing = _indices(trainer, name, [batches])
+    with _unmoved(run, loader):  # a sampler may rightly give fewer than it says: then the run goes on
+        missing = _indices(run, name, [batches])
         if not missing or not missing[0]:  # a sampler that gives fewer than it says, or one that can't be asked
             return
         what = f"{name}: the pass ended after {batches} of {expected} batches"
@@ -113,33 +114,34 @@ def _length(loader: DataLoader) -> int | None:
 
 
 @contextmanager
-def _unmoved(trainer: Any, loader: DataLoader) -> Iterator[None]:
+def _unmoved(run: RunContext, loader: DataLoader) -> Iterator[None]:
     """Put a loader's generators and workers, and the global random numbers, back to where they were before a block."""
-    states, workers = trainer._random_sources.states(), loader._iterator
+    states, workers = run.random_sources.state_dict(), loader._iterator
     try:
         yield
     finally:
-        trainer._random_sources.set_states(states)
+        run.random_sources.load_state_dict(states)
         loader._iterator = workers
 
 
 # ------------------------------------------------------------------------------------------------ a worker that died
 
 
-def _death(trainer: Any, error: Exception) -> Exception | Interrupted | None:
+def _death(run: RunContext, error: Exception) -> Exception | Interrupted | None:
     found = next((match for each in _chain(error) if (match := _DIED.search(str(each)))), None)
     pids = [int(pid) for pid in found["pids"].split(",")] if found else _silently_dead(error)
     if not pids:
         return None
-    iterator, worker = _iterator_of(pids[0])
-    fate = _fate(found, None if iterator is None else iterator._workers[worker].exitcode)
-    if iterator is not None:
-        name = _loader_name(trainer, error, iterator)
+    at_work = _iterator_of(pids[0])
+    fate = _fate(found, None if at_work is None else at_work[0]._workers[at_work[1]].exitcode)
+    name: str | None
+    if at_work is not None:
+        name = _loader_name(run, error, at_work[0])
     else:  # its pass is over already, so it is the one that the trainer was in
         name = "val_loader" if _is_validating(error) else "train_loader"
-        name = name if getattr(getattr(trainer, name), "num_workers", 0) else None
-    at = _samples_of_worker(trainer, name, iterator, worker) if name else ""
-    number = trainer.stop_request.number
+        name = name if getattr(getattr(run, name), "num_workers", 0) else None
+    at = _samples_of_worker(run, name, *at_work) if name and at_work is not None else ""
+    number = run.stop_request.number
     if number is not None and fate.endswith((signal.Signals(number).name, f"code {128 + number}")):
         return Interrupted(number)
     what = f"worker process {pids[0]}" if len(pids) == 1 else f"worker processes {', '.join(map(str, pids))}"
@@ -163,16 +165,16 @@ def _silently_dead(error: Exception) -> list[int]:
     if not receiving or not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return []
     wait([worker.sentinel for worker in iterator._workers], timeout=5.0)  # it may be about to end
-    return [worker.pid for worker in iterator._workers if worker.exitcode]
+    return [worker.pid for worker in iterator._workers if worker.exitcode and worker.pid is not None]
 
 
 def _passes() -> list[_MultiProcessingDataLoaderIter]:
     return [thing for thing in gc.get_objects() if issubclass(type(thing), _MultiProcessingDataLoaderIter)]
 
 
-def _shut_down(trainer: Any) -> None:
+def _shut_down(run: RunContext) -> None:
     """End the workers of a trainer's loaders, or torch would report a death again at the next signal."""
-    datasets = [getattr(loader, "dataset", None) for loader in (trainer.train_loader, trainer.val_loader)]
+    datasets = [getattr(loader, "dataset", None) for loader in (run.train_loader, run.val_loader)]
     for iterator in _passes():
         if any(iterator._dataset is dataset for dataset in datasets):
             iterator._shutdown_workers()
@@ -191,13 +193,13 @@ def _deaths_unheard() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _iterator_of(pid: int) -> tuple[_MultiProcessingDataLoaderIter | None, int | None]:
-    """Find the pass that a worker belongs to, and the worker's number in it."""
+def _iterator_of(pid: int) -> tuple[_MultiProcessingDataLoaderIter, int] | None:
+    """Find the pass that a worker belongs to, and the worker's number in it; None where that is over."""
     for iterator in _passes():
         pids = [worker.pid for worker in iterator._workers]
         if pid in pids:
             return iterator, pids.index(pid)
-    return None, None
+    return None
 
 
 def _fate(found: re.Match[str] | None, exit_code: int | None) -> str:
@@ -213,11 +215,9 @@ def _fate(found: re.Match[str] | None, exit_code: int | None) -> str:
     return f"was killed by {names.get(word, word)}" if word else "ended unexpectedly"
 
 
-def _samples_of_worker(trainer: Any, name: str, iterator: Any, worker: int | None) -> str:
-    if iterator is None:
-        return ""
+def _samples_of_worker(run: RunContext, name: str, iterator: _MultiProcessingDataLoaderIter, worker: int) -> str:
     waiting = [number for number, task in iterator._task_info.items() if task == (worker,)]
-    batches = _indices(trainer, name, waiting)
+    batches = _indices(run, name, waiting)
     # Which of them it was is not known: what it had read before may be lost with it.
     indices = [index for batch in batches or [] for index in batch]
     return f" with samples {_listed(indices)} of {_class_name(iterator._dataset)} to read" if indices else ""
@@ -231,11 +231,11 @@ class _Fault:
     """An error from inside a DataLoader.
 
     Attributes:
-        name: train_loader or val_loader.
+        name: name of the loader: train_loader or val_loader.
         frames: from where the batch is made, in this process or a worker.
         text: the original error's last lines, `ValueError: bad header`.
-        indices: of the batch; None where they are not known.
-        exact: whether no other batch can be meant: it failed in this process, or has no indices.
+        indices: indices in the dataset of the batch's samples; None where they are not known.
+        exact: whether no other batch can be meant: this one failed in this process, or has no indices.
     """
 
     name: str
@@ -245,11 +245,11 @@ class _Fault:
     exact: bool
 
 
-def _failure(trainer: Any, error: Exception) -> DataError | None:
-    fault = _fault(trainer, error)
+def _failure(run: RunContext, error: Exception) -> DataError | None:
+    fault = _fault(run, error)
     if fault is None:
         return None
-    loader = getattr(trainer, fault.name)
+    loader = getattr(run, fault.name)
     what, because = _class_name(loader.dataset), f"{place(fault.frames)}{fault.text}"
     if not fault.frames:
         return DataError(f"{fault.name}: a worker can't begin: {because}")
@@ -265,14 +265,14 @@ def _failure(trainer: Any, error: Exception) -> DataError | None:
     return DataError(f"{fault.name}: {batch} can't be read: {because}\n{again}{_GO_ON}")
 
 
-def _bad_sample(loader: Any, fault: "_Fault") -> tuple[Any, Exception] | None:
+def _bad_sample(loader: DataLoader, fault: "_Fault") -> tuple[Any, Exception] | None:
     """Read samples one by one, those of the batch first, until one fails; return it with its error."""
     for index in fault.indices or []:
         error = _reading_error(loader, index)
         if error is not None:
             return index, error
     end = time.monotonic() + _SEARCH_SECONDS
-    for index in range(0 if fault.exact else len(loader.dataset)):
+    for index in range(0 if fault.exact or not isinstance(loader.dataset, Sized) else len(loader.dataset)):
         error = _reading_error(loader, index)
         if error is not None and _told(error).partition(":")[0] == fault.text.partition(":")[0]:
             return index, error
@@ -290,11 +290,11 @@ def _advice(what: str) -> str:
     return f"Repair {what}, or let the dataset give something else for {what}. {_GO_ON}"
 
 
-def _fault(trainer: Any, error: Exception) -> _Fault | None:
+def _fault(run: RunContext, error: Exception) -> _Fault | None:
     """Find in the traceback where an error left a DataLoader of the trainer's; None where it is none of a loader's."""
     iterator = _iterator_in(error)
-    name = None if iterator is None else _loader_name(trainer, error, iterator)
-    if name is None:
+    name = None if iterator is None else _loader_name(run, error, iterator)
+    if iterator is None or name is None:
         return None
     for number, (frame, _) in enumerate(traceback.walk_tb(error.__traceback__)):
         if _is_fetch(frame.f_code.co_filename):
@@ -302,13 +302,14 @@ def _fault(trainer: Any, error: Exception) -> _Fault | None:
             indices = _plain_indices(frame.f_locals.get("possibly_batched_index"))
             return _Fault(name, frames, _told(error), indices, exact=True)
     text = next((str(word) for word in [*error.args, error] if "in DataLoader worker process" in str(word)), None)
-    if text is None:  # a sampler's, or of pinning memory
+    # One without text is a sampler's, or of pinning memory.
+    if text is None or not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return None
     frames, last_lines = _parsed(text)
     fetched = [number for number, frame in enumerate(frames) if _is_fetch(frame.filename)]
     if not fetched:
         return _Fault(name, [], f"{place(frames)}{last_lines}", None, exact=True)
-    failed = _indices(trainer, name, [iterator._rcvd_idx - 1])  # it is counted before its error is raised
+    failed = _indices(run, name, [iterator._rcvd_idx - 1])  # it is counted before its error is raised
     countable = hasattr(iterator._dataset, "__getitem__") and hasattr(iterator._dataset, "__len__")
     return _Fault(name, frames[fetched[0] :], last_lines, failed[0] if failed else None, exact=not countable)
 
@@ -335,12 +336,13 @@ def _parsed(text: str) -> tuple[list[traceback.FrameSummary], str]:
     return frames, "\n".join(rest).strip()
 
 
-def _reading_error(loader: Any, index: Any) -> Exception | None:
+def _reading_error(loader: DataLoader, index: Any) -> Exception | None:
     """Read one sample as a DataLoader does and return what that raises."""
     dataset = loader.dataset
     try:
-        if loader.batch_sampler is not None and callable(getattr(dataset, "__getitems__", None)):
-            dataset.__getitems__([index])
+        several = getattr(dataset, "__getitems__", None)
+        if loader.batch_sampler is not None and callable(several):
+            several([index])
         else:
             dataset[index]
     except Exception as error:
@@ -357,8 +359,8 @@ def _iterator_in(error: Exception) -> _BaseDataLoaderIter | None:
     return next((owner for owner in reversed(owners) if issubclass(type(owner), _BaseDataLoaderIter)), None)
 
 
-def _loader_name(trainer: Any, error: Exception, iterator: Any) -> str | None:
-    loaders = {name: getattr(trainer, name) for name in ("train_loader", "val_loader")}
+def _loader_name(run: RunContext, error: Exception, iterator: _BaseDataLoaderIter) -> str | None:
+    loaders = {name: getattr(run, name) for name in ("train_loader", "val_loader")}
     names = [name for name, loader in loaders.items() if getattr(loader, "dataset", None) is iterator._dataset]
     return names[_is_validating(error)] if len(names) == 2 else names[0] if names else None
 
@@ -367,33 +369,33 @@ def _is_validating(error: BaseException) -> bool:
     return any(frame.f_code.co_name == "validate" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _indices(trainer: Any, name: str, numbers: list[int]) -> list[list[Any]] | None:
+def _indices(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] | None:
     """Tell the indices of some batches of the pass that failed, those there are; None if its beginning is not known."""
-    if not numbers or not _return_to_start(trainer, name):
+    if not numbers or not _return_to_start(run, name):
         return None
     first, last = min(numbers), max(numbers)
-    found = batch_indices(getattr(trainer, name), first, last - first + 1)
+    found = batch_indices(getattr(run, name), first, last - first + 1)
     return None if found is None else [found[number - first] for number in numbers if number - first < len(found)]
 
 
-def _return_to_start(trainer: Any, name: str) -> bool:
+def _return_to_start(run: RunContext, name: str) -> bool:
     """Set the random numbers and a loader to where its pass at hand began; False where that is not known."""
-    loader, position = getattr(trainer, name), trainer._position
+    loader, position = getattr(run, name), run.position
     if isinstance(loader, EpochLoader):
         loader.epoch -= 1  # a pass counts when it begins
         return True
     if hasattr(loader, "set_epoch"):
-        loader.set_epoch(trainer.record.progress.epoch)
+        loader.set_epoch(run.record.progress.epoch)
     if type(loader.sampler) is SequentialSampler and type(loader.batch_sampler) in (BatchSampler, type(None)):
         return True
-    known = position.validating if name == "val_loader" else not (position.validating or trainer.owns_loop)
+    known = position.validating if name == "val_loader" else not (position.validating or run.owns_loop)
     if not known or position.start is None:
         return False
-    trainer._random_sources.set_states(position.start)
+    run.random_sources.load_state_dict(position.start)
     if loader.persistent_workers:
         if name == "val_loader":  # whether this was its first pass is not known
             return False
-        if trainer.record.progress.epoch == trainer.record._epochs_before:
+        if run.record.progress.epoch == run.record.epochs_before:
             loader._iterator = None  # its workers began in this pass, with a seed that was drawn for them
     return True
 

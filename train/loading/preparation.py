@@ -1,26 +1,28 @@
 """What the config asks of a trainer's parts, done before they are used."""
 
-from typing import Any
-
 from beautilog import logger
 
 from config import ConfigError
-from data.shares import take_share
+from data.loaders import Loader
+from data.sharding import SharedRNG, shard_loader
 from data.tensor_loader import TensorLoader
 from model.recompute import recompute_activations
 from train.loading.worker_signals import tend_workers
+from train.process_group import process_group
+from train.trainer_protocol import Trainer
 
 
-def prepare(trainer: Any) -> None:
+def prepare(trainer: Trainer, shared_rng: SharedRNG | None) -> None:
     """Ready the loaders for this run, let layers forget their activations, refuse settings that have no meaning here.
 
     Args:
-        trainer: a BaseTrainer whose model is on its device.
+        trainer: trainer whose model is on its device.
+        shared_rng: random numbers that several processes draw their order from; None for one process.
 
     Raises:
         ConfigError: a setting that this trainer or model can't follow.
     """
-    config, name, world = trainer.config, type(trainer).__name__, trainer._process_group
+    config, name, group = trainer.config, type(trainer).__name__, process_group()
     if trainer.owns_loop:
         base_only = {"ema_decay": config.ema_decay, "precision": config.precision if config.precision == "fp16" else 0}
         asked = [f"{key} = {value}" for key, value in base_only.items() if value]
@@ -28,16 +30,17 @@ def prepare(trainer: Any) -> None:
             raise ConfigError(
                 [f"{', '.join(asked)}: {name} has a train() of its own; only the base class's has these."]
             )
-    if trainer.owns_loop and not world.is_single_process:
+    if trainer.owns_loop and shared_rng is not None:
         raise ConfigError(
-            f"{name} has a train() of its own, which {world.world_size} processes can't share. Start it without torchrun."
+            f"{name} has a train() of its own, which {group.world_size} processes can't share. "
+            "Start it without torchrun."
         )
     for place in ("train_loader", "val_loader"):
         loader = getattr(trainer, place)
         tend_workers(loader)
         _end_workers_with_the_epoch(loader)
-        if not world.is_single_process:
-            take_share(f"{name}.{place}", loader, world.rank, world.world_size, trainer._draws)
+        if shared_rng is not None:
+            shard_loader(f"{name}.{place}", loader, group.rank, group.world_size, shared_rng)
         if isinstance(loader, TensorLoader):
             loader.memory_share = config.memory_share
             loader.to(trainer.device)
@@ -53,7 +56,7 @@ def prepare(trainer: Any) -> None:
         recompute_activations(layers())
 
 
-def _end_workers_with_the_epoch(loader: Any) -> None:
+def _end_workers_with_the_epoch(loader: Loader) -> None:
     """Let a DataLoader start its workers anew in each epoch, unless what they draw follows from the epoch.
 
     The generators of workers that live on are known to nobody else, so a resumed run could not go on with them; and

@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from torch.utils.data import DataLoader
+
+from data.loaders import Loader
 
 GRACE = 20.0  # seconds that a worker goes on after a SIGTERM; SLURM sends SIGKILL after 30
 _HELD = {getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGTERM") if hasattr(signal, name)}
 _CAN_TELL_SENDER = hasattr(signal, "sigtimedwait")  # not on macOS and Windows
 
 
-def tend_workers(loader: Any) -> None:
+def tend_workers(loader: Loader) -> None:
     """Let a DataLoader's workers stay until the run shuts them down.
 
     A terminal's Ctrl-C, SLURM and `kill -- -<group>` signal each process of a job. The main process then finishes its
@@ -67,7 +68,7 @@ class TendedWorker:
         """Prepare a worker; called in it.
 
         Args:
-            worker: its number.
+            worker: number of the worker, from 0.
         """
         for number in _HELD - {signal.SIGTERM}:
             signal.signal(number, signal.SIG_IGN)
@@ -97,8 +98,11 @@ def _take_sigterm() -> None:
 
     The main process asks by SIGTERM only where a worker has not ended by itself.
     """
-    main, parent = multiprocessing.parent_process().pid, os.getppid()  # two, where a fork server starts the workers
-    info, deadline = signal.sigwaitinfo({signal.SIGTERM}), time.monotonic() + GRACE
+    main_process = multiprocessing.parent_process()
+    main = None if main_process is None else main_process.pid
+    parent = os.getppid()  # another one, where a fork server starts the workers
+    info: signal.struct_siginfo | None = signal.sigwaitinfo({signal.SIGTERM})
+    deadline = time.monotonic() + GRACE
     while info is not None and info.si_pid != main and os.getppid() == parent:
         info = signal.sigtimedwait({signal.SIGTERM}, max(0.0, deadline - time.monotonic()))
     os._exit(0 if info is not None and info.si_pid == main else 128 + signal.SIGTERM)

@@ -9,10 +9,10 @@ class EarlyStopping:
     """Counts validations without improvement.
 
     Attributes:
-        patience: how many are allowed; 0 never stops.
-        min_delta: how much lower than the best a loss must be to count.
-        best: the lowest loss that counted.
-        bad: validations since then.
+        patience: number of validations in a row without improvement after which the run stops; 0 never stops.
+        min_delta: difference by which a loss must be below the best to count.
+        best: lowest validation loss that counted.
+        bad: validations since `best` without improvement.
     """
 
     patience: int

@@ -1,6 +1,5 @@
 """Averages over an epoch, weighted by sample, kept on the device until somebody reads them."""
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,13 +18,13 @@ class EpochMeter:
         self._held: dict[str, list[tuple[torch.Tensor, torch.Tensor | int]]] = {}
         self._kept: dict[str, tuple[torch.Tensor, torch.Tensor | float]] = {}
 
-    def add(self, name: str, value: torch.Tensor | Real, samples: int | torch.Tensor) -> None:
+    def add(self, name: str, value: torch.Tensor | float, samples: int | torch.Tensor) -> None:
         """Add a mean over `samples` samples; a tensor stays on its device (no synchronisation).
 
         Args:
-            name: what is averaged.
+            name: name of the quantity that is averaged, such as `loss`.
             value: a number, or a tensor of any shape, of which the mean is taken.
-            samples: the weight; a scalar tensor where only the device knows it.
+            samples: weight of the value; a scalar tensor where only the device knows it.
         """
         if not isinstance(value, torch.Tensor):
             value = float(value)
@@ -37,12 +36,24 @@ class EpochMeter:
             self._add_up(name)
 
     def add_sum(self, name: str, total: torch.Tensor | float, samples: torch.Tensor | float) -> None:
-        """Add a sum over `samples` samples (no synchronisation)."""
+        """Add a sum over `samples` samples (no synchronisation).
+
+        Args:
+            name: name of the quantity that is averaged, such as `loss`.
+            total: sum of the quantity over the samples.
+            samples: number of samples in the sum.
+        """
         self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0) + samples
 
     def keep_sum(self, name: str, total: torch.Tensor, samples: torch.Tensor | float) -> None:
-        """Take a sum that is added up elsewhere, in place of the one that was given before (no synchronisation)."""
+        """Take a sum that is added up elsewhere, in place of the one that was given before (no synchronisation).
+
+        Args:
+            name: name of the quantity that is averaged, such as `loss`.
+            total: sum of the quantity over all samples of the epoch so far.
+            samples: number of samples in the sum.
+        """
         self._kept[name] = (total, samples)
 
     def kept(self, name: str) -> tuple[float, float]:
@@ -55,16 +66,11 @@ class EpochMeter:
         held = {name: [list(pair) for pair in pairs] for name, pairs in self._held.items()}
         return {"sums": dict(self._sums), "counts": dict(self._counts), "held": held, "kept": dict(self._kept)}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from a `state_dict`, with tensors on a device."""
-
-        def here(value: Any) -> Any:
-            return value.to(device) if isinstance(value, torch.Tensor) else value
-
-        self._sums = {name: here(value) for name, value in state["sums"].items()}
-        self._counts = {name: here(value) for name, value in state["counts"].items()}
-        self._held = {name: [(here(a), here(b)) for a, b in pairs] for name, pairs in state["held"].items()}
-        self._kept = {name: (here(total), here(samples)) for name, (total, samples) in state["kept"].items()}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`, whose tensors are on the device where what comes is measured."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        self._held = {name: [(value, samples) for value, samples in pairs] for name, pairs in state["held"].items()}
+        self._kept = {name: (total, samples) for name, (total, samples) in state["kept"].items()}
 
     def copy(self) -> "EpochMeter":
         """Return a meter that goes on from here by itself."""
@@ -105,7 +111,7 @@ class EpochMeter:
         """Return what all processes have measured, the same to the bit in each. Host-device synchronisations.
 
         Args:
-            group: the processes, each of which calls this with its own meter.
+            group: process group, each process of which calls this with its own meter.
         """
         if group.is_single_process:
             return self
@@ -119,8 +125,8 @@ class EpochMeter:
         """Return one of the averages that all processes have measured together, the same in each.
 
         Args:
-            group: the processes, each of which calls this with its own meter.
-            name: what is averaged.
+            group: process group, each process of which calls this with its own meter.
+            name: name of the quantity that is averaged, such as `loss`.
             own: the average of this process alone, which has been read.
         """
         if group.is_single_process:
@@ -134,14 +140,15 @@ class EpochMeter:
 
     def read(self) -> dict[str, float]:
         """Return the averages so far. One host-device synchronisation for each name."""
-        return {name: self._mean(name) for name in self.names()}
+        return {name: self.mean(name) for name in self.names()}
 
     def read_one(self, name: str) -> float | None:
         """Return one average so far, None if there is none. One host-device synchronisation."""
         known = name in self._sums or name in self._kept or self._held.get(name)
-        return self._mean(name) if known else None
+        return self.mean(name) if known else None
 
-    def _mean(self, name: str) -> float:
+    def mean(self, name: str) -> float:
+        """Return one average so far, 0 where there is none. One host-device synchronisation."""
         total, samples = self.total(name)
         return total / max(samples, 1e-300)
 

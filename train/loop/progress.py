@@ -34,10 +34,10 @@ class ProgressBar:
 
     Args:
         total: batches of the whole run.
-        desc: what stands before the bar.
+        desc: text before the bar.
 
     Attributes:
-        silent: whether it never appears.
+        silent: whether the bar never appears.
     """
 
     silent = False
@@ -59,7 +59,8 @@ class ProgressBar:
         """Move the bar on."""
         if self._bar is None:
             self.open()
-        self._bar.update(batches)
+        if self._bar is not None:
+            self._bar.update(batches)
 
     def show(self, **numbers: float) -> None:
         """Show numbers behind the bar. They were read from the device before: this does not wait for it."""

@@ -11,9 +11,7 @@ from typing import Any
 from storage.files import jsonable
 from train.loop.meters import EpochMeter
 from train.loop.progress import duration
-from train.loop.step_losses import Readings
-
-SCHEMA_VERSION = 1  # of metrics.json
+from train.loop.step_losses import StepLosses
 
 
 @dataclass
@@ -25,7 +23,7 @@ class Progress:
         step: optimizer steps done.
         seconds: time in the run's earlier sessions.
         best_epoch: the epoch of the lowest validation loss, None before the first validation.
-        best_val_loss: that loss.
+        best_val_loss: lowest validation loss, infinite before the first validation.
     """
 
     epoch: int = 0
@@ -41,33 +39,50 @@ class RunRecord:
     Attributes:
         history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
             val_loss, val_<metric> and val_epoch.
-        progress: how far the run is.
-        readings: the training loss by step.
+        progress: counters of the run, its best loss and its time.
+        step_losses: the training loss by step.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, list[Any]] = defaultdict(list)
-        self.readings = Readings()
+        self.step_losses = StepLosses()
         self.progress = Progress()
         self._pending: dict[str, Any] = {}  # measured, not yet in the history
         self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
-        self._told: dict[str, int] = {}  # of the history's lists after the last new_rows
+        self._reported: dict[str, int] = {}  # of the history's lists after the last new_rows
         self._started = time.monotonic()
-        self._epochs_before = 0  # this session
+        self.epochs_before = 0  # this session
 
     def start_clock(self) -> None:
         """Count the session's time from here."""
-        self._started, self._epochs_before = time.monotonic(), self.progress.epoch
+        self._started, self.epochs_before = time.monotonic(), self.progress.epoch
 
     def seconds(self) -> float:
         """Return the run's time so far, all sessions together."""
         return self.progress.seconds + time.monotonic() - self._started
 
-    def measure(self, split: str, meter: EpochMeter, learning_rate: float) -> None:
-        """Take the averages of an epoch (`split` train) or a validation (val). Reading them is a synchronisation."""
-        self._pending |= {f"{split}_{name}": value for name, value in meter.read().items()}
-        if split == "train":
-            self._pending["learning_rate"] = learning_rate
+    def measure(self, split: str, meter: EpochMeter, learning_rate: float) -> dict[str, float]:
+        """Take the averages of an epoch or a validation. Reading them is a host-device synchronisation.
+
+        Args:
+            split: `train` for an epoch, `val` for a validation.
+            meter: meter that holds the averages.
+            learning_rate: learning rate of the optimizer's first group; enters the history with an epoch.
+
+        Returns:
+            The averages by the names of the history's lists.
+        """
+        numbers = {f"{split}_{name}": value for name, value in meter.read().items()}
+        self.note(numbers | ({"learning_rate": learning_rate} if split == "train" else {}))
+        return numbers
+
+    def note(self, numbers: dict[str, float]) -> None:
+        """Let numbers enter the history with the next flush.
+
+        Args:
+            numbers: numbers by the names of the history's lists.
+        """
+        self._pending |= numbers
 
     def pending(self, name: str) -> float | None:
         """Return a number that was measured since the last flush."""
@@ -89,15 +104,23 @@ class RunRecord:
         self._pending = {}
         self._lengths = {name: len(values) for name, values in self.history.items()}
 
+    def rows(self) -> dict[int, dict[str, float]]:
+        """Return the whole history by epoch, each with its numbers by name."""
+        return self._rows_from({})
+
     def new_rows(self) -> dict[int, dict[str, float]]:
-        """Return what has entered the history since the last call, by epoch; at first all that there is."""
+        """Return what has entered the history in this process since the last call, by epoch."""
+        rows = self._rows_from(self._reported)
+        self._reported = {name: len(values) for name, values in self.history.items()}
+        return rows
+
+    def _rows_from(self, lengths: dict[str, int]) -> dict[int, dict[str, float]]:
         rows: dict[int, dict[str, float]] = defaultdict(dict)
         for name, values in self.history.items():
             if name not in ("val_epoch", "epoch"):
-                for index in range(self._told.get(name, 0), len(values)):
+                for index in range(lengths.get(name, 0), len(values)):
                     with contextlib.suppress(TypeError, ValueError):  # a trainer may put other things in its history
                         rows[self._epoch_of(name, index)][name] = float(values[index])
-                self._told[name] = len(values)
         return dict(sorted(rows.items()))
 
     def _epoch_of(self, name: str, index: int) -> int:
@@ -114,7 +137,11 @@ class RunRecord:
         return False
 
     def content(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Return what metrics.json says of the numbers."""
+        """Return what metrics.json says of the numbers.
+
+        Args:
+            summary: further entries of the summary, by name.
+        """
         progress, seconds = self.progress, self.seconds()
         best = {"epoch": progress.best_epoch, "val_loss": progress.best_val_loss} if progress.best_epoch else None
         totals = {
@@ -123,7 +150,7 @@ class RunRecord:
             "seconds": round(seconds, 3),
             "steps_per_second": round(progress.step / seconds, 3) if seconds else None,
         }
-        readings = self.readings.content()
+        readings = self.step_losses.content()
         return {"best": best, "summary": totals | summary, "history": dict(self.history), "readings": readings}
 
     def epoch_line(self, epochs: int) -> str:
@@ -138,7 +165,7 @@ class RunRecord:
             if validated or not name.startswith("val_")
         ]
         best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
-        each = (time.monotonic() - self._started) / max(1, progress.epoch - self._epochs_before)
+        each = (time.monotonic() - self._started) / max(1, progress.epoch - self.epochs_before)
         left = duration(each * max(0, epochs - progress.epoch))
         return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; up to {left} left"
 
@@ -155,7 +182,7 @@ class RunRecord:
         """
         progress = {**asdict(self.progress), "seconds": self.seconds()}
         lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
-        pending, readings = dict(self._pending), self.readings.frozen()
+        pending, readings = dict(self._pending), self.step_losses.frozen()
 
         def state() -> dict[str, Any]:
             history = {name: list(self.history[name][:length]) for name, length in known.items()}
@@ -175,5 +202,5 @@ class RunRecord:
         self.history.clear()
         self.history.update(state["history"])
         self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
-        self.readings.load_state_dict(state.get("readings", {}))
-        self._told = {}
+        self.step_losses.load_state_dict(state.get("readings", {}))
+        self._reported = {name: len(values) for name, values in self.history.items()}

@@ -18,11 +18,11 @@ class Interrupted(KeyboardInterrupt):
     """A run that was asked to stop, and has.
 
     Attributes:
-        number: the signal; the exit code is 128 more, as a shell has it.
+        number: number of the signal; the exit code is 128 more, as a shell has it.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, reason: str = "") -> None:
+        super().__init__(reason or signal.Signals(number).name)
         self.number = number
 
 
@@ -37,13 +37,15 @@ class StopRequest:
     them, tells each the same with `hear`.
 
     Attributes:
-        number: the signal that came, if one did.
+        number: number of the signal that came; None before.
         pruned: whether a sweep wants no more of the run.
+        reason: text about who asked, where that was no signal.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.pruned = False
+        self.reason = ""
         self._agreed: int | None = None
         self._process = os.getpid()
 
@@ -61,9 +63,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if (
-            os.getpid() != self._process
-        ):  # forked with this handler; for a loader's workers see train/loading/worker_signals.py
+        if os.getpid() != self._process:  # forked with this handler; loaders' workers have train/loading/worker_signals
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
@@ -71,12 +71,24 @@ class StopRequest:
             raise KeyboardInterrupt
         self.number = number
 
+    def ask(self, reason: str) -> None:
+        """Ask the run to stop as SIGTERM does: it finishes the step, saves, and leaves with exit code 143.
+
+        Args:
+            reason: text for the run's last line, behind `interrupted by`.
+        """
+        self.number, self.reason = int(signal.SIGTERM), reason
+
     def votes(self) -> torch.Tensor:
         """Return what this process has heard, a number for each signal, (3,) float64."""
         return torch.tensor([self.number == number for number in _SIGNALS], dtype=torch.float64)
 
     def hear(self, votes: torch.Tensor) -> None:
-        """Take the votes of all processes. A host-device synchronisation where they are on a device."""
+        """Take the votes of all processes. A host-device synchronisation where they are on a device.
+
+        Args:
+            votes: sum of `votes` over all processes, (3,) float64.
+        """
         self._agreed = next((number for number, vote in zip(_SIGNALS, votes.tolist(), strict=True) if vote), None)
 
     @property
@@ -88,7 +100,8 @@ class StopRequest:
         """Raise where somebody wants the run to stop.
 
         Args:
-            agree: ask the other processes, if there are any, which all do so at this point; else go by what was heard.
+            agree: whether to ask the other processes, if there are any, which all do so at this point; else what was
+                heard counts.
 
         Raises:
             Interrupted: so that what waits is written and the process leaves.
@@ -97,6 +110,6 @@ class StopRequest:
         if agree and not process_group().is_single_process:
             self.hear(process_group().all_reduce_sum(self.votes()))
         if self.wanted is not None:
-            raise Interrupted(self.wanted)
+            raise Interrupted(self.wanted, self.reason)
         if self.pruned:
             raise Pruned

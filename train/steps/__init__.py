@@ -5,8 +5,8 @@ must equal it. `update.py` is how parameters change, and `guard.py` keeps bad st
 numbers are computed with, `weight_average.py` follows the weights. train/step_choice.py picks the form.
 """
 
-from train.steps.eager import EagerStep, Window, windows
+from train.steps.eager import EagerStep, StepInput, group_microbatches
 from train.steps.guard import Guard
 from train.steps.update import Update
 
-__all__ = ["EagerStep", "Guard", "Update", "Window", "windows"]
+__all__ = ["EagerStep", "Guard", "StepInput", "Update", "group_microbatches"]

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,30 +14,41 @@ from train.steps.weight_average import WeightAverage
 
 
 @dataclass
-class Window:
-    """The batches whose gradients make one optimizer step."""
+class StepInput:
+    """What one call of a step takes: mostly the batches whose gradients make one optimizer step.
 
-    batches: list[Any]
+    Attributes:
+        microbatches: batches of the step: one, or as many as gradients are accumulated over.
+        steps: optimizer steps that are done in the call; more than one in fast forms, which have rows instead of
+            batches.
+    """
+
+    microbatches: list[Any]
     steps: int = 1
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.microbatches)
 
 
-def windows(loader: Iterable[Any], size: int) -> Iterator[Window]:
-    """Group a loader's batches into windows of `size`; the last may be shorter."""
+def group_microbatches(loader: Iterable[Any], size: int) -> Iterator[StepInput]:
+    """Group a loader's batches into step inputs of several; the last may be shorter.
+
+    Args:
+        loader: loader of the batches.
+        size: number of batches of a step input.
+    """
     if size == 1:
         for batch in loader:
-            yield Window([batch])
+            yield StepInput([batch])
         return
     batches: list[Any] = []
     for batch in loader:
         batches.append(batch)
         if len(batches) == size:
-            yield Window(batches)
+            yield StepInput(batches)
             batches = []
     if batches:
-        yield Window(batches)
+        yield StepInput(batches)
 
 
 def at_least_one(count: float | torch.Tensor) -> float | torch.Tensor:
@@ -45,80 +56,117 @@ def at_least_one(count: float | torch.Tensor) -> float | torch.Tensor:
     return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
 
 
+class Step(Protocol):
+    """An optimizer step, in whatever form: each must equal `EagerStep`.
+
+    Attributes:
+        name: name of the form: eager, compiled, epoch or graph.
+        fast: whether the step is still done in that form; a form that can't be goes on as eager.
+    """
+
+    name: str
+    fast: bool
+
+    @property
+    def chunk(self) -> int:
+        """Optimizer steps of a usual step input."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to take the same form."""
+        ...
+
+    def step_inputs(
+        self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
+    ) -> Iterator[StepInput]:
+        """Yield what `__call__` takes, until one pass over the loader is done; see `EagerStep.step_inputs`."""
+        ...
+
+    def __call__(self, step_input: StepInput) -> None:
+        """Do the steps of a step input, and what follows each step."""
+        ...
+
+    def evaluate(self, loader: Iterable[Any]) -> int:
+        """Put every batch through the loss function, which measures it; return how many there were."""
+        ...
+
+
 class EagerStep:
     """Forward, backward, clip, update. Nothing here waits for the device.
 
     Args:
-        forward: maps a batch to its loss, a scalar tensor that is a mean over the batch.
-        update: clips and steps.
-        count: tells over how many samples the last loss is a mean: an int, or a scalar tensor on the device.
-        window: batches whose gradients make one step.
-        after_update: called after each step, to set the next one's learning rate.
-        average: follows the parameters.
-        device: where batches are wanted; None leaves them where they are.
-        between: called after each batch of an evaluation.
+        loss_function: function that maps a batch to its loss, a scalar tensor that is a mean over the batch.
+        update: update that clips gradients and changes parameters.
+        count: function that tells over how many samples the last loss is a mean: an int, or a scalar tensor on the
+            device.
+        accumulation_steps: number of batches whose gradients make one optimizer step.
+        after_update: function called after each step, to set the next one's learning rate.
+        average: moving average of the weights, which follows each step; None for none.
+        device: device of the model; batches are copied ahead to a CUDA device, else they stay where they are.
+        after_batch: function called after each batch of an evaluation.
     """
 
     name = "eager"
-    chunk = 1  # steps of an epoch's pieces
+    fast = False
+    chunk = 1
 
     def __init__(
         self,
-        forward: Callable[[Any], torch.Tensor],
+        loss_function: Callable[[Any], torch.Tensor],
         update: Update,
         count: Callable[[], int | torch.Tensor] = lambda: 1,
-        window: int = 1,
+        accumulation_steps: int = 1,
         after_update: Callable[[], None] = lambda: None,
         average: WeightAverage | None = None,
         device: torch.device | None = None,
-        between: Callable[[], None] = lambda: None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.forward, self.update, self.count, self.window = forward, update, count, window
+        self.loss_function, self.update, self.count = loss_function, update, count
+        self.accumulation_steps, self.after_batch = accumulation_steps, after_batch
         self.after_update, self.average, self.device = after_update, average, device
-        self.between = between
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to take the same form."""
         return {"form": self.name, "fast": False}
 
-    def pieces(
+    def step_inputs(
         self, loader: Iterable[Any], skip: int = 0, skipped: Callable[[], None] = lambda: None
-    ) -> Iterator[Window]:
+    ) -> Iterator[StepInput]:
         """Yield what `__call__` takes, until one pass over the loader is done.
 
         Args:
-            loader: of training batches.
-            skip: steps of the pass that are done already.
-            skipped: called when these are passed over, and nothing more is read.
+            loader: loader of training batches.
+            skip: number of steps of the pass that are done already.
+            skipped: function called when the done steps are passed over, and nothing more is read.
         """
-        rest = windows(self._ahead(loader), self.window)
+        rest = group_microbatches(self.ahead(loader), self.accumulation_steps)
         for _ in itertools.islice(rest, skip):
             pass
         skipped()
         yield from rest
 
-    def __call__(self, piece: Window) -> None:
+    def __call__(self, step_input: StepInput) -> None:
         """Do one step, and what follows each step."""
-        self.step(piece)
+        self.step(step_input)
         self.after_update()
 
-    def step(self, piece: Window) -> None:
+    def step(self, step_input: StepInput) -> None:
         """Do one step.
 
         Args:
-            piece: one or more batches. Each weighs as many samples as its loss is a mean of, so that several batches
+            step_input: one or more microbatches. Each weighs as many samples as its loss is a mean of, so that several
                 give the gradient of one long one.
         """
-        self.update.guard.begin(piece.batches)
+        self.update.guard.begin(step_input.microbatches)
         self.update.zero_grad()
-        if len(piece.batches) == 1:
-            self.update.backward(self.forward(piece.batches[0]))
+        if len(step_input.microbatches) == 1:
+            self.update.backward(self.loss_function(step_input.microbatches[0]))
             self.finish()
             return
         total: float | torch.Tensor = 0.0
         unit: float | torch.Tensor = 1.0
-        for number, batch in enumerate(piece.batches):
-            loss = self.forward(batch)
+        for number, batch in enumerate(step_input.microbatches):
+            loss = self.loss_function(batch)
             count = self.count()
             unit = unit if number else at_least_one(count)  # so that losses keep their size, whatever the counts
             weight = count / unit
@@ -140,14 +188,14 @@ class EagerStep:
 
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> int:
-        """Put every batch through the forward hook, which measures it; return how many there were."""
+        """Put every batch through the loss function, which measures it; return how many there were."""
         count = 0
-        for count, batch in enumerate(self._ahead(loader), 1):  # noqa: B007
-            self.forward(batch)
-            self.between()
+        for count, batch in enumerate(self.ahead(loader), 1):  # noqa: B007
+            self.loss_function(batch)
+            self.after_batch()
         return count
 
-    def _ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
+    def ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
         """Read plain tensors as such; copy the next batch to a GPU while the one at hand is used."""
         if self.device is None or self.device.type != "cuda":
             return quick(loader)

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,13 @@ _LARGEST_BUFFER = 2**20  # numbers; statistics are small, a large buffer is a ta
 
 
 @dataclass
-class Beginning:
+class StepSnapshot:
     """What a step began with.
 
     Attributes:
-        batches: None where they were too large to keep.
+        batches: batches of the step; None where they were too large to keep.
         random: state of torch's generator on the CPU, None if unknown.
-        cuda_random: of the model's CUDA device.
+        cuda_random: state of the generator of the model's CUDA device, None if unknown.
     """
 
     batches: list[Any] | None = None
@@ -37,8 +37,8 @@ class Guard:
     are still those of before the bad step. On the CPU there is nothing to wait for.
 
     Args:
-        device: where the losses are.
-        buffers: the model's; those that steps change, such as running statistics, are kept too.
+        device: device that the losses are on.
+        buffers: buffers of the model; those that steps change, such as running statistics, are kept too.
 
     Attributes:
         on_host: whether the host judges.
@@ -50,12 +50,12 @@ class Guard:
         self._poison, self._flag, self._found, self._missed = torch.zeros(4, device=device).unbind()
         self._one = torch.ones((), device=device)
         self._missed_here = 0
-        self._begun: deque[Beginning] = deque(maxlen=_REMEMBERED)
+        self._begun: deque[StepSnapshot] = deque(maxlen=_REMEMBERED)
         self._holds: int | None = None  # steps whose batches are kept
         self._draws = True  # whether steps draw random numbers
         self._random = torch.empty(0)  # torch's state at the last look
         self._buffers = [buffer.detach() for buffer in buffers if buffer.numel() <= _LARGEST_BUFFER]
-        self._before: list[torch.Tensor] | None = None  # the buffers of before the first step, until it is done
+        self._before: list[torch.Tensor] = []  # the buffers of before the first step, until it is done
         self._changing: list[torch.Tensor] = []
         self._kept: list[torch.Tensor] = []
 
@@ -70,9 +70,9 @@ class Guard:
             self._before = [buffer.clone() for buffer in self._buffers]
         begun = self._begun
         if self._draws:
-            begun.append(Beginning(batches, torch.get_rng_state(), self._cuda_random()))
+            begun.append(StepSnapshot(batches, torch.get_rng_state(), self._cuda_random()))
         else:
-            begun.append(Beginning(batches))
+            begun.append(StepSnapshot(batches))
         if len(begun) > self._holds:
             begun[-1 - self._holds].batches = None
 
@@ -88,18 +88,24 @@ class Guard:
         return torch.tensor(float(self.blocked), dtype=torch.float64) if self.on_host else self._poison.double()
 
     def take_verdict(self, total: torch.Tensor) -> None:
-        """Take the verdicts of all processes: what is bad in one is bad in all."""
+        """Take the verdicts of all processes: what is bad in one is bad in all.
+
+        Args:
+            total: sum of the verdicts of all processes, a scalar.
+        """
         if self.on_host:
             self.blocked = bool(total)
         else:
             self._poison.copy_(total)
 
-    def judge(self, norm: torch.Tensor | None = None, gradients: Sequence[torch.Tensor] = ()) -> torch.Tensor | None:
+    def judge(
+        self, norm: torch.Tensor | None = None, gradients: list[torch.Tensor] | tuple[()] = ()
+    ) -> torch.Tensor | None:
         """Judge a step, before it changes parameters, by the losses that were seen and its gradient.
 
         Args:
-            norm: the gradient's, where it is known.
-            gradients: else the gradient itself, of one dtype on one device.
+            norm: norm of the gradient, where it is known.
+            gradients: gradients of the parameters, of one dtype on one device, where the norm is not known.
 
         Returns:
             1 in a float32 scalar from the first bad step on, else 0: torch's fused kernels take it as `found_inf`. None
@@ -158,22 +164,22 @@ class Guard:
             self._draws, self._random = not torch.equal(now, self._random), now
         return missed
 
-    def note_bad(self, missed: int, begun: Beginning) -> None:
+    def note_bad(self, missed: int, begun: StepSnapshot) -> None:
         """Take what a form of the step has found, and put back, by itself.
 
         Args:
-            missed: steps from the bad one on.
-            begun: what that one began with.
+            missed: number of steps from the bad one on.
+            begun: batches and random states that the bad step began with.
         """
         self.blocked, self._missed_here = True, missed
         self._changing, self._kept = [], []
         self._begun.clear()
         self._begun.extend([begun] * missed)
 
-    def beginning(self, missed: int) -> Beginning:
+    def snapshot_of(self, missed: int) -> StepSnapshot:
         """Return what the first of the last `missed` steps began with."""
         if missed > len(self._begun):
-            return Beginning()
+            return StepSnapshot()
         begun = self._begun[-missed]
         if begun.random is None:  # nothing was drawn since
             begun.random, begun.cuda_random = torch.get_rng_state(), self._cuda_random()
@@ -184,15 +190,20 @@ class Guard:
         for buffer, kept in zip(self._changing, self._kept, strict=True):
             buffer.copy_(kept)
 
-    def state(self) -> tuple[Any, ...]:
-        """Return what a step changes here, for `set_state`."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a step changes here."""
         tensors = [self._poison, self._flag, self._found, self._missed, *self._kept]
-        return self.blocked, self._missed_here, [(tensor, tensor.clone()) for tensor in tensors]
+        return {
+            "blocked": self.blocked,
+            "missed": self._missed_here,
+            "tensors": [tensor.clone() for tensor in tensors],
+        }
 
-    def set_state(self, state: tuple[Any, ...]) -> None:
-        """Go back to a `state`."""
-        self.blocked, self._missed_here, tensors = state
-        for tensor, value in tensors:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a `state_dict`; buffers that are known to change since then are left as they are kept."""
+        self.blocked, self._missed_here = state["blocked"], state["missed"]
+        tensors = [self._poison, self._flag, self._found, self._missed, *self._kept]
+        for tensor, value in zip(tensors, state["tensors"], strict=False):
             tensor.copy_(value)
 
     def _cuda_random(self) -> torch.Tensor | None:

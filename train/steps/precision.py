@@ -12,12 +12,12 @@ class Precision:
     """What the config's `precision` means on a device.
 
     Args:
-        name: fp32; tf32: float32 whose matrix products round their factors to 10 bits, on CUDA; bf16 and fp16:
-            automatic mixed precision, fp16 with a loss scale that adapts itself.
-        device: where the model is.
+        name: name of the precision. fp32; tf32: float32 whose matrix products round their factors to 10 bits, on CUDA;
+            bf16 and fp16: automatic mixed precision, fp16 with a loss scale that adapts itself.
+        device: device that the model is on.
 
     Attributes:
-        scaler: of the loss, where the numbers' range needs it.
+        scaler: scaler of the loss for fp16, None for other precisions.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -28,7 +28,8 @@ class Precision:
             logger.warning(f"precision = tf32 needs a CUDA device; on {device} it is fp32")
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-            torch.backends.cudnn.conv.fp32_precision = "tf32" if name == "tf32" else "ieee"
+            convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # it is there at run time only
+            convolutions.fp32_precision = "tf32" if name == "tf32" else "ieee"
 
     def autocast(self) -> AbstractContextManager[None]:
         """Surround a forward pass."""

@@ -21,10 +21,10 @@ def use_fused_kernels(optimizer: torch.optim.Optimizer) -> bool:
     """Switch Adam, AdamW and SGD to their fused kernels, unless their author chose another form.
 
     Args:
-        optimizer: as the trainer made it, or as it was loaded.
+        optimizer: optimizer as the trainer made it, or as it was loaded.
 
     Returns:
-        Whether all its groups are fused now.
+        Whether all groups of the optimizer are fused now.
     """
     if type(optimizer) not in (Adam, AdamW, SGD):
         return False
@@ -35,7 +35,7 @@ def use_fused_kernels(optimizer: torch.optim.Optimizer) -> bool:
             group["fused"] = True
     fused = all(group.get("fused") for group in optimizer.param_groups)
     # What the optimizer's own __init__ sets where fused=True is given: it takes `grad_scale`.
-    optimizer._step_supports_amp_scaling = fused
+    optimizer._step_supports_amp_scaling = fused  # type: ignore[attr-defined]  # torch's own, without a stub
     return fused
 
 
@@ -53,10 +53,15 @@ class Update:
     """Clips and steps. Nothing here waits for the device.
 
     Args:
-        optimizer: updates the parameters it was given.
+        optimizer: optimizer of the parameters.
         clip: largest L2 norm of the whole gradient; 0 doesn't clip.
-        scaler: has scaled the loss (fp16), None where it is as it is.
-        guard: judges each step; None makes one for the CPU.
+        scaler: scaler that has scaled the loss (fp16); None where the loss is as it is.
+        guard: guard that judges each step; None makes one for the CPU.
+
+    Attributes:
+        keeps_norm: whether each step keeps the norm of the gradient, also where nothing is clipped.
+        norm: L2 norm of the last step's gradient before it was clipped, a scalar on the device, where `keeps_norm` is
+            set.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class Update:
         self.optimizer, self.clip, self.scaler, self.guard = optimizer, clip, scaler, guard or Guard()
         self.rates: list[torch.Tensor] | None = None  # scalars in place of the groups' learning rates, for a capture
         self.parameters: list[torch.Tensor] = []
+        self.keeps_norm = False
+        self.norm: torch.Tensor | None = None
         self._bundles: list[_Bundle] = []
         self._seen: tuple[Any, ...] = ()
         self._look()
@@ -87,19 +94,22 @@ class Update:
         """Update the parameters by their gradients, unless the guard finds something that isn't finite.
 
         Args:
-            divisor: a scalar by which gradients are divided before anything else; None leaves them.
+            divisor: scalar by which gradients are divided before anything else; None leaves them.
         """
         if self._changed():
             self._look()
-        gradients = [parameter.grad for parameter in self.parameters]
-        strange = any(gradient is None or gradient.layout is not torch.strided for gradient in gradients)
+        gradients = [gradient for parameter in self.parameters if (gradient := parameter.grad) is not None]
+        whole = len(gradients) == len(self.parameters)
+        strange = not whole or any(gradient.layout is not torch.strided for gradient in gradients)
         if strange or self.scaler is not None:
             self._plain_step(divisor)
             return
-        norm = self._norm(gradients) if self.clip or not self._alike else None
+        norm = self._norm(gradients) if self.clip or not self._alike or self.keeps_norm else None
+        if self.keeps_norm and norm is not None:
+            self.norm = norm if divisor is None else norm / divisor
         bad = self.guard.judge(norm, () if norm is not None else gradients)
         if self.guard.blocked:
-            self.optimizer._opt_called = True
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
             return
         scale = self._scale(norm, divisor)
         if scale is not None and not self._folds:
@@ -109,7 +119,8 @@ class Update:
             rates = self.rates or [bundle.group["lr"] for bundle in self._bundles]
             for bundle, rate in zip(self._bundles, rates, strict=True):
                 _fused_step(self.optimizer, bundle, rate, scale, bad)
-            self.optimizer._opt_called = True  # what a scheduler looks at before it believes that there was a step
+            # What a scheduler looks at before it believes that there was a step.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
         else:
             self._guarded_step(bad, scale)
 
@@ -120,7 +131,7 @@ class Update:
 
     def _scale(self, norm: torch.Tensor | None, divisor: torch.Tensor | None) -> torch.Tensor | None:
         """Return by what to divide the gradients, so that neither the mean nor the clipping is a pass of its own."""
-        if not self.clip:
+        if not self.clip or norm is None:
             return divisor
         if divisor is not None:
             norm = norm / divisor
@@ -135,9 +146,9 @@ class Update:
         """
         optimizer = self.optimizer
         if getattr(optimizer, "_step_supports_amp_scaling", False):
-            optimizer.grad_scale, optimizer.found_inf = scale, bad
+            optimizer.grad_scale, optimizer.found_inf = scale, bad  # type: ignore[attr-defined]  # torch's own, no stub
             optimizer.step()
-            del optimizer.grad_scale, optimizer.found_inf
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]  # likewise
             return
         if bad is None:  # the host knows that it is good
             optimizer.step()
@@ -165,6 +176,8 @@ class Update:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         else:
             norm = torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
+        if self.keeps_norm:
+            self.norm = norm
         # Where the loss was scaled, gradients may overflow: the scaler leaves such a step out and scales less.
         bad = self.guard.judge(norm if self.scaler is None else None)
         if self.scaler is not None:
@@ -199,6 +212,11 @@ class Update:
             self._bundles = [_bundle_of(optimizer, group) for group in optimizer.param_groups if group["params"]]
         first = optimizer.state.get(self.parameters[0]) if self.parameters else None
         self._seen = (optimizer.param_groups, len(optimizer.param_groups), _hooks(optimizer), first)
+
+
+def note_step(optimizer: torch.optim.Optimizer) -> None:
+    """Let a scheduler believe that there was a step, where the optimizer's own `step` was not called."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
 
 
 def _values(gradient: torch.Tensor) -> torch.Tensor:
@@ -238,7 +256,8 @@ def _fused_step(
     bad: torch.Tensor | None,
 ) -> None:
     """Call the kernel as torch.optim does, with the group's settings as they are now."""
-    group, gradients = bundle.group, [parameter.grad for parameter in bundle.parameters]
+    group = bundle.group
+    gradients = [gradient for parameter in bundle.parameters if (gradient := parameter.grad) is not None]
     if isinstance(optimizer, SGD):
         torch._fused_sgd_(
             bundle.parameters, gradients, bundle.moments[0],
@@ -250,8 +269,9 @@ def _fused_step(
     torch._foreach_add_(bundle.steps, 1)
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    means, squares = bundle.moments
     kernel(
-        bundle.parameters, gradients, *bundle.moments, [], bundle.steps,
+        bundle.parameters, gradients, means, squares, [], bundle.steps,
         amsgrad=False, lr=rate, beta1=group["betas"][0], beta2=group["betas"][1],
         weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
         grad_scale=scale, found_inf=bad,

@@ -10,14 +10,14 @@ class WeightAverage:
     """Follows the parameters of a model: average += (1 - decay) * (parameter - average), after each step.
 
     Args:
-        model: its floating-point parameters are followed; buffers are taken as they are.
-        decay: of the average, from 0 to 1; 0.999 averages about the last thousand steps.
+        model: model whose parameters that require a gradient are followed; all else is taken as it is.
+        decay: decay of the average, from 0 to 1; 0.999 averages about the last thousand steps.
     """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
         self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters: list[torch.Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ class MlflowTracker(Tracker):
     """A run of the experiment that has the model's name (or MLFLOW_EXPERIMENT_NAME); x axis is the epoch.
 
     Args:
-        uri: tracking URI.
+        uri: tracking URI of MLflow.
     """
 
     def __init__(self, uri: str) -> None:

@@ -15,7 +15,7 @@ class RunFacts:
         model: the model's name, as the folder in artifacts/models has it.
         folder: the run's folder; a tracker may keep files there.
         settings: the resolved settings: bool, int, float or str.
-        epoch: epochs that the run has behind it; above 0 where it is resumed.
+        epoch: epochs that the run has finished before; above 0 where it is resumed.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Tracker(ABC):
         """Begin, or go on with the same run where it is resumed.
 
         Args:
-            run: what is known of it.
+            run: names, folder and settings of the run.
 
         Returns:
             The last epoch whose numbers this tracker has, 0 for none; it is sent those of later ones.
@@ -45,8 +45,8 @@ class Tracker(ABC):
 
         Args:
             epoch: epochs finished, 1 after the first.
-            numbers: what entered the history (train_loss, val_loss, learning_rate, ...), and `optimizer_step`, how many
-                there were by then, where that is known. A loss may be NaN.
+            numbers: numbers that entered the history (train_loss, val_loss, learning_rate, ...), and `optimizer_step`,
+                the number of optimizer steps by then, where that is known. A loss may be NaN.
         """
 
     @abstractmethod

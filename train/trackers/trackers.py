@@ -8,9 +8,11 @@ from typing import Any
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigError
+from train.callbacks.callback import Callback
 from train.checkpointing.saver import Pace
 from train.process_group import process_group
 from train.trackers.tracker import RunFacts, Tracker
+from train.trainer_protocol import Trainer
 
 # By the config key that turns it on: where a tracker's class is. It is made with the key's value.
 TRACKERS = {
@@ -33,14 +35,14 @@ class _Channel:
     warned: bool = False
 
 
-class Trackers:
+class Trackers(Callback):
     """The trackers of one run; none by default.
 
     Numbers are sent when they come, unless that took more than a share of the run's time: then they wait for more, and
     for the run's end at the latest. A tracker that fails is warned of once and asked again later, with what waits.
 
     Args:
-        share: of the run's time that each tracker may take, as `saving_share` has it.
+        share: share of the run's time that each tracker may take, as `saving_share` has it.
     """
 
     def __init__(self, share: float = 1.0) -> None:
@@ -74,43 +76,44 @@ class Trackers:
         return len(self._channels)
 
     def add(self, tracker: Tracker, name: str | None = None) -> None:
-        """Add a tracker before training starts; a trainer may do so at the end of its `__init__`."""
+        """Add a tracker before training starts; a trainer may do so at the end of its `__init__`.
+
+        Args:
+            tracker: tracker to add.
+            name: name of the tracker in warnings; None takes the class name.
+        """
         self._channels.append(_Channel(name or type(tracker).__name__, tracker, Pace(self._share)))
 
-    def start(self, trainer: Any) -> None:
+    def on_train_begin(self, trainer: Trainer) -> None:
         """Tell them which run begins, or goes on; of several processes the main one does."""
         if not process_group().is_main_process:
             self._channels.clear()
-        if self._channels:
-            settings = {key: _plain(value) for key, value in asdict(trainer.config).items()}
-            folder, epoch = trainer.run_folder, trainer.record.progress.epoch
-            self._facts = RunFacts(folder.id, trainer.model_name, folder.path, settings, epoch)
+        if not self._channels:
+            return
+        settings = {key: _plain(value) for key, value in asdict(trainer.config).items()}
+        folder, progress = trainer.run_folder, trainer.record.progress
+        self._facts = RunFacts(folder.id, trainer.model_name, folder.path, settings, progress.epoch)
+        rows = trainer.record.rows()  # of which each is sent what it lacks
+        if progress.step and progress.epoch in rows:
+            rows[progress.epoch]["optimizer_step"] = progress.step
         for channel in self._channels:
-            channel.has = None
+            channel.has, channel.waiting = None, {epoch: dict(numbers) for epoch, numbers in rows.items()}
             self._send(channel)
 
-    def log(self, rows: dict[int, dict[str, float]], step: int = 0) -> None:
-        """Send what has entered the history.
-
-        Args:
-            rows: numbers by epoch.
-            step: optimizer steps at the end of the last of these epochs; 0 where nobody counts them.
-        """
-        if not self._channels or not rows:
-            return
-        if step:
-            rows = rows | {max(rows): rows[max(rows)] | {"optimizer_step": step}}
-        for channel in self._channels:
-            for epoch, numbers in rows.items():  # a loop of the trainer's own may tell of an epoch twice
-                channel.waiting.setdefault(epoch, {}).update(numbers)
+    def on_epoch_end(self, trainer: Trainer, epoch: int, numbers: dict[str, float]) -> None:
+        """Send what has entered the history, now or later."""
+        step = trainer.record.progress.step  # 0 where nobody counts them
+        if step and epoch == trainer.record.progress.epoch:
+            numbers = numbers | {"optimizer_step": step}
+        for channel in self._channels:  # a loop of the trainer's own may tell of an epoch twice
+            channel.waiting.setdefault(epoch, {}).update(numbers)
             if self._facts is not None and channel.pace.due:
                 self._send(channel)
 
-    def finish(self, trainer: Any, state: str) -> None:
+    def on_train_end(self, trainer: Trainer, state: str) -> None:
         """Send what waits and close."""
         if self._facts is None:
             return
-        self.log(trainer.record.new_rows(), trainer.record.progress.step)  # a resumed run may have had nothing to do
         content = trainer.record.content(trainer.results)
         best = {f"best_{name}": value for name, value in (content["best"] or {}).items()}
         summary = {key: _plain(value) for key, value in (best | content["summary"]).items() if value is not None}
@@ -126,6 +129,8 @@ class Trackers:
         self._facts = None
 
     def _send(self, channel: _Channel) -> None:
+        if self._facts is None:
+            return
         with channel.pace.spending():
             try:
                 if channel.has is None:

@@ -15,7 +15,7 @@ class WandbTracker(Tracker):
     """A run of the project WANDB_PROJECT, or `menagerie`; its step is the epoch.
 
     Args:
-        mode: `on` or `offline`.
+        mode: way of tracking: `on` or `offline`.
     """
 
     def __init__(self, mode: str) -> None:

@@ -70,7 +70,7 @@ class ResumableTrainer(BaseTrainer):
     def compute_loss(self, batch: Any) -> torch.Tensor:
         back = self.model(batch)
         self._collect_batch_metrics({"size": back.detach().abs().mean()})
-        if self.in_session:
+        if self.run_context.in_session:
             self.batches += self.model.training
             place = str(self.batches) if self.model.training else "val"
             if place in self.stops:

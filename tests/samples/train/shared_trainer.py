@@ -99,9 +99,10 @@ class SharedTrainer(BaseTrainer):
     def _forward_batch(self, batch: Any) -> torch.Tensor:
         rows, marks = (batch["rows"], batch["marks"]) if isinstance(batch, dict) else batch
         loss = self.weighing((self.model.decode(self.model.encode(rows)) - rows).square())
-        if self.in_session and self.model.training:
+        if self.run_context.in_session and self.model.training:
             self.batches += 1
-            if self.batches == self.config.event_batch and self._process_group.rank == self.config.event_rank:
+            rank = self.run_context.process_group.rank
+            if self.batches == self.config.event_batch and rank == self.config.event_rank:
                 loss = self._event(loss)
         self._collect_batch_metrics({"size": rows.abs().mean()})
         if not self.config.counted:

@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from step_trainers import DoubleTrainer, HookTrainer, SpellingTrainer, built_for_trial, snapshot
+from step_trainers import DoubleTrainer, HookTrainer, SpellingTrainer, probed_run, snapshot
 from torch import nn
 
 from commands.find_lr import judged, range_test, reference_rate, report_lines
-from commands.probe_steps import build_for_trial, peak_rates
+from commands.probe_steps import build_for_probing, peak_rates
 from storage.errors import ResumeError
 from storage.run_folder import RunFolder
 from train.base_trainer import BaseTrainer, RunOptions
@@ -141,48 +141,48 @@ def test_a_loss_that_explodes_at_once_gets_no_suggestion():
 
 
 def test_it_leaves_the_trainer_as_it_was(tmp_path):
-    trainer = built_for_trial(DoubleTrainer, tmp_path)
-    before, state = snapshot(trainer), torch.get_rng_state()
-    rates = [group["lr"] for group in trainer.optimizer.param_groups]
-    range_test(trainer, 1e-5, 1e-2)
-    after = snapshot(trainer)
+    run = probed_run(DoubleTrainer, tmp_path)
+    before, state = snapshot(run.trainer), torch.get_rng_state()
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    range_test(run, 1e-5, 1e-2)
+    after = snapshot(run.trainer)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(state, torch.get_rng_state())
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == rates
-    assert not trainer.optimizer.state and len(trainer._meter) == 0
+    assert [group["lr"] for group in run.optimizer.param_groups] == rates
+    assert not run.optimizer.state and len(run.meter) == 0
     assert not (tmp_path / "models").exists()
 
 
-def noted_rates(trainer) -> list[list[float]]:
+def noted_rates(run) -> list[list[float]]:
     """Note the rates of the groups at each step of the optimizer."""
-    rates, step = [], trainer._step.step
+    rates, step = [], run.step.step
 
-    def noting(window):
-        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
-        step(window)
+    def noting(step_input):
+        rates.append([group["lr"] for group in run.optimizer.param_groups])
+        step(step_input)
 
-    trainer._step.step = noting
+    run.step.step = noting
     return rates
 
 
 def test_parameter_groups_keep_their_proportion(tmp_path):
-    trainer = built_for_trial(DoubleTrainer, tmp_path)  # 3e-3, and 2e-2 for the loss's own parameter
-    rates = noted_rates(trainer)
-    test = range_test(trainer, 1e-6, 1e-3)
+    run = probed_run(DoubleTrainer, tmp_path)  # 3e-3, and 2e-2 for the loss's own parameter
+    rates = noted_rates(run)
+    test = range_test(run, 1e-6, 1e-3)
     assert [pair[0] for pair in rates[: len(test.rates)]] == pytest.approx(test.rates)
     assert all(second / first == pytest.approx(2e-2 / 3e-3) for first, second in rates)
 
 
 def test_schedules_rest_and_accumulation_holds(tmp_path):
-    trainer = built_for_trial(SpellingTrainer, tmp_path)  # warm-up by the step, three batches a step
-    sizes, step = [], trainer._step.step
-    trainer._step.step = lambda window: (sizes.append(len(window)), step(window))
-    steps = trainer.scheduler.last_epoch
-    test = range_test(trainer, 1e-5, 1e-2)
-    assert trainer.scheduler.last_epoch == steps
-    assert set(sizes) == {3, 2}  # the last window of an epoch is shorter
+    run = probed_run(SpellingTrainer, tmp_path)  # warm-up by the step, three batches a step
+    sizes, step = [], run.step.step
+    run.step.step = lambda step_input: (sizes.append(len(step_input)), step(step_input))
+    steps = run.scheduler.last_epoch
+    test = range_test(run, 1e-5, 1e-2)
+    assert run.scheduler.last_epoch == steps
+    assert set(sizes) == {3, 2}  # the last step input of an epoch is shorter
     assert test.rates[0] == pytest.approx(1e-5)
-    assert reference_rate(trainer) == trainer.config.learning_rate == peak_rates(trainer.optimizer)[0]
+    assert reference_rate(run) == run.config.learning_rate == peak_rates(run.optimizer)[0]
 
 
 def test_a_known_best_rate_is_found(tmp_path):
@@ -194,11 +194,11 @@ def test_a_known_best_rate_is_found(tmp_path):
     point = nn.Linear(1, 1, bias=False)
     nn.init.constant_(point.weight, 1.0)
     model = nn.Sequential(nn.Linear(4, 2))
-    trainer = built_for_trial(
+    run = probed_run(
         HookTrainer, tmp_path, hook=hook, model=model, attributes={"point": point}, gradient_clip_value=0,
         optimizer=lambda parameters, lr: torch.optim.SGD(point.parameters(), lr=lr),
     )  # fmt: skip
-    test = range_test(trainer)
+    test = range_test(run)
     assert 1e-4 < test.valley < 0.01
     assert test.diverged is None or test.diverged > 0.02
 
@@ -209,7 +209,7 @@ def test_batches_that_differ_are_brought_to_one_level(tmp_path):
     def hook(trainer, output, goal):
         return F.mse_loss(output, goal) + 10 * goal.detach().abs().mean()
 
-    test = range_test(built_for_trial(HookTrainer, tmp_path, hook=hook, model=nn.Linear(4, 2)), 1e-7, 1e-4)
+    test = range_test(probed_run(HookTrainer, tmp_path, hook=hook, model=nn.Linear(4, 2)), 1e-7, 1e-4)
     assert max(test.losses) - min(test.losses) < 0.01 * test.losses[0]
 
 
@@ -217,17 +217,15 @@ def test_a_loss_that_becomes_nan_ends_it(tmp_path):
     def hook(trainer, output, goal):
         return F.mse_loss(output, goal) + (1 - output.abs().max()).log() * 0 + (3 - output.abs().max()).sqrt()
 
-    test = range_test(built_for_trial(HookTrainer, tmp_path, hook=hook, gradient_clip_value=0))
+    test = range_test(probed_run(HookTrainer, tmp_path, hook=hook, gradient_clip_value=0))
     assert test.diverged is not None and test.diverged < 10
     assert all(map(math.isfinite, test.losses))
 
 
 def test_an_optimizer_that_ignores_the_setting_is_told(tmp_path):
-    trainer = built_for_trial(
-        HookTrainer, tmp_path, optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=0.02)
-    )
+    run = probed_run(HookTrainer, tmp_path, optimizer=lambda parameters, lr: torch.optim.Adam(parameters, lr=0.02))
     test = judged(RATES, fall(-3.0, 1.0), diverged=None)
-    lines = report_lines(trainer, test)
+    lines = report_lines(run, test)
     assert (
         "the optimizer does not use learning_rate (0.01): its first group has 0.02, and the rates are those of that "
         "group"
@@ -236,16 +234,17 @@ def test_an_optimizer_that_ignores_the_setting_is_told(tmp_path):
 
 
 def test_no_suggestion_is_said_and_no_line_is_given(tmp_path):
-    trainer = built_for_trial(HookTrainer, tmp_path)
-    lines = report_lines(trainer, judged(RATES, [2.0] * 161, diverged=None))
+    run = probed_run(HookTrainer, tmp_path)
+    lines = report_lines(run, judged(RATES, [2.0] * 161, diverged=None))
     assert lines[1] == "the loss never diverged"
     assert lines[2].startswith("no suggestion: the curve is flat") and len(lines) == 3
 
 
-def test_a_trial_with_a_folder_asks_for_one():
+def test_probing_with_a_folder_asks_for_one():
     class Noting:
         def __init__(self):
             self.options, self.config = BaseTrainer.options, type("Config", (), {})()
+            self.run_context = self
 
-    assert build_for_trial(Noting, keep_folder=True).options == RunOptions(dry_run=False)
-    assert build_for_trial(Noting).options == RunOptions(dry_run=True)
+    assert build_for_probing(Noting, keep_folder=True).options == RunOptions(dry_run=False)
+    assert build_for_probing(Noting).options == RunOptions(dry_run=True)

@@ -1,4 +1,4 @@
-"""Settings of FineTuneTrainer: section `[FineTuneTrainer]` of config.ini."""
+"""Settings of GroundTruthTrainer: section `[GroundTruthTrainer]` of config.ini."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from constants import PERFORMANCE_PATH, ZOO_DIR
 
 
 @dataclass(kw_only=True)
-class FineTuneTrainerConfig(BaseTrainerConfig):
+class GroundTruthTrainerConfig(BaseTrainerConfig):
     """How the ground truth is measured: every network of the zoo is fine-tuned on every task of the benchmark."""
 
     epochs: Annotated[int, Gt(0)] = 64

@@ -5,25 +5,26 @@ import json
 import pytest
 
 from train.loop.record import RunRecord
-from train.loop.step_losses import Readings
+from train.loop.step_losses import StepLosses
 
 
 def test_a_step_is_kept_once():
-    readings = Readings()
+    readings = StepLosses()
     for step, of_epoch in ((5, 5), (8, 8), (8, 8), (13, 5), (16, 8)):
-        readings.add(step, of_epoch, 1.0 / step)
+        if readings.is_new(step):
+            readings.add(step, of_epoch, {"train_loss": 1.0 / step})
     assert readings.content() == {
         "step": [5, 8, 13, 16], "step_of_epoch": [5, 8, 5, 8], "train_loss": [1 / 5, 1 / 8, 1 / 13, 1 / 16],
     }  # fmt: skip
 
 
 def test_ten_thousand_are_thinned_out_and_a_waiting_checkpoint_keeps_its_own():
-    readings = Readings()
+    readings = StepLosses()
     for step in range(1, 10_000):
-        readings.add(step, step, float(step))
+        readings.add(step, step, {"train_loss": float(step)})
     waiting = readings.frozen()
     for step in range(10_000, 50_000):
-        readings.add(step, step, float(step))
+        readings.add(step, step, {"train_loss": float(step)})
         assert len(readings.content()["step"]) < 10_000
     kept = readings.content()
     assert waiting()["step"] == list(range(1, 10_000)), "as they were when it was taken"
@@ -35,15 +36,15 @@ def test_a_record_that_goes_on_has_the_readings_of_one_that_was_never_stopped():
     """At every number of readings around the one at which they are thinned out; through JSON, as a checkpoint is."""
     whole, parts = RunRecord(), {}
     for step in range(1, 10_021):
-        whole.readings.add(step, step, 1.0 / step)
+        whole.step_losses.add(step, step, {"train_loss": 1.0 / step})
         if 9_998 <= step <= 10_002:
             parts[step] = json.loads(json.dumps(whole.frozen()()))
     for stopped, state in parts.items():
         record = RunRecord()
         record.load_state_dict(state)
         for step in range(stopped + 1, 10_021):
-            record.readings.add(step, step, 1.0 / step)
-        assert record.readings.content() == whole.readings.content(), stopped
+            record.step_losses.add(step, step, {"train_loss": 1.0 / step})
+        assert record.step_losses.content() == whole.step_losses.content(), stopped
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with():
@@ -51,8 +52,8 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with():
     state = record.frozen()()
     del state["readings"]
     record.load_state_dict(state)
-    record.readings.add(7, 7, 0.5)
-    assert record.readings.content()["step"] == [7]
+    record.step_losses.add(7, 7, {"train_loss": 0.5})
+    assert record.step_losses.content()["step"] == [7]
 
 
 @pytest.fixture(scope="module")

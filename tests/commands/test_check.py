@@ -23,7 +23,7 @@ from commands.check.files import differences
 from commands.check.report import FAILED, OK, SKIPPED, WARNING, failed, line, listed, ok, summary, warning
 from commands.check.run import run_checks
 from commands.check.subject import Subject
-from commands.probe_steps import build_for_trial, quiet_log
+from commands.probe_steps import build_for_probing, quiet_log
 from train.base_trainer import BaseTrainer
 
 NAMES = [name for name, _ in CHECKLIST]
@@ -43,7 +43,7 @@ def subject_of(tmp_path):
     def made(trainer_class=HookTrainer, **options) -> Subject:
         make = partial(trainer_class, tmp_path, **options)
         with quiet_log():
-            return Subject(build_for_trial(make), make)
+            return Subject(build_for_probing(make), make)
 
     return made
 
@@ -253,7 +253,7 @@ def split(train: list[int], val: list[int], count: int = 60):
 )
 def test_indices_of_one_dataset_are_compared(subject_of, train, val, mark, text):
     subject = subject_of()
-    subject.trainer.train_loader, subject.trainer.val_loader = split(list(train), list(val))
+    subject.run.trainer.train_loader, subject.run.trainer.val_loader = split(list(train), list(val))
     verdict = data.no_shared_samples(subject)
     assert (verdict.mark, verdict.text) == (mark, text)
 
@@ -262,8 +262,8 @@ def test_few_duplicates_are_a_warning_many_a_failure(subject_of):
     def apart(shared: int):
         rows = numbers(400, 4)
         subject = subject_of()
-        subject.trainer.train_loader = DataLoader(TensorDataset(rows[:200]), 8)
-        subject.trainer.val_loader = DataLoader(TensorDataset(rows[200 - shared : 400 - shared]), 8)
+        subject.run.trainer.train_loader = DataLoader(TensorDataset(rows[:200]), 8)
+        subject.run.trainer.val_loader = DataLoader(TensorDataset(rows[200 - shared : 400 - shared]), 8)
         return data.no_shared_samples(subject)
 
     assert apart(0).mark == OK
@@ -295,8 +295,8 @@ class Noisy:
 
 def test_duplicates_are_found_through_augmentation(subject_of):
     rows, subject = numbers(40, 4), subject_of()
-    subject.trainer.train_loader = DataLoader(Noisy(rows), 8)
-    subject.trainer.val_loader = DataLoader(Noisy(rows[30:]), 8)
+    subject.run.trainer.train_loader = DataLoader(Noisy(rows), 8)
+    subject.run.trainer.val_loader = DataLoader(Noisy(rows[30:]), 8)
     state = torch.get_rng_state()
     assert data.no_shared_samples(subject).text.startswith("10 are exact duplicates (10 validation samples")
     assert torch.equal(state, torch.get_rng_state())
@@ -315,8 +315,8 @@ class Stream(IterableDataset):
 def test_iterable_datasets_are_compared_by_their_first_batches(subject_of):
     subject = subject_of()
     rows = numbers(80, 4)
-    subject.trainer.train_loader = DataLoader(Stream(rows[:60]), 8)
-    subject.trainer.val_loader = DataLoader(Stream(rows[60:]), 8)
+    subject.run.trainer.train_loader = DataLoader(Stream(rows[:60]), 8)
+    subject.run.trainer.val_loader = DataLoader(Stream(rows[60:]), 8)
     verdict = data.no_shared_samples(subject)
     assert verdict.text == "the first 20 validation samples against the first 32 of training: no exact duplicate"
     verdict = machine.time_and_memory(subject)
@@ -394,7 +394,7 @@ def test_what_the_optimizer_lacks_is_named(subject_of):
     verdict = learning.optimizer_has_all(head_only)
     assert verdict.mark == FAILED
     assert verdict.text.startswith("2 of 4 are not in it and would never change: 0.weight, 0.bias\n")
-    for parameter in list(head_only.trainer.model.parameters())[:2]:
+    for parameter in list(head_only.run.model.parameters())[:2]:
         parameter.requires_grad_(False)
     assert learning.optimizer_has_all(head_only) == ok("2 trainable; frozen: 0.weight, 0.bias")
 
@@ -596,7 +596,7 @@ def test_metrics_that_lack_an_entry_fail(subject_of):
 
 def test_the_rehearsal_changes_nothing_that_it_borrows(subject_of):
     subject = subject_of()
-    trainer = subject.trainer
+    trainer = subject.run.trainer
     before = (trainer.train_loader, trainer.val_loader, trainer.config.epochs, set(vars(trainer)))
     heard = subject.rehearsal
     assert heard.ended and len(heard.val_losses) == 1 and heard.scheduler_steps == heard.val_losses
@@ -612,9 +612,9 @@ def test_the_rehearsal_changes_nothing_that_it_borrows(subject_of):
 def test_a_checkpoint_that_is_not_whole_fails(subject_of, monkeypatch):
     real = files.restore
 
-    def forgetful(trainer, *checkpoint):
-        real(trainer, *checkpoint)
-        trainer.optimizer.state.clear()
+    def forgetful(run, *checkpoint):
+        real(run, *checkpoint)
+        run.optimizer.state.clear()
 
     monkeypatch.setattr(files, "restore", forgetful)
     verdict = files.checkpoint_round_trip(subject_of())
@@ -645,7 +645,7 @@ def test_rounding_of_a_gpu_is_no_fault():
 
 def test_what_is_on_another_device_is_named(subject_of):
     subject = subject_of()
-    subject.trainer.extra = nn.Linear(2, 2, device="meta")
+    subject.run.trainer.extra = nn.Linear(2, 2, device="meta")
     verdict = machine.all_on_device(subject)
     assert (verdict.mark, verdict.text) == (
         FAILED, "not on cpu: parameter extra.weight (meta), parameter extra.bias (meta)"

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import make_loader
-from data.shares import SharedDraws, StandIn, give_back_share, own_part, take_share, with_stand_ins
+from data.sharding import SharedRNG, StandIn, own_part, shard_loader, unshard_loader, with_stand_ins
 from data.tensor_loader import TensorLoader
 
 
@@ -39,9 +39,9 @@ def test_processes_read_the_batches_of_one_process(kind, size):
     shares = []
     for rank in range(size):
         torch.manual_seed(0)
-        loader, draws = loaders(kind, rows), SharedDraws()
+        loader, draws = loaders(kind, rows), SharedRNG()
         torch.manual_seed(100 + rank)  # a process's own numbers don't matter
-        take_share("train_loader", loader, rank, size, draws)
+        shard_loader("train_loader", loader, rank, size, draws)
         assert len(loader) == 7
         passes = []
         for _ in range(2):
@@ -51,7 +51,7 @@ def test_processes_read_the_batches_of_one_process(kind, size):
             inside = [batch.batch if isinstance(batch, StandIn) else batch for batch in read]
             assert [batch.tolist() for batch in inside] == told  # a stand-in has a sample too
         shares.append(passes)
-        give_back_share(loader)
+        unshard_loader(loader)
         assert sum(map(len, loader)) == 26
     for number in range(2):
         together = [[row for share in shares for row in share[number][batch]] for batch in range(7)]
@@ -60,22 +60,22 @@ def test_processes_read_the_batches_of_one_process(kind, size):
 
 def test_a_tensor_loader_whose_batches_are_smaller_than_the_world_stands_in_everywhere():
     loader = TensorLoader(torch.arange(5.0), 2)
-    loader.take_share(2, 3)
+    loader.shard_loader(2, 3)
     assert [type(batch) for batch in with_stand_ins(loader)] == [StandIn] * 3
 
 
 def test_draws_of_all_are_apart_from_a_process_s_own_and_can_be_kept():
     torch.manual_seed(1)
-    draws, expected = SharedDraws(), torch.rand(2)
+    draws, expected = SharedRNG(), torch.rand(2)
     torch.manual_seed(2)
     own = torch.rand(2)
     torch.manual_seed(2)
     with draws.drawing():
         assert torch.rand(1) == expected[0]
-    kept = draws.state()
+    kept = draws.state_dict()
     assert torch.equal(torch.rand(2), own)
-    other = SharedDraws()
-    other.set_state(kept)
+    other = SharedRNG()
+    other.load_state_dict(kept)
     with other.drawing():
         assert torch.rand(1) == expected[1]
 
@@ -101,11 +101,11 @@ class Stream(IterableDataset):
         (
             [torch.ones(3)],
             "MyTrainer.train_loader is a list, whose batches 2 processes can't share. Use a TensorLoader, make_loader "
-            "or a DataLoader, give it a method take_share(rank, size), or train with one process.",
+            "or a DataLoader, give it a method shard_loader(rank, size), or train with one process.",
         ),
     ],
 )
 def test_what_can_t_be_parted_is_refused(loader, text):
     with pytest.raises(DataError) as error:
-        take_share("MyTrainer.train_loader", loader, 0, 2, SharedDraws())
+        shard_loader("MyTrainer.train_loader", loader, 0, 2, SharedRNG())
     assert str(error.value) == text

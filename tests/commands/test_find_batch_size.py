@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, built_for_trial, numbers, snapshot
+from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, numbers, probed_run, snapshot
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -82,8 +82,8 @@ class Stream(IterableDataset):
 
 @pytest.mark.parametrize("trainer_class", [HookTrainer, NormTrainer, SpellingTrainer])
 def test_batches_are_made_of_the_loaders_samples(tmp_path, trainer_class):
-    trainer = built_for_trial(trainer_class, tmp_path)
-    make, real = batch_maker(trainer), next(iter(trainer.train_loader))
+    run = probed_run(trainer_class, tmp_path)
+    make, real = batch_maker(run), next(iter(run.train_loader))
     for size in (1, 3, 700):
         batch = make(size)
         assert batch_size_of(batch) == size and batch.keys() == real.keys()
@@ -91,8 +91,8 @@ def test_batches_are_made_of_the_loaders_samples(tmp_path, trainer_class):
 
 
 def test_where_samples_have_no_index_rows_of_the_first_batch_are_repeated(tmp_path):
-    trainer = built_for_trial(HookTrainer, tmp_path, train_loader=regression_stream(), attributes={}, epochs=1)
-    batch = batch_maker(trainer)(9)
+    run = probed_run(HookTrainer, tmp_path, train_loader=regression_stream(), attributes={}, epochs=1)
+    batch = batch_maker(run)(9)
     assert torch.equal(batch["x"][:5], batch["x"][5:9].new_tensor(numbers(12, 4)[:5].tolist()))
     assert torch.equal(batch["x"][5:], batch["x"][:4])
 
@@ -151,9 +151,9 @@ def limited(limit: int):
 
 
 def test_a_gpu_is_searched_to_its_end_and_the_trainer_is_as_it_was(tmp_path, monkeypatch):
-    trainer = built_for_trial(HookTrainer, tmp_path, hook=limited(50))
-    before, shown = snapshot(trainer), []
-    probe = Probe(trainer, shown.append)
+    run = probed_run(HookTrainer, tmp_path, hook=limited(50))
+    before, shown = snapshot(run.trainer), []
+    probe = Probe(run, shown.append)
     lines = find_batch_size._search_memory(probe, cap=93)
     assert sorted(probe.measured) == [1, 2, 4, 8, 16, 32, 48, 50]
     assert [line for line in shown if "out of memory" in line] == [
@@ -161,21 +161,21 @@ def test_a_gpu_is_searched_to_its_end_and_the_trainer_is_as_it_was(tmp_path, mon
     ]
     assert lines[0].startswith("50 samples fit; most samples a second with ")
     assert lines[1].endswith("\nbatch_size = 40")
-    after = snapshot(trainer)
+    after = snapshot(run.trainer)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+    assert all(parameter.grad is None for parameter in run.model.parameters())
 
 
 def test_where_not_one_sample_fits_it_says_so(tmp_path):
-    trainer = built_for_trial(HookTrainer, tmp_path)
-    trainer.hook = limited(0)  # what was built with two samples has less room by now
-    probe = Probe(trainer, lambda line: None)
+    run = probed_run(HookTrainer, tmp_path)
+    run.trainer.hook = limited(0)  # what was built with two samples has less room by now
+    probe = Probe(run, lambda line: None)
     (line,) = find_batch_size._search_memory(probe, cap=93)
     assert line.startswith("not even one sample fits")
 
 
 def test_batches_that_do_not_grow_are_refused(tmp_path):
-    probe = Probe(built_for_trial(HookTrainer, tmp_path), lambda line: None)
+    probe = Probe(probed_run(HookTrainer, tmp_path), lambda line: None)
     probe._make = lambda size, make=probe._make: make(7)
     with pytest.raises(DataError, match="no tensor of its batches has a row for each sample: {x: tensor"):
         probe.fits(8)
@@ -183,8 +183,8 @@ def test_batches_that_do_not_grow_are_refused(tmp_path):
 
 def test_a_hook_that_needs_two_samples_is_no_error(tmp_path):
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
-    trainer = built_for_trial(HookTrainer, tmp_path, model=model)
-    lines = search(trainer, cap=4)
+    run = probed_run(HookTrainer, tmp_path, model=model)
+    lines = search(run, cap=4)
     assert lines[2].startswith("batch_size = ")
 
 
@@ -195,19 +195,19 @@ def test_another_error_is_told_with_the_size(tmp_path):
         return F.mse_loss(output, goal)
 
     with pytest.raises(DataError, match=r"a batch of 16 samples can't be trained with: .*ValueError: at most eight"):
-        search(built_for_trial(HookTrainer, tmp_path, hook=hook))
+        search(probed_run(HookTrainer, tmp_path, hook=hook))
 
 
 def test_memory_that_ends_on_a_cpu_ends_the_search(tmp_path):
-    lines = search(built_for_trial(HookTrainer, tmp_path, hook=limited(16)))
+    lines = search(probed_run(HookTrainer, tmp_path, hook=limited(16)))
     assert lines[0] == "it ended there: 32 samples did not fit"
 
 
 def test_accumulation_is_measured_with_two_batches(tmp_path):
-    trainer = built_for_trial(SpellingTrainer, tmp_path)
-    sizes, step = [], trainer._step.step
-    trainer._step.step = lambda window: (sizes.append(len(window)), step(window))
-    Probe(trainer, lambda line: None).fits(4)
+    run = probed_run(SpellingTrainer, tmp_path)
+    sizes, step = [], run.step.step
+    run.step.step = lambda step_input: (sizes.append(len(step_input)), step(step_input))
+    Probe(run, lambda line: None).fits(4)
     assert set(sizes) == {2}
 
 

@@ -1,4 +1,4 @@
-"""Measures the ground truth: `python train.py FineTuneTrainer publish=on`.
+"""Measures the ground truth: `python train.py GroundTruthTrainer publish=on`.
 
 Every network of the zoo is fine-tuned, all its weights and a new head, on the training images of every task of the
 benchmark, with several seeds, and tested on the task's test images. An epoch is a task: all networks at once, then one
@@ -7,7 +7,6 @@ validation, whose accuracies are kept in the model's buffer, so a resumed run st
 
 import math
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from config import ConfigError, ConfigParser
-from config.fine_tune_trainer_config import FineTuneTrainerConfig
+from config.ground_truth_trainer_config import GroundTruthTrainerConfig
 from data.benchmark_results import save_results
 from data.benchmark_tasks import plan_benchmark
 from data.fine_tune_batches import FineTuneLoader, TestImagesLoader
@@ -27,13 +26,17 @@ from data.zoo_images import load_domains
 from model.fine_tune_population import FineTunePopulation
 from storage.files import output_errors, write_atomically
 from train.base_trainer import BaseTrainer
+from train.schedulers import with_each_step
 
 
-class FineTuneTrainer(BaseTrainer):
+class GroundTruthTrainer(BaseTrainer):
     """Fine-tunes every network of the zoo on every task of the benchmark and writes the table of accuracies."""
 
+    config: GroundTruthTrainerConfig
+    model: FineTunePopulation
+
     def __init__(self) -> None:
-        self.config = ConfigParser.get(FineTuneTrainerConfig)
+        self.config = ConfigParser.get(GroundTruthTrainerConfig)
         self.zoo = load_zoo(self.config.zoo)
         plan = plan_benchmark(load_domains(self.config.images))
         self.tasks = plan[: self.config.epochs]
@@ -53,23 +56,25 @@ class FineTuneTrainer(BaseTrainer):
             weight_decay=self.config.weight_decay, fused=True,
         )  # fmt: skip
         # Half a cosine for each task.
-        self.scheduler = LambdaLR(self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step % steps) / steps)))
-        self.scheduler.interval = "step"
+        self.scheduler = with_each_step(
+            LambdaLR(self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step % steps) / steps)))
+        )
         self.init_progress_bar(total=steps * len(self.tasks), desc="Fine-tuning the zoo")
         super().__init__()
 
-    def _train_epoch(self) -> Iterator[Any]:
-        """Fine-tune everything on one task, from the pre-trained weights."""
-        if not self._position.steps:  # else a run that was resumed inside the task
+    def _begin_epoch(self) -> None:
+        """Begin one task, for which everything is fine-tuned from the pre-trained weights."""
+        if not self.run_context.position.steps:  # else a run that was resumed inside the task
             self.model.reset()
             self.optimizer.state.clear()  # no momentum from the task before
-        yield from super()._train_epoch()
+        super()._begin_epoch()
 
     def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the sum over fine-tunings of each one's mean cross entropy, so that none depends on the others.
 
         Args:
-            batch: `images` (S, B, 1, 12, 12), `labels` (S, B), `classes`; of test images also `task`, its number.
+            batch: dict with `images` (S, B, 1, 12, 12), `labels` (S, B), `classes` (number of classes); of test images
+                also `task`, number of the task.
         """
         images, labels = batch["images"].to(self.device), batch["labels"].to(self.device)
         total = torch.zeros((), device=self.device)

@@ -116,14 +116,14 @@ def test_a_stop_iteration_of_a_sample_does_not_end_an_epoch(name, words, shared_
 def pass_over(loader):
     """Make a pass over a loader, ask whether that was all, and make another one; returns the batches of both."""
     sources = RandomSources(loader, loader)
-    trainer = SimpleNamespace(
-        train_loader=loader, owns_loop=False, _random_sources=sources,
-        _position=SimpleNamespace(validating=False, start=sources.states()),
+    run = SimpleNamespace(
+        train_loader=loader, owns_loop=False, random_sources=sources,
+        position=SimpleNamespace(validating=False, start=sources.state_dict()),
     )  # fmt: skip
     given = list(loader)
-    after = sources.states()
-    require_whole_pass(trainer, "train_loader", len(given))
-    assert str(sources.states()) == str(after)
+    after = sources.state_dict()
+    require_whole_pass(run, "train_loader", len(given))
+    assert str(sources.state_dict()) == str(after)
     return given, list(loader)
 
 
@@ -342,24 +342,24 @@ def failing_start(worker: int) -> None:
 def explained(train_loader, val_loader=None, hook=None, known: bool = True, stopped: int | None = None):
     """Read a loader to its end as a trainer would, and return what is told of the error that ends it."""
     sources = RandomSources(train_loader)
-    trainer = SimpleNamespace(
+    run = SimpleNamespace(
         train_loader=train_loader,
         val_loader=val_loader or DataLoader(Numbers()),
         owns_loop=False,
         stop_request=SimpleNamespace(number=stopped),
-        run_folder=SimpleNamespace(log_only=lambda text: pytest.fail(text)),
-        record=SimpleNamespace(progress=SimpleNamespace(epoch=0), _epochs_before=0),
-        _random_sources=sources,
-        _position=SimpleNamespace(start=sources.states() if known else None, validating=False),
+        folder=SimpleNamespace(log_only=lambda text: pytest.fail(text)),
+        record=SimpleNamespace(progress=SimpleNamespace(epoch=0), epochs_before=0),
+        random_sources=sources,
+        position=SimpleNamespace(start=sources.state_dict() if known else None, validating=False),
     )
     try:
         for batch in train_loader:
             if hook is not None:
                 hook(batch)
     except Exception as error:
-        return explain_loader_fault(trainer, error)
+        return explain_loader_fault(run, error)
     finally:
-        _shut_down(trainer)  # torch takes its time where it must find out by itself
+        _shut_down(run)  # torch takes its time where it must find out by itself
     pytest.fail("nothing failed")
 
 
@@ -369,7 +369,7 @@ def test_the_sample_is_found_in_a_shuffled_pass(number, error):
     torch.manual_seed(4)
     told = explained(DataLoader(Broken(3, error=error), 2, shuffle=True, num_workers=number))
     assert isinstance(told, DataError)
-    assert str(told).startswith("train_loader: sample 3 of Broken can't be read: tests/train/test_data_faults.py:")
+    assert str(told).startswith("train_loader: sample 3 of Broken can't be read: tests/train/test_loader_faults.py:")
     words = "'no row 3'" if error is KeyError else "no row 3"
     assert f" in __getitem__: {error.__name__}: {words}\n" in str(told)
 
@@ -388,7 +388,7 @@ def test_without_a_known_beginning_all_samples_are_tried():
 
 def test_what_fails_in_workers_only_is_told_with_the_indices_of_its_batch():
     told = str(explained(DataLoader(Broken(5, only_in_workers=True), 2, num_workers=2)))
-    assert told.startswith("train_loader: samples [4, 5] of Broken can't be read: tests/train/test_data_faults.py:")
+    assert told.startswith("train_loader: samples [4, 5] of Broken can't be read: tests/train/test_loader_faults.py:")
     assert "in __getitem__: KeyError: 'no row 5'\nRead again one by one, in the main process, none of them" in told
 
 
@@ -418,7 +418,7 @@ def test_a_batch_that_cannot_be_put_together_is_told_with_its_indices(number):
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_stream_has_no_indices(number):
     told = str(explained(DataLoader(Stream(), 1, num_workers=number)))
-    assert told.startswith("train_loader: a batch of Stream can't be read: tests/train/test_data_faults.py:")
+    assert told.startswith("train_loader: a batch of Stream can't be read: tests/train/test_loader_faults.py:")
     assert told.endswith("in __iter__: OSError: line 2 is torn\nThe checkpoints are intact: `--resume` goes on.")
 
 
@@ -428,7 +428,7 @@ def test_a_sample_of_a_subset_is_named_by_its_index_there():
 
 def test_a_worker_that_cannot_begin_is_told():
     told = str(explained(DataLoader(Numbers(), 2, num_workers=1, worker_init_fn=failing_start)))
-    assert "train_loader: a worker can't begin: tests/train/test_data_faults.py:" in told
+    assert "train_loader: a worker can't begin: tests/train/test_loader_faults.py:" in told
     assert told.endswith("in failing_start: RuntimeError: no licence")
 
 

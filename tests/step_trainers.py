@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from commands.probe_steps import build_for_trial, quiet_log
+from commands.probe_steps import build_for_probing, quiet_log
 from config import BaseTrainerConfig
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer, RunOptions
@@ -88,8 +88,12 @@ def run(make: Callable[..., Any], folder: Path, resume: str | None = None, **cha
 
 def run_epoch(trainer: Any) -> None:
     """Do an epoch's steps, without what `train` has around them."""
-    for piece in trainer._train_epoch():
-        trainer._step(piece)
+    run = trainer.run_context
+    trainer._begin_epoch()
+    for step_input in run.position.remaining(run.step, trainer.train_loader):
+        run.step(step_input)
+        trainer._after_step(step_input)
+    trainer._end_epoch()
 
 
 @contextmanager
@@ -166,8 +170,8 @@ class Speller(nn.Module):
 class SpellingTrainer(Kit, BaseTrainer):
     """Tied weights, an LSTM where asked for, accumulation over 3 batches, a schedule by the step; Adam with L2.
 
-    209 samples in batches of 4: 53 batches, so the last batch has 1 sample and the last window 2 batches. The loss is
-    a mean over the letters that are no padding, whose number differs from batch to batch.
+    209 samples in batches of 4: 53 batches, so the last batch has 1 sample and the last step input 2 batches. The loss
+    is a mean over the letters that are no padding, whose number differs from batch to batch.
     """
 
     def __init__(self, folder: Path, recurrent: bool = False, **changes: Any) -> None:
@@ -283,7 +287,7 @@ def regression(count: int, seed: int, batch_size: int) -> TensorLoader:
     return TensorLoader({"x": x, "y": torch.sin(x @ numbers(4, 2, seed=9))}, batch_size, shuffle=seed == 1)
 
 
-def built_for_trial(trainer_class: type, folder: Path, **options: Any) -> Any:
-    """Build a trainer as `--check` and the searches do."""
+def probed_run(trainer_class: type, folder: Path, **options: Any) -> Any:
+    """Build a trainer as `--check` and the searches do, and return its run."""
     with quiet_log():
-        return build_for_trial(lambda: trainer_class(folder, **options))
+        return build_for_probing(lambda: trainer_class(folder, **options))

@@ -21,8 +21,8 @@ from train.errors import TrainingError
 from train.failures.files import read_failure, write_failure
 from train.failures.report import BadStep, numbers_gone_wrong
 from train.seeding import random_states
-from train.steps.eager import windows
-from train.steps.guard import Beginning
+from train.steps.eager import group_microbatches
+from train.steps.guard import StepSnapshot
 
 COUNT, SIZE = 40, 8
 
@@ -66,8 +66,8 @@ def tensors(x: torch.Tensor, shuffle: bool = False) -> TensorLoader:
 def bad_step(trainer: HookTrainer, steps: int = 0, split: str = "train", **more: Any) -> BadStep:
     """A bad step of the first epoch, which begins with the random numbers as they are."""
     loader = trainer.train_loader if split == "train" else trainer.val_loader
-    start = None if getattr(loader, "draws_by_epoch", False) else trainer._random_sources.states()
-    return BadStep(split, 0, steps, steps, start, **{"begun": Beginning(None, torch.get_rng_state()), **more})
+    start = None if getattr(loader, "draws_by_epoch", False) else trainer.run_context.random_sources.state_dict()
+    return BadStep(split, 0, steps, steps, start, **{"begun": StepSnapshot(None, torch.get_rng_state()), **more})
 
 
 def report_of(trainer: HookTrainer) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def report_of(trainer: HookTrainer) -> dict[str, Any]:
 
 def diagnosed(trainer: HookTrainer, steps: int = 0, split: str = "train") -> tuple[str, dict[str, Any]]:
     """The error's text and the report; the trainer must be the same before and after."""
-    before, random, meter = snapshot(trainer), random_states(), trainer._meter
+    before, random, meter = snapshot(trainer), random_states(), trainer.run_context.meter
     modes = [module.training for module in trainer.model.modules()]
-    error = numbers_gone_wrong(trainer, bad_step(trainer, steps, split))
+    error = numbers_gone_wrong(trainer.run_context, bad_step(trainer, steps, split))
     assert isinstance(error, TrainingError)
     after = snapshot(trainer)
     assert all(torch.equal(before[key].nan_to_num(), after[key].nan_to_num()) for key in before)
     assert torch.equal(random["torch"], torch.get_rng_state()) and random["python"] == random_states()["python"]
-    assert trainer._meter is meter and len(meter) == 0
+    assert trainer.run_context.meter is meter and len(meter) == 0
     assert modes == [module.training for module in trainer.model.modules()]
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in trainer.model.modules())
@@ -102,10 +102,13 @@ LOADERS = {
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_bad_sample_is_named_with_every_kind_of_loader(kind, tmp_path):
     trainer = HookTrainer(tmp_path, train_loader=LOADERS[kind](Rows(rows(s7=math.nan))))
-    start = trainer._random_sources.states()
+    start = trainer.run_context.random_sources.state_dict()
     trainer.train_loader.set_epoch(0) if hasattr(trainer.train_loader, "set_epoch") else None
-    bad = [bool(window.batches[0]["x"].isnan().any()) for window in windows(trainer.train_loader, 1)].index(True)
-    trainer._random_sources.set_states(start)
+    bad = [
+        bool(step_input.microbatches[0]["x"].isnan().any())
+        for step_input in group_microbatches(trainer.train_loader, 1)
+    ].index(True)
+    trainer.run_context.random_sources.load_state_dict(start)
     text, report = diagnosed(trainer, steps=bad)
     assert report["finding"]["kind"] == "batch"
     assert "the data: field 'x' is not finite in sample 7 of train_loader's dataset" in text
@@ -165,7 +168,7 @@ def test_a_weight_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     trainer = HookTrainer(tmp_path)
     trainer.record.progress.epoch = 1
     trainer.save_checkpoint(1)
-    trainer.saver.flush(trainer)
+    trainer.run_context.saver.flush()
     with torch.no_grad():
         trainer.model[3].weight[0, 0] = math.inf
     text, report = diagnosed(trainer)
@@ -180,7 +183,7 @@ def test_only_the_loss(tmp_path):
     text, report = diagnosed(trainer)
     assert report["finding"]["kind"] == "loss" and report["losses"] == ["nan"]
     assert "the loss function, after the model; all layers gave finite values" in text
-    assert "first NaN made by log, tests/train/test_failure.py:" in text
+    assert "first NaN made by log, tests/train/test_failures.py:" in text
 
 
 def test_a_validation_names_its_batch(tmp_path):
@@ -193,7 +196,7 @@ def test_a_validation_names_its_batch(tmp_path):
 
 def test_a_validation_is_that_of_the_averaged_weights(tmp_path):
     trainer = HookTrainer(tmp_path, ema_decay=0.9)
-    trainer._average.averages[0].fill_(math.nan)
+    trainer.run_context.average.averages[0].fill_(math.nan)
     text, report = diagnosed(trainer, split="val")
     assert report["finding"]["kind"] == "parameter" and "model.0.weight" in text
     assert load_file(trainer.run_folder.path / "failure/weights.safetensors")["0.weight"].isnan().all()
@@ -247,11 +250,11 @@ def test_dropout_masks_are_those_of_the_step(tmp_path):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     trainer.model.train()
-    batch = next(iter(windows(trainer.train_loader, 1))).batches[0]
+    batch = next(iter(group_microbatches(trainer.train_loader, 1))).microbatches[0]
     trainer._forward_batch(batch)
     torch.manual_seed(6)
     before = snapshot(trainer)
-    numbers_gone_wrong(trainer, BadStep("train", 0, 0, 0, None, Beginning(None, state)))
+    numbers_gone_wrong(trainer.run_context, BadStep("train", 0, 0, 0, None, StepSnapshot(None, state)))
     assert len(seen) == 2 and torch.equal(*seen)
     assert all(torch.equal(before[key], value) for key, value in snapshot(trainer).items())  # batch norm's too
 
@@ -279,7 +282,7 @@ def test_a_full_disk_does_not_hide_the_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("train.failures.files.write_file", full)
-    text = str(numbers_gone_wrong(trainer, bad_step(trainer)))
+    text = str(numbers_gone_wrong(trainer.run_context, bad_step(trainer)))
     assert "sample 3 of train_loader's dataset" in text
     assert "could not be kept for a replay: cannot write" in text and "No space left on device" in text
     assert not list(trainer.run_folder.path.glob("*failure*"))
@@ -293,7 +296,7 @@ def test_a_dataset_that_fails_the_second_time_does_not_hide_the_error(tmp_path):
             raise OSError("the disk is gone")
 
     trainer.train_loader = Gone()
-    text = str(numbers_gone_wrong(trainer, bad_step(trainer)))
+    text = str(numbers_gone_wrong(trainer.run_context, bad_step(trainer)))
     assert "the bad batch could not be read again: OSError: the disk is gone" in text
 
 

@@ -23,8 +23,8 @@ def own_part(count: int, rank: int, size: int) -> slice:
 
     Args:
         count: samples of the whole batch.
-        rank: of the process, from 0.
-        size: how many processes there are.
+        rank: number of the process, from 0.
+        size: number of processes.
     """
     least, longer = divmod(count, size)
     start = rank * least + min(rank, longer)
@@ -46,7 +46,7 @@ class StandIn:
         return StandIn(to_device(self.batch, device))
 
 
-class SharedDraws:
+class SharedRNG:
     """The random numbers that all processes draw alike: the order of samples, for loaders without a generator.
 
     They are those that a run of one process would draw for its loaders from the global generators of the CPU. Each
@@ -60,14 +60,14 @@ class SharedDraws:
         """Go on from where the global generators are now."""
         self._states = _states()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return where they are, as plain data."""
         python, (kind, keys, position, has_gauss, gauss), torch_state = self._states
         numpy = (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss)
         return {"python": python, "numpy": numpy, "torch": torch_state}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
         kind, keys, position, has_gauss, gauss = state["numpy"]
         numpy = (kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss)
         self._states = state["python"], numpy, state["torch"]
@@ -98,17 +98,18 @@ class SharedOrder(Sampler):
     """A batch sampler that gives one process's part of another one's batches.
 
     Args:
-        whole: gives the indices of whole batches, the same ones in each process.
-        rank: of the process.
-        size: how many there are.
-        draws: what `whole` draws its order from, where it has no generator of its own.
-        base_seed: whether a DataLoader draws its workers' seed from these too.
+        whole: batch sampler that gives the indices of whole batches, the same ones in each process.
+        rank: number of the process, from 0.
+        size: number of processes that share each batch.
+        draws: random numbers that all processes draw alike; `whole` draws its order from them, where it has no
+            generator of its own.
+        base_seed: whether a DataLoader draws its workers' seed from `draws` too.
 
     Attributes:
         stand_ins: numbers of the pass's batches of which this process has no sample.
     """
 
-    def __init__(self, whole: Any, rank: int, size: int, draws: SharedDraws, base_seed: bool) -> None:
+    def __init__(self, whole: Any, rank: int, size: int, draws: SharedRNG, base_seed: bool) -> None:
         self.whole, self.rank, self.size, self.draws, self.base_seed = whole, rank, size, draws, base_seed
         self.sampler, self.generator = getattr(whole, "sampler", None), getattr(whole, "generator", None)
         self.stand_ins: set[int] = set()
@@ -141,28 +142,28 @@ class SharedOrder(Sampler):
             number += 1
 
 
-def take_share(name: str, loader: Any, rank: int, size: int, draws: SharedDraws) -> None:
+def shard_loader(name: str, loader: Any, rank: int, size: int, draws: SharedRNG) -> None:
     """Let a loader read one process's part of each batch from now on.
 
     Args:
-        name: of the loader, for errors.
-        loader: a DataLoader over samples by index, or anything with a `take_share(rank, size)` of its own, such as a
+        name: name of the loader, for errors.
+        loader: a DataLoader over samples by index, or anything with a `shard_loader(rank, size)` of its own, such as a
             TensorLoader; its attribute `stand_ins` names the batches that only keep step.
-        rank: of the process.
-        size: how many there are.
-        draws: of all processes.
+        rank: number of the process, from 0.
+        size: number of processes that share each batch.
+        draws: random numbers that all processes draw alike.
 
     Raises:
         DataError: the loader's batches can't be parted.
     """
-    if hasattr(loader, "take_share"):
-        loader.take_share(rank, size)
+    if hasattr(loader, "shard_loader"):
+        loader.shard_loader(rank, size)
         return
     kind = type(loader).__name__
     if not isinstance(loader, DataLoader):
         raise DataError(
             f"{name} is a {kind}, whose batches {size} processes can't share. Use a TensorLoader, make_loader or a "
-            "DataLoader, give it a method take_share(rank, size), or train with one process."
+            "DataLoader, give it a method shard_loader(rank, size), or train with one process."
         )
     if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         what = "reads an IterableDataset" if isinstance(loader.dataset, IterableDataset) else "has batch_size=None"
@@ -175,11 +176,11 @@ def take_share(name: str, loader: Any, rank: int, size: int, draws: SharedDraws)
     object.__setattr__(loader, "batch_sampler", order)  # a DataLoader refuses a plain assignment
 
 
-def give_back_share(loader: Any) -> None:
+def unshard_loader(loader: Any) -> None:
     """Let a loader read whole batches again: what follows training looks at all of the data in each process."""
     order = getattr(loader, "batch_sampler", None)
-    if hasattr(loader, "take_share"):
-        loader.take_share(0, 1)
+    if hasattr(loader, "shard_loader"):
+        loader.shard_loader(0, 1)
     elif isinstance(order, SharedOrder):
         object.__setattr__(loader, "batch_sampler", order.whole)
 

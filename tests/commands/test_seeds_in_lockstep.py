@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from commands.seeds.choice import why_in_turn
+from commands.seeds.choice import why_sequential
 from commands.seeds.group import Group, Member
-from commands.seeds.lockstep import train_together
+from commands.seeds.lockstep import train_in_lockstep
 from commands.seeds.noise import take_out_noise
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer
@@ -72,7 +72,7 @@ def both(make: Make, folder: Path, seeds: int = 3, **changes: Any) -> tuple[list
             yield found[-1]
 
     group = LoneGroup("x", [Member(seed) for seed in range(seeds)], how="at once")
-    train_together(group, build())
+    train_in_lockstep(group, build())
     return alone, found, group
 
 
@@ -198,7 +198,7 @@ def test_a_member_whose_numbers_go_wrong_leaves_the_others_alone(tmp_path, caplo
             others.append(seeded(make, tmp_path / "together", seed))
             yield others[-1]
 
-    train_together(LoneGroup("x", [Member(seed) for seed in range(3)], how="at once"), build())
+    train_in_lockstep(LoneGroup("x", [Member(seed) for seed in range(3)], how="at once"), build())
     assert_alike([alone[0], alone[2]], [others[0], others[2]], 1e-5)
     first, second = (json.loads((t.run_folder.path / "metrics.json").read_text()) for t in (alone[1], others[1]))
     assert first["state"] == second["state"] == "failed"
@@ -242,7 +242,7 @@ def test_members_that_are_stopped_save_themselves_and_go_on_alone(tmp_path):
             yield stopped[-1]
 
     with pytest.raises(Interrupted, match="SIGTERM"):
-        train_together(LoneGroup("x", [Member(seed) for seed in range(3)], how="at once"), build())
+        train_in_lockstep(LoneGroup("x", [Member(seed) for seed in range(3)], how="at once"), build())
     for trainer in stopped:
         assert json.loads((trainer.run_folder.path / "metrics.json").read_text())["state"] == "interrupted"
         assert 2 <= trainer.record.progress.epoch < 4
@@ -270,7 +270,7 @@ def test_a_hook_that_fails_when_members_go_on_alone_ends_its_own_run_only(tmp_pa
         return F.mse_loss(output, goal) * (1 if output.sum().item() > 0 else 2)
 
     trainers = [seeded(lambda folder, **k: HookTrainer(folder, hook=hook, **k), tmp_path, seed) for seed in range(2)]
-    train_together(LoneGroup("x", [Member(seed) for seed in range(2)], how="at once"), iter(trainers))
+    train_in_lockstep(LoneGroup("x", [Member(seed) for seed in range(2)], how="at once"), iter(trainers))
     told = [json.loads((trainer.run_folder.path / "metrics.json").read_text()) for trainer in trainers]
     assert [one["state"] for one in told] == ["failed", "finished"]
     assert told[0]["error"] == "TrainingError: no more of this seed"
@@ -309,7 +309,7 @@ def test_random_numbers_that_depend_on_values_are_refused(tmp_path):
     trainer = HookTrainer(tmp_path, hook=hook)
     trainer.model.train()
     batch = next(iter(trainer.train_loader))
-    program = LossProgram(trainer, batch, list(trainer.model.parameters()))
+    program = LossProgram(trainer.run_context, batch, list(trainer.model.parameters()))
     with pytest.raises(ImpureLoss, match="it draws random numbers by aten.bernoulli.default, which is not known"):
         take_out_noise(program.graph)
 
@@ -345,12 +345,12 @@ class LoopTrainer(Kit, BaseTrainer):
     ],
 )
 def test_choice(make, changes, reason, tmp_path):
-    found = why_in_turn(make(tmp_path, **changes), seeds=8)
+    found = why_sequential(make(tmp_path, **changes).run_context, seeds=8)
     assert (found is None) if reason is None else (reason in found)
 
 
 def test_choice_of_a_loader(tmp_path):
     loader = torch.utils.data.DataLoader([{"x": torch.zeros(4), "y": torch.zeros(2)}] * 30, 8)
-    found = why_in_turn(HookTrainer(tmp_path, train_loader=loader), seeds=8, faster_only=False)
+    found = why_sequential(HookTrainer(tmp_path, train_loader=loader).run_context, seeds=8, faster_only=False)
     assert found == "train_loader is a DataLoader, whose samples may draw random numbers at any batch"
-    assert why_in_turn(HookTrainer(tmp_path), seeds=8, faster_only=False) is None
+    assert why_sequential(HookTrainer(tmp_path).run_context, seeds=8, faster_only=False) is None

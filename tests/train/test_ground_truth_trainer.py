@@ -1,4 +1,4 @@
-"""FineTuneTrainer through the command line, with a small zoo; one fine-tuning done again by hand."""
+"""GroundTruthTrainer through the command line, with a small zoo; one fine-tuning done again by hand."""
 
 import json
 import math
@@ -27,13 +27,13 @@ TABLE = "dataset_model_performance.json"
 
 
 def train(artifacts: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run `python train.py FineTuneTrainer` with a folder of its own for what it writes."""
-    command = ["train.py", "FineTuneTrainer", f"artifacts_dir={artifacts}", "plot_at_end=off", *words]
+    """Run `python train.py GroundTruthTrainer` with a folder of its own for what it writes."""
+    command = ["train.py", "GroundTruthTrainer", f"artifacts_dir={artifacts}", "plot_at_end=off", *words]
     return run_python(command, PROJECT_ROOT)
 
 
 def only_run(artifacts: Path) -> Path:
-    (run,) = (artifacts / "models" / "FineTune" / "runs").iterdir()
+    (run,) = (artifacts / "models" / "GroundTruth" / "runs").iterdir()
     return run
 
 
@@ -133,7 +133,7 @@ def test_a_fine_tuning_is_that_of_one_network_alone(finished, zoo, family):
 
 
 def test_resumed_run_writes_the_same_table_as_one_that_was_not_interrupted(finished, words, tmp_path):
-    shutil.copytree(finished.parent, tmp_path / "models" / "FineTune" / "runs")
+    shutil.copytree(finished.parent, tmp_path / "models" / "GroundTruth" / "runs")
     run = only_run(tmp_path)
     shutil.rmtree(run / "checkpoints" / "epoch-00002")  # as if it had been cut after its first task
     for name in (TABLE, "model.safetensors"):

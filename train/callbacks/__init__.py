@@ -1,0 +1,28 @@
+"""What is called at certain moments of a run: see docs/callbacks.md.
+
+`callback.py` is the interface, `callbacks.py` calls those of a run, `named.py` makes those that config.ini names. The
+others come along, each in its file. Trackers (train/trackers) are callbacks too.
+"""
+
+from train.callbacks.callback import Callback
+from train.callbacks.callbacks import CallbackError, Callbacks
+from train.callbacks.freeze_layers import FreezeLayers
+from train.callbacks.gradient_norm import GradientNorm
+from train.callbacks.learning_rate_monitor import LearningRateMonitor
+from train.callbacks.named import callbacks_named
+from train.callbacks.prediction_pictures import PredictionPictures
+from train.callbacks.stop_at_time import StopAtTime
+from train.callbacks.throughput import Throughput
+
+__all__ = [
+    "Callback",
+    "CallbackError",
+    "Callbacks",
+    "FreezeLayers",
+    "GradientNorm",
+    "LearningRateMonitor",
+    "PredictionPictures",
+    "StopAtTime",
+    "Throughput",
+    "callbacks_named",
+]

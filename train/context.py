@@ -1,0 +1,325 @@
+"""One run: its parts by their names, and the one list of those that have a state.
+
+A trainer belongs to its author. What the framework needs beside it is here, public and typed; the parts of a run take
+this, or better the two things of it that they need.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from config import BaseTrainerConfig
+from data.loaders import Loader
+from data.sharding import SharedRNG
+from storage.checkpoint_store import CheckpointStore
+from storage.run_folder import RunFolder
+from train.callbacks import Callback, Callbacks
+from train.checkpointing.saver import Saver
+from train.distributed.shard_files import ShardReader
+from train.loop.early_stopping import EarlyStopping
+from train.loop.epoch_position import EpochPosition
+from train.loop.meters import EpochMeter
+from train.loop.progress import ProgressBar
+from train.loop.record import RunRecord
+from train.loop.stop_signals import StopRequest
+from train.process_group import ProcessGroup
+from train.schedulers import interval_of
+from train.seeding import RandomSources
+from train.steps.eager import Step
+from train.steps.guard import Guard
+from train.steps.precision import Precision
+from train.steps.update import Update
+from train.steps.weight_average import WeightAverage
+from train.trainer_protocol import Trainer, other_modules
+
+if TYPE_CHECKING:  # takes half a second, which runs of one process never need
+    from train.distributed.sharding import ShardedLoss
+
+
+@dataclass
+class RunOptions:
+    """What the command line asks of the next trainer that is built.
+
+    Attributes:
+        resume: run to go on with: `latest`, a run id or a run folder; None starts a new run.
+        dry_run: whether the run leaves nothing behind.
+        publish: whether a finished run's weights become those that other trainers load.
+        callbacks: callbacks that are called before the trainer's own.
+    """
+
+    resume: str | None = None
+    dry_run: bool = False
+    publish: bool = True
+    callbacks: list[Callback] = field(default_factory=list)
+
+
+class Stateful(Protocol):
+    """A part whose state can be taken and put back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data and tensors."""
+        ...
+
+    def load_state_dict(self, state: Any) -> object:
+        """Go on from a `state_dict`."""
+        ...
+
+
+@dataclass(frozen=True)
+class StatefulPart:
+    """One entry of the list of what a run's state is.
+
+    Attributes:
+        name: key of the part in a checkpoint; `modules.<attribute>` for a module beside the model.
+        part: object with the part's state.
+        by_step: whether an optimizer step changes the part; else only what lies between two steps does.
+        saved: whether a checkpoint holds the part.
+        in_place: whether the part's `state_dict` gives the very tensors that the part goes on changing, not copies.
+        tensors_only: whether the part's state is parameters and buffers of modules, or averages of them.
+    """
+
+    name: str
+    part: Stateful
+    by_step: bool = False
+    saved: bool = True
+    in_place: bool = False
+    tensors_only: bool = False
+
+
+@dataclass(eq=False, repr=False)
+class RunContext:
+    """What a run is made of.
+
+    Attributes:
+        trainer: the author's part: model, loaders, optimizer, scheduler, and the verbs.
+        loss_function: function that maps a batch to its loss, a scalar tensor: the trainer's `_forward_batch`, measured
+            and checked.
+        options: options of the command line for this run.
+        device: device that the model is on.
+        process_group: processes that train this model together; mostly this one alone.
+        record: numbers of the run.
+        early_stopping: counter of validations without improvement.
+        saver: writer of the run's files, which decides when.
+        step_factory: function that makes the optimizer step in a form; None takes the form that the config asks for.
+        callbacks: callbacks that are told of the run's moments.
+        stop_request: note that somebody wants the run to stop.
+        random_sources: all generators that the run draws from.
+        position: steps and batches done in the epoch at hand.
+        precision: number format that forward and backward compute with.
+        average: the moving average of the weights; None where the config asks for none.
+        guard: guard that keeps bad steps from the weights.
+        update: update that clips gradients and changes parameters.
+        shared_rng: random numbers that several processes draw alike; None for one process.
+        sharded: the loss over a model whose weights are spread over the processes; None where they are not.
+        meter: averages of the epoch, or validation, at hand.
+        batch_samples: number of samples of the batch that is in the model; None while there is none.
+        loss_count: number of samples that the last loss is a mean over.
+        first_losses: losses of the check that samples fit the model, by loader.
+        flop_counts: calls of torch operators, and floating-point operations a sample, in the check that samples fit the
+            model, by loader.
+        in_session: whether `train()` runs at the moment.
+    """
+
+    trainer: Trainer
+    loss_function: Callable[[Any], torch.Tensor]
+    options: RunOptions
+    device: torch.device
+    process_group: ProcessGroup
+    record: RunRecord
+    early_stopping: EarlyStopping
+    step_factory: "Callable[[RunContext, str | None], Step]"
+    random_sources: RandomSources
+    position: EpochPosition
+    precision: Precision
+    average: WeightAverage | None
+    guard: Guard
+    update: Update
+    shared_rng: SharedRNG | None = None
+    sharded: "ShardedLoss | None" = None
+    callbacks: Callbacks = field(default_factory=Callbacks)
+    stop_request: StopRequest = field(default_factory=StopRequest)
+    meter: EpochMeter = field(default_factory=EpochMeter)
+    batch_samples: int | None = None
+    loss_count: int | torch.Tensor = 1
+    first_losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    flop_counts: dict[str, tuple[int, float]] = field(default_factory=dict)
+    in_session: bool = False
+    saver: Saver = field(init=False)
+
+    # ------------------------------------------------------------------------------------------ the author's parts
+
+    @property
+    def name(self) -> str:
+        """The trainer's class name."""
+        return type(self.trainer).__name__
+
+    @property
+    def config(self) -> BaseTrainerConfig:
+        """The resolved settings."""
+        return self.trainer.config
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that is trained."""
+        return self.trainer.model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates the parameters."""
+        return self.trainer.optimizer
+
+    @property
+    def scheduler(self) -> LRScheduler:
+        """What sets the learning rate."""
+        return self.trainer.scheduler
+
+    @property
+    def train_loader(self) -> Loader:
+        """What gives training batches."""
+        return self.trainer.train_loader
+
+    @property
+    def val_loader(self) -> Loader:
+        """What gives validation batches."""
+        return self.trainer.val_loader
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return self.trainer.run_folder
+
+    @property
+    def owns_loop(self) -> bool:
+        """Whether the trainer has a `train()` of its own."""
+        return self.trainer.owns_loop
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The trainer's own attributes, by name: its namespace itself, not a copy."""
+        return vars(self.trainer)
+
+    # ------------------------------------------------------------------------------------------------------- the step
+
+    @cached_property
+    def step(self) -> Step:
+        """The optimizer step, in the form that the config asks for; made when it is first asked for."""
+        return self.step_factory(self, None)
+
+    def resume_step(self, state: dict[str, Any]) -> None:
+        """Take the form of the step that the resumed run had.
+
+        Args:
+            state: `state_dict` of that run's step.
+        """
+        if self.config.step == "auto":
+            self.step = self.step_factory(self, state["form"])
+        if self.step.name == state["form"] and not state["fast"]:
+            self.step.fast = False
+
+    @property
+    def step_flops(self) -> float | None:
+        """Floating-point operations of an optimizer step: backward takes twice as many as forward. None if unknown."""
+        if "train_loader" not in self.flop_counts:
+            return None
+        return 3 * self.flop_counts["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
+
+    def step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
+        """Step the scheduler, if this is its moment.
+
+        Args:
+            moment: `step` after each optimizer step, `epoch` after each epoch, `validation` after each validation.
+            val_loss: what ReduceLROnPlateau steps on.
+        """
+        if self.scheduler_interval == moment:
+            step: Callable[..., None] = self.scheduler.step  # ReduceLROnPlateau's takes the loss, others' takes nothing
+            if val_loss is None:
+                step()
+            else:
+                step(val_loss)
+
+    @cached_property
+    def scheduler_interval(self) -> str:
+        """When the scheduler steps: `validation`, `epoch` or `step`."""
+        return interval_of(self.scheduler)
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the optimizer's first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # ---------------------------------------------------------------------------------------------------- measurements
+
+    @contextmanager
+    def measuring_with(self, meter: EpochMeter) -> Iterator[None]:
+        """Let another meter take what is measured in a block."""
+        before, self.meter = self.meter, meter
+        try:
+            yield
+        finally:
+            self.meter = before
+
+    def forget_measurements(self) -> None:
+        """Drop what has been measured in this epoch."""
+        self.meter = EpochMeter()
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""
+        return self.average.in_model() if self.average is not None else nullcontext()
+
+    def obey_in_validation(self) -> None:
+        """Leave a validation where somebody wants the run to stop: a resumed run does it anew."""
+        if not self.owns_loop:
+            self.stop_request.obey()
+
+    # ---------------------------------------------------------------------------------------------------------- state
+
+    def other_modules(self) -> dict[str, nn.Module]:
+        """Return the modules with a state that a trainer has beside its model, such as a loss with parameters."""
+        return other_modules(self.trainer)
+
+    def stateful_parts(self) -> list[StatefulPart]:
+        """Return all whose state a run changes: what checkpoints hold, what is put back after steps on probation."""
+        modules: dict[str, nn.Module] = {"weights": self.model}
+        modules |= {f"modules.{name}": module for name, module in self.other_modules().items()}
+        parts = [
+            StatefulPart(name, module, by_step=True, in_place=True, tensors_only=True)
+            for name, module in modules.items()
+        ]
+        # Of torch's own optimizers it is known that a state, once made, changes in place.
+        in_place = type(self.optimizer) in (Adam, AdamW, SGD)
+        parts += [StatefulPart("optimizer", self.optimizer, by_step=True, in_place=in_place)]
+        if self.precision.scaler is not None:
+            parts += [StatefulPart("scaler", self.precision.scaler, by_step=True)]
+        if self.average is not None:
+            parts += [StatefulPart("average", self.average, by_step=True, in_place=True, tensors_only=True)]
+        return [
+            *parts,
+            StatefulPart("random", self.random_sources, by_step=True),
+            StatefulPart("guard", self.guard, by_step=True, saved=False),  # what is saved is sound
+            StatefulPart("scheduler", self.scheduler),
+            StatefulPart("early_stopping", self.early_stopping),
+            StatefulPart("position", self.position),
+            StatefulPart("callbacks", self.callbacks),
+        ]
+
+    @property
+    def progress_bar(self) -> ProgressBar:
+        """What a person sees while the run goes on."""
+        return self.trainer.progress_bar
+
+    @cached_property
+    def checkpoints(self) -> CheckpointStore:
+        """The run's checkpoints."""
+        shards = ShardReader(self.sharded.target if self.sharded is not None else None)
+        return CheckpointStore(self.folder.path / "checkpoints", self.config.keep_last_checkpoints, shards)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file in the run folder."""
+        return self.trainer.get_run_file_path(name)

@@ -1,0 +1,142 @@
+"""A trainer, as callbacks and the parts of a run see it, so that they need not know the class that runs them."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from config import BaseTrainerConfig
+from data.loaders import Loader
+from storage.run_folder import RunFolder
+from train.loop.progress import ProgressBar
+from train.loop.record import RunRecord
+from train.loop.stop_signals import StopRequest
+
+
+def other_modules(trainer: "Trainer") -> dict[str, torch.nn.Module]:
+    """Return the modules with a state that a trainer has beside its model, such as a loss with parameters.
+
+    Args:
+        trainer: whose attributes are looked through.
+
+    Returns:
+        The modules by attribute.
+    """
+    inside = {id(module) for module in trainer.model.modules()}
+    return {
+        name: value
+        for name, value in vars(trainer).items()
+        if isinstance(value, torch.nn.Module) and id(value) not in inside and value.state_dict()
+    }
+
+
+class Trainer(Protocol):
+    """What every trainer has: its author's parts, the run's numbers, and the verbs. `BaseTrainer` is one.
+
+    Attributes:
+        config: resolved settings of the run.
+        model: the network that is trained.
+        train_loader: loader of training batches.
+        val_loader: loader of validation batches.
+        optimizer: optimizer of the model's parameters.
+        scheduler: schedule of the learning rate.
+        record: numbers of the run so far: `record.progress.epoch`, `record.progress.step`, `record.history`.
+        results: entries that a trainer adds to the summary of metrics.json, by name.
+        progress_bar: bar that a person sees while the run goes on.
+    """
+
+    config: BaseTrainerConfig
+    model: torch.nn.Module
+    train_loader: Loader
+    val_loader: Loader
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    record: RunRecord
+    results: dict[str, Any]
+    progress_bar: ProgressBar
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        ...
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The run's folder."""
+        ...
+
+    @property
+    def stop_request(self) -> StopRequest:
+        """Asks the run to stop: `trainer.stop_request.ask("reason")` lets it finish the step, save and leave."""
+        ...
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes the run's files; of several processes one does."""
+        ...
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model's folder in artifacts."""
+        ...
+
+    @property
+    def owns_loop(self) -> bool:
+        """Whether the trainer has a `train()` of its own."""
+        ...
+
+    @property
+    def saves_plain_weights(self) -> bool:
+        """Whether `save_model` is the base class's."""
+        ...
+
+    def keep_gradient_norms(self) -> None:
+        """Let each optimizer step keep its gradient's norm, for `gradient_norm`."""
+        ...
+
+    @property
+    def gradient_norm(self) -> torch.Tensor | None:
+        """L2 norm of the last step's gradient before clipping, a scalar on the device; None where none is kept."""
+        ...
+
+    def train(self) -> None:
+        """Train until the last epoch or until early stopping."""
+        ...
+
+    def validate(self) -> float:
+        """Return the validation loss."""
+        ...
+
+    def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
+        """Save all that a resumed run needs."""
+        ...
+
+    def save_model(self) -> None:
+        """Write the model's weights to model.safetensors in the run folder."""
+        ...
+
+    def save_metrics(self) -> None:
+        """Enter what was measured into the history, rewrite metrics.json."""
+        ...
+
+    def check_early_stopping(self, val_loss: float) -> bool:
+        """Note a validation loss and say whether the run should stop."""
+        ...
+
+    def after_training(self) -> None:
+        """Do what follows a finished run, with the best weights in the model."""
+        ...
+
+    def save_metrics_to_file(self, state: str = "running", **more: Any) -> None:
+        """Rewrite metrics.json."""
+        ...
+
+    def plot_metrics(self) -> None:
+        """Draw the run's plots."""
+        ...
+
+    def get_run_file_path(self, name: str = "metrics.json") -> Path:
+        """Return the path of a file in the run folder."""
+        ...
