@@ -259,6 +259,36 @@ def test_after_a_while_a_worker_obeys_a_stranger_too(monkeypatch):
     assert worker.exitcode == 143
 
 
+class Bereaved:
+    """A `worker_init_fn` that kills the main process before the worker is ready to work."""
+
+    def __call__(self, worker: int) -> None:
+        main = multiprocessing.parent_process().pid
+        os.kill(main, signal.SIGKILL)
+        while os.getppid() == main:
+            pass
+
+
+def read_bereaved(held_by_workers_too) -> None:
+    loader = DataLoader(Numbers(), num_workers=1, worker_init_fn=Bereaved())
+    tend_workers(loader)
+    list(loader)
+
+
+def test_a_worker_whose_main_process_is_killed_before_it_begins_vanishes(monkeypatch):
+    """torch's own look for the main process would take the next parent for it."""
+    monkeypatch.setattr(workers, "LOOK", 0.01)
+    here, there = multiprocessing.Pipe()
+    main = multiprocessing.get_context("fork").Process(target=read_bereaved, args=(there,))
+    main.start()
+    there.close()
+    assert here.poll(60), "the worker is still there"
+    with pytest.raises(EOFError):
+        here.recv()
+    main.join(30)
+    assert main.exitcode == -signal.SIGKILL
+
+
 def test_a_loader_is_tended_once_and_its_own_function_is_called():
     own = Marked()
     loader = DataLoader(Drawn(), None, num_workers=1, worker_init_fn=own)

@@ -1,5 +1,6 @@
 """A loader's workers under signals: those that are meant for the run don't end them while the run needs a batch."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from data.loaders import Loader
 
 GRACE = 20.0  # seconds that a worker goes on after a SIGTERM; SLURM sends SIGKILL after 30
+LOOK = 1.0  # seconds between two looks whether the main process is still there
 _HELD = {getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGTERM") if hasattr(signal, name)}
 _CAN_TELL_SENDER = hasattr(signal, "sigtimedwait")  # not on macOS and Windows
 
@@ -96,13 +98,20 @@ def tell_unless_broken_off(kind: type[BaseException], error: BaseException, fram
 def _take_sigterm() -> None:
     """End the worker when the main process asks, or a while after anybody else has, or when there is no main process.
 
-    The main process asks by SIGTERM only where a worker has not ended by itself.
+    The main process asks by SIGTERM only where a worker has not ended by itself. A worker of torch's looks for its main
+    process too, but takes whoever is its parent when it begins to work for that one: where the main process is killed
+    before, it would wait for it for ever.
     """
-    main_process = multiprocessing.parent_process()
-    main = None if main_process is None else main_process.pid
-    parent = os.getppid()  # another one, where a fork server starts the workers
-    info: signal.struct_siginfo | None = signal.sigwaitinfo({signal.SIGTERM})
-    deadline = time.monotonic() + GRACE
-    while info is not None and info.si_pid != main and os.getppid() == parent:
-        info = signal.sigtimedwait({signal.SIGTERM}, max(0.0, deadline - time.monotonic()))
-    os._exit(0 if info is not None and info.si_pid == main else 128 + signal.SIGTERM)
+    main, deadline = multiprocessing.parent_process(), math.inf
+    if main is None:
+        raise RuntimeError("this is no worker of a DataLoader")
+    # A fork server, where that starts the workers, is the parent.
+    forked = isinstance(multiprocessing.current_process(), ForkProcess)
+    parent = main.pid if forked else os.getppid()
+    while os.getppid() == parent and main.is_alive() and time.monotonic() < deadline:
+        info = signal.sigtimedwait({signal.SIGTERM}, min(LOOK, max(0.0, deadline - time.monotonic())))
+        if info is not None and info.si_pid == main.pid:
+            os._exit(0)
+        if info is not None:
+            deadline = min(deadline, time.monotonic() + GRACE)
+    os._exit(128 + signal.SIGTERM)
