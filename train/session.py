@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
 from train.context import RunContext
 from train.errors import TrainingError
-from train.loading.loader_faults import explain_loader_fault
+from train.loading.loader_faults import explain_loader_fault, first_death_heard
 from train.loop.progress import duration
 from train.loop.stop_signals import Interrupted, Pruned
 from train.machine import cpu_threads, keep_freed_memory
@@ -82,16 +82,18 @@ def training_session(run: RunContext) -> Iterator[None]:
         return
     run.in_session = True
     run.record.start_clock()
+    handlers = ExitStack()
     try:
-        _announce(run)
-        with machine_for(run), run.stop_request.listening():
-            run.callbacks.on_train_begin(run.trainer)
-            yield
-        run.saver.flush()
-        run.callbacks.on_checkpoint(run.trainer, run.saver.take_written())
-        _finish(run)
+        with first_death_heard(handlers):
+            _announce(run)
+            with machine_for(run), run.stop_request.listening():
+                run.callbacks.on_train_begin(run.trainer)
+                yield
+            run.saver.flush()
+            run.callbacks.on_checkpoint(run.trainer, run.saver.take_written())
+            _finish(run)
     except BaseException as error:
-        reported = explain_loader_fault(run, error) or error  # first: a worker that dies is told again at any line
+        reported = explain_loader_fault(run, error) or error
         run.process_group.hold_signals()
         reported = lost_peer(reported) or reported
         if isinstance(reported, KeyboardInterrupt | Pruned):
@@ -109,6 +111,7 @@ def training_session(run: RunContext) -> Iterator[None]:
         run.folder.close_log()
         run.folder.unlock()
         run.in_session = False
+        handlers.close()
 
 
 @contextmanager

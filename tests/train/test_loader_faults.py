@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from data.data_error import DataError
 from train.errors import TrainingError
-from train.loading import worker_signals
-from train.loading.loader_faults import _shut_down, explain_loader_fault, require_whole_pass
+from train.loading import loader_faults, worker_signals
+from train.loading.loader_faults import _shut_down, explain_loader_fault, first_death_heard, require_whole_pass
 from train.loading.worker_signals import TendedWorker, tell_unless_broken_off, tend_workers
 from train.loop.stop_signals import Interrupted
 from train.seeding import RandomSources
@@ -277,7 +278,7 @@ def read_bereaved(held_by_workers_too) -> None:
 
 def test_a_worker_whose_main_process_is_killed_before_it_begins_vanishes(monkeypatch):
     """torch's own look for the main process would take the next parent for it."""
-    monkeypatch.setattr(workers, "LOOK", 0.01)
+    monkeypatch.setattr(worker_signals, "LOOK", 0.01)
     here, there = multiprocessing.Pipe()
     main = multiprocessing.get_context("fork").Process(target=read_bereaved, args=(there,))
     main.start()
@@ -475,6 +476,64 @@ def test_what_a_hook_raises_is_no_fault_of_a_loader(number):
     assert explained(DataLoader(Numbers(), 2, num_workers=number), hook=hook) is None
     # Nor is a loader that the trainer reads by itself.
     assert explained(DataLoader(Numbers(), 2), hook=lambda batch: list(DataLoader(Broken(1)))) is None
+
+
+class Leaving(Numbers):
+    """Ends its worker in two steps, as every process ends: its files are closed first."""
+
+    def __init__(self) -> None:
+        self.seen = multiprocessing.get_context("fork").Event()
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        os.closerange(3, 1000)
+        self.seen.wait()
+        os._exit(7)
+
+
+def test_a_worker_that_has_closed_its_files_is_waited_for(monkeypatch):
+    """The connection to it is broken then, and it has no exit code yet."""
+
+    def _try_get_data(self, timeout=None):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    def until_closed(sentinels, timeout):
+        closed = wait(sentinels, 60)
+        dataset.seen.set()
+        return closed
+
+    dataset, wait = Leaving(), loader_faults.wait
+    monkeypatch.setattr(loader_faults, "wait", until_closed)
+    monkeypatch.setattr(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_try_get_data", _try_get_data)
+    told = str(explained(DataLoader(dataset, 2, num_workers=1)))
+    assert told.startswith("train_loader: worker process ")
+    assert " left with exit code 7 with samples [0, 1, 2, 3] of Leaving to read. " in told
+
+
+def test_no_death_is_heard_after_the_first_error_of_a_session():
+    def handler(number, frame):
+        raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        with ExitStack() as afterwards:
+            with pytest.raises(RuntimeError), first_death_heard(afterwards):
+                os.kill(os.getpid(), signal.SIGCHLD)
+            os.kill(os.getpid(), signal.SIGCHLD)
+        assert signal.getsignal(signal.SIGCHLD) is handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_death_that_is_heard_just_after_the_error_of_a_validation_is_of_its_loader():
+    def validate() -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            validate()
+        except ConnectionResetError:
+            raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")  # noqa: B904
+    assert loader_faults._is_validating(caught.value)
 
 
 DIED = "DataLoader worker (pid 123) is killed by signal: {}. "

@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -72,6 +72,23 @@ def explain_loader_fault(run: RunContext, error: BaseException) -> Exception | I
     except Exception:  # an explanation that fails must not hide what it should explain
         run.folder.log_only(traceback.format_exc())
         return None
+
+
+@contextmanager
+def first_death_heard(afterwards: ExitStack) -> Iterator[None]:
+    """Let a block raise that a worker has died, and what comes after an error of the block not.
+
+    Such a death may show as a broken connection first. torch's handler of SIGCHLD would then raise it at any line of
+    what deals with that.
+
+    Args:
+        afterwards: puts the handler back.
+    """
+    try:
+        yield
+    except BaseException:  # where the handler comes before the next line it raises an error with this one as context
+        afterwards.enter_context(_deaths_unheard())
+        raise
 
 
 def require_whole_pass(run: RunContext, name: str, batches: int) -> None:
@@ -164,7 +181,10 @@ def _silently_dead(error: Exception) -> list[int]:
     receiving = any(frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__))
     if not receiving or not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return []
-    wait([worker.sentinel for worker in iterator._workers], timeout=5.0)  # it may be about to end
+    ended = wait([worker.sentinel for worker in iterator._workers], timeout=5.0)  # it may be about to end
+    for worker in iterator._workers:
+        if worker.sentinel in ended:  # it has closed its files, and may not have an exit code yet
+            worker.join(5.0)
     return [worker.pid for worker in iterator._workers if worker.exitcode and worker.pid is not None]
 
 
@@ -366,7 +386,8 @@ def _loader_name(run: RunContext, error: Exception, iterator: _BaseDataLoaderIte
 
 
 def _is_validating(error: BaseException) -> bool:
-    return any(frame.f_code.co_name == "validate" for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
+    return any(frame.f_code.co_name == "validate" for frame in frames)
 
 
 def _indices(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] | None:
