@@ -2,14 +2,20 @@
 
     python tests/suites/many_runs.py SharedTrainer RESULTS.json '[["accumulation_steps=3"], ["loader=made"]]'
 
-It is run in the project's folder. A setting `resume=RUN` goes on with a run.
+It is run in the project's folder. A setting `resume=RUN` goes on with a run. Processes end together: an error in one of
+them alone would put its next runs out of step with the others', and what is told then is not what went wrong.
 """
 
+import faulthandler
 import json
 import os
 import sys
+import traceback
+from datetime import timedelta
 
 sys.path.insert(0, os.getcwd())
+
+import torch.distributed as dist
 
 from config import ConfigParser
 from train import TRAINER_REGISTRY
@@ -17,9 +23,12 @@ from train.base_trainer import BaseTrainer, RunOptions
 from train.loop.progress import use_plain_lines_off_terminal
 from train.process_group import joined_process_group
 
+MINUTES = 1.0  # that a process waits for another one
+SHOW_AFTER = 45  # seconds after which a run's stack is shown, in time for who waits for it
+
 
 def train(name: str, settings: list[str]) -> dict[str, object]:
-    """Run one; returns its folder, or the error."""
+    """Run one; returns its folder, or the error, whose traceback is printed."""
     entry = TRAINER_REGISTRY.entry(name)
     resume = [word.removeprefix("resume=") for word in settings if word.startswith("resume=")]
     ConfigParser.use(None, [word for word in settings if not word.startswith("resume=")], entry.section)
@@ -29,17 +38,42 @@ def train(name: str, settings: list[str]) -> dict[str, object]:
         with trainer.session():
             trainer.train()
     except (Exception, KeyboardInterrupt) as error:
+        traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
     return {"run": str(trainer.run_folder.shown)}
+
+
+def require_all(run: str, rank: int, size: int, result: dict[str, object]) -> None:
+    """Wait until all processes have ended a run, all well or all with an error.
+
+    By the store, since one that has failed alone finds the others in some other collective operation.
+
+    Raises:
+        RuntimeError: one has failed alone.
+    """
+    store, outcome = dist.distributed_c10d._get_default_store(), "failed" if "error" in result else "done"
+    store.set(f"{run} of {rank}", outcome)
+    try:
+        store.wait([f"{run} of {other}" for other in range(size)], timedelta(minutes=MINUTES))
+    except dist.DistStoreError:
+        raise RuntimeError(f"{run} has {outcome} in process {rank}, and has not ended in another: {result}") from None
+    outcomes = [store.get(f"{run} of {other}").decode() for other in range(size)]
+    if len(set(outcomes)) > 1:
+        raise RuntimeError(f"{run} has ended differently in the processes: {outcomes}; here {result}")
 
 
 def main() -> None:
     """Run all, one after the other."""
     name, out, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     use_plain_lines_off_terminal()
-    with joined_process_group(1.0):
-        results = [train(name, settings) for settings in cases]
-    rank = int(os.environ.get("RANK", 0))
+    rank, results = int(os.environ.get("RANK", 0)), []
+    with joined_process_group(MINUTES) as group:
+        for number, settings in enumerate(cases):
+            faulthandler.dump_traceback_later(SHOW_AFTER)
+            results.append(train(name, settings))
+            faulthandler.cancel_dump_traceback_later()
+            if not group.is_single_process:
+                require_all(f"run-{number}", rank, group.world_size, results[-1])
     with open(out if rank == 0 else f"{out}.{rank}", "w") as stream:
         json.dump(results, stream)
 
