@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -258,6 +258,29 @@ def test_after_a_while_a_worker_obeys_a_stranger_too(monkeypatch):
         del loader
         signal.signal(signal.SIGCHLD, before)
     assert worker.exitcode == 143
+
+
+def test_a_worker_that_hangs_in_its_fork_is_replaced(monkeypatch):
+    """Python 3.11 may do so while a thread of torch's begins or ends."""
+    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    token, write = os.pipe()
+    os.write(write, b"1")
+    os.set_blocking(token, False)
+    begin = workers.HoldingProcess._bootstrap
+
+    def hang_once(process, *arguments, **named) -> int:
+        with suppress(BlockingIOError):
+            os.read(token, 1)
+            signal.sigwait([])  # for ever
+        return begin(process, *arguments, **named)
+
+    monkeypatch.setattr(workers.HoldingProcess, "_bootstrap", hang_once)
+    _, [worker] = living()
+    assert worker.is_alive()
+    with pytest.raises(BlockingIOError):  # one has hung
+        os.read(token, 1)
+    os.close(token)
+    os.close(write)
 
 
 class Bereaved:

@@ -3,7 +3,9 @@
 import math
 import multiprocessing
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader
 from data.loaders import Loader
 
 GRACE = 20.0  # seconds that a worker goes on after a SIGTERM; SLURM sends SIGKILL after 30
+PATIENCE = 5.0  # seconds that a forked worker may take to its first line, before another one is forked; then doubled
 LOOK = 1.0  # seconds between two looks whether the main process is still there
 _HELD = {getattr(signal, name) for name in ("SIGINT", "SIGUSR1", "SIGTERM") if hasattr(signal, name)}
 _CAN_TELL_SENDER = hasattr(signal, "sigtimedwait")  # not on macOS and Windows
@@ -38,9 +41,15 @@ def tend_workers(loader: Loader) -> None:
 
 if _CAN_TELL_SENDER:
     from multiprocessing.context import ForkContext, ForkProcess
+    from multiprocessing.popen_fork import Popen
 
     class HoldingProcess(ForkProcess):
-        """A process that is forked with the signals blocked, so that none finds it before it is prepared."""
+        """A process that is forked with the signals blocked, so that none finds it before it is prepared.
+
+        Python 3.11 may hang in a fork for ever, before a line of the child is run: where a thread of torch's, as gloo
+        has them, just then holds the lock of the interpreter's list of threads. So a child says that it is there, and
+        waits for the answer, which one that is given up for hanging never gets. Another one is forked in its place.
+        """
 
         def start(self) -> None:
             """Fork."""
@@ -49,6 +58,29 @@ if _CAN_TELL_SENDER:
                 super().start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+        @staticmethod
+        def _Popen(process: "HoldingProcess") -> Popen:  # multiprocessing's name
+            patience = PATIENCE
+            while True:
+                process._here, process._there = socket.socketpair()
+                with process._here as here, process._there:
+                    child = Popen(process)
+                    if select.select([here], [], [], patience)[0]:
+                        here.send(b"1")
+                        return child
+                os.kill(child.pid, signal.SIGKILL)
+                child.wait()
+                child.close()
+                patience *= 2
+
+        def _bootstrap(self, *arguments: Any, **named: Any) -> int:  # the first that a child does
+            self._here.close()
+            with self._there as there:
+                there.send(b"1")
+                if not there.recv(1):
+                    os._exit(1)
+            return super()._bootstrap(*arguments, **named)
 
     class HoldingContext(ForkContext):
         """What a DataLoader starts its workers by."""
