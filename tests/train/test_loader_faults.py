@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from left_behind import left_behind
 from test_interruptions import assert_same_run
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
@@ -29,6 +30,13 @@ LOCATION = "train/fragile_trainer.py:42 in break_down"
 
 
 def train(project, *words: str):
+    """Run the trainer; no worker stays behind."""
+    done = project.run("Fragile", *words)
+    assert left_behind(project.path) == [], done.stderr
+    return done
+
+
+def train_in_a_group(project, *words: str):
     """Run the trainer in a process group of its own.
 
     It returns when nobody holds the end of the output's pipe any more, so a worker that stays behind runs into the
@@ -186,7 +194,7 @@ def test_a_worker_that_leaves_in_a_validation_is_told(shared_project):
 )
 def test_a_signal_to_all_processes_of_a_run_ends_it_after_a_step(name, code, shared_project, whole):
     words = ("fault=signal_group", f"stop_signal={name}", "num_workers=2", "checkpoint_every_n_steps=0")
-    stopped = train(shared_project, *words)
+    stopped = train_in_a_group(shared_project, *words)
     assert stopped.returncode == code, stopped.stderr
     assert stopped.stderr == f"error: interrupted by {name}; `--resume` goes on\n"
     run = shared_project.runs("Fragile")[-1]
@@ -198,7 +206,7 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_after_a_step(name, code, sha
 
 @pytest.mark.parametrize("loader", ["dataloader", "made"])
 def test_workers_vanish_with_a_main_process_that_is_killed(loader, shared_project):
-    done = train(shared_project, "fault=kill_main", "num_workers=2", f"loader={loader}")
+    done = train_in_a_group(shared_project, "fault=kill_main", "num_workers=2", f"loader={loader}")
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
