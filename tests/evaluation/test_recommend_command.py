@@ -12,11 +12,29 @@ import torch
 from safetensors.torch import load_file, save_file
 from warm_python import run_python
 
+from data.ranking_world import load_world
 from data.zoo_images import load_domains
+from evaluation.ranking import saved_ranker
 from evaluation.ranking.expected_accuracy import AccuracyModel, dataset_facts, from_logit, logit
 from evaluation.recommend_command import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worlds():
+    """Read each zoo and encode its tasks once for the calls in this process; it takes half of a call."""
+    made = {}
+
+    def once(encoder, *files):
+        key = (type(encoder), *files)
+        if key not in made:
+            made[key] = load_world(encoder, *files)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saved_ranker, "load_world", once)
+        yield
 
 
 def run(script: str, *words, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -58,7 +58,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory)
 
 
-PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("spelling", "epoch"), ("spelling", "compiled"), ("double", "epoch")]
+# What is compiled of `spelling` step by step is a part of its epochs; another test has its steps, not compiled.
+PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("spelling", "epoch"), ("double", "epoch")]
+PAIRS += [pytest.param(("spelling", "compiled"), marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join, scope="module")
@@ -170,6 +172,23 @@ def test_settings_are_eagers(case, form, tmp_path, monkeypatch):
     assert torch.equal(eager.random, other.random)
     for name, value in eager.last.items():
         torch.testing.assert_close(other.last[name], value, rtol=1e-5, atol=1e-6, msg=f"{case}: {name}")
+
+
+def test_steps_of_tied_weights_by_a_schedule_are_eagers(runs, tmp_path, monkeypatch):
+    """With accumulation over windows of several lengths, and losses over counts that are tensors."""
+    eager = runs("spelling", "eager")
+    with recorded_only(monkeypatch):
+        other = run(SpellingTrainer, tmp_path, step="compiled")
+        other.validations = validations(other)
+    for check in (
+        test_the_fast_form_ran_to_the_end,
+        test_every_number_of_the_history_is_eagers,
+        test_every_parameter_buffer_and_moment_is_eagers,
+        test_random_numbers_are_drawn_as_eager_draws_them,
+        test_learning_rates_are_eagers_after_each_epoch,
+        test_validation_of_the_same_weights_is_eagers,
+    ):
+        check((eager, other))
 
 
 @pytest.mark.parametrize("form", FORMS)
