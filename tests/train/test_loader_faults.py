@@ -270,11 +270,11 @@ def test_after_a_while_a_worker_obeys_a_stranger_too(monkeypatch):
 
 def test_a_worker_that_hangs_in_its_fork_is_replaced(monkeypatch):
     """Python 3.11 may do so while a thread of torch's begins or ends."""
-    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    monkeypatch.setattr(worker_signals, "PATIENCE", 0.2)
     token, write = os.pipe()
     os.write(write, b"1")
     os.set_blocking(token, False)
-    begin = workers.HoldingProcess._bootstrap
+    begin = worker_signals.HoldingProcess._bootstrap
 
     def hang_once(process, *arguments, **named) -> int:
         with suppress(BlockingIOError):
@@ -282,7 +282,7 @@ def test_a_worker_that_hangs_in_its_fork_is_replaced(monkeypatch):
             signal.sigwait([])  # for ever
         return begin(process, *arguments, **named)
 
-    monkeypatch.setattr(workers.HoldingProcess, "_bootstrap", hang_once)
+    monkeypatch.setattr(worker_signals.HoldingProcess, "_bootstrap", hang_once)
     _, [worker] = living()
     assert worker.is_alive()
     with pytest.raises(BlockingIOError):  # one has hung

@@ -131,7 +131,7 @@ THREE_SEEDS = f"""
 import sys
 
 sys.path.insert(0, {str(PROJECT_ROOT)!r})
-from train.command_line import main
+from commands.command_line import main
 
 sys.exit(max(main([*sys.argv[1:], f"seed={{seed}}"]) for seed in range(3)))
 """

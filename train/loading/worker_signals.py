@@ -1,9 +1,9 @@
 """A loader's workers under signals: those that are meant for the run don't end them while the run needs a batch."""
 
+import contextlib
 import math
 import multiprocessing
 import os
-import select
 import signal
 import socket
 import sys
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -51,6 +52,9 @@ if _CAN_TELL_SENDER:
         waits for the answer, which one that is given up for hanging never gets. Another one is forked in its place.
         """
 
+        _here: socket.socket  # the main process's end of the line over which a child says that it is there
+        _there: socket.socket  # the child's end
+
         def start(self) -> None:
             """Fork."""
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
@@ -60,14 +64,16 @@ if _CAN_TELL_SENDER:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
         @staticmethod
-        def _Popen(process: "HoldingProcess") -> Popen:  # multiprocessing's name
+        def _Popen(process: "HoldingProcess") -> Popen:  # type: ignore[override]  # multiprocessing's name; always ours
             patience = PATIENCE
             while True:
                 process._here, process._there = socket.socketpair()
                 with process._here as here, process._there:
                     child = Popen(process)
-                    if select.select([here], [], [], patience)[0]:
-                        here.send(b"1")
+                    here.settimeout(patience)
+                    with contextlib.suppress(TimeoutError):
+                        here.recv(1)
+                        here.sendall(b"1")
                         return child
                 os.kill(child.pid, signal.SIGKILL)
                 child.wait()
@@ -77,10 +83,10 @@ if _CAN_TELL_SENDER:
         def _bootstrap(self, *arguments: Any, **named: Any) -> int:  # the first that a child does
             self._here.close()
             with self._there as there:
-                there.send(b"1")
+                there.sendall(b"1")
                 if not there.recv(1):
                     os._exit(1)
-            return super()._bootstrap(*arguments, **named)
+            return super()._bootstrap(*arguments, **named)  # type: ignore[misc]  # multiprocessing's, without a stub
 
     class HoldingContext(ForkContext):
         """What a DataLoader starts its workers by."""
