@@ -67,7 +67,7 @@ def profile_run(run: RunContext, steps: int = 25) -> Profile:
         logger.info(model_lines(run.model)[0])
         logger.info(f"device {run.device}, run folder {folder.path}")
         if run.owns_loop:
-            logger.info(f"{run.name} has a train() of its own; profiled are plain steps of its hooks")
+            logger.info(f"{run.name} has a train() of its own; profiled are plain steps of its loss function")
         with machine_for(run):
             run.model.train()
             feed = _Feed(run)

@@ -236,11 +236,11 @@ def _pairs(count: int, seed: int) -> dict[str, torch.Tensor]:
     return {"x": x, "y": torch.sin(x @ numbers(4, 2, seed=9, dtype=torch.float64))}
 
 
-# ------------------------------------------------------------------------------------- one trainer, any hook
+# ------------------------------------------------------------------------------------- one trainer, any loss function
 
 
 class HookTrainer(Kit, BaseTrainer):
-    """A small regression whose hook a test gives.
+    """A small regression whose loss function a test gives.
 
     Args:
         folder: where the run goes.
@@ -267,7 +267,7 @@ class HookTrainer(Kit, BaseTrainer):
     ) -> None:
         config = settings(folder, **{**self.usual, **changes})
         self.model = model or nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.1), nn.Linear(6, 2))
-        torch.manual_seed(config.seed)  # whatever the model and the hook drew when the test made them
+        torch.manual_seed(config.seed)  # whatever the model and the loss function drew when the test made them
         self.hook = hook or (lambda trainer, output, goal: F.mse_loss(output, goal))
         for name, value in (attributes or {}).items():
             setattr(self, name, value)

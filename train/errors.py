@@ -2,7 +2,7 @@
 
 
 class TrainerContractError(TypeError):
-    """A trainer class that breaks the contract: a missing part or hook, a loss that is no scalar."""
+    """A trainer class that breaks the contract: a missing part or loss function, a loss that is no scalar."""
 
 
 class TrainingError(RuntimeError):

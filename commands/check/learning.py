@@ -44,7 +44,7 @@ class _CrossEntropies(TorchFunctionMode):
 
 
 def loss_is_finite(subject: Subject) -> Verdict:
-    """The hook gives finite scalars in both modes; a plain classifier begins near ln(number of classes)."""
+    """The loss function gives finite scalars in both modes; a plain classifier begins near ln(number of classes)."""
     run = subject.run
     run.model.train()
     chance = _chance(subject)

@@ -129,7 +129,7 @@ def _count(heard: Rehearsal) -> None:
 
 
 def _limited(run: RunContext, heard: Rehearsal) -> Callable[[Any], torch.Tensor]:
-    """Return the trainer's hook, which notes its training losses and ends a loop that goes on and on."""
+    """Return the trainer's loss function, which notes its training losses and ends a loop that goes on and on."""
     forward, left = run.loss_function, iter(range(_MOST_FORWARDS))
 
     def limited(batch: Any) -> Any:

@@ -178,7 +178,7 @@ def _optimizer_lines(task: str) -> list[str]:
     return lines + call("self.scheduler = ReduceLROnPlateau", [*schedule, "patience=self.config.lr_patience"])
 
 
-# ---- the hook ------------------------------------------------------------------------------------------------------
+# ---- the loss function ---------------------------------------------------------------------------------------------
 
 
 def _hook_lines(plan: Plan) -> list[str]:

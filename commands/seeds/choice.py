@@ -17,7 +17,7 @@ _SAVED = 20e-6  # seconds for each operator and step of each member but one
 def why_sequential(run: RunContext, seeds: int, faster_only: bool = True) -> str | None:
     """Say why members have to be trained, or are trained faster, one after the other.
 
-    What shows only when the hook is recorded (`StackedLoss`) is found later.
+    What shows only when the loss function is recorded (`StackedLoss`) is found later.
 
     Args:
         run: run of the first member.
@@ -64,5 +64,5 @@ def _why_slower(run: RunContext, seeds: int) -> str | None:
     operators, steps = run.flop_counts["train_loader"][0], run.config.epochs * len(run.train_loader)
     cost, saved = _RECORDING * operators * (seeds + 3), _SAVED * operators * (seeds - 1) * steps
     if saved < cost:
-        return f"recording the hooks takes about {cost:.2g} s and saves about {saved:.2g} s of {steps:,} steps"
+        return f"recording the loss functions takes about {cost:.2g} s and saves about {saved:.2g} s of {steps:,} steps"
     return None

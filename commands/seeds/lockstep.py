@@ -64,7 +64,8 @@ class _Lockstep:
         self._threads = 0
         trainer = members[0].trainer
         self._epochs, self._epoch = trainer.config.epochs, 0
-        self._first_epoch_ended: float | None = None  # the hooks are recorded in it, which says nothing of the others
+        # The loss functions are recorded in the first epoch, whose time says nothing of the others'.
+        self._first_epoch_ended: float | None = None
         self._bar = ProgressBar(len(trainer.train_loader) * self._epochs, f"{len(members)} seeds")
 
     def train(self) -> None:

@@ -1,8 +1,8 @@
-"""The random numbers of a recorded hook, taken out of it: drawn before the step, each member's from its own generator.
+"""The random numbers of a recorded loss function, drawn before the step: each member's from its own generator.
 
-A recorded hook (`LossProgram.graph`) draws, for dropout and the like, where its operators stand. Those whose numbers
-don't depend on what was computed are inputs here. They are drawn in the order of the operators, into tensors of the
-same shape and strides, by the same kernels: the numbers are those that the member's own single run draws.
+A recorded loss function (`LossProgram.graph`) draws, for dropout and the like, where its operators stand. Those whose
+numbers don't depend on what was computed are inputs here. They are drawn in the order of the operators, into tensors of
+the same shape and strides, by the same kernels: the numbers are those that the member's own single run draws.
 """
 
 from collections.abc import Callable, Sequence

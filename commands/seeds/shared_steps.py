@@ -37,7 +37,7 @@ class SharedSteps:
         self._homes: list[Tensors] = []  # where each member itself has its buffers
         self._taken: tuple[StackedUpdate, torch.Tensor] | None = None  # their update, and what was measured
         self._generators: list[torch.Generator] = []
-        self._looked: set[Any] = set()  # shapes whose hooks were looked at in this epoch
+        self._looked: set[Any] = set()  # shapes whose loss functions were looked at in this epoch
 
     @torch.no_grad()
     def step(self, members: Sequence[RunningMember]) -> None:
@@ -130,7 +130,7 @@ class SharedSteps:
         if shape not in self._losses:
             if len(self._losses) == _MOST_SHAPES:
                 return None
-            self.scatter_back()  # the hooks are asked with the members' own tensors
+            self.scatter_back()  # the loss functions are asked with the members' own tensors
             made = StackedLoss([_program(m, batch) for m, batch in zip(members, batches, strict=True)])
             if any(other.trained != made.trained or other.entries != made.entries for other in self._losses.values()):
                 raise ImpureLoss("what is measured or trained depends on the batch's shape")
@@ -142,13 +142,13 @@ class SharedSteps:
 
     @torch.enable_grad()
     def _look_again(self, members: Sequence[RunningMember], loss: StackedLoss, batches: Sequence[Any]) -> None:
-        """Look whether the hooks still do what was recorded, of the same parameters; once an epoch."""
+        """Look whether the loss functions still do what was recorded, of the same parameters; once an epoch."""
         for member, program, batch in zip(members, loss.programs, batches, strict=True):
             if [*map(id, _wanted(member.run))] != [*map(id, program.parameters)]:
                 raise ImpureLoss("other parameters are trained than at the start")
             difference = program.difference(batch)
             if difference:
-                raise ImpureLoss(f"the hook is another one than at the start: {difference}")
+                raise ImpureLoss(f"the loss function is another one than at the start: {difference}")
 
 
 def _stacked(batches: Sequence[Any]) -> Tensors:

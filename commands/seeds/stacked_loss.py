@@ -13,9 +13,9 @@ Tensors = list[torch.Tensor]
 
 
 class StackedLoss:
-    """What the hooks of N members compute for batches of one shape.
+    """What the loss functions of N members compute for batches of one shape.
 
-    Each member's hook is recorded (`LossProgram`) and all must ask for the same operations. That record under
+    Each member's loss function is recorded (`LossProgram`) and all must ask for the same operations. That record under
     `torch.func.vmap`, recorded once more, is operations on tensors with a first dimension of N: products of matrices
     become batched ones, and nothing of vmap is left at run time.
 
@@ -36,7 +36,7 @@ class StackedLoss:
         for other in programs[1:]:
             same = other.graph.code == first.graph.code and len(other.held) == len(first.held)
             if not (same and other.entries == first.entries and other.trained == first.trained):
-                raise ImpureLoss("the operations of one seed's hook are not those of another's")
+                raise ImpureLoss("the operations of one seed's loss function are not those of another's")
         self.programs = list(programs)
         self.trained, self._weights = first.trained, [weight for _, weight in first.entries]
         self.entries = [name for name, _ in first.entries]
@@ -70,7 +70,7 @@ class StackedLoss:
         return list(found[:count]), list(found[count:-1]), found[-1]
 
     def _held_tensors(self) -> tuple[Tensors, list[int | None]]:
-        """Return the tensors that hooks keep: stacked where members' differ, else one for all."""
+        """Return the tensors that loss functions keep: stacked where members' differ, else one for all."""
         columns = list(zip(*(program.held for program in self.programs), strict=True))
         versions = [tensor._version for column in columns for tensor in column]
         if self._held is None or self._held[0] != versions:

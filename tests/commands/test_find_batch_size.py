@@ -140,7 +140,7 @@ def test_what_counts_as_out_of_memory(error, yes):
 
 
 def limited(limit: int):
-    """A hook on a device that holds so many samples."""
+    """A loss function on a device that holds so many samples."""
 
     def hook(trainer, output, goal):
         if len(output) > limit:

@@ -98,7 +98,7 @@ def test_a_profile_goes_with_nothing_else(shared_project, other):
 def test_a_trainer_with_its_own_loop_is_profiled_by_its_hooks(shared_project):
     done = shared_project.run("OwnLoop", "--profile", "accumulation_steps=2", "gradient_clip_value=0")
     assert done.returncode == 0, done.stderr
-    assert "OwnLoopTrainer has a train() of its own; profiled are plain steps of its hooks" in done.stdout
+    assert "OwnLoopTrainer has a train() of its own; profiled are plain steps of its loss function" in done.stdout
     (run,) = shared_project.runs("OwnLoop")
     saved = json.loads((run / "profile" / "profile.json").read_text())
     assert saved["steps_per_epoch"] == 2  # three batches, two a step

@@ -36,7 +36,7 @@ def test_one_after_the_other_with_the_reason(shared_project, in_turn):
     runs = shared_project.runs("Seeded")
     assert [member["seed"] for member in content["members"]] == [5, 6, 7]
     assert [member["run"] for member in content["members"]] == [run.name for run in runs[:3]]
-    assert content["how"] == "one after the other" and "recording the hooks takes about" in content["why"]
+    assert content["how"] == "one after the other" and "recording the loss functions takes about" in content["why"]
     assert f"3 seeds one after the other: {content['why']}" in done.stdout
     assert "seed = 7" in (runs[2] / "config.ini").read_text() and not (runs[2] / "plots").exists()
 

@@ -258,8 +258,9 @@ def test_a_hook_that_changes_goes_on_one_after_the_other(tmp_path, caplog):
         return F.mse_loss(output, goal) * (3 if trainer.record.progress.epoch >= 1 else 1)
 
     alone, others, group = both(lambda folder, **changes: HookTrainer(folder, hook=hook, **changes), tmp_path, 2)
-    assert group.how == "one after the other" and group.why.startswith("the hook is another one than at the start: ")
-    assert "seeds at once are not possible, going on one after the other: the hook is another one" in caplog.text
+    told = "the loss function is another one than at the start: "
+    assert group.how == "one after the other" and group.why.startswith(told)
+    assert f"seeds at once are not possible, going on one after the other: {told}" in caplog.text
     assert_alike(alone, others, 1e-5)
 
 
@@ -285,10 +286,14 @@ def slow(*values: Any) -> Any:
     ("hook", "reason"),
     [
         slow(
-            lambda t, o, g: F.mse_loss(o, g) * (1 if o.sum().item() > 0 else 2), "the hook needs the value of a tensor"
+            lambda t, o, g: F.mse_loss(o, g) * (1 if o.sum().item() > 0 else 2),
+            "the loss function needs the value of a tensor",
         ),
         slow(lambda t, o, g: F.mse_loss(o[torch.randperm(len(o))], g), "it draws random numbers by aten.randperm"),
-        slow(lambda t, o, g: F.mse_loss(o, g) * (1 + t.config.seed), "the operations of one seed's hook are not those"),
+        slow(
+            lambda t, o, g: F.mse_loss(o, g) * (1 + t.config.seed),
+            "the operations of one seed's loss function are not those",
+        ),
         slow(lambda t, o, g: o[o > 0].sum() + F.mse_loss(o, g), "torch.func.vmap can't compute it: RuntimeError: "),
     ],
     ids=["value", "random", "different", "shape"],
@@ -333,7 +338,7 @@ class LoopTrainer(Kit, BaseTrainer):
     ("make", "changes", "reason"),
     [
         (HookTrainer, {"epochs": 1000}, None),
-        (HookTrainer, {}, "recording the hooks takes about 0.77 s and saves about 0.035 s of 36 steps"),
+        (HookTrainer, {}, "recording the loss functions takes about 0.77 s and saves about 0.035 s of 36 steps"),
         (LoopTrainer, {}, "LoopTrainer has a train() of its own"),
         (HookTrainer, {"step": "epoch"}, "step = epoch is asked for"),
         (HookTrainer, {"step": "auto", "epochs": 10**6}, "step = epoch is faster: compiling takes about"),

@@ -100,16 +100,16 @@ def kept_output(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch
 
 
 HOOKS = {
-    item: "the hook needs the value of a tensor while it runs (.item(), float(), if): ",
-    branch: "the hook needs the value of a tensor while it runs (.item(), float(), if): ",
-    python_random: "the hook draws random numbers from Python's random or from numpy, not from torch",
-    numpy_random: "the hook draws random numbers from Python's random or from numpy, not from torch",
+    item: "the loss function needs the value of a tensor while it runs (.item(), float(), if): ",
+    branch: "the loss function needs the value of a tensor while it runs (.item(), float(), if): ",
+    python_random: "the loss function draws random numbers from Python's random or from numpy, not from torch",
+    numpy_random: "the loss function draws random numbers from Python's random or from numpy, not from torch",
     number_metric: "metric 'batches' is a Python number, which the device can't compute anew at each step",
-    counter: "the hook changes self.calls",
-    counter_unused: "the hook changes self.calls",
-    appended: "the hook changes self.losses",
-    kept_tensor: "the hook changes a tensor that it keeps (self.seen)",
-    kept_output: "the hook changes self.output",
+    counter: "the loss function changes self.calls",
+    counter_unused: "the loss function changes self.calls",
+    appended: "the loss function changes self.losses",
+    kept_tensor: "the loss function changes a tensor that it keeps (self.seen)",
+    kept_output: "the loss function changes self.output",
 }
 
 
@@ -165,8 +165,8 @@ def test_a_factor_that_follows_the_epoch_falls_back_in_the_epoch_in_which_it_cha
     eager, other = both(tmp_path, form, lambda: {"hook": by_epoch}, epochs=4)
     (reason,) = warned(caplog, f"step = {form} is not possible, going on with eager: ")
     assert reason.startswith(
-        "the hook is another one in epoch 3: aten.mul.Tensor(2.0) where it was aten.mul.Tensor(1.0). What follows from "
-        "the number of the step, not of the epoch, was held fixed in the epoch before"
+        "the loss function is another one in epoch 3: aten.mul.Tensor(2.0) where it was aten.mul.Tensor(1.0). What "
+        "follows from the number of the step, not of the epoch, was held fixed in the epoch before"
     )
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
     assert other.history["val_loss"] == pytest.approx(eager.history["val_loss"], rel=1e-6)
@@ -176,14 +176,14 @@ def test_a_factor_that_follows_the_epoch_falls_back_in_the_epoch_in_which_it_cha
 
 @pytest.mark.parametrize("slope", [0.1, 1e-5])
 def test_a_factor_that_follows_the_step_is_noticed_at_the_second_step(slope, tmp_path, caplog):
-    """However little it changes: not the loss shows it, but the number that the hook multiplies with."""
+    """However little it changes: not the loss shows it, but the number that the loss function multiplies with."""
 
     def hook(trainer: Any, output: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(output, goal) * (1 + slope * trainer.record.progress.step)
 
     eager, other = both(tmp_path, "compiled", lambda: {"hook": hook})
     (reason,) = warned(caplog, "step = compiled is not possible, going on with eager: ")
-    assert reason.startswith("the hook is another one from step to step: aten.mul.Tensor(")
+    assert reason.startswith("the loss function is another one from step to step: aten.mul.Tensor(")
     assert_exact(other, eager)
 
 
@@ -195,7 +195,7 @@ def test_a_factor_that_changes_inside_a_later_epoch_is_noticed_at_the_next(tmp_p
 
     _, other = both(tmp_path, "epoch", lambda: {"hook": hook, "optimizer": torch.optim.SGD})
     (reason,) = warned(caplog, "step = epoch is not possible, going on with eager: ")
-    assert reason.startswith("the hook is another one in epoch 3: ")
+    assert reason.startswith("the loss function is another one in epoch 3: ")
     assert reason.endswith(
         "What follows from the number of the step, not of the epoch, was held fixed in the epoch before"
     )
@@ -285,7 +285,7 @@ def test_a_setting_of_the_optimizer_that_changes_is_noticed_at_the_next_epoch(tm
     eager, other = trained("eager"), trained("epoch")
     (reason,) = warned(caplog, "step = epoch is not possible, going on with eager: ")
     assert reason.startswith(
-        "the hook is another one in epoch 2: the optimizer's weight_decay of group 0 is 0.5, it was 0"
+        "the loss function is another one in epoch 2: the optimizer's weight_decay of group 0 is 0.5, it was 0"
     )
     for expected, found in zip(eager.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -339,7 +339,7 @@ def test_a_validation_that_cant_be_a_program_runs_as_it_is(form, tmp_path, caplo
 
     eager, other = trained("eager"), trained(form)
     (reason,) = warned(caplog, "validation goes on in eager form: ")
-    assert reason.startswith("the hook needs the value of a tensor while it runs")
+    assert reason.startswith("the loss function needs the value of a tensor while it runs")
     assert other.run_context.step.fast
     assert other.history["val_loss"] == pytest.approx(eager.history["val_loss"], rel=1e-5)
 

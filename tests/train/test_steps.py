@@ -406,7 +406,7 @@ def test_steps_on_cuda_never_wait(form, tmp_path):
 
 @pytest.mark.gpu
 def test_a_compiled_run_on_cuda_draws_eagers_masks(tmp_path):
-    """Also in later epochs, at whose start the hook is looked at."""
+    """Also in later epochs, at whose start the loss function is looked at."""
     eager, other = (run(HookTrainer, tmp_path / step, step=step, device="cuda") for step in ("eager", "compiled"))
     assert other.run_context.step.fast
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-4)

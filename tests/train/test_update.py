@@ -180,7 +180,7 @@ def test_a_step_of_the_optimizers_own_between_updates_counts_once():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "sgd, nesterov"])
 @pytest.mark.parametrize("moment", ["before", "built", "later"])
 def test_hooks_of_the_optimizer_are_called_at_each_step(optimizer, moment):
-    """A trainer's own lines come after `super().__init__()`, so a hook may be newer than Update."""
+    """A trainer's own lines come after `super().__init__()`, so a loss function may be newer than Update."""
     parameter = nn.Parameter(torch.ones(3))
     made = OPTIMIZERS[optimizer]([parameter])
     calls: list[int] = []

@@ -112,7 +112,7 @@ class EpochStep(FastStep):
             start = stop
 
     def build(self, batch: Any) -> None:
-        """Record the hook and compile the loop around it."""
+        """Record the loss function and compile the loop around it."""
         refuse_scaled_loss(self.run)
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
         self._program = program = LossProgram(self.run, batch, trained)

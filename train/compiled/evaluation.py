@@ -61,7 +61,7 @@ class Evaluation:
         return number
 
     def verify(self, batch: Any, measure: Callable[[], None]) -> None:
-        """Make the program and compare it with eager, or look whether it still is what the hook does.
+        """Make the program and compare it with eager, or look whether it still is what the loss function does.
 
         Gives up, with the reason in the log, where that is not so.
 
@@ -78,7 +78,7 @@ class Evaluation:
                 return
             difference = self._program.difference(batch) if self._program.fits(batch) else None
             if difference:
-                raise ImpureLoss(f"the hook is another one now: {difference}")
+                raise ImpureLoss(f"the loss function is another one now: {difference}")
 
         self.attempt(made_or_same)
 
@@ -106,7 +106,7 @@ class Evaluation:
         try:
             with self.run.measuring_with(meter):
                 do()
-        except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
+        except Exception as error:  # whatever recording and compiling a loss function of anybody's may raise
             self.fast = False
             logger.warning(f"validation goes on in eager form: {why_not(error)}")
             return False

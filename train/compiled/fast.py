@@ -28,8 +28,8 @@ class FastStep:
     """A step that falls back to `eager` where it can't be what eager is. Its subclasses say what is compiled.
 
     The first steps are done in both forms from the same state; the fast one counts, so that a resumed run, which checks
-    again, gets the same bits. At each epoch's start the hook is looked at: if it would now ask for other operations
-    than those that were compiled, the run goes on in eager form.
+    again, gets the same bits. At each epoch's start the loss function is looked at: if it would now ask for other
+    operations than those that were compiled, the run goes on in eager form.
 
     Args:
         run: run whose steps are done.
@@ -95,14 +95,14 @@ class FastStep:
             yield step_input
 
     def begin_epoch(self, batch: Any) -> None:
-        """Make the program in the first epoch; in later ones look whether it still is what the hook does."""
+        """Make the program in the first epoch; in later ones look whether it still is what the loss function does."""
         if not self.fast:
             return
         if self._program is None:
             start = time.monotonic()
             try:
                 self.build(batch)
-            except Exception as error:  # whatever recording and compiling a hook of anybody's may raise
+            except Exception as error:  # whatever recording and compiling a loss function of anybody's may raise
                 self.fall_back(why_not(error))
             self._seconds = time.monotonic() - start
             return
@@ -112,8 +112,8 @@ class FastStep:
         if difference:
             epoch = self.run.record.progress.epoch + 1
             self.fall_back(
-                f"the hook is another one in epoch {epoch}: {difference}. What follows from the number of the step, "
-                "not of the epoch, was held fixed in the epoch before"
+                f"the loss function is another one in epoch {epoch}: {difference}. What follows from the number of the "
+                "step, not of the epoch, was held fixed in the epoch before"
             )
 
     def rule_changed(self) -> str | None:
@@ -205,10 +205,10 @@ class FastStep:
         return None
 
     def _changed_loss(self, step_input: StepInput) -> str | None:
-        """Look whether the hook does something else than at the step before: then it follows the step's number."""
+        """Look whether the loss function does something else than at the step before: it then follows the number."""
         program, batch = self.program, step_input.microbatches[0]
         difference = program.difference(batch) if program.fits(batch) else None
-        return f"the hook is another one from step to step: {difference}" if difference else None
+        return f"the loss function is another one from step to step: {difference}" if difference else None
 
     def _gradient_problem(self, step_input: StepInput) -> str | None:
         """Compare the recorded gradients of a batch with autograd's, tensor by tensor. Reading them synchronises."""
@@ -239,7 +239,7 @@ class FastStep:
 
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> int:
-        """Put every batch through the forward hook in evaluation mode, which measures it; return their number."""
+        """Put every batch through the loss function in evaluation mode, which measures it; return their number."""
         return self.evaluation(loader) if self.fast and self.evaluation.fast else self.eager.evaluate(loader)
 
 
@@ -249,7 +249,7 @@ class CompiledStep(FastStep):
     name = "compiled"
 
     def build(self, batch: Any) -> None:
-        """Record the hook; it is compiled at its first call."""
+        """Record the loss function; it is compiled at its first call."""
         refuse_scaled_loss(self.run)
         trained = [parameter for parameter in self.eager.update.parameters if parameter.requires_grad]
         self._program = program = LossProgram(self.run, batch, trained)

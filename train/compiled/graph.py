@@ -40,7 +40,7 @@ class GraphStep(EpochStep):
         self.evaluation = GraphEvaluation(run, FastStep.compile)
 
     def build(self, batch: Any) -> None:
-        """Record the hook; it is captured at its first run."""
+        """Record the loss function; it is captured at its first run."""
         refuse_scaled_loss(self.run)
         update = self.eager.update
         trained = [parameter for parameter in update.parameters if parameter.requires_grad]

@@ -1,9 +1,9 @@
-"""A trainer's loss as a program: the tensor operations of its hook, recorded once, to be compiled.
+"""A trainer's loss as a program: the tensor operations of its loss function, recorded once, to be compiled.
 
-The hook runs one time on tensors without values, and every operation it asks for is written down (`make_fx`), backward
-included. So any Python may be in a hook, and all of it is gone from the program: what it reads besides tensors is taken
-as a constant. Hence `LossProgram.difference`, which looks whether the hook would ask for the same operations again, and
-`ImpureLoss`, which says why a hook can't be a program.
+The loss function runs one time on tensors without values, and every operation it asks for is written down (`make_fx`),
+backward included. So any Python may be in a loss function, and all of it is gone from the program: what it reads
+besides tensors is taken as a constant. Hence `LossProgram.difference`, which looks whether the loss function would ask
+for the same operations again, and `ImpureLoss`, which says why a loss function can't be a program.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from train.seeding import preserved_random_states, random_states, set_random_sta
 
 
 class ImpureLoss(Exception):
-    """A hook that is no pure function of parameters, buffers and batch; the text says what is in the way."""
+    """A loss function that is no pure function of parameters, buffers and batch; the text says what is in the way."""
 
 
 class _Collector(EpochMeter):
@@ -52,7 +52,7 @@ class LossProgram:
         held: tensors that the loss function finds by itself, such as class weights or a frozen network's.
 
     Raises:
-        ImpureLoss: the hook does what can't be recorded.
+        ImpureLoss: the loss function does what can't be recorded.
     """
 
     def __init__(self, run: RunContext, batch: Any, parameters: Sequence[torch.Tensor]) -> None:
@@ -79,7 +79,7 @@ class LossProgram:
         )
 
     def difference(self, batch: Any) -> str | None:
-        """Say how the hook now differs from the program, None if it doesn't.
+        """Say how the loss function now differs from the program, None if it doesn't.
 
         Args:
             batch: batch of the recorded shape.
@@ -158,7 +158,7 @@ class LossProgram:
             raise ImpureLoss("a parameter has a hook on its gradient, which a program doesn't call")
         change = side_effects.change()
         if change:
-            raise ImpureLoss(f"the hook {change}")
+            raise ImpureLoss(f"the loss function {change}")
 
     def _hooked(self) -> bool:
         return any(p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
@@ -184,7 +184,7 @@ class LossProgram:
                 recorded = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat)
         except ImpureLoss:
             raise
-        except Exception as error:  # whatever the hook does with tensors that have no values
+        except Exception as error:  # whatever the loss function does with tensors that have no values
             raise ImpureLoss(_reason(error)) from error
         finally:
             torch.clear_autocast_cache()
@@ -211,7 +211,7 @@ class LossProgram:
         return torch.stack([column.to(device) for column in columns])
 
     def _fingerprint(self, batch: Any) -> list[Any]:
-        """Run the hook and note each operation, its numbers and where its tensors come from."""
+        """Run the loss function and note each operation, its numbers and where its tensors come from."""
         recorder = Recorder([*self.parameters, *self.buffers, *tensors_in(batch)])
         kept = [buffer.clone() for buffer in self.buffers]
         on_cpu = self.run.device.type == "cpu"
@@ -258,7 +258,7 @@ def replaced_tensors(places: Sequence[dict[str, Any]], replacements: dict[int, t
 
 
 def _lift_constants(recorded: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[torch.Tensor]]:
-    """Make inputs of the tensors that the hook found by itself, so that a change of their values is seen."""
+    """Make inputs of the tensors that the loss function found by itself, so that a change of their values is seen."""
     graph = recorded.graph
     held: list[torch.Tensor] = []
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
@@ -283,13 +283,14 @@ def _refuse_changes(node: torch.fx.Node) -> None:
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
         if schema is not None and schema.is_mutable and user.args and user.args[0] is node:
-            raise ImpureLoss(f"the hook changes a tensor that it keeps ({user.target})")
+            raise ImpureLoss(f"the loss function changes a tensor that it keeps ({user.target})")
 
 
 def _reason(error: Exception) -> str:
     name = type(error).__name__
     if "DataDependent" in name or "GuardOnDataDependent" in name:
-        return f"the hook needs the value of a tensor while it runs (.item(), float(), if): {_first_line(error)}"
+        needs = "the loss function needs the value of a tensor while it runs (.item(), float(), if)"
+        return f"{needs}: {_first_line(error)}"
     return f"{name}: {_first_line(error)}"
 
 

@@ -1,5 +1,7 @@
-"""What a hook does besides computing: attributes it sets, lists it appends to, tensors it changes, generators it draws
-from. All of that would be lost, or done once instead of at each step, if the hook became a program.
+"""What a loss function does besides computing.
+
+Attributes it sets, lists it appends to, tensors it changes, generators it draws from. All of that would be lost, or
+done once instead of at each step, if the loss function became a program.
 """
 
 import copy
@@ -45,7 +47,7 @@ def buffers_of(places: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
 
 
 class SideEffectSnapshot:
-    """What a hook can change around it, as it is now.
+    """What a loss function can change around it, as it is now.
 
     Args:
         run: run whose loss function is watched.

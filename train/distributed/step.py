@@ -106,7 +106,7 @@ class DistributedStep(EagerStep):
         """Check that all processes have the same weights. A host-device synchronisation.
 
         Raises:
-            TrainingError: they have not: a hook has changed some, or what it does depends on the process.
+            TrainingError: they have not: a loss function has changed some, or what it does depends on the process.
         """
         named = dict(self.run.model.named_parameters())
         norms = torch.stack([torch.linalg.vector_norm(parameter.double()) for parameter in named.values()])

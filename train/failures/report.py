@@ -134,7 +134,7 @@ def diagnose(
         return Diagnosis(Recovered(None, problem=_SHARDED), Finding("none", _SHARDED))
     try:
         recovered = recovered or recover(run, bad)
-    except Exception as error:  # whatever a user's dataset or hook raises
+    except Exception as error:  # whatever a user's dataset or loss function raises
         recovered = Recovered(None, problem=f"{type(error).__name__}: {error}")
     if recovered.batches is None:
         text = f"the bad batch could not be read again: {recovered.problem}"

@@ -25,7 +25,7 @@ class SharedTrainerConfig(BaseTrainerConfig):
     unused: bool = False
     """Whether the model has a layer that no batch uses."""
     event: Literal["none", "kill", "nan", "nan_loss", "stop", "raise"] = "none"
-    """What happens: the process is killed, it gets a SIGTERM, its hook raises or
+    """What happens: the process is killed, it gets a SIGTERM, its loss function raises or
     adds NaN to the loss, whose gradient stays finite; or a sample is NaN."""
     event_rank: int = 1
     """In which process."""

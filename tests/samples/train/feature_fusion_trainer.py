@@ -1,4 +1,4 @@
-"""The trainer of the contract, hook form, pattern A."""
+"""The trainer of the contract, loss function form, pattern A."""
 
 import torch
 import torch.nn.functional as F

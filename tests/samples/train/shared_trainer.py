@@ -111,7 +111,7 @@ class SharedTrainer(BaseTrainer):
         return (loss * marks).sum() / marks.sum().clamp(min=1)
 
     def after_training(self) -> None:
-        """Use the model outside of the hook, also after it was written once more."""
+        """Use the model outside of the loss function, also after it was written once more."""
         self.save_model()
         rows = torch.cat([rows for rows, _ in self.val_loader])
         with torch.no_grad():
