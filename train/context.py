@@ -232,10 +232,11 @@ class RunContext:
         return 3 * self.flop_counts["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
 
     def step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
-        """Step the scheduler, if this is its moment.
+        """Step the scheduler, if this is its moment: nothing else in the program steps one.
 
         Args:
-            moment: `step` after each optimizer step, `epoch` after each epoch, `validation` after each validation.
+            moment: `step` after each optimizer step (called by the step, as its `after_update`), `validation` after each
+                validation and `epoch` after each epoch (both by `BaseTrainer._after_epoch`).
             val_loss: what ReduceLROnPlateau steps on.
         """
         if self.scheduler_interval == moment:
