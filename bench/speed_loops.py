@@ -159,8 +159,8 @@ def menagerie(form: str | None, work: Work, clock: Clock, device: torch.device, 
     clock.finish()
     trainer.model.load_state_dict(final)
     step = trainer.run_context.step
-    name = getattr(step, "name", "")
-    return Outcome(trainer.model, trainer.record.progress.step, name if getattr(step, "fast", True) else f"not {name}")
+    form = step.name if step.fast or step.name == "eager" else f"not {step.name}"  # a form that fell back is named so
+    return Outcome(trainer.model, trainer.record.progress.step, form)
 
 
 def _settings(work: Work, device: torch.device, folder: Path, form: str | None) -> dict[str, Any]:

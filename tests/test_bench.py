@@ -15,11 +15,12 @@ def cells(table: str, column: str) -> dict[str, str]:
 
 
 def test_the_bench_of_speed_measures_equal_work():
-    words = ["--quick", "--workloads", "A", "--contestants", "bare,menagerie", "--rounds", "1", "--no-write"]
+    words = ["--quick", "--workloads", "A", "--contestants", "bare,menagerie,menagerie eager", "--rounds", "1", "--no-write"]
     page = (ROOT / "docs" / "speed.md").read_bytes()
     done = run_python([ROOT / "bench" / "speed.py", *words], ROOT)
     assert done.returncode == 0, done.stderr
     steps = cells(done.stdout, "steps")
     assert {"bare", "menagerie"} <= steps.keys()
-    assert steps["bare"] == steps["menagerie"] != ""
+    assert steps["bare"] == steps["menagerie"] == steps["menagerie eager"] != ""
+    assert cells(done.stdout, "form")["menagerie eager"] == "eager"  # as a form that a run kept to is named
     assert (ROOT / "docs" / "speed.md").read_bytes() == page
