@@ -235,8 +235,8 @@ class RunContext:
         """Step the scheduler, if this is its moment: nothing else in the program steps one.
 
         Args:
-            moment: `step` after each optimizer step (called by the step, as its `after_update`), `validation` after each
-                validation and `epoch` after each epoch (both by `BaseTrainer._after_epoch`).
+            moment: `step` after each optimizer step (called by the step, as its `after_update`), `validation` after
+                each validation and `epoch` after each epoch (both by `BaseTrainer._after_epoch`).
             val_loss: what ReduceLROnPlateau steps on.
         """
         if self.scheduler_interval == moment:
