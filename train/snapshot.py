@@ -8,6 +8,8 @@ import torch
 
 from train.context import StatefulPart
 
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+
 
 class Snapshot:
     """The states of some parts of a run, as they are now.
@@ -55,6 +57,8 @@ def copied(value: Any, on_host: bool = False) -> Any:
         return value.detach().to("cpu", copy=True) if on_host else value.detach().clone()
     if isinstance(value, dict):
         return {key: copied(item, on_host) for key, item in value.items()}
+    if type(value) in _PLAIN or (type(value) is tuple and _PLAIN.issuperset(map(type, value))):
+        return value  # a saver that waits copies Python's 625 random numbers each epoch: as few calls as can be
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(copied(item, on_host) for item in value)
     return copy.deepcopy(value)
