@@ -21,7 +21,7 @@ from data.sharding import SharedRNG
 from storage.files import write_atomically
 from storage.run_folder import RunFolder
 from storage.saved_run import METRICS_SCHEMA_VERSION, load_run
-from train.callbacks import Callback, Callbacks, callbacks_named
+from train.callbacks import Callback, Callbacks, callbacks_named, require_list
 from train.callbacks.loss_spikes import LossSpikes
 from train.checkpointing.run_state import capture, size_of_state
 from train.checkpointing.saver import CheckpointSource, Saver
@@ -89,7 +89,7 @@ class BaseTrainer(metaclass=TrainerType):
             # Puts the parameters together that it needs, whoever calls it.
             self._forward_batch = sharded.__call__  # type: ignore[method-assign]  # this run's alone, in its place
         prepare(self, shared_rng)
-        self.callbacks: list[Callback] = list(getattr(self, "callbacks", []))
+        self.callbacks: list[Callback] = require_list(type(self).__name__, getattr(self, "callbacks", []))
         self.results: dict[str, Any] = {}
         self.record = RunRecord()
         self.history = self.record.history
@@ -120,7 +120,7 @@ class BaseTrainer(metaclass=TrainerType):
         # Those of the run itself; an author's own ones may still come.
         spikes = LossSpikes(config.loss_spike_factor, lambda: run.meter.total("loss")[1])
         self._run_callbacks = [*([spikes] if config.loss_spike_factor else []), *self.options.callbacks]
-        self._run_callbacks += callbacks_named(config.callbacks)
+        self._config_callbacks = callbacks_named(config.callbacks)
         source = CheckpointSource(self.record, partial(capture, run), lambda: run.checkpoints, sharded is not None)
         run.saver = Saver(source, config.saving_share, config.save_in_background, config.on_write_error == "go_on")
 
@@ -176,6 +176,8 @@ class BaseTrainer(metaclass=TrainerType):
         self.model.train()
         if not run.position.steps:  # else a run that was resumed inside the epoch
             run.meter = EpochMeter()
+            if run.callbacks.epoch_begin:
+                run.callbacks.on_epoch_begin(self, self.record.progress.epoch + 1)
         run.position.batches = run.position.steps * self.config.accumulation_steps  # done before a resume
         if hasattr(self.train_loader, "set_epoch"):
             self.train_loader.set_epoch(self.record.progress.epoch)
@@ -406,12 +408,18 @@ class BaseTrainer(metaclass=TrainerType):
         """Return what surrounds training. `train.py` opens one too, for trainers with a loop of their own."""
         if not self.run_context.in_session:
             self.gather_callbacks()
+            chosen = [*self._config_callbacks, *self.callbacks] if self.owns_loop else []
+            for name in self.run_context.callbacks.names_without_loop(chosen):
+                logger.warning(
+                    f"callback {name} misses epochs' begins, steps and readings: the trainer has its own train()"
+                )
         return training_session(self.run_context)
 
     def gather_callbacks(self) -> None:
         """Take up the callbacks that there are now: the run's own, and those of the author."""
         trackers: list[Callback] = [self.trackers] if len(self.trackers) else []
-        self.run_context.callbacks = Callbacks([*trackers, *self._run_callbacks, *self.callbacks])
+        own = require_list(type(self).__name__, self.callbacks)
+        self.run_context.callbacks = Callbacks([*trackers, *self._run_callbacks, *self._config_callbacks, *own])
 
     # ------------------------------------------------------------------------------------------------- what a run tells
 

@@ -84,6 +84,8 @@ class StatefulPart:
         saved: whether a checkpoint holds the part.
         in_place: whether the part's `state_dict` gives the very tensors that the part goes on changing, not copies.
         tensors_only: whether the part's state is parameters and buffers of modules, or averages of them.
+        optional: whether a checkpoint may be without the part, which is then as a new run has it. So checkpoints from
+            before there was such a part go on working.
     """
 
     name: str
@@ -92,6 +94,7 @@ class StatefulPart:
     saved: bool = True
     in_place: bool = False
     tensors_only: bool = False
+    optional: bool = False
 
 
 @dataclass(eq=False, repr=False)
@@ -297,7 +300,7 @@ class RunContext:
         in_place = type(self.optimizer) in (Adam, AdamW, SGD)
         parts += [StatefulPart("optimizer", self.optimizer, by_step=True, in_place=in_place)]
         if self.precision.scaler is not None:
-            parts += [StatefulPart("scaler", self.precision.scaler, by_step=True)]
+            parts += [StatefulPart("scaler", self.precision.scaler, by_step=True, optional=True)]
         if self.average is not None:
             parts += [StatefulPart("average", self.average, by_step=True, in_place=True, tensors_only=True)]
         return [
@@ -307,7 +310,7 @@ class RunContext:
             StatefulPart("scheduler", self.scheduler),
             StatefulPart("early_stopping", self.early_stopping),
             StatefulPart("position", self.position),
-            StatefulPart("callbacks", self.callbacks),
+            StatefulPart("callbacks", self.callbacks, optional=True),
         ]
 
     @property

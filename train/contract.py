@@ -6,6 +6,7 @@ check that a sample fits the model, when the author's own attributes exist) happ
 """
 
 import functools
+import re
 from abc import ABCMeta
 from collections.abc import Callable, Sized
 from typing import Any, Protocol
@@ -32,6 +33,17 @@ _ORDER = """the order in __init__ is:
   4 self.optimizer = ...                   5 self.scheduler = ...        6 self.init_progress_bar(total=..., desc=...)
   7 super().__init__()                     8 anything of your own"""
 
+# What of BaseTrainer is an author's to define; the rest is the loop's own, and another in its place would break it.
+_OPEN_NAMES = frozenset(
+    {
+        "compute_loss", "_forward_batch", "after_training", "train", "validate", "save_checkpoint", "save_model",
+        "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
+        "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
+        "_collect_batch_metrics",
+    }
+)  # fmt: skip
+_MADE_BY_BASE = frozenset({"run_context", "record", "history", "early_stopping", "trackers"})
+
 
 class TrainerType(ABCMeta):
     """Metaclass of BaseTrainer: holds trainers to the contract when they are defined and when they are built."""
@@ -45,6 +57,8 @@ class TrainerType(ABCMeta):
                     f"{name} derives from {parent.__name__}, which is a trainer itself. Derive from BaseTrainer and "
                     "share code through functions or modules."
                 )
+        if parents:
+            _refuse_taken(cls, {key for base in cls.__mro__ if base not in parents[0].__mro__ for key in vars(base)})
         if parents and "_forward_batch" in namespace:
             cls._forward_batch = measured(namespace["_forward_batch"])
             cls.__abstractmethods__ = cls.__abstractmethods__ - {"compute_loss"}  # one of the two is enough
@@ -63,14 +77,39 @@ class TrainerType(ABCMeta):
             if "num_samples" in str(error):
                 raise DataError(f"{cls.__name__}: a dataset is empty; a loader needs at least one sample.") from error
             raise
+        except AttributeError as error:  # a property of BaseTrainer's that was set; its message names it in quotes
+            found = re.search(r"property '(\w+)' .* has no setter|can't set attribute '(\w+)'", str(error))
+            _refuse_taken(cls, set(found.groups(default="")) if found else set())
+            raise
         if not hasattr(trainer, "history"):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
         run: RunContext = trainer.run_context
         check_loaders(run)
         draw_apart(run.shared_rng, run.config.seed, run.process_group.rank)
+        _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
         open_run(run)
         return trainer
+
+
+def _refuse_taken(trainer_class: TrainerType, given: set[str]) -> None:
+    """Refuse names of an author's that are BaseTrainer's own, before they take its place unseen.
+
+    Args:
+        trainer_class: class of the author's.
+        given: names that it defines.
+
+    Raises:
+        TrainerContractError: one of them is not for authors to define.
+    """
+    base = next(base for base in reversed(trainer_class.__mro__) if isinstance(base, TrainerType))
+    own = {key for key, value in vars(base).items() if callable(value) or isinstance(value, property)}
+    taken = sorted(key for key in given & own - _OPEN_NAMES if not key.startswith("__"))
+    if taken:
+        raise TrainerContractError(
+            f"{trainer_class.__name__} has a {taken[0]} of its own, but BaseTrainer's loop uses that name. Give yours "
+            "another; docs/writing_a_trainer.md lists what a trainer may define."
+        )
 
 
 def require_parts(trainer: object) -> None:
@@ -88,6 +127,12 @@ def require_parts(trainer: object) -> None:
     name = type(trainer).__name__
     if missing:
         raise TrainerContractError(f"{name}.__init__ has not made {', '.join(missing)}; {_ORDER}")
+    early = sorted(_MADE_BY_BASE & vars(trainer).keys())
+    if early:
+        raise TrainerContractError(
+            f"{name}.__init__ sets self.{early[0]}, which BaseTrainer makes: it would be replaced. Give yours another "
+            "name."
+        )
     config, scheduler = vars(trainer)["config"], vars(trainer)["scheduler"]
     if not isinstance(config, BaseTrainerConfig):
         raise TrainerContractError(f"{name}: {type(config).__name__} must derive from BaseTrainerConfig.")

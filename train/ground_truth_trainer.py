@@ -26,7 +26,25 @@ from data.zoo_images import load_domains
 from model.fine_tune_population import FineTunePopulation
 from storage.files import output_errors, write_atomically
 from train.base_trainer import BaseTrainer
+from train.callbacks import Callback
 from train.schedulers import with_each_step
+from train.trainer_protocol import Trainer
+
+
+class EachTaskAnew(Callback):
+    """Lets each task, which is an epoch, begin from the pre-trained weights.
+
+    Args:
+        population: the copies that are fine-tuned.
+    """
+
+    def __init__(self, population: FineTunePopulation) -> None:
+        self._population = population
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """Put everything back that the task before has changed."""
+        self._population.reset()
+        trainer.optimizer.state.clear()  # no momentum from the task before
 
 
 class GroundTruthTrainer(BaseTrainer):
@@ -60,14 +78,8 @@ class GroundTruthTrainer(BaseTrainer):
             LambdaLR(self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * (step % steps) / steps)))
         )
         self.init_progress_bar(total=steps * len(self.tasks), desc="Fine-tuning the zoo")
+        self.callbacks = [EachTaskAnew(self.model)]
         super().__init__()
-
-    def _begin_epoch(self) -> None:
-        """Begin one task, for which everything is fine-tuned from the pre-trained weights."""
-        if not self.run_context.position.steps:  # else a run that was resumed inside the task
-            self.model.reset()
-            self.optimizer.state.clear()  # no momentum from the task before
-        super()._begin_epoch()
 
     def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the sum over fine-tunings of each one's mean cross entropy, so that none depends on the others.

@@ -37,7 +37,8 @@ def draw_predictions(
     columns = min(2, count) if columns == 1 and count > 1 else columns
     rows = math.ceil(count / columns)
     with matplotlib.rc_context(PLOT_STYLE):
-        figure = new_figure(3.4 * columns, (2.6 if not alike else 2.4) * rows + 0.6)
+        pairs = alike and inputs[0].numel() > 0 and _image(inputs[0]) is not None
+        figure = new_figure(3.4 * columns, (2.0 if pairs else 2.4 if alike else 2.6) * rows + 0.6)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for number, axis in enumerate(axes):
             if number >= count:
@@ -56,11 +57,13 @@ def draw_predictions(
 def _draw_sample(axis: Any, given: torch.Tensor, made: torch.Tensor | None) -> None:
     image = _image(given)
     if image is not None:
-        gap = torch.ones_like(image)[:, : max(1, image.shape[1] // 12)]
-        parts = [image] if made is None else [image, gap, _image(made)]
-        shown = torch.cat([part for part in parts if part is not None], dim=1)
-        axis.imshow(shown.numpy(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="equal")
-        axis.set_axis_off()
+        low, high = _range(image)
+        _show(axis if made is None else axis.inset_axes((0.0, 0.0, 0.48, 0.9)), image, low, high)
+        if made is not None:  # by the input's black and white: a model that gives too little or too much looks so
+            right = axis.inset_axes((0.5, 0.0, 0.48, 0.9))
+            _show(right, _image(made), low, high)
+            axis.set_title("input | output", fontsize=8, pad=2)
+            axis.set_axis_off()
         return
     axis.plot(given.flatten().numpy(), color=COLOURS[0], linewidth=1.2, label="input")
     if made is not None:
@@ -70,17 +73,27 @@ def _draw_sample(axis: Any, given: torch.Tensor, made: torch.Tensor | None) -> N
     axis.tick_params(labelsize=7)
 
 
+def _show(axis: Any, image: torch.Tensor | None, low: float, high: float) -> None:
+    """Draw an image, black where it is `low` or less, white where it is `high` or more."""
+    if image is not None:
+        shown = ((image - low) / max(high - low, 1e-12)).clamp(0.0, 1.0)
+        axis.imshow(shown.numpy(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="equal")
+    axis.set_axis_off()
+
+
+def _range(image: torch.Tensor) -> tuple[float, float]:
+    return float(image.min()), float(image.max())
+
+
 def _image(sample: torch.Tensor) -> torch.Tensor | None:
-    """Return a sample as an image from 0 to 1, (height, width) or (height, width, 3); None where it is none."""
+    """Return a sample as an image, (height, width) or (height, width, 3), in its own numbers; None where it is none."""
     if sample.dim() == 3 and sample.shape[0] in (1, 3) and min(sample.shape[1:]) >= 4:
         image = sample[0] if sample.shape[0] == 1 else sample.permute(1, 2, 0)
     elif sample.dim() == 2 and min(sample.shape) >= 4:
         image = sample
     else:
         return None
-    image = torch.nan_to_num(image)
-    low, high = image.min(), image.max()
-    return (image - low) / (high - low).clamp(min=1e-12)
+    return torch.nan_to_num(image)
 
 
 def _class_lines(scores: torch.Tensor, own: int | None) -> str:

@@ -5,9 +5,10 @@ import math
 import time
 from typing import Any
 
+import matplotlib.image
 import pytest
 import torch
-from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, run
+from step_trainers import HookTrainer, NormTrainer, SpellingTrainer, numbers, run
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,6 +43,9 @@ class Diary(Callback):
 
     def on_train_begin(self, trainer):
         self.calls.append(("begin",))
+
+    def on_epoch_begin(self, trainer, epoch):
+        self.calls.append(("epoch begins", epoch))
 
     def on_step_end(self, trainer, steps):
         self.seen += steps
@@ -101,9 +105,10 @@ def test_the_moments_of_a_run_in_their_order(tmp_path):
     ]  # fmt: skip
     first = [call for calls in epoch for call in calls]
     numbers = ["learning_rate", "train_loss", "val_loss", "val_seen"]
-    assert diary.calls[: len(first) + 1] == [("begin",), *first]
-    assert diary.calls[len(first) + 1 : len(first) + 4] == [
-        ("validation", ["val_loss"]), ("epoch", 1, numbers), ("checkpoint", "epoch-00001", True)
+    assert diary.calls[: len(first) + 2] == [("begin",), ("epoch begins", 1), *first]
+    assert diary.calls[len(first) + 2 : len(first) + 6] == [
+        ("validation", ["val_loss"]), ("epoch", 1, numbers), ("checkpoint", "epoch-00001", True),
+        ("epoch begins", 2),
     ]  # fmt: skip
     assert diary.calls[-2:] == [("checkpoint", "epoch-00002", True), ("end", "finished")]
     assert trainer.history["val_seen"] == [12.0, 24.0]
@@ -131,7 +136,7 @@ def test_a_resumed_run_goes_on_with_their_states_and_calls_nothing_again(tmp_pat
     resumed = run(HookTrainer, tmp_path / "part", "latest", **with_callbacks(second, epochs=4))
     assert second.seen == whole.seen == 4 * STEPS
     assert second.calls[0] == ("begin",)
-    assert second.calls[1:] == whole.calls[whole.calls.index(("step", 2 * STEPS + 1, 1, True)) :]
+    assert second.calls[1:] == whole.calls[whole.calls.index(("epoch begins", 3)) :]
     assert resumed.history["val_seen"] == [12.0, 24.0, 36.0, 48.0]
 
 
@@ -190,9 +195,13 @@ def test_what_fails_in_a_run_that_has_failed_hides_nothing(tmp_path, caplog):
 
 
 def test_what_fails_at_the_end_of_a_good_run_is_an_error(tmp_path):
-    trainer = HookTrainer(tmp_path, **with_callbacks(Breaking("on_train_end", ValueError("at last"))))
+    before, after = Diary(), Diary()
+    trainer = HookTrainer(tmp_path, **with_callbacks(before, Breaking("on_train_end", ValueError("at last")), after))
     with pytest.raises(CallbackError, match="failed in on_train_end"):
         trainer.train()
+    for diary in (before, after):  # each has its turn, once
+        assert [call for call in diary.calls if call[0] == "end"] == [("end", "finished")]
+    assert metrics(trainer)["state"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -202,12 +211,52 @@ def test_what_fails_at_the_end_of_a_good_run_is_an_error(tmp_path):
         ("diary", "self.callbacks holds 'diary'; a callback derives from train.callbacks.Callback."),
         (type("Late", (Callback,), {"on_epoch_ends": print})(),
          "Late.on_epoch_ends would never be called; did you mean on_epoch_end?"),
+        (type("Later", (type("Late", (Callback,), {"on_batch_end": print}),), {})(),
+         "Later.on_batch_end would never be called; did you mean on_step_end?"),
+        (type("Bare", (Callback,), {"epoch_end": print})(),
+         "Bare.epoch_end would never be called; did you mean on_epoch_end?"),
     ],
 )  # fmt: skip
 def test_what_is_no_callback_is_told_before_training(tmp_path, callback, told):
     with pytest.raises(TrainerContractError) as error:
         HookTrainer(tmp_path, **with_callbacks(callback))
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize("given", [Diary(), None, "Diary"])
+def test_callbacks_must_be_a_list(tmp_path, given):
+    with pytest.raises(TrainerContractError, match="self.callbacks must be a list of callbacks; it is"):
+        HookTrainer(tmp_path, attributes={"callbacks": given})
+    trainer = HookTrainer(tmp_path)
+    trainer.callbacks = given
+    with pytest.raises(TrainerContractError, match="self.callbacks must be a list of callbacks; it is"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("moment", ["on_log", "on_validation_end"])
+@pytest.mark.parametrize(("given", "kept"), [(torch.tensor(2.5), 2.5), (3, 3.0), ("2.5", None), (None, None)])
+def test_what_is_added_must_be_a_number(tmp_path, moment, given, kept):
+    def add(self, trainer, numbers):
+        numbers["val_extra"] = given
+
+    trainer = HookTrainer(tmp_path, **with_callbacks(type("Adds", (Callback,), {moment: add})()))
+    if kept is None:
+        with pytest.raises(CallbackError, match=rf"callback Adds failed in {moment}: .*'val_extra'.* must be a number"):
+            trainer.train()
+        return
+    trainer.train()
+    history = metrics(trainer)["readings" if moment == "on_log" else "history"]
+    assert set(history["val_extra"]) == {kept}
+
+
+def test_a_state_that_a_callback_refuses_is_told_as_its_own(tmp_path):
+    def refuse(self, state):
+        raise KeyError("nothing for me")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(HookTrainer, tmp_path, **with_callbacks(Diary(), interrupt_after=1))
+    with pytest.raises(CallbackError, match="callback Diary failed in load_state_dict: .*KeyError"):
+        run(HookTrainer, tmp_path, "latest", **with_callbacks(type("Diary", (Diary,), {"load_state_dict": refuse})()))
 
 
 def test_callbacks_of_a_kind_have_numbers_and_a_moment_that_nobody_wants_costs_nothing():
@@ -355,6 +404,15 @@ def test_layers_are_frozen_for_some_epochs_and_then_trained(tmp_path):
     assert not torch.equal(weights.first[2], before) and not torch.equal(weights.first[3], weights.first[2])
 
 
+def test_what_an_author_has_frozen_stays_frozen(tmp_path):
+    trainer = HookTrainer(tmp_path, **with_callbacks(FreezeLayers("0", epochs=1)))
+    trainer.model[0].bias.requires_grad_(False)
+    before = trainer.model[0].bias.clone()
+    trainer.train()
+    assert not trainer.model[0].bias.requires_grad and trainer.model[0].weight.requires_grad
+    assert torch.equal(trainer.model[0].bias, before)
+
+
 def test_freezing_resumes_to_the_same_bits(tmp_path):
     def frozen(**more: Any) -> dict[str, Any]:
         return with_callbacks(FreezeLayers(["0"], epochs=2), epochs=4, **more)
@@ -369,7 +427,7 @@ def test_freezing_resumes_to_the_same_bits(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "told"),
     [
-        ("encoder", "the model has no layer 'encoder'; its layers are 0, 1, 2, 3"),
+        ("encoder", "the model has no layer 'encoder' with parameters; those with some are"),
         (["0", "3"], "nothing of the model is left"),
     ],
 )
@@ -395,6 +453,16 @@ def test_classes_of_samples_are_those_of_the_dataset():
     assert classes_of(pairs, rows[:4] + 1) is None, "what the model was given is something else"
     assert classes_of(DataLoader(TensorDataset(rows, rows), 4), rows[:4]) is None, "targets that are no classes"
     assert classes_of(DataLoader(TensorDataset(rows), 4), rows[:4]) is None
+
+
+def test_a_reconstruction_is_drawn_by_its_input_s_black_and_white(tmp_path):
+    from evaluation.plots.prediction_pictures import draw_predictions
+
+    images = numbers(4, 8, 8)
+    draw_predictions(images, images, None, "same", [tmp_path / "same.png"])
+    draw_predictions(images, 0.01 * images + 3, None, "same", [tmp_path / "flat.png"])
+    same, flat = (matplotlib.image.imread(tmp_path / f"{name}.png") for name in ("same", "flat"))
+    assert (abs(same - flat) > 0.1).mean() > 0.1
 
 
 @pytest.mark.parametrize("shape", [(6, 1, 8, 8), (6, 3, 8, 8), (6, 8, 8), (6, 20)])
@@ -463,7 +531,11 @@ def test_callbacks_are_named_in_text():
         ("train.callbacks:Callbacks", "train.callbacks:Callbacks is no callback: it must derive from"),
         ("train.callbacks:FreezeLayers(layers)", "must be plain values"),
         ("train.callbacks:FreezeLayers", "can't be made: TypeError"),
-        ("train.callbacks:FreezeLayers('a', epochs=0)", "epochs of 1 or more"),
+        ("train.callbacks:Throughput()()", "it is no list of arguments"),
+        ("train.callbacks:PredictionPictures(samples=0)", "must be 1 or more; they are 0 and 1"),
+        ("train.callbacks:PredictionPictures(shape=8)", "shape = 8 must be as (height, width)"),
+        ("train.callbacks:FreezeLayers('a', epochs=1.5)", "a whole number of 1 or more (it is 1.5)"),
+        ("train.callbacks:FreezeLayers('a', epochs=0)", "a whole number of 1 or more (it is 0)"),
     ],
 )
 def test_names_that_are_wrong_are_told(text, told):
@@ -517,3 +589,10 @@ def test_a_module_of_ones_own_is_found_beside_the_program(project):
     assert not (project.path / "my_callbacks.py").exists()
     done = project.run("Resumable", "callbacks=my_callbacks:Any")
     assert done.returncode == 2 and "my_callbacks:Any can't be imported: No module named 'my_callbacks'" in done.stderr
+    for source, told in (
+        ("class Any(\n", "my_callbacks:Any can't be imported: '(' was never closed (my_callbacks.py, line 1)"),
+        ("import json\njson.nothing\n", "can't be imported: my_callbacks.py:2 in <module>: AttributeError: module"),
+    ):
+        (project.path / "my_callbacks.py").write_text(source)
+        done = project.run("Resumable", "callbacks=my_callbacks:Any")
+        assert done.returncode == 2 and told in done.stderr, done.stderr

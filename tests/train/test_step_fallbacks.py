@@ -450,3 +450,24 @@ def test_without_a_compiler_a_run_goes_on_in_eager_form(shared_project, tmp_path
     eager = shared_project.runs("FeatureFusion")[-1]
     assert eager != run_folder
     assert (eager / "model.safetensors").read_bytes() == (run_folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["build", "do_steps"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signal_that_ends_the_compiler_too_does_not_end_the_form(tmp_path, caplog, monkeypatch, form, method):
+    changes = dict(step=form, saving_share=1.0)
+    whole = run(HookTrainer, tmp_path / "whole", **changes)
+    part = HookTrainer(tmp_path / "part", **changes)
+    kind = type(part.run_context.step)
+
+    def killed(self: Any, *given: Any) -> None:  # Ctrl-C reaches the whole process group: the C++ compiler as well
+        part.stop_request.number = 2
+        raise RuntimeError("CppCompileError: interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            part.train()
+    resumed = run(HookTrainer, tmp_path / "part", str(part.run_folder.path), **changes)
+    assert fell_back(caplog) == [] and resumed.run_context.step.fast
+    assert_exact(resumed, whole)

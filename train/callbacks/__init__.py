@@ -5,7 +5,7 @@ others come along, each in its file. Trackers (train/trackers) are callbacks too
 """
 
 from train.callbacks.callback import Callback
-from train.callbacks.callbacks import CallbackError, Callbacks
+from train.callbacks.callbacks import CallbackError, Callbacks, require_list
 from train.callbacks.freeze_layers import FreezeLayers
 from train.callbacks.gradient_norm import GradientNorm
 from train.callbacks.learning_rate_monitor import LearningRateMonitor
@@ -25,4 +25,5 @@ __all__ = [
     "StopAtTime",
     "Throughput",
     "callbacks_named",
+    "require_list",
 ]

@@ -9,9 +9,9 @@ from train.trainer_protocol import Trainer
 class Callback:
     """Does something at certain moments of a run. Derive from this and define the methods that you need.
 
-    A trainer has callbacks by `self.callbacks = [...]` in its `__init__`, any run by the config's `callbacks`. They are
-    called in that order, the run's own ones (trackers, ...) first, in every process of the run. Whatever one raises
-    ends the run with an error that names it. See docs/callbacks.md.
+    A trainer has callbacks by `self.callbacks = [...]` in its `__init__`, any run by the config's `callbacks`. The
+    run's own ones (trackers, ...) are called first, then the config's, then the trainer's, in every process of the run.
+    Whatever one raises ends the run with an error that names it. See docs/callbacks.md.
 
     Attributes:
         every_step: whether it must see each optimizer step by itself, so that the run takes the eager form of the step;
@@ -25,6 +25,14 @@ class Callback:
 
         Args:
             trainer: the trainer that runs, as in all these methods.
+        """
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """Called before the first step of each epoch; not where a resumed run goes on inside one.
+
+        Args:
+            trainer: the trainer that runs.
+            epoch: number of the epoch, 1 for the first.
         """
 
     def on_step_end(self, trainer: Trainer, steps: int) -> None:

@@ -1,7 +1,7 @@
 """All callbacks of a run behind one door, which names the one that fails."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from train.loop.stop_signals import Pruned
 from train.trainer_protocol import Trainer
 
 MOMENTS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+# What other frameworks call such a moment, where the spelling doesn't tell.
+_ELSEWHERE = {
+    "on_batch_end": "on_step_end", "on_train_batch_end": "on_step_end", "on_after_backward": "on_step_end",
+    "on_before_optimizer_step": "on_step_end", "on_exception": "on_failure", "on_save": "on_checkpoint",
+    "on_save_checkpoint": "state_dict", "on_load_checkpoint": "load_state_dict", "on_fit_start": "on_train_begin",
+    "on_fit_end": "on_train_end", "on_evaluate": "on_validation_end",
+}  # fmt: skip
 
 
 class CallbackError(TrainingError):
@@ -38,6 +45,8 @@ class Callbacks:
         for callback in self.all:
             _require_callback(callback)
         self._named = _named(self.all)
+        self._ended = False
+        self.epoch_begin = self._wanting("on_epoch_begin")
         self.step_end = self._wanting("on_step_end")
         self.log = self._wanting("on_log")
         self.validation_end = self._wanting("on_validation_end")
@@ -52,11 +61,27 @@ class Callbacks:
                 return name
         return None
 
+    def names_without_loop(self, chosen: Sequence[Callback]) -> list[str]:
+        """Return the names of those that want moments which a trainer with a loop of its own doesn't have.
+
+        Args:
+            chosen: callbacks that somebody has chosen; the run's own ones miss nothing that one would look for.
+        """
+        wanting = [*self.epoch_begin, *self.step_end, *self.log]
+        return [name for name, callback in self._named.items() if callback in wanting and callback in chosen]
+
     def on_train_begin(self, trainer: Trainer) -> None:
         """Tell all that a session of the run begins."""
+        self._ended = False
         for callback in self._wanting("on_train_begin"):
             with self._named_errors(callback, "on_train_begin"):
                 callback.on_train_begin(trainer)
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        """Tell those who want it that an epoch begins."""
+        for callback in self.epoch_begin:
+            with self._named_errors(callback, "on_epoch_begin"):
+                callback.on_epoch_begin(trainer, epoch)
 
     def on_step_end(self, trainer: Trainer, steps: int) -> None:
         """Tell those who want it that optimizer steps are done."""
@@ -69,12 +94,14 @@ class Callbacks:
         for callback in self.log:
             with self._named_errors(callback, "on_log"):
                 callback.on_log(trainer, numbers)
+                _require_numbers(numbers)
 
     def on_validation_end(self, trainer: Trainer, numbers: dict[str, float]) -> None:
         """Let those who want it see, and add to, the numbers of a validation."""
         for callback in self.validation_end:
             with self._named_errors(callback, "on_validation_end"):
                 callback.on_validation_end(trainer, numbers)
+                _require_numbers(numbers)
 
     def on_epoch_end(self, trainer: Trainer, rows: dict[int, dict[str, float]]) -> None:
         """Tell those who want it what has entered the history, epoch by epoch."""
@@ -92,24 +119,30 @@ class Callbacks:
 
     def on_failure(self, trainer: Trainer, error: BaseException) -> None:
         """Tell all that an error ends the run; what fails meanwhile is a warning, since the error matters more."""
-        self._tell_last("on_failure", lambda callback: callback.on_failure(trainer, error))
+        for failed in self._tell_last("on_failure", lambda callback: callback.on_failure(trainer, error)):
+            logger.warning(str(failed))
 
     def on_train_end(self, trainer: Trainer, state: str) -> None:
-        """Tell all that the run has ended. What fails in a run that went well is an error, else a warning."""
-        if state in ("finished", "early_stopped"):
-            for callback in self._wanting("on_train_end"):
-                with self._named_errors(callback, "on_train_end"):
-                    callback.on_train_end(trainer, state)
-        else:
-            self._tell_last("on_train_end", lambda callback: callback.on_train_end(trainer, state))
+        """Tell all, once, that the run has ended. What fails in a run that went well is an error, else a warning."""
+        if self._ended:  # and one of them has failed in that
+            return
+        self._ended = True
+        errors = self._tell_last("on_train_end", lambda callback: callback.on_train_end(trainer, state))
+        if errors and state in ("finished", "early_stopped"):
+            raise errors[0]
+        for error in errors:
+            logger.warning(str(error))
 
-    def _tell_last(self, moment: str, call: Callable[[Callback], None]) -> None:
+    def _tell_last(self, moment: str, call: Callable[[Callback], None]) -> list[Exception]:
+        """Call a method of all that have it, and return what they raise: each is to have its turn."""
+        errors: list[Exception] = []
         for callback in self._wanting(moment):
             try:
                 with self._named_errors(callback, moment):
                     call(callback)
             except Exception as error:
-                logger.warning(str(error))
+                errors.append(error)
+        return errors
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of those that have one, by name."""
@@ -164,10 +197,34 @@ def _require_callback(callback: object) -> None:
         raise TrainerContractError(
             f"self.callbacks holds {callback!r}; a callback derives from train.callbacks.Callback."
         )
-    for name in vars(type(callback)):
-        if name.startswith("on_") and name not in MOMENTS:
-            near = difflib.get_close_matches(name, MOMENTS, n=1, cutoff=0.75)
-            if near:
-                raise TrainerContractError(
-                    f"{type(callback).__name__}.{name} would never be called; did you mean {near[0]}?"
-                )
+    for name in dir(type(callback)):
+        if (name.startswith("on_") and name not in MOMENTS) or f"on_{name}" in MOMENTS:
+            near = [_ELSEWHERE[name]] if name in _ELSEWHERE else difflib.get_close_matches(name, MOMENTS, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"the moments are {', '.join(MOMENTS)}."
+            raise TrainerContractError(f"{type(callback).__name__}.{name} would never be called; {advice}")
+
+
+def require_list(name: str, given: object) -> list[Callback]:
+    """Return an author's own callbacks.
+
+    Args:
+        name: the trainer's.
+        given: value of its `callbacks`.
+
+    Raises:
+        TrainerContractError: it is no list.
+    """
+    if not isinstance(given, list | tuple):
+        raise TrainerContractError(f"{name}: self.callbacks must be a list of callbacks; it is {given!r}.")
+    return list(given)
+
+
+def _require_numbers(numbers: dict[str, float]) -> None:
+    """Turn what a callback has added into floats, so that whoever reads the run's files finds numbers.
+
+    A number on a device is read: a host-device synchronisation of the callback's.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, str) or not hasattr(value, "__float__"):
+            raise TypeError(f"numbers[{name!r}] is {value!r}; it must be a number")
+        numbers[name] = float(value)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from config import ConfigError
 from train.callbacks.callback import Callback
 from train.trainer_protocol import Trainer
@@ -15,7 +17,7 @@ class FreezeLayers(Callback):
 
     Args:
         layers: names of modules or parameters of the model, such as `encoder` or `encoder.0.weight`; one, or several.
-        epochs: how many first epochs they are frozen for.
+        epochs: how many first epochs they are frozen for. What you have frozen yourself stays frozen after them.
 
     Raises:
         ConfigError: an argument means nothing.
@@ -26,28 +28,40 @@ class FreezeLayers(Callback):
     def __init__(self, layers: str | Sequence[str], epochs: int) -> None:
         self._layers = [layers] if isinstance(layers, str) else list(layers)
         self._epochs = epochs
-        if epochs < 1 or not self._layers:
-            raise ConfigError(f"FreezeLayers: give layers, and epochs of 1 or more (it is {epochs}).")
+        self._frozen: list[torch.nn.Parameter] = []
+        if not isinstance(epochs, int) or epochs < 1 or not self._layers:
+            raise ConfigError(f"FreezeLayers: give layers, and epochs, a whole number of 1 or more (it is {epochs!r}).")
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Freeze the layers, unless a resumed run is past that."""
-        self._set(trainer, trainable=trainer.record.progress.epoch >= self._epochs)
+        chosen = self._chosen(trainer)
+        if trainer.record.progress.epoch >= self._epochs:
+            return
+        self._frozen = [parameter for parameter in chosen if parameter.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        if not any(parameter.requires_grad for parameter in trainer.model.parameters()):
+            raise ConfigError("FreezeLayers: nothing of the model is left to be trained.")
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, numbers: dict[str, float]) -> None:
         """Thaw the layers when their time has come."""
-        if epoch == self._epochs:
-            self._set(trainer, trainable=True)
+        if epoch >= self._epochs:
+            for parameter in self._frozen:
+                parameter.requires_grad_(True)
+            self._frozen = []
 
-    def _set(self, trainer: Trainer, trainable: bool) -> None:
+    def _chosen(self, trainer: Trainer) -> list[torch.nn.Parameter]:
+        """Return the parameters of the layers, by their names."""
         named = dict(trainer.model.named_parameters())
+        chosen: list[torch.nn.Parameter] = []
         for layer in self._layers:
             own = [parameter for name, parameter in named.items() if name == layer or name.startswith(f"{layer}.")]
             if not own:
-                there = ", ".join(name for name, _ in trainer.model.named_children()) or "none"
-                raise ConfigError(f"FreezeLayers: the model has no layer '{layer}'; its layers are {there}.")
-            for parameter in own:
-                parameter.requires_grad_(trainable)
-                if not trainable:
-                    parameter.grad = None
-        if not any(parameter.requires_grad for parameter in named.values()):
-            raise ConfigError("FreezeLayers: nothing of the model is left to be trained.")
+                children = trainer.model.named_children()
+                there = ", ".join(name for name, child in children if any(True for _ in child.parameters())) or "none"
+                raise ConfigError(
+                    f"FreezeLayers: the model has no layer '{layer}' with parameters; those with some are {there}."
+                )
+            chosen += own
+        return chosen

@@ -7,6 +7,7 @@ from typing import Any
 
 from config import ConfigError
 from train.callbacks.callback import Callback
+from train.error_location import location
 
 _ONE = re.compile(r"([\w.]+):(\w+)\s*(\(.*\))?", re.DOTALL)
 _FORM = "package.module:Class, or package.module:Class(name=value, ...) with plain values, several with commas between"
@@ -50,11 +51,15 @@ def _items(text: str) -> list[str]:
 def _made(module: str, name: str, arguments: str) -> Callback:
     target = f"{module}:{name}"
     try:
-        kind = getattr(importlib.import_module(module), name)
-    except ImportError as error:
+        imported = importlib.import_module(module)
+    except (ImportError, SyntaxError) as error:  # which say themselves where
         raise ConfigError(f"callbacks: {target} can't be imported: {error}.") from error
-    except AttributeError as error:
-        raise ConfigError(f"callbacks: module {module} has no {name}.") from error
+    except Exception as error:  # whatever a module of anybody's raises
+        told = f"{location(error)}{type(error).__name__}: {error}"
+        raise ConfigError(f"callbacks: {target} can't be imported: {told}") from error
+    kind = getattr(imported, name, None)
+    if kind is None:
+        raise ConfigError(f"callbacks: module {module} has no {name}.")
     if not (isinstance(kind, type) and issubclass(kind, Callback)):
         raise ConfigError(f"callbacks: {target} is no callback: it must derive from train.callbacks.Callback.")
     positional, named = _arguments(target, arguments)
@@ -69,7 +74,9 @@ def _made(module: str, name: str, arguments: str) -> Callback:
 def _arguments(target: str, text: str) -> tuple[list[Any], dict[str, Any]]:
     try:
         call = ast.parse(f"f{text}", mode="eval").body
-        if not isinstance(call, ast.Call) or any(keyword.arg is None for keyword in call.keywords):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):  # such as (1)(2)
+            raise ValueError("it is no list of arguments")
+        if any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("it is no list of arguments")
         positional = [ast.literal_eval(argument) for argument in call.args]
         return positional, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}

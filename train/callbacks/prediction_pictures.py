@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from config import ConfigError
 from train.callbacks.callback import Callback
 from train.seeding import preserved_random_states
 from train.trainer_protocol import Trainer
@@ -24,12 +25,22 @@ class PredictionPictures(Callback):
         samples: how many are drawn, at most 16.
         shape: shape of a sample that the model is given flat: (height, width), or (channels, height, width); None takes
             it as it is.
-        every_n_validations: draw after every so many validations.
+        every_n_validations: draw after every so many validations; a picture takes a second or so.
+
+    Raises:
+        ConfigError: an argument means nothing.
     """
 
     every_step = True  # a compiled validation doesn't call the model
 
     def __init__(self, samples: int = 8, shape: tuple[int, ...] | None = None, every_n_validations: int = 1) -> None:
+        if samples < 1 or every_n_validations < 1:
+            raise ConfigError(
+                "PredictionPictures: samples and every_n_validations must be 1 or more; they are "
+                f"{samples} and {every_n_validations}."
+            )
+        if shape is not None and not isinstance(shape, tuple | list):
+            raise ConfigError(f"PredictionPictures: shape = {shape!r} must be as (height, width).")
         self._samples, self._shape, self._every = min(samples, 16), shape, every_n_validations
         self._validations = 0
         self._handle: RemovableHandle | None = None

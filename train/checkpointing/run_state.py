@@ -9,6 +9,7 @@ from beautilog import logger
 from data.batches import to_device
 from storage.checkpoint_store import Checkpoint
 from storage.errors import ResumeError
+from train.callbacks import CallbackError
 from train.checkpointing.process_state import gathered, own_part_of
 from train.checkpointing.weights import plain_weights
 from train.context import RunContext
@@ -79,12 +80,14 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
         for entry in run.stateful_parts():
             if _is_module(entry.name):
                 entry.part.load_state_dict(state["modules"][_attribute(entry.name)])
-            elif entry.saved and entry.name != "random" and _is_there(entry.name, state):
+            elif entry.saved and entry.name != "random" and not (entry.optional and entry.name not in state):
                 entry.part.load_state_dict(state[entry.name])
         record.load_state_dict(state["record"])
         run.resume_step(state["step"])
         if own["meter"] is not None:
             run.meter.load_state_dict(to_device(own["meter"], run.device))
+    except CallbackError:  # which names the callback
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
             f"{path} does not fit {run.name} as it is now: {error}\nThe model's or optimizer's settings "
@@ -96,8 +99,3 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
     logger.info(f"resumed run {run.folder.id} after epoch {record.progress.epoch}{inside} from {path}")
     if run.owns_loop:
         logger.warning(f"{run.name} has a train() of its own, which begins again at its first epoch")
-
-
-def _is_there(name: str, state: dict[str, Any]) -> bool:
-    """Say whether a checkpoint has a part's state; one from before there were callbacks, or loss scales, may not."""
-    return name in state or name not in ("scaler", "callbacks")

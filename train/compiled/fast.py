@@ -103,6 +103,7 @@ class FastStep:
             try:
                 self.build(batch)
             except Exception as error:  # whatever recording and compiling a loss function of anybody's may raise
+                self._leave_if_stopped()
                 self.fall_back(why_not(error))
             self._seconds = time.monotonic() - start
             return
@@ -141,6 +142,18 @@ class FastStep:
         self.evaluation.fast = False
         logger.warning(f"step = {self.name} is not possible, going on with eager: {reason}")
 
+    def _leave_if_stopped(self) -> None:
+        """Leave before falling back, where a signal has come: Ctrl-C, say, ends the C++ compiler as well as asking us.
+
+        A run that fell back for that would go on in eager form when it is resumed, and give other bits. What is lost is
+        less than three steps, which a resumed run does again.
+
+        Raises:
+            Interrupted: the run is asked to stop.
+        """
+        if self.run.stop_request.wanted is not None:
+            self.run.stop_request.obey(agree=False)
+
     def _check(self, step_input: StepInput) -> None:
         """Do a step in both forms from the same state, and keep what the fast one did."""
         (single,) = self.single_steps(step_input)
@@ -158,6 +171,8 @@ class FastStep:
                 losses = (reference.mean("loss"), _loss_between(meter, self.run.meter))
                 problem = self._problem(before, expected, losses)
         except Exception as error:  # the compiler's, which compiles at the first call
+            before.restore()
+            self._leave_if_stopped()
             problem = why_not(error)
         self._seconds += time.monotonic() - start
         if problem:
