@@ -429,15 +429,15 @@ class BaseTrainer(metaclass=TrainerType):
         return self.run_context.stop_request
 
     def keep_gradient_norms(self) -> None:
-        """Let each optimizer step keep its gradient's norm, for `gradient_norm`."""
+        """Let each optimizer step keep its gradient's norm, for `last_gradient_norm`."""
         self.run_context.update.keeps_norm = True
 
     @property
-    def gradient_norm(self) -> torch.Tensor | None:
+    def last_gradient_norm(self) -> torch.Tensor | None:
         """L2 norm of the last step's gradient before clipping, a scalar on the device; None where none is kept."""
         return self.run_context.update.norm
 
-    @property
+    @cached_property  # which, unlike a property, leaves the name to an author who sets it
     def is_main_process(self) -> bool:
         """Whether this process writes the run's files; of several processes one does."""
         return process_group().is_main_process

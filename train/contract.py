@@ -39,10 +39,10 @@ _OPEN_NAMES = frozenset(
         "compute_loss", "_forward_batch", "after_training", "train", "validate", "save_checkpoint", "save_model",
         "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
         "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
-        "_collect_batch_metrics",
+        "_collect_batch_metrics", "averaged_weights", "is_main_process",
     }
 )  # fmt: skip
-_MADE_BY_BASE = frozenset({"run_context", "record", "history", "early_stopping", "trackers"})
+_MADE_BY_BASE = frozenset({"run_context", "record"})  # what an author sets before would be lost unseen
 
 
 class TrainerType(ABCMeta):

@@ -93,11 +93,11 @@ class Trainer(Protocol):
         ...
 
     def keep_gradient_norms(self) -> None:
-        """Let each optimizer step keep its gradient's norm, for `gradient_norm`."""
+        """Let each optimizer step keep its gradient's norm, for `last_gradient_norm`."""
         ...
 
     @property
-    def gradient_norm(self) -> torch.Tensor | None:
+    def last_gradient_norm(self) -> torch.Tensor | None:
         """L2 norm of the last step's gradient before clipping, a scalar on the device; None where none is kept."""
         ...
 

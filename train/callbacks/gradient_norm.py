@@ -19,6 +19,6 @@ class GradientNorm(Callback):
 
     def on_log(self, trainer: Trainer, numbers: dict[str, float]) -> None:
         """Add the norm of the last step. A host-device synchronisation, beside the one of the loss."""
-        norm = trainer.gradient_norm
+        norm = trainer.last_gradient_norm
         if norm is not None:
             numbers["gradient_norm"] = float(norm)
