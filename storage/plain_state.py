@@ -41,7 +41,9 @@ def _pack(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
         return {_TUPLE: items} if isinstance(value, tuple) else items
     if hasattr(value, "item"):  # a numpy number
         return value.item()
-    raise TypeError(f"{where} is a {type(value).__name__}; a checkpoint holds numbers, strings, lists, dicts, tensors.")
+    raise TypeError(
+        f"{where} is of type {type(value).__name__}; a checkpoint holds numbers, strings, lists, dicts, tensors."
+    )
 
 
 def restore(packed: Any, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -197,9 +197,10 @@ def _draw_readings(axis: Any, runs: Sequence[Run], labels: Sequence[str], name: 
             axis.plot(steps[::apart], read[::apart], color=COLOURS[number % len(COLOURS)], linewidth=1.3,
                       marker="o" if len(read) <= 12 else None, markersize=3.5, label=labels[number])  # fmt: skip
         values += [value for value in read if not math.isnan(value)]
-    axis.set_title(f"{key.replace('_', ' ').capitalize()} by step")
+    words = re.sub(r" mb$", " (MB)", key.replace("_", " "))
+    axis.set_title(f"{words[:1].upper()}{words[1:]} by step")
     axis.set_xlabel("step")
-    axis.set_ylabel(key.replace("_", " "))
+    axis.set_ylabel(words)
     if values and min(values) > 0 and max(values) > _WIDE * min(values):
         axis.set_yscale("log")
     axis.xaxis.get_major_locator().set_params(integer=True)

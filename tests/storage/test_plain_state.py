@@ -23,5 +23,5 @@ def test_plain_state_brings_back_an_optimizer_exactly():
 
 
 def test_plain_state_says_where_something_else_is():
-    with pytest.raises(TypeError, match=r"state\.a\.1 is a object"):
+    with pytest.raises(TypeError, match=r"state\.a\.1 is of type object"):
         flatten({"a": [1, object()]})
