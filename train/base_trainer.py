@@ -254,7 +254,10 @@ class BaseTrainer(metaclass=TrainerType):
         return val_loss
 
     def save_checkpoint(self, epoch: int, is_best: bool = False) -> None:
-        """Save all that a resumed run needs; of the best epoch also the model. The config's `saving_share` says when.
+        """Save all that a resumed run needs; of the best epoch also the model.
+
+        The saver writes it now, or keeps it in memory until the config's `saving_share` allows, at the latest to the
+        end of the run, whatever ends it.
 
         Args:
             epoch: epochs finished.

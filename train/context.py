@@ -235,11 +235,13 @@ class RunContext:
         return 3 * self.flop_counts["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
 
     def step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
-        """Step the scheduler, if this is its moment: nothing else in the program steps one.
+        """Step the scheduler, if this is its moment: nothing else in a run does (`--check` tries one on probation).
 
         Args:
-            moment: `step` after each optimizer step (called by the step, as its `after_update`), `validation` after
-                each validation and `epoch` after each epoch (both by `BaseTrainer._after_epoch`).
+            moment: `step` after each optimizer step (called by every form of the step as its `after_update`, and by
+                seeds in lockstep): OneCycleLR, CyclicLR and what has `interval = "step"`. `validation` after each
+                validation (by `BaseTrainer._after_epoch`): ReduceLROnPlateau. `epoch` after each epoch (by the same):
+                all others.
             val_loss: what ReduceLROnPlateau steps on.
         """
         if self.scheduler_interval == moment:

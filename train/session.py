@@ -175,6 +175,10 @@ def _last_word(run: RunContext, state: str, together: bool = False, **more: Any)
             f"metrics.json does not say that the run {state}",
             lambda: run.trainer.save_metrics_to_file(state, **more),
         ),
+        (
+            "not all callbacks know of the last checkpoint",
+            lambda: run.callbacks.on_checkpoint(run.trainer, run.saver.take_written()),
+        ),
     ):
         try:
             write()

@@ -140,6 +140,14 @@ def test_a_resumed_run_goes_on_with_their_states_and_calls_nothing_again(tmp_pat
     assert resumed.history["val_seen"] == [12.0, 24.0, 36.0, 48.0]
 
 
+def test_a_checkpoint_that_is_written_as_the_run_is_interrupted_is_told_too(tmp_path):
+    diary = Diary()
+    options = with_callbacks(diary, interrupt_after=2, epochs=4) | {"saving_share": 1e-6}
+    with pytest.raises(KeyboardInterrupt):
+        run(HookTrainer, tmp_path, **options)
+    assert diary.calls[-2:] == [("checkpoint", "epoch-00002", True), ("end", "interrupted")]
+
+
 def test_a_state_without_its_callback_is_told_and_a_new_callback_begins_anew(tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
         run(HookTrainer, tmp_path, **with_callbacks(Diary(), Diary(), interrupt_after=1))

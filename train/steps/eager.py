@@ -92,15 +92,18 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """Forward, backward, clip, update. Nothing here waits for the device.
+    """Forward, backward, clip, update. Nothing here waits for the device, but where `Update` has to.
 
     Args:
-        loss_function: function that maps a batch to its loss, a scalar tensor that is a mean over the batch.
+        loss_function: function that maps a batch to its loss, a scalar tensor that is a mean over the batch. It is the
+            trainer's `_forward_batch`, with autocast, the check of the loss and the epoch's average around it
+            (`measured` of train/contract.py).
         update: update that clips gradients and changes parameters.
         count: function that tells over how many samples the last loss is a mean: an int, or a scalar tensor on the
             device.
         accumulation_steps: number of batches whose gradients make one optimizer step.
-        after_update: function called after each step, to set the next one's learning rate.
+        after_update: function called after each step, to set the next one's learning rate: a scheduler that goes by
+            steps makes its step there.
         average: moving average of the weights, which follows each step; None for none.
         device: device of the model; batches are copied ahead to a CUDA device, else they stay where they are.
         after_batch: function called after each batch of an evaluation.

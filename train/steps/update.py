@@ -50,7 +50,7 @@ class _Bundle:
 
 
 class Update:
-    """Clips and steps. Nothing here waits for the device.
+    """Clips and steps. Nothing here waits for the device, but for fp16 with an optimizer that has no fused kernel.
 
     Args:
         optimizer: optimizer of the parameters.
