@@ -186,6 +186,7 @@ class EagerStep:
         """
         self.update(divisor)
         self.update.guard.keep()
+        # After a bad step too, which has changed nothing: a run that has had one ends, and nothing of it is saved.
         if self.average is not None:
             self.average.update()
 

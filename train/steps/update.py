@@ -109,7 +109,7 @@ class Update:
             self.norm = norm if divisor is None else norm / divisor
         bad = self.guard.judge(norm, () if norm is not None else gradients)
         if self.guard.blocked:
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
+            note_step(self.optimizer)
             return
         scale = self._scale(norm, divisor)
         if scale is not None and not self._folds:
@@ -119,8 +119,7 @@ class Update:
             rates = self.rates or [bundle.group["lr"] for bundle in self._bundles]
             for bundle, rate in zip(self._bundles, rates, strict=True):
                 _fused_step(self.optimizer, bundle, rate, scale, bad)
-            # What a scheduler looks at before it believes that there was a step.
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
+            note_step(self.optimizer)
         else:
             self._guarded_step(bad, scale)
 
