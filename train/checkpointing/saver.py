@@ -92,7 +92,9 @@ class _Waiting:
 class Saver:
     """Writes a run's checkpoints, best weights and metrics.json, for at most a share of the run's time.
 
-    Checkpoints go to `<run folder>/checkpoints/` by `CheckpointStore.save`, those of several processes by `save_together`.
+    Checkpoints go to `<run folder>/checkpoints/` by `CheckpointStore.save`, those of several processes by
+    `save_together`.
+
     What is not written at once waits in memory, the newest in place of the one before. It is written when its time
     comes, and when the run ends: done, stopped, interrupted or failed. A kill that leaves no time for that loses the
     epochs since the last checkpoint, which took about `2 / share` times as long as writing it did.

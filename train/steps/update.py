@@ -93,8 +93,8 @@ class Update:
     def __call__(self, divisor: torch.Tensor | None = None) -> None:
         """Update the parameters by their gradients, unless the guard finds something that isn't finite.
 
-        On the CPU the guard then blocks, and this returns; on a GPU its flag goes to the kernel as `found_inf`. From the
-        first bad step on no step changes anything.
+        On the CPU the guard then blocks, and this returns; on a GPU its flag goes to the kernel as `found_inf`. From
+        the first bad step on no step changes anything.
 
         Args:
             divisor: scalar by which gradients are divided before anything else; None leaves them.
