@@ -265,7 +265,7 @@ class BaseTrainer(metaclass=TrainerType):
         """
         run = self.run_context
         run.saver.save(epoch, self._best_model_writer if is_best else None, self.owns_loop, size_of_state(self.model))
-        self._tell_checkpoints()
+        run.tell_checkpoints()
 
     def save_model(self) -> None:
         """Write the model's weights (or their moving average) to model.safetensors in the run folder."""
@@ -493,10 +493,7 @@ class BaseTrainer(metaclass=TrainerType):
         run, progress = self.run_context, self.record.progress
         run.saver.save_inside(progress.epoch - run.position.validating, run.position.name)
         run.position.note_saved(run.position.steps)
-        self._tell_checkpoints()
-
-    def _tell_checkpoints(self) -> None:
-        self.run_context.callbacks.on_checkpoint(self, self.run_context.saver.take_written())
+        run.tell_checkpoints()
 
     def _best_model_writer(self, weights: dict[str, torch.Tensor]) -> Callable[[], None] | None:
         """Return what writes the model as it is now, whenever it is called; None where that is done already.

@@ -234,6 +234,10 @@ class RunContext:
             return None
         return 3 * self.flop_counts["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
 
+    def tell_checkpoints(self) -> None:
+        """Tell the callbacks which checkpoints have been written since the last call."""
+        self.callbacks.on_checkpoint(self.trainer, self.saver.take_written())
+
     def step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
         """Step the scheduler, if this is its moment: nothing else in a run does (`--check` tries one on probation).
 

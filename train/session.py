@@ -90,7 +90,7 @@ def training_session(run: RunContext) -> Iterator[None]:
                 run.callbacks.on_train_begin(run.trainer)
                 yield
             run.saver.flush()
-            run.callbacks.on_checkpoint(run.trainer, run.saver.take_written())
+            run.tell_checkpoints()
             _finish(run)
     except BaseException as error:
         reported = explain_loader_fault(run, error) or error
@@ -175,10 +175,7 @@ def _last_word(run: RunContext, state: str, together: bool = False, **more: Any)
             f"metrics.json does not say that the run {state}",
             lambda: run.trainer.save_metrics_to_file(state, **more),
         ),
-        (
-            "not all callbacks know of the last checkpoint",
-            lambda: run.callbacks.on_checkpoint(run.trainer, run.saver.take_written()),
-        ),
+        ("not all callbacks know of the last checkpoint", run.tell_checkpoints),
     ):
         try:
             write()

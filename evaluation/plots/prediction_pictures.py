@@ -33,12 +33,12 @@ def draw_predictions(
 
     alike, count = inputs.shape == outputs.shape, len(inputs)
     scores = not alike and outputs.dim() == 2 and 2 <= outputs.shape[1] <= _MOST_CLASSES
-    columns = 1 if alike and inputs[0].numel() and _image(inputs[0]) is None else min(4, count)
-    columns = min(2, count) if columns == 1 and count > 1 else columns
+    images = _image(inputs[0]) is not None
+    columns = min(2 if alike and not images else 4, count)
     rows = math.ceil(count / columns)
     with matplotlib.rc_context(PLOT_STYLE):
-        pairs = alike and inputs[0].numel() > 0 and _image(inputs[0]) is not None
-        figure = new_figure(3.4 * columns, (2.0 if pairs else 2.4 if alike else 2.6) * rows + 0.6)
+        height = 2.6 if not alike else 2.0 if images else 2.4
+        figure = new_figure(3.4 * columns, height * rows + 0.6)
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for number, axis in enumerate(axes):
             if number >= count:
@@ -57,7 +57,7 @@ def draw_predictions(
 def _draw_sample(axis: Any, given: torch.Tensor, made: torch.Tensor | None) -> None:
     image = _image(given)
     if image is not None:
-        low, high = _range(image)
+        low, high = float(image.min()), float(image.max())
         _show(axis if made is None else axis.inset_axes((0.0, 0.0, 0.48, 0.9)), image, low, high)
         if made is not None:  # by the input's black and white: a model that gives too little or too much looks so
             right = axis.inset_axes((0.5, 0.0, 0.48, 0.9))
@@ -79,10 +79,6 @@ def _show(axis: Any, image: torch.Tensor | None, low: float, high: float) -> Non
         shown = ((image - low) / max(high - low, 1e-12)).clamp(0.0, 1.0)
         axis.imshow(shown.numpy(), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="equal")
     axis.set_axis_off()
-
-
-def _range(image: torch.Tensor) -> tuple[float, float]:
-    return float(image.min()), float(image.max())
 
 
 def _image(sample: torch.Tensor) -> torch.Tensor | None:
