@@ -57,7 +57,8 @@ def _refuse_what_does_not_go_together(parser: argparse.ArgumentParser, arguments
 def _run_benchmark(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     from data.image_encoder import load_encoder
     from data.ranking_world import SPLITS, load_world
-    from evaluation.ranking.protocol import compare, plot_comparison, run_rankers, table_lines
+    from evaluation.ranking.comparison import compare, plot_comparison, table_lines
+    from evaluation.ranking.protocol import run_rankers
 
     splits = [split.strip().upper() for split in arguments.splits.split(",")]
     if unknown := [split for split in splits if split not in SPLITS]:

@@ -121,6 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
         known = _find_task(arguments.dataset, recommender)
         task, dataset = known.name, UserDataset(known.name, known.train, None)
     ranking = recommender.recommend(dataset.images, task)
+    measured = {} if task is None or models else recommender.measured(task)
     facts = _facts(arguments.dataset, dataset.images, dataset.size, task)
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -132,9 +133,10 @@ def _run(arguments: argparse.Namespace) -> int:
         },
         "notes": recommender.notes(dataset.images, task),
         "models": [asdict(model) for model in ranking[: arguments.top]],
+        "measured": _beside_measured(ranking, measured, recommender.was_trained_on(task or "")) if measured else None,
     }  # fmt: skip
     if arguments.out:
-        _draw(arguments.out, dataset.name, facts["classes"], ranking[: arguments.top])
+        _draw(arguments.out, dataset.name, facts["classes"], ranking[: arguments.top], measured)
         content["picture"] = str(arguments.out)
     text = json.dumps(content, indent=1, allow_nan=False) if arguments.json else _text(content)
     sys.stdout.write(f"{text}\n")
@@ -159,11 +161,34 @@ def _facts(given: str, images: "LabelledImages", size: tuple[int, int] | None, t
     }  # fmt: skip
 
 
-def _draw(out: Path, name: str, classes: int, ranking: "list[Recommendation]") -> None:
+def _beside_measured(ranking: "list[Recommendation]", measured: dict[str, float], learnt: bool) -> dict[str, Any]:
+    """Say how good a ranking is, where fine-tuning was measured.
+
+    Args:
+        ranking: all models, the best first.
+        measured: accuracy of each model by its name, from 0 to 1.
+        learnt: whether the ranker was trained on these accuracies.
+    """
+    import numpy as np
+
+    from evaluation.ranking.ranking_metrics import weighted_kendall
+
+    order = sorted(measured, key=measured.__getitem__, reverse=True)
+    scores = np.array([model.score for model in ranking])
+    return {
+        "seen_in_training": learnt,
+        "weighted_kendall": weighted_kendall(scores, np.array([measured[model.name] for model in ranking])),
+        "best": order[0],
+        "regret": measured[order[0]] - measured[ranking[0].name],
+        "models": {name: {"accuracy": measured[name], "rank": rank} for rank, name in enumerate(order, start=1)},
+    }
+
+
+def _draw(out: Path, name: str, classes: int, ranking: "list[Recommendation]", measured: dict[str, float]) -> None:
     from evaluation.ranking.recommendation_plot import plot_recommendations
 
     try:
-        plot_recommendations(ranking, name, classes, out)
+        plot_recommendations(ranking, name, classes, out, measured)
     except OSError as error:
         raise _PictureError(f"cannot write {out}: {error}") from error
 
@@ -181,7 +206,7 @@ def _text(content: dict[str, Any]) -> str:
         "nearest known datasets: " + ", ".join(f"{n['name']} ({n['distance']:.2f})" for n in models[0]["nearest"]),
         "",
     ]
-    lines += _table(models)
+    lines += _table(models, content["measured"])
     lines += [
         "",
         "expected: accuracy after fine-tuning as in the benchmark, with its 90 % interval; most of that is how hard "
@@ -189,23 +214,36 @@ def _text(content: dict[str, Any]) -> str:
     ]
     if any(near["accuracy"] is not None for near in models[0]["nearest"]):
         lines.append("the last columns: accuracy of the model that was measured on the nearest known datasets")
+    if (measured := content["measured"]) is not None:
+        best = measured["models"][measured["best"]]["accuracy"]
+        seen = "was trained on" if measured["seen_in_training"] else "has not seen"
+        lines.append(
+            f"measured: what fine-tuning reached on {dataset['task']}, and its place among the "
+            f"{len(measured['models'])} models, which the ranker {seen}. The rankings agree with a "
+            f"weighted Kendall of {measured['weighted_kendall']:.2f}; the first choice is "
+            f"{100 * measured['regret']:.1f} points below the best, {measured['best']} ({best:.3f})"
+        )
     lines += [f"note: {note}" for note in content["notes"]]
     if "picture" in content:
         lines.append(f"wrote {content['picture']}")
     return "\n".join(lines)
 
 
-def _table(models: list[dict[str, Any]]) -> list[str]:
+def _table(models: list[dict[str, Any]], measured: dict[str, Any] | None) -> list[str]:
     """Lay models out in columns; numbers to the right, words to the left."""
+    found = {} if measured is None else measured["models"]
     near = [item["name"] for item in models[0]["nearest"] if item["accuracy"] is not None]
-    rows = [["rank", "model", "score", "expected", "interval", "family", "trained on", *near]]
+    head = ["measured", "place"] if found else []
+    rows = [["rank", "model", "score", "expected", "interval", *head, "family", "trained on", *near]]
     for model in models:
         source = f"{model['domain']}, {model['view']}" if model["domain"] else "-"
         interval = f"{model['low']:.2f} to {model['high']:.2f}"
         row = [str(model["rank"]), model["name"], f"{model['score']:+.2f}", f"{model['expected_accuracy']:.3f}"]
-        measured = [f"{item['accuracy']:.3f}" for item in model["nearest"] if item["accuracy"] is not None]
-        rows.append([*row, interval, model["family"], source, *measured])
-    return aligned(rows, left=(1, 4, 5, 6))
+        nearby = [f"{item['accuracy']:.3f}" for item in model["nearest"] if item["accuracy"] is not None]
+        own = [f"{found[model['name']]['accuracy']:.3f}", str(found[model["name"]]["rank"])] if found else []
+        rows.append([*row, interval, *own, model["family"], source, *nearby])
+    words = 5 + len(head)
+    return aligned(rows, left=(1, 4, words, words + 1))
 
 
 def _report(arguments: argparse.Namespace, text: str, code: int) -> int:

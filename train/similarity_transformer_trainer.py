@@ -15,8 +15,9 @@ from config import ConfigError, ConfigParser
 from config.similarity_transformer_trainer_config import SimilarityTransformerTrainerConfig
 from data.data_error import DataError
 from data.image_encoder import load_encoder
-from data.ranking_world import SPLITS, RankingWorld, load_world, make_fold
+from data.ranking_world import RankingWorld, load_world, make_fold
 from data.similarity_lists import ListMaker, SimilarityLists, build_combined_similarity_loader
+from evaluation.ranking.comparison import RANKERS, Job, compare, table_lines
 from evaluation.ranking.ranking_metrics import ranking_metrics
 from model.ranking_losses import RANKING_LOSSES
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
@@ -83,7 +84,10 @@ class SimilarityTransformerTrainer(BaseTrainer):
         return self.loss_fn(scores.mean(0), truth, mask)
 
     def after_training(self) -> None:
-        """Rank the models for the test tasks, with the best weights, and write the scores to rankings.json."""
+        """Rank the models for the test tasks with the best weights, and say how good that is beside the baselines.
+
+        Writes the scores to rankings.json and the comparison to comparison.json.
+        """
         self._describe()
         if not self.fold.test_tasks:
             logger.info(f"split = {self.config.split} leaves no task for a test")
@@ -101,9 +105,12 @@ class SimilarityTransformerTrainer(BaseTrainer):
         self.run_folder.write_json("rankings.json", head | {"models": batch["model_names"], "tasks": rankings})
         self.results |= {f"test_{key}": round(float(np.mean([m[key] for m in metrics])), 4) for key in metrics[0]}
         self.results |= head | {"pair_features": self.maker.pair_names}
-        what = f"split {self.config.split} ({SPLITS[self.config.split]}), {len(rankings)} tasks"
-        shown = ", ".join(f"{key} {self.results[f'test_{key}']}" for key in metrics[0])
-        logger.info(f"test, {what}: {shown}")
+        ranker = next(name for name, hybrid in RANKERS.items() if hybrid == ("on" if self.config.hybrid else "off"))
+        comparison = compare(self.world, {Job(self.config.split, self.config.fold, ranker): {"tasks": rankings}})
+        self.run_folder.write_json("comparison.json", comparison)
+        logger.info("test, beside baselines:")
+        for line in filter(None, table_lines(comparison)):
+            logger.info(line)
 
     def _describe(self) -> None:
         """Write ranker.json: what `recommend.py` needs to use the weights."""

@@ -16,6 +16,7 @@ from storage.saved_run import RunDamagedError
 _DRAWN_BY = {
     "autoencoder.npz": "evaluation.plots.autoencoder_pictures",
     "rankings.json": "evaluation.ranking.ranking_pictures",
+    "comparison.json": "evaluation.ranking.comparison",
 }
 
 

@@ -112,6 +112,18 @@ class Recommender:
         """The benchmark's tasks by name."""
         return {task.name: task for task in self.world.tasks}
 
+    def measured(self, task: str) -> dict[str, float]:
+        """Return what fine-tuning really reached on a task of the benchmark, which `recommend` never reads.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            Accuracy of each of the zoo's models by its name, from 0 to 1, the mean over seeds.
+        """
+        row = self.world.truth[[known.name for known in self.world.tasks].index(task)]
+        return dict(zip(self.world.models, row.tolist(), strict=False))  # a user's models come after the zoo's
+
     def recommend(self, images: LabelledImages, task: str | None = None) -> list[Recommendation]:
         """Rank the models for a dataset.
 
@@ -146,6 +158,10 @@ class Recommender:
             for rank, place in enumerate(order.tolist(), start=1)
         ]
 
+    def was_trained_on(self, task: str) -> bool:
+        """Say whether a task of the benchmark, named by its name, is one of those that the ranker learnt from."""
+        return any(self.world.tasks[index].name == task for index in self.fold.train_tasks)
+
     def notes(self, images: LabelledImages, task: str | None = None) -> list[str]:
         """Say where a dataset lies outside of what the ranker learnt from."""
         notes = []
@@ -170,7 +186,7 @@ class Recommender:
             notes.append(
                 f"{self.file.performance} has changed since the ranker was trained; train it again: {self.file.command}"
             )
-        if task is not None and any(self.world.tasks[index].name == task for index in self.fold.train_tasks):
+        if task is not None and self.was_trained_on(task):
             notes.append(f"the ranker was trained on {task}, so this ranking is no test of it.")
         if self._user_models:
             fewest, most = self.world.parameters.min(), self.world.parameters.max()

@@ -12,7 +12,7 @@ from warm_python import run_python
 from data.image_encoder import GradientEncoder
 from data.ranking_world import FOLDS, load_world, make_fold
 from evaluation.ranking.baselines import baseline_scores, noise_ceiling
-from evaluation.ranking.protocol import CEILING, RANKERS, Job, compare, plot_comparison, table_lines
+from evaluation.ranking.comparison import CEILING, RANKERS, Job, compare, plot_comparison, table_lines
 from evaluation.ranking.ranking_metrics import weighted_kendall
 
 ROOT = Path(__file__).resolve().parent.parent.parent

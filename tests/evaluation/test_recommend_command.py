@@ -183,6 +183,16 @@ def test_accuracies_of_a_named_task_stay_hidden(rankers, tmp_path, capsys):
     (other / "ranker.json").write_text(json.dumps(ranker | {"performance": str(tmp_path / "table.json")}))
     second = ask(capsys, "digits-2", "--ranker", other)
     assert second["models"] == first["models"]
+    # What was measured is shown beside the ranking, as it stands in the table.
+    means = {
+        name: float(np.mean(own))
+        for name, own in zip(table["models"], table["tasks"]["digits-2"]["accuracy"], strict=True)
+    }
+    shown, chosen = second["measured"], second["models"][0]["name"]
+    assert {name: own["accuracy"] for name, own in shown["models"].items()} == pytest.approx(means)
+    assert shown["best"] == max(means, key=means.__getitem__) and shown["models"][shown["best"]]["rank"] == 1
+    assert shown["regret"] == pytest.approx(max(means.values()) - means[chosen]) and shown["seen_in_training"]
+    assert first["measured"]["weighted_kendall"] != shown["weighted_kendall"]
     changed = "has changed since the ranker was trained; train it again: python train.py Similarity"
     assert any(changed in note for note in second["notes"]) and not any(changed in note for note in first["notes"])
 

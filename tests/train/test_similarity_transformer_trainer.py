@@ -1,6 +1,7 @@
 """SimilarityTransformerTrainer through the command line: what a run leaves, and what a user can get wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_metrics_are_those_of_the_rankings(finished):
     assert found["summary"]["test_weighted_kendall"] == pytest.approx(measured, abs=2e-3)
     assert found["summary"]["pair_features"][0] == "own mean"
     assert measured > 0.2, "evidence alone ranks far better than chance"
+
+
+def test_the_log_ends_with_the_ranker_beside_its_baselines(finished):
+    part = read(finished, "comparison.json")["splits"]["A"]
+    ranker = part["summary"]["ranker"]["weighted_kendall"]
+    assert ranker["mean"] == pytest.approx(read(finished, "metrics.json")["summary"]["test_weighted_kendall"], abs=2e-3)
+    assert part["summary"]["log_me"]["weighted_kendall"]["mean"] == pytest.approx(0.529, abs=2e-3)  # of the benchmark
+    difference = part["differences"]["ranker"]["log_me"]
+    assert difference["mean"] == pytest.approx(ranker["mean"] - 0.529, abs=3e-3) and "ranker, hybrid" not in part
+    text = (finished / "train.log").read_text()
+    row = rf"ranker +{ranker['mean']:.3f} \[{ranker['low']:.3f}, {ranker['high']:.3f}\]"
+    assert re.search(row, text) and re.search(rf"LogME .* \{difference['mean']:+.3f} \[", text)
 
 
 def test_ranker_is_described_for_use(finished):
