@@ -75,7 +75,7 @@ def main(words: list[str] | None = None) -> int:
     ) as error:  # fmt: skip
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        return _report(arguments, str(error), DATA)
+        return _report(arguments, _of_data(error), DATA)
     except (TrainingError, OutputError) as error:
         return _report(arguments, str(error), FAILED)
     except Exception as error:  # a trainer's code may raise anything
@@ -295,10 +295,18 @@ def _show(text: str) -> int:
 
 
 def _unforeseen(error: Exception) -> str:
-    from train.error_location import location
+    from train.error_advice import explained
 
-    hint = "Make batch_size smaller, or accumulation_steps larger. " if "OutOfMemory" in type(error).__name__ else ""
-    return f"{location(error)}{type(error).__name__}: {error}\n{hint}`--debug` shows the traceback."
+    return f"{explained(error)}\n`--debug` shows the traceback."
+
+
+def _of_data(error: Exception) -> str:
+    """Say a DataError, or a file that could not be opened: the system's own words name no line."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    from train.error_advice import explained
+
+    return explained(error)
 
 
 def _report(arguments: argparse.Namespace, text: str, code: int) -> int:

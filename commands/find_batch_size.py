@@ -22,7 +22,7 @@ from data.loaders import Loader
 from data.memory import free_bytes, readable_bytes
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
-from train.error_location import location
+from train.error_advice import explained, is_out_of_memory
 from train.machine import peak_memory
 from train.session import machine_for
 from train.steps import StepInput
@@ -32,10 +32,6 @@ _DISTINCT = 256  # samples that are read; a larger batch has them several times
 _STEPS, _SECONDS = 5, 1.0  # that a size is timed for, after a step to warm up
 _CPU_SECONDS, _CPU_STEP = 60.0, 10.0  # after which, and after a step as slow as which, no larger size is tried
 _CPU_MEMORY = 0.25  # share of the free memory that a size may have taken for its double to be tried
-_TEXTS = (
-    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR",
-    "can't allocate memory", "cannot allocate memory",
-)  # fmt: skip
 
 
 @dataclass
@@ -194,8 +190,7 @@ class Probe:
             if size == 1 and not self.measured:  # batch norm, contrastive losses
                 return self._of_two(error)
             raise DataError(
-                f"{self.run.name}: a batch of {size} samples can't be trained with: "
-                f"{location(error)}{type(error).__name__}: {error}"
+                f"{self.run.name}: a batch of {size} samples can't be trained with: {explained(error)}"
             ) from error
 
     def _of_two(self, error: Exception) -> Measured | None:
@@ -205,10 +200,7 @@ class Probe:
         except Exception as second:
             if is_out_of_memory(second):
                 return None
-            raise DataError(
-                f"{self.run.name}: batches can't be made of its samples: "
-                f"{location(error)}{type(error).__name__}: {error}"
-            ) from error
+            raise DataError(f"{self.run.name}: batches can't be made of its samples: {explained(error)}") from error
 
     def _steps(self, size: int) -> Measured:
         run = self.run
@@ -236,13 +228,6 @@ def _now(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)  # host-device synchronisation: what is timed is done
     return time.perf_counter()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that a device, or the host, has no more memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
 
 
 # -------------------------------------------------------------------------------------------------- batches of any size

@@ -1,27 +1,43 @@
-"""Where in the project an error arose."""
+"""Where in the user's code an error arose."""
 
+import sysconfig
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 from constants import PROJECT_ROOT
 
 # Through these the program calls what its users write, so a place in them tells nobody anything.
 _BETWEEN = (
-    "train/base_trainer.py", "train/contract.py", "train/machine.py", "train/steps/", "train/compiled/",
-    "train/loading/", "train/loop/", "train/distributed/", "commands/",
-    "data/loaders.py", "data/sharding.py",
+    "train.py", "train/base_trainer.py", "train/contract.py", "train/context.py", "train/session.py",
+    "train/machine.py", "train/snapshot.py", "train/registry.py", "train/step_choice.py",
+    "train/callbacks/callbacks.py", "train/steps/", "train/compiled/", "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
+    "train/failures/", "commands/", "data/loaders.py", "data/sharding.py", "data/batches.py",
 )  # fmt: skip
+_PYTHONS_OWN = tuple({str(Path(sysconfig.get_path(name)).resolve()) + "/" for name in ("stdlib", "platstdlib")})
 
 
 def location(error: BaseException) -> str:
-    """Say where in the project an error arose: `train/my_trainer.py:31 in compute_loss: `, or nothing."""
+    """Say where in the user's code an error arose: `train/my_trainer.py:31 in compute_loss: `, or nothing."""
     return place(traceback.extract_tb(error.__traceback__))
 
 
 def place(frames: Iterable[traceback.FrameSummary]) -> str:
-    """Name the last of some frames that is the project's own, as `location` does."""
-    root = f"{PROJECT_ROOT}/"
-    ours = [frame for frame in frames if frame.filename.startswith(root) and "site-packages" not in frame.filename]
-    named = [(frame.filename.removeprefix(root), frame) for frame in ours]
-    named = [(file, frame) for file, frame in named if not file.startswith(_BETWEEN)]
-    return f"{named[-1][0]}:{named[-1][1].lineno} in {named[-1][1].name}: " if named else ""
+    """Name the last of some frames that is the user's own, as `location` does."""
+    named = user_frames(frames)
+    return f"{_shown(named[-1].filename)}:{named[-1].lineno} in {named[-1].name}: " if named else ""
+
+
+def user_frames(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Leave out the frames of Python, of installed packages, and of what lies between these and the user's code."""
+    return [frame for frame in frames if _is_users(frame.filename)]
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<") or "site-packages" in file or "dist-packages" in file or file.startswith(_PYTHONS_OWN):
+        return False
+    return not _shown(file).startswith(_BETWEEN)
+
+
+def _shown(file: str) -> str:
+    return file.removeprefix(f"{PROJECT_ROOT}/")

@@ -17,7 +17,8 @@ from train.checkpointing.provenance import datasets_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
 from train.context import RunContext
-from train.errors import TrainingError
+from train.errors import TrainerContractError, TrainingError
+from train.failures.hook_errors import note_place_in_run
 from train.loading.loader_faults import explain_loader_fault, first_death_heard
 from train.loop.progress import duration
 from train.loop.stop_signals import Interrupted, Pruned
@@ -100,6 +101,8 @@ def training_session(run: RunContext) -> Iterator[None]:
             state = "pruned" if isinstance(reported, Pruned) else "interrupted"
             _last_word(run, state, together=isinstance(reported, Interrupted))
         else:
+            if reported is error and not isinstance(error, TrainingError | OutputError | TrainerContractError):
+                note_place_in_run(run, error)
             run.folder.log_only(traceback.format_exc())
             run.callbacks.on_failure(run.trainer, reported)
             _last_word(run, "failed", error=f"{type(reported).__name__}: {reported}")
@@ -168,7 +171,7 @@ def _finish(run: RunContext) -> None:
 
 
 def _last_word(run: RunContext, state: str, together: bool = False, **more: Any) -> None:
-    """Write what waits and say in metrics.json how the run ended; a full disk must not hide what ended it."""
+    """Write what waits and say in metrics.json how the run ended; no second error must hide what ended it."""
     for what, write in (
         ("the last checkpoint is not written", lambda: run.saver.flush(together)),
         (
@@ -179,6 +182,6 @@ def _last_word(run: RunContext, state: str, together: bool = False, **more: Any)
     ):
         try:
             write()
-        except (TrainingError, OutputError) as error:
-            logger.warning(f"{what}: {error}")
+        except Exception as error:  # a full disk; a GPU that computes no more, of which torch tells everybody again
+            logger.warning(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     run.callbacks.on_train_end(run.trainer, state)

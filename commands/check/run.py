@@ -14,7 +14,7 @@ from commands.probe_steps import build_for_probing, quiet_log
 from data.data_error import DataError
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
-from train.error_location import location
+from train.error_advice import explained
 from train.errors import TrainerContractError
 from train.loading.loader_faults import explain_loader_fault
 from train.loop.progress import duration
@@ -73,12 +73,12 @@ def run_checks(subject: Subject, show: Callable[[str, Verdict], None] = lambda *
 
 
 def _told(run: RunContext, error: Exception) -> str:
-    explained = explain_loader_fault(run, error)
-    if explained is not None:
-        return str(explained)
+    fault = explain_loader_fault(run, error)
+    if fault is not None:
+        return str(fault)
     if isinstance(error, DataError | TrainerContractError):
         return str(error)
-    return f"{location(error)}{type(error).__name__}: {error}"
+    return explained(error)
 
 
 def _not_built(trainer_class: type[BaseTrainer], error: Exception, began: float) -> int:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from commands import find_batch_size
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
-from commands.find_batch_size import Probe, batch_maker, is_out_of_memory, resized, search
+from commands.find_batch_size import Probe, batch_maker, resized, search
 from data.batches import batch_size_of
 from data.data_error import DataError
 from train.base_trainer import BaseTrainer
@@ -119,24 +119,6 @@ def test_rows_of_all_kinds_are_repeated():
 
 
 # -------------------------------------------------------------------------------------------- the probe, and its errors
-
-
-@pytest.mark.parametrize(
-    ("error", "yes"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GB)"), True),
-        (MemoryError(), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error, yes):
-    assert is_out_of_memory(error) is yes
 
 
 def limited(limit: int):

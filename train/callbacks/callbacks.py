@@ -11,7 +11,7 @@ from beautilog import logger
 from config import ConfigError
 from storage.errors import OutputError
 from train.callbacks.callback import Callback
-from train.error_location import location
+from train.error_advice import explained
 from train.errors import TrainerContractError, TrainingError
 from train.loop.stop_signals import Pruned
 from train.trainer_protocol import Trainer
@@ -173,9 +173,7 @@ class Callbacks:
             raise
         except Exception as error:
             name = next(name for name, known in self._named.items() if known is callback)
-            raise CallbackError(
-                f"callback {name} failed in {moment}: {location(error)}{type(error).__name__}: {error}"
-            ) from error
+            raise CallbackError(f"callback {name} failed in {moment}: {explained(error)}") from error
 
 
 def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from config import ConfigError
 from train.callbacks.callback import Callback
-from train.error_location import location
+from train.error_advice import explained
 
 _ONE = re.compile(r"([\w.]+):(\w+)\s*(\(.*\))?", re.DOTALL)
 _FORM = "package.module:Class, or package.module:Class(name=value, ...) with plain values, several with commas between"
@@ -55,8 +55,7 @@ def _made(module: str, name: str, arguments: str) -> Callback:
     except (ImportError, SyntaxError) as error:  # which say themselves where
         raise ConfigError(f"callbacks: {target} can't be imported: {error}.") from error
     except Exception as error:  # whatever a module of anybody's raises
-        told = f"{location(error)}{type(error).__name__}: {error}"
-        raise ConfigError(f"callbacks: {target} can't be imported: {told}") from error
+        raise ConfigError(f"callbacks: {target} can't be imported: {explained(error)}") from error
     kind = getattr(imported, name, None)
     if kind is None:
         raise ConfigError(f"callbacks: module {module} has no {name}.")

@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import EpochLoader
+from data.tensor_loader import TensorLoader
 from train.context import RunContext
 from train.error_location import location, place
 from train.errors import TrainingError
@@ -109,7 +110,7 @@ def require_whole_pass(run: RunContext, name: str, batches: int) -> None:
     if expected is None or batches >= expected:
         return
     with _unmoved(run, loader):  # a sampler may rightly give fewer than it says: then the run goes on
-        missing = _indices(run, name, [batches])
+        missing = samples_of_batches(run, name, [batches])
         if not missing or not missing[0]:  # a sampler that gives fewer than it says, or one that can't be asked
             return
         what = f"{name}: the pass ended after {batches} of {expected} batches"
@@ -237,7 +238,7 @@ def _fate(found: re.Match[str] | None, exit_code: int | None) -> str:
 
 def _samples_of_worker(run: RunContext, name: str, iterator: _MultiProcessingDataLoaderIter, worker: int) -> str:
     waiting = [number for number, task in iterator._task_info.items() if task == (worker,)]
-    batches = _indices(run, name, waiting)
+    batches = samples_of_batches(run, name, waiting)
     # Which of them it was is not known: what it had read before may be lost with it.
     indices = [index for batch in batches or [] for index in batch]
     return f" with samples {_listed(indices)} of {_class_name(iterator._dataset)} to read" if indices else ""
@@ -329,7 +330,7 @@ def _fault(run: RunContext, error: Exception) -> _Fault | None:
     fetched = [number for number, frame in enumerate(frames) if _is_fetch(frame.filename)]
     if not fetched:
         return _Fault(name, [], f"{place(frames)}{last_lines}", None, exact=True)
-    failed = _indices(run, name, [iterator._rcvd_idx - 1])  # it is counted before its error is raised
+    failed = samples_of_batches(run, name, [iterator._rcvd_idx - 1])  # it is counted before its error is raised
     countable = hasattr(iterator._dataset, "__getitem__") and hasattr(iterator._dataset, "__len__")
     return _Fault(name, frames[fetched[0] :], last_lines, failed[0] if failed else None, exact=not countable)
 
@@ -390,8 +391,17 @@ def _is_validating(error: BaseException) -> bool:
     return any(frame.f_code.co_name == "validate" for frame in frames)
 
 
-def _indices(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] | None:
-    """Tell the indices of some batches of the pass that failed, those there are; None if its beginning is not known."""
+def samples_of_batches(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] | None:
+    """Tell which samples some batches of the pass at hand have, without reading any; random states may have moved.
+
+    Args:
+        run: the run, still in the pass.
+        name: name of the loader: train_loader or val_loader.
+        numbers: numbers of the batches in the pass, from 0.
+
+    Returns:
+        The dataset's indices for each batch that there is; None if the pass's beginning is not known.
+    """
     if not numbers or not _return_to_start(run, name):
         return None
     first, last = min(numbers), max(numbers)
@@ -402,7 +412,7 @@ def _indices(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] 
 def _return_to_start(run: RunContext, name: str) -> bool:
     """Set the random numbers and a loader to where its pass at hand began; False where that is not known."""
     loader, position = getattr(run, name), run.position
-    if isinstance(loader, EpochLoader):
+    if isinstance(loader, EpochLoader | TensorLoader):
         loader.epoch -= 1  # a pass counts when it begins
         return True
     if hasattr(loader, "set_epoch"):

@@ -193,11 +193,11 @@ class EagerStep:
     @torch.no_grad()
     def evaluate(self, loader: Iterable[Any]) -> int:
         """Put every batch through the loss function, which measures it; return how many there were."""
-        count = 0
-        for count, batch in enumerate(self.ahead(loader), 1):  # noqa: B007
+        number = 0
+        for number, batch in enumerate(self.ahead(loader), 1):  # noqa: B007 - an error's place is told by it
             self.loss_function(batch)
             self.after_batch()
-        return count
+        return number
 
     def ahead(self, loader: Iterable[Any]) -> Iterable[Any]:
         """Read plain tensors as such; copy the next batch to a GPU while the one at hand is used."""
