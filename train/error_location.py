@@ -11,7 +11,8 @@ from constants import PROJECT_ROOT
 _BETWEEN = (
     "train.py", "train/base_trainer.py", "train/contract.py", "train/context.py", "train/session.py",
     "train/machine.py", "train/snapshot.py", "train/registry.py", "train/step_choice.py",
-    "train/callbacks/callbacks.py", "train/steps/", "train/compiled/", "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
+    "train/callbacks/callbacks.py", "train/steps/", "train/compiled/",
+    "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
     "train/failures/", "commands/", "data/loaders.py", "data/sharding.py", "data/batches.py",
 )  # fmt: skip
 _PYTHONS_OWN = tuple({str(Path(sysconfig.get_path(name)).resolve()) + "/" for name in ("stdlib", "platstdlib")})
