@@ -6,6 +6,7 @@ from train.base_trainer import BaseTrainer, RunOptions
 from train.context import RunContext
 from train.model_summary import loader_line, model_lines
 from train.schedulers import interval_of
+from train.session import machine_for, threads_line
 
 _WHEN = {"validation": "on the validation loss", "epoch": "each epoch", "step": "each optimizer step"}
 
@@ -27,13 +28,15 @@ def plan_lines(run: RunContext) -> list[str]:
         Lines for a terminal.
     """
     config = run.config
+    with machine_for(run):
+        threads = threads_line(run)
     description = (type(run.trainer).__doc__ or "").strip().split("\n")[0]
     optimizer = run.optimizer
     group = optimizer.param_groups[0]
     lines = [
         f"{run.name}: {description}",
         *model_lines(run.model),
-        f"device: {run.device}",
+        f"device: {run.device}, {threads}",
         loader_line("training", run.train_loader),
         loader_line("validation", run.val_loader),
         f"optimizer: {type(optimizer).__name__}, learning rate {group['lr']:g}, "

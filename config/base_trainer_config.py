@@ -82,7 +82,7 @@ class BaseTrainerConfig:
     device: str = "auto"
     """`auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
     threads: Annotated[int, Ge(0)] = 0
-    """CPU threads of torch; 0 takes one for a small model, whose threads would wait for one another, else all."""
+    """CPU threads of torch; 0 takes one where operations are small (threads would wait for one another), else all."""
     num_workers: Annotated[int, Ge(0)] = 0
     """Processes of each DataLoader; 0 loads in the main process."""
     memory_share: Annotated[float, Interval(gt=0, le=1)] = 0.5

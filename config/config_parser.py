@@ -209,6 +209,11 @@ class ConfigParser:
         """An instance as ini text that reads back as an equal one; see `config_docs.dump`."""
         return dump(instance)
 
+    @classmethod
+    def path(cls) -> Path:
+        """Return the file that settings are read from."""
+        return cls._path
+
     # ---- the file ----------------------------------------------------------------------------------------------------
 
     @classmethod

@@ -269,6 +269,21 @@ def read_environment(path: Path) -> dict[str, Any]:
     return content
 
 
+def chosen_threads(path: Path) -> int:
+    """Return how many CPU threads a run took by itself (`threads = 0`); 0 where a person chose, or nobody knows.
+
+    Args:
+        path: the run's folder, or one that is none.
+    """
+    try:
+        if read_settings(path).get("threads") != "0":
+            return 0
+        threads = read_environment(path)["device"]["threads"]
+    except (RunDamagedError, KeyError, TypeError):  # what is damaged is told where it matters
+        return 0
+    return threads if isinstance(threads, int) else 0
+
+
 def _readings(lists: dict[str, list[Any]]) -> Readings:
     names = ("step", "step_of_epoch", "train_loss")
     rows = list(zip(*(lists.get(name, []) for name in names), strict=True))

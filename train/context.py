@@ -30,6 +30,7 @@ from train.loop.meters import EpochMeter
 from train.loop.progress import ProgressBar
 from train.loop.record import RunRecord
 from train.loop.stop_signals import StopRequest
+from train.machine import needs_one_thread
 from train.process_group import ProcessGroup
 from train.schedulers import interval_of
 from train.seeding import RandomSources
@@ -128,6 +129,7 @@ class RunContext:
         first_losses: losses of the check that samples fit the model, by loader.
         flop_counts: calls of torch operators, and floating-point operations a sample, in the check that samples fit the
             model, by loader.
+        threads_before: CPU threads that the run, or the one whose config.ini it reads, had before; 0 if there was none.
         in_session: whether `train()` runs at the moment.
     """
 
@@ -154,6 +156,7 @@ class RunContext:
     loss_count: int | torch.Tensor = 1
     first_losses: dict[str, torch.Tensor] = field(default_factory=dict)
     flop_counts: dict[str, tuple[int, float]] = field(default_factory=dict)
+    threads_before: int = 0
     in_session: bool = False
     saver: Saver = field(init=False)
 
@@ -233,6 +236,24 @@ class RunContext:
         if "train_loader" not in self.flop_counts:
             return None
         return 3 * self.flop_counts["train_loader"][1] * self.config.batch_size * self.config.accumulation_steps
+
+    @property
+    def operator_flops(self) -> float | None:
+        """Floating-point operations of a batch's forward pass by its torch operators, on average. None if unknown."""
+        if "train_loader" not in self.flop_counts:
+            return None
+        operators, flops = self.flop_counts["train_loader"]
+        return flops * self.config.batch_size / max(operators, 1)
+
+    @property
+    def cpu_threads(self) -> int:
+        """CPU threads of torch that this run wants: those of the config, or which it began with, or that suit its step.
+
+        0 leaves what is set.
+        """
+        if self.config.threads or self.threads_before:
+            return self.config.threads or self.threads_before
+        return int(needs_one_thread(self.step_flops, self.operator_flops))
 
     def tell_checkpoints(self) -> None:
         """Tell the callbacks which checkpoints have been written since the last call."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from config import ConfigError
 
 SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
+_SMALL_OPERATOR_FLOPS = 1e6  # the same of an operator: a recurrent network's step is thousands of small ones
+_OPERATORS_OF_A_TIME_STEP = 2  # of a fused recurrent layer: a matrix product, and what follows
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -53,7 +56,8 @@ class FlopCounter:
     """Counts the operations and the floating-point operations of a forward pass that runs inside it."""
 
     def __init__(self) -> None:
-        self._operators, self._flops = _OperatorCount(), FlopCounterMode(display=False)
+        recurrent = {torch.ops.aten.mkldnn_rnn_layer: self._count_recurrent_layer}
+        self._operators, self._flops = _OperatorCount(), FlopCounterMode(display=False, custom_mapping=recurrent)
         self._stack = ExitStack()
 
     def __enter__(self) -> "FlopCounter":
@@ -66,6 +70,12 @@ class FlopCounter:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
+
+    def _count_recurrent_layer(self, given: torch.Size, *weights: Any, **_: Any) -> int:
+        """Count a fused recurrent layer, which is one call, as the time steps that it goes through one by one."""
+        steps, samples = given[:2]
+        self._operators.count += _OPERATORS_OF_A_TIME_STEP * steps
+        return 2 * steps * samples * sum(math.prod(shape) for shape in weights[:2])
 
     def of(self, model: torch.nn.Module, samples: int) -> tuple[int, float]:
         """Return what was counted.
@@ -101,20 +111,30 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-@contextmanager
-def cpu_threads(wanted: int, step_flops: float | None) -> Iterator[None]:
-    """Set how many threads torch's CPU operators use, and set back what was.
+def needs_one_thread(step_flops: float | None, operator_flops: float | None) -> bool:
+    """Return whether a second CPU thread would cost a step more than it brings.
 
     Threads wait for one another at the end of every operator. Where an operator takes microseconds that costs more
-    than it brings, and with a busy neighbour on the machine many times more.
+    than it brings, and with a busy neighbour on the machine many times more. Decided by counts, never by the clock: the
+    number of threads changes the last bits, and a run must give the same ones again.
 
     Args:
-        wanted: number of threads; 0 takes one for a model whose step is small, else leaves what is set.
         step_flops: floating-point operations of an optimizer step, forward and backward; None where nobody knows.
+        operator_flops: floating-point operations of a forward pass by its operators, on average; None likewise.
+    """
+    if step_flops is None or operator_flops is None:
+        return False
+    return step_flops < SMALL_STEP_FLOPS or operator_flops < _SMALL_OPERATOR_FLOPS
+
+
+@contextmanager
+def cpu_threads(wanted: int) -> Iterator[None]:
+    """Set how many threads torch's CPU operators use, and set back what was.
+
+    Args:
+        wanted: number of threads; 0 leaves what is set.
     """
     before = torch.get_num_threads()
-    if wanted == 0 and step_flops is not None and step_flops < SMALL_STEP_FLOPS:
-        wanted = 1
     if wanted:
         torch.set_num_threads(wanted)
     try:

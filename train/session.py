@@ -1,11 +1,14 @@
 """What surrounds training: the files a run begins with, the log, and a true last word in metrics.json."""
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from beautilog import logger
 from safetensors.torch import load_file
 
@@ -13,6 +16,7 @@ from config import ConfigParser
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError
+from storage.saved_run import chosen_threads
 from train.checkpointing.provenance import datasets_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
@@ -33,9 +37,10 @@ def open_run(run: RunContext) -> None:
     Args:
         run: run of a trainer that is built and whose data is checked.
     """
+    group = run.process_group
+    run.threads_before = group.broadcast_object(partial(_threads_before, run))
     if run.options.dry_run:
         return
-    group = run.process_group
     found: tuple[Checkpoint, Path] | None = None
 
     def enter() -> tuple[Path, Path | None]:
@@ -49,6 +54,15 @@ def open_run(run: RunContext) -> None:
         found = (run.checkpoints.load(path), path) if path else None
     if found:
         restore(run, *found)
+
+
+def _threads_before(run: RunContext) -> int:
+    """Return the CPU threads that a resumed run, or the one whose config.ini is read, had chosen; 0 where none had.
+
+    They are kept, as far as this machine has them: another number changes the last bits.
+    """
+    resumed = run.options.resume and not run.options.dry_run
+    return min(chosen_threads(run.folder.path if resumed else ConfigParser.path().parent), os.cpu_count() or 1)
 
 
 def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
@@ -126,8 +140,19 @@ def machine_for(run: RunContext) -> Iterator[None]:
     """
     if run.device.type == "cpu":
         keep_freed_memory()
-    with cpu_threads(run.config.threads, run.step_flops):
+    with cpu_threads(run.cpu_threads):
         yield
+
+
+def threads_line(run: RunContext) -> str:
+    """Say how many CPU threads torch has for a run, and why; inside `machine_for`."""
+    count = torch.get_num_threads()
+    shown = "1 CPU thread" if count == 1 else f"{count} CPU threads"
+    if run.config.threads or run.device.type != "cpu":
+        return shown
+    if run.threads_before:
+        return f"{shown} as before"
+    return f"{shown} (its operations are small)" if run.cpu_threads else shown
 
 
 def _announce(run: RunContext) -> None:
@@ -135,7 +160,8 @@ def _announce(run: RunContext) -> None:
         logger.info(line)
     group = run.process_group
     together = "" if group.is_single_process else f"{group.world_size} processes, "
-    logger.info(f"{together}device {run.device}, run folder {run.folder.path}")
+    with machine_for(run):
+        logger.info(f"{together}device {run.device}, {threads_line(run)}, run folder {run.folder.path}")
     done, epochs = run.record.progress.epoch, run.config.epochs
     if done >= epochs and not run.position.validating:
         logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")

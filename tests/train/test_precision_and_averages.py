@@ -16,7 +16,7 @@ from data.tensor_loader import TensorLoader
 from storage.checkpoint_store import CheckpointStore
 from train.base_trainer import BaseTrainer, RunOptions
 from train.checkpointing.saver import Pace
-from train.machine import FlopCounter, cpu_threads
+from train.machine import FlopCounter, cpu_threads, needs_one_thread
 from train.steps import EagerStep, StepInput, Update
 
 
@@ -345,16 +345,24 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_threads_are_one_for_a_small_step_what_is_asked_for_and_back_afterwards():
+def test_threads_are_what_is_asked_for_and_back_afterwards():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for wanted, flops, expected in ((0, 1e6, 1), (0, 1e9, 2), (0, None, 2), (3, 1e6, 3)):
-            with cpu_threads(wanted, flops):
+        for wanted, expected in ((0, 2), (1, 1), (3, 3)):
+            with cpu_threads(wanted):
                 assert torch.get_num_threads() == expected
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("step", "operator", "expected"),
+    [(1e6, 1e9, True), (1e9, 1e9, False), (1e9, 1e5, True), (None, None, False)],
+)
+def test_one_thread_is_for_small_steps_and_for_many_small_operations(step, operator, expected):
+    assert needs_one_thread(step, operator) is expected
 
 
 def test_the_survey_counts_a_linear_layer_and_attention():
