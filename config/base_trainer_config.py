@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from constants import ARTIFACTS_DIR
+from constants.metrics import Direction, direction_of
 
 
 @dataclass(kw_only=True)
@@ -22,10 +23,16 @@ class BaseTrainerConfig:
     """Seed of python, numpy and torch: initial weights, data order, dropout."""
     validate_every_n_epochs: Annotated[int, Gt(0)] = 1
     """Epochs between validations; the last epoch is always validated."""
+    monitor: str = "val_loss"
+    """What a run is judged by, a number of its history such as `val_<metric>`: which epoch is the best, when early
+    stopping ends the run, what ReduceLROnPlateau steps on, and what tables show."""
+    monitor_mode: Literal["auto", "min", "max"] = "auto"
+    """Whether `monitor` is better when it is low (`min`) or high (`max`); `auto` knows it of usual names: losses and
+    errors fall, accuracies and correlations rise."""
     early_stopping_patience: Annotated[int, Ge(0)] = 10
     """Validations without improvement before the run stops; 0 turns early stopping off."""
     early_stopping_min_delta: Annotated[float, Ge(0)] = 0.0
-    """How much lower than the best a validation loss must be to count as an improvement."""
+    """How much better than the best, in the direction of `monitor`, a value must be to count as an improvement."""
     callbacks: str = ""
     """Callbacks, each as `package.module:Class` or `package.module:Class(name=value)`, with commas between
     (docs/callbacks.md); empty for none."""
@@ -99,3 +106,26 @@ class BaseTrainerConfig:
     states; `auto` is ddp."""
     peer_timeout_minutes: Annotated[float, Gt(0)] = 10.0
     """Of several processes: how long one waits for another before it fails."""
+
+    @property
+    def monitor_direction(self) -> Direction:
+        """Whether `monitor` is better when it is low or high: `mode` of a ReduceLROnPlateau.
+
+        Raises:
+            ValueError: neither its name nor `monitor_mode` says so.
+        """
+        direction = direction_of(self.monitor) if self.monitor_mode == "auto" else self.monitor_mode
+        if direction is None:
+            raise ValueError(
+                f"monitor = {self.monitor}: its name does not say whether it is better low or high; write "
+                "monitor_mode = min or monitor_mode = max"
+            )
+        return direction
+
+    def __post_init__(self) -> None:
+        """Refuse a monitor whose direction nobody knows.
+
+        Raises:
+            ValueError: neither its name nor `monitor_mode` says so.
+        """
+        _ = self.monitor_direction

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.saved_run import RunDamagedError, read_metrics, read_settings, run_age, trained_nothing
+from constants.metrics import Direction
+from storage.monitor import Monitor, best_title
+from storage.saved_run import RunDamagedError, best_in, read_metrics, read_settings, run_age, trained_nothing
 
 try:
     import fcntl
@@ -19,7 +21,7 @@ except ImportError:  # Windows has none; there a run is not locked
 _WIDTH = 110  # columns that the table may take
 _SILENT_SECONDS = 600  # after which a run that can't be asked for a sign of life is doubted
 _START = re.compile(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)(?:-\d+)?")
-_HEAD = ("trainer", "run", "start", "epochs", "best val loss", "at", "time", "state")
+_HEAD = ("trainer", "run", "start", "epochs", "best", "at", "time", "state")
 _LEFT = ("trainer", "run", "start", "state")  # columns of words; numbers stand to the right
 
 
@@ -33,8 +35,10 @@ class RunRow:
         start: ISO time at which the run began; None where the folder was renamed.
         epochs: number of epochs done.
         planned_epochs: epochs the run was to have, None where config.ini does not say.
-        best_val_loss: lowest validation loss, None before the first validation.
-        best_epoch: epoch of the lowest validation loss, None before the first validation.
+        monitor: name of what the run is judged by.
+        monitor_mode: `min` where lower is better, `max` where higher is.
+        best_value: best value of what is monitored, None before the first.
+        best_epoch: epoch of that value, None before the first.
         seconds: training time up to the last write of metrics.json, in seconds; None before the first.
         state: running, finished, early_stopped, pruned, interrupted, failed; killed where it says running and its
             process is gone; `running?` where that can't be known and it has long been silent.
@@ -47,7 +51,9 @@ class RunRow:
     start: str | None
     epochs: int
     planned_epochs: int | None
-    best_val_loss: float | None
+    monitor: str
+    monitor_mode: Direction
+    best_value: float | None
     best_epoch: int | None
     seconds: float | None
     state: str
@@ -87,7 +93,9 @@ def models_with_runs(artifacts_dir: Path) -> list[str]:
 
 def table_of_runs(rows: Sequence[RunRow]) -> str:
     """Write runs as aligned lines of at most 110 columns, with a head."""
-    cells = [_HEAD, *(_cells(row) for row in rows)]
+    title = best_title(Monitor(row.monitor, row.monitor_mode) for row in rows)
+    head = tuple(title if name == "best" else name for name in _HEAD)
+    cells = [head, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     spare = _WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
     widths[0] = min(widths[0], max(spare, len(_HEAD[0])))
@@ -117,7 +125,8 @@ def _read_row(folder: Path) -> RunRow | None:
 
 
 def _row(folder: Path, content: dict[str, Any], settings: dict[str, str]) -> RunRow:
-    best, summary, history = (content.get(name) or {} for name in ("best", "summary", "history"))
+    summary, history = (content.get(name) or {} for name in ("summary", "history"))
+    monitor, best_epoch, best_value = best_in({"best": None} | content)
     epochs, seconds = summary.get("epochs"), summary.get("seconds")
     planned = settings.get("epochs", "")
     return RunRow(
@@ -126,8 +135,10 @@ def _row(folder: Path, content: dict[str, Any], settings: dict[str, str]) -> Run
         start=start_of(folder.name),
         epochs=int(len(history.get("train_loss", [])) if epochs is None else epochs),
         planned_epochs=int(planned) if planned.isdecimal() else None,
-        best_val_loss=None if best.get("val_loss") is None else float(best["val_loss"]),
-        best_epoch=None if best.get("epoch") is None else int(best["epoch"]),
+        monitor=monitor.name,
+        monitor_mode=monitor.mode,
+        best_value=best_value,
+        best_epoch=best_epoch,
         seconds=None if seconds is None else float(seconds),
         state=state_of(folder, str(content["state"])),
         error=None if content.get("error") is None else str(content["error"]),
@@ -186,7 +197,7 @@ def _cells(row: RunRow) -> tuple[str, ...]:
         row.run,
         row.start[:16].replace("T", " ") if row.start else "-",
         f"{row.epochs}/{'?' if row.planned_epochs is None else row.planned_epochs}",
-        "-" if row.best_val_loss is None else f"{row.best_val_loss:.6g}",
+        "-" if row.best_value is None else f"{row.best_value:.6g}",
         "-" if row.best_epoch is None else str(row.best_epoch),
         "-" if row.seconds is None else clock(row.seconds),
         row.state,

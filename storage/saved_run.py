@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from storage.monitor import Monitor
+
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
 _TRIALS = ("profile", "find_lr")  # folders of --profile and --find-lr
 _RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
@@ -81,8 +83,9 @@ class Run:
         trainer: class name of the run's trainer.
         state: running, finished, early_stopped, pruned, interrupted or failed.
         series: epochs and values by history name (both lists of one length; a value that was not finite is NaN).
-        best_epoch: epoch of the lowest validation loss, None if the run was never validated.
-        best_val_loss: lowest validation loss, None if the run was never validated.
+        monitor: what the run is judged by; the validation loss in older runs.
+        best_epoch: epoch of the best value of what is monitored, None before the first.
+        best_value: best value of what is monitored, None before the first.
         summary: totals of the run, such as `epochs`, `steps` and `seconds`.
         readings: the training loss by step; empty for a loop of the trainer's own, and in older runs.
     """
@@ -92,9 +95,10 @@ class Run:
     state: str
     series: dict[str, tuple[list[float], list[float]]]
     best_epoch: int | None
-    best_val_loss: float | None
+    best_value: float | None
     summary: dict[str, Any]
     readings: Readings = field(default_factory=Readings)
+    monitor: Monitor = field(default_factory=Monitor)
 
     @property
     def id(self) -> str:
@@ -179,19 +183,42 @@ def load_run(path: Path) -> Run:
     """
     content = read_metrics(path)
     try:
-        best = content["best"] or {}
+        monitor, epoch, value = best_in(content)
         return Run(
             path=path,
             trainer=str(content["trainer"]),
             state=str(content["state"]),
             series=_series(content["history"]),
-            best_epoch=best.get("epoch"),
-            best_val_loss=best.get("val_loss"),
+            best_epoch=epoch,
+            best_value=value,
+            monitor=monitor,
             summary=dict(content["summary"]),
             readings=_readings(content.get("readings") or {}),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDamagedError.of(path / "metrics.json", error) from error
+
+
+def best_in(content: dict[str, Any]) -> tuple[Monitor, int | None, float | None]:
+    """Return what metrics.json says is best: what is monitored, and its best epoch and value, None before the first.
+
+    Args:
+        content: content of a metrics.json; older ones know the lowest validation loss alone.
+    """
+    monitor = Monitor(content.get("monitor", "val_loss"), content.get("monitor_mode", "min"))
+    best = content["best"] or {}
+    epoch, value = best.get("epoch"), best.get("value", best.get("val_loss"))
+    return monitor, None if epoch is None else int(epoch), None if value is None else float(value)
+
+
+def numbers_at(series: dict[str, tuple[list[float], list[float]]], epoch: int | None) -> dict[str, float]:
+    """Return what a history says of one epoch, by name.
+
+    Args:
+        series: epochs and values by name, as a `Run` has them.
+        epoch: number of the epoch; None gives nothing.
+    """
+    return {name: values[epochs.index(epoch)] for name, (epochs, values) in series.items() if epoch in epochs}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

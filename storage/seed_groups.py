@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from storage.monitor import best_title
 from storage.run_table import state_of
-from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, run_age
+from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, run_age
 from storage.text_table import aligned
 
 SCHEMA_VERSION = 1  # of seeds.json
@@ -200,11 +201,10 @@ def at_best(runs: Sequence[Run]) -> dict[str, Spread]:
 
 def _numbers_of(run: Run) -> dict[str, float]:
     numbers = {"best_epoch": float(run.best_epoch)} if run.best_epoch is not None else {}
-    for name, (epochs, values) in run.series.items():
-        if run.best_epoch in epochs:
-            numbers[name] = values[epochs.index(run.best_epoch)]
-    if "val_loss" in numbers:  # what counts most first
-        numbers = {"val_loss": numbers.pop("val_loss")} | numbers
+    numbers |= numbers_at(run.series, run.best_epoch)
+    for name in ("val_loss", run.monitor.name):  # what counts most first
+        if name in numbers:
+            numbers = {name: numbers.pop(name)} | numbers
     for name, value in run.summary.items():
         if name not in _BOOKKEEPING and isinstance(value, int | float) and not isinstance(value, bool):
             numbers.setdefault(name, value)
@@ -246,7 +246,7 @@ def table_lines(group: SeedGroup) -> list[str]:
     counted = list(group.counted.values())
     lines = aligned(
         [
-            ("seed", "run", "epochs", "best val loss", "at", "state"),
+            ("seed", "run", "epochs", best_title(run.monitor for run in group.runs.values() if run), "at", "state"),
             *(_member_row(*pair) for pair in group.runs.items()),
         ],
         left=(1, 5),
@@ -269,7 +269,7 @@ def table_lines(group: SeedGroup) -> list[str]:
 def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
     if run is None:
         return (str(seed), "-", "-", "-", "-", "waiting")
-    loss = "-" if run.best_val_loss is None else f"{run.best_val_loss:.6g}"
+    loss = "-" if run.best_value is None else f"{run.best_value:.6g}"
     at = "-" if run.best_epoch is None else str(run.best_epoch)
     state = state_of(run.path, run.state) if run.state == "running" else run.state
     return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, state)

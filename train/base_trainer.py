@@ -19,6 +19,7 @@ from config import BaseTrainerConfig
 from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.files import write_atomically
+from storage.monitor import Monitor
 from storage.run_folder import RunFolder
 from storage.saved_run import METRICS_SCHEMA_VERSION, load_run
 from train.callbacks import Callback, Callbacks, callbacks_named, require_list
@@ -91,9 +92,11 @@ class BaseTrainer(metaclass=TrainerType):
         prepare(self, shared_rng)
         self.callbacks: list[Callback] = require_list(type(self).__name__, getattr(self, "callbacks", []))
         self.results: dict[str, Any] = {}
-        self.record = RunRecord()
+        monitor = Monitor(config.monitor, config.monitor_direction)
+        self.record = RunRecord(monitor)
         self.history = self.record.history
-        self.early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_min_delta)
+        patience, min_delta = config.early_stopping_patience, config.early_stopping_min_delta
+        self.early_stopping = EarlyStopping(patience, min_delta, monitor)
         self.trackers = Trackers.of(config)
         random_sources = RandomSources(self.train_loader, self.val_loader, shared=shared_rng)
         precision, guard = Precision(config.precision, self.device), Guard(self.device, self.model.buffers())
@@ -214,8 +217,9 @@ class BaseTrainer(metaclass=TrainerType):
         is_best = stop = False
         if self._validation_is_due(epoch):
             val_loss = self.validate()
-            is_best = self.record.note_best(val_loss, epoch)
-            run.step_scheduler("validation", val_loss)
+            value = self.record.monitored(val_loss)
+            is_best = self.record.note_best(value, epoch)
+            run.step_scheduler("validation", value)
             stop = self.check_early_stopping(val_loss)
         run.step_scheduler("epoch")
         self.save_metrics()
@@ -261,7 +265,7 @@ class BaseTrainer(metaclass=TrainerType):
 
         Args:
             epoch: epochs finished.
-            is_best: whether the epoch's validation loss is the lowest so far.
+            is_best: whether the epoch is the best so far, by what the config's `monitor` names.
         """
         run = self.run_context
         run.saver.save(epoch, self._best_model_writer if is_best else None, self.owns_loop, size_of_state(self.model))
@@ -285,18 +289,20 @@ class BaseTrainer(metaclass=TrainerType):
             run.callbacks.on_epoch_end(self, self.record.new_rows())
 
     def check_early_stopping(self, val_loss: float) -> bool:
-        """Note a validation loss and say whether the run should stop.
+        """Note a validation and say whether the run should stop.
 
         Args:
-            val_loss: validation loss that `validate` returned.
+            val_loss: validation loss that `validate` returned; what else the config's `monitor` may name is taken from
+                the same validation.
 
         Returns:
-            True when `early_stopping_patience` validations in a row were not lower than the best by more than
+            True when `early_stopping_patience` validations in a row were not better than the best by more than
             `early_stopping_min_delta`.
         """
-        if self.owns_loop and self.record.note_best(val_loss, self._own_epoch()):
+        value = self.record.monitored(val_loss)
+        if self.owns_loop and self.record.note_best(value, self._own_epoch()):
             self.save_model()
-        stop = self.early_stopping.update(float(val_loss))
+        stop = self.early_stopping.update(value)
         if stop:
             bad = self.early_stopping.bad
             logger.info(f"early stopping: {bad} validations without improvement; {self.record.best_line()}")

@@ -127,6 +127,7 @@ class RunContext:
         batch_samples: number of samples of the batch that is in the model; None while there is none.
         loss_count: number of samples that the last loss is a mean over.
         first_losses: losses of the check that samples fit the model, by loader.
+        first_metrics: names of what was measured in that check, by loader.
         flop_counts: calls of torch operators, and floating-point operations a sample, in the check that samples fit the
             model, by loader.
         threads_before: CPU threads that the run, or the one whose config.ini it reads, had before; 0 if there was none.
@@ -155,6 +156,7 @@ class RunContext:
     batch_samples: int | None = None
     loss_count: int | torch.Tensor = 1
     first_losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    first_metrics: dict[str, list[str]] = field(default_factory=dict)
     flop_counts: dict[str, tuple[int, float]] = field(default_factory=dict)
     threads_before: int = 0
     in_session: bool = False
@@ -259,7 +261,7 @@ class RunContext:
         """Tell the callbacks which checkpoints have been written since the last call."""
         self.callbacks.on_checkpoint(self.trainer, self.saver.take_written())
 
-    def step_scheduler(self, moment: str, val_loss: float | None = None) -> None:
+    def step_scheduler(self, moment: str, value: float | None = None) -> None:
         """Step the scheduler, if this is its moment: nothing else in a run does (`--check` tries one on probation).
 
         Args:
@@ -267,14 +269,14 @@ class RunContext:
                 seeds in lockstep): OneCycleLR, CyclicLR and what has `interval = "step"`. `validation` after each
                 validation (by `BaseTrainer._after_epoch`): ReduceLROnPlateau. `epoch` after each epoch (by the same):
                 all others.
-            val_loss: what ReduceLROnPlateau steps on.
+            value: what ReduceLROnPlateau steps on: the validation's value of what the config's `monitor` names.
         """
         if self.scheduler_interval == moment:
-            step: Callable[..., None] = self.scheduler.step  # ReduceLROnPlateau's takes the loss, others' takes nothing
-            if val_loss is None:
+            step: Callable[..., None] = self.scheduler.step  # ReduceLROnPlateau's takes a value, others' takes nothing
+            if value is None:
                 step()
             else:
-                step(val_loss)
+                step(value)
 
     @cached_property
     def scheduler_interval(self) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
 import torch
+from beautilog import logger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import default_collate
 
-from config import BaseTrainerConfig, ConfigParser
+from config import BaseTrainerConfig, ConfigError, ConfigParser
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.loaders import Loader
@@ -24,6 +25,7 @@ from train import TRAINER_REGISTRY
 from train.context import RunContext
 from train.error_location import location
 from train.errors import TrainerContractError
+from train.loop.record import intended, not_measured
 from train.machine import FlopCounter
 from train.seeding import draw_apart, preserved_random_states, seed_everything
 from train.session import open_run
@@ -88,6 +90,7 @@ class TrainerType(ABCMeta):
         draw_apart(run.shared_rng, run.config.seed, run.process_group.rank)
         _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
+        _check_monitor(run)
         open_run(run)
         return trainer
 
@@ -136,10 +139,16 @@ def require_parts(trainer: object) -> None:
     config, scheduler = vars(trainer)["config"], vars(trainer)["scheduler"]
     if not isinstance(config, BaseTrainerConfig):
         raise TrainerContractError(f"{name}: {type(config).__name__} must derive from BaseTrainerConfig.")
-    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != "min":
+    try:
+        direction = config.monitor_direction
+    except ValueError as error:  # a `__post_init__` of the author's has taken the place of the base class's
+        raise ConfigError([str(error)]) from None
+    if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != direction:
+        steps_on = "the validation loss" if config.monitor == "val_loss" else config.monitor
+        falls = "falls" if direction == "min" else "rises"
         raise TrainerContractError(
-            f"{name}: ReduceLROnPlateau has mode='{scheduler.mode}'; it steps on the validation loss, which "
-            "falls: use mode='min'."
+            f"{name}: ReduceLROnPlateau has mode='{scheduler.mode}'; it steps on {steps_on}, which {falls}: use "
+            f"mode='{direction}', or mode=self.config.monitor_direction, which follows the setting monitor."
         )
 
 
@@ -214,6 +223,28 @@ def check_loaders(run: RunContext) -> None:
             _try_sample(run, name, loader, dataset)
 
 
+def _check_monitor(run: RunContext) -> None:
+    """Tell early what the first validation would: that nothing measures what is monitored.
+
+    What the first samples did not measure may still come: only what is plainly misspelt is refused.
+
+    Raises:
+        ConfigError: it is the name of a metric, written wrong.
+    """
+    monitor, trainer = run.config.monitor, type(run.trainer)
+    seen = [f"val_{metric}" for metric in run.first_metrics.get("val_loader", [])]
+    seen += [f"train_{metric}" for metric in run.first_metrics.get("train_loader", [])]
+    base = next(base for base in reversed(trainer.__mro__) if isinstance(base, TrainerType))
+    own = run.owns_loop or trainer.validate is not base.validate  # type: ignore[attr-defined]  # BaseTrainer
+    others = own or run.callbacks.validation_end  # they may measure it
+    if not seen or monitor in seen or others:
+        return
+    text = not_measured(monitor, seen)
+    if intended(monitor, seen):
+        raise ConfigError([text])
+    logger.warning(f"{text}. Where the first validation does not measure it either, the run ends there")
+
+
 def _refuse_empty(run: RunContext, name: str, loader: Loader) -> None:
     try:
         batches = len(loader)
@@ -244,6 +275,7 @@ def _try_sample(run: RunContext, name: str, loader: Loader, dataset: Any) -> Non
         batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
         with torch.no_grad(), FlopCounter() as counter:
             run.first_losses[name] = run.loss_function(batch)
+        run.first_metrics[name] = run.meter.names()
         run.flop_counts[name] = counter.of(run.model, batch_size_of(batch))
     except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise

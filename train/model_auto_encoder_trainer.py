@@ -52,7 +52,10 @@ class ModelAutoEncoderTrainer(BaseTrainer):
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.scheduler = ReduceLROnPlateau(
-            self.optimizer, mode="min", factor=self.config.lr_decay_factor, patience=self.config.lr_patience
+            self.optimizer,
+            mode=self.config.monitor_direction,
+            factor=self.config.lr_decay_factor,
+            patience=self.config.lr_patience,
         )
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the autoencoder")
         super().__init__()

@@ -85,9 +85,10 @@ def _validations_until_the_rate_falls(scheduler: ReduceLROnPlateau, patience: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimizer step came before
         scheduler.step(1.0)
+        worse = 2.0 if scheduler.mode == "min" else 0.5
         before = float(group["lr"])
         for bad in range(1, patience + 3):
-            scheduler.step(2.0)
+            scheduler.step(worse)
             if float(group["lr"]) < before:
                 return bad
     return None

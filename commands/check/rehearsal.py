@@ -66,7 +66,7 @@ def rehearse(run: RunContext) -> Rehearsal:
     heard, trainer, callbacks = Rehearsal(), run.trainer, run.callbacks
     config, loaders, epochs = run.config, (run.train_loader, run.val_loader), run.config.epochs
     wrapped = {
-        "validate": _noting(trainer.validate, lambda result, *_: heard.val_losses.append(float(result))),
+        "validate": _noting(trainer.validate, lambda result, *_: heard.val_losses.append(run.record.monitored(result))),
         "check_early_stopping": _noting(trainer.check_early_stopping, lambda *_: _count(heard)),
     }
     if run.owns_loop:

@@ -174,7 +174,7 @@ def _optimizer_lines(task: str) -> list[str]:
     if task == "classification":
         schedule = ["self.optimizer", "step_size=max(1, self.config.epochs // 3)", "gamma=self.config.lr_decay_factor"]
         return lines + call("self.scheduler = StepLR", schedule)
-    schedule = ["self.optimizer", 'mode="min"', "factor=self.config.lr_decay_factor"]
+    schedule = ["self.optimizer", "mode=self.config.monitor_direction", "factor=self.config.lr_decay_factor"]
     return lines + call("self.scheduler = ReduceLROnPlateau", [*schedule, "patience=self.config.lr_patience"])
 
 

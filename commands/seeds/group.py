@@ -75,17 +75,15 @@ class Group:
         write_json(self.folder / FILE, content_of(self.read(), self._ids(), **more), durable=True)
 
     def publish_best(self) -> None:
-        """Put the weights of the run with the lowest validation loss where other trainers load them."""
-        runs = self.read().counted
-        losses = {seed: run.best_val_loss for seed, run in runs.items() if run.best_val_loss is not None}
-        if not losses:
+        """Put the weights of the run that is best, by what it monitors, where other trainers load them."""
+        runs = {seed: run for seed, run in self.read().counted.items() if run.best_value is not None}
+        if not runs:
             return
-        seed = min(losses, key=losses.__getitem__)
-        best = runs[seed]
+        seed, best = min(runs.items(), key=lambda item: item[1].monitor.sort_key(item[1].best_value))
         folder = RunFolder(best.path)
         if (best.path / "model.safetensors").is_file():
             folder.publish()
-            logger.info(f"published: the weights of seed {seed}, whose validation loss is the lowest")
+            logger.info(f"published: the weights of seed {seed}, whose {best.monitor.name} is the best")
 
     def _ids(self) -> dict[int, str | None]:
         return {member.seed: member.run for member in self.members}

@@ -124,7 +124,7 @@ class _Lockstep:
 
     def _line(self, trainers: Sequence[BaseTrainer]) -> str:
         shown = []
-        for name in ("train_loss", "val_loss"):
+        for name in dict.fromkeys(("train_loss", "val_loss", trainers[0].config.monitor)):
             values = [trainer.history[name][-1] for trainer in trainers if trainer.history[name]]
             if values:
                 spread = Spread.of(values)

@@ -11,6 +11,7 @@ from config import ConfigError, ConfigParser
 from config.config_classes import key_types
 from config.config_values import BadValue, read_value
 from config.config_wording import is_union, members_of, must_be, split_hint, word
+from constants.metrics import direction_of
 
 _KEYS = ("name", "trials", "timeout_minutes", "sampler", "pruner", "prune_after_epochs", "seed", "metric", "direction",
          "settings", "space")  # fmt: skip
@@ -68,8 +69,8 @@ class SweepSpec:
 _PLAIN: dict[str, Any] = {  # keys with one value: type, and default as text
     "name": (str, ""), "trials": (int, ""), "timeout_minutes": (float | None, "none"),
     "sampler": (Literal["tpe", "random", "grid"], "tpe"), "pruner": (Literal["median", "hyperband", "none"], "median"),
-    "prune_after_epochs": (int | None, "none"), "seed": (int, "0"), "metric": (str, "val_loss"),
-    "direction": (Literal["minimize", "maximize"], "minimize"),
+    "prune_after_epochs": (int | None, "none"), "seed": (int, "0"), "metric": (str, ""),  # else what is monitored
+    "direction": (Literal["minimize", "maximize"], ""),  # else that of the metric
 }  # fmt: skip
 
 
@@ -110,12 +111,18 @@ def read_spec(path: Path, section: str) -> SweepSpec:
         if key not in _KEYS:
             problems.add(key, _unknown(key, _KEYS))
     plain = {key: _plain_value(key, content, path, problems) for key in _PLAIN}
-    if "direction" not in content and plain["metric"] and "loss" not in plain["metric"]:  # the best would be the worst
-        problems.add(
-            _key_at(content, "metric"),
-            f"metric: {plain['metric']} is no loss: say `direction: maximize` or `direction: minimize`",
-        )
     settings = _settings(content, keys, section, path, problems)
+    monitor, mode = (settings.get(Text(key)) or ConfigParser.peek(section, key) for key in ("monitor", "monitor_mode"))
+    plain["metric"] = plain["metric"] or monitor
+    if "direction" not in content:
+        known = mode if plain["metric"] == monitor and mode != "auto" else direction_of(plain["metric"])
+        plain["direction"] = {"min": "minimize", "max": "maximize"}.get(known or "")
+        if known is None:  # the best could be the worst
+            problems.add(
+                _key_at(content, "metric") if "metric" in content else None,
+                f"metric: whether {plain['metric']} is better low or high is not known from its name: say "
+                "`direction: maximize` or `direction: minimize`",
+            )
     space = _space(content, keys, section, path, problems)
     for key in settings:
         if key in space:

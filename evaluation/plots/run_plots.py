@@ -224,10 +224,10 @@ def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: st
 
 def _mark_best(axis: Any, run: Run, panel: str, colour: str, alone: bool) -> None:
     """Mark the epoch of the lowest validation loss, in loss panels."""
-    if not panel.startswith("loss") or run.best_epoch is None or run.best_val_loss is None or panel == "loss_rolling":
+    if not panel.startswith("loss") or run.best_epoch is None or run.best_value is None or panel == "loss_rolling":
         return
-    label = f"best: {run.best_val_loss:.4g} at epoch {run.best_epoch}" if alone else None
-    axis.plot([run.best_epoch], [run.best_val_loss], "*", color=colour if not alone else "#222222", markersize=11,
+    label = f"best: {run.best_value:.4g} at epoch {run.best_epoch}" if alone else None
+    axis.plot([run.best_epoch], [run.best_value], "*", color=colour if not alone else "#222222", markersize=11,
               markeredgecolor="white", label=label, zorder=5)  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from evaluation.report.markup import Markup, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge
+from storage.monitor import best_title
 from storage.run_comparison import history_lines, read_facts, settings_of
 from storage.run_table import clock
 from storage.saved_run import Run, RunDamagedError
@@ -45,12 +46,13 @@ def _numbers(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     for run, name in zip(runs, names, strict=True):
         seconds = run.summary.get("seconds")
         rows.append(
-            (name, state_badge(run), number(run.summary.get("epochs")), number(run.best_val_loss),
+            (name, state_badge(run), number(run.summary.get("epochs")), number(run.best_value),
              number(run.best_epoch), number(last_of(run, "val_loss")), number(last_of(run, "train_loss")),
              "-" if seconds is None else clock(seconds), number(run.summary.get("steps_per_second"), 4))
         )  # fmt: skip
-    head = ["run", "state", "epochs", "best val loss", "at epoch", "last val loss", "last train loss", "time"]
-    return table([*head, "steps/s"], rows, "The runs; a lower loss is better")
+    best = best_title(run.monitor for run in runs)
+    head = ["run", "state", "epochs", best, "at epoch", "last val loss", "last train loss", "time"]
+    return table([*head, "steps/s"], rows, "The runs")
 
 
 def _differences(

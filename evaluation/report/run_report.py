@@ -70,14 +70,15 @@ def _head(run: Run, name: str, settings: dict[str, str], command: list[str]) -> 
 
 def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     summary = run.summary
-    validated = run.series.get("val_loss", ([], []))[0]
-    if run.best_val_loss is None:
-        yield "best val loss", "-", "not validated yet"
+    monitored = run.monitor.name
+    if run.best_value is None:
+        yield f"best {monitored}", "-", "not validated yet"
     else:
-        yield "best val loss", number(run.best_val_loss), f"at epoch {run.best_epoch}"
-    if validated:
-        yield "last val loss", number(last_of(run, "val_loss")), f"at epoch {validated[-1]:g}"
-    yield "last train loss", number(last_of(run, "train_loss")), ""
+        yield f"best {monitored}", number(run.best_value), f"at epoch {run.best_epoch}"
+    for name in dict.fromkeys((monitored, "val_loss")):
+        if name in run.series:
+            yield f"last {name}", number(last_of(run, name)), f"at epoch {run.series[name][0][-1]:g}"
+    yield "last train_loss", number(last_of(run, "train_loss")), ""
     epochs = summary.get("epochs")
     yield "epochs", number(epochs), f"of {settings['epochs']}" if settings.get("epochs") else ""
     yield "steps", number(summary.get("steps")), ""

@@ -57,7 +57,7 @@ def test_best_weights_are_published(in_turn):
     done, folder, content = in_turn
     values = dict(zip(content["counted"], content["best"]["val_loss"]["values"], strict=True))
     best = min(values, key=values.get)
-    assert f"published: the weights of seed {best}, whose validation loss is the lowest" in done.stdout
+    assert f"published: the weights of seed {best}, whose val_loss is the best" in done.stdout
     run = next(member["run"] for member in content["members"] if member["seed"] == best)
     model = folder.parent.parent
     assert (model / "model.safetensors").read_bytes() == (model / "runs" / run / "model.safetensors").read_bytes()

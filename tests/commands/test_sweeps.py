@@ -73,6 +73,20 @@ def test_a_sweep_file_is_read_as_config_ini_would_be(tmp_path):
     }
 
 
+def test_a_sweep_without_a_metric_goes_by_the_monitor(tmp_path):
+    def metric_of(text: str) -> tuple[str, str]:
+        found = read_spec(written(tmp_path, f"trials: 2\n{text}space: {{dropout: [0, 0.1]}}\n"), SECTION)
+        return found.metric, found.direction
+
+    assert metric_of("") == ("val_loss", "minimize")
+    assert metric_of("settings: {monitor: val_accuracy}\n") == ("val_accuracy", "maximize")
+    assert metric_of("settings: {monitor: val_zebra, monitor_mode: max}\n") == ("val_zebra", "maximize")
+    assert metric_of("metric: val_kendall\n") == ("val_kendall", "maximize")
+    assert metric_of("metric: val_kendall\ndirection: minimize\n") == ("val_kendall", "minimize")
+    ConfigParser.use(overrides=["monitor=val_r2"], section=SECTION)
+    assert metric_of("") == ("val_r2", "maximize")
+
+
 def test_none_is_no_end_of_a_range(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text("space:\n  depth: {range: [none, 5]}\n")
@@ -150,8 +164,9 @@ space:
             "sweep.yaml:2 space: 'dropout' needs two choices or more, each once",
         ),
         (
-            "trials: 2\nmetric: val_accuracy\nspace: {epochs: [1, 2]}",
-            "sweep.yaml:2 metric: val_accuracy is no loss: say `direction: maximize` or `direction: minimize`",
+            "trials: 2\nmetric: val_zebra\nspace: {epochs: [1, 2]}",
+            "sweep.yaml:2 metric: whether val_zebra is better low or high is not known from its name: say "
+            "`direction: maximize` or `direction: minimize`",
         ),
         (
             "space: {epochs: [1, 2]}",

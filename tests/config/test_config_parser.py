@@ -181,8 +181,8 @@ def test_how_a_message_shows_the_file(
         (
             "zzz = 1",
             "unknown key 'zzz'; known keys are 'epochs', 'batch_size', 'seed', 'validate_every_n_epochs', "
-            "'early_stopping_patience', 'early_stopping_min_delta', 'callbacks', 'learning_rate', 'weight_decay', "
-            "'gradient_clip_value', 'accumulation_steps', 'lr_decay_factor' and {more} more",
+            "'monitor', 'monitor_mode', 'early_stopping_patience', 'early_stopping_min_delta', 'callbacks', "
+            "'learning_rate', 'weight_decay', 'gradient_clip_value' and {more} more",
         ),
         ("epochs = many", "epochs = 'many': must be an integer greater than 0"),
         ("epochs = 0", "epochs = '0': must be an integer greater than 0"),

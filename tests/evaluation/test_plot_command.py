@@ -85,7 +85,7 @@ def test_the_best_epoch_is_marked_and_named(tmp_path):
     figure = draw_overview([run], panels_of([run]))
     stars = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
     assert len(stars) == 1
-    assert (stars[0].get_xdata()[0], stars[0].get_ydata()[0]) == (run.best_epoch, run.best_val_loss)
+    assert (stars[0].get_xdata()[0], stars[0].get_ydata()[0]) == (run.best_epoch, run.best_value)
     assert f"at epoch {run.best_epoch}" in stars[0].get_label()
     assert figure.axes[1].get_yscale() == "log"
     assert all(axis.get_xlabel() == "epoch" and axis.get_ylabel() for axis in figure.axes if axis.get_visible())

@@ -185,7 +185,7 @@ def test_pictures_are_readable_text_and_named(pages):
 def test_the_good_run_s_numbers(pages):
     text, rows = pages["good"].text, pages["good"].rows
     assert "Alpha 20260101-000000 finished started 2026-01-01 00:00:00" in text
-    assert "at epoch 12 last val loss" in text and "epochs 12 of 3 steps 120" in text
+    assert "at epoch 12 last val_loss" in text and "epochs 12 of 3 steps 120" in text
     assert ["score", "0.75", "0.5 to 0.875"] in rows
     assert ["epoch", "train_loss", "val_loss", "learning_rate"] in rows
     assert len([row for row in rows if len(row) == 4 and row[0].isdecimal() and row[3] == "0.001"]) == 12
@@ -202,7 +202,7 @@ def test_a_failed_run_tells_why(pages):
 
 
 def test_a_run_without_validation_says_so(pages):
-    assert "best val loss - not validated yet" in pages["not validated"].text
+    assert "best val_loss - not validated yet" in pages["not validated"].text
 
 
 def test_two_runs_are_compared(pages):

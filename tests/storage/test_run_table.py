@@ -47,7 +47,7 @@ def test_the_table_is_aligned_with_the_newest_run_last(tmp_path):
     done = plot("--runs", "--artifacts", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "trainer           run                 start             epochs  best val loss  at     time  state",
+        "trainer           run                 start             epochs  best val_loss  at     time  state",
         "Alpha             20251231-235959     2025-12-31 23:59   17/40       0.123457   2     0:05  early_stopped",
         "SimilarityRanker  20260102-030405-9   2026-01-02 03:04   40/40       0.123457   2  2:07:31  finished",
         "Alpha             20260102-030405-10  2026-01-02 03:04    3/40              -   -     1:23  interrupted",
@@ -80,10 +80,11 @@ def test_json_is_the_same_table(tmp_path):
     first, second = json.loads(plot("--runs", "--json", "--artifacts", tmp_path).stdout)
     assert first == {
         "trainer": "AlphaTrainer", "run": "20260101-000000", "start": "2026-01-01T00:00:00", "epochs": 3,
-        "planned_epochs": 40, "best_val_loss": 0.123456789, "best_epoch": 2, "seconds": 83.4, "state": "failed",
+        "planned_epochs": 40, "monitor": "val_loss", "monitor_mode": "min",
+        "best_value": 0.123456789, "best_epoch": 2, "seconds": 83.4, "state": "failed",
         "error": "NonFiniteError: the loss is NaN", "path": str(folder),
     }  # fmt: skip
-    assert (second["start"], second["epochs"], second["seconds"], second["best_val_loss"]) == (None, 2, None, None)
+    assert (second["start"], second["epochs"], second["seconds"], second["best_value"]) == (None, 2, None, None)
 
 
 def test_no_runs_is_told_with_where_and_how_to_start_one(tmp_path):

@@ -65,7 +65,7 @@ def test_series_have_their_epochs_and_null_is_nan(artifacts):
     epochs, values = run.series["val_loss"]
     assert epochs == [2.0, 3.0] and values[0] == 1.0 and math.isnan(values[1])
     assert "val_epoch" not in run.series
-    assert (run.best_epoch, run.best_val_loss, run.state) == (2, 0.5, "finished")
+    assert (run.best_epoch, run.best_value, run.state) == (2, 0.5, "finished")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_best_epoch_is_each_runs_own(group):
 def test_table_says_who_is_left_out(group):
     lines = table_lines(load_group(group))
     assert lines[:6] == [
-        "seed  run              epochs  best val loss  at  state",
+        "seed  run              epochs  best val_loss  at  state",
         "   0  20260101-000000       3              1   2  finished",
         "   1  20260101-000001       2            1.5   2  early_stopped",
         "   2  20260101-000002       4            0.5   3  finished",

@@ -350,7 +350,7 @@ def test_tensorboard_shows_each_epoch_once_after_a_kill(tmp_path):
     assert second.start(RunFacts("a", "Tiny", tmp_path, {"epochs": 3}, 2)) == 2, "what it has, up to the checkpoint"
     for epoch in (3, 4):
         second.log(epoch, {"train_loss": 1.0 * epoch, "val_loss": math.nan})
-    second.finish("finished", {"best_val_loss": 0.25, "epochs": 4}, [])
+    second.finish("finished", {"best_metric": "val_loss", "best_value": 0.25, "epochs": 4}, [])
     found = scalars(tmp_path)
     assert found["train/loss"] == [(1, 10.0), (2, 20.0), (3, 3.0), (4, 4.0)]
     assert found["best/val_loss"] == [(4, 0.25)] and [step for step, _ in found["val/loss"]] == [3, 4]

@@ -10,6 +10,7 @@ from data.batches import to_device
 from storage.checkpoint_store import Checkpoint
 from storage.errors import ResumeError
 from train.callbacks import CallbackError
+from train.checkpointing.monitor_change import state_for_monitor
 from train.checkpointing.process_state import gathered, own_part_of
 from train.checkpointing.weights import plain_weights
 from train.context import RunContext
@@ -76,6 +77,7 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
     state, record = checkpoint.state, run.record
     try:
         own = own_part_of(state, run.process_group, run.config.seed)
+        state = state_for_monitor(state, record, run.early_stopping)
         state = state | {"weights": checkpoint.weights, "position": {**state["position"], "start": own["start"]}}
         for entry in run.stateful_parts():
             if _is_module(entry.name):

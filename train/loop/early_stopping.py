@@ -1,7 +1,8 @@
-"""When to stop: the validation loss has not improved for a while."""
+"""When to stop: what the run is judged by has not improved for a while."""
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+
+from storage.monitor import Monitor
 
 
 @dataclass
@@ -10,20 +11,22 @@ class EarlyStopping:
 
     Attributes:
         patience: number of validations in a row without improvement after which the run stops; 0 never stops.
-        min_delta: difference by which a loss must be below the best to count.
-        best: lowest validation loss that counted.
+        min_delta: difference by which a value must be better than the best to count.
+        monitor: what the values are of, and which way it is better.
+        best: best value that counted; None before the first.
         bad: validations since `best` without improvement.
     """
 
     patience: int
     min_delta: float
-    best: float = math.inf
+    monitor: Monitor = field(default_factory=Monitor)
+    best: float | None = None
     bad: int = 0
 
-    def update(self, val_loss: float) -> bool:
-        """Note a validation loss; return whether to stop. A loss that is no number never improves."""
-        if val_loss < self.best - self.min_delta:
-            self.best, self.bad = val_loss, 0
+    def update(self, value: float) -> bool:
+        """Note a value; return whether to stop. One that is no number never improves."""
+        if self.monitor.is_better(value, self.best, self.min_delta):
+            self.best, self.bad = value, 0
         else:
             self.bad += 1
         return self.exhausted
@@ -33,11 +36,12 @@ class EarlyStopping:
         """Whether patience is at its end."""
         return 0 < self.patience <= self.bad
 
-    def state_dict(self) -> dict[str, float]:
-        """Return what a resumed run needs; patience and min_delta come from its config."""
-        state = asdict(self)
-        return {name: state[name] for name in ("best", "bad")}
+    def state_dict(self) -> dict[str, float | None]:
+        """Return what a resumed run needs; patience, min_delta and monitor come from its config."""
+        return {"best": self.best, "bad": self.bad}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from a `state_dict`."""
-        self.best, self.bad = state["best"], int(state["bad"])
+    def load_state_dict(self, state: dict[str, float | None]) -> None:
+        """Go on from a `state_dict`; an infinite best, as older checkpoints have it, is none."""
+        best = state["best"]
+        self.best = None if best in (None, float("inf"), float("-inf")) else best
+        self.bad = int(state["bad"] or 0)

@@ -1,17 +1,22 @@
 """The numbers of a run: history, best epoch, progress, and the metrics.json made of them."""
 
 import contextlib
-import math
+import difflib
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from config import ConfigError
 from storage.files import jsonable
+from storage.monitor import Monitor
 from train.loop.meters import EpochMeter
 from train.loop.progress import duration
 from train.loop.step_losses import StepLosses
+
+_NO_METRICS = ("val_epoch", "epoch", "learning_rate")  # of a history
 
 
 @dataclass
@@ -22,28 +27,33 @@ class Progress:
         epoch: epochs finished.
         step: optimizer steps done.
         seconds: time in the run's earlier sessions.
-        best_epoch: the epoch of the lowest validation loss, None before the first validation.
-        best_val_loss: lowest validation loss, infinite before the first validation.
+        best_epoch: the epoch of the best value of what is monitored, None before the first.
+        best_value: best value of what is monitored, None before the first.
     """
 
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
     best_epoch: int | None = None
-    best_val_loss: float = math.inf
+    best_value: float | None = None
 
 
 class RunRecord:
     """What was measured in a run.
 
+    Args:
+        monitor: what the run is judged by.
+
     Attributes:
         history: lists by name. An epoch adds to train_loss, learning_rate and train_<metric>; a validation adds to
             val_loss, val_<metric> and val_epoch.
-        progress: counters of the run, its best loss and its time.
+        progress: counters of the run, its best value and its time.
+        monitor: what the run is judged by.
         step_losses: the training loss by step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        self.monitor = monitor or Monitor()
         self.history: dict[str, list[Any]] = defaultdict(list)
         self.step_losses = StepLosses()
         self.progress = Progress()
@@ -128,11 +138,29 @@ class RunRecord:
         epochs = self.history.get("val_epoch" if name.startswith("val_") else "epoch", [])
         return int(epochs[index]) if index < len(epochs) else index + 1
 
-    def note_best(self, val_loss: float, epoch: int) -> bool:
-        """Note a validation loss; return whether it is the lowest so far."""
+    def monitored(self, val_loss: float) -> float:
+        """Return what the run is judged by, after a validation.
+
+        Args:
+            val_loss: what `validate` returned; it counts where that is monitored, whatever the history says.
+
+        Raises:
+            ConfigError: nothing measures it.
+        """
+        name = self.monitor.name
+        if name == "val_loss":
+            return float(val_loss)
+        value = self._pending.get(name, next(reversed(self.history.get(name, [])), None))
+        if value is None:
+            known = dict.fromkeys([*(key for key, values in self.history.items() if values), *self._pending])
+            raise ConfigError([not_measured(name, [key for key in known if key not in _NO_METRICS])])
+        return float(value)
+
+    def note_best(self, value: float, epoch: int) -> bool:
+        """Note a value of what is monitored; return whether it is the best so far."""
         progress = self.progress
-        if val_loss < progress.best_val_loss:
-            progress.best_val_loss, progress.best_epoch = float(val_loss), epoch
+        if self.monitor.is_better(value, progress.best_value):
+            progress.best_value, progress.best_epoch = float(value), epoch
             return True
         return False
 
@@ -143,7 +171,7 @@ class RunRecord:
             summary: further entries of the summary, by name.
         """
         progress, seconds = self.progress, self.seconds()
-        best = {"epoch": progress.best_epoch, "val_loss": progress.best_val_loss} if progress.best_epoch else None
+        monitor = {"monitor": self.monitor.name, "monitor_mode": self.monitor.mode}
         totals = {
             "epochs": progress.epoch,
             "steps": progress.step,
@@ -151,14 +179,28 @@ class RunRecord:
             "steps_per_second": round(progress.step / seconds, 3) if seconds else None,
         }
         readings = self.step_losses.content()
-        return {"best": best, "summary": totals | summary, "history": dict(self.history), "readings": readings}
+        content = {"best": self._best(), "summary": totals | summary, "history": dict(self.history)}
+        return monitor | content | {"readings": readings}
+
+    def _best(self) -> dict[str, Any] | None:
+        """Return the best epoch: what is monitored, and the validation loss, which is the same by default."""
+        name, progress = self.monitor.name, self.progress
+        if progress.best_epoch is None:
+            return None
+        best = {"epoch": progress.best_epoch, "metric": name, "value": progress.best_value}
+        return best | {"val_loss": progress.best_value if name == "val_loss" else self._at("val_loss", progress)}
+
+    def _at(self, name: str, progress: Progress) -> float | None:
+        """Return a validation's number at the best epoch, None where there is none."""
+        pairs = zip(self.history.get("val_epoch", []), self.history.get(name, []), strict=False)
+        return next((value for epoch, value in pairs if epoch == progress.best_epoch), None)
 
     def epoch_line(self, epochs: int) -> str:
         """Say how the last epoch went, and how long the rest will take at most."""
         progress = self.progress
         validated = self.history["val_epoch"][-1:] == [progress.epoch]
         known = [name for name, values in self.history.items() if values and name != "val_epoch"]
-        first = [name for name in ("train_loss", "val_loss") if name in known]
+        first = [name for name in dict.fromkeys(("train_loss", "val_loss", self.monitor.name)) if name in known]
         shown = [
             f"{name} {float(self.history[name][-1]):.4g}"
             for name in first + [name for name in known if name not in first]
@@ -171,9 +213,11 @@ class RunRecord:
 
     def best_line(self) -> str:
         """Say which epoch was best."""
-        if self.progress.best_epoch is None:
-            return "never validated"
-        return f"best validation loss {self.progress.best_val_loss:.6g} at epoch {self.progress.best_epoch}"
+        name, progress = self.monitor.name, self.progress
+        if progress.best_epoch is None or progress.best_value is None:
+            return f"{name} was never a number" if self.history.get("val_epoch") else "never validated"
+        shown = "validation loss" if name == "val_loss" else name
+        return f"best {shown} {progress.best_value:.6g} at epoch {progress.best_epoch}"
 
     def frozen(self) -> Callable[[], dict[str, Any]]:
         """Return a function that gives plain data for a checkpoint of this moment, whenever it is called.
@@ -181,6 +225,7 @@ class RunRecord:
         The history only grows, so its lengths are all that must be kept of it now.
         """
         progress = {**asdict(self.progress), "seconds": self.seconds()}
+        monitor = asdict(self.monitor)
         lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
         pending, readings = dict(self._pending), self.step_losses.frozen()
 
@@ -188,6 +233,7 @@ class RunRecord:
             history = {name: list(self.history[name][:length]) for name, length in known.items()}
             return {
                 "progress": progress,
+                "monitor": monitor,
                 "history": jsonable(history),
                 "lengths": lengths,
                 "pending": pending,
@@ -198,9 +244,45 @@ class RunRecord:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `frozen` gave. The history stays the object that the trainer knows."""
-        self.progress = Progress(**state["progress"])
+        self.progress = progress_from(state["progress"])
         self.history.clear()
         self.history.update(state["history"])
         self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
         self.step_losses.load_state_dict(state.get("readings", {}))
         self._reported = {name: len(values) for name, values in self.history.items()}
+
+
+def progress_from(state: dict[str, Any]) -> Progress:
+    """Read a checkpoint's counters; older ones have `best_val_loss`, infinite where there was none."""
+    state = dict(state)
+    if "best_val_loss" in state:
+        before = state.pop("best_val_loss")
+        state["best_value"] = before if state["best_epoch"] is not None else None
+    return Progress(**state)
+
+
+def not_measured(name: str, known: Iterable[str]) -> str:
+    """Say that what is to be monitored is nothing that the run measures, and what there is.
+
+    Args:
+        name: value of the setting `monitor`.
+        known: names that are measured.
+    """
+    known = list(known)
+    close = intended(name, known)
+    hint = f"; did you mean {close}?" if close else ""
+    return f"monitor = {name} is measured by nothing in this run; there are {', '.join(known)}{hint}"
+
+
+def intended(name: str, known: Iterable[str]) -> str | None:
+    """Return what somebody meant by a name that nothing measures, where that is plain: `acuracy` is `val_accuracy`.
+
+    Args:
+        name: the name.
+        known: names that are measured.
+    """
+    bare = {key: re.sub(r"^(train|val)_", "", key) for key in known}
+    wanted = re.sub(r"^(train|val)_", "", name)
+    order = sorted(bare, key=lambda key: not key.startswith("train_" if name.startswith("train_") else "val_"))
+    close = difflib.get_close_matches(wanted, list(bare.values()), n=1, cutoff=0.75)
+    return next((key for key in order if bare[key] == close[0]), None) if close else None

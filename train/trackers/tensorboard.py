@@ -60,7 +60,7 @@ class TensorBoardTracker(Tracker):
         from torch.utils.tensorboard.summary import hparams
 
         epoch = summary.get("epochs", 0)
-        best = {"best/val_loss": summary["best_val_loss"]} if "best_val_loss" in summary else {}
+        best = {f"best/{summary['best_metric']}": summary["best_value"]} if "best_value" in summary else {}
         for name, number in best.items():
             self._writer.add_scalar(name, number, epoch)
         for part in hparams(self._settings | {"state": state}, best):

@@ -55,6 +55,7 @@ class Tracker(ABC):
 
         Args:
             state: finished, early_stopped, pruned, interrupted or failed.
-            summary: best_epoch, best_val_loss, epochs, steps, seconds, and the trainer's results: numbers and texts.
+            summary: best_epoch, best_metric (the name of what was monitored), best_value, best_val_loss, epochs, steps,
+                seconds, and the trainer's results: numbers and texts.
             pictures: PNG files of the run's plots.
         """
