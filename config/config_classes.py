@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-_FOLDER = Path(__file__).parent
 MISSING = dataclasses.MISSING
 
 
@@ -100,14 +99,15 @@ def shown(path: Path) -> str:
 
 
 def discover() -> tuple[dict[str, type], list[str]]:
-    """Import every `config/*_config.py` next to this file.
+    """Import every `config/*_config.py`: of the program, and of the project that it works in.
 
     Returns:
         The config dataclasses by section, and what is wrong with the modules.
     """
     found: dict[str, type] = {}
     problems: list[str] = []
-    for path in sorted(_FOLDER.glob("*_config.py")):
+    folders = [Path(folder) for folder in sys.modules[__package__].__path__]
+    for path in [path for folder in folders for path in sorted(folder.glob("*_config.py"))]:
         try:
             module = _import(path.stem)
         except Exception as error:

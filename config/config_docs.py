@@ -22,7 +22,7 @@ from config.config_error import ConfigError
 from config.config_values import BadValue, absolute, value_text, write_value
 from config.config_wording import type_text
 from config.ini_reader import shorten
-from constants import PROJECT_ROOT
+from constants import PACKAGE_ROOT, PROJECT_ROOT
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FieldDoc:
     type: str
     """Such as `float > 0`."""
     default: str
-    """As ini text; `required` where there is none. Paths inside the project are relative to its root."""
+    """As ini text; `required` where there is none. Paths in the project, or the program, are relative to its root."""
     doc: str
     """The docstring under the field, else the comment behind it, else empty; one line."""
     declared_in: str
@@ -68,8 +68,9 @@ def describe(config_class: type) -> list[FieldDoc]:
 def _default_text(default: Any) -> str:
     if default is MISSING:
         return "required"
-    if isinstance(default, Path) and default.is_relative_to(PROJECT_ROOT):
-        return str(default.relative_to(PROJECT_ROOT))
+    for root in (PROJECT_ROOT, PACKAGE_ROOT):
+        if isinstance(default, Path) and default.is_relative_to(root):
+            return str(default.relative_to(root))
     return value_text(default)
 
 

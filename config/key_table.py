@@ -5,9 +5,9 @@ from pathlib import Path
 
 from config.base_trainer_config import BaseTrainerConfig
 from config.config_docs import describe
-from constants import PROJECT_ROOT
+from constants import PACKAGE_ROOT
 
-PAGE = PROJECT_ROOT / "docs" / "configuration.md"
+PAGE = PACKAGE_ROOT / "docs" / "configuration.md"
 _BEGIN = "<!-- keys: `python -m config.key_table` writes this table -->\n"
 _END = "\n<!-- end of keys -->"
 

@@ -7,13 +7,33 @@ from constants.paths import (
     BEAUTILOG_PATH,
     CONFIG_PATH,
     DATA_DIR,
+    FOUND_PROJECT,
+    IS_CHECKOUT,
+    PACKAGE_ROOT,
     PERFORMANCE_PATH,
     PROJECT_ROOT,
     ZOO_DIR,
+    add_own_modules,
 )
+from constants.program import command
+from constants.version import VERSION
 
 # beautilog writes `beautilog.ini` and a log file into the current folder unless this names a file.
 # Every package of ours imports `constants` first, so this is the one place that runs before it.
 os.environ.setdefault("BEAUTILOG_CONFIG_PATH", str(BEAUTILOG_PATH))
 
-__all__ = ["ARTIFACTS_DIR", "BEAUTILOG_PATH", "CONFIG_PATH", "DATA_DIR", "PERFORMANCE_PATH", "PROJECT_ROOT", "ZOO_DIR"]
+__all__ = [
+    "ARTIFACTS_DIR",
+    "BEAUTILOG_PATH",
+    "CONFIG_PATH",
+    "DATA_DIR",
+    "FOUND_PROJECT",
+    "IS_CHECKOUT",
+    "PACKAGE_ROOT",
+    "PERFORMANCE_PATH",
+    "PROJECT_ROOT",
+    "VERSION",
+    "ZOO_DIR",
+    "add_own_modules",
+    "command",
+]

@@ -1,3 +1,5 @@
 """Datasets, loaders, and the zoo that comes with the program."""
 
-import constants  # noqa: F401  (first: it tells beautilog where its settings are)
+from constants import add_own_modules  # first: it tells beautilog where its settings are
+
+add_own_modules(__path__, __name__)

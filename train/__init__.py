@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-import constants  # noqa: F401  (first: it tells beautilog where its settings are)
+from constants import add_own_modules  # first: it tells beautilog where its settings are
 from train.registry import TrainerRegistry
+
+add_own_modules(__path__, __name__)
 
 # Every class over BaseTrainer in a file train/*_trainer.py is in the registry by being there. A trainer that lives
 # elsewhere joins by one line below:  TRAINER_REGISTRY["NameTrainer"] = "package.module:NameTrainer"
-TRAINER_REGISTRY = TrainerRegistry(Path(__file__).parent)
+TRAINER_REGISTRY = TrainerRegistry(*map(Path, __path__))
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from constants import PROJECT_ROOT
+from constants import PACKAGE_ROOT, PROJECT_ROOT
 
 # Through these the program calls what its users write, so a place in them tells nobody anything.
 _BETWEEN = (
@@ -37,7 +37,7 @@ def user_frames(frames: Iterable[traceback.FrameSummary]) -> list[traceback.Fram
 def _is_users(file: str) -> bool:
     if file.startswith("<") or "site-packages" in file or "dist-packages" in file or file.startswith(_PYTHONS_OWN):
         return False
-    return not _shown(file).startswith(_BETWEEN)
+    return not file.removeprefix(f"{PACKAGE_ROOT}/").startswith(_BETWEEN)
 
 
 def _shown(file: str) -> str:

@@ -58,11 +58,11 @@ class TrainerRegistry(Mapping[str, type]):
     Names match without case and with the suffix `Trainer` optional.
 
     Args:
-        folder: the package whose `*_trainer.py` files hold the trainers.
+        folders: of one package, whose `*_trainer.py` files hold the trainers; those of the first go before others'.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
         self.broken: dict[Path, str] = {}
         """Trainer files that do not parse, with the reason."""
         self._added: dict[str, TrainerEntry] = {}
@@ -136,9 +136,9 @@ class TrainerRegistry(Mapping[str, type]):
 
     def _scan(self) -> dict[str, TrainerEntry]:
         found: dict[str, TrainerEntry] = {}
-        for path in sorted(self.folder.glob("*_trainer.py")):
+        for path in [path for folder in self.folders for path in sorted(folder.glob("*_trainer.py"))]:
             try:
-                entries = list(_entries_of_file(path, f"{self.folder.name}.{path.stem}"))
+                entries = list(_entries_of_file(path, f"{path.parent.name}.{path.stem}"))
             except (SyntaxError, UnicodeDecodeError, OSError) as error:
                 self.broken[path] = f"{type(error).__name__}: {error}"
                 continue

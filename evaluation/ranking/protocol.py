@@ -17,7 +17,7 @@ from typing import Any
 
 from beautilog import logger
 
-from constants import PROJECT_ROOT
+from constants import PACKAGE_ROOT, PROJECT_ROOT
 from data.data_error import DataError
 from data.ranking_world import FOLDS
 from evaluation.ranking.comparison import RANKERS, Job
@@ -60,7 +60,8 @@ def _run(job: Job, settings: Sequence[str], out: Path) -> dict[str, Any]:
     stamp = folder / "settings.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == own and (found := _rankings(folder)):
         return found
-    command = [sys.executable, str(PROJECT_ROOT / "train.py"), TRAINER, *own, f"artifacts_dir={folder.resolve()}"]
+    script = [str(PACKAGE_ROOT / "train.py")] if PROJECT_ROOT == PACKAGE_ROOT else ["-m", "menagerie", "train"]
+    command = [sys.executable, *script, TRAINER, *own, f"artifacts_dir={folder.resolve()}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     found = _rankings(folder)

@@ -4,6 +4,7 @@
 others come along, each in its file. Trackers (train/trackers) are callbacks too.
 """
 
+from constants import add_own_modules
 from train.callbacks.callback import Callback
 from train.callbacks.callbacks import CallbackError, Callbacks, require_list
 from train.callbacks.freeze_layers import FreezeLayers
@@ -13,6 +14,8 @@ from train.callbacks.named import callbacks_named
 from train.callbacks.prediction_pictures import PredictionPictures
 from train.callbacks.stop_at_time import StopAtTime
 from train.callbacks.throughput import Throughput
+
+add_own_modules(__path__, __name__)
 
 __all__ = [
     "Callback",

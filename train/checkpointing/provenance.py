@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from constants import PROJECT_ROOT
+from constants import PROJECT_ROOT, VERSION
+from constants.commit import program_commit
 from data.batches import describe
 from train.context import RunContext
 from train.process_group import process_group
@@ -35,6 +36,7 @@ def provenance(device: torch.device, datasets: dict[str, Any]) -> dict[str, Any]
         "schema_version": 1,
         "command": [sys.executable, *sys.argv],
         "working_directory": os.getcwd(),
+        "menagerie": {"version": VERSION, "commit": program_commit()},
         "git": _git(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -63,7 +65,7 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit and what differs from it; None outside a checkout, or without git."""
+    """The project's commit and what differs from it; None where it is under no version control, or without git."""
 
     def run(*words: str) -> str:
         done = subprocess.run(
