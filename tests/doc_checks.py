@@ -16,6 +16,11 @@ from train.registry import UnknownTrainerError
 
 _PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|ini|json|yaml|sbatch|sh|npz|safetensors|png|txt))(?::\d+)?`")
 
+# What `menagerie COMMAND` does with the words behind it.
+_SCRIPTS = {
+    "train": ["train.py"], "plot": ["plot.py"], "recommend": ["recommend.py"], "evaluate": ["-m", "evaluation"],
+}  # fmt: skip
+
 
 def blocks(page: str, language: str) -> list[Block]:
     """A page's blocks of a language."""
@@ -40,6 +45,8 @@ def _command_problems(page: str, command: Command) -> list[str]:
             problems += _script_problems(words)
         elif words[0] == "torchrun" and "train.py" in words:
             problems += _python_problems(page, ["python", *words[words.index("train.py") :]], command.settings)
+        elif words[0] == "menagerie" and words[1:2] and words[1] in _SCRIPTS and not command.exit_code:
+            problems += _python_problems(page, ["python", *_SCRIPTS[words[1]], *words[2:]], command.settings)
         elif words[0].endswith("python") and not command.exit_code:
             problems += _python_problems(page, ["python", *words[1:]], command.settings)
     return problems

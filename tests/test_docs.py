@@ -138,6 +138,7 @@ class Reader:
     def __init__(self, project: Any, page: str) -> None:
         self.project, self.page = project, page
         self.path: Path = project.path
+        self.here = self.path  # `cd` of the page leads elsewhere
 
     def follow(self) -> list[str]:
         """Do all blocks in order; returns what went wrong, each with its line."""
@@ -156,6 +157,10 @@ class Reader:
         """Make what a reader has before a page begins."""
         from PIL import Image
 
+        command = self.path.parent / "bin" / "menagerie"  # as pip would have written it
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {self.path}/menagerie.py "$@"\n')
+        command.chmod(0o755)
         zoo = self.path / "data" / "zoo"
         if zoo.is_symlink():  # no command may write into the real one
             real = zoo.resolve()
@@ -191,6 +196,9 @@ class Reader:
     def _run(self, command: Command) -> list[str]:
         if command.not_run:
             return []
+        if command.text.startswith("cd "):
+            self.here = self.here / command.text.removeprefix("cd ")
+            return []
         text = re.sub(r"\bNAME\b", _TRAINER_FOR_NAME, command.text)
         text = _with_settings(text, command.settings)
         wanted = len(_RUN_ID.findall(text))
@@ -219,20 +227,23 @@ class Reader:
     def _started(self, command: Command | list[str]) -> subprocess.CompletedProcess:
         """Run a plain `python ...` as tests do, anything else in a shell in which `python` is this one."""
         if isinstance(command, list):
-            return run_python(command, self.path)
+            return run_python(command, self.here)
         words = command.parts[0]
-        if shlex.join(words) == shlex.join(shlex.split(command.text)) and words[0] == "python" and words[1] != "-c":
-            return run_python(words[1:], self.path)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        if shlex.join(words) == shlex.join(shlex.split(command.text)):
+            if words[0] == "python" and words[1] != "-c":
+                return run_python(words[1:], self.here)
+            if words[0] == "menagerie":
+                return run_python([self.path / "menagerie.py", *words[1:]], self.here)
+        path = os.pathsep.join([str(self.path.parent / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
         return subprocess.run(
-            ["bash", "-c", command.text], cwd=self.path, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            ["bash", "-c", command.text], cwd=self.here, env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
 
 def _with_settings(text: str, settings: tuple[str, ...]) -> str:
     """Add settings to a command, in place of those that it has of the same keys."""
-    if not re.search(r"\btrain\.py [A-Za-z]", text):
+    if not re.search(r"\b(train\.py|menagerie train) [A-Za-z]", text):
         return text
     for setting in settings:
         key = setting.partition("=")[0]

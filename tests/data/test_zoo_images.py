@@ -1,5 +1,8 @@
 """The committed image domains, the views, and building images anew."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +32,21 @@ def test_committed_domains_have_classes_and_pools_for_source_and_target_tasks(do
         assert counts[list(domain.source_classes)].min() >= 20, domain.name
         assert counts[held_out, :2].sum() == 0 and counts[held_out, 2:].min() >= 20, domain.name
         assert domain.about
+
+
+def test_the_page_of_licences_names_every_domain_and_picture(domains):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "licences.md").read_text()
+    rows = {cells[1].strip(): cells[2:] for line in text.splitlines() if len(cells := line.split("|")) > 4}
+    total = sum(len(domain.images) for domain in domains.values())
+    assert f"| {total:,} grey images of 12x12 pixels in 32 grey levels, {len(domains)} domains |" in text
+    told = {name: int(cells[0].replace(",", "")) for names, cells in rows.items() for name in [names]
+            if re.fullmatch(r" *[\d,]+ *", cells[0])}  # fmt: skip
+    counted = {names: sum(len(domains[name].images) for name in re.findall(r"`(\w+)`", names)) for names in told}
+    assert told == counted
+    assert {name for names in told for name in re.findall(r"`(\w+)`", names)} == set(domains)
+    pictures = text.split("## Pictures")[1].split("Without the pictures")[0]
+    classes = {name for domain in ("materials", "photographs", "science") for name in TEXTURE_DOMAINS[domain]}
+    assert set(re.findall(r"`(\w+)`", pictures)) == classes
 
 
 def test_images_are_not_flat_and_pools_do_not_repeat_images(domains):
