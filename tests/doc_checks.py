@@ -16,6 +16,7 @@ from train.registry import UnknownTrainerError
 
 _PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|ini|json|yaml|sbatch|sh|npz|safetensors|png|txt))(?::\d+)?`")
 
+_NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # what `menagerie init` writes
 # What `menagerie COMMAND` does with the words behind it.
 _SCRIPTS = {
     "train": ["train.py"], "plot": ["plot.py"], "recommend": ["recommend.py"], "evaluate": ["-m", "evaluation"],
@@ -179,6 +180,7 @@ def link_problems(page: str) -> list[str]:
         for path in _PATH.findall(line):
             top = path.partition("/")[0]  # other folders are made by runs and users
             made_later = not (ROOT / top).is_dir() or top == "artifacts"
-            if not made_later and not (ROOT / path).exists() and path not in _written(page):
+            there = (ROOT / path).exists() or (_NEW_PROJECT / path).exists()
+            if not made_later and not there and path not in _written(page):
                 problems.append(f"{page}:{number}: there is no file {path}")
     return problems

@@ -4,7 +4,8 @@ A page's fenced blocks are what a reader may copy. Their language says what they
 
 - ```sh      commands, one a line (`\\` at the end goes on; `# ...` is a comment). `make test` checks scripts, options,
              trainers and settings; `make test-all` runs each in a new process, in a copy of the project as users have
-             it, one copy for each page, which has README's own trainer (`Digits`) too.
+             it, one copy for each page, which has README's own trainer (`Digits`) too. `cd FOLDER` holds for the rest of
+             the page; `menagerie` is that of the copy.
 - ```python  is compiled, and run where `<!-- run -->` stands before it.
 - ```ini     is read by the project's parser; keys and values of known sections are checked.
 - no language, or another: output, which nobody checks. It may not look like commands.
@@ -180,7 +181,8 @@ class Reader:
         rows = [f"model_{model},dataset_{dataset},accuracy,{0.5 + 0.02 * model + 0.01 * (model * dataset % 5)}"
                 for model in range(8) for dataset in range(8)]  # fmt: skip
         (self.path / "results.csv").write_text("\n".join(["model,dataset,metric,value", *rows]) + "\n")
-        if self.page != "README.md":  # who reads on has written README's trainer
+        # Who reads on has written README's trainer; who has a project of their own wrote nothing into a checkout.
+        if self.page not in ("README.md", "docs/own_projects.md"):
             for block in blocks_of("README.md"):
                 self.write(block)
         (self.path / "other.ini").write_text((self.path / "config.ini").read_text())

@@ -9,7 +9,7 @@ from constants import PACKAGE_ROOT, PROJECT_ROOT
 
 # Through these the program calls what its users write, so a place in them tells nobody anything.
 _BETWEEN = (
-    "train.py", "train/base_trainer.py", "train/contract.py", "train/context.py", "train/session.py",
+    "train.py", "menagerie.py", "train/base_trainer.py", "train/contract.py", "train/context.py", "train/session.py",
     "train/machine.py", "train/snapshot.py", "train/registry.py", "train/step_choice.py",
     "train/callbacks/callbacks.py", "train/steps/", "train/compiled/",
     "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
