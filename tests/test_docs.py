@@ -4,8 +4,8 @@ A page's fenced blocks are what a reader may copy. Their language says what they
 
 - ```sh      commands, one a line (`\\` at the end goes on; `# ...` is a comment). `make test` checks scripts, options,
              trainers and settings; `make test-all` runs each in a new process, in a copy of the project as users have
-             it, one copy for each page, which has README's own trainer (`Digits`) too. `cd FOLDER` holds for the rest of
-             the page; `menagerie` is that of the copy.
+             it, one copy for each page, which has README's own trainer (`Digits`) too. `cd FOLDER` holds for the
+             rest of the page; `menagerie` is that of the copy.
 - ```python  is compiled, and run where `<!-- run -->` stands before it.
 - ```ini     is read by the project's parser; keys and values of known sections are checked.
 - no language, or another: output, which nobody checks. It may not look like commands.
