@@ -162,6 +162,7 @@ class BaseTrainer(metaclass=TrainerType):
             What the next call of `run_context.step` takes: one or more batches, or in fast forms many steps' of them.
         """
         run, progress = self.run_context, self.record.progress
+        run.own_loop.follow_base_loop()
         stop = self.early_stopping.exhausted
         step_input: StepInput | None
         while run.position.validating or (progress.epoch < self.config.epochs and not stop):
@@ -173,6 +174,29 @@ class BaseTrainer(metaclass=TrainerType):
                 step_input = None  # it may hold a copy of the epoch's data
                 self._end_epoch()
             stop = self._after_epoch()
+
+    def epochs(self, step_scheduler: bool = False) -> Iterator[int]:
+        """Go through the epochs that are still to do, in a `train()` of one's own: `for epoch in self.epochs():`.
+
+        Before each body: the model in training mode, `set_epoch` of the train_loader. After it: the means of what the
+        body measured, a validation where one is due and the body made none, the best model, early stopping unless the
+        body asked for it, metrics.json, a checkpoint; a stop that was asked for. So a resumed run goes on with the
+        epoch after its last whole one, and an epoch that was cut off is done anew, to the same bits.
+
+        Args:
+            step_scheduler: whether `scheduler` steps here after each epoch; False leaves that to the body.
+
+        Yields:
+            The epoch's number, from 1 to the config's `epochs`.
+        """
+        run, progress = self.run_context, self.record.progress
+        run.own_loop.in_use = True
+        stop = run.own_loop.close() or self.early_stopping.exhausted
+        while progress.epoch < self.config.epochs and not stop:
+            self._begin_epoch()
+            run.own_loop.open(partial(self._end_own_epoch, step_scheduler))
+            yield progress.epoch + 1
+            stop = run.own_loop.close()
 
     def _begin_epoch(self) -> None:
         run = self.run_context
@@ -227,13 +251,49 @@ class BaseTrainer(metaclass=TrainerType):
         run.stop_request.obey()
         return stop
 
+    def _end_own_epoch(self, step_scheduler: bool) -> bool:
+        """Do what follows the body of an epoch in a loop over `epochs()`; return whether early stopping ends it."""
+        run, own = self.run_context, self.run_context.own_loop
+        self._end_epoch_meter()
+        self.record.progress.epoch += 1
+        epoch = self.record.progress.epoch
+        self._require_finite_loss(epoch)
+        val_loss, is_best, stop = own.val_loss, own.is_best, own.stop
+        if not own.validated and self._validation_is_due(epoch):
+            val_loss = self.validate()
+        if val_loss is not None:
+            if self.record.pending("val_loss") is None:  # of a validate() of the author's own
+                self.record.note({"val_loss": val_loss})
+            value = self.record.monitored(val_loss)
+            is_best = self.record.note_best(value, epoch) or is_best
+            if step_scheduler:
+                run.step_scheduler("validation", value)
+            stop = self.check_early_stopping(val_loss) if stop is None else stop
+        if step_scheduler:
+            run.step_scheduler("epoch")
+        self.progress_bar.reach(self.progress_bar.total * epoch // self.config.epochs)
+        self.save_metrics()
+        self.save_checkpoint(epoch, is_best)
+        run.stop_request.obey()
+        return bool(stop)
+
+    def _require_finite_loss(self, epoch: int) -> None:
+        loss = self.record.pending("train_loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"the mean training loss of epoch {epoch} is {loss}: the run ends here, and its newest checkpoint is "
+                f"of epoch {epoch - 1}. Try a lower learning rate, or clip the gradients."
+            )
+
     # ------------------------------------------------------------------------------------------------------- the verbs
 
     @torch.no_grad()
     def validate(self) -> float:
         """Return the validation loss: the mean over all samples of val_loader. Metrics go to the history."""
         run = self.run_context
-        self._end_epoch_meter()  # of a trainer with a loop of its own
+        if not run.own_loop.is_open:
+            self._end_epoch_meter()  # of a plain loop of the trainer's own
+        training, run.meter = run.meter, EpochMeter()  # the body of an own loop's epoch may go on after it
         self.model.eval()
         if hasattr(self.val_loader, "set_epoch"):
             self.val_loader.set_epoch(self.record.progress.epoch)
@@ -245,7 +305,7 @@ class BaseTrainer(metaclass=TrainerType):
             self._save_inside_epoch()
             raise
         numbers = self.record.measure("val", run.meter.over_processes(run.process_group), run.learning_rate())
-        run.meter = EpochMeter()
+        run.meter = training
         self.model.train()
         val_loss = self.record.pending("val_loss")
         if val_loss is None:
@@ -268,7 +328,10 @@ class BaseTrainer(metaclass=TrainerType):
             is_best: whether the epoch is the best so far, by what the config's `monitor` names.
         """
         run = self.run_context
-        run.saver.save(epoch, self._best_model_writer if is_best else None, self.owns_loop, size_of_state(self.model))
+        if run.own_loop.is_open:  # `epochs` does it, when the epoch is whole
+            return
+        writer = self._best_model_writer if is_best else None
+        run.saver.save(epoch, writer, self._loops_plainly, size_of_state(self.model))
         run.tell_checkpoints()
 
     def save_model(self) -> None:
@@ -279,10 +342,14 @@ class BaseTrainer(metaclass=TrainerType):
     def save_metrics(self) -> None:
         """Enter what was measured since the last call into the history, rewrite metrics.json, log a line."""
         run, progress = self.run_context, self.record.progress
-        if self.owns_loop:
+        if run.own_loop.is_open:  # `epochs` does it, when the epoch is whole
+            return
+        if self._loops_plainly:
+            run.own_loop.require_resumable()
             self._end_epoch_meter()
-        self.record.flush(None if self.owns_loop else progress.epoch)
-        run.saver.save_metrics(self.save_metrics_to_file, at_once=self.owns_loop)
+        self.record.flush(None if self._loops_plainly else progress.epoch)
+        saves = type(self).save_checkpoint is BaseTrainer.save_checkpoint  # else perhaps there is none to wait for
+        run.saver.save_metrics(self.save_metrics_to_file, at_once=self._loops_plainly or not saves)
         epochs = self.config.epochs
         self.progress_bar.line(lambda: self.record.epoch_line(epochs), last=progress.epoch >= epochs)
         if run.callbacks.epoch_end:
@@ -299,8 +366,10 @@ class BaseTrainer(metaclass=TrainerType):
             True when `early_stopping_patience` validations in a row were not better than the best by more than
             `early_stopping_min_delta`.
         """
-        value = self.record.monitored(val_loss)
-        if self.owns_loop and self.record.note_best(value, self._own_epoch()):
+        own, value = self.run_context.own_loop, self.record.monitored(val_loss)
+        if own.is_open:
+            own.is_best = self.record.note_best(value, self.record.progress.epoch + 1) or own.is_best
+        elif self._loops_plainly and self.record.note_best(value, self._own_epoch()):
             self.save_model()
         stop = self.early_stopping.update(value)
         if stop:
@@ -358,8 +427,8 @@ class BaseTrainer(metaclass=TrainerType):
             numbers: numbers to show behind the bar, by name.
         """
         self.progress_bar.advance(batches)
-        if self.owns_loop:  # the base class's loop asks after it has saved
-            self.stop_request.obey()
+        if self.owns_loop and (self.run_context.own_loop.is_open or self._loops_plainly):
+            self.stop_request.obey()  # the base class's loop asks after it has saved
         if numbers:
             self.progress_bar.show(**numbers)
 
@@ -385,6 +454,17 @@ class BaseTrainer(metaclass=TrainerType):
         """
         count = count.detach() if isinstance(count, torch.Tensor) else count
         self.run_context.loss_count = 0 if self.run_context.batch_samples == 0 else count
+
+    def clip_gradients(self, optimizer: Optimizer | None = None) -> None:
+        """Scale gradients down to a norm of `gradient_clip_value`, in a loop of one's own; 0 leaves them as they are.
+
+        Args:
+            optimizer: optimizer whose parameters' gradients are meant, taken together; None takes the trainer's.
+        """
+        limit = self.config.gradient_clip_value
+        if limit > 0:  # torch's clip_grad_norm_ takes 0 for a norm of 0, and all gradients would be gone
+            groups = (self.optimizer if optimizer is None else optimizer).param_groups
+            torch.nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], limit)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""
@@ -490,8 +570,13 @@ class BaseTrainer(metaclass=TrainerType):
     def _validation_is_due(self, epoch: int) -> bool:
         return epoch % self.config.validate_every_n_epochs == 0 or epoch == self.config.epochs
 
+    @property
+    def _loops_plainly(self) -> bool:
+        """Whether the trainer has a loop of its own that does not go through `epochs` (or the base class's loop)."""
+        return self.owns_loop and not self.run_context.own_loop.in_use
+
     def _own_epoch(self) -> int:
-        """The epoch that a loop of the trainer's own is in: save_metrics, which counts it, may come later."""
+        """The epoch that a plain loop of the trainer's own is in: save_metrics, which counts it, may come later."""
         return self.record.progress.epoch + (self.record.pending("val_loss") is not None)
 
     def _save_inside_epoch(self) -> None:

@@ -27,6 +27,7 @@ from train.distributed.shard_files import ShardReader
 from train.loop.early_stopping import EarlyStopping
 from train.loop.epoch_position import EpochPosition
 from train.loop.meters import EpochMeter
+from train.loop.own_loop import OwnLoop
 from train.loop.progress import ProgressBar
 from train.loop.record import RunRecord
 from train.loop.stop_signals import StopRequest
@@ -132,6 +133,7 @@ class RunContext:
             model, by loader.
         threads_before: CPU threads that the run, or the one whose config.ini it reads, had before; 0 if there was none.
         in_session: whether `train()` runs at the moment.
+        own_loop: what a `train()` of the trainer's own does in the epoch at hand.
     """
 
     trainer: Trainer
@@ -160,6 +162,7 @@ class RunContext:
     flop_counts: dict[str, tuple[int, float]] = field(default_factory=dict)
     threads_before: int = 0
     in_session: bool = False
+    own_loop: OwnLoop = field(default_factory=OwnLoop)
     saver: Saver = field(init=False)
 
     # ------------------------------------------------------------------------------------------ the author's parts
@@ -284,8 +287,9 @@ class RunContext:
         return interval_of(self.scheduler)
 
     def learning_rate(self) -> float:
-        """Return the learning rate of the optimizer's first group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Return the learning rate of the optimizer's first group; in an own loop, the one that its last step had."""
+        rate = self.own_loop.rate
+        return float(self.optimizer.param_groups[0]["lr"] if rate is None else rate)
 
     # ---------------------------------------------------------------------------------------------------- measurements
 

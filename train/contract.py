@@ -9,6 +9,7 @@ import functools
 import re
 from abc import ABCMeta
 from collections.abc import Callable, Sized
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -41,7 +42,7 @@ _OPEN_NAMES = frozenset(
         "compute_loss", "_forward_batch", "after_training", "train", "validate", "save_checkpoint", "save_model",
         "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
         "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
-        "_collect_batch_metrics", "averaged_weights", "is_main_process",
+        "_collect_batch_metrics", "averaged_weights", "is_main_process", "epochs", "clip_gradients",
     }
 )  # fmt: skip
 _MADE_BY_BASE = frozenset({"run_context", "record"})  # what an author sets before would be lost unseen
@@ -61,6 +62,11 @@ class TrainerType(ABCMeta):
                 )
         if parents:
             _refuse_taken(cls, {key for base in cls.__mro__ if base not in parents[0].__mro__ for key in vars(base)})
+        for verb in ("validate", "check_early_stopping"):
+            if verb in namespace:
+                setattr(cls, verb, heard(namespace[verb]))
+        if parents and "train" in namespace:
+            cls.train = in_session(namespace["train"])
         if parents and "_forward_batch" in namespace:
             cls._forward_batch = measured(namespace["_forward_batch"])
             cls.__abstractmethods__ = cls.__abstractmethods__ - {"compute_loss"}  # one of the two is enough
@@ -184,6 +190,45 @@ def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any]
         finally:
             run.batch_samples = None
         return loss
+
+    return wrapper
+
+
+class WithSession(Measured, Protocol):
+    """What a `train()` belongs to."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return what surrounds training."""
+        ...
+
+
+def heard(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `validate` or `check_early_stopping`: what it returns in the body of an own loop's epoch is noted.
+
+    Args:
+        verb: method to wrap.
+    """
+
+    @functools.wraps(verb)
+    def wrapper(self: Measured, *args: Any, **kwargs: Any) -> Any:
+        result = verb(self, *args, **kwargs)
+        self.run_context.own_loop.hear(verb.__name__, result)
+        return result
+
+    return wrapper
+
+
+def in_session(train: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a `train()` of an author's own: whoever calls it, the run's files are written and signals are heard.
+
+    Args:
+        train: method to wrap.
+    """
+
+    @functools.wraps(train)
+    def wrapper(self: WithSession, *args: Any, **kwargs: Any) -> Any:
+        with self.session():
+            return train(self, *args, **kwargs)
 
     return wrapper
 

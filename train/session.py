@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from config import ConfigParser
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
-from storage.errors import OutputError
-from storage.saved_run import chosen_threads
+from storage.errors import OutputError, ResumeError
+from storage.saved_run import RunDamagedError, chosen_threads, read_metrics
 from train.checkpointing.provenance import datasets_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
@@ -77,12 +77,43 @@ def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
             with machine_for(run):
                 check_resume(run)
             return run.checkpoints.load_newest()
+        _require_no_history(run)
         if folder.began:
             logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
     folder.write_text("config.ini", ConfigParser.dump(run.config))
     with machine_for(run):  # as it will be
         folder.write_json("environment.json", provenance(run.device, datasets_of(run)))
     return None
+
+
+def _require_no_history(run: RunContext) -> None:
+    """See to it that a run without a checkpoint has nothing to lose where it begins anew in its folder.
+
+    Raises:
+        ResumeError: it has trained.
+    """
+    folder = run.folder
+    if not (folder.path / "metrics.json").exists():
+        return
+    lost = f"run {folder.id} has no checkpoint to go on from"
+    try:
+        content = read_metrics(folder.path)
+        summary, state = content.get("summary") or {}, str(content.get("state"))
+        epochs, saved = int(summary.get("epochs") or 0), (summary.get("saving") or {}).get("checkpoints")
+    except (RunDamagedError, ValueError, TypeError, AttributeError) as error:
+        raise ResumeError(f"{lost}, and its numbers can't be read: {error}") from None
+    in_first_save = not run.owns_loop and epochs <= 1 and saved == 0  # as a second Ctrl-C may break it off
+    if state not in ("finished", "early_stopped") and (not epochs or in_first_save):
+        return
+    why = (
+        f" {run.name} has a train() of its own: written as `for epoch in self.epochs():` it saves one after each epoch "
+        "(docs/writing_a_trainer.md)."
+    )
+    raise ResumeError(
+        f"{lost}, but has trained {epochs} epoch{'s' * (epochs != 1)} ({state}): beginning anew in its folder would "
+        f"overwrite its results.{why if run.owns_loop else ''} Without --resume a new run starts, in a folder of its "
+        "own."
+    )
 
 
 @contextmanager
@@ -99,14 +130,20 @@ def training_session(run: RunContext) -> Iterator[None]:
     run.record.start_clock()
     handlers = ExitStack()
     try:
+        handlers.enter_context(run.stop_request.listening())
         with first_death_heard(handlers):
             _announce(run)
-            with machine_for(run), run.stop_request.listening():
+            with machine_for(run), _hearing_own_loop(run):
                 run.callbacks.on_train_begin(run.trainer)
                 yield
+                run.own_loop.close()  # an epoch whose body was left by `break`
             run.saver.flush()
             run.tell_checkpoints()
-            _finish(run)
+            run.stop_request.obey()
+            with run.stop_request.at_once():
+                _finish(run)
+    except ResumeError:  # before anything was trained or written
+        raise
     except BaseException as error:
         reported = explain_loader_fault(run, error) or error
         run.process_group.hold_signals()
@@ -129,6 +166,19 @@ def training_session(run: RunContext) -> Iterator[None]:
         run.folder.unlock()
         run.in_session = False
         handlers.close()
+
+
+def _hearing_own_loop(run: RunContext) -> AbstractContextManager[None]:
+    """Surround a `train()` of the trainer's own: its steps are counted, and it hears of signals after them."""
+    if not run.owns_loop:
+        return nullcontext()
+    done = run.record.progress.epoch
+    refusal = (
+        f"run {run.folder.id} can't be gone on with: {run.name}.train() is a plain loop, which would begin again at "
+        f"its first epoch. Write it as `for epoch in self.epochs():` (docs/writing_a_trainer.md), and `--resume` goes "
+        f"on after epoch {done}; without --resume a new run starts."
+    )
+    return run.own_loop.listening(run.optimizer, run.record, run.stop_request, refusal if done else "")
 
 
 @contextmanager

@@ -99,5 +99,3 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
     inside = f" and {run.position.steps} steps" if run.position.steps else ""
     inside = ", before its validation" if run.position.validating else inside
     logger.info(f"resumed run {run.folder.id} after epoch {record.progress.epoch}{inside} from {path}")
-    if run.owns_loop:
-        logger.warning(f"{run.name} has a train() of its own, which begins again at its first epoch")

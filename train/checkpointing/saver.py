@@ -119,6 +119,7 @@ class Saver:
         self._writer: threading.Thread | None = None
         self._failure: OutputError | None = None  # of the writer, until the main thread hears of it
         self._written_paths: list[Path] = []
+        self._saved = False
         self.written, self.seconds, self.stall = 0, 0.0, 0.0
 
     def limit(self, share: float) -> None:
@@ -131,7 +132,9 @@ class Saver:
         return {"checkpoints": self.written, "seconds": round(self.seconds, 3), "stall_seconds": round(self.stall, 3)}
 
     def save_metrics(self, write: Callable[[], None], at_once: bool) -> None:
-        """Write metrics.json, now or later.
+        """Write metrics.json, now or later: not before the run's first checkpoint.
+
+        A run that is killed between the two would else have a history that it can't go on from.
 
         Args:
             write: function that writes metrics.json, with the numbers there are when it is called.
@@ -140,8 +143,10 @@ class Saver:
         if not process_group().is_main_process:
             return
         self._write_metrics = write
-        if at_once or self._metrics.due:
+        if at_once:
             self._flush_metrics()
+        else:
+            self._flush_due_metrics()
 
     def save(self, epoch: int, best_model: BestModel | None, at_once: bool, size: int) -> None:
         """Save the run's state at an epoch's end, and where it is the best its model, now or later.
@@ -169,6 +174,7 @@ class Saver:
                     self._write_model = best_model(waiting.checkpoint.weights)
             if now:
                 self._flush_checkpoint()
+                self._flush_due_metrics()
 
     def _save_sharded(self, epoch: int, best_model: BestModel | None) -> None:
         """As `save`, by all processes together. What the main one's clock puts off can't wait in memory."""
@@ -179,6 +185,7 @@ class Saver:
         self._skipped = epoch
         if group.all_reduce_max(group.is_main_process and self._checkpoints.due):
             self._write_skipped()
+        self._flush_due_metrics()
 
     def _write_skipped(self) -> None:
         if self._skipped is not None:
@@ -226,10 +233,19 @@ class Saver:
         found, self._written_paths[:count] = self._written_paths[:count], []
         return found
 
+    def _has_checkpoint(self) -> bool:
+        """Whether the run has a checkpoint, of this process or of an earlier one."""
+        self._saved = self._saved or self.written > 0 or not self._source.store().empty
+        return self._saved
+
     def _take(self, epoch: int, inside: str, held: bool) -> "_Waiting":
         progress, record = self._source.record.progress, self._source.record.frozen()
         checkpoint = self._source.capture(held)
         return _Waiting(checkpoint, record, epoch, progress.best_epoch, inside, progress.step)
+
+    def _flush_due_metrics(self) -> None:
+        if self._write_metrics is not None and self._metrics.due and self._has_checkpoint():
+            self._flush_metrics()
 
     def _flush_metrics(self) -> None:
         if self._write_metrics is not None:

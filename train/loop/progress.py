@@ -62,6 +62,11 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(batches)
 
+    def reach(self, batches: int) -> None:
+        """Move the bar on to a number of batches of the whole run, unless it is there."""
+        if self._bar is not None:
+            self._bar.update(max(0, batches - int(self._bar.n)))
+
     def show(self, **numbers: float) -> None:
         """Show numbers behind the bar. They were read from the device before: this does not wait for it."""
         if self._bar is not None and not self._bar.disable:

@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, leave. A second Ctrl-C leaves at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1: finish the step, save, leave. A second Ctrl-C leaves at once.
+
+Where no step is to be finished (a run is built, or has trained and does what follows), the first signal leaves at once.
+"""
 
 import os
 import signal
@@ -46,6 +49,7 @@ class StopRequest:
         self.number: int | None = None
         self.pruned = False
         self.reason = ""
+        self._at_once = False
         self._agreed: int | None = None
         self._process = os.getpid()
 
@@ -60,7 +64,17 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) == self._take:  # else somebody has other plans for the process's end
+                    signal.signal(number, handler)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the first signal that comes in a block raise Interrupted then and there; later ones are noted."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # forked with this handler; loaders' workers have train/loading/worker_signals
@@ -70,6 +84,9 @@ class StopRequest:
         if number == signal.SIGINT and self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+        if self._at_once:
+            self._at_once = False  # what is written because of this signal shall not be broken off by the next
+            raise Interrupted(number)
 
     def ask(self, reason: str) -> None:
         """Ask the run to stop as SIGTERM does: it finishes the step, saves, and leaves with exit code 143.
