@@ -281,18 +281,19 @@ _OF_THE_DAY = re.compile(r"\S*20\d{6}-\d{6}\S*|done in \S+( s)?|up to \S+( s)? l
 
 def _told_apart(line: str) -> tuple[list[str], list[float]]:
     """Take a line of output apart: its words, and its numbers; runs' names and times are left out."""
-    line = _OF_THE_DAY.sub("", line)
+    line = re.sub(r"\S*/data/zoo", "data/zoo", _OF_THE_DAY.sub("", line))
     return _NUMBER.sub("", line).split(), [float(number) for number in _NUMBER.findall(line)]
 
 
 def _is_shown(line: str, output: list[tuple[list[str], list[float]]]) -> bool:
     words, numbers = _told_apart(line)
-    # Another processor rounds otherwise, and a ranker that is trained on it differs in the last digits.
+    # A line of the log begins with its time. Another processor rounds otherwise, and a ranker that is trained on it
+    # differs in the last digits.
     return any(
         all(word in own for word in words)
-        and len(values) == len(numbers)
-        and numbers == pytest.approx(values, rel=0.03, abs=0.02)
+        and (not numbers or numbers == pytest.approx(values[-len(numbers) :], rel=0.03, abs=0.02))
         for own, values in output
+        if len(values) >= len(numbers)
     )
 
 
