@@ -11,10 +11,13 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
 from config import ConfigError, ConfigParser
 from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
+from storage.prediction_file import PredictionFileError, check_prediction_file
+from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
 from train.errors import ElsewhereError, ScaffoldError, TrainerContractError, TrainingError
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
@@ -32,8 +35,11 @@ _MODES = {
     "profile": "commands.profiling",
     "sweep": "commands.sweeps",
     "seeds": "commands.seeds.command",
+    "test": "commands.evaluate.test",
+    "predict": "commands.evaluate.predict",
 }
 _RESUMABLE = ("seeds",)
+_OF_A_SAVED_RUN = ("test", "predict")  # they take the run's settings
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -44,6 +50,8 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --profile
   python train.py SimilarityTransformer --sweep docs/sweep.yaml
   python train.py ModelAutoEncoder --seeds 8
+  python train.py ModelAutoEncoder --test
+  python train.py ModelAutoEncoder --predict latest --out predictions.csv
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -71,7 +79,8 @@ def main(words: list[str] | None = None) -> int:
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (
-        ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, ScaffoldError, TrainerContractError
+        ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, ScaffoldError, TrainerContractError,
+        RunNotFoundError, RunDamagedError, PredictionFileError,
     ) as error:  # fmt: skip
         return _report(arguments, str(error), USAGE)
     except (DataError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -117,6 +126,18 @@ def _parser() -> argparse.ArgumentParser:
         "--replay", nargs="?", const="latest", metavar="RUN",
         help="repeat the step at which a run's numbers went wrong, layer by layer: the latest, or an id, or a folder",
     )  # fmt: skip
+    parser.add_argument(
+        "--test", nargs="?", const="latest", metavar="RUN",
+        help="measure the best weights of a run on the trainer's test_loader: the latest, or an id, or a folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--predict", nargs="?", const="latest", metavar="RUN",
+        help="write what the best weights of a run make of each sample to the file of --out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ..."
+    )
+    parser.add_argument("--force", action="store_true", help="of --predict: replace FILE where it is there already")
     new = parser.add_argument_group("a new trainer from a model")
     new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
     new.add_argument("--model", metavar="MODULE:CLASS", help="such as model.my_model:MyModel")
@@ -135,10 +156,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     alone = _given(arguments, [*_MODES, "replay", "new"])
     if alone and int(os.environ.get("WORLD_SIZE") or 1) > 1:
         return _report(arguments, f"{alone[0]} is for one process: start it without torchrun", USAGE)
-    for option in ("resume", "replay"):  # `--resume epochs=5`: argparse takes the setting for the run
+    for option in ("resume", "replay", *_OF_A_SAVED_RUN):  # `--resume epochs=5`: argparse takes the setting for the run
         given = getattr(arguments, option)
         if given and "=" in given and not Path(given).exists():
             arguments.settings.insert(0, given)
+            setattr(arguments, option, "latest")
+        elif option in _OF_A_SAVED_RUN and given in TRAINER_REGISTRY and "=" in (arguments.trainer or "="):
+            arguments.settings[:0] = [arguments.trainer] if arguments.trainer else []
+            arguments.trainer = given  # `--test NAME`: argparse takes the trainer for the run
             setattr(arguments, option, "latest")
     if arguments.replay and arguments.trainer and "=" in arguments.trainer:  # a replay knows its trainer by itself
         arguments.settings.insert(0, arguments.trainer)
@@ -157,6 +182,12 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     modes = _given(arguments, [*_MODES, "resume"])
     if len(modes) > 1 and not (len(modes) == 2 and arguments.resume and _given(arguments, _RESUMABLE)):
         return _report(arguments, f"{' and '.join(modes)} don't go together: use one at a time", USAGE)
+
+    misplaced = _given(arguments, [] if arguments.predict else ["out", "force"])
+    if misplaced:
+        return _report(arguments, f"{misplaced[0]} is of --predict: name the run that shall predict", USAGE)
+    if _given(arguments, _OF_A_SAVED_RUN):
+        return _evaluate(entry, arguments)
 
     # A trainer that never reads a config has no section; building it says what it lacks.
     section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
@@ -185,6 +216,28 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
         with trainer.session():
             trainer.train()
     return OK
+
+
+def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
+    """Test a saved run, or let it predict: by its own settings, but for those of the command line."""
+    option = "test" if arguments.test else "predict"
+    if arguments.config:
+        text = f"--{option} takes the config.ini of the run, so --config has no place; `key=value` changes settings"
+        return _report(arguments, text, USAGE)
+    if option == "predict" and arguments.out is None:
+        return _report(arguments, "--predict needs --out FILE, such as --out predictions.csv", USAGE)
+    if option == "predict":
+        check_prediction_file(arguments.out, arguments.force)
+    elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]
+    ConfigParser.use(None, elsewhere, "BaseTrainer")
+    run = find_evaluated_run(entry, getattr(arguments, option), ConfigParser.peek(entry.section, "artifacts_dir"))
+    section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
+    ConfigParser.use(run / "config.ini", arguments.settings, section)
+    ConfigParser.check()
+    _require_torch()
+    request = EvaluationRequest(run, changed_settings(entry, run), arguments.out, arguments.force)
+    setattr(arguments, option, request)
+    return _train(entry, arguments)
 
 
 def _seed_count(text: str) -> int:

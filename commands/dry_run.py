@@ -39,6 +39,7 @@ def plan_lines(run: RunContext) -> list[str]:
         f"device: {run.device}, {threads}",
         loader_line("training", run.train_loader),
         loader_line("validation", run.val_loader),
+        *(loader_line("test", loader) for loader in [run.loaders.get("test_loader")] if loader is not None),
         f"optimizer: {type(optimizer).__name__}, learning rate {group['lr']:g}, "
         f"weight decay {group.get('weight_decay', 0):g}, "
         + (f"gradient norm at most {config.gradient_clip_value:g}" if config.gradient_clip_value else "no clipping"),

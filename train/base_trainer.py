@@ -67,6 +67,8 @@ class BaseTrainer(metaclass=TrainerType):
             val_loss, val_<metric> and val_epoch.
         results: entries that a trainer adds to the summary of metrics.json, by name.
         run_context: the framework's own parts of this run, beside those of the author.
+        test_loader: loader of the batches that `--test` measures; an author may make one in `__init__`.
+        predict_loader: loader of the batches that `--predict` writes about, where these are not test_loader's.
     """
 
     options: ClassVar[RunOptions] = RunOptions()
@@ -75,6 +77,8 @@ class BaseTrainer(metaclass=TrainerType):
     model: torch.nn.Module
     train_loader: Loader
     val_loader: Loader
+    test_loader: Loader | None = None
+    predict_loader: Loader | None = None
     optimizer: Optimizer
     scheduler: LRScheduler
     progress_bar: ProgressBar
@@ -144,6 +148,17 @@ class BaseTrainer(metaclass=TrainerType):
 
     def after_training(self) -> None:
         """Do what follows a finished run, with the best weights in the model: write files, add to `results`."""
+
+    def predict_batch(self, batch: Any) -> Any:
+        """Return what `--predict` writes about a batch, with the best weights in the model, without gradients.
+
+        Args:
+            batch: batch as a loader gives it.
+
+        Returns:
+            A tensor, an array or a list with a row for each sample; or a dict of such, by the names of the columns.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict_batch(batch)")
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -392,6 +407,8 @@ class BaseTrainer(metaclass=TrainerType):
     @cached_property
     def run_folder(self) -> RunFolder:
         """The run's folder, made when it is first asked for."""
+        if self.options.evaluated is not None:
+            return RunFolder(self.options.evaluated)
         if self.options.dry_run or not process_group().is_main_process:
             return RunFolder.throwaway(self.model_name)
         if self.options.resume:

@@ -40,7 +40,7 @@ from train.steps.guard import Guard
 from train.steps.precision import Precision
 from train.steps.update import Update
 from train.steps.weight_average import WeightAverage
-from train.trainer_protocol import Trainer, other_modules
+from train.trainer_protocol import Trainer, loaders_of, other_modules
 
 if TYPE_CHECKING:  # takes half a second, which runs of one process never need
     from train.distributed.sharding import ShardedLoss
@@ -55,12 +55,14 @@ class RunOptions:
         dry_run: whether the run leaves nothing behind.
         publish: whether a finished run's weights become those that other trainers load.
         callbacks: callbacks that are called before the trainer's own.
+        evaluated: folder of a saved run whose weights are evaluated, and nothing is trained; None otherwise.
     """
 
     resume: str | None = None
     dry_run: bool = False
     publish: bool = True
     callbacks: list[Callback] = field(default_factory=list)
+    evaluated: Path | None = None
 
 
 class Stateful(Protocol):
@@ -201,6 +203,11 @@ class RunContext:
     def val_loader(self) -> Loader:
         """What gives validation batches."""
         return self.trainer.val_loader
+
+    @property
+    def loaders(self) -> dict[str, Loader]:
+        """The trainer's loaders by name, those there are: train_loader, val_loader, test_loader, predict_loader."""
+        return loaders_of(self.trainer)
 
     @property
     def folder(self) -> RunFolder:

@@ -39,7 +39,8 @@ _ORDER = """the order in __init__ is:
 # What of BaseTrainer is an author's to define; the rest is the loop's own, and another in its place would break it.
 _OPEN_NAMES = frozenset(
     {
-        "compute_loss", "_forward_batch", "after_training", "train", "validate", "save_checkpoint", "save_model",
+        "compute_loss", "_forward_batch", "predict_batch", "after_training", "train", "validate", "save_checkpoint",
+        "save_model",
         "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
         "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
         "_collect_batch_metrics", "averaged_weights", "is_main_process", "epochs", "clip_gradients",
@@ -258,12 +259,13 @@ def check_loaders(run: RunContext) -> None:
     Raises:
         DataError: a loader of length zero, a sample that can't be read or doesn't fit the model.
     """
-    for name in ("train_loader", "val_loader"):
-        loader = getattr(run, name)
+    for name, loader in run.loaders.items():
         _refuse_empty(run, name, loader)
         dataset = getattr(loader, "dataset", None)
         if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             continue  # an iterable dataset shows what it has when it is read
+        if name == "predict_loader":
+            continue  # its samples need no labels, so they need not fit the loss function
         with preserved_random_states():
             _try_sample(run, name, loader, dataset)
 

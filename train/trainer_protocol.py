@@ -32,6 +32,17 @@ def other_modules(trainer: "Trainer") -> dict[str, torch.nn.Module]:
     }
 
 
+def loaders_of(trainer: "Trainer") -> dict[str, Loader]:
+    """Return a trainer's loaders by attribute: train and val, and where its author has made them test and predict.
+
+    Args:
+        trainer: trainer whose `__init__` has made its loaders.
+    """
+    loaders: dict[str, Loader] = {"train_loader": trainer.train_loader, "val_loader": trainer.val_loader}
+    loaders |= {"test_loader": trainer.test_loader} if trainer.test_loader is not None else {}
+    return loaders | ({"predict_loader": trainer.predict_loader} if trainer.predict_loader is not None else {})
+
+
 class Trainer(Protocol):
     """What every trainer has: its author's parts, the run's numbers, and the verbs. `BaseTrainer` is one.
 
@@ -40,6 +51,8 @@ class Trainer(Protocol):
         model: the network that is trained.
         train_loader: loader of training batches.
         val_loader: loader of validation batches.
+        test_loader: loader of the batches that `--test` measures; None where the author has made none.
+        predict_loader: loader of the batches that `--predict` writes about; None where it is test_loader's.
         optimizer: optimizer of the model's parameters.
         scheduler: schedule of the learning rate.
         record: numbers of the run so far: `record.progress.epoch`, `record.progress.step`, `record.history`.
@@ -51,6 +64,8 @@ class Trainer(Protocol):
     model: torch.nn.Module
     train_loader: Loader
     val_loader: Loader
+    test_loader: Loader | None
+    predict_loader: Loader | None
     optimizer: Optimizer
     scheduler: LRScheduler
     record: RunRecord
@@ -123,6 +138,10 @@ class Trainer(Protocol):
 
     def check_early_stopping(self, val_loss: float) -> bool:
         """Note a validation loss and say whether the run should stop."""
+        ...
+
+    def predict_batch(self, batch: Any) -> Any:
+        """Return what `--predict` writes about a batch."""
         ...
 
     def after_training(self) -> None:

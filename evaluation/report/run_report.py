@@ -17,6 +17,7 @@ from evaluation.report.svg import inline_svg
 from storage.run_comparison import by_epoch, read_facts
 from storage.run_table import clock, start_of
 from storage.saved_run import Run, RunDamagedError, read_environment, read_metrics, read_settings, settings_in
+from storage.test_results import read_test_result
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
 _MOST_ROWS = 400  # of the history's table
@@ -39,6 +40,7 @@ def run_page(run: Run) -> str:
     parts = {
         "failure": ("What went wrong", failure_part(run.path, read_metrics(run.path).get("error"))),
         "results": ("Results", _results(run)),
+        "test": ("Test", _test(run.path)),
         "plots": ("Plots", plots([run])),
         "pictures": ("Pictures", _pictures(run.path)),
         "history": ("History", _history(run)),
@@ -105,6 +107,26 @@ def _results(run: Run) -> Markup | None:
     intervals = any(row[2] for row in rows)
     head = ("result", "value", "interval") if intervals else ("result", "value")
     return table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end")
+
+
+def _test(path: Path) -> Markup | None:
+    """Show what `--test` measured last."""
+    try:
+        result = read_test_result(path)
+    except RunDamagedError as error:
+        return tag("p", error, class_="bad")
+    if result is None:
+        return None
+    rows = []
+    for name, value in result.metrics.items():
+        low, high = result.intervals.get(name, (None, None))
+        interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
+        rows.append((name, "NaN" if value is None else number(value), interval, number(result.validation.get(name))))
+    counted = "" if result.samples is None else f" of {result.samples:,} samples"
+    weights = "the best weights" if result.epoch is None else f"the weights of epoch {result.epoch}"
+    caption = f"Means{counted}, by {weights}, tested {result.time.replace('T', ' ').replace('Z', ' UTC')}"
+    changed = tag("p", f"Settings other than the run's: {', '.join(result.changed)}") if result.changed else None
+    return joined([table(("metric", "test", "95 % interval", "validation"), rows, caption), changed])
 
 
 def _pictures(path: Path) -> Markup | None:

@@ -97,13 +97,13 @@ def require_whole_pass(run: RunContext, name: str, batches: int) -> None:
 
     Args:
         run: the run, still in the pass.
-        name: name of the loader: train_loader or val_loader.
+        name: name of the loader, such as train_loader.
         batches: number of batches that the loader gave.
 
     Raises:
         DataError: the sampler has a further batch, which was not given.
     """
-    loader = getattr(run, name)
+    loader = _loader(run, name)
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return
     expected = _length(loader)
@@ -157,7 +157,7 @@ def _death(run: RunContext, error: Exception) -> Exception | Interrupted | None:
         name = _loader_name(run, error, at_work[0])
     else:  # its pass is over already, so it is the one that the trainer was in
         name = "val_loader" if _is_validating(error) else "train_loader"
-        name = name if getattr(getattr(run, name), "num_workers", 0) else None
+        name = name if getattr(_loader(run, name), "num_workers", 0) else None
     at = _samples_of_worker(run, name, *at_work) if name and at_work is not None else ""
     number = run.stop_request.number
     if number is not None and fate.endswith((signal.Signals(number).name, f"code {128 + number}")):
@@ -195,7 +195,7 @@ def _passes() -> list[_MultiProcessingDataLoaderIter]:
 
 def _shut_down(run: RunContext) -> None:
     """End the workers of a trainer's loaders, or torch would report a death again at the next signal."""
-    datasets = [getattr(loader, "dataset", None) for loader in (run.train_loader, run.val_loader)]
+    datasets = [getattr(loader, "dataset", None) for loader in run.loaders.values()]
     for iterator in _passes():
         if any(iterator._dataset is dataset for dataset in datasets):
             iterator._shutdown_workers()
@@ -270,7 +270,7 @@ def _failure(run: RunContext, error: Exception) -> DataError | None:
     fault = _fault(run, error)
     if fault is None:
         return None
-    loader = getattr(run, fault.name)
+    loader = _loader(run, fault.name)
     what, because = _class_name(loader.dataset), f"{place(fault.frames)}{fault.text}"
     if not fault.frames:
         return DataError(f"{fault.name}: a worker can't begin: {because}")
@@ -380,9 +380,16 @@ def _iterator_in(error: Exception) -> _BaseDataLoaderIter | None:
     return next((owner for owner in reversed(owners) if issubclass(type(owner), _BaseDataLoaderIter)), None)
 
 
+def _loader(run: RunContext, name: str) -> Any:
+    """Return a loader by its attribute; what it is, is found out as it is used."""
+    return run.loaders[name]
+
+
 def _loader_name(run: RunContext, error: Exception, iterator: _BaseDataLoaderIter) -> str | None:
-    loaders = {name: getattr(run, name) for name in ("train_loader", "val_loader")}
+    loaders = run.loaders if run.options.evaluated else {"train_loader": run.train_loader, "val_loader": run.val_loader}
     names = [name for name, loader in loaders.items() if getattr(loader, "dataset", None) is iterator._dataset]
+    if run.options.evaluated:  # in the loader that is asked for, of those over one dataset
+        return names[-1] if names else None
     return names[_is_validating(error)] if len(names) == 2 else names[0] if names else None
 
 
@@ -405,13 +412,13 @@ def samples_of_batches(run: RunContext, name: str, numbers: list[int]) -> list[l
     if not numbers or not _return_to_start(run, name):
         return None
     first, last = min(numbers), max(numbers)
-    found = batch_indices(getattr(run, name), first, last - first + 1)
+    found = batch_indices(_loader(run, name), first, last - first + 1)
     return None if found is None else [found[number - first] for number in numbers if number - first < len(found)]
 
 
 def _return_to_start(run: RunContext, name: str) -> bool:
     """Set the random numbers and a loader to where its pass at hand began; False where that is not known."""
-    loader, position = getattr(run, name), run.position
+    loader, position = _loader(run, name), run.position
     if isinstance(loader, EpochLoader | TensorLoader):
         loader.epoch -= 1  # a pass counts when it begins
         return True

@@ -7,9 +7,10 @@ from data.loaders import Loader
 from data.sharding import SharedRNG, shard_loader
 from data.tensor_loader import TensorLoader
 from model.recompute import recompute_activations
+from train.errors import TrainerContractError
 from train.loading.worker_signals import tend_workers
 from train.process_group import process_group
-from train.trainer_protocol import Trainer
+from train.trainer_protocol import Trainer, loaders_of
 
 
 def prepare(trainer: Trainer, shared_rng: SharedRNG | None) -> None:
@@ -35,11 +36,15 @@ def prepare(trainer: Trainer, shared_rng: SharedRNG | None) -> None:
             f"{name} has a train() of its own, which {group.world_size} processes can't share. "
             "Start it without torchrun."
         )
-    for place in ("train_loader", "val_loader"):
-        loader = getattr(trainer, place)
+    for place, loader in loaders_of(trainer).items():
+        if place in ("test_loader", "predict_loader") and not hasattr(loader, "__iter__"):
+            raise TrainerContractError(
+                f"{name}: self.{place} is a {type(loader).__name__}; it must be a loader, such as a DataLoader or a "
+                "TensorLoader."
+            )
         tend_workers(loader)
         _end_workers_with_the_epoch(loader)
-        if shared_rng is not None:
+        if shared_rng is not None and place in ("train_loader", "val_loader"):  # the others are read by one process
             shard_loader(f"{name}.{place}", loader, group.rank, group.world_size, shared_rng)
         if isinstance(loader, TensorLoader):
             loader.memory_share = config.memory_share
