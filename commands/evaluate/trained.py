@@ -65,7 +65,8 @@ def load_trained(trainer_class: type[BaseTrainer], request: EvaluationRequest) -
         notes += _load_other_modules(run, saved)
     notes += _other_data(run, request)
     run.model.eval()
-    at = "" if saved.best_epoch is None else f" of epoch {saved.best_epoch} (validation loss {saved.best_val_loss:.6g})"
+    at = "" if saved.best_epoch is None else f" of epoch {saved.best_epoch}"
+    at += "" if saved.best_value is None else f" ({saved.monitor.name} {saved.best_value:.6g})"
     head = [f"{run.name} run {request.run.name}: weights{at}, device {run.device}"]
     if saved.state == "running":
         head.append("the run has not ended: these are its best weights so far")

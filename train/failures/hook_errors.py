@@ -32,6 +32,7 @@ def note_place_in_run(run: RunContext, error: BaseException) -> None:
 def _place_in_run(run: RunContext, error: Exception) -> list[str]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     loss = _frame(frames, "wrapper", "train/contract.py")  # what `measured` puts around the loss function
+    loss = loss if loss is not None and "batch" in loss.f_locals else None
     epoch = run.record.progress.epoch
     validating = _frame(frames, "validate", "train/base_trainer.py") is not None
     if not validating and (run.owns_loop or _frame(frames, "train", "train/base_trainer.py") is None):
