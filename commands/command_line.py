@@ -13,6 +13,8 @@ from pathlib import Path
 
 from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
 from config import ConfigError, ConfigParser
+from constants import command
+from constants.commit import ShowVersion
 from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
@@ -93,9 +95,9 @@ def main(words: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python train.py",
+        prog=command("train"),
         description="Run a trainer. Its settings are a section of config.ini.",
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.replace("python train.py", command("train")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
         allow_abbrev=False,
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace those of config.ini")
     parser.add_argument("--list", action="store_true", help="show the trainers and leave")
     parser.add_argument("-h", "--help", action="store_true", help="show this, and a named trainer's settings")
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--config", metavar="FILE", help="read FILE instead of config.ini")
     parser.add_argument(
         "--resume",
@@ -177,7 +180,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _replay(entry, arguments)
     if entry is None:
         parser.print_usage(sys.stderr)
-        return _report(arguments, "name a trainer; `python train.py --list` shows all", USAGE)
+        return _report(arguments, f"name a trainer; `{command('train')} --list` shows all", USAGE)
 
     modes = _given(arguments, [*_MODES, "resume"])
     if len(modes) > 1 and not (len(modes) == 2 and arguments.resume and _given(arguments, _RESUMABLE)):
@@ -254,7 +257,9 @@ def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
 def _new(arguments: argparse.Namespace) -> int:
     missing = [f"--{name}" for name in ("new", "model", "batch", "task") if not getattr(arguments, name)]
     if missing:
-        return _report(arguments, f"a new trainer needs {', '.join(missing)} too; see `python train.py --help`", USAGE)
+        return _report(
+            arguments, f"a new trainer needs {', '.join(missing)} too; see `{command('train')} --help`", USAGE
+        )
     clash = ["a trainer's name"] if arguments.trainer else []
     clash += _given(arguments, ("config", "resume", "replay", *_MODES))
     if clash:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from constants import PERFORMANCE_PATH
+from constants import PERFORMANCE_PATH, command
 from data.benchmark_tasks import BenchmarkTask
 from data.data_error import DataError
 
@@ -18,7 +18,9 @@ TOO_EASY = 0.97
 """A task with a higher mean accuracy is dropped: it tells no networks apart."""
 LEAST_SPREAD = 2.0
 """A task whose networks differ by less than this multiple of the noise of a mean over seeds is dropped."""
-_REMEDY = "Restore it with `git checkout constants`, or measure it: `python train.py GroundTruthTrainer publish=on`."
+_REMEDY = (
+    f"Restore it with `git checkout constants`, or measure it: `{command('train')} GroundTruthTrainer publish=on`."
+)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from constants import ZOO_DIR
+from constants import ZOO_DIR, command
 from data.data_error import DataError
 from model.zoo_families import FAMILIES, build_family, family_shapes
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "zoo.yaml"
 WEIGHTS_NAME = "weights.safetensors"
-_REMEDY = "Restore it with `git checkout data/zoo`, or train it anew with `python train.py ModelZooTrainer publish=on`."
+_REMEDY = (
+    f"Restore it with `git checkout data/zoo`, or train it anew with `{command('train')} ModelZooTrainer publish=on`."
+)
 
 
 @dataclass(frozen=True)

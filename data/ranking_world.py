@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from constants import PERFORMANCE_PATH, ZOO_DIR
+from constants import PERFORMANCE_PATH, ZOO_DIR, command
 from data.benchmark_results import load_results
 from data.benchmark_tasks import BenchmarkTask, LabelledImages, plan_benchmark
 from data.data_error import DataError
@@ -121,7 +121,7 @@ def load_world(encoder: ImageEncoder, zoo_dir: Path = ZOO_DIR, performance: Path
     if results.models != names or results.about.get("zoo_digest") != zoo.digest:
         raise DataError(
             f"{performance} was measured with other networks than those of the zoo in {zoo_dir}. Measure it again: "
-            "`python train.py GroundTruthTrainer publish=on` (twelve minutes)."
+            f"`{command('train')} GroundTruthTrainer publish=on` (twelve minutes)."
         )
     if descriptions.zoo_digest != zoo.digest:
         raise DataError(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import constants
 from config import ConfigError
+from constants import command
+from constants.commit import ShowVersion
 from data.data_error import DataError
 from evaluation.ranking.table_protocol import add_table_arguments, run_table
 
@@ -26,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
         The exit code: 0 done, 2 usage, 3 data.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=command("evaluate"), description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of SimilarityTransformerTrainer")
     parser.add_argument("--splits", default="A,B,C,D,E", help="which of A, B, C, D, E (default: all)")
@@ -34,6 +36,7 @@ def main(words: list[str] | None = None) -> int:
         "--out", type=Path, default=constants.ARTIFACTS_DIR / "protocol", help="folder for runs, table and picture"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--version", action=ShowVersion)
     add_table_arguments(parser)
     arguments = parser.parse_intermixed_args(words)
     _refuse_what_does_not_go_together(parser, arguments)

@@ -6,7 +6,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from constants import ARTIFACTS_DIR
+from constants import ARTIFACTS_DIR, command
+from constants.commit import ShowVersion
 from storage.run_comparison import comparison_lines
 from storage.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from storage.saved_run import RunDamagedError, RunNotFoundError, find_run, load_run
@@ -55,7 +56,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python plot.py", epilog=_EXAMPLES,
+        prog=command("plot"), epilog=_EXAMPLES.replace("python plot.py", command("plot")),
         description="Draw saved runs: losses, learning rate, every metric; of several, say what differs. Or list them.",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
@@ -70,6 +71,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="with --runs: as a JSON list")
     parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG (with --report: one .html)")
     parser.add_argument("--artifacts", type=Path, default=ARTIFACTS_DIR, help="where runs are (default: artifacts/)")
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_intermixed_args(words)
     if not arguments.runs and not arguments.run and not arguments.sweep:
@@ -106,8 +108,8 @@ def _nothing(arguments: argparse.Namespace) -> str:
     asked = f" of {' or '.join(arguments.run)}" if arguments.run else ""
     others = f"; there are runs of {', '.join(known)}" if asked and known else ""
     return (
-        f"There are no runs{asked} in {arguments.artifacts / 'models'}{others}. `python train.py NAME` starts one, "
-        "`python train.py --list` shows the names; runs elsewhere: --artifacts DIR."
+        f"There are no runs{asked} in {arguments.artifacts / 'models'}{others}. `{command('train')} NAME` starts one, "
+        f"`{command('train')} --list` shows the names; runs elsewhere: --artifacts DIR."
     )
 
 

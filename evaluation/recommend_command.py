@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import constants
+from constants import command
+from constants.commit import ShowVersion
 from data.data_error import DataError
 from storage.saved_run import RunNotFoundError, find_run
 from storage.text_table import aligned
@@ -68,8 +70,9 @@ class _PictureError(Exception):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python recommend.py", description="Rank a zoo's models for a dataset that was never measured.",
-        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog=command("recommend"), description="Rank a zoo's models for a dataset that was never measured.",
+        epilog=_EXAMPLES.replace("python recommend.py", command("recommend")),
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("dataset", metavar="DATASET", help="an .npz, a folder, or the name of a benchmark task")
     parser.add_argument("--top", type=_count, default=10, metavar="K", help="models to show (default: 10)")
@@ -80,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--zoo", type=Path, metavar="ZOO.yaml", help="rank your own models, listed in this manifest")
     parser.add_argument("--artifacts", type=Path, default=constants.ARTIFACTS_DIR, metavar="DIR",
                         help="where trained rankers are (default: artifacts/)")  # fmt: skip
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from storage.monitor import Monitor
 
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
@@ -141,8 +142,8 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     if begun:
         raise RunNotFoundError(_why_nothing(begun[0]))
     if (path / "trials.json").is_file():
-        raise RunNotFoundError(f"{text} is a sweep, no run: `python plot.py --sweep {text}` shows it")
-    hint = f"; the newest runs are:{shown}" if runs else "; there are no runs yet: `python train.py NAME` makes one"
+        raise RunNotFoundError(f"{text} is a sweep, no run: `{command('plot')} --sweep {text}` shows it")
+    hint = f"; the newest runs are:{shown}" if runs else f"; there are no runs yet: `{command('train')} NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
 
 

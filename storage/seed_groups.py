@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from storage.monitor import best_title
 from storage.run_table import state_of
 from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, run_age
@@ -102,7 +103,7 @@ def find_group(text: str, artifacts_dir: Path) -> Path | None:
     shown = "".join(f"\n  {group.parent.parent.name}  {group.name}" for group in (found or every[-5:]))
     if found:
         raise RunNotFoundError(f"several models have a group '{text}'; give the folder of one:{shown}")
-    hint = f"; the newest are:{shown}" if every else "; `python train.py NAME --seeds 8` makes one"
+    hint = f"; the newest are:{shown}" if every else f"; `{command('train')} NAME --seeds 8` makes one"
     raise RunNotFoundError(f"there is no group '{text}' in {artifacts_dir}{hint}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from storage.run_table import state_of
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from storage.text_table import aligned
@@ -133,7 +134,7 @@ def sweep_lines(sweep: Sweep) -> list[str]:
     counts = {state: sum(trial.state == state for trial in sweep.trials) for state in ("complete", "pruned", "failed")}
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     ended = f" ({ended})" if ended else ""
-    finished = "finished" if sweep.done else f"not finished: `python train.py {sweep.trainer} --sweep FILE` goes on"
+    finished = "finished" if sweep.done else f"not finished: `{command('train')} {sweep.trainer} --sweep FILE` goes on"
     lines += ["", f"sweep {sweep.name}: {len(sweep.trials)} of {sweep.planned} trials{ended}, {finished}"]
     if sweep.importance:
         ranked = sorted(sweep.importance.items(), key=lambda item: -item[1])

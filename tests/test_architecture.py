@@ -161,6 +161,20 @@ def _is_made_up(name: str) -> bool:
 
 
 @pytest.mark.parametrize("path", FILES, ids=shown)
+def test_commands_are_named_as_their_user_calls_them(path):
+    """`python train.py` in a checkout is `menagerie train` in a project of one's own: `constants.command` knows."""
+    tree = tree_of(path)
+    with_docs = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, with_docs)
+            if node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
+    docs |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)
+             if ast.unparse(node.targets[0]) == "_EXAMPLES"}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            assert not re.search(r"python (train|plot|recommend)\.py\b.", node.value), f"{shown(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=shown)
 def test_library_code_logs_and_never_prints_or_unpickles(path):
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from constants.renamed import RENAMED_TRAINERS
 
 
@@ -106,7 +107,7 @@ class TrainerRegistry(Mapping[str, type]):
         near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.4)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
-        raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `python train.py --list` shows all.{broken}")
+        raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `{command('train')} --list` shows all.{broken}")
 
     def section_of(self, trainer: type) -> str:
         """Return the section of config.ini that a trainer's class reads; one that is not known here has its own."""

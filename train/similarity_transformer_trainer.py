@@ -13,6 +13,7 @@ from torch.optim import AdamW
 
 from config import ConfigError, ConfigParser
 from config.similarity_transformer_trainer_config import SimilarityTransformerTrainerConfig
+from constants import command
 from data.data_error import DataError
 from data.image_encoder import load_encoder
 from data.ranking_world import RankingWorld, load_world, make_fold
@@ -137,7 +138,7 @@ class SimilarityTransformerTrainer(BaseTrainer):
             return torch.stack([tokens[name][-1] for name in world.models])
         except (OSError, SafetensorError, RuntimeError) as error:
             raise DataError(
-                f"codes = {path} can't be read: {error}. `python train.py ModelAutoEncoderTrainer` writes "
+                f"codes = {path} can't be read: {error}. `{command('train')} ModelAutoEncoderTrainer` writes "
                 "model_tokens.safetensors into its run folder."
             ) from error
         except KeyError as error:

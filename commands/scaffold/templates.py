@@ -8,7 +8,7 @@ from commands.scaffold.layout import call, import_line, literal_text, sorted_imp
 from commands.scaffold.plan import Plan
 from commands.scaffold.synthetic import data_text
 from config.config_values import write_value
-from constants import PROJECT_ROOT
+from constants import PROJECT_ROOT, command
 
 _PACKAGES = ("config", "constants", "data", "evaluation", "model", "train")
 _KINDS = {"autoencoder": "an autoencoder", "ranking": "a ranker", "transformer": "a transformer",
@@ -84,7 +84,7 @@ def _trainer_head(plan: Plan) -> str:
     ours += ["from model.ranking_losses import list_net"] if plan.task == "ranking" else []
     for module, names in _model_imports(plan).items():
         (ours if in_project(module) else third).append(import_line(module, *names))
-    lines = [title(f"Trains {plan.model}", f": `python train.py {plan.trainer}`"), ""]
+    lines = [title(f"Trains {plan.model}", f": `{command('train')} {plan.trainer}`"), ""]
     lines += ["from dataclasses import dataclass", ""] if plan.batch == "dataclass" else []
     lines += ["import torch"] + ([] if plan.task == "ranking" else ["import torch.nn.functional as F"])
     return "\n".join([*lines, *sorted_imports(third), "", *sorted_imports(ours), ""])

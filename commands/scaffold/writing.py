@@ -17,7 +17,7 @@ from commands.scaffold.sizes import trace_sizes
 from commands.scaffold.templates import config_text, in_package, in_project, section_text, test_text, trainer_text
 from config import ConfigParser
 from config.ini_reader import parse_ini
-from constants import CONFIG_PATH, PROJECT_ROOT
+from constants import CONFIG_PATH, PROJECT_ROOT, command
 from storage.errors import OutputError
 from storage.files import write_atomically
 from train import TRAINER_REGISTRY
@@ -173,7 +173,7 @@ def _report(plan: Plan, places: list[Path]) -> str:
     lines = [f"{plan.model} takes {inputs} and returns {shape_text(plan.fit.output)}", "wrote"]
     lines += [f"  {config}", f"  {trainer}", f"  {test}", f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
     lines += [f"    a guess, as the model has no default: {', '.join(guessed)}"] if guessed else []
-    lines += ["next", f"  python train.py {short} --dry-run", f"  python train.py {short}"]
+    lines += ["next", f"  {command('train')} {short} --dry-run", f"  {command('train')} {short}"]
     lines += [f"  python -m pytest {test}", f"then put your own data into _data() in {trainer}"]
     return "\n".join(lines) + "\n"
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from config import ConfigError
+from constants import command
 from data.data_error import DataError
 from data.image_encoder import ImageEncoder, load_encoder
 from data.ranking_world import Fold, RankingWorld, load_world, make_fold
@@ -76,7 +77,7 @@ class RankerFile:
 
 def train_command(split: str, hybrid: bool) -> str:
     """Return the command that trains a ranker."""
-    return f"python train.py SimilarityTransformerTrainer split={split}" + (" hybrid=on" if hybrid else "")
+    return f"{command('train')} SimilarityTransformerTrainer split={split}" + (" hybrid=on" if hybrid else "")
 
 
 def read_ranker_file(folder: Path) -> RankerFile:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.parts import lines, number
 
@@ -53,7 +54,7 @@ def _found(report: dict[str, Any]) -> list[Markup]:
         bad = [row for row, gradient in enumerate(gradients) if not gradient["finite"]]
         inside = table(("parameter", "norm", "largest", "values"), cells, "Gradients of the largest norm", bad)
         parts.append(details(f"Gradients ({len(cells)})", inside))
-    return [*parts, tag("p", "python train.py --replay repeats the step, layer by layer.", class_="faint")]
+    return [*parts, tag("p", f"{command('train')} --replay repeats the step, layer by layer.", class_="faint")]
 
 
 def _numbers(measure: dict[str, Any] | None) -> tuple[str, str, str]:

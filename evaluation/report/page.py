@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 
+from constants import command
 from evaluation.report.markup import Markup, tag
 
 _CSS = """
@@ -92,7 +93,7 @@ def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]
         "body",
         tag("header", head, tag("nav", tag("ul", *links), aria_label="Contents")),
         tag("main", *sections),
-        tag("footer", tag("p", f"{made} by python plot.py --report on {time.strftime('%Y-%m-%d %H:%M')}.",
+        tag("footer", tag("p", f"{made} by {command('plot')} --report on {time.strftime('%Y-%m-%d %H:%M')}.",
                           class_="faint")),
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', top, body, lang='en')}\n"

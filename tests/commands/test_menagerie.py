@@ -273,6 +273,28 @@ def test_workers_find_the_projects_modules(from_checkout, tmp_path, context):
     assert len(json.loads((run / "metrics.json").read_text())["history"]["val_loss"]) == 2
 
 
+def test_version_is_told_by_every_command(from_checkout):
+    told = from_checkout("--version").stdout
+    commit = r" \(commit [0-9a-f]{10}(, with uncommitted changes)?\)"
+    assert re.fullmatch(rf"menagerie {re.escape(VERSION)}({commit})?\n", told)
+    for words in (("train",), ("plot",), ("recommend",), ("evaluate",)):
+        assert from_checkout(*words, "--version").stdout == told
+    for script in ("train.py", "plot.py", "recommend.py"):
+        assert run_python([ROOT / script, "--version"], ROOT).stdout == told
+
+
+def test_messages_name_the_command_that_was_called(from_checkout):
+    done = from_checkout("train", "Digit")
+    assert done.returncode == 2
+    assert "did you mean DigitsTrainer? `menagerie train --list` shows all." in done.stderr
+    helped = from_checkout("train", "--help").stdout
+    assert helped.startswith("usage: menagerie train ") and "\n  menagerie train --list\n" in helped
+    assert "python train.py" not in helped
+    assert "`menagerie train NAME` makes one" in from_checkout("plot", "latest").stderr
+    helped = run_python([ROOT / "train.py", "--help"], ROOT).stdout
+    assert helped.startswith("usage: python train.py ") and "menagerie" not in helped
+
+
 def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(from_checkout):
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [

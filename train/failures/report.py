@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from constants import command
 from data.batches import to_device
 from data.loaders import Loader
 from storage.errors import OutputError
@@ -109,7 +110,7 @@ def _told(run: RunContext, bad: BadStep, diagnosis: Diagnosis, weights: dict[str
     advice = suggestions(diagnosis.finding, diagnosis.strange, run.config, good)
     try:
         folder = write_failure(shown, _saved(run, bad, diagnosis, rate, advice, weights))
-        kept = [f"the report is {folder / 'report.json'}", f"repeat it: python train.py --replay {folder.parent}"]
+        kept = [f"the report is {folder / 'report.json'}", f"repeat it: {command('train')} --replay {folder.parent}"]
     except OutputError as error:
         kept = [f"the failure could not be kept for a replay: {error}"]
     except Exception as error:  # the error below matters more than what keeps us from saving it
