@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import ConfigParser
+from constants import command
 from storage.saved_run import RunNotFoundError, find_run, read_metrics, read_settings, settings_in
 from train.registry import TrainerEntry
 
@@ -45,7 +46,7 @@ def find_evaluated_run(entry: TrainerEntry, text: str, artifacts_dir: Path) -> P
                   if (path / "seeds.json").is_file()), None)  # fmt: skip
     if group is not None:
         raise RunNotFoundError(
-            f"{text} is a group of seeds; name one of its runs. `python plot.py --runs {short}` lists them."
+            f"{text} is a group of seeds; name one of its runs. `{command('plot')} --runs {short}` lists them."
         )
     run = find_run(short if text == "latest" else text, artifacts_dir)
     owner = str(read_metrics(run).get("trainer"))
