@@ -18,6 +18,7 @@ from constants.commit import ShowVersion
 from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
+from storage.log_lines import use_log_lines
 from storage.prediction_file import PredictionFileError, check_prediction_file
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
@@ -70,6 +71,7 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    use_log_lines()
     parser = _parser()
     arguments = parser.parse_intermixed_args(words)
     try:
@@ -206,10 +208,8 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     trainer_class = _import_quickly(entry)
     from train.base_trainer import BaseTrainer
     from train.context import RunOptions
-    from train.loop.progress import use_plain_lines_off_terminal
     from train.process_group import joined_process_group
 
-    use_plain_lines_off_terminal()
     BaseTrainer.options = RunOptions(resume=arguments.resume)
     for name, module in _MODES.items():
         if getattr(arguments, name):
@@ -293,9 +293,7 @@ def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
     from train.base_trainer import BaseTrainer
     from train.context import RunOptions
     from train.failures.files import read_failure
-    from train.loop.progress import use_plain_lines_off_terminal
 
-    use_plain_lines_off_terminal()
     saved = read_failure(run)
     BaseTrainer.options = RunOptions(dry_run=True)
     return _show("\n".join([f"replay of {run}", *replay_lines(trainer_class().run_context, saved)]) + "\n")

@@ -2,6 +2,7 @@
 
 import sys
 
+from constants.counting import counted
 from train.base_trainer import BaseTrainer, RunOptions
 from train.context import RunContext
 from train.model_summary import loader_line, model_lines
@@ -44,7 +45,7 @@ def plan_lines(run: RunContext) -> list[str]:
         f"weight decay {group.get('weight_decay', 0):g}, "
         + (f"gradient norm at most {config.gradient_clip_value:g}" if config.gradient_clip_value else "no clipping"),
         f"schedule: {type(run.scheduler).__name__}, steps {_WHEN[interval_of(run.scheduler)]}",
-        f"length: {config.epochs} epochs, {_steps(run)}validation {_every(config.validate_every_n_epochs)}, "
+        f"length: {counted(config.epochs, 'epoch')}, {_steps(run)}validation {_every(config.validate_every_n_epochs)}, "
         + (f"early stopping after {config.early_stopping_patience} without improvement"
            if config.early_stopping_patience else "no early stopping"),
     ]  # fmt: skip
@@ -63,4 +64,4 @@ def _steps(run: RunContext) -> str:
         steps = -(-len(run.train_loader) // run.config.accumulation_steps)
     except TypeError:
         return ""
-    return f"{steps:,} optimizer steps each ({steps * run.config.epochs:,} in all), "
+    return f"{counted(steps, 'optimizer step')} each ({steps * run.config.epochs:,} in all), "

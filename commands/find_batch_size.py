@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
 from commands.probe_steps import ProbeSnapshot, build_for_probing, first_batches, quiet_log, take_step
+from constants.counting import counted
 from data.batches import batch_size_of, describe, named_tensors, tensors_in, to_device
 from data.data_error import DataError
 from data.loaders import Loader
@@ -97,7 +98,7 @@ def _search_memory(probe: "Probe", cap: int) -> list[str]:
     largest = largest_fitting(probe.fits, cap)
     if not largest:
         return ["not even one sample fits: make the model or the samples smaller, or try recompute_activations = on"]
-    ends = f"{largest:,} samples fit, {cap:,} were the most to try" if largest == cap else f"{largest:,} samples fit"
+    ends = f"{counted(largest, 'sample')} fit" + (f", {cap:,} were the most to try" if largest == cap else "")
     best = max(probe.measured.values(), key=lambda measured: measured.rate)
     suggested = cap if largest == cap else with_margin(largest)
     return [
@@ -112,7 +113,7 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
     end, watch, size, why = time.monotonic() + _CPU_SECONDS, LevelsOff(), 1, ""
     while not why:
         if not probe.fits(size):
-            why = f"{size:,} samples did not fit"
+            why = f"{counted(size, 'sample')} did not fit"
             break
         measured = probe.measured[size]
         free = free_bytes(probe.run.device)
@@ -139,7 +140,9 @@ def _search_throughput(probe: "Probe", cap: int) -> list[str]:
 def _advice(run: RunContext, size: int) -> list[str]:
     config, samples = run.config, _samples_in(run.train_loader)
     steps, now = (samples and -(-samples // (each * config.accumulation_steps)) for each in (size, config.batch_size))
-    told = f"an epoch has {steps:,} steps with it, now {now:,}" if samples else f"now {config.batch_size}"
+    told = f"now {config.batch_size}"
+    if steps is not None:
+        told = f"an epoch has {counted(steps, 'step')} with it, now {now:,}"
     return [f"{told}; another batch size is another training: find its learning rate (--find-lr)"]
 
 
@@ -190,7 +193,7 @@ class Probe:
             if size == 1 and not self.measured:  # batch norm, contrastive losses
                 return self._of_two(error)
             raise DataError(
-                f"{self.run.name}: a batch of {size} samples can't be trained with: {explained(error)}"
+                f"{self.run.name}: a batch of {counted(size, 'sample')} can't be trained with: {explained(error)}"
             ) from error
 
     def _of_two(self, error: Exception) -> Measured | None:

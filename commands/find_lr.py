@@ -27,6 +27,7 @@ from commands.probe_steps import (
     step_loss,
     steps_an_epoch,
 )
+from constants.counting import counted
 from data.batches import tensors_in
 from evaluation.plots.rate_plot import plot_range_test
 from train import TRAINER_REGISTRY
@@ -192,7 +193,7 @@ def judged(rates: Sequence[float], losses: Sequence[float], diverged: float | No
     """
     test = RangeTest(list(rates), list(losses), diverged)
     if len(losses) < 4 * _HALF_WINDOW:
-        test.reason = f"the loss exploded after {len(losses)} steps, at the rate {diverged:.2g}"
+        test.reason = f"the loss exploded after {counted(len(losses), 'step')}, at the rate {diverged:.2g}"
         return test
     test.smoothed = _smooth(losses)
     bottom = min(range(len(losses)), key=test.smoothed.__getitem__)
@@ -250,7 +251,7 @@ def report_lines(run: RunContext, test: RangeTest) -> list[str]:
         Lines for a terminal.
     """
     highest = f" to {test.rates[-1]:.2g}" if test.rates else ""
-    lines = [f"learning rates from {_LOWEST:g}{highest} in {len(test.losses)} steps"]
+    lines = [f"learning rates from {_LOWEST:g}{highest} in {counted(len(test.losses), 'step')}"]
     if test.diverged is not None:
         lines.append(f"the loss diverged at {test.diverged:.2g}")
     else:

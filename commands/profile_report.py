@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from constants.counting import counted
 from train.context import RunContext
 from train.model_summary import readable_bytes
 
@@ -71,7 +72,7 @@ def report_lines(run: RunContext, profile: Profile) -> list[str]:
         Lines for a terminal.
     """
     lines = [
-        f"where a step's time goes (step = eager, mean of {profile.steps} steps):",
+        f"where a step's time goes (step = eager, mean of {counted(profile.steps, 'step')}):",
         f"  {'':<24}{'ms':>10}{'%':>8}",
     ]
     for phase, spent in profile.phases.items():
@@ -80,7 +81,7 @@ def report_lines(run: RunContext, profile: Profile) -> list[str]:
     if profile.steps_per_epoch and profile.epoch_start >= 0.01:
         lines.append(
             f"starting an epoch takes {profile.epoch_start:.3g} ms; it is in data, "
-            f"shared by the epoch's {profile.steps_per_epoch:,} steps"
+            f"shared by the epoch's {counted(profile.steps_per_epoch, 'step')}"
         )
     what = "tensors on the device" if profile.busy is not None else "the whole process, with torch itself"
     lines.append(f"peak memory: {readable_bytes(profile.memory)} ({what})")

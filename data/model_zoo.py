@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from constants import ZOO_DIR, command
@@ -149,7 +149,7 @@ def save_zoo(path: Path, entries: Sequence[ZooEntry], domains: dict[str, str]) -
     """
     path.mkdir(parents=True, exist_ok=True)
     weights = path / WEIGHTS_NAME
-    save_file({entry.name: entry.vectors.to(torch.float16).contiguous() for entry in entries}, weights)
+    weights.write_bytes(save({entry.name: entry.vectors.to(torch.float16).contiguous() for entry in entries}))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "input": "images 1x12x12, grey, pixel / 127.5 - 1",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from constants.counting import counted
 from data.data_error import DataError
 from data.model_zoo import ModelZoo
 from data.tensor_loader import TensorLoader, epoch_generator
@@ -50,8 +51,8 @@ def split_networks(zoo: ModelZoo, val_share: float, test_share: float, seed: int
         parts["train"] += members[test + val :]
     if empty := [name for name, members in parts.items() if not members]:
         raise DataError(
-            f"the zoo in {zoo.path} has {len(zoo)} networks; with val_share = {val_share:g} and test_share = "
-            f"{test_share:g} there is none for {', '.join(empty)}. Change the shares or use a larger zoo."
+            f"the zoo in {zoo.path} has {counted(len(zoo), 'network')}; with val_share = {val_share:g} and "
+            f"test_share = {test_share:g} there is none for {', '.join(empty)}. Change the shares or use a larger zoo."
         )
     return NetworkSplit(**{name: tuple(sorted(members)) for name, members in parts.items()})
 

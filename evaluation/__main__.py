@@ -11,6 +11,7 @@ from constants import command
 from constants.commit import ShowVersion
 from data.data_error import DataError
 from evaluation.ranking.table_protocol import add_table_arguments, run_table
+from storage.log_lines import use_log_lines
 
 _DESCRIPTION = """Compare rankers with baselines on tasks, domains and models that they have never seen.
 
@@ -27,6 +28,7 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 usage, 3 data.
     """
+    use_log_lines()
     parser = argparse.ArgumentParser(
         prog=command("evaluate"), description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )

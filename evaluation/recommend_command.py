@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import constants
 from constants import command
 from constants.commit import ShowVersion
+from constants.counting import counted
 from data.data_error import DataError
+from storage.log_lines import use_log_lines
 from storage.saved_run import RunNotFoundError, find_run
 from storage.text_table import aligned
 
@@ -51,6 +53,7 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    use_log_lines()
     arguments = _parser().parse_args(words)
     try:
         return _run(arguments)
@@ -206,7 +209,8 @@ def _text(content: dict[str, Any]) -> str:
     ran = "all models were run on the images" if ranker["hybrid"] else "no model was run on the images"
     lines = [
         f"{dataset['given']}: {dataset['images']} images, {dataset['classes']} classes ({of_each} of each){size}",
-        f"ranker {ranker['run']} (split={ranker['split']}), {ranker['models']} models of {ranker['zoo']}; {ran}",
+        f"ranker {ranker['run']} (split={ranker['split']}), {counted(ranker['models'], 'model')} of {ranker['zoo']}; "
+        f"{ran}",
         "nearest known datasets: " + ", ".join(f"{n['name']} ({n['distance']:.2f})" for n in models[0]["nearest"]),
         "",
     ]
@@ -223,7 +227,7 @@ def _text(content: dict[str, Any]) -> str:
         seen = "was trained on" if measured["seen_in_training"] else "has not seen"
         lines.append(
             f"measured: what fine-tuning reached on {dataset['task']}, and its place among the "
-            f"{len(measured['models'])} models, which the ranker {seen}. The rankings agree with a "
+            f"{counted(len(measured['models']), 'model')}, which the ranker {seen}. The rankings agree with a "
             f"weighted Kendall of {measured['weighted_kendall']:.2f}; the first choice is "
             f"{100 * measured['regret']:.1f} points below the best, {measured['best']} ({best:.3f})"
         )

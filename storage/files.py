@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,11 @@ def write_atomically(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if callable(content):
+                write_file(temporary, b"", durable=False)
+                mode = temporary.stat().st_mode
                 content(temporary)
+                if temporary.stat().st_mode != mode:  # some libraries let nobody but the owner read what they write
+                    temporary.chmod(stat.S_IMODE(mode))
                 if durable:
                     sync(temporary)
             else:

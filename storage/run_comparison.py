@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from constants.counting import counted
 from storage.saved_run import Run, RunDamagedError, read_environment, read_settings
 
 _SAME = "the same to all digits"
@@ -140,7 +141,7 @@ def facts_of(environment: dict[str, Any]) -> dict[str, str]:
     diff = git.get("diff")
     facts |= {
         "commit": git["commit"][:_SHORT] if git.get("commit") else None,
-        "uncommitted changes": f"{len(diff.splitlines())} lines of diff ({_digest(diff)})" if diff else None,
+        "uncommitted changes": f"{counted(len(diff.splitlines()), 'line')} of diff ({_digest(diff)})" if diff else None,
     }
     for name, data in (environment.get("data") or {}).items():
         if data:
@@ -279,7 +280,8 @@ def _reading_lines(first: Run, second: Run) -> list[str]:
     if not found.shared:
         return ["training loss by step: never read at the same step"]
     if found.step is None:
-        return [f"training loss by step: {_SAME} at the {found.shared} steps at which both were read, to {found.last}"]
+        steps = "one step" if found.shared == 1 else f"{found.shared} steps"
+        return [f"training loss by step: {_SAME} at the {steps} at which both were read, to {found.last}"]
     values = f"{found.first!r} against {found.second!r}"
     if found.step == found.agreed + 1:
         return [f"training loss by step: differs from step {found.step} on: {values}"]

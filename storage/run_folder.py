@@ -14,6 +14,7 @@ from constants.renamed import former_names
 from storage.errors import ResumeError
 from storage.file_lock import FolderLock
 from storage.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
+from storage.log_lines import LogFormatter
 from storage.saved_run import run_age, trained_nothing, was_pruned
 
 
@@ -64,7 +65,7 @@ class RunFolder:
         self.shown = shown
         self._log = _RunLog(shown / f"train.rank{rank}.log", encoding="utf-8", delay=True)
         self._log.setLevel(logging.WARNING)
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.setFormatter(LogFormatter())
         logging.getLogger().addHandler(self._log)
 
     def lock(self) -> None:
@@ -169,7 +170,7 @@ class RunFolder:
 
     def log_only(self, text: str, level: int = logging.ERROR) -> None:
         """Write to train.log what would be too much on the screen, or is there already."""
-        if self._log is not None:
+        if self._log is not None and level >= self._log.level:
             name = logging.getLevelName(level)
             self._log.emit(logging.makeLogRecord({"levelname": name, "levelno": level, "msg": text}))
 
@@ -189,7 +190,7 @@ class RunFolder:
         if self._log is None:
             with output_errors(self.path / "train.log"):
                 self._log = _RunLog(self.path / "train.log", encoding="utf-8")
-            self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self._log.setFormatter(LogFormatter())
             logging.getLogger().addHandler(self._log)
 
     def close_log(self) -> None:

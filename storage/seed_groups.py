@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from constants import command
+from constants.counting import counted as count_of
 from storage.monitor import best_title
 from storage.run_table import state_of
 from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, run_age
@@ -254,7 +255,7 @@ def table_lines(group: SeedGroup) -> list[str]:
     )
     without = len(group.runs) - len(counted)
     left_out = f"; {without} of {len(group.runs)} left out, which came to no end" if without else ""
-    title = f"{len(counted)} seeds, each at its own best epoch{left_out}"
+    title = f"{count_of(len(counted), 'seed')}, each at its own best epoch{left_out}"
     if not counted:
         return [*lines, "", "no run came to its end, so there is no mean"]
     rows = [("", "mean", "std", "95 % interval of the mean", "lowest", "highest")]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from constants import command
+from constants.counting import counted
 from storage.run_table import state_of
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from storage.text_table import aligned
@@ -135,7 +136,7 @@ def sweep_lines(sweep: Sweep) -> list[str]:
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     ended = f" ({ended})" if ended else ""
     finished = "finished" if sweep.done else f"not finished: `{command('train')} {sweep.trainer} --sweep FILE` goes on"
-    lines += ["", f"sweep {sweep.name}: {len(sweep.trials)} of {sweep.planned} trials{ended}, {finished}"]
+    lines += ["", f"sweep {sweep.name}: {len(sweep.trials)} of {counted(sweep.planned, 'trial')}{ended}, {finished}"]
     if sweep.importance:
         ranked = sorted(sweep.importance.items(), key=lambda item: -item[1])
         lines.append("importance: " + ", ".join(f"{key} {share:.2f}" for key, share in ranked))

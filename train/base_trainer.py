@@ -1,5 +1,6 @@
 """BaseTrainer: one class that trains. Read `train`, `training_loop`, `validate`; docs/architecture.md has a map."""
 
+import logging
 import math
 import warnings
 from abc import abstractmethod
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from config import BaseTrainerConfig
+from constants.counting import counted
 from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.files import write_atomically
@@ -366,7 +368,11 @@ class BaseTrainer(metaclass=TrainerType):
         saves = type(self).save_checkpoint is BaseTrainer.save_checkpoint  # else perhaps there is none to wait for
         run.saver.save_metrics(self.save_metrics_to_file, at_once=self._loops_plainly or not saves)
         epochs = self.config.epochs
-        self.progress_bar.line(lambda: self.record.epoch_line(epochs), last=progress.epoch >= epochs)
+        line = self.record.epoch_line(epochs)
+        if self.progress_bar.line_is_due(last=progress.epoch >= epochs):
+            logger.info(line)
+        else:
+            self.run_folder.log_only(line, logging.INFO)
         if run.callbacks.epoch_end:
             run.callbacks.on_epoch_end(self, self.record.new_rows())
 
@@ -389,7 +395,7 @@ class BaseTrainer(metaclass=TrainerType):
         stop = self.early_stopping.update(value)
         if stop:
             bad = self.early_stopping.bad
-            logger.info(f"early stopping: {bad} validations without improvement; {self.record.best_line()}")
+            logger.info(f"early stopping: {counted(bad, 'validation')} without improvement; {self.record.best_line()}")
         return stop
 
     # -------------------------------------------------------------------------------------------- helpers for trainers

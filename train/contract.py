@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import default_collate
 
 from config import BaseTrainerConfig, ConfigError, ConfigParser
+from constants.counting import counted
 from data.batches import batch_size_of, describe
 from data.data_error import DataError
 from data.loaders import Loader
@@ -299,7 +300,7 @@ def _refuse_empty(run: RunContext, name: str, loader: Loader) -> None:
         return
     if batches == 0:
         dataset = getattr(loader, "dataset", None)
-        samples = f"its dataset has {len(dataset)} samples" if isinstance(dataset, Sized) else "no samples"
+        samples = f"its dataset has {counted(len(dataset), 'sample')}" if isinstance(dataset, Sized) else "no samples"
         drop = ", and drop_last leaves out a batch that is not full" if getattr(loader, "drop_last", False) else ""
         raise DataError(
             f"{run.name}: {name} gives no batches: {samples}, batch_size is "

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from config import ConfigError, ConfigParser
 from config.ground_truth_trainer_config import GroundTruthTrainerConfig
+from constants.counting import counted
 from data.benchmark_results import save_results
 from data.benchmark_tasks import plan_benchmark
 from data.fine_tune_batches import FineTuneLoader, TestImagesLoader
@@ -113,7 +114,7 @@ class GroundTruthTrainer(BaseTrainer):
             "accuracy": "share of right answers on the task's test images after fine-tuning all weights",
             "seeds": "each with a draw of the training images of its own; the first is the task's",
             "fine_tuning": f"SGD, Nesterov momentum 0.9, learning rate {self.config.learning_rate:g} falling along a "
-            f"cosine, weight decay {self.config.weight_decay:g}, {self.config.fine_tune_steps} steps of "
+            f"cosine, weight decay {self.config.weight_decay:g}, {counted(self.config.fine_tune_steps, 'step')} of "
             f"{self.config.batch_size} images, new head that begins at zero",
             "seed": self.config.seed,
             "zoo_digest": self.zoo.digest,

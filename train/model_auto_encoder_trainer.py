@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from config import ConfigError, ConfigParser
 from config.model_auto_encoder_trainer_config import ModelAutoEncoderTrainerConfig
+from constants.counting import counted
 from data.model_zoo import ZooEntry, load_zoo
 from data.network_weights import AugmentedLoader, join_tokens, split_networks
 from data.tensor_loader import TensorLoader
@@ -91,7 +92,7 @@ class ModelAutoEncoderTrainer(BaseTrainer):
         self.results |= self._reconstruction()
         for name, features in (("code", tokens), ("statistics", self._statistics())):
             self.results |= probe_networks(self.zoo, features, self.split.train, self.split.test, prefix=f"{name}_")
-        logger.info(f"on {len(self.split.test)} held-out networks (95 % intervals over networks):")
+        logger.info(f"on {counted(len(self.split.test), 'held-out network')} (95 % intervals over networks):")
         for name, value in self.results.items():
             low, high = self.results.get(f"{name}_low"), self.results.get(f"{name}_high")
             if not name.endswith(("_low", "_high")):

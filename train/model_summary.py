@@ -4,6 +4,7 @@ from collections.abc import Sized
 
 import torch
 
+from constants.counting import counted
 from data.loaders import Loader
 
 
@@ -35,9 +36,9 @@ def model_lines(model: torch.nn.Module) -> list[str]:
     if own and rows:
         lines.append(f"  {'':<{width}}  {'parameters of its own':<24} {own:>13,}")
     if len(rows) > 20:
-        lines.append(f"  ... {len(rows) - 20} more parts")
+        lines.append(f"  ... {counted(len(rows) - 20, 'more part')}")
     return [
-        f"{type(model).__name__}: {total['parameters']:,} parameters, {total['trainable']:,} trainable, "
+        f"{type(model).__name__}: {counted(total['parameters'], 'parameter')}, {total['trainable']:,} trainable, "
         f"{readable_bytes(total['bytes'])}",
         *lines,
     ]
@@ -56,8 +57,9 @@ def readable_bytes(count: int) -> str:
 def loader_line(name: str, loader: Loader) -> str:
     """Describe a loader: samples, batches, workers."""
     dataset = getattr(loader, "dataset", None)
-    samples = f"{len(dataset):,} samples, " if isinstance(dataset, Sized) else ""
-    batches = f"{len(loader):,} batches" if isinstance(loader, Sized) else "an unknown number of batches"
+    samples = f"{counted(len(dataset), 'sample')}, " if isinstance(dataset, Sized) else ""
+    batches = f"{counted(len(loader), 'batch')}" if isinstance(loader, Sized) else "an unknown number of batches"
     size = getattr(loader, "batch_size", None)
     of = f" of {size}" if size else ""
-    return f"{name}: {samples}{batches}{of} ({type(loader).__name__}, {getattr(loader, 'num_workers', 0)} workers)"
+    workers = counted(getattr(loader, "num_workers", 0), "worker")
+    return f"{name}: {samples}{batches}{of} ({type(loader).__name__}, {workers})"

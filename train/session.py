@@ -214,7 +214,8 @@ def _announce(run: RunContext) -> None:
         logger.info(f"{together}device {run.device}, {threads_line(run)}, run folder {run.folder.path}")
     done, epochs = run.record.progress.epoch, run.config.epochs
     if done >= epochs and not run.position.validating:
-        logger.info(f"all {epochs} epochs of this run are done; raise epochs to train on")
+        told = "the 1 epoch of this run is" if epochs == 1 else f"all {epochs} epochs of this run are"
+        logger.info(f"{told} done; raise epochs to train on")
     run.progress_bar.open(done=run.progress_bar.total * min(done, epochs) // epochs)
 
 

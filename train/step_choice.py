@@ -9,6 +9,7 @@ from beautilog import logger
 from torch.optim import Optimizer
 
 from config import ConfigError
+from constants.counting import counted
 from data.tensor_rows import quick
 from train.context import RunContext
 from train.machine import SMALL_STEP_FLOPS
@@ -159,7 +160,7 @@ def choose(run: RunContext) -> tuple[str, str]:
     steps = run.config.epochs * -(-len(run.train_loader) // run.config.accumulation_steps)
     saved = steps * operators * run.config.accumulation_steps * _SAVED_PER_OPERATOR
     cost = _COMPILING + _COMPILING_EACH * operators
-    sums = f"compiling takes about {cost:.0f} s and saves about {saved:.2g} s of {steps:,} steps"
+    sums = f"compiling takes about {cost:.0f} s and saves about {saved:.2g} s of {counted(steps, 'step')}"
     if saved < _WORTHWHILE * cost:
         return "eager", sums
     if not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):

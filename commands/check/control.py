@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from commands.check.report import Verdict, failed, ok, skipped, warning
 from commands.check.subject import Subject
 from commands.probe_steps import peak_rates, steps_an_epoch
+from constants.counting import counted
 from train.context import RunContext
 from train.schedulers import interval_of
 
@@ -28,12 +29,14 @@ def scheduler_steps(subject: Subject) -> Verdict:
         return _plateau(subject, scheduler)
     planned = run.config.epochs * (steps_an_epoch(run) or 0)
     if isinstance(scheduler, OneCycleLR) and planned > scheduler.total_steps:
-        return failed(f"{name} is for {scheduler.total_steps:,} steps, the run has {planned:,}: it would fail there")
+        return failed(
+            f"{name} is for {counted(scheduler.total_steps, 'step')}, the run has {planned:,}: it would fail there"
+        )
     if not heard.scheduler_steps:
         return warning(f"{name} was never stepped in a short run of the trainer's own train()")
     times = len(heard.scheduler_steps)
     when = _WHEN.get(interval_of(scheduler), "as the trainer's train() has it")
-    return ok(f"{name}, {when}: {times} time{'s' * (times != 1)} in a short run")
+    return ok(f"{name}, {when}: {counted(times, 'time')} in a short run")
 
 
 def _plateau(subject: Subject, scheduler: ReduceLROnPlateau) -> Verdict:
@@ -60,7 +63,7 @@ def _plateau(subject: Subject, scheduler: ReduceLROnPlateau) -> Verdict:
     if 0 < config.early_stopping_patience <= patience:
         return warning(f"{told}; early stopping ends the run before that, after {config.early_stopping_patience}")
     if validations <= patience + 1:
-        return warning(f"{told}; the run has {validations} validations, so it never falls")
+        return warning(f"{told}; the run has {counted(validations, 'validation')}, so it never falls")
     return ok(told)
 
 
@@ -111,7 +114,7 @@ def early_stopping_stops(subject: Subject) -> Verdict:
         return failed(f"early_stopping_patience = {patience}, but the run {told} validations without improvement")
     if ended and not asked:
         return warning("the trainer's own train() never calls check_early_stopping")
-    return ok(f"stops after {patience} validations without improvement, not before")
+    return ok(f"stops after {counted(patience, 'validation')} without improvement, not before")
 
 
 def _stops_after(run: RunContext, most: int) -> int | None:

@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 
 from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
+from constants.counting import counted
 from data.batch_indices import batch_indices
 from data.batches import batch_size_of, describe, named_tensors
 from data.loaders import Loader
@@ -98,7 +99,10 @@ def no_shared_samples(subject: Subject) -> Verdict:
     run = subject.run
     by_index = _same_indices(run.train_loader, run.val_loader)
     if by_index:
-        return failed(f"{len(by_index):,} samples are in both: indices {listed(by_index)} of the same dataset")
+        return failed(
+            f"{counted(len(by_index), 'sample')} {'is' if len(by_index) == 1 else 'are'} in both: indices "
+            f"{listed(by_index)} of the same dataset"
+        )
     with preserved_random_states():
         train, of_train = _digests(run.train_loader, subject.batches)
         val, of_val = _digests(run.val_loader, subject.val_batches)

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from commands.probe_steps import WarmUp, step_loss, take_step
+from constants.counting import counted
 from train.context import RunContext
 from train.seeding import preserved_random_states, seed_everything
 from train.steps import StepInput
@@ -77,7 +78,7 @@ def _chance(subject: Subject) -> float | None:
 
 
 def _batches(losses: Sequence[float]) -> str:
-    return "1 batch" if len(losses) == 1 else f"{len(losses)} batches"
+    return counted(len(losses), "batch")
 
 
 def losses_of(run: RunContext, batches: Sequence[Any]) -> list[float]:
@@ -143,7 +144,7 @@ def _judged(
     def among(names: set[str]) -> str:
         return listed([name for name in trainable if name in names])
 
-    within = f"in {steps} steps" if steps > 1 else "in 1 step"
+    within = f"in {counted(steps, 'step')}"
     cut = {name for name in missing if name.rpartition(".")[0] in ran}
     if wrong:
         return failed(f"NaN or infinite: {among(wrong)}")
@@ -187,7 +188,7 @@ def _modules_that_run(subject: Subject) -> Iterator[set[str]]:
 def loss_falls(subject: Subject) -> Verdict:
     """Steps on a few batches lower their loss: at the config's learning rate, or at least far below it."""
     rate, before, after, steps = _descend(subject, 1.0)
-    on = f"in {steps} steps on {len(subject.batches)} batches"
+    on = f"in {counted(steps, 'step')} on {counted(len(subject.batches), 'batch')}"
     if not math.isfinite(before):
         return failed(f"it is {before} at the start")
     if after < before:
@@ -255,7 +256,7 @@ def judge_one_batch(losses: Sequence[float], rule: str) -> Verdict:
     told = f"{start:.4g} to {lowest:.4g}"
     if start > 0:
         told += f" ({100 * lowest / start:.3g} %)"
-    told += f" in {len(losses)} steps; {rule}"
+    told += f" in {counted(len(losses), 'step')}; {rule}"
     if lowest >= start:
         return failed(f"{told}: the loss never went below its start")
     if start > 0 and lowest > _LEARNED * start:

@@ -10,6 +10,7 @@ import torch
 from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from commands.probe_steps import eager_step, endless_step_inputs, steps_an_epoch, take_step
+from constants.counting import counted
 from data.loaders import Loader
 from data.memory import free_bytes
 from train.checkpointing.run_state import size_of_state
@@ -74,7 +75,9 @@ def time_and_memory(subject: Subject) -> Verdict:
         return ok(f"{measured}; train_loader has no length, so nobody knows how long an epoch is\n{memory}")
     validations = -(-config.epochs // config.validate_every_n_epochs)
     whole = _span(config.epochs * epoch_steps * step + validations * validation)
-    return ok(f"at most {whole} for {config.epochs} epochs of {epoch_steps:,} steps\n{measured}\n{memory}")
+    return ok(
+        f"at most {whole} for {counted(config.epochs, 'epoch')} of {counted(epoch_steps, 'step')}\n{measured}\n{memory}"
+    )
 
 
 def _span(seconds: float) -> str:
@@ -112,9 +115,9 @@ def _validation_seconds(run: RunContext) -> tuple[float, str]:
     if whole:
         return took, "measured whole"
     try:
-        return took * len(loader) / done, f"from {done} of {len(loader)} batches"
+        return took * len(loader) / done, f"from {done} of {counted(len(loader), 'batch')}"
     except TypeError:
-        return took, f"its first {done} batches only: val_loader has no length"
+        return took, f"its first {counted(done, 'batch')} only: val_loader has no length"
 
 
 def _soon_done(loader: Loader, done: int, begin: float) -> bool:
@@ -140,7 +143,7 @@ def disk_space(subject: Subject) -> Verdict:
     place = _existing(run.config.artifacts_dir)
     free = shutil.disk_usage(place).free
     told = (
-        f"up to {readable_bytes(needed)}: {held} checkpoints of {readable_bytes(size)}, 2 models of "
+        f"up to {readable_bytes(needed)}: {counted(held, 'checkpoint')} of {readable_bytes(size)}, 2 models of "
         f"{readable_bytes(model)}; {readable_bytes(free)} free in {run.config.artifacts_dir}"
     )
     if not os.access(place, os.W_OK):

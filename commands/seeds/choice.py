@@ -1,5 +1,6 @@
 """Whether the members of a group can be trained at once, and whether that is faster."""
 
+from constants.counting import counted
 from data.tensor_rows import quick
 from train.callbacks.loss_spikes import LossSpikes
 from train.context import RunContext
@@ -64,5 +65,6 @@ def _why_slower(run: RunContext, seeds: int) -> str | None:
     operators, steps = run.flop_counts["train_loader"][0], run.config.epochs * len(run.train_loader)
     cost, saved = _RECORDING * operators * (seeds + 3), _SAVED * operators * (seeds - 1) * steps
     if saved < cost:
-        return f"recording the loss functions takes about {cost:.2g} s and saves about {saved:.2g} s of {steps:,} steps"
+        worth = f"{saved:.2g} s of {counted(steps, 'step')}"
+        return f"recording the loss functions takes about {cost:.2g} s and saves about {worth}"
     return None

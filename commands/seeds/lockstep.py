@@ -120,7 +120,8 @@ class _Lockstep:
             return
         trainers = [member.trainer for member in self._members]
         self._epoch = trainers[0].record.progress.epoch
-        self._bar.line(lambda: self._line(trainers), last=False)
+        if self._bar.line_is_due():
+            logger.info(self._line(trainers))
 
     def _line(self, trainers: Sequence[BaseTrainer]) -> str:
         shown = []

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from commands.sweeps.spec import Dimension, SweepSpec
 from config import ConfigError
+from constants.counting import counted
 from storage.file_lock import FolderLock
 from storage.files import output_errors
 
@@ -76,7 +77,10 @@ class TrialStudy:
                 if self._claim(left.number):
                     attempts = left.user_attrs.get("attempts", 1) + 1
                     if attempts > _MOST_ATTEMPTS:
-                        self._end(Trial(self.study, left._trial_id), error=f"ended its process {attempts - 1} times")
+                        self._end(
+                            Trial(self.study, left._trial_id),
+                            error=f"ended its process {counted(attempts - 1, 'time')}",
+                        )
                         continue
                     return self._take(left._trial_id, attempts)
             if len(self.study.get_trials(deepcopy=False)) >= self.spec.trials:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from constants.counting import counted
 from evaluation.plots.figures import COLOURS, PLOT_STYLE, new_figure
 from evaluation.plots.run_pictures import pictures_of
 from storage.saved_run import Run
@@ -174,7 +175,7 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
                   alpha=0.35 if often else 1.0, label=None if often else labels[number])  # fmt: skip
         if often:
             rolling = _rolling(means, _window(means))
-            label = labels[number] if len(runs) > 1 else f"mean of the last {_window(means)} readings"
+            label = labels[number] if len(runs) > 1 else f"mean of the last {counted(_window(means), 'reading')}"
             axis.plot(steps[::apart], rolling[::apart], color=colour, label=label)
     axis.set_title(panel_title(runs, "loss_by_step", ()))
     axis.set_xlabel("step")
@@ -259,7 +260,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 def _title(runs: Sequence[Run]) -> str:
     trainers = ", ".join(dict.fromkeys(run.trainer for run in runs))
     if len(runs) > 1:
-        return f"{trainers}: {len(runs)} runs"
+        return f"{trainers}: {counted(len(runs), 'run')}"
     seconds = runs[0].summary.get("seconds")
     took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
     return f"{trainers}, run {runs[0].id} ({runs[0].state.replace('_', ' ')}{took})"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from constants.counting import counted as count_of
 from evaluation.plots.figures import COLOURS
 from evaluation.plots.run_plots import panel_frame, plot_runs, smoothed
 from storage.saved_run import Run
@@ -30,7 +31,7 @@ def plot_group(group: SeedGroup, out: Path) -> list[Path]:
     """
     counted = list(group.counted.values())
     lost = [run for run in group.runs.values() if run is not None and run.series and run not in counted]
-    title = f"{group.trainer}: mean and standard deviation over {len(counted)} seeds"
+    title = f"{group.trainer}: mean and standard deviation over {count_of(len(counted), 'seed')}"
     if lost:
         title += f" ({len(group.runs)} were asked for; dotted: those that came to no end)"
     return plot_runs(counted, out, partial(_draw_panel, lost=lost), title)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from constants.counting import counted
 from evaluation.plots.run_plots import PLOT_STYLE
 from storage.sweeps import Sweep
 
@@ -68,7 +69,7 @@ def _draw(axis: Any, sweep: Sweep, figure: Any) -> None:
         spine.set_visible(False)
     pruned = sum(trial.state == "pruned" for trial in sweep.trials)
     grey = f" (grey: {pruned} pruned)" if pruned else ""
-    figure.suptitle(f"{sweep.trainer}, sweep {sweep.name}: {len(sweep.trials)} trials{grey}", fontsize=12)
+    figure.suptitle(f"{sweep.trainer}, sweep {sweep.name}: {counted(len(sweep.trials), 'trial')}{grey}", fontsize=12)
     if sweep.best is not None:
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0))
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axis, fraction=0.03, pad=0.01)

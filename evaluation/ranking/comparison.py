@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from constants.counting import counted
 from data.ranking_world import SPLITS, RankingWorld, make_fold
 from evaluation.plots.figures import PLOT_STYLE, new_figure
 from evaluation.plots.run_pictures import Picture
@@ -122,7 +123,7 @@ def table_lines(content: dict[str, Any]) -> list[str]:
     for split, part in content["splits"].items():
         columns = "".join(f"   {ranker.rpartition(', ')[2] + ' minus it':23}" for ranker in part["differences"])
         lines += [
-            f"Split {split}: {part['what']}, {len(part['tasks'])} tasks",
+            f"Split {split}: {part['what']}, {counted(len(part['tasks']), 'task')}",
             f"{'':28}  weighted Kendall [95 %]   NDCG@5  regret  recall@5{columns}".rstrip(),
         ]
         order = sorted(part["summary"], key=lambda method: -part["summary"][method]["weighted_kendall"]["mean"])
@@ -199,5 +200,5 @@ def _draw_split(axis: "Axes", split: str, part: dict[str, Any]) -> None:
         axis.plot([value["mean"]], [place], "o", color=colour, markersize=5)
     axis.set_yticks(range(len(methods)), [_LABELS.get(method, method) for method in methods], fontsize=8)
     axis.axvline(0, color="#999999", linewidth=0.8)
-    axis.set_title(f"{split}: {part['what']} ({len(part['tasks'])} tasks)", fontsize=10)
+    axis.set_title(f"{split}: {part['what']} ({counted(len(part['tasks']), 'task')})", fontsize=10)
     axis.set_xlabel("weighted Kendall, mean and 95 % interval")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from constants.counting import counted
 from evaluation.plots.figures import new_figure
 from evaluation.plots.run_pictures import Picture
 from evaluation.ranking.ranking_metrics import pearson
@@ -52,7 +53,8 @@ def _draw(tasks: dict[str, dict[str, list[float]]]) -> Any:
     of = f" ({len(shown)} of {len(tasks)})" if len(shown) < len(tasks) else ""
     left.set_title(f"Test tasks{of}, by how well their models are ranked", fontsize=10, fontweight="normal", loc="left")
     figure.suptitle(
-        f"Mean over {len(tasks)} test tasks: Kendall {kendall.mean():.3f}, Spearman {spearman.mean():.3f}", fontsize=12
+        f"Mean over {counted(len(tasks), 'test task')}: Kendall {kendall.mean():.3f}, Spearman {spearman.mean():.3f}",
+        fontsize=12,
     )
     return figure
 

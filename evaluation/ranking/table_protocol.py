@@ -13,6 +13,7 @@ import numpy as np
 from beautilog import logger
 from scipy.stats import rankdata
 
+from constants.counting import counted
 from data.performance_table import PerformanceTable, read_performance_table
 from evaluation.ranking.ranking_metrics import ranking_metrics
 from evaluation.ranking.table_ranker import TableRanker
@@ -204,8 +205,8 @@ def table_lines(results: TableResults) -> list[str]:
     method_wide = max(map(len, [STATIC, RANKER, *table.scores, "difference"]))
     cells = int(np.isfinite(table.values).sum())
     lines = [
-        f"{table.path}: {len(table.models)} models, {len(table.datasets)} datasets, {cells} values "
-        f"({', '.join(dict.fromkeys(table.metrics))}), {results.seconds:.1f} s",
+        f"{table.path}: {counted(len(table.models), 'model')}, {counted(len(table.datasets), 'dataset')}, "
+        f"{counted(cells, 'value')} ({', '.join(dict.fromkeys(table.metrics))}), {results.seconds:.1f} s",
         "",
         f"{'dataset':{wide}}  {'method':{method_wide}}  models  weighted Kendall  Pearson  NDCG@{TOP}  top-1 regret",
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from constants.counting import counted
 from evaluation.report.markup import Markup, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge
@@ -31,7 +32,7 @@ def comparison_page(runs: Sequence[Run]) -> str:
         "environment": ("Environment", _differences("environment.json", runs, names, read_facts)),
         "history": ("Where they part", _partings(runs, names)),
     }
-    head = tag("h1", f"{len(runs)} runs of {', '.join(dict.fromkeys(run.trainer for run in runs))}")
+    head = tag("h1", f"{counted(len(runs), 'run')} of {', '.join(dict.fromkeys(run.trainer for run in runs))}")
     made = f"Made from {', '.join(str(run.path) for run in runs)}"
     return page(f"Comparison of {', '.join(names)}", head, parts, made)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import ConfigError, ConfigParser
+from constants.counting import counted
 from evaluation.plots.run_pictures import pictures_of
 from evaluation.report.failure import failure_part
 from evaluation.report.markup import Markup, details, joined, table, tag
@@ -210,7 +211,9 @@ def _environment(path: Path, environment: dict[str, Any], command: list[str]) ->
     diff, untracked = str(git.get("diff") or ""), git.get("untracked") or []
     parts = [table(("fact", "value"), facts.items(), "Where and from what the run was made")]
     if diff:
-        parts.append(details(f"Uncommitted changes ({len(diff.splitlines())} lines)", tag("pre", diff, tabindex=0)))
+        parts.append(
+            details(f"Uncommitted changes ({counted(len(diff.splitlines()), 'line')})", tag("pre", diff, tabindex=0))
+        )
     if untracked:
         parts.append(details(f"Untracked files ({len(untracked)})", lines(untracked)))
     return joined(parts)
@@ -229,5 +232,5 @@ def _log(path: Path) -> Markup | None:
     if not every:
         return None
     earlier, last = every[:-_LOG_SHOWN][-_LOG_LINES:], every[-_LOG_SHOWN:]
-    more = details(f"{len(earlier)} lines before these", lines(earlier)) if earlier else None
+    more = details(f"{counted(len(earlier), 'line')} before these", lines(earlier)) if earlier else None
     return joined([tag("p", "The end of train.log.", class_="faint"), lines(last), more])

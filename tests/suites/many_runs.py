@@ -18,9 +18,9 @@ sys.path.insert(0, os.getcwd())
 import torch.distributed as dist
 
 from config import ConfigParser
+from storage.log_lines import use_log_lines
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer, RunOptions
-from train.loop.progress import use_plain_lines_off_terminal
 from train.process_group import joined_process_group
 
 MINUTES = 1.0  # that a process waits for another one
@@ -65,7 +65,7 @@ def require_all(run: str, rank: int, size: int, result: dict[str, object]) -> No
 def main() -> None:
     """Run all, one after the other."""
     name, out, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    use_plain_lines_off_terminal()
+    use_log_lines()
     rank, results = int(os.environ.get("RANK", 0)), []
     with joined_process_group(MINUTES) as group:
         for number, settings in enumerate(cases):

@@ -8,6 +8,7 @@ from typing import Any
 from beautilog import logger
 
 from config import ConfigParser
+from constants.counting import counted
 from storage.errors import ResumeError
 from train.checkpointing.provenance import datasets_of, provenance
 from train.context import RunContext
@@ -108,7 +109,7 @@ def _compare_data(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if known == now or not known or not now:
             continue
         if known["length"] != now["length"]:
-            refused.append(f"the {name} data has {now['length']} samples, the run's had {known['length']}")
+            refused.append(f"the {name} data has {counted(now['length'], 'sample')}, the run's had {known['length']}")
         else:
             logger.warning(f"the {name} data is not what it was: some of its samples differ")
     return refused

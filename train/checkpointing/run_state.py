@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from beautilog import logger
 
+from constants.counting import counted
 from data.batches import to_device
 from storage.checkpoint_store import Checkpoint
 from storage.errors import ResumeError
@@ -96,6 +97,6 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
             f"have changed since; {run.folder.path / 'config.ini'} holds those of the run (--config reads it)."
         ) from error
     run.random_sources.load_state_dict(own["random"])  # last: nothing of the above may draw from them
-    inside = f" and {run.position.steps} steps" if run.position.steps else ""
+    inside = f" and {counted(run.position.steps, 'step')}" if run.position.steps else ""
     inside = ", before its validation" if run.position.validating else inside
     logger.info(f"resumed run {run.folder.id} after epoch {record.progress.epoch}{inside} from {path}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from constants import command
+from constants.counting import counted
 from data.batches import to_device
 from data.loaders import Loader
 from storage.errors import OutputError
@@ -208,7 +209,7 @@ def _nth(rest: Iterator[Any], bad: BadStep) -> Recovered:
         last, passed = step_input, passed + 1
     step_input = next(rest, None)
     if step_input is None:
-        return Recovered(None, problem=f"train_loader gave only {passed} steps' batches this time")
+        return Recovered(None, problem=f"train_loader gave only the batches of {counted(passed, 'step')} this time")
     good = strange_samples(last.microbatches, None) if last is not None else []
     harmless = [each.field for each in good if each.what == BAD]
     return Recovered(

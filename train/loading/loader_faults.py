@@ -15,6 +15,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from constants.counting import counted
 from data.batch_indices import batch_indices
 from data.data_error import DataError
 from data.loaders import EpochLoader
@@ -113,7 +114,7 @@ def require_whole_pass(run: RunContext, name: str, batches: int) -> None:
         missing = samples_of_batches(run, name, [batches])
         if not missing or not missing[0]:  # a sampler that gives fewer than it says, or one that can't be asked
             return
-        what = f"{name}: the pass ended after {batches} of {expected} batches"
+        what = f"{name}: the pass ended after {batches} of {counted(expected, 'batch')}"
         errors = [(index, _reading_error(loader, index)) for index in missing[0]]
     for index, error in errors:
         if isinstance(error, StopIteration):

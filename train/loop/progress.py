@@ -1,32 +1,13 @@
 """What a person sees while a run goes on: a bar at the terminal's bottom, or plain lines."""
 
-import logging
-import re
 import sys
 import time
-from collections.abc import Callable
 
-from beautilog import ColoredConsoleHandler, logger
 from tqdm import tqdm
 
 from train.process_group import process_group
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SECONDS_BETWEEN_LINES = 1.0  # of the epochs' log lines: a fast run would write thousands
-
-
-class _PlainFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return _COLOUR.sub("", super().format(record))
-
-
-def use_plain_lines_off_terminal() -> None:
-    """Leave the colours out of log lines that go to a file or a pipe, whose reader may go (`| head`)."""
-    logging.raiseExceptions = False  # else each line that nobody reads is a traceback
-    if not sys.stdout.isatty():
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, ColoredConsoleHandler) and handler.formatter is not None:
-                handler.setFormatter(_PlainFormatter(handler.formatter._fmt, handler.formatter.datefmt))
 
 
 class ProgressBar:
@@ -72,11 +53,16 @@ class ProgressBar:
         if self._bar is not None and not self._bar.disable:
             self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()}, refresh=False)
 
-    def line(self, text: Callable[[], str], last: bool) -> None:
-        """Log a line about an epoch, at most one a second; the last one always."""
-        if last or time.monotonic() >= self._line_due:
+    def line_is_due(self, last: bool = False) -> bool:
+        """Return whether a line about an epoch should be shown now: at most one a second; the last one always.
+
+        Args:
+            last: whether no other will follow it.
+        """
+        due = last or time.monotonic() >= self._line_due
+        if due:
             self._line_due = time.monotonic() + _SECONDS_BETWEEN_LINES
-            logger.info(text())
+        return due
 
     def close(self) -> None:
         """Leave the bar as it stands."""

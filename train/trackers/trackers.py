@@ -8,6 +8,7 @@ from typing import Any
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigError
+from constants.counting import counted
 from train.callbacks.callback import Callback
 from train.checkpointing.saver import Pace
 from train.process_group import process_group
@@ -125,7 +126,9 @@ class Trackers(Callback):
             except Exception as error:  # whatever a package of somebody else's raises
                 self._warn(channel, error)
             if channel.waiting:
-                logger.warning(f"{channel.name} lacks {len(channel.waiting)} epochs of run {trainer.run_folder.id}")
+                logger.warning(
+                    f"{channel.name} lacks {counted(len(channel.waiting), 'epoch')} of run {trainer.run_folder.id}"
+                )
         self._facts = None
 
     def _send(self, channel: _Channel) -> None:
