@@ -8,7 +8,6 @@ from pathlib import Path
 
 from constants import ARTIFACTS_DIR, command
 from constants.commit import ShowVersion
-from storage.log_lines import use_log_lines
 from storage.run_comparison import comparison_lines
 from storage.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from storage.saved_run import RunDamagedError, RunNotFoundError, find_run, load_run
@@ -39,7 +38,6 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    use_log_lines()
     arguments = _parse(words)
     try:
         code = _list(arguments) if arguments.runs else _sweep(arguments) if arguments.sweep else _draw(arguments)

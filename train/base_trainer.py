@@ -583,6 +583,7 @@ class BaseTrainer(metaclass=TrainerType):
             raise TrainingError(f"train_loader gave no batch in epoch {progress.epoch + 1}.")
         if keep and self.record.step_losses.is_new(progress.step):
             numbers = {"train_loss": run.meter.mean_over_processes(run.process_group, "loss", loss)}
+            numbers["learning_rate"] = run.learning_rate()
             if run.callbacks.log:
                 run.callbacks.on_log(self, numbers)
             self.record.step_losses.add(progress.step, run.position.steps, numbers)

@@ -282,6 +282,8 @@ class RunContext:
             value: what ReduceLROnPlateau steps on: the validation's value of what the config's `monitor` names.
         """
         if self.scheduler_interval == moment:
+            if moment == "step":
+                self.record.note_rates(self.optimizer)  # a step's own, which what follows changes
             step: Callable[..., None] = self.scheduler.step  # ReduceLROnPlateau's takes a value, others' takes nothing
             if value is None:
                 step()
@@ -294,9 +296,8 @@ class RunContext:
         return interval_of(self.scheduler)
 
     def learning_rate(self) -> float:
-        """Return the learning rate of the optimizer's first group; in an own loop, the one that its last step had."""
-        rate = self.own_loop.rate
-        return float(self.optimizer.param_groups[0]["lr"] if rate is None else rate)
+        """Return the learning rate that the last step used, of the optimizer's first group."""
+        return self.record.learning_rates(self.optimizer)[0]
 
     # ---------------------------------------------------------------------------------------------------- measurements
 

@@ -80,7 +80,14 @@ def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
             metric = re.sub(r"^(train|val)_", "", name)
             panels.setdefault("loss (metric)" if metric == "loss" else metric, []).append(name)
     further = dict.fromkeys(name for run in runs for name in run.readings.further)
+    if not any(map(_rate_changes_inside_epochs, runs)):
+        further.pop("learning_rate", None)  # the panel by epoch shows all
     return panels | {f"{name}{_BY_STEP}": [name] for name in further}  # what callbacks have read
+
+
+def _rate_changes_inside_epochs(run: Run) -> bool:
+    by_step, (_, by_epoch) = run.readings.further.get("learning_rate", []), run.series.get("learning_rate", ([], []))
+    return len(set(by_step)) > len(set(by_epoch))
 
 
 def draw_overview(

@@ -201,7 +201,7 @@ def test_a_cpu_is_searched_for_throughput(tmp_path, capsys):
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 93][: len(sizes)] and len(sizes) > 3
     assert int(lines[-2].removeprefix("batch_size = ")) in sizes
     assert re.fullmatch(
-        r"an epoch has \d+ steps with it, now 12; another batch size is another training: "
+        r"an epoch has \d+ steps? with it, now 12; another batch size is another training: "
         r"find its learning rate \(--find-lr\)",
         lines[-1],
     )

@@ -115,7 +115,7 @@ def test_changes_of_one_length_differ_by_their_digest():
     changes = [
         facts_of({"git": {"commit": "1" * 40, "diff": diff}})["uncommitted changes"] for diff in ("+ a\n", "+ b\n")
     ]
-    assert all(text.startswith("1 lines of diff (") for text in changes) and changes[0] != changes[1]
+    assert all(text.startswith("1 line of diff (") for text in changes) and changes[0] != changes[1]
 
 
 def read(name: str, losses: dict[int, float]) -> Run:

@@ -100,7 +100,7 @@ def test_the_moments_of_a_run_in_their_order(tmp_path):
     diary = Diary()
     trainer = run(HookTrainer, tmp_path, **with_callbacks(diary, epochs=2, log_every_n_steps=5))
     epoch = [
-        *[[("step", step, 1, True)] + ([("log", step, ["train_loss"])] if step in (5, 10, 12) else [])
+        *[[("step", step, 1, True)] + ([("log", step, ["learning_rate", "train_loss"])] if step in (5, 10, 12) else [])
           for step in range(1, STEPS + 1)],
     ]  # fmt: skip
     first = [call for calls in epoch for call in calls]

@@ -1,6 +1,7 @@
 """Training through the command line: the contract's trainers, their files, resume, and what a user gets wrong."""
 
 import json
+import math
 import resource
 import stat
 from pathlib import Path
@@ -157,11 +158,34 @@ def test_validation_every_n_epochs_and_after_the_last(shared_project):
 
 
 def test_warm_up_and_cosine_step_with_the_optimizer(shared_project):
-    shared_project.run("Faulty", "fault=step_scheduler", "epochs=4", "learning_rate=0.1")
-    rates = metrics(shared_project.runs("Faulty")[-1])["history"]["learning_rate"]
-    assert rates[0] == pytest.approx(0.1)  # 5 warm-up steps: the peak after the first epoch
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+    """The rates that are recorded are those that the steps used: never the 0 at the schedule's end."""
+    done = shared_project.run("Faulty", "fault=step_scheduler", "epochs=4", "learning_rate=0.1", "log_every_n_steps=1")
+    found = metrics(shared_project.runs("Faulty")[-1])
+    warm_up = [0.02, 0.04, 0.06, 0.08, 0.1]  # of 5 steps, an epoch; then a cosine over the other 15
+    used = warm_up + [0.05 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
+    assert found["readings"]["learning_rate"] == pytest.approx(used)
+    assert found["history"]["learning_rate"] == pytest.approx([used[4], used[9], used[14], used[19]])
+    assert used[-1] > 1e-3 and f"learning_rate {used[-1]:.4g}" in done.stdout.splitlines()[-3]
+
+
+def test_a_run_stopped_after_an_epochs_last_step_records_the_same_rates(shared_project):
+    words = ("Faulty", "fault=step_scheduler", "epochs=2", "learning_rate=0.1")
+    shared_project.run(*words)
+    whole = metrics(shared_project.runs("Faulty")[-1])
+    stopping = (
+        "import sys; from train.callbacks import Callback\n"
+        "class StopAt(Callback):\n"
+        "    def on_step_end(self, trainer, steps):\n"
+        "        if trainer.record.progress.step == 5:\n"
+        "            trainer.stop_request.ask('enough')\n"
+    )
+    (shared_project.path / "train/stop_at.py").write_text(stopping)
+    stopped = shared_project.run(*words, "callbacks=train.stop_at:StopAt")
+    assert "interrupted" in stopped.stderr, stopped.stderr
+    part = shared_project.runs("Faulty")[-1]
+    assert (part / "checkpoints/epoch-00000-step-00000005").is_dir()
+    assert shared_project.run(*words, "--resume", part.name).returncode == 0
+    assert metrics(part)["history"] == whole["history"] and metrics(part)["readings"] == whole["readings"]
 
 
 def test_an_epoch_scheduler_steps_each_epoch(shared_project):

@@ -22,12 +22,10 @@ class OwnLoop:
         val_loss: validation loss that it returned last; None where there was none.
         is_best: whether the body has noted that loss as the lowest so far.
         stop: answer of the body's last call of `check_early_stopping`; None where there was none.
-        rate: learning rate of the last optimizer step, as the optimizer has it; None before the first.
     """
 
     def __init__(self) -> None:
         self.in_use = False
-        self.rate: float | torch.Tensor | None = None
         self._counts, self._refusal = True, ""
         self._finish: Callable[[], bool] | None = None
         self._forget()
@@ -102,7 +100,7 @@ class OwnLoop:
         def after(*_: object) -> None:
             if self._counts:
                 record.progress.step += 1
-                self.rate = optimizer.param_groups[0]["lr"]
+                record.note_rates(optimizer)
                 stop.obey()
 
         handles = []

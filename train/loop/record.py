@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from torch.optim import Optimizer
+
 from config import ConfigError
 from storage.files import jsonable
 from storage.monitor import Monitor
@@ -59,6 +62,7 @@ class RunRecord:
         self.progress = Progress()
         self._pending: dict[str, Any] = {}  # measured, not yet in the history
         self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
+        self._rates: list[float | torch.Tensor] = []  # that the last step used, where something has noted them
         self._reported: dict[str, int] = {}  # of the history's lists after the last new_rows
         self._started = time.monotonic()
         self.epochs_before = 0  # this session
@@ -71,13 +75,32 @@ class RunRecord:
         """Return the run's time so far, all sessions together."""
         return self.progress.seconds + time.monotonic() - self._started
 
+    def note_rates(self, optimizer: Optimizer) -> None:
+        """Note the learning rates that a step uses, before a schedule sets those of the next one (no synchronisation).
+
+        Args:
+            optimizer: optimizer of the step.
+        """
+        rates = [group["lr"] for group in optimizer.param_groups]
+        self._rates = [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in rates]
+
+    def learning_rates(self, optimizer: Optimizer) -> list[float]:
+        """Return the learning rates that the last step used, by parameter group.
+
+        A rate that is a tensor on a device is a host-device synchronisation.
+
+        Args:
+            optimizer: optimizer of the steps, whose rates of now are those of the last step where none were noted.
+        """
+        return [float(rate) for rate in self._rates or [group["lr"] for group in optimizer.param_groups]]
+
     def measure(self, split: str, meter: EpochMeter, learning_rate: float) -> dict[str, float]:
         """Take the averages of an epoch or a validation. Reading them is a host-device synchronisation.
 
         Args:
             split: `train` for an epoch, `val` for a validation.
             meter: meter that holds the averages.
-            learning_rate: learning rate of the optimizer's first group; enters the history with an epoch.
+            learning_rate: learning rate that the last step used; enters the history with an epoch.
 
         Returns:
             The averages by the names of the history's lists.
@@ -228,6 +251,7 @@ class RunRecord:
         monitor = asdict(self.monitor)
         lengths, known = dict(self._lengths), {name: len(values) for name, values in self.history.items()}
         pending, readings = dict(self._pending), self.step_losses.frozen()
+        rates = [float(rate) for rate in self._rates]  # a synchronisation where they are tensors on a device
 
         def state() -> dict[str, Any]:
             history = {name: list(self.history[name][:length]) for name, length in known.items()}
@@ -238,6 +262,7 @@ class RunRecord:
                 "lengths": lengths,
                 "pending": pending,
                 "readings": readings(),
+                "rates": rates,
             }
 
         return state
@@ -249,6 +274,7 @@ class RunRecord:
         self.history.update(state["history"])
         self._lengths, self._pending = dict(state["lengths"]), dict(state["pending"])
         self.step_losses.load_state_dict(state.get("readings", {}))
+        self._rates = list(state.get("rates", []))  # which checkpoints of before do not have
         self._reported = {name: len(values) for name, values in self.history.items()}
 
 

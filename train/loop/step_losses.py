@@ -1,4 +1,4 @@
-"""The training loss by step: what tells where two runs parted, where an epoch is long."""
+"""The training loss and the learning rate by step: what tells where two runs parted, where an epoch is long."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ class StepLosses:
         Args:
             step: optimizer steps of the run.
             step_of_epoch: optimizer steps of the epoch.
-            numbers: `train_loss`, and what callbacks have added.
+            numbers: `train_loss`, `learning_rate`, and what callbacks have added.
         """
         self._last = step
         self._made += 1
@@ -50,7 +50,7 @@ class StepLosses:
             self._every *= 2
 
     def content(self) -> dict[str, list[Any]]:
-        """Return the lists by name: `step` of the run, `step_of_epoch`, `train_loss`, and those of callbacks."""
+        """Return the lists by name: `step` of the run, `step_of_epoch`, `train_loss`, and the further numbers."""
         return dict(self._lists)
 
     def frozen(self) -> Callable[[], dict[str, Any]]:
