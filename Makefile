@@ -1,5 +1,6 @@
 # make train                                    set up .venv, train the ranker, recommend models for a dataset (3 minutes)
 # make train TRAINER=Name [ARGS="epochs=5"]     set up .venv and run a trainer
+# make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
 TRAINER ?= SimilarityTransformer
@@ -9,7 +10,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train new test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -17,6 +18,10 @@ ifeq ($(origin TRAINER) $(ARGS),file )
 	@echo
 	$(RUN) recommend.py $(TASK) --top 5 --out artifacts/$(TASK).png
 endif
+
+# Such as make new ARGS="MyTrainer --model model.my_model:MyModel --batch dict --task ranking"
+new: $(VENV)/.ready
+	MENAGERIE_MAKE=1 $(RUN) train.py --new $(ARGS)
 
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev

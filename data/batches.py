@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import default_collate
 
 
 def batch_size_of(batch: Any) -> int:
@@ -133,6 +134,22 @@ def with_tensors(batch: Any, tensors: Sequence[torch.Tensor]) -> Any:
         return next(rest) if isinstance(part, torch.Tensor) else _rebuilt(part, take)
 
     return take(batch)
+
+
+def collate(samples: Sequence[Any]) -> Any:
+    """Make a batch of samples as torch does, and of dataclasses of tensors a dataclass of stacked ones.
+
+    Args:
+        samples: samples of one kind, at least one.
+
+    Returns:
+        A batch of the samples' kind, each tensor (B, ...).
+    """
+    first = samples[0]
+    if not dataclasses.is_dataclass(first):
+        return default_collate(samples)
+    names = _named_parts(first)
+    return type(first)(**{name: collate([getattr(sample, name) for sample in samples]) for name in names})
 
 
 def describe(batch: Any, depth: int = 0) -> str:

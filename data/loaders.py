@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset, get_worker_info
 
-from data.batches import tensors_in, to_device
+from data.batches import collate, tensors_in, to_device
 from data.data_error import DataError
 from data.tensor_loader import epoch_generator
 
@@ -54,7 +54,8 @@ def make_loader(
         device: device that batches will be moved to; for CUDA (`auto`: where there is one) they are put in pinned
             memory.
         drop_last: leave out a last batch that is not full.
-        collate_fn: function that makes a batch of a list of samples; None is torch's own.
+        collate_fn: function that makes a batch of a list of samples; None is torch's own, which here takes
+            dataclasses of tensors too.
 
     Raises:
         DataError: a dataset without length or samples by index, or a setting out of range.
@@ -78,7 +79,7 @@ def make_loader(
         batch_size,
         sampler=_EpochOrder(len(dataset), shuffle, seed, epoch),
         num_workers=num_workers,
-        collate_fn=collate_fn,
+        collate_fn=collate_fn or collate,
         pin_memory=cuda,
         drop_last=drop_last,
         generator=torch.Generator(),

@@ -1,16 +1,26 @@
 """A loader for data that fits in memory: no per-sample Python, no collate."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import chain, repeat
+from typing import Any, ClassVar, Protocol
 
 import torch
 from beautilog import logger
 
+from data.batches import collate, tensors_in
 from data.data_error import DataError
 from data.memory import free_bytes, readable_bytes
 from data.sharding import own_part
 
-Tensors = torch.Tensor | dict[str, torch.Tensor]
+
+class DataclassOfTensors(Protocol):
+    """Any dataclass whose fields are tensors."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Tensors = torch.Tensor | dict[str, torch.Tensor] | DataclassOfTensors
 
 _PART = 1024  # batches that are cut at once: a pass over many millions of rows must not hold a view of each batch
 
@@ -21,7 +31,7 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 class TensorLoader:
-    """Batches of one tensor, or of a dict of tensors, held where they are used.
+    """Batches of one tensor, or of a dict or dataclass of tensors, held where they are used.
 
     An epoch's order is drawn from (seed, epoch) alone, so it does not depend on what else drew random numbers.
     `set_epoch` chooses it (`BaseTrainer` calls it); without a call the epochs count themselves.
@@ -32,7 +42,8 @@ class TensorLoader:
     changes.
 
     Args:
-        tensors: a tensor (N, ...), or a dict of tensors with one N.
+        tensors: a tensor (N, ...), or a dict of tensors with one N, or a dataclass of such tensors; a batch is of the
+            same kind.
         batch_size: samples a batch.
         shuffle: draw a new order each epoch.
         drop_last: leave out a last batch that is not full.
@@ -50,9 +61,11 @@ class TensorLoader:
         DataError: no tensors, tensors of unequal length, bad weights, or a setting out of range.
     """
 
+    collate_fn = staticmethod(collate)  # for code that makes a batch of samples of `dataset`
+
     def __init__(
         self,
-        tensors: torch.Tensor | Mapping[str, torch.Tensor],
+        tensors: torch.Tensor | Mapping[str, torch.Tensor] | DataclassOfTensors,
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
@@ -63,6 +76,9 @@ class TensorLoader:
     ) -> None:
         self.draws_by_epoch = True  # its order follows from (seed, epoch), not from the global random numbers
         self._plain = isinstance(tensors, torch.Tensor)
+        self._kind = type(tensors) if is_dataclass(tensors) else dict
+        if is_dataclass(tensors):
+            tensors = {field.name: getattr(tensors, field.name) for field in fields(tensors)}
         self.tensors = {"": tensors} if self._plain else dict(tensors)
         self.length = _common_length(self.tensors)
         if batch_size < 1:
@@ -194,12 +210,12 @@ class TensorLoader:
             order = self._next_order()
             columns = [self._gathered(tensor, order) for tensor in self.tensors.values()]
         else:
-            tensors = [rows] if self._plain else rows.values()
-            columns = [_batches(tensor, self.batch_size, tensor.device) for tensor in tensors]
+            columns = [_batches(tensor, self.batch_size, tensor.device) for tensor in tensors_in(rows)]
         if self._plain:
             return columns[0]
         # {name: batch, ...} for each batch. No Python runs between two of them: it would cost more than the views.
-        return map(dict, map(zip, repeat(tuple(self.tensors)), zip(*columns, strict=True)))
+        named = map(dict, map(zip, repeat(tuple(self.tensors)), zip(*columns, strict=True)))
+        return named if self._kind is dict else map(self._shape, named)
 
     def _own_batches(self) -> Iterator[Tensors]:
         batches = self.epoch_batches() if self.length else []
@@ -259,7 +275,7 @@ class TensorLoader:
         return self._copy_fits
 
     def _shape(self, named: dict[str, torch.Tensor]) -> Tensors:
-        return named[""] if self._plain else named
+        return named[""] if self._plain else named if self._kind is dict else self._kind(**named)
 
 
 def _batches(rows: torch.Tensor, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
@@ -270,6 +286,11 @@ def _batches(rows: torch.Tensor, batch_size: int, device: torch.device) -> Itera
 
 
 def _common_length(tensors: dict[str, torch.Tensor]) -> int:
+    strange = [
+        f"{name} is of type {type(part).__name__}" for name, part in tensors.items() if not torch.is_tensor(part)
+    ]
+    if strange:
+        raise DataError(f"TensorLoader needs tensors, one row a sample: {', '.join(strange)}.")
     lengths = {name or "tensor": len(tensor) if tensor.dim() else "a scalar" for name, tensor in tensors.items()}
     if not lengths or len(set(lengths.values())) > 1 or "a scalar" in lengths.values():
         raise DataError(f"TensorLoader needs tensors of one length, one row a sample; given: {lengths or 'none'}.")

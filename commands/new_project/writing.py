@@ -1,8 +1,10 @@
 """Writes a new project's files."""
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
+from constants.program import typed
 from storage.errors import OutputError
 from train.errors import ScaffoldError
 
@@ -54,9 +56,10 @@ def _texts(folder: Path) -> dict[str, str]:
 
 
 def _report(folder: Path, names: list[str]) -> str:
-    here = folder.resolve() == Path.cwd()
+    here, train = folder.resolve() == Path.cwd(), typed("train")
     lines = ["wrote", *(f"  {folder / name}" for name in names), "next"]
     lines += [] if here else [f"  cd {shlex.quote(str(folder))}"]
-    lines += ["  menagerie train Digits --dry-run", "  menagerie train Digits", "  menagerie plot latest"]
-    lines += ["  python -m pytest", "README.md tells the rest."]
+    lines += [f"  {train} Digits --dry-run", f"  {train} Digits", f"  {typed('plot')} latest"]
+    lines += [] if find_spec("pytest") else [f"  {typed('python')} -m pip install pytest"]
+    lines += [f"  {typed('python')} -m pytest", "README.md tells the rest."]
     return "\n".join(lines) + "\n"

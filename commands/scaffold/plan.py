@@ -65,6 +65,12 @@ class Plan:
         return f"{self.trainer.removesuffix('Trainer')}Batch"
 
     @property
+    def batch_kind(self) -> str:
+        """Type of a batch, and of the data that batches are cut from, as Python text."""
+        kinds = {"tensor": "torch.Tensor", "dict": "dict[str, torch.Tensor]"}
+        return kinds.get(self.batch, self.batch_class)
+
+    @property
     def whole_targets(self) -> bool:
         """Whether targets are whole numbers."""
         return self.task == "classification" or (self.task == "transformer" and self.fit.inputs[0].tokens is not None)

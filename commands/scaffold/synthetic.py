@@ -17,7 +17,7 @@ def data_text(plan: Plan, trainer: str) -> str:
         plan: plan of the trainer.
         trainer: text of the trainer's class, which may need the constants too.
     """
-    kind = "torch.Tensor" if plan.batch == "tensor" else "dict[str, torch.Tensor]"
+    kind = plan.batch_kind
     head = [f"def _data(config: {plan.trainer}Config) -> tuple[{kind}, {kind}]:"]
     if len(head[0]) > WIDTH:
         head = ["def _data(", f"    config: {plan.trainer}Config,", f") -> tuple[{kind}, {kind}]:"]
@@ -26,8 +26,9 @@ def data_text(plan: Plan, trainer: str) -> str:
     if plan.batch == "tensor":
         body += ["    return samples[:_TRAINING], samples[_TRAINING:]"]
     else:
-        body += ["    train_data = {name: rows[:_TRAINING] for name, rows in samples.items()}"]
-        body += ["    val_data = {name: rows[_TRAINING:] for name, rows in samples.items()}"]
+        for name, cut in (("train_data", ":_TRAINING"), ("val_data", "_TRAINING:")):
+            rows = f"{{name: rows[{cut}] for name, rows in samples.items()}}"
+            body += [f"    {name} = {rows}"] if plan.batch == "dict" else call(f"{name} = {kind}", [f"**{rows}"], 4)
         body += ["    return train_data, val_data"]
     used = "\n".join([*body, trainer])
     sizes = [f"{name} = {size}" for name, size in plan.sizes.constants.items() if re.search(rf"\b{name}\b", used)]
@@ -35,10 +36,10 @@ def data_text(plan: Plan, trainer: str) -> str:
 
 
 def _docstring(plan: Plan) -> list[str]:
-    what = "two tensors" if plan.batch == "tensor" else "two dicts of tensors"
+    kinds = {"tensor": "two tensors", "dict": "two dicts of tensors", "dataclass": "two dataclasses of tensors"}
     settings = sorted({name for name in plan.sizes.names.values() if name not in plan.sizes.constants})
-    each = "tensor" if plan.batch == "tensor" else "dict"
-    lines = [f'"""Return the samples for training and those for validation: {what}, one row a sample.', ""]
+    each = {"tensor": "tensor", "dict": "dict"}.get(plan.batch, plan.batch_class)
+    lines = [f'"""Return the samples for training and those for validation: {kinds[plan.batch]}, one row a sample.', ""]
     lines += ["They are synthetic. Yours go here, read from their files (a path becomes a key of the config), as"]
     lines += [f"    {part}" for part in plan.sample_lines("N")]
     if settings:

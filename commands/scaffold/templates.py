@@ -18,7 +18,7 @@ _RATE_NOTES = {
     "autoencoder": "of Adam at the start; ReduceLROnPlateau lowers it",
     "ranking": "of Adam at the start; ReduceLROnPlateau lowers it",
     "transformer": "of AdamW at its highest; warm-up over the first tenth, then half a cosine to 0",
-    "classification": "of SGD with momentum 0.9 at the start; falls twice, by lr_decay_factor",
+    "classification": "of SGD with momentum 0.9 at the start; times lr_decay_factor after each third of the epochs",
 }
 _OPTIMIZERS = {"autoencoder": "Adam", "ranking": "Adam", "transformer": "AdamW", "classification": "SGD"}
 
@@ -80,6 +80,7 @@ def _trainer_head(plan: Plan) -> str:
     third += [f"from torch.optim.lr_scheduler import {scheduler}"] if scheduler else []
     ours = ["from config import ConfigParser", import_line(f"config.{plan.stem}_config", f"{plan.trainer}Config")]
     ours += ["from data.tensor_loader import TensorLoader", "from train.base_trainer import BaseTrainer"]
+    ours += ["from data.batches import to_device"] if plan.batch == "dataclass" else []
     ours += ["from train.schedulers import warmup_cosine"] if plan.task == "transformer" else []
     ours += ["from model.ranking_losses import list_net"] if plan.task == "ranking" else []
     for module, names in _model_imports(plan).items():
@@ -102,7 +103,7 @@ def _model_imports(plan: Plan) -> dict[str, list[str]]:
 def in_project(module: str) -> bool:
     """Whether a module is the project's own."""
     top = module.partition(".")[0]
-    return (PROJECT_ROOT / top).is_dir() or (PROJECT_ROOT / f"{top}.py").is_file()
+    return in_package(module) or (PROJECT_ROOT / top).is_dir() or (PROJECT_ROOT / f"{top}.py").is_file()
 
 
 def in_package(module: str) -> bool:
@@ -156,7 +157,8 @@ def _first_batch(plan: Plan) -> list[str]:
         last = f"[:, :{' ' if '.' in size else ''}-{size}]"
     samples = [f"train_data[:1]{last}"]
     if plan.batch != "tensor":
-        rows = [(each, f'train_data["{each.name}"][:1]') for each in plan.fit.inputs]
+        read = "train_data.{}[:1]" if plan.batch == "dataclass" else 'train_data["{}"][:1]'
+        rows = [(each, read.format(each.name)) for each in plan.fit.inputs]
         samples = [f"{each.name}={row}" if each.keyword else row for each, row in rows]
     note = "        # Lazy layers take their sizes from a sample, before the optimizer asks for the parameters."
     return [note, *call("self.model.eval()", samples)]
@@ -172,7 +174,7 @@ def _optimizer_lines(task: str) -> list[str]:
         schedule = ["self.optimizer", "warmup_steps=steps // 10", "total_steps=steps"]
         return lines + call("self.scheduler = warmup_cosine", schedule)
     if task == "classification":
-        schedule = ["self.optimizer", "step_size=max(1, self.config.epochs // 3)", "gamma=self.config.lr_decay_factor"]
+        schedule = ["self.optimizer", "step_size=-(-self.config.epochs // 3)", "gamma=self.config.lr_decay_factor"]
         return lines + call("self.scheduler = StepLR", schedule)
     schedule = ["self.optimizer", "mode=self.config.monitor_direction", "factor=self.config.lr_decay_factor"]
     return lines + call("self.scheduler = ReduceLROnPlateau", [*schedule, "patience=self.config.lr_patience"])
@@ -189,8 +191,7 @@ def _hook_lines(plan: Plan) -> list[str]:
         reads[first], more = _split_batch(plan)
         lines += more
     if plan.batch == "dataclass":
-        rows = ["**{name: rows.to(self.device) for name, rows in batch.items()}"]
-        lines += call(f"fields = {plan.batch_class}", rows)
+        lines += ["        fields = to_device(batch, self.device)"]
     if plan.batch != "tensor" and plan.task == "autoencoder":
         lines += [f"        wanted = {reads[first]}"]
         reads[first] = "wanted"
@@ -215,7 +216,7 @@ def _hook_head(plan: Plan) -> list[str]:
     if plan.batch == "tensor":
         kind, name, about = "torch.Tensor", "compute_loss", [f"            batch: {about[0]}."]
     else:
-        kind, name = "dict[str, torch.Tensor]", "_forward_batch"
+        kind, name = plan.batch_kind, "_forward_batch"
         about = ["            batch: with", *(f"                {line}" for line in about)]
     lines = [f"    def {name}(self, batch: {kind}) -> torch.Tensor:", '        """Return the mean loss of a batch.', ""]
     return [*lines, "        Args:", *about, '        """']

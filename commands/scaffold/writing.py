@@ -3,12 +3,15 @@
 import ast
 import contextlib
 import keyword
+import os
 import re
 from dataclasses import MISSING
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
 
+from commands.new_project import CONFTEST
 from commands.scaffold.constructor import Field, build_model, constructor_fields
 from commands.scaffold.model import load_model_class
 from commands.scaffold.plan import Plan
@@ -17,7 +20,8 @@ from commands.scaffold.sizes import trace_sizes
 from commands.scaffold.templates import config_text, in_package, in_project, section_text, test_text, trainer_text
 from config import ConfigParser
 from config.ini_reader import parse_ini
-from constants import CONFIG_PATH, PROJECT_ROOT, command
+from constants import CONFIG_PATH, PACKAGE_ROOT, PROJECT_ROOT
+from constants.program import typed
 from storage.errors import OutputError
 from storage.files import write_atomically
 from train import TRAINER_REGISTRY
@@ -50,12 +54,16 @@ def scaffold(name: str, model: str, batch: str, task: str, shape: str | None = N
         PROJECT_ROOT / "tests" / "train" / f"test_{stem}.py",
     ]
     _refuse_taken(trainer, places)
+    fixture = PROJECT_ROOT / "tests" / "conftest.py"
     plan = _plan(trainer, stem, model, batch, task, shape)
     texts = [config_text(plan), trainer_text(plan), test_text(plan)]
     for text, place in zip(texts, places, strict=True):
         ast.parse(text, filename=str(place))  # our own bug, if it fails; better now than with half of the files there
-    _write_all(dict(zip(places, texts, strict=True)), section_text(plan))
-    return _report(plan, places)
+    files = dict(zip(places, texts, strict=True))
+    if PROJECT_ROOT != PACKAGE_ROOT and not fixture.exists():  # a project that `menagerie init` has not made
+        files[fixture] = CONFTEST.read_text(encoding="utf-8")
+    _write_all(files, section_text(plan))
+    return _report(plan, list(files))
 
 
 def _names(name: str) -> tuple[str, str]:
@@ -169,13 +177,27 @@ def _report(plan: Plan, places: list[Path]) -> str:
     inputs = ", ".join(f"{each.name} {shape_text(each.shape)}" for each in plan.fit.inputs)
     short = plan.trainer.removesuffix("Trainer")
     guessed = [f"{field.name} = {field.value!r}" for field in plan.fields if field.default is MISSING]
-    config, trainer, test = map(_shown, places)
+    config, trainer, test, *fixture = map(_shown, places)
     lines = [f"{plan.model} takes {inputs} and returns {shape_text(plan.fit.output)}", "wrote"]
-    lines += [f"  {config}", f"  {trainer}", f"  {test}", f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
+    lines += [f"  {place}" for place in (config, trainer, test, *fixture)]
+    lines += [f"  {_shown(CONFIG_PATH)} [{plan.trainer}]"]
     lines += [f"    a guess, as the model has no default: {', '.join(guessed)}"] if guessed else []
-    lines += ["next", f"  {command('train')} {short} --dry-run", f"  {command('train')} {short}"]
-    lines += [f"  python -m pytest {test}", f"then put your own data into _data() in {trainer}"]
+    lines += ["next", *_next_commands(short, test), f"then put your own data into _data() in {trainer}"]
     return "\n".join(lines) + "\n"
+
+
+def _next_commands(short: str, test: str) -> list[str]:
+    """What can be typed as it stands: after `make new`, with make, which sets up what each needs."""
+    if os.environ.get("MENAGERIE_MAKE"):
+        return [
+            f"  make train TRAINER={short} ARGS=--dry-run",
+            f"  make train TRAINER={short}",
+            f"  make test ARGS={test}",
+        ]
+    train, python = (typed(name, Path.cwd()) for name in ("train", "python"))
+    lines = [f"  {train} {short} --dry-run", f"  {train} {short}"]
+    lines += [] if find_spec("pytest") else [f"  {python} -m pip install pytest"]
+    return [*lines, f"  {python} -m pytest {test}"]
 
 
 def _shown(path: Path | None) -> str:

@@ -295,6 +295,49 @@ def test_messages_name_the_command_that_was_called(from_checkout):
     assert helped.startswith("usage: python train.py ") and "menagerie" not in helped
 
 
+def test_new_writes_into_the_project_and_what_it_tells_next_can_be_typed(from_checkout, tmp_path):
+    project = tmp_path / "my_project"
+    for path in (project / "tests", project / "train", project / "config"):  # one that `menagerie init` has not made
+        shutil.rmtree(path)
+    (project / "config.ini").write_text("[BaseTrainer]\nplot_at_end = off\n")
+    (project / "model" / "my_model.py").write_text(MY_MODEL)
+    before = {path.name for path in ROOT.glob("*/*")}
+    made = ["--model", "model.my_model:MyModel", "--batch", "dataclass", "--task", "classification"]
+    done = from_checkout("train", "--new", "My", *made)
+    assert done.returncode == 0, done.stderr
+    written = [
+        "config/my_trainer_config.py",
+        "train/my_trainer.py",
+        "tests/train/test_my_trainer.py",
+        "tests/conftest.py",
+    ]
+    assert [line.strip() for line in done.stdout.splitlines() if line.strip() in written] == written
+    assert "[MyTrainer]" in (project / "config.ini").read_text()
+    assert {path.name for path in ROOT.glob("*/*")} == before, "nothing of it is in the checkout"
+    commands = done.stdout.split("\nnext\n")[1].splitlines()[:2]
+    assert [line.split()[-2:] for line in commands] == [["My", "--dry-run"], ["train", "My"]]
+    for line in commands:
+        ran = call("bash", "-c", f"{line} epochs=1", cwd=project)
+        assert ran.returncode == 0, ran.stderr
+    assert len(runs_of(project, "My")) == 1
+
+
+def test_make_new_tells_next_what_make_does(users_project):
+    shutil.copy(
+        ROOT / "tests/samples/model/feature_fusion_model.py", users_project.path / "model" / "feature_fusion.py"
+    )
+    model = ("--model", "model.feature_fusion:FeatureFusionModel", "--batch", "dict", "--task", "autoencoder")
+    done = users_project.run("--new", "FusionTrainer", *model, MENAGERIE_MAKE="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("next\n")[1].splitlines()[:3] == [
+        "  make train TRAINER=Fusion ARGS=--dry-run",
+        "  make train TRAINER=Fusion",
+        "  make test ARGS=tests/train/test_fusion_trainer.py",
+    ]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\nnew: $(VENV)/.ready\n\tMENAGERIE_MAKE=1 $(RUN) train.py --new $(ARGS)\n" in makefile
+
+
 def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(from_checkout):
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [

@@ -143,6 +143,8 @@ def test_what_is_written_suits_the_task_and_trains(bare_project, made, trained, 
     assert [line.strip() for line in output.splitlines() if line.strip() in written] == written
     source = (bare_project.path / written[1]).read_text()
     assert ("def compute_loss" in source) == (batch == "tensor") != ("def _forward_batch" in source)
+    kind = {"tensor": "torch.Tensor", "dict": "dict[str, torch.Tensor]"}
+    assert f"(self, batch: {kind.get(batch, name.removesuffix('Trainer') + 'Batch')}) -> torch.Tensor:" in source
     wanted = [*ADVICE[task], *texts, "def _data(", "REPLACE THIS", "Yours go here"]
     assert [text for text in wanted if text not in source] == []
     code, error, _ = trained[name]

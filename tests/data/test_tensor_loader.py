@@ -1,4 +1,5 @@
 import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -291,3 +292,38 @@ def test_tensor_loader_batches_like_a_data_loader():
         loader.dataset[10]
     with pytest.raises(DataError, match="one length"):
         TensorLoader({"x": torch.zeros(2), "y": torch.zeros(3)}, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------- dataclass
+
+
+@dataclass(kw_only=True)
+class Pairs:
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.5])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_of_a_dataclass_are_those_of_a_dict_of_its_fields(shuffle, share):
+    pairs = Pairs(left=torch.arange(10), right=torch.arange(20.0).view(10, 2))
+    loader, plain = (
+        TensorLoader(data, 4, shuffle=shuffle, seed=1, memory_share=share) for data in (pairs, vars(pairs))
+    )
+    assert len(loader) == 3
+    for batch, wanted in zip(loader, plain, strict=True):
+        assert type(batch) is Pairs
+        assert torch.equal(batch.left, wanted["left"]) and torch.equal(batch.right, wanted["right"])
+    sample = loader.dataset[3]
+    assert type(sample) is Pairs and sample.left == 3 and sample.right.tolist() == [6, 7]
+    both = loader.collate_fn([loader.dataset[3], loader.dataset[5]])
+    assert type(both) is Pairs and both.left.tolist() == [3, 5] and both.right.tolist() == [[6, 7], [10, 11]]
+    rows = loader.to("cpu").epoch_rows()
+    assert rows is None or (type(rows) is Pairs and rows.right.shape == (10, 2))
+    loader.shard_loader(1, 2)
+    assert [type(batch) for batch in loader] == [Pairs] * 3
+
+
+def test_a_dataclass_of_something_else_is_refused():
+    with pytest.raises(DataError, match="needs tensors, one row a sample: right is of type list"):
+        TensorLoader(Pairs(left=torch.arange(2), right=[1, 2]), 1)
