@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from constants.renamed import former_names
+from constants.renamed import former_names, present_name
 from storage.errors import ResumeError
 from storage.file_lock import FolderLock
 from storage.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
 from storage.log_lines import LogFormatter
-from storage.saved_run import run_age, trained_nothing, was_pruned
+from storage.run_parts import parts_of_others
+from storage.saved_run import may_be_run, run_age, trainer_of, was_pruned
+
+_PUBLISHED = "model.safetensors"
+_LISTED = 5
 
 
 class _RunLog(logging.FileHandler):
@@ -32,13 +36,14 @@ class RunFolder:
 
     Attributes:
         path: the run's folder.
-        published: artifacts/models/<model name>/model.safetensors, the best weights of the newest finished run.
+        published: artifacts/models/<model name>/model.safetensors, the best weights of the newest finished run; None of
+            one that lies elsewhere than in artifacts/models/<model name>/runs: nothing is written beside it.
         shown: the folder of the run; `path` itself, unless this process is not the one that writes the run's files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, published: Path | None = None) -> None:
         self.path = self.shown = path
-        self.published = path.parent.parent / "model.safetensors"
+        self.published = published
         self._log: logging.Handler | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
         self._lock: FolderLock | None = None
@@ -103,7 +108,7 @@ class RunFolder:
             path = runs / (started if number == 1 else f"{started}-{number}")
             try:
                 path.mkdir()
-                return cls(path)
+                return cls(path, runs.parent / _PUBLISHED)
             except FileExistsError:
                 number += 1
             except OSError:
@@ -114,44 +119,42 @@ class RunFolder:
     def throwaway(cls, model_name: str) -> "RunFolder":
         """Make a folder that goes with the process, for a dry run."""
         temporary = tempfile.TemporaryDirectory(prefix="menagerie-")
-        folder = cls(Path(temporary.name) / "models" / model_name / "runs" / "dry-run")
+        model = Path(temporary.name) / "models" / model_name
+        folder = cls(model / "runs" / "dry-run", model / _PUBLISHED)
         folder.path.mkdir(parents=True)
         folder._temporary = temporary
         return folder
 
     @classmethod
-    def find(cls, artifacts_dir: Path, model_name: str, run: str) -> "RunFolder":
+    def of(cls, path: Path, artifacts_dir: Path, model_name: str) -> "RunFolder":
+        """Return the folder of a run that exists, which publishes only where it really is one of the model's runs.
+
+        Args:
+            path: the run's folder.
+            artifacts_dir: the folder of all runs and published models.
+            model_name: name of the model's folder in artifacts/models; a former name's counts too.
+        """
+        homes = {place.resolve(): place for place in _places(artifacts_dir, model_name)}
+        home = homes.get(path.parent.resolve()) or homes.get(path.resolve().parent)
+        return cls(path, home.parent / _PUBLISHED if home is not None else None)
+
+    @classmethod
+    def find(cls, artifacts_dir: Path, model_name: str, run: str, trainer: str = "") -> "RunFolder":
         """Find a run to go on with.
 
         Args:
             artifacts_dir: the folder of all runs and published models.
             model_name: name of the model's folder in artifacts/models; runs under a former name of the model are found
                 too.
-            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none. What a sweep
-                has pruned is not the latest: going on with it has to be asked for.
+            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none. What is part
+                of a sweep or of a group of seeds is not the latest: going on with it has to be asked for.
+            trainer: class name of the trainer; runs of others are refused. Empty takes any.
 
         Raises:
-            ResumeError: there is no such run; the text lists those there are.
+            ResumeError: there is no such run, or it is another trainer's; the text says which there are.
         """
-        runs = artifacts_dir / "models" / model_name / "runs"
-        names = [model_name, *(old.removesuffix("Trainer") for old in former_names(f"{model_name}Trainer"))]
-        places = [artifacts_dir / "models" / name / "runs" for name in names]
-        folders = [path for place in places for path in place.glob("*") if path.is_dir()]
-        known = sorted((path for path in folders if not trained_nothing(path)), key=run_age)
-        latest = next((path for path in reversed(known) if not was_pruned(path)), None)
-        if run in ("latest", "auto") and latest is not None:
-            return cls(latest)
-        if run == "auto":
-            return cls.create(artifacts_dir, model_name)
-        ours = {path.resolve() for path in known}  # one that was killed early has no checkpoints
-        for path in (*(place / run for place in places), Path(run)):
-            if run != "latest" and (path.resolve() in ours or (path / "checkpoints").is_dir()):
-                return cls(path.resolve())
-        there = ", ".join(path.name for path in known[-5:]) or "none"
-        group = " A group of seeds goes on with --seeds N --resume." if "seeds-" in run else ""
-        raise ResumeError(
-            f"no run '{run}' to resume in {runs}; runs there: {there}. Start one without --resume.{group}"
-        )
+        path = find_resumable(artifacts_dir, model_name, run, trainer)
+        return cls.create(artifacts_dir, model_name) if path is None else cls.of(path, artifacts_dir, model_name)
 
     def file(self, name: str) -> Path:
         """Return the path of a file of the run; its folder exists then."""
@@ -175,13 +178,18 @@ class RunFolder:
             self._log.emit(logging.makeLogRecord({"levelname": name, "levelno": level, "msg": text}))
 
     def publish(self) -> None:
-        """Copy the best weights to where other trainers load them."""
-        best = self.path / "model.safetensors"
+        """Copy the best weights to where other trainers load them; a run that lies elsewhere says that it doesn't."""
+        best = self.path / _PUBLISHED
+        if self.published is None:
+            logging.getLogger().info(f"not published, as this run is none of artifacts_dir's: its weights are {best}")
+            return
         write_atomically(self.published, lambda temporary: shutil.copyfile(best, temporary), owner=self.id)
 
     def tidy(self) -> None:
         """Remove what a killed process left of files that it was writing."""
         remove_temporaries(self.path)
+        if self.published is None:
+            return
         for path in self.published.parent.glob(f".*.{glob.escape(self.id)}{TEMPORARY}"):
             path.unlink(missing_ok=True)
 
@@ -205,3 +213,68 @@ class RunFolder:
         """Remove the folder of a run that never began."""
         self.close_log()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str) -> Path | None:
+    """Find the folder of a run to go on with, as `RunFolder.find` does; None where `auto` finds none.
+
+    Args:
+        artifacts_dir: the folder of all runs and published models.
+        model_name: name of the model's folder in artifacts/models.
+        run: `latest`, a run id, a folder, or `auto`.
+        trainer: class name of the trainer; empty takes any.
+
+    Raises:
+        ResumeError: there is no such run, or it is another trainer's.
+    """
+    places = _places(artifacts_dir, model_name)
+    folders = [path for place in places for path in place.glob("*") if may_be_run(path)]
+    known = sorted((path for path in folders if not _is_of_another(path, trainer)), key=run_age)
+    if run in ("latest", "auto"):
+        parts = parts_of_others(artifacts_dir, known)
+        latest = next((path for path in reversed(known) if path.name not in parts and not was_pruned(path)), None)
+        if latest is not None or run == "auto":
+            return latest
+        if known:
+            newest = known[-1]
+            raise ResumeError(
+                f"no run '{run}' to resume in {places[0]}, only parts of others: {newest.name} is part of "
+                f"{parts.get(newest.name, 'a sweep')}, which goes on with {_command_of(parts.get(newest.name))}. "
+                f"`--resume {newest.name}` goes on with that one run; without --resume a new one starts."
+            )
+    elif found := _named(places, folders, run):
+        if _is_of_another(found, trainer):
+            other = trainer_of(found)
+            raise ResumeError(
+                f"{found} is a run of {other}, not of {trainer}; "
+                f"`python train.py {other.removesuffix('Trainer')} --resume {found}` goes on with it."
+            )
+        return found
+    there = ", ".join(path.name for path in known[-_LISTED:]) or "none"
+    group = " A group of seeds goes on with --seeds N --resume." if "seeds-" in run else ""
+    raise ResumeError(
+        f"no run '{run}' to resume in {places[0]}; runs there: {there}. Start one without --resume.{group}"
+    )
+
+
+def _places(artifacts_dir: Path, model_name: str) -> list[Path]:
+    """Return where a model's runs are: under its name, and under those that it once had."""
+    names = [model_name, *(old.removesuffix("Trainer") for old in former_names(f"{model_name}Trainer"))]
+    return [artifacts_dir / "models" / name / "runs" for name in names]
+
+
+def _is_of_another(path: Path, trainer: str) -> bool:
+    return bool(trainer) and trainer_of(path) not in ("", present_name(trainer))
+
+
+def _named(places: list[Path], folders: list[Path], run: str) -> Path | None:
+    """Return the run folder that an id or a path means; one that was killed early has no checkpoints."""
+    known = {path.resolve() for path in folders}
+    for path in (*(place / run for place in places), Path(run).expanduser()):
+        if path.resolve() in known or (path / "checkpoints").is_dir():
+            return path.absolute()
+    return None
+
+
+def _command_of(part: str | None) -> str:
+    return "`--seeds N --resume`" if part and "group" in part else "the command that began it"

@@ -12,6 +12,7 @@ from typing import Any
 from constants.metrics import Direction
 from storage.monitor import Monitor, best_title
 from storage.saved_run import RunDamagedError, best_in, read_metrics, read_settings, run_age, trained_nothing
+from storage.segments import read_segments
 
 try:
     import fcntl
@@ -128,13 +129,14 @@ def _row(folder: Path, content: dict[str, Any], settings: dict[str, str]) -> Run
     summary, history = (content.get(name) or {} for name in ("summary", "history"))
     monitor, best_epoch, best_value = best_in({"best": None} | content)
     epochs, seconds = summary.get("epochs"), summary.get("seconds")
+    done = int(len(history.get("train_loss", [])) if epochs is None else epochs)
     planned = settings.get("epochs", "")
     return RunRow(
         trainer=str(content["trainer"]),
         run=folder.name,
-        start=start_of(folder.name),
-        epochs=int(len(history.get("train_loss", [])) if epochs is None else epochs),
-        planned_epochs=int(planned) if planned.isdecimal() else None,
+        start=start_of(folder),
+        epochs=done,
+        planned_epochs=max(int(planned), done) if planned.isdecimal() else None,  # once it stayed as the run began
         monitor=monitor.name,
         monitor_mode=monitor.mode,
         best_value=best_value,
@@ -146,9 +148,16 @@ def _row(folder: Path, content: dict[str, Any], settings: dict[str, str]) -> Run
     )
 
 
-def start_of(run_id: str) -> str | None:
-    """Return the ISO time at which a run began, None where its folder was renamed."""
-    start = _START.fullmatch(run_id)
+def start_of(folder: Path) -> str | None:
+    """Return the ISO time at which a run began, in this machine's time zone; None where nothing says it.
+
+    Args:
+        folder: folder of the run.
+    """
+    started = read_segments(folder).started
+    if started is not None:
+        return started.astimezone().replace(tzinfo=None).isoformat(timespec="seconds")
+    start = _START.fullmatch(folder.name)
     return "{}-{}-{}T{}:{}:{}".format(*start.groups()) if start else None
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from constants import command
+from constants.renamed import present_name
 from storage.monitor import Monitor
+from storage.segments import read_segments, seconds_of_local
 
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
 _TRIALS = ("profile", "find_lr")  # folders of --profile and --find-lr
@@ -160,6 +162,13 @@ def trained_nothing(path: Path) -> bool:
     return any((path / name).is_dir() for name in _TRIALS)
 
 
+def may_be_run(path: Path) -> bool:
+    """Say whether a folder may be that of a training: by its name, or by what is in it."""
+    names = ("config.ini", "metrics.json", "checkpoints")
+    named = _RUN_ID.fullmatch(path.name) is not None or any((path / name).exists() for name in names)
+    return named and path.is_dir() and not trained_nothing(path)
+
+
 def was_pruned(path: Path) -> bool:
     """Say whether a sweep has ended a run early."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # a run of a moment ago, or a damaged one
@@ -167,10 +176,34 @@ def was_pruned(path: Path) -> bool:
     return False
 
 
-def run_age(path: Path) -> tuple[str, int]:
-    """Return what sorts run folders by start: `20260101-000000-10` comes after `20260101-000000-9`."""
-    match = _RUN_ID.fullmatch(path.name)
-    return (match[1], int(match[2] or 1)) if match else (path.name, 0)
+def run_age(path: Path) -> tuple[float, int, str]:
+    """Return what sorts run folders by start: the recorded time, in UTC; of older runs the name, which is a local time.
+
+    So `20260101-000000-10` comes after `20260101-000000-9`. A folder that says neither is as old as its files.
+    """
+    match, started = _RUN_ID.fullmatch(path.name), read_segments(path).started
+    number = int(match[2] or 1) if match else 0
+    if started is not None:
+        return started.timestamp(), number, path.name
+    if match:
+        with contextlib.suppress(ValueError, OverflowError):
+            return seconds_of_local(match[1]), number, path.name
+    files = [path / name for name in ("environment.json", "metrics.json")]
+    oldest = next((file for file in files if file.exists()), path)
+    return (oldest.stat().st_mtime if oldest.exists() else 0.0), number, path.name
+
+
+def trainer_of(path: Path) -> str:
+    """Return the present name of the trainer whose run a folder is; empty where nothing says so.
+
+    Args:
+        path: the run's folder.
+    """
+    name = read_segments(path).trainer
+    if not name:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            name = json.loads((path / "metrics.json").read_text(encoding="utf-8")).get("trainer")
+    return present_name(name) if isinstance(name, str) else ""
 
 
 def load_run(path: Path) -> Run:
@@ -246,7 +279,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Read the settings that a run began with.
+    """Read the settings of a run that are in force, or were when it ended.
 
     Args:
         path: the run's folder.

@@ -1,10 +1,11 @@
 """Runs of one trainer that differ in the seed alone: what is their mean, and how far do they spread."""
 
+import contextlib
 import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from constants import command
 from constants.counting import counted as count_of
 from storage.monitor import best_title
 from storage.run_table import state_of
-from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, run_age
+from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, read_settings, run_age
+from storage.segments import read_segments
 from storage.text_table import aligned
 
 SCHEMA_VERSION = 1  # of seeds.json
 PREFIX = "seeds-"  # of a group's name, so that it is no run's
 FILE = "seeds.json"
+_NO_MEAN = "no run came to its end, so there is no mean"
 _DONE = ("finished", "early_stopped")
 # What metrics.json says of every run's size and time: numbers, but none that a seed decides.
 _BOOKKEEPING = {
@@ -34,17 +37,21 @@ class SeedGroup:
         trainer: class name of the trainer.
         how: way of training: `at once`, or `one after the other`.
         runs: saved run of each seed; None where nothing was measured.
+        changed: settings with which single runs were gone on with, though the group began with others: first and last
+            value by key, by seed.
     """
 
     path: Path
     trainer: str
     how: str
     runs: dict[int, Run | None]
+    changed: dict[int, dict[str, list[str]]] = field(default_factory=dict)
 
     @property
     def counted(self) -> dict[int, Run]:
-        """The runs that mean and spread are over: those that came to their end."""
-        return {seed: run for seed, run in self.runs.items() if run is not None and run.state in _DONE}
+        """The runs that mean and spread are over: those that came to their end with the settings of the group."""
+        done = {seed: run for seed, run in self.runs.items() if run is not None and run.state in _DONE}
+        return {seed: run for seed, run in done.items() if seed not in self.changed}
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,17 @@ def find_group(text: str, artifacts_dir: Path) -> Path | None:
 def groups_in(artifacts_dir: Path) -> list[Path]:
     """Return the folders of all groups, the newest last."""
     folders = [file.parent for file in artifacts_dir.glob(f"models/*/seeds/{PREFIX}*/{FILE}")]
-    return sorted(folders, key=lambda folder: run_age(folder.with_name(folder.name.removeprefix(PREFIX))))
+    return sorted(folders, key=_group_age)
+
+
+def _group_age(folder: Path) -> tuple[float, int, str]:
+    """Return what sorts groups by start: that of the first run, since a group's name is a local time."""
+    runs = folder.parent.parent / "runs"
+    with contextlib.suppress(RunDamagedError, KeyError, TypeError):
+        first = next((member["run"] for member in read_group(folder)["members"] if member["run"]), None)
+        if first is not None and (runs / first).is_dir():
+            return run_age(runs / first)
+    return run_age(folder.with_name(folder.name.removeprefix(PREFIX)))
 
 
 def read_group(path: Path) -> dict[str, Any]:
@@ -161,7 +178,21 @@ def runs_as_group(path: Path, trainer: str, how: str, members: dict[int, str | N
     for seed, run in members.items():
         folder = path.parent.parent / "runs" / str(run)
         runs[seed] = load_run(folder) if (folder / "metrics.json").is_file() else None
-    return SeedGroup(path, trainer, how, runs)
+    changed = {seed: _changes(run) for seed, run in runs.items() if run is not None}
+    return SeedGroup(path, trainer, how, runs, {seed: found for seed, found in changed.items() if found})
+
+
+def _changes(run: Run) -> dict[str, list[str]]:
+    """Return the settings that a run was gone on with otherwise than it began."""
+    known = read_segments(run.path)
+    if known.segments:
+        return known.changed
+    # Of a run from before segments were written, config.ini says what it began with.
+    with contextlib.suppress(RunDamagedError):
+        planned, done = read_settings(run.path).get("epochs", ""), run.summary.get("epochs")
+        if planned.isdecimal() and isinstance(done, int) and done > int(planned):
+            return {"epochs": [planned, str(done)]}
+    return {}
 
 
 def over_epochs(runs: Sequence[Run]) -> dict[str, list[tuple[float, Spread]]]:
@@ -249,15 +280,16 @@ def table_lines(group: SeedGroup) -> list[str]:
     lines = aligned(
         [
             ("seed", "run", "epochs", best_title(run.monitor for run in group.runs.values() if run), "at", "state"),
-            *(_member_row(*pair) for pair in group.runs.items()),
+            *(_member_row(seed, run, group.changed.get(seed, {})) for seed, run in group.runs.items()),
         ],
         left=(1, 5),
     )
     without = len(group.runs) - len(counted)
-    left_out = f"; {without} of {len(group.runs)} left out, which came to no end" if without else ""
+    why = "which came to no end" + (", or were gone on with other settings" if group.changed else "")
+    left_out = f"; {without} of {len(group.runs)} left out, {why}" if without else ""
     title = f"{count_of(len(counted), 'seed')}, each at its own best epoch{left_out}"
     if not counted:
-        return [*lines, "", "no run came to its end, so there is no mean"]
+        return [*lines, "", f"all runs are left out, {why}: so there is no mean" if group.changed else _NO_MEAN]
     rows = [("", "mean", "std", "95 % interval of the mean", "lowest", "highest")]
     for name, spread in at_best(counted).items():
         interval = "-" if spread.interval is None else f"{spread.interval[0]:.6g} to {spread.interval[1]:.6g}"
@@ -268,10 +300,12 @@ def table_lines(group: SeedGroup) -> list[str]:
     return [*lines, "", title, *aligned(rows, left=(0,))]
 
 
-def _member_row(seed: int, run: Run | None) -> tuple[str, ...]:
+def _member_row(seed: int, run: Run | None, changed: dict[str, list[str]]) -> tuple[str, ...]:
     if run is None:
         return (str(seed), "-", "-", "-", "-", "waiting")
     loss = "-" if run.best_value is None else f"{run.best_value:.6g}"
     at = "-" if run.best_epoch is None else str(run.best_epoch)
     state = state_of(run.path, run.state) if run.state == "running" else run.state
+    if changed:
+        state += f", left out: gone on with {', '.join(f'{key} {a} -> {b}' for key, (a, b) in changed.items())}"
     return (str(seed), run.id, str(run.summary.get("epochs", "-")), loss, at, state)

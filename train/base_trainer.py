@@ -28,6 +28,7 @@ from train.callbacks import Callback, Callbacks, callbacks_named, require_list
 from train.callbacks.loss_spikes import LossSpikes
 from train.checkpointing.run_state import capture, size_of_state
 from train.checkpointing.saver import CheckpointSource, Saver
+from train.checkpointing.segment_record import begin_segment
 from train.checkpointing.weights import plain_weights
 from train.context import RunContext, RunOptions
 from train.contract import TrainerType, measured, require_parts
@@ -180,6 +181,7 @@ class BaseTrainer(metaclass=TrainerType):
         """
         run, progress = self.run_context, self.record.progress
         run.own_loop.follow_base_loop()
+        begin_segment(run)
         stop = self.early_stopping.exhausted
         step_input: StepInput | None
         while run.position.validating or (progress.epoch < self.config.epochs and not stop):
@@ -208,6 +210,7 @@ class BaseTrainer(metaclass=TrainerType):
         """
         run, progress = self.run_context, self.record.progress
         run.own_loop.in_use = True
+        begin_segment(run)
         stop = run.own_loop.close() or self.early_stopping.exhausted
         while progress.epoch < self.config.epochs and not stop:
             self._begin_epoch()
@@ -418,7 +421,8 @@ class BaseTrainer(metaclass=TrainerType):
         if self.options.dry_run or not process_group().is_main_process:
             return RunFolder.throwaway(self.model_name)
         if self.options.resume:
-            return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume)
+            name = type(self).__name__
+            return RunFolder.find(self.config.artifacts_dir, self.model_name, self.options.resume, name)
         return RunFolder.create(self.config.artifacts_dir, self.model_name)
 
     def get_run_file_path(self, name: str = "metrics.json") -> Path:
@@ -430,8 +434,11 @@ class BaseTrainer(metaclass=TrainerType):
         return self.run_folder.file(name)
 
     def get_model_save_path(self) -> Path:
-        """Return where the best weights of the newest finished run are published: what other trainers load."""
-        return self.run_folder.published
+        """Return where the best weights of the newest finished run are published: what other trainers load.
+
+        Of a run that lies elsewhere than in artifacts_dir, which publishes nothing, it is its own model.safetensors.
+        """
+        return self.run_folder.published or self.run_folder.path / "model.safetensors"
 
     def init_progress_bar(self, total: int, desc: str = "Training") -> None:
         """Prepare the bar over the whole run's batches; it appears when training starts.

@@ -56,6 +56,7 @@ class RunOptions:
         publish: whether a finished run's weights become those that other trainers load.
         callbacks: callbacks that are called before the trainer's own.
         evaluated: folder of a saved run whose weights are evaluated, and nothing is trained; None otherwise.
+        part_of: what the run is part of, `seeds` or `sweep`; empty for a run of its own.
     """
 
     resume: str | None = None
@@ -63,6 +64,7 @@ class RunOptions:
     publish: bool = True
     callbacks: list[Callback] = field(default_factory=list)
     evaluated: Path | None = None
+    part_of: str = ""
 
 
 class Stateful(Protocol):
@@ -136,6 +138,8 @@ class RunContext:
         threads_before: CPU threads that the run, or the one whose config.ini it reads, had before; 0 if there was none.
         in_session: whether `train()` runs at the moment.
         own_loop: what a `train()` of the trainer's own does in the epoch at hand.
+        segment_begun: whether this process's segment of the run is written down.
+        provenance: where and from what this process was started, as environment.json has it; empty before it is known.
     """
 
     trainer: Trainer
@@ -165,6 +169,8 @@ class RunContext:
     threads_before: int = 0
     in_session: bool = False
     own_loop: OwnLoop = field(default_factory=OwnLoop)
+    segment_begun: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
     saver: Saver = field(init=False)
 
     # ------------------------------------------------------------------------------------------ the author's parts

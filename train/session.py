@@ -20,6 +20,7 @@ from storage.saved_run import RunDamagedError, chosen_threads, read_metrics
 from train.checkpointing.provenance import datasets_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
+from train.checkpointing.segment_record import begin_segment, end_segment
 from train.context import RunContext
 from train.errors import TrainerContractError, TrainingError
 from train.failures.hook_errors import note_place_in_run
@@ -80,9 +81,10 @@ def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
         _require_no_history(run)
         if folder.began:
             logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
-    folder.write_text("config.ini", ConfigParser.dump(run.config))
     with machine_for(run):  # as it will be
-        folder.write_json("environment.json", provenance(run.device, datasets_of(run)))
+        run.provenance = provenance(run.device, datasets_of(run))
+        folder.write_json("environment.json", run.provenance)
+    begin_segment(run)
     return None
 
 
@@ -240,6 +242,7 @@ def _finish(run: RunContext) -> None:
     stopped = run.early_stopping.exhausted and run.record.progress.epoch < run.config.epochs
     state = "early_stopped" if stopped else "finished"
     trainer.save_metrics_to_file(state)
+    end_segment(run, state)
     if run.config.plot_at_end and main:
         trainer.plot_metrics()
     run.callbacks.on_train_end(trainer, state)
@@ -261,4 +264,5 @@ def _last_word(run: RunContext, state: str, together: bool = False, **more: Any)
             write()
         except Exception as error:  # a full disk; a GPU that computes no more, of which torch tells everybody again
             logger.warning(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    end_segment(run, state)
     run.callbacks.on_train_end(run.trainer, state)

@@ -36,7 +36,7 @@ def command(trainer_class: type[BaseTrainer], count: int) -> int:
         if group.path is not None:
             group.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    return finish(group)
+    return finish(group, ConfigParser.peek(TRAINER_REGISTRY.section_of(trainer_class), "artifacts_dir"))
 
 
 def train_group(trainer_class: type[BaseTrainer], group: Group, at_once: bool | None = None) -> None:
@@ -78,11 +78,16 @@ def _group(trainer_class: type[BaseTrainer], count: int) -> Group:
     return group or Group(name, [Member(seed) for seed in seeds])
 
 
-def finish(group: Group) -> int:
-    """Publish the best weights, write seeds.json, draw, show the tables; return the exit code."""
+def finish(group: Group, artifacts_dir: Path) -> int:
+    """Publish the best weights, write seeds.json, draw, show the tables; return the exit code.
+
+    Args:
+        group: group whose members have all ended.
+        artifacts_dir: folder of all runs and published models.
+    """
     found = group.read()
     whole = len(found.counted) == len(group.members)
-    group.publish_best()
+    group.publish_best(artifacts_dir)
     group.write("finished" if whole else "failed")
     sys.stdout.write("\n".join(["", *table_lines(found)]) + "\n")
     if found.counted:

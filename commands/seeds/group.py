@@ -74,15 +74,20 @@ class Group:
         more = {"state": state, "why": self.why}
         write_json(self.folder / FILE, content_of(self.read(), self._ids(), **more), durable=True)
 
-    def publish_best(self) -> None:
-        """Put the weights of the run that is best, by what it monitors, where other trainers load them."""
+    def publish_best(self, artifacts_dir: Path) -> None:
+        """Put the weights of the run that is best, by what it monitors, where other trainers load them.
+
+        Args:
+            artifacts_dir: folder of all runs and published models.
+        """
         runs = {seed: run for seed, run in self.read().counted.items() if run.best_value is not None}
         if not runs:
             return
         seed, best = min(runs.items(), key=lambda item: item[1].monitor.sort_key(item[1].best_value))
-        folder = RunFolder(best.path)
+        folder = RunFolder.of(best.path, artifacts_dir, self.folder.parent.parent.name)
         if (best.path / "model.safetensors").is_file():
             folder.publish()
+        if folder.published is not None:
             logger.info(f"published: the weights of seed {seed}, whose {best.monitor.name} is the best")
 
     def _ids(self) -> dict[int, str | None]:

@@ -5,6 +5,7 @@ from beautilog import logger
 from commands.seeds.group import Group, Member
 from config import ConfigParser
 from storage.errors import OutputError
+from storage.segments import GROUP
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 from train.context import RunOptions
@@ -20,7 +21,7 @@ def build(trainer_class: type[BaseTrainer], member: Member, group: Group) -> Bas
         member: member whose seed the trainer gets, and whose run it goes on with, where it has one.
         group: group that the member's run is noted in.
     """
-    BaseTrainer.options = RunOptions(resume=member.run)
+    BaseTrainer.options = RunOptions(resume=member.run, part_of=GROUP)
     with ConfigParser.overridden({"seed": str(member.seed)}, TRAINER_REGISTRY.section_of(trainer_class)):
         trainer = trainer_class()
     trainer.config.plot_at_end = False  # which takes a second each; the group's picture shows them all

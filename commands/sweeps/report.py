@@ -61,7 +61,7 @@ def report(
     if sweep.best is not None and sweep.best.run is not None:  # a complete one has a run
         from evaluation.plots.sweep_plot import plot_sweep  # matplotlib takes a second to import
 
-        run = RunFolder(runs / sweep.best.run)
+        run = RunFolder.of(runs / sweep.best.run, runs.parents[2], runs.parent.name)
         write_atomically(study.folder / "best.ini", _best_ini(study, config_of(sweep.best.params), run.id).encode())
         if (run.path / "model.safetensors").exists():
             run.publish()

@@ -18,6 +18,7 @@ from commands.sweeps.study import TrialStudy
 from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
 from storage.errors import OutputError
+from storage.segments import SWEEP
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callback
@@ -104,7 +105,7 @@ class _Sweep:
         try:
             with ConfigParser.overridden(self._settings | texts(trial.params), self._section):
                 BaseTrainer.options = RunOptions(
-                    resume=resume, publish=False, callbacks=[PruneTrial(trial, self._spec)]
+                    resume=resume, publish=False, callbacks=[PruneTrial(trial, self._spec)], part_of=SWEEP
                 )
                 trainer = self._trainer_class()
                 trial.set_user_attr("run", trainer.run_folder.id)

@@ -14,6 +14,7 @@ from evaluation.report.failure import failure_part
 from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge, tiles
+from evaluation.report.segments_part import segments_part
 from evaluation.report.svg import inline_svg
 from storage.run_comparison import by_epoch, read_facts
 from storage.run_table import clock, start_of
@@ -45,6 +46,7 @@ def run_page(run: Run) -> str:
         "plots": ("Plots", plots([run])),
         "pictures": ("Pictures", _pictures(run.path)),
         "history": ("History", _history(run)),
+        "segments": ("Segments", segments_part(run.path)),
         "settings": ("Settings", unset or _settings(settings, command[2:])),
         "environment": ("Environment", unread or _environment(run.path, environment, command)),
         "log": ("Log", _log(run.path)),
@@ -62,7 +64,7 @@ def _read(read: Callable[[Path], dict[str, Any]], path: Path) -> tuple[dict[str,
 
 
 def _head(run: Run, name: str, settings: dict[str, str], command: list[str]) -> Markup:
-    start = start_of(run.id)
+    start = start_of(run.path)
     return joined([
         tag("h1", f"{name} {run.id}"),
         tag("p", state_badge(run), f" started {start.replace('T', ' ')}" if start else None),

@@ -16,7 +16,7 @@ from train.context import RunContext
 # What decides which samples make a step. Half a run of one and half of another is neither.
 _STRUCTURAL = ("seed", "batch_size", "accumulation_steps")
 # What lives on in the states of optimizer and scheduler.
-_KEPT = ("learning_rate", "weight_decay", "lr_decay_factor", "lr_patience")
+KEPT = frozenset(("learning_rate", "weight_decay", "lr_decay_factor", "lr_patience"))
 # Settings that change no number of a run: they may differ between the runs of a sweep or of a group of seeds.
 CHANGE_NO_NUMBER = {
     "artifacts_dir", "device", "threads", "num_workers", "memory_share", "log_every_n_steps", "loss_spike_factor",
@@ -46,7 +46,8 @@ def check_resume(run: RunContext) -> None:
         logger.warning(f"{folder / 'environment.json'} is damaged, so nothing can be compared with it: {error}")
         known = {}
     if known:
-        refused += _compare_provenance(known, provenance(run.device, datasets_of(run)))
+        run.provenance = provenance(run.device, datasets_of(run))
+        refused += _compare_provenance(known, run.provenance)
     if refused:
         raise ResumeError(
             f"run {run.folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
@@ -67,11 +68,11 @@ def _read(path: Path) -> str:
 def _compare_settings(before: str, now: str) -> list[str]:
     old, new = dict(_SETTING.findall(before)), dict(_SETTING.findall(now))
     changed = [name for name in new if name in old and old[name] != new[name]]
-    free = [name for name in changed if name not in (*_STRUCTURAL, *_KEPT)]
+    free = [name for name in changed if name not in (*_STRUCTURAL, *KEPT)]
     if free:
         logger.info("settings that differ from the run's: " + ", ".join(f"{n} {old[n]} -> {new[n]}" for n in free))
     for name in changed:
-        if name in _KEPT:
+        if name in KEPT:
             logger.warning(
                 f"{name} = {new[name]} has no effect: the states of optimizer and scheduler go on from {old[name]}"
             )
