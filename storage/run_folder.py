@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from constants.renamed import former_names, present_name
 from storage.errors import ResumeError
 from storage.file_lock import FolderLock
@@ -247,7 +248,7 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
             other = trainer_of(found)
             raise ResumeError(
                 f"{found} is a run of {other}, not of {trainer}; "
-                f"`python train.py {other.removesuffix('Trainer')} --resume {found}` goes on with it."
+                f"`{command('train')} {other.removesuffix('Trainer')} --resume {found}` goes on with it."
             )
         return found
     there = ", ".join(path.name for path in known[-_LISTED:]) or "none"
