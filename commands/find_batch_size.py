@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
 from commands.probe_steps import ProbeSnapshot, build_for_probing, first_batches, quiet_log, take_step
 from constants.counting import counted
-from data.batches import batch_size_of, describe, named_tensors, tensors_in, to_device
+from data.batches import describe, named_tensors, tensors_in, to_device
 from data.data_error import DataError
 from data.loaders import Loader
 from data.memory import free_bytes, readable_bytes
@@ -256,7 +256,7 @@ def batch_maker(run: RunContext) -> Callable[[int], Any]:
     indexed = getattr(loader, "batch_size", None) is not None and hasattr(dataset, "__getitem__")
     if indexed and hasattr(dataset, "__len__") and _kinds(collated(2)) == _kinds(first):
         return collated
-    return lambda size: resized(first, batch_size_of(first), size)
+    return lambda size: resized(first, run.trainer.count_samples(first), size)
 
 
 def _kinds(batch: Any) -> list[tuple[str, int, torch.dtype]]:

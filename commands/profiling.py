@@ -18,15 +18,14 @@ from beautilog import logger
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from commands.profile_report import Profile, report_lines
-from data.batches import batch_size_of, to_device
+from data.batches import to_device
 from data.data_error import DataError
 from data.loaders import Loader
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
-from train.machine import peak_memory
+from train.machine import FlopCounter, peak_memory
 from train.model_summary import model_lines
 from train.session import machine_for
 
@@ -101,6 +100,7 @@ class _Feed:
     def __init__(self, run: RunContext) -> None:
         self.starts: list[float] = []
         self.taken = self.samples = 0
+        self._count = run.trainer.count_samples
         self._batches = self._endless(run.train_loader, run.device)
 
     def next(self) -> Any:
@@ -110,7 +110,7 @@ class _Feed:
         if first:
             self.starts.append(time.perf_counter() - begin)
         self.taken += 1
-        self.samples += batch_size_of(batch)
+        self.samples += self._count(batch)
         return batch
 
     @staticmethod
@@ -152,12 +152,12 @@ def _step(run: RunContext, feed: _Feed, phase: Phase) -> None:
     """One optimizer step of plain PyTorch. The scheduler stays where it is: a few steps would be past some's end."""
     with phase("data"):
         batches = [feed.next() for _ in range(run.config.accumulation_steps)]
-    sizes = [batch_size_of(batch) for batch in batches]
+    sizes = [run.trainer.count_samples(batch) for batch in batches]
     for batch, size in zip(batches, sizes, strict=True):
         with phase("forward"), _autocast(run):
             loss = run.loss_function(batch)
         with phase("backward"):
-            share = size / sum(sizes)
+            share = size / max(sum(sizes), 1)
             run.update.backward(loss if share == 1.0 else loss * share)
     with phase("update"):
         _update(run)
@@ -229,11 +229,11 @@ def _count(run: RunContext, feed: _Feed, profile: Profile) -> None:
         _step(run, feed, nullcontext)
     before = feed.samples
     # torch counts no attention kernel of the CPU; taken apart into matrix products it is counted everywhere.
-    with FlopCounterMode(display=False) as arithmetic, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounter() as arithmetic, sdpa_kernel(SDPBackend.MATH):
         _step(run, feed, nullcontext)
     # An epoch's last batch may be a short one, so what was counted is brought to the average size.
     counted = feed.samples - before
-    profile.operators, profile.flops = operators.calls, arithmetic.get_total_flops() * profile.samples / counted
+    profile.operators, profile.flops = operators.calls, arithmetic.flops * profile.samples / max(counted, 1)
 
 
 def _matmul_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, int]:

@@ -30,24 +30,32 @@ def batch_indices(loader: Any, first: int, count: int) -> list[list[Any]] | None
     """
     if isinstance(loader, TensorLoader):
         return [rows.tolist() for rows in loader.epoch_batches()[first : first + count]]
-    if not _draws_like_torch(loader):
+    if not draws_like_torch(loader):
         return None
     with cpu_random_states_kept():  # no sampler draws on a GPU
         try:
-            batches = _pass(loader)
+            batches = begin_pass(loader)
         except Exception:  # a sampler may hold an open file, or anything else that has no copy
             return None
         return [_plain(batch) for batch in islice(batches, first, first + count)]
 
 
-def _draws_like_torch(loader: Any) -> bool:
+def draws_like_torch(loader: Any) -> bool:
+    """Say whether a loader is a DataLoader over samples by index whose passes are torch's own."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return False
     return type(loader) is EpochLoader or type(loader).__iter__ is DataLoader.__iter__
 
 
-def _pass(loader: DataLoader) -> Iterator[Any]:
-    """Begin a pass as torch does, over a copy of the sampler: its generators and counters may move."""
+def begin_pass(loader: DataLoader) -> Iterator[Any]:
+    """Begin a pass as torch does, over a copy of the sampler: its generators and counters may move.
+
+    Args:
+        loader: one that `draws_like_torch`. The global random numbers are the caller's to put back.
+
+    Returns:
+        What the sampler gives for each batch: indices, or without a batch size one index.
+    """
     own = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     # The data is not copied: a sampler may know the dataset, its own `data_source`, only to ask for its length.
     shared = [loader.dataset, getattr(loader.sampler, "data_source", None)]

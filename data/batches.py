@@ -6,42 +6,54 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import default_collate
 
 
-def batch_size_of(batch: Any) -> int:
-    """Count the samples of a batch.
+def size_of(part: Any, dim: int) -> int:
+    """Return the size of a tensor or array in a dimension; nested tensors have no shape, but a first size."""
+    if isinstance(part, torch.Tensor) and part.is_nested:
+        return part.size(dim)
+    return int(part.shape[dim])
+
+
+def storage_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Return the strided tensors that hold what a tensor is: itself, or the indices and values of a sparse one.
 
     Args:
-        batch: a tensor (B, ...), or a mapping, list, tuple or dataclass that holds some. An integer `batch_size`
-            entry of a mapping or dataclass wins.
-
-    Returns:
-        B, the first dimension of the first tensor found; 1 where there is none.
+        tensor: strided, sparse (COO, CSR, CSC, BSR, BSC) or nested tensor.
     """
-    return _find_size(batch) or 1
+    if tensor.is_nested:
+        if tensor.layout is torch.jagged:
+            return [tensor.values(), tensor.offsets()]
+        return list(tensor.unbind())
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]  # as they are: `indices()` refuses what is not coalesced
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor]
 
 
-def _find_size(batch: Any) -> int | None:
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.dim() else None
-    named = _named_parts(batch)
-    declared = named.get("batch_size")
-    if isinstance(declared, int):
-        return declared
-    parts = named.values() if named else batch if _is_sequence(batch) else ()
-    return next((size for part in parts if (size := _find_size(part)) is not None), None)
+def bytes_of(tensor: torch.Tensor) -> int:
+    """Return how many bytes a tensor of any layout takes."""
+    return sum(part.numel() * part.element_size() for part in storage_parts(tensor))
 
 
-def _named_parts(batch: Any) -> dict[str, Any]:
+def named_parts(batch: Any) -> dict[str, Any]:
+    """Return the parts of a mapping, dataclass or named tuple by name; nothing of anything else."""
     if isinstance(batch, Mapping):
         return dict(batch)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields") and not isinstance(batch, PackedSequence):
+        return dict(zip(batch._fields, batch, strict=True))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     return {}
 
 
-def _is_sequence(batch: Any) -> bool:
+def is_sequence(batch: Any) -> bool:
+    """Say whether something is a list, tuple or such, but no text."""
     return isinstance(batch, Sequence) and not isinstance(batch, str | bytes)
 
 
@@ -68,6 +80,15 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
     return move(batch)
 
 
+def fresh(batch: Any) -> Any:
+    """Return a batch in containers of its own, with the very tensors of the given one."""
+
+    def same(part: Any) -> Any:
+        return _rebuilt(part, same)
+
+    return same(batch)
+
+
 def _rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
     """Return a container of the same type whose parts went through `change`; anything else unchanged."""
     if isinstance(batch, dict):
@@ -78,7 +99,7 @@ def _rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
         return type(batch)(map(change, batch))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         new = copy.copy(batch)
-        for name, part in _named_parts(batch).items():
+        for name, part in named_parts(batch).items():
             object.__setattr__(new, name, change(part))  # frozen ones too
         return new
     if isinstance(batch, Mapping):
@@ -99,7 +120,7 @@ def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
     if isinstance(batch, torch.Tensor):
         yield batch
         return
-    parts = batch if isinstance(batch, list | tuple) else _named_parts(batch).values()
+    parts = batch if isinstance(batch, list | tuple) else named_parts(batch).values()
     if not parts and callable(getattr(batch, "to", None)):  # not a container, but `to_device` moves it
         parts = getattr(batch, "__dict__", {}).values()
     for part in parts:
@@ -110,11 +131,11 @@ def named_tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tenso
     """Go through all tensors that a batch holds, with where they are: `images`, `[0]`, `pair.left`; "" is itself."""
     if isinstance(batch, torch.Tensor):
         yield name, batch
-    elif _is_sequence(batch):
+    elif is_sequence(batch):
         for number, part in enumerate(batch):
             yield from named_tensors(part, f"{name}[{number}]")
     else:
-        for key, part in _named_parts(batch).items():
+        for key, part in named_parts(batch).items():
             yield from named_tensors(part, f"{name}.{key}" if name else str(key))
 
 
@@ -148,21 +169,33 @@ def collate(samples: Sequence[Any]) -> Any:
     first = samples[0]
     if not dataclasses.is_dataclass(first):
         return default_collate(samples)
-    names = _named_parts(first)
+    names = named_parts(first)
     return type(first)(**{name: collate([getattr(sample, name) for sample in samples]) for name in names})
 
 
 def describe(batch: Any, depth: int = 0) -> str:
     """Say in one line what a batch or sample holds: shapes and dtypes of its tensors."""
     if isinstance(batch, torch.Tensor):
-        return f"tensor {tuple(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"
+        return _described(batch)
+    if isinstance(batch, PackedSequence):
+        return f"PackedSequence of {int(batch.batch_sizes[0])}: {_described(batch.data)}"
     if hasattr(batch, "shape") and hasattr(batch, "dtype"):
         return f"{type(batch).__name__} {tuple(batch.shape)} {batch.dtype}"
-    named = _named_parts(batch)
+    named = named_parts(batch)
     if depth < 2 and named:
         return "{" + ", ".join(f"{name}: {describe(part, depth + 1)}" for name, part in named.items()) + "}"
-    if depth < 2 and _is_sequence(batch):
+    if depth < 2 and is_sequence(batch):
         shown = [describe(part, depth + 1) for part in batch[:4]] + ["..."] * (len(batch) > 4)
         return f"{type(batch).__name__} of {len(batch)}: " + ", ".join(shown)
     text = repr(batch)
+    if text.startswith("<") and " object at 0x" in text:  # an address says nothing
+        text = f"{type(batch).__name__} object"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _described(tensor: torch.Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_nested:
+        return f"nested tensor of {tensor.size(0)} {dtype}"
+    layout = "" if tensor.layout is torch.strided else f"{str(tensor.layout).removeprefix('torch.')} "
+    return f"{layout}tensor {tuple(tensor.shape)} {dtype}"

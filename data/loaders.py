@@ -26,6 +26,14 @@ class Loader(Protocol):
         ...
 
 
+def length_of(loader: object) -> int | None:
+    """Return how many batches, or samples, something gives; None where it has no length."""
+    try:
+        return len(loader)  # type: ignore[arg-type]  # what has none raises
+    except (TypeError, NotImplementedError):  # a DataLoader asks its dataset, which need not have one
+        return None
+
+
 _PREFETCH = 4  # batches that a worker has ready: evens out samples that take unequally long
 
 

@@ -202,6 +202,17 @@ class TensorLoader:
         parts = [rows[own_part(len(rows), *self._share)] for rows in whole]
         return [part if len(part) else rows[:1] for part, rows in zip(parts, whole, strict=True)]
 
+    def first_batch(self) -> Tensors:
+        """Return the first batch of the epoch at hand. It is not counted as a pass."""
+        order = self._order()
+        rows = torch.arange(self._kept)[: self.batch_size] if order is None else order[: self.batch_size]
+        part = rows[own_part(len(rows), *self._share)]
+        return self._rows(part if len(part) else rows[:1])
+
+    def _rows(self, rows: torch.Tensor) -> Tensors:
+        cut = {name: tensor.index_select(0, rows.to(tensor.device)) for name, tensor in self.tensors.items()}
+        return self._shape(cut if self.resident else {name: self._moved(part) for name, part in cut.items()})
+
     def __iter__(self) -> Iterator[Tensors]:
         if self._share != (0, 1):
             return self._own_batches()
@@ -221,8 +232,7 @@ class TensorLoader:
         batches = self.epoch_batches() if self.length else []
         self.epoch += 1
         for rows in batches:
-            cut = {name: tensor.index_select(0, rows.to(tensor.device)) for name, tensor in self.tensors.items()}
-            yield self._shape(cut if self.resident else {name: self._moved(part) for name, part in cut.items()})
+            yield self._rows(rows)
 
     @property
     def _draws(self) -> bool:

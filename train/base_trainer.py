@@ -32,7 +32,7 @@ from train.checkpointing.segment_record import begin_segment
 from train.checkpointing.weights import plain_weights
 from train.context import RunContext, RunOptions
 from train.contract import TrainerType, measured, require_parts
-from train.errors import TrainingError
+from train.errors import TrainerContractError, TrainingError
 from train.failures import bad_training_step, bad_validation
 from train.loading.loader_faults import require_whole_pass
 from train.loading.preparation import prepare
@@ -51,7 +51,6 @@ from train.step_choice import build_step, build_update, shard_if_asked
 from train.steps.eager import StepInput
 from train.steps.guard import Guard
 from train.steps.precision import Precision
-from train.steps.weight_average import WeightAverage
 from train.trackers import Trackers
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
@@ -106,7 +105,7 @@ class BaseTrainer(metaclass=TrainerType):
         self.early_stopping = EarlyStopping(patience, min_delta, monitor)
         self.trackers = Trackers.of(config)
         random_sources = RandomSources(self.train_loader, self.val_loader, shared=shared_rng)
-        precision, guard = Precision(config.precision, self.device), Guard(self.device, self.model.buffers())
+        precision, guard = Precision(config.precision, self.device), Guard(self.device, self.model.buffers)
         self.run_context = run = RunContext(
             trainer=self,
             loss_function=self._forward_batch,
@@ -119,7 +118,6 @@ class BaseTrainer(metaclass=TrainerType):
             random_sources=random_sources,
             position=EpochPosition(random_sources),
             precision=precision,
-            average=WeightAverage(self.model, config.ema_decay) if config.ema_decay else None,
             guard=guard,
             update=build_update(
                 self.optimizer, config.gradient_clip_value, precision.scaler, guard, sharded is not None
@@ -148,6 +146,18 @@ class BaseTrainer(metaclass=TrainerType):
     def _forward_batch(self, batch: Any) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar tensor; may call `_collect_batch_metrics` on the way."""
         return self.compute_loss(batch)
+
+    def count_samples(self, batch: Any) -> int:
+        """Return how many samples a batch has: by that its loss and metrics weigh. May be replaced.
+
+        The base class's goes by the loader's first batch: it takes the first dimension, or length, that is the number
+        of samples which the loader has put into it. Where that can't be told it warns, and takes the first dimension of
+        the first tensor.
+
+        Args:
+            batch: batch as a loader gives it.
+        """
+        return self.run_context.sample_counter(batch)
 
     def after_training(self) -> None:
         """Do what follows a finished run, with the best weights in the model: write files, add to `results`."""
@@ -291,7 +301,8 @@ class BaseTrainer(metaclass=TrainerType):
             stop = self.check_early_stopping(val_loss) if stop is None else stop
         if step_scheduler:
             run.step_scheduler("epoch")
-        self.progress_bar.reach(self.progress_bar.total * epoch // self.config.epochs)
+        if self.progress_bar.total is not None:
+            self.progress_bar.reach(self.progress_bar.total * epoch // self.config.epochs)
         self.save_metrics()
         self.save_checkpoint(epoch, is_best)
         run.stop_request.obey()
@@ -440,13 +451,18 @@ class BaseTrainer(metaclass=TrainerType):
         """
         return self.run_folder.published or self.run_folder.path / "model.safetensors"
 
-    def init_progress_bar(self, total: int, desc: str = "Training") -> None:
+    def init_progress_bar(self, total: int | None, desc: str = "Training") -> None:
         """Prepare the bar over the whole run's batches; it appears when training starts.
 
         Args:
-            total: batches of the whole run.
+            total: batches of the whole run; None where nobody knows, as with a loader without a length.
             desc: text before the bar.
         """
+        if total is not None and (not isinstance(total, int | float) or total < 0):
+            raise TrainerContractError(
+                f"{type(self).__name__}: init_progress_bar(total={total!r}): total is the number of batches of the "
+                "whole run, such as len(self.train_loader) * self.config.epochs; None where nobody knows it."
+            )
         self.progress_bar = ProgressBar(total, desc)
 
     def update_progress_bar(self, batches: int = 1, **numbers: float) -> None:
@@ -462,16 +478,23 @@ class BaseTrainer(metaclass=TrainerType):
         if numbers:
             self.progress_bar.show(**numbers)
 
-    def _collect_batch_metrics(self, metrics: Mapping[str, torch.Tensor | float]) -> None:
+    def _collect_batch_metrics(
+        self, metrics: Mapping[str, torch.Tensor | float], count: int | torch.Tensor | None = None
+    ) -> None:
         """Note metrics of the batch at hand; their mean by sample enters the history as train_<name> or val_<name>.
 
         Args:
             metrics: mean of each metric over the batch, by name. A tensor stays on the device, so this does not wait
                 for it.
+            count: number of items that the metrics are means over, where these are not the batch's samples; a number,
+                or a scalar tensor, which is not waited for.
         """
         run = self.run_context
+        samples: int | torch.Tensor = 1 if run.batch_samples is None else run.batch_samples
+        if count is not None and samples:  # a stand-in of several processes counts for nothing
+            samples = count.detach() if isinstance(count, torch.Tensor) else count
         for name, value in metrics.items():
-            run.meter.add(name, value, 1 if run.batch_samples is None else run.batch_samples)
+            run.meter.add(name, value, samples)
 
     def _set_loss_count(self, count: int | torch.Tensor) -> None:
         """Say over how many items the loss of the batch at hand is a mean, where these are not the batch's samples.
@@ -565,6 +588,11 @@ class BaseTrainer(metaclass=TrainerType):
     def owns_loop(self) -> bool:
         """Whether the trainer has a `train()` of its own."""
         return type(self).train is not BaseTrainer.train
+
+    @property
+    def counts_own_samples(self) -> bool:
+        """Whether the trainer has a `count_samples` of its own."""
+        return type(self).count_samples is not BaseTrainer.count_samples
 
     @property
     def saves_plain_weights(self) -> bool:

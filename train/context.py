@@ -17,6 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from config import BaseTrainerConfig
+from data.batch_size import SampleCounter
 from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.checkpoint_store import CheckpointStore
@@ -123,12 +124,13 @@ class RunContext:
         random_sources: all generators that the run draws from.
         position: steps and batches done in the epoch at hand.
         precision: number format that forward and backward compute with.
-        average: the moving average of the weights; None where the config asks for none.
         guard: guard that keeps bad steps from the weights.
         update: update that clips gradients and changes parameters.
+        average: the moving average of the weights; None where the config asks for none, and before `begin_average`.
         shared_rng: random numbers that several processes draw alike; None for one process.
         sharded: the loss over a model whose weights are spread over the processes; None where they are not.
         meter: averages of the epoch, or validation, at hand.
+        sample_counter: rule by which the samples of a batch are counted, where the trainer has none of its own.
         batch_samples: number of samples of the batch that is in the model; None while there is none.
         loss_count: number of samples that the last loss is a mean over.
         first_losses: losses of the check that samples fit the model, by loader.
@@ -153,14 +155,15 @@ class RunContext:
     random_sources: RandomSources
     position: EpochPosition
     precision: Precision
-    average: WeightAverage | None
     guard: Guard
     update: Update
+    average: WeightAverage | None = None
     shared_rng: SharedRNG | None = None
     sharded: "ShardedLoss | None" = None
     callbacks: Callbacks = field(default_factory=Callbacks)
     stop_request: StopRequest = field(default_factory=StopRequest)
     meter: EpochMeter = field(default_factory=EpochMeter)
+    sample_counter: SampleCounter = field(default_factory=SampleCounter)
     batch_samples: int | None = None
     loss_count: int | torch.Tensor = 1
     first_losses: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -319,6 +322,14 @@ class RunContext:
     def forget_measurements(self) -> None:
         """Drop what has been measured in this epoch."""
         self.meter = EpochMeter()
+
+    def begin_average(self) -> None:
+        """Begin the moving average where the config asks for one, from the weights as they are.
+
+        Lazy layers have no weights before the first batches have been tried.
+        """
+        if self.config.ema_decay:
+            self.average = WeightAverage(self.model, self.config.ema_decay)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""

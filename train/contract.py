@@ -6,30 +6,28 @@ check that a sample fits the model, when the author's own attributes exist) happ
 """
 
 import functools
+import inspect
 import re
 from abc import ABCMeta
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from beautilog import logger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import default_collate
 
 from config import BaseTrainerConfig, ConfigError, ConfigParser
-from constants.counting import counted
-from data.batches import batch_size_of, describe
+from data.batches import describe
 from data.data_error import DataError
-from data.loaders import Loader
 from data.sharding import StandIn
 from train import TRAINER_REGISTRY
 from train.context import RunContext
-from train.error_location import location
 from train.errors import TrainerContractError
+from train.loading.first_check import check_loaders
 from train.loop.record import intended, not_measured
-from train.machine import FlopCounter
-from train.seeding import draw_apart, preserved_random_states, seed_everything
+from train.removed_arguments import explain_torch_argument
+from train.seeding import draw_apart, seed_everything
 from train.session import open_run
 
 _ORDER = """the order in __init__ is:
@@ -44,7 +42,7 @@ _OPEN_NAMES = frozenset(
         "save_model",
         "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
         "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
-        "_collect_batch_metrics", "averaged_weights", "is_main_process", "epochs", "clip_gradients",
+        "_collect_batch_metrics", "averaged_weights", "is_main_process", "epochs", "clip_gradients", "count_samples",
     }
 )  # fmt: skip
 _MADE_BY_BASE = frozenset({"run_context", "record"})  # what an author sets before would be lost unseen
@@ -87,6 +85,11 @@ class TrainerType(ABCMeta):
             if "num_samples" in str(error):
                 raise DataError(f"{cls.__name__}: a dataset is empty; a loader needs at least one sample.") from error
             raise
+        except TypeError as error:
+            told = explain_torch_argument(error)
+            if told is not None:
+                raise TrainerContractError(f"{cls.__name__}: {told}") from error
+            raise
         except AttributeError as error:  # a property of BaseTrainer's that was set; its message names it in quotes
             found = re.search(r"property '(\w+)' .* has no setter|can't set attribute '(\w+)'", str(error))
             _refuse_taken(cls, set(found.groups(default="")) if found else set())
@@ -95,6 +98,7 @@ class TrainerType(ABCMeta):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
         run: RunContext = trainer.run_context
         check_loaders(run)
+        run.begin_average()
         draw_apart(run.shared_rng, run.config.seed, run.process_group.rank)
         _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
@@ -145,6 +149,7 @@ def require_parts(trainer: object) -> None:
             "name."
         )
     config, scheduler = vars(trainer)["config"], vars(trainer)["scheduler"]
+    _require_steps(name, vars(trainer)["optimizer"], scheduler, getattr(trainer, "owns_loop", False))
     if not isinstance(config, BaseTrainerConfig):
         raise TrainerContractError(f"{name}: {type(config).__name__} must derive from BaseTrainerConfig.")
     try:
@@ -158,6 +163,35 @@ def require_parts(trainer: object) -> None:
             f"{name}: ReduceLROnPlateau has mode='{scheduler.mode}'; it steps on {steps_on}, which {falls}: use "
             f"mode='{direction}', or mode=self.config.monitor_direction, which follows the setting monitor."
         )
+
+
+def _require_steps(name: str, optimizer: object, scheduler: object, owns_loop: bool) -> None:
+    """Refuse an optimizer or scheduler that the base class's loop can't step."""
+    cures = {
+        "optimizer": "make it one optimizer, with a parameter group for each part",
+        "scheduler": "make it one: ChainedScheduler steps several at once, SequentialLR one after the other",
+    }
+    for part, given in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if not callable(getattr(given, "step", None)):
+            several = isinstance(given, list | tuple | dict)
+            cure = cures[part] if several else f"make it one of torch's {part}s"
+            raise TrainerContractError(f"{name}: self.{part} is a {type(given).__name__}, which has no step(): {cure}.")
+    if not owns_loop and _needs_closure(optimizer):
+        kind = type(optimizer).__name__
+        raise TrainerContractError(
+            f"{name}: {kind}.step needs a closure, which computes the loss several times a step; BaseTrainer's loop "
+            "computes it once. Write a train() of your own (docs/writing_a_trainer.md), or take an optimizer without "
+            "closure, such as Adam."
+        )
+
+
+def _needs_closure(optimizer: object) -> bool:
+    try:
+        parameters = inspect.signature(type(optimizer).step).parameters  # type: ignore[attr-defined]  # it has one
+    except (TypeError, ValueError):
+        return False
+    named = [each for each in parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return any(each.default is each.empty for each in named[1:])  # the first is self
 
 
 class Measured(Protocol):
@@ -181,7 +215,7 @@ def measured(forward: Callable[[Any, Any], torch.Tensor]) -> Callable[[Any, Any]
         if type(batch) is StandIn:  # one of several processes, which has no sample of this batch
             batch, samples = batch.batch, 0
         else:
-            samples = batch_size_of(batch)
+            samples = run.trainer.count_samples(batch)
         run.batch_samples = run.loss_count = samples
         try:
             with run.precision.autocast():
@@ -238,6 +272,12 @@ def in_session(train: Callable[..., Any]) -> Callable[..., Any]:
 def _require_scalar(run: RunContext, loss: object) -> None:
     defined = "_forward_batch" if "_forward_batch" in type(run.trainer).__dict__ else "compute_loss"
     given = f"{run.name}.{defined} returned"
+    if loss is None:
+        raise TrainerContractError(
+            f"{given} None; has a path through it no return? Each batch needs a loss, a scalar. To skip a batch, "
+            "call self._set_loss_count(0) and return a loss of 0 that depends on the model: 0 * self.model(x).sum(). "
+            "Or let the loader skip it: a collate_fn that leaves samples out."
+        )
     if not isinstance(loss, torch.Tensor):
         raise TrainerContractError(f"{given} {describe(loss)} ({type(loss).__name__}); it must be a scalar tensor.")
     if loss.dim() != 0:
@@ -247,28 +287,6 @@ def _require_scalar(run: RunContext, loss: object) -> None:
             f"{given} a loss without gradient: it does not depend on the model's trainable parameters "
             "(a .detach(), .item() or torch.no_grad() on the way?)."
         )
-
-
-def check_loaders(run: RunContext) -> None:
-    """Check that both loaders give batches and that their first samples fit the model.
-
-    Runs one forward pass without gradient for each loader; random states and metrics are as if it had not.
-
-    Args:
-        run: run whose loaders and model are checked.
-
-    Raises:
-        DataError: a loader of length zero, a sample that can't be read or doesn't fit the model.
-    """
-    for name, loader in run.loaders.items():
-        _refuse_empty(run, name, loader)
-        dataset = getattr(loader, "dataset", None)
-        if dataset is None or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-            continue  # an iterable dataset shows what it has when it is read
-        if name == "predict_loader":
-            continue  # its samples need no labels, so they need not fit the loss function
-        with preserved_random_states():
-            _try_sample(run, name, loader, dataset)
 
 
 def _check_monitor(run: RunContext) -> None:
@@ -291,49 +309,3 @@ def _check_monitor(run: RunContext) -> None:
     if intended(monitor, seen):
         raise ConfigError([text])
     logger.warning(f"{text}. Where the first validation does not measure it either, the run ends there")
-
-
-def _refuse_empty(run: RunContext, name: str, loader: Loader) -> None:
-    try:
-        batches = len(loader)
-    except TypeError:
-        return
-    if batches == 0:
-        dataset = getattr(loader, "dataset", None)
-        samples = f"its dataset has {counted(len(dataset), 'sample')}" if isinstance(dataset, Sized) else "no samples"
-        drop = ", and drop_last leaves out a batch that is not full" if getattr(loader, "drop_last", False) else ""
-        raise DataError(
-            f"{run.name}: {name} gives no batches: {samples}, batch_size is "
-            f"{getattr(loader, 'batch_size', None)}{drop}. Give it data, or a smaller batch_size."
-        )
-
-
-def _try_sample(run: RunContext, name: str, loader: Loader, dataset: Any) -> None:
-    where = f"{run.name}: {name}.dataset"
-    try:
-        # Two, since some losses (contrastive ones, statistics over the batch) need more than one.
-        count = 1 if getattr(loader, "batch_size", None) in (None, 1) else min(2, len(dataset))
-        samples = [dataset[index] for index in range(count)]
-    except Exception as error:  # whatever a user's dataset raises
-        raise DataError(f"{where}[0] can't be read: {location(error)}{type(error).__name__}: {error}") from error
-    training = run.model.training
-    run.model.eval()
-    try:
-        collate = getattr(loader, "collate_fn", default_collate)
-        batch = collate(samples[0] if getattr(loader, "batch_size", 1) is None else samples)
-        with torch.no_grad(), FlopCounter() as counter:
-            run.first_losses[name] = run.loss_function(batch)
-        run.first_metrics[name] = run.meter.names()
-        run.flop_counts[name] = counter.of(run.model, batch_size_of(batch))
-    except (TrainerContractError, torch.OutOfMemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{where}[0] does not fit {type(run.model).__name__}.\n"
-            f"  sample: {describe(samples[0])}\n"
-            f"  failed: {location(error)}{type(error).__name__}: {error}\n"
-            "  Make the sample's shape and the model's input agree: see the dataset and the model's settings."
-        ) from error
-    finally:
-        run.model.train(training)
-        run.forget_measurements()

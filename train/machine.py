@@ -2,16 +2,15 @@
 
 import ctypes
 import gc
-import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from config import ConfigError
 
@@ -45,37 +44,57 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
 
 
 class _OperatorCount(TorchDispatchMode):
-    count = 0
+    """Counts without torch's FlopCounterMode, whose hooks on modules break a gradient taken inside a forward pass."""
+
+    count, flops = 0, 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        kind = getattr(func, "_overloadpacket", None)
+        formula = flop_registry.get(kind)
+        if kind is torch.ops.aten.mkldnn_rnn_layer:
+            self.flops += self._count_recurrent_layer(*args)
+            return result
+        if formula is not None:
+            with suppress(Exception):  # an estimate; a layout that the formula doesn't know must not end a run
+                self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+    def _count_recurrent_layer(self, given: torch.Tensor, *weights: Any, **_: Any) -> float:
+        """Count a fused recurrent layer, which is one call, as the time steps that it goes through one by one."""
+        steps, samples = given.shape[:2]
+        self.count += _OPERATORS_OF_A_TIME_STEP * steps
+        return 2 * steps * samples * sum(weight.numel() for weight in weights[:2])
 
 
 class FlopCounter:
-    """Counts the operations and the floating-point operations of a forward pass that runs inside it."""
+    """Counts the operations and the floating-point operations of what runs inside it."""
 
     def __init__(self) -> None:
-        recurrent = {torch.ops.aten.mkldnn_rnn_layer: self._count_recurrent_layer}
-        self._operators, self._flops = _OperatorCount(), FlopCounterMode(display=False, custom_mapping=recurrent)
+        self._count = _OperatorCount()
         self._stack = ExitStack()
 
     def __enter__(self) -> "FlopCounter":
         # Attention in one opaque kernel, as evaluation has it, would not be counted.
         self._stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        self._stack.enter_context(self._flops)
-        self._stack.enter_context(self._operators)
+        self._stack.enter_context(self._count)
         return self
+
+    @property
+    def operators(self) -> int:
+        """Number of calls of torch operators."""
+        return self._count.count
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the products (matrices, convolutions, attention)."""
+        return self._count.flops
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
-
-    def _count_recurrent_layer(self, given: torch.Size, *weights: Any, **_: Any) -> int:
-        """Count a fused recurrent layer, which is one call, as the time steps that it goes through one by one."""
-        steps, samples = given[:2]
-        self._operators.count += _OPERATORS_OF_A_TIME_STEP * steps
-        return 2 * steps * samples * sum(math.prod(shape) for shape in weights[:2])
 
     def of(self, model: torch.nn.Module, samples: int) -> tuple[int, float]:
         """Return what was counted.
@@ -89,7 +108,7 @@ class FlopCounter:
                 weight.
         """
         weights = sum(parameter.numel() for parameter in model.parameters())
-        return self._operators.count, max(self._flops.get_total_flops() / samples, 2.0 * weights)
+        return self.operators, max(self.flops / max(samples, 1), 2.0 * weights)
 
 
 def release_memory() -> None:

@@ -1,11 +1,9 @@
 """What a model and a run are made of, in a few lines."""
 
-from collections.abc import Sized
-
 import torch
 
 from constants.counting import counted
-from data.loaders import Loader
+from data.loaders import Loader, length_of
 
 
 def summarize_model(model: torch.nn.Module) -> dict[str, int]:
@@ -57,8 +55,9 @@ def readable_bytes(count: int) -> str:
 def loader_line(name: str, loader: Loader) -> str:
     """Describe a loader: samples, batches, workers."""
     dataset = getattr(loader, "dataset", None)
-    samples = f"{counted(len(dataset), 'sample')}, " if isinstance(dataset, Sized) else ""
-    batches = f"{counted(len(loader), 'batch')}" if isinstance(loader, Sized) else "an unknown number of batches"
+    known, length = length_of(dataset), length_of(loader)
+    samples = "" if known is None else f"{counted(known, 'sample')}, "
+    batches = "an unknown number of batches" if length is None else counted(length, "batch")
     size = getattr(loader, "batch_size", None)
     of = f" of {size}" if size else ""
     workers = counted(getattr(loader, "num_workers", 0), "worker")

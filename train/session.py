@@ -17,7 +17,7 @@ from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
 from storage.saved_run import RunDamagedError, chosen_threads, read_metrics
-from train.checkpointing.provenance import datasets_of, provenance
+from train.checkpointing.provenance import loaders_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
 from train.checkpointing.segment_record import begin_segment, end_segment
@@ -82,7 +82,7 @@ def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
         if folder.began:
             logger.warning(f"run {folder.id} has no checkpoint yet; it begins anew")
     with machine_for(run):  # as it will be
-        run.provenance = provenance(run.device, datasets_of(run))
+        run.provenance = provenance(run.device, loaders_of(run))
         folder.write_json("environment.json", run.provenance)
     begin_segment(run)
     return None
@@ -218,7 +218,8 @@ def _announce(run: RunContext) -> None:
     if done >= epochs and not run.position.validating:
         told = "the 1 epoch of this run is" if epochs == 1 else f"all {epochs} epochs of this run are"
         logger.info(f"{told} done; raise epochs to train on")
-    run.progress_bar.open(done=run.progress_bar.total * min(done, epochs) // epochs)
+    total = run.progress_bar.total
+    run.progress_bar.open(done=0 if total is None else int(total * min(done, epochs) // epochs))
 
 
 def _finish(run: RunContext) -> None:

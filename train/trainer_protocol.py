@@ -103,8 +103,17 @@ class Trainer(Protocol):
         ...
 
     @property
+    def counts_own_samples(self) -> bool:
+        """Whether the trainer has a `count_samples` of its own."""
+        ...
+
+    @property
     def saves_plain_weights(self) -> bool:
         """Whether `save_model` is the base class's."""
+        ...
+
+    def count_samples(self, batch: Any) -> int:
+        """Return how many samples a batch has."""
         ...
 
     def keep_gradient_norms(self) -> None:

@@ -15,7 +15,8 @@ from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from constants.counting import counted
 from data.batch_indices import batch_indices
-from data.batches import batch_size_of, describe, named_tensors
+from data.batch_size import batch_size_of
+from data.batches import describe, named_tensors
 from data.loaders import Loader
 from train.checkpointing.provenance import feed
 from train.errors import TrainerContractError
@@ -36,7 +37,7 @@ def samples_fit(subject: Subject) -> Verdict:
             run.loss_function(batches[0])
         sample = _samples(loader)
         of = _shapes(sample[0](0)) if sample else f"a batch is {_shapes(batches[0])}"
-        shown.append(f"{of}; batches of {batch_size_of(batches[0]):,}")
+        shown.append(f"{of}; batches of {run.trainer.count_samples(batches[0]):,}")
     same = shown[0] == shown[1]
     return ok(f"training and validation: {shown[0]}" if same else f"training: {shown[0]}\nvalidation: {shown[1]}")
 

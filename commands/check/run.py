@@ -15,7 +15,7 @@ from data.data_error import DataError
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
 from train.error_advice import explained
-from train.errors import TrainerContractError
+from train.errors import TrainerContractError, TrainingError
 from train.loading.loader_faults import explain_loader_fault
 from train.loop.progress import duration
 from train.model_summary import model_lines
@@ -29,13 +29,13 @@ def command(trainer_class: type[BaseTrainer], _: bool) -> int:
 
     Returns:
         0 where no line failed, else 4; where the trainer's first samples don't let it be built, the code that a run
-        would have: 3 for data, 2 for a loss that is no scalar.
+        would have: 3 for data, 2 for a loss that is no scalar, 4 for another error of it.
     """
     began = time.monotonic()
     with quiet_log():
         try:
             run = build_for_probing(trainer_class)
-        except (DataError, TrainerContractError) as error:
+        except (DataError, TrainerContractError, TrainingError) as error:
             return _not_built(trainer_class, error, began)
         sys.stdout.write(f"{trainer_class.__name__} on {run.device}; {model_lines(run.model)[0]}\n")
         with machine_for(run):
@@ -88,12 +88,14 @@ def _not_built(trainer_class: type[BaseTrainer], error: Exception, began: float)
         TrainerContractError: it has nothing to do with a sample: the class itself is not complete.
     """
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, TrainerContractError) and "_try_sample" not in frames:
+    if not isinstance(error, DataError) and "check_loaders" not in frames:
         raise error
-    at = SAMPLES_FIT if isinstance(error, DataError) else LOSS_AT_START
+    at = LOSS_AT_START if isinstance(error, TrainerContractError) else SAMPLES_FIT
     sys.stdout.write(f"{trainer_class.__name__}: it can't be built\n")
     verdicts = [failed(str(error)) if name == at else skipped("needs a trainer that is built") for name, _ in CHECKLIST]
     for (name, _), verdict in zip(CHECKLIST, verdicts, strict=True):
         _show(name, verdict)
     sys.stdout.write(f"{summary(verdicts, duration(time.monotonic() - began))}\n")
+    if isinstance(error, TrainingError):
+        return _LINE_FAILED
     return _DATA if isinstance(error, DataError) else _CONTRACT

@@ -11,7 +11,7 @@ import torch
 from commands.evaluate.request import EvaluationRequest
 from commands.evaluate.trained import batches_of, faults_explained, load_trained, loader_list, place_told
 from data.batch_indices import batch_indices
-from data.batches import batch_size_of, describe
+from data.batches import describe
 from data.data_error import DataError
 from data.loaders import Loader
 from storage.prediction_file import INDEX, Columns, write_prediction_file
@@ -70,7 +70,7 @@ def predict(run: RunContext, name: str, loader: Loader) -> tuple[Columns, int]:
     parts: dict[str, list[Any]] = {}
     samples = 0
     for number, batch in enumerate(batches_of(run, name, loader)):
-        size = batch_size_of(batch)
+        size = run.trainer.count_samples(batch)
         with place_told(run, name, loader, number), run.precision.autocast():
             made = run.trainer.predict_batch(batch)
         rows = {key: _rows(run, key, value, size) for key, value in _named(run, made).items()}

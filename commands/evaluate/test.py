@@ -13,7 +13,6 @@ import torch
 from commands.evaluate.request import EvaluationRequest
 from commands.evaluate.trained import TrainedRun, batches_of, faults_explained, load_trained, loader_list, place_told
 from config import ConfigParser
-from data.batches import batch_size_of
 from data.loaders import Loader
 from evaluation.mean_interval import mean_interval
 from storage.saved_run import settings_in
@@ -108,7 +107,7 @@ def measure(run: RunContext, name: str, loader: Loader) -> Measured:
             if not math.isfinite(loss):
                 strange = "".join(f"; {each}" for each in strange_samples([batch], None)[:3])
                 raise TrainingError(f"the loss of batch {number + 1} of {name} is {loss}{strange}. Nothing is written.")
-            samples += batch_size_of(batch)
+            samples += run.trainer.count_samples(batch)
     if number < 0:
         raise TrainingError(f"{name} gave no batch.")
     metrics = meter.read()
@@ -151,7 +150,7 @@ def _result(trained: TrainedRun, request: EvaluationRequest, measured: Measured,
         validation=_validation(trained, names),
         changed=list(request.changed),
         settings={name: value for name, value in settings_in(ConfigParser.dump(run.config)).items() if name},
-        data=fingerprint(getattr(run.loaders["test_loader"], "dataset", None)),
+        data=fingerprint(run.loaders["test_loader"]),
         environment={key: facts[key] for key in ("command", "git", "python", "packages", "device")},
     )
 

@@ -19,7 +19,7 @@ from storage.errors import ResumeError
 from storage.saved_run import Run, load_run, read_environment
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callbacks
-from train.checkpointing.provenance import datasets_of, fingerprint
+from train.checkpointing.provenance import fingerprint, loaders_of
 from train.context import RunContext, RunOptions
 from train.error_advice import bad_row
 from train.errors import TrainerContractError
@@ -95,7 +95,7 @@ def _load_weights(run: RunContext, request: EvaluationRequest) -> str:
 def _other_data(run: RunContext, request: EvaluationRequest) -> list[str]:
     """Say where the data that the run was trained and validated with is not what it was: a test may have been in it."""
     known = read_environment(request.run).get("data", {})
-    now = {name: fingerprint(dataset) for name, dataset in datasets_of(run).items()}
+    now = {name: fingerprint(loader) for name, loader in loaders_of(run).items()}
     return [
         f"warning: the {name} data is not what the run had; samples of the test may have been among it"
         for name, found in now.items()

@@ -1,6 +1,7 @@
 """Whether the members of a group can be trained at once, and whether that is faster."""
 
 from constants.counting import counted
+from data.loaders import length_of
 from data.tensor_rows import quick
 from train.callbacks.loss_spikes import LossSpikes
 from train.context import RunContext
@@ -62,7 +63,10 @@ def _why_slower(run: RunContext, seeds: int) -> str | None:
         form, reason = choose(run)
         if form != "eager":
             return f"step = {form} is faster: {reason}"
-    operators, steps = run.flop_counts["train_loader"][0], run.config.epochs * len(run.train_loader)
+    batches = length_of(run.train_loader)
+    if batches is None:
+        return "train_loader has no length"
+    operators, steps = run.flop_counts["train_loader"][0], run.config.epochs * batches
     cost, saved = _RECORDING * operators * (seeds + 3), _SAVED * operators * (seeds - 1) * steps
     if saved < cost:
         worth = f"{saved:.2g} s of {counted(steps, 'step')}"

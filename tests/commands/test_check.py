@@ -1,5 +1,6 @@
 """`--check`: each line of the checklist, for sound trainers and for such as break it."""
 
+import itertools
 import json
 import math
 import random
@@ -167,7 +168,9 @@ def test_a_sample_that_does_not_fit_is_a_failed_line_and_the_rest_is_skipped(tmp
     found = verdicts_of(capsys.readouterr().out)
     mark, text = found.pop("samples fit the model")
     assert mark == FAILED
-    assert text.startswith("Wide: train_loader.dataset[0] does not fit Sequential.\nsample: tuple of 1: tensor (9,)")
+    assert text.startswith(
+        "Wide._forward_batch fails with the first batch of train_loader.\nbatch: list of 1: tensor (4, 9) float32"
+    )
     assert "train/machine.py" not in text  # through which the samples are tried: the error is not there
     assert set(found.values()) == {(SKIPPED, "needs a trainer that is built")}
 
@@ -179,19 +182,22 @@ def test_a_loss_that_is_no_scalar_is_the_line_of_the_loss(tmp_path, capsys):
     assert check_run.command(variant("Vector", __init__=build), True) == 2
     mark, text = verdicts_of(capsys.readouterr().out)["loss is a finite scalar"]
     assert (mark, text) == (
-        FAILED, "Vector._forward_batch returned a tensor (2,) float32; the loss must be a scalar: take its .mean()."
+        FAILED, "Vector._forward_batch returned a tensor (8,) float32; the loss must be a scalar: take its .mean()."
     )  # fmt: skip
 
 
 def test_an_error_of_the_trainer_is_told_once_with_its_place_and_the_others_go_on(subject_of):
+    calls = itertools.count()
+
     def hook(trainer, output, goal):
-        if trainer.model.training:
+        if trainer.model.training and next(calls):  # the first is the one that lets the trainer be built
             raise KeyError("no such column")
         return F.mse_loss(output, goal)
 
     verdicts = dict(zip(NAMES, run_checks(subject_of(hook=hook)), strict=True))
     assert verdicts["samples fit the model"].mark == FAILED
     assert "KeyError: 'no such column'" in verdicts["samples fit the model"].text
+    assert "A batch has the keys" not in verdicts["samples fit the model"].text, "it is no key of the batch's"
     assert verdicts["loss falls"] == (learning.Verdict(SKIPPED, "the error of 'samples fit the model' again"))
     for name in ("loaders share no samples", "optimizer has all parameters", "disk space"):
         assert verdicts[name].mark == OK, name

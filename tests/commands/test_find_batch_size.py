@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from commands import find_batch_size
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
 from commands.find_batch_size import Probe, batch_maker, resized, search
-from data.batches import batch_size_of
+from data.batch_size import batch_size_of
 from data.data_error import DataError
 from train.base_trainer import BaseTrainer
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from data.batches import batch_size_of, describe
+from data.batch_size import batch_size_of
+from data.batches import describe
 
 
 def test_batch_size_is_found_in_every_kind_of_batch():

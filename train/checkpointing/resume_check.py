@@ -10,7 +10,7 @@ from beautilog import logger
 from config import ConfigParser
 from constants.counting import counted
 from storage.errors import ResumeError
-from train.checkpointing.provenance import datasets_of, provenance
+from train.checkpointing.provenance import loaders_of, provenance
 from train.context import RunContext
 
 # What decides which samples make a step. Half a run of one and half of another is neither.
@@ -46,7 +46,7 @@ def check_resume(run: RunContext) -> None:
         logger.warning(f"{folder / 'environment.json'} is damaged, so nothing can be compared with it: {error}")
         known = {}
     if known:
-        run.provenance = provenance(run.device, datasets_of(run))
+        run.provenance = provenance(run.device, loaders_of(run))
         refused += _compare_provenance(known, run.provenance)
     if refused:
         raise ResumeError(

@@ -11,7 +11,7 @@ from storage.errors import OutputError
 from storage.run_folder import RunFolder
 from storage.saved_run import RunDamagedError, read_settings, settings_in
 from storage.segments import RunSegments, Segment, now, read_segments, write_segments
-from train.checkpointing.provenance import datasets_of, provenance
+from train.checkpointing.provenance import loaders_of, provenance
 from train.checkpointing.resume_check import CHANGE_NO_NUMBER, KEPT
 from train.context import RunContext
 
@@ -35,7 +35,7 @@ def begin_segment(run: RunContext) -> None:
             text = text.replace(f"\n{name} = {settings[name]}\n", f"\n{name} = {before[name]}\n")
         settings = settings_in(text)
     del settings[""]  # the section's name
-    facts = run.provenance or provenance(run.device, datasets_of(run))
+    facts = run.provenance or provenance(run.device, loaders_of(run))
     changed = {
         name: [before[name], value]
         for name, value in settings.items()

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from data.batches import tensors_in, with_tensors
-from train.compiled.purity import Recorder, SideEffectSnapshot, buffers_of, first_difference, namespaces_of
 from train.context import RunContext
 from train.loop.meters import EpochMeter
 from train.seeding import preserved_random_states, random_states, set_random_states
+from train.side_effects import Recorder, SideEffectSnapshot, buffers_of, first_difference, namespaces_of
 
 
 class ImpureLoss(Exception):

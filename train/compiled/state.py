@@ -1,7 +1,7 @@
 """The state that a step changes, to be compared with another form's, and put back."""
 
-from train.compiled.purity import buffers_of, namespaces_of
 from train.context import RunContext
+from train.side_effects import buffers_of, namespaces_of
 from train.snapshot import Snapshot, TensorCopies
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from data.batches import batch_size_of
+from data.batch_size import batch_size_of
 from train.failures.measure import plain_floats
 
 _EXTREME = 1e3  # times the root mean square of the other samples

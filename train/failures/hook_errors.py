@@ -4,7 +4,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from data.batches import batch_size_of
+from data.batch_size import batch_size_of
 from train.context import RunContext
 from train.error_advice import bad_row
 from train.failures.batch_check import listed

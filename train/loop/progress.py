@@ -14,7 +14,7 @@ class ProgressBar:
     """A tqdm bar over a run's batches. beautilog writes its lines above it; off a terminal there is no bar.
 
     Args:
-        total: batches of the whole run.
+        total: batches of the whole run; None where nobody knows.
         desc: text before the bar.
 
     Attributes:
@@ -23,7 +23,7 @@ class ProgressBar:
 
     silent = False
 
-    def __init__(self, total: int, desc: str) -> None:
+    def __init__(self, total: int | None, desc: str) -> None:
         self.total, self.desc = total, desc
         self._bar: tqdm | None = None
         self._line_due = 0.0

@@ -2,13 +2,13 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from data.batches import tensors_in
+from data.batches import storage_parts, tensors_in
 
 _REMEMBERED = 1000  # steps whose batches and random states are known
 _HELD_BYTES = 2**26  # of batches, of the steps since the last look
@@ -38,14 +38,17 @@ class Guard:
 
     Args:
         device: device that the losses are on.
-        buffers: buffers of the model; those that steps change, such as running statistics, are kept too.
+        buffers: function that gives the buffers of the model, asked at the first step; those that steps change, such as
+            running statistics, are kept too.
 
     Attributes:
         on_host: whether the host judges.
         blocked: whether the host knows of a bad step.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", buffers: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(
+        self, device: torch.device | str = "cpu", buffers: Callable[[], Iterable[torch.Tensor]] = tuple
+    ) -> None:
         self.on_host, self.blocked = torch.device(device).type == "cpu", False
         self._poison, self._flag, self._found, self._missed = torch.zeros(4, device=device).unbind()
         self._one = torch.ones((), device=device)
@@ -54,7 +57,8 @@ class Guard:
         self._holds: int | None = None  # steps whose batches are kept
         self._draws = True  # whether steps draw random numbers
         self._random = torch.empty(0)  # torch's state at the last look
-        self._buffers = [buffer.detach() for buffer in buffers if buffer.numel() <= _LARGEST_BUFFER]
+        self._buffers_now = buffers  # lazy layers have none before their first pass
+        self._buffers: list[torch.Tensor] = []
         self._before: list[torch.Tensor] = []  # the buffers of before the first step, until it is done
         self._changing: list[torch.Tensor] = []
         self._kept: list[torch.Tensor] = []
@@ -64,9 +68,11 @@ class Guard:
         if self._holds is None:
             tensors = [tensor for batch in batches for tensor in tensors_in(batch)]
             # A tensor that a worker has sent holds a file descriptor for as long as it lives.
-            sent = any(tensor.device.type == "cpu" and tensor.is_shared() for tensor in tensors)
-            size = sum(tensor.nbytes for tensor in tensors)
+            parts = [part for tensor in tensors for part in storage_parts(tensor)]
+            sent = any(part.device.type == "cpu" and part.is_shared() for part in parts)
+            size = sum(part.nbytes for part in parts)
             self._holds = 0 if sent else min(_REMEMBERED, _HELD_BYTES // max(size, 1))
+            self._buffers = [buffer.detach() for buffer in self._buffers_now() if buffer.numel() <= _LARGEST_BUFFER]
             self._before = [buffer.clone() for buffer in self._buffers]
         begun = self._begun
         if self._draws:

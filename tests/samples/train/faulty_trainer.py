@@ -1,5 +1,6 @@
 """A trainer that breaks in one chosen way."""
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,8 @@ from config.faulty_trainer_config import FaultyTrainerConfig
 from model.feature_fusion_model import FeatureFusionModel
 from train.base_trainer import BaseTrainer
 from train.schedulers import warmup_cosine
+
+_CALLS = itertools.count()
 
 
 class Vectors(Dataset):
@@ -65,7 +68,7 @@ class FaultyTrainer(BaseTrainer):
             return error.mean().item()
         if fault == "no_gradient":
             return error.mean().detach()
-        if fault == "bug_in_loss" and self.model.training:
+        if fault == "bug_in_loss" and self.model.training and next(_CALLS) >= 3:  # not at the first check
             return self.no_such_attribute
         if fault == "interrupt" and self.model.training and self.record.progress.epoch == 2:
             os.kill(os.getpid(), signal.SIGINT)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import tensors_in
@@ -24,16 +25,24 @@ _CONTAINERS = 1000  # lists and dicts that are looked into at most
 
 
 def namespaces_of(run: RunContext) -> Iterator[dict[str, Any]]:
-    """Yield the dicts that hold a trainer's tensors: its own and those of every module it has."""
+    """Yield the dicts that hold a trainer's tensors: its own and those of every module it has.
+
+    A lazy layer that doesn't know its size yet is left out: its first pass makes another layer of it, for good.
+    """
     yield run.attributes
     seen: set[int] = set()
     roots = [value for value in run.attributes.values() if isinstance(value, torch.nn.Module)]
     for module in itertools.chain.from_iterable(root.modules() for root in roots):
-        if id(module) not in seen:
+        if id(module) not in seen and not is_unsized(module):
             seen.add(id(module))
             yield module._parameters
             yield module._buffers
             yield module.__dict__
+
+
+def is_unsized(module: torch.nn.Module) -> bool:
+    """Say whether a module is a lazy layer whose size no pass has shown yet."""
+    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
 
 
 def buffers_of(places: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
