@@ -14,7 +14,8 @@ _BETWEEN = (
     "train/callbacks/callbacks.py", "train/steps/", "train/compiled/",
     "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
     "train/failures/", "commands/", "data/loaders.py", "data/sharding.py", "data/batches.py",
-    "data/batch_size.py", "data/batch_indices.py", "data/first_batch.py", "data/tensor_loader.py", "train/side_effects.py",
+    "data/batch_size.py", "data/batch_indices.py", "data/first_batch.py", "data/tensor_loader.py",
+    "train/side_effects.py",
 )  # fmt: skip
 _PYTHONS_OWN = tuple({str(Path(sysconfig.get_path(name)).resolve()) + "/" for name in ("stdlib", "platstdlib")})
 

@@ -212,7 +212,7 @@ FAULTS = {
             "tensor (8, 9) float32",
             "failed: model/feature_fusion_model.py:17 in forward: RuntimeError",
             "8x9",
-            "Make the sample's shape and the model's input agree",
+            "takes 16 values a row; it was given 9",
         ],
     ),
     "vector_loss": (2, ["compute_loss returned a tensor (8,) float32; the loss must be a scalar: take its .mean()"]),
