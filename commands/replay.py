@@ -13,6 +13,7 @@ from train.failures.report import BadStep, Diagnosis, Recovered, diagnose
 from train.failures.watch import LayerCall
 from train.session import machine_for
 from train.steps.guard import StepSnapshot
+from train.weights import load_weights
 
 
 def replay_lines(run: RunContext, saved: SavedFailure) -> list[str]:
@@ -39,9 +40,9 @@ def replay_lines(run: RunContext, saved: SavedFailure) -> list[str]:
 
 def _load_weights(run: RunContext, saved: SavedFailure) -> None:
     try:
-        run.model.load_state_dict(saved.weights)
+        load_weights(run.model, saved.weights)
         for name, module in run.other_modules().items():
-            module.load_state_dict(saved.state["modules"][name])
+            load_weights(module, saved.state["modules"][name])
     except (RuntimeError, KeyError) as error:
         raise ReplayError(
             f"the weights of the failed run do not fit {run.name} as it is now: {error}\n"

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from storage.errors import ResumeError
 from storage.files import TEMPORARY, output_errors, sync, write_file
 from storage.plain_state import flatten, restore
+from storage.weights_file import decode_weights, encode_weights
 
 SCHEMA_VERSION = 3
 _MANIFEST = "manifest.json"
@@ -31,12 +32,12 @@ class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        weights: the model's state_dict, on the CPU.
+        weights: the model's state_dict, on the CPU: tensors, and the extra state of modules.
         state: everything else: optimizer, scheduler, counters, history, random number generators.
         sharded: whether this process has only its slices of the tensors.
     """
 
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, Any]
     state: dict[str, Any]
     sharded: bool = False
 
@@ -229,7 +230,7 @@ def _write_files(folder: Path, where: dict[str, Any], checkpoint: Checkpoint) ->
     tree, tensors = flatten(checkpoint.state)
     digests = {}
     for name, content in (
-        ("weights.safetensors", lambda: save(checkpoint.weights)),
+        ("weights.safetensors", lambda: encode_weights(checkpoint.weights)),
         ("state.safetensors", lambda: save(tensors)),
         ("state.json", lambda: json.dumps(tree).encode()),
     ):
@@ -302,7 +303,9 @@ def _read_files(folder: Path, digests: dict[str, str]) -> Checkpoint:
     content = {name: _read_file(folder / name, digest) for name, digest in digests.items()}
     try:
         tree = json.loads(content["state.json"])
-        return Checkpoint(load(content["weights.safetensors"]), restore(tree, load(content["state.safetensors"])))
+        return Checkpoint(
+            decode_weights(content["weights.safetensors"]), restore(tree, load(content["state.safetensors"]))
+        )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:  # whole, but not of this program's making
         raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 from beautilog import logger
-from safetensors.torch import save
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -24,12 +23,13 @@ from storage.files import write_atomically
 from storage.monitor import Monitor
 from storage.run_folder import RunFolder
 from storage.saved_run import METRICS_SCHEMA_VERSION, load_run
+from storage.weights_file import encode_weights
 from train.callbacks import Callback, Callbacks, callbacks_named, require_list
 from train.callbacks.loss_spikes import LossSpikes
 from train.checkpointing.run_state import capture, size_of_state
 from train.checkpointing.saver import CheckpointSource, Saver
 from train.checkpointing.segment_record import begin_segment
-from train.checkpointing.weights import plain_weights
+from train.weights import plain_weights
 from train.context import RunContext, RunOptions
 from train.contract import TrainerType, measured, require_parts
 from train.errors import TrainerContractError, TrainingError
@@ -52,6 +52,7 @@ from train.steps.eager import StepInput
 from train.steps.guard import Guard
 from train.steps.precision import Precision
 from train.trackers import Trackers
+from train.weights import plain_weights
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
@@ -172,6 +173,16 @@ class BaseTrainer(metaclass=TrainerType):
             A tensor, an array or a list with a row for each sample; or a dict of such, by the names of the columns.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict_batch(batch)")
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what a checkpoint is to hold beside all that is found by itself: plain data and tensors."""
+        return {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_extra_state` gave; called when a run is resumed, before its first step.
+
+        Args:
+            state: a copy of what was returned, tensors on the CPU.
+        """
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -645,7 +656,7 @@ class BaseTrainer(metaclass=TrainerType):
         run.position.note_saved(run.position.steps)
         run.tell_checkpoints()
 
-    def _best_model_writer(self, weights: dict[str, torch.Tensor]) -> Callable[[], None] | None:
+    def _best_model_writer(self, weights: dict[str, Any]) -> Callable[[], None] | None:
         """Return what writes the model as it is now, whenever it is called; None where that is done already.
 
         Args:
@@ -660,9 +671,9 @@ class BaseTrainer(metaclass=TrainerType):
                 weights = plain_weights(self.model)
         return partial(self._write_weights, weights)
 
-    def _write_weights(self, weights: dict[str, torch.Tensor]) -> None:
+    def _write_weights(self, weights: dict[str, Any]) -> None:
         """Write weights, as `plain_weights` gives them, to model.safetensors in the run folder."""
-        write_atomically(self.get_run_file_path("model.safetensors"), save(weights))
+        write_atomically(self.get_run_file_path("model.safetensors"), encode_weights(weights))
 
     def _end_epoch_meter(self) -> None:
         run = self.run_context

@@ -23,6 +23,8 @@ from data.sharding import SharedRNG
 from storage.checkpoint_store import CheckpointStore
 from storage.run_folder import RunFolder
 from train.callbacks import Callback, Callbacks
+from train.checkpointing.author_state import AuthorState, modules_of, survey_data, survey_trainer
+from train.checkpointing.optimizer_groups import OptimizerGroups, TrainableFlags
 from train.checkpointing.saver import Saver
 from train.distributed.shard_files import ShardReader
 from train.loop.early_stopping import EarlyStopping
@@ -42,9 +44,13 @@ from train.steps.precision import Precision
 from train.steps.update import Update
 from train.steps.weight_average import WeightAverage
 from train.trainer_protocol import Trainer, loaders_of, other_modules
+from train.weights import ModuleState
 
 if TYPE_CHECKING:  # takes half a second, which runs of one process never need
     from train.distributed.sharding import ShardedLoss
+
+# Tensors, arrays and collections that one value may have to be kept. A dataset's cache would fill each checkpoint.
+_MOST_PARTS, _MOST_PARTS_OF_DATA = 10_000, 1000
 
 
 @dataclass
@@ -85,7 +91,8 @@ class StatefulPart:
     """One entry of the list of what a run's state is.
 
     Attributes:
-        name: key of the part in a checkpoint; `modules.<attribute>` for a module beside the model.
+        name: key of the part in a checkpoint; `modules.<path>` for a module beside the model, `objects.<path>` for
+            another object with a state of its own.
         part: object with the part's state.
         by_step: whether an optimizer step changes the part; else only what lies between two steps does.
         saved: whether a checkpoint holds the part.
@@ -102,6 +109,26 @@ class StatefulPart:
     in_place: bool = False
     tensors_only: bool = False
     optional: bool = False
+
+
+class ExtraState:
+    """What a trainer's `get_extra_state` gives, as a stateful part.
+
+    Args:
+        trainer: trainer that is asked.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the trainer's extra state; empty where it has none."""
+        return self._trainer.get_extra_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give the trainer its extra state, where there is one."""
+        if state:
+            self._trainer.set_extra_state(state)
 
 
 @dataclass(eq=False, repr=False)
@@ -142,6 +169,9 @@ class RunContext:
         own_loop: what a `train()` of the trainer's own does in the epoch at hand.
         segment_begun: whether this process's segment of the run is written down.
         provenance: where and from what this process was started, as environment.json has it; empty before it is known.
+        author: what the run changes in the trainer's own objects; None until the trainer is built.
+        groups: parameter groups that optimizers get while training; None until the trainer is built.
+        trainable: parameters that are frozen or thawed while training; None until the trainer is built.
     """
 
     trainer: Trainer
@@ -174,6 +204,9 @@ class RunContext:
     own_loop: OwnLoop = field(default_factory=OwnLoop)
     segment_begun: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
+    author: AuthorState | None = None
+    groups: OptimizerGroups | None = None
+    trainable: TrainableFlags | None = None
     saver: Saver = field(init=False)
 
     # ------------------------------------------------------------------------------------------ the author's parts
@@ -342,18 +375,40 @@ class RunContext:
 
     # ---------------------------------------------------------------------------------------------------------- state
 
+    def watch_author(self) -> None:
+        """Note what the trainer's own objects are like now that it is built: what changes from here on is kept."""
+        trainer, loaders = self.trainer, {"train_loader": self.train_loader, "val_loader": self.val_loader}
+        data = AuthorState(lambda: survey_data(loaders), self.device, _MOST_PARTS_OF_DATA)
+        self.random_sources.data = data
+        known = [self.config, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
+        author = AuthorState(lambda: survey_trainer(trainer, [*known, *data.survey.visited]), self.device, _MOST_PARTS)
+        self.author = author
+        self.groups = OptimizerGroups(lambda: self._optimizers(author), lambda: author.survey.modules)
+        self.trainable = TrainableFlags(lambda: author.survey.modules)
+
+    def _optimizers(self, author: AuthorState) -> dict[str, Optimizer]:
+        others = {path: part for path, part in author.objects.items() if isinstance(part, Optimizer)}
+        return {"self.optimizer": self.optimizer, **others}
+
     def other_modules(self) -> dict[str, nn.Module]:
         """Return the modules with a state that a trainer has beside its model, such as a loss with parameters."""
-        return other_modules(self.trainer)
+        return other_modules(self.trainer) if self.author is None else modules_of(self.author.survey, self.model)
 
     def stateful_parts(self) -> list[StatefulPart]:
         """Return all whose state a run changes: what checkpoints hold, what is put back after steps on probation."""
-        modules: dict[str, nn.Module] = {"weights": self.model}
-        modules |= {f"modules.{name}": module for name, module in self.other_modules().items()}
+        author = self.author
+        if author is not None:
+            author.refresh()
+        others = {f"modules.{name}": module for name, module in self.other_modules().items()}
         parts = [
-            StatefulPart(name, module, by_step=True, in_place=True, tensors_only=True)
-            for name, module in modules.items()
+            StatefulPart(
+                name, ModuleState(module), by_step=True, in_place=True, tensors_only=True, optional="." in name
+            )
+            for name, module in {"weights": self.model, **others}.items()
         ]
+        if self.groups is not None and self.trainable is not None:  # before the optimizers, which must fit
+            parts += [StatefulPart("trainable", self.trainable, optional=True)]
+            parts += [StatefulPart("groups", self.groups, optional=True)]
         # Of torch's own optimizers it is known that a state, once made, changes in place.
         in_place = type(self.optimizer) in (Adam, AdamW, SGD)
         parts += [StatefulPart("optimizer", self.optimizer, by_step=True, in_place=in_place)]
@@ -361,8 +416,10 @@ class RunContext:
             parts += [StatefulPart("scaler", self.precision.scaler, by_step=True, optional=True)]
         if self.average is not None:
             parts += [StatefulPart("average", self.average, by_step=True, in_place=True, tensors_only=True)]
-        return [
-            *parts,
+        for path, part in author.objects.items() if author is not None else ():
+            name = f"objects.{path.removeprefix('self.')}"
+            parts += [StatefulPart(name, part, by_step=True, optional=True)]
+        parts += [
             StatefulPart("random", self.random_sources, by_step=True),
             StatefulPart("guard", self.guard, by_step=True, saved=False),  # what is saved is sound
             StatefulPart("scheduler", self.scheduler),
@@ -370,6 +427,9 @@ class RunContext:
             StatefulPart("position", self.position),
             StatefulPart("callbacks", self.callbacks, optional=True),
         ]
+        if author is not None:
+            parts += [StatefulPart("author", author, optional=True)]
+        return [*parts, StatefulPart("extra", ExtraState(self.trainer), optional=True)]
 
     @property
     def progress_bar(self) -> ProgressBar:

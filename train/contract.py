@@ -22,6 +22,7 @@ from data.batches import describe
 from data.data_error import DataError
 from data.sharding import StandIn
 from train import TRAINER_REGISTRY
+from train.checkpointing.run_state import require_saveable
 from train.context import RunContext
 from train.errors import TrainerContractError
 from train.loading.first_check import check_loaders
@@ -43,6 +44,7 @@ _OPEN_NAMES = frozenset(
         "save_metrics", "check_early_stopping", "options", "device", "model_name", "run_folder", "get_run_file_path",
         "get_model_save_path", "init_progress_bar", "update_progress_bar", "plot_metrics", "save_metrics_to_file",
         "_collect_batch_metrics", "averaged_weights", "is_main_process", "epochs", "clip_gradients", "count_samples",
+        "get_extra_state", "set_extra_state",
     }
 )  # fmt: skip
 _MADE_BY_BASE = frozenset({"run_context", "record"})  # what an author sets before would be lost unseen
@@ -103,6 +105,8 @@ class TrainerType(ABCMeta):
         _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
         _check_monitor(run)
+        run.watch_author()
+        require_saveable(run)
         open_run(run)
         return trainer
 

@@ -10,6 +10,8 @@ import torch
 
 from data.loaders import Loader
 from data.sharding import SharedRNG
+from train.checkpointing.author_state import AuthorState
+from train.copies import copied
 
 _PRIME = 1_000_003
 
@@ -83,10 +85,14 @@ class RandomSources:
     Args:
         loaders: loaders that may have a torch.Generator as `generator`, or samplers that have one.
         shared: random numbers that several processes draw alike; None for one process.
+
+    Attributes:
+        data: what a run changes in the objects of its loaders, their generators too; None until the trainer is built.
     """
 
     def __init__(self, *loaders: Loader, shared: SharedRNG | None = None) -> None:
         self._shared = shared
+        self.data: AuthorState | None = None
         places = []
         for loader in loaders:
             # A loader that draws by (seed, epoch) begins each pass from these.
@@ -96,18 +102,40 @@ class RandomSources:
         found = [getattr(place, "generator", None) for place in places]
         self._own = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
+    @property
+    def data_draws(self) -> bool:
+        """Whether objects of the loaders have generators, or states, of their own."""
+        return self.data is not None and self.data.draws
+
     def state_dict(self) -> dict[str, Any]:
         """Return all states, as `random_states` does."""
         shared = {} if self._shared is None else {"shared": self._shared.state_dict()}
-        return random_states() | {"loaders": [generator.get_state() for generator in self._own]} | shared
+        found = random_states() | {"loaders": [generator.get_state() for generator in self._own]} | shared
+        if self.data is None:
+            return found
+        data = self.data.state_dict()
+        objects = {path: copied(part.state_dict()) for path, part in self.data.objects.items()}
+        found |= {"data": data} if data else {}
+        return found | ({"objects": objects} if objects else {})
 
-    def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+    def load_state_dict(self, states: dict[str, Any], inside_pass: bool = False) -> None:
+        """Restore what `state_dict` returned.
+
+        Args:
+            states: states of all generators, and of objects of the loaders.
+            inside_pass: whether a pass over the loader goes on. A loader or sampler that has a state of its own has
+                come to its place by the pass itself, and would take a state for where the next pass begins.
+        """
         set_random_states(states)
         if self._shared is not None:
             self._shared.load_state_dict(states["shared"])
         for generator, state in zip(self._own, states["loaders"], strict=True):
             generator.set_state(state)
+        if self.data is not None:
+            self.data.load_state_dict(states.get("data", {}))
+            for path, part in self.data.objects.items():
+                if not inside_pass and path in states.get("objects", {}):
+                    part.load_state_dict(copied(states["objects"][path]))
 
 
 @contextmanager

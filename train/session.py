@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from beautilog import logger
-from safetensors.torch import load_file
 
 from config import ConfigParser
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
 from storage.saved_run import RunDamagedError, chosen_threads, read_metrics
+from storage.weights_file import load_weights_file
 from train.checkpointing.provenance import loaders_of, provenance
 from train.checkpointing.resume_check import check_resume
 from train.checkpointing.run_state import restore
@@ -30,6 +30,7 @@ from train.loop.stop_signals import Interrupted, Pruned
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines
 from train.process_group import lost_peer
+from train.weights import fit_buffers, load_weights, shapes_of_buffers
 
 
 def open_run(run: RunContext) -> None:
@@ -228,10 +229,12 @@ def _finish(run: RunContext) -> None:
     if not run.process_group.broadcast_object(best_model.exists) and (main or run.sharded is not None):
         trainer.save_model()
     if run.sharded is not None:
-        run.sharded.load_whole(load_file(best_model) if main else {})
+        run.sharded.load_whole(load_weights_file(best_model) if main else {})
     else:
         if main and best_model.exists():  # a trainer with a save_model of its own may write something else
-            run.model.load_state_dict(load_file(best_model, device=str(run.device)))
+            load_weights(run.model, load_weights_file(best_model))
+        if not run.process_group.is_single_process:
+            fit_buffers(run.model, run.process_group.broadcast_object(lambda: shapes_of_buffers(run.model)))
         run.process_group.broadcast(run.model)
     if not run.process_group.is_single_process:
         for loader in (run.train_loader, run.val_loader):

@@ -32,6 +32,7 @@ def namespaces_of(run: RunContext) -> Iterator[dict[str, Any]]:
     yield run.attributes
     seen: set[int] = set()
     roots = [value for value in run.attributes.values() if isinstance(value, torch.nn.Module)]
+    roots += run.other_modules().values()
     for module in itertools.chain.from_iterable(root.modules() for root in roots):
         if id(module) not in seen and not is_unsized(module):
             seen.add(id(module))

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from config import BaseTrainerConfig
 from data.loaders import Loader
 from storage.run_folder import RunFolder
+from train.checkpointing.author_state import modules_beside
 from train.loop.progress import ProgressBar
 from train.loop.record import RunRecord
 from train.loop.stop_signals import StopRequest
@@ -19,17 +20,12 @@ def other_modules(trainer: "Trainer") -> dict[str, torch.nn.Module]:
     """Return the modules with a state that a trainer has beside its model, such as a loss with parameters.
 
     Args:
-        trainer: whose attributes are looked through.
+        trainer: trainer whose attributes are looked through, and the lists, dicts and objects of its own in these.
 
     Returns:
-        The modules by attribute.
+        The modules by their path on the trainer: `critic`, `networks.critic`.
     """
-    inside = {id(module) for module in trainer.model.modules()}
-    return {
-        name: value
-        for name, value in vars(trainer).items()
-        if isinstance(value, torch.nn.Module) and id(value) not in inside and value.state_dict()
-    }
+    return modules_beside(trainer, trainer.model)
 
 
 def loaders_of(trainer: "Trainer") -> dict[str, Loader]:
@@ -155,6 +151,14 @@ class Trainer(Protocol):
 
     def after_training(self) -> None:
         """Do what follows a finished run, with the best weights in the model."""
+        ...
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what a checkpoint is to hold beside all that is found by itself."""
+        ...
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_extra_state` gave."""
         ...
 
     def save_metrics_to_file(self, state: str = "running", **more: Any) -> None:

@@ -137,7 +137,7 @@ def disk_space(subject: Subject) -> Verdict:
     """The checkpoints that a run keeps at a time, and its models, fit on the disk of `artifacts_dir`."""
     run = subject.run
     size = subject.checkpoint_bytes or size_of_state(run.model)
-    model = sum(tensor.nbytes for tensor in run.model.state_dict().values())
+    model = sum(getattr(value, "nbytes", 0) for value in run.model.state_dict().values())
     held = run.config.keep_last_checkpoints + 2  # the best one, and the one that is being written
     needed = held * size + 2 * model
     place = _existing(run.config.artifacts_dir)

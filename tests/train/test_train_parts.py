@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from storage.plain_state import flatten, restore
-from train.checkpointing.weights import plain_weights
 from train.loop.early_stopping import EarlyStopping
 from train.loop.meters import EpochMeter
 from train.loop.progress import duration
@@ -19,6 +18,7 @@ from train.machine import release_memory
 from train.schedulers import interval_of, warmup_cosine
 from train.seeding import preserved_random_states, random_states, seed_everything, set_random_states
 from train.steps import EagerStep, StepInput, Update, group_microbatches
+from train.weights import plain_weights
 
 # -------------------------------------------------------------------------------------------------------- meters
 

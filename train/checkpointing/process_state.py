@@ -1,4 +1,4 @@
-"""What each process has of its own in a checkpoint: random numbers, and the sums of an epoch that has begun."""
+"""What each process has of its own in a checkpoint: random numbers, an epoch's sums, values of the author's objects."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def gathered(part: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint holds of all processes' own parts; nothing where there is one.
 
     Args:
-        part: this process's own state: `random`, `start`, `meter`.
+        part: this process's own state: `random`, `start`, `meter`, `author`.
     """
     return {} if process_group().is_single_process else {"processes": process_group().all_gather_object(part)}
 
@@ -31,9 +31,10 @@ def own_part_of(state: dict[str, Any], here: ProcessGroup, seed: int) -> dict[st
         seed: seed of all random generators of the run.
 
     Returns:
-        `random`, `start` and `meter`.
+        `random`, `start`, `meter` and, where the checkpoint has it, `author`.
     """
     main = {"random": state["random"], "start": state["position"]["start"], "meter": state["meter"]}
+    main |= {"author": state["author"]} if "author" in state else {}
     parts = state.get("processes") or [main]
     if len(parts) == here.world_size:
         return parts[here.rank]
@@ -52,7 +53,8 @@ def own_part_of(state: dict[str, Any], here: ProcessGroup, seed: int) -> dict[st
         meter = whole.state_dict()
     random = _moved(parts[0]["random"], here, seed_of(seed, here.rank, step))
     start = parts[0]["start"] and _moved(parts[0]["start"], here, seed_of(seed, here.rank, step))
-    return {"random": random, "start": start, "meter": meter}
+    author = {"author": parts[0]["author"]} if "author" in parts[0] else {}
+    return {"random": random, "start": start, "meter": meter, **author}
 
 
 def _moved(states: dict[str, Any], here: ProcessGroup, seed: int) -> dict[str, Any]:
@@ -63,4 +65,5 @@ def _moved(states: dict[str, Any], here: ProcessGroup, seed: int) -> dict[str, A
     with preserved_random_states():
         seed_everything(seed)
         own = random_states()
-    return {**own, "loaders": states["loaders"], "shared": order}
+    data = {name: states[name] for name in ("data", "objects") if name in states}
+    return {**own, "loaders": states["loaders"], "shared": order, **data}

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from beautilog import logger
 
 from storage.checkpoint_store import Checkpoint, CheckpointStore
@@ -49,7 +48,7 @@ class Pace:
             self._next = end + (end - start) * self._pause
 
 
-BestModel = Callable[[dict[str, torch.Tensor]], Callable[[], None] | None]
+BestModel = Callable[[dict[str, Any]], Callable[[], None] | None]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from train.distributed.loss_module import LossModule
 from train.steps.guard import Guard
 from train.steps.update import Update, note_step
 from train.trainer_protocol import Trainer, other_modules
+from train.weights import plain_name, plain_state_dict
 
 _MODULES = "state.state.modules."  # what the names of a checkpoint's tensors begin with, of modules beside the model
 
@@ -79,12 +80,18 @@ class ShardedLoss(LossModule):
         """Return the sharded tensor that a checkpoint's tensor belongs to."""
         trainer = self._trainer[0]
         if name.startswith("state.weights."):
-            return trainer.model.state_dict().get(name.removeprefix("state.weights."))
+            return plain_state_dict(trainer.model).get(name.removeprefix("state.weights."))
         if name.startswith("state.state.average."):
-            return dict(trainer.model.named_parameters()).get(name.removeprefix("state.state.average."))
+            named = {plain_name(own): parameter for own, parameter in trainer.model.named_parameters()}
+            return named.get(name.removeprefix("state.state.average."))
         if name.startswith(_MODULES):
-            module, _, rest = name.removeprefix(_MODULES).partition(".")
-            return other_modules(trainer)[module].state_dict().get(rest) if module in other_modules(trainer) else None
+            rest = name.removeprefix(_MODULES)
+            found = {
+                f"{path}.{key}": tensor
+                for path, module in other_modules(trainer).items()
+                for key, tensor in plain_state_dict(module).items()
+            }
+            return found.get(rest)
         moment = re.fullmatch(r"state\.state\.optimizer\.state\.(\d+)\.\w+", name)
         if moment is None:
             return None

@@ -17,6 +17,7 @@ from data.batches import tensors_in
 from storage.failed_runs import FOLDER, REPORT, ReplayError, read_report
 from storage.files import TEMPORARY, jsonable, output_errors, sync, write_file
 from storage.plain_state import flatten, restore
+from storage.weights_file import decode_weights, encode_weights
 
 SCHEMA_VERSION = 1
 _LARGEST_BATCH = 10**9  # bytes
@@ -34,7 +35,7 @@ class SavedFailure:
     """
 
     report: dict[str, Any]
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, Any]
     state: dict[str, Any]
     batches: list[Any] | None
 
@@ -72,7 +73,7 @@ def write_failure(run: Path, saved: SavedFailure) -> Path:
 
 
 def _contents(saved: SavedFailure) -> Iterator[tuple[str, bytes]]:
-    yield "weights.safetensors", save(saved.weights)
+    yield "weights.safetensors", encode_weights(saved.weights)
     parts: dict[str, Any] = {"state": saved.state}
     size = sum(tensor.nbytes for tensor in tensors_in(saved.batches))
     if saved.batches is not None and _is_plain(saved.batches) and size <= _LARGEST_BATCH:
@@ -110,7 +111,7 @@ def read_failure(run: Path) -> SavedFailure:
         raise ReplayError(f"{folder / REPORT} is damaged: it does not say which files there are.") from error
     content = {name: _read(folder / name, digest) for name, digest in digests.items()}
     try:
-        weights = load(content["weights.safetensors"])
+        weights = decode_weights(content["weights.safetensors"])
         state, batches = (_restored(content, name) for name in ("state", "batch"))
     except (ValueError, KeyError, TypeError, SafetensorError) as error:  # whole, but not of this program's making
         raise ReplayError(f"{folder} can't be read: {type(error).__name__}: {error}") from error
@@ -143,7 +144,7 @@ def newest_finite(checkpoints: Sequence[Path]) -> str | None:
     """
     for path in reversed(checkpoints):
         try:
-            weights = load((path / "weights.safetensors").read_bytes())
+            weights = decode_weights((path / "weights.safetensors").read_bytes())
         except (OSError, SafetensorError):  # damaged: not a good one
             continue
         if all(not tensor.is_floating_point() or bool(tensor.isfinite().all()) for tensor in weights.values()):

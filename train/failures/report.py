@@ -14,7 +14,6 @@ from constants.counting import counted
 from data.batches import to_device
 from data.loaders import Loader
 from storage.errors import OutputError
-from train.checkpointing.weights import plain_weights
 from train.context import RunContext
 from train.errors import ElsewhereError, TrainingError
 from train.failures.batch_check import BAD, Strange, listed, strange_samples
@@ -25,6 +24,7 @@ from train.failures.probe import Probe, probe_step
 from train.loop.meters import EpochMeter
 from train.steps.eager import group_microbatches
 from train.steps.guard import StepSnapshot
+from train.weights import plain_state_dict, plain_weights
 
 _SHARDED = "it is not repeated here, where the model is sharded; after a bad step, --replay in one process does that"
 
@@ -103,7 +103,7 @@ def numbers_gone_wrong(run: RunContext, bad: BadStep) -> TrainingError:
         return TrainingError(text) if run.process_group.is_main_process else ElsewhereError(text)
 
 
-def _told(run: RunContext, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, torch.Tensor]) -> str:
+def _told(run: RunContext, bad: BadStep, diagnosis: Diagnosis, weights: dict[str, Any]) -> str:
     """Write what was found, and return it in words."""
     rate = float(run.optimizer.param_groups[0]["lr"])
     shown = run.folder.shown
@@ -247,7 +247,7 @@ def _saved(
     diagnosis: Diagnosis,
     rate: float,
     advice: list[str],
-    weights: dict[str, torch.Tensor],
+    weights: dict[str, Any],
 ) -> SavedFailure:
     recovered = diagnosis.recovered
     state = {
@@ -258,7 +258,7 @@ def _saved(
         "random": bad.random,
         "torch_random": recovered.torch_random if recovered.batches is not None else bad.begun.random,
         "cuda_random": recovered.cuda_random if recovered.batches is not None else bad.begun.cuda_random,
-        "modules": {name: module.state_dict() for name, module in run.other_modules().items()},
+        "modules": {name: plain_state_dict(module) for name, module in run.other_modules().items()},
         "first": recovered.first,
         "harmless": recovered.harmless,
         "loss_scale": _loss_scale(run),

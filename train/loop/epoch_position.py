@@ -41,12 +41,13 @@ class EpochPosition:
             loader: loader of training batches.
         """
         if not self.steps:
-            self.start = None if getattr(loader, "draws_by_epoch", False) else self._sources.state_dict()
+            by_epoch = getattr(loader, "draws_by_epoch", False) and not self._sources.data_draws
+            self.start = None if by_epoch else self._sources.state_dict()
             return step.step_inputs(loader)
         now = self._sources.state_dict()
         if self.start is not None:
             self._sources.load_state_dict(self.start)
-        return step.step_inputs(loader, self.steps, lambda: self._sources.load_state_dict(now))
+        return step.step_inputs(loader, self.steps, lambda: self._sources.load_state_dict(now, inside_pass=True))
 
     @contextmanager
     def validation(self) -> Iterator[None]:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from train.weights import plain_name
+
 
 class WeightAverage:
     """Follows the parameters of a model: average += (1 - decay) * (parameter - average), after each step.
@@ -16,7 +18,7 @@ class WeightAverage:
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
-        self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self._names = [plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.parameters: list[torch.Tensor] = [weight for weight in model.parameters() if weight.requires_grad]
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
@@ -47,5 +49,6 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a `state_dict`."""
+        known = {plain_name(name): average for name, average in state.items()}
         for name, average in zip(self._names, self.averages, strict=True):
-            average.copy_(state[name])
+            average.copy_(known[name])

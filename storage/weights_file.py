@@ -1,0 +1,62 @@
+"""A file of weights: safetensors, which anybody reads, and beside the tensors what it has no place for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from storage.plain_state import flatten, restore
+
+_OTHER = "plain_state"  # of the file's metadata: JSON of what is no tensor that safetensors knows
+
+
+def encode_weights(weights: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a file of weights.
+
+    Args:
+        weights: tensors by name, dense and on the CPU, and the extra state of modules: plain data. A complex128 tensor
+            is stored as one of float64 with its two parts in a last dimension.
+
+    Raises:
+        TypeError: something that is neither; the text says where.
+    """
+    other = {name: value for name, value in weights.items() if not _is_known(value)}
+    tensors = {name: value for name, value in weights.items() if name not in other}
+    tree, more = flatten(other, root="")
+    return save(tensors | more, {_OTHER: json.dumps(tree)} if other else None)
+
+
+def decode_weights(content: bytes) -> dict[str, Any]:
+    """Return what `encode_weights` was given.
+
+    Args:
+        content: bytes of the file; also of one that any other program has written.
+
+    Raises:
+        safetensors.SafetensorError: they are no such file.
+    """
+    tensors: dict[str, Any] = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    written = header.get("__metadata__", {}).get(_OTHER)
+    if written is None:
+        return tensors
+    packed = json.loads(written)
+    other = restore(packed, tensors)
+    used = flatten(other, probe=True, root="")[1]
+    return {name: value for name, value in tensors.items() if name not in used} | other
+
+
+def load_weights_file(path: Path) -> dict[str, Any]:
+    """Read a file of weights, onto the CPU.
+
+    Args:
+        path: file that `encode_weights` made, or any safetensors file.
+    """
+    return decode_weights(path.read_bytes())
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype not in (torch.complex128, torch.complex32)
