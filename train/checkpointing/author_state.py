@@ -2,8 +2,7 @@
 
 A trainer may hold anything. What has a state for a resumed run to go on from is one of these:
 
-- an object with `state_dict` and `load_state_dict`: a second optimizer, a schedule, a scaler, a stateful loader. Nothing
-  else of it is looked at;
+- an object with `state_dict` and `load_state_dict`: a second optimizer, a schedule, a scaler, a stateful loader;
 - a module, with its parameters and buffers, which the run's list of stateful parts has by itself;
 - a random generator of torch, numpy or Python;
 - a value, which is plain data: a number that is annealed, a tensor that is a queue. It is kept once it has changed

@@ -65,5 +65,5 @@ def _moved(states: dict[str, Any], here: ProcessGroup, seed: int) -> dict[str, A
     with preserved_random_states():
         seed_everything(seed)
         own = random_states()
-    data = {name: states[name] for name in ("data", "objects") if name in states}
+    data: dict[str, Any] = {name: states[name] for name in ("data", "objects") if name in states}
     return {**own, "loaders": states["loaders"], "shared": order, **data}

@@ -72,8 +72,8 @@ def _restore_parts(run: RunContext, state: dict[str, Any], path: Path) -> None:
             raise KeyError(entry.name)
         elif entry.name.startswith(_BESIDE):
             logger.warning(
-                f"{path} has no state of self.{_shown(entry.name)}, which goes on as __init__ made it: an older version "
-                "of this program has written it, or the trainer has it only since then"
+                f"{path} has no state of self.{_shown(entry.name)}, which goes on as __init__ made it: an older "
+                "version of this program has written it, or the trainer has it only since then"
             )
     for name in sorted(state.keys() - {entry.name for entry in parts}):
         if name.startswith(_BESIDE):
