@@ -134,7 +134,7 @@ class Survey:
         owners: objects whose values are looked at.
         iterators: iterators and generator functions at work, whose place nobody can ask for.
         visited: all objects that were looked at.
-        owned: identities of the modules' parameters and buffers.
+        owned: identities of the parameters and buffers that the modules' own states have.
     """
 
     modules: dict[str, nn.Module] = field(default_factory=dict)
@@ -186,7 +186,7 @@ class _Surveyor:
 
     def _look_at_module(self, path: str, value: nn.Module) -> None:
         self.found.modules[path] = value
-        self.found.owned.update(map(id, value.parameters()), map(id, value.buffers()))
+        self.found.owned.update(map(id, value.state_dict(keep_vars=True).values()))
         for name, module in value.named_modules():
             if id(module) in self._seen and module is not value:
                 continue
