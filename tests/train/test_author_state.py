@@ -154,7 +154,8 @@ KINDS = {
         def build(self, t):
             t.train_loader = DataLoader(Noisy(), 8, shuffle=True)
     class Noisy(Dataset):
-        def __init__(self): self.rng, self.old, self.plain = np.random.default_rng(3), np.random.RandomState(4), random.Random(5)
+        def __init__(self):
+            self.rng, self.old, self.plain = np.random.default_rng(3), np.random.RandomState(4), random.Random(5)
         def __len__(self): return 48
         def __getitem__(self, i):
             noise = self.rng.normal() + self.old.rand() + self.plain.random()
@@ -239,7 +240,8 @@ KINDS = {
     """,
     "TeacherInADict": """
         def build(self, t):
-            t.teachers = {"ema": torch.optim.swa_utils.AveragedModel(t.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))}
+            from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+            t.teachers = {"ema": AveragedModel(t.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))}
         def loss(self, t, x, y):
             if t.learning:
                 t.teachers["ema"].update_parameters(t.model)
@@ -281,11 +283,13 @@ KINDS = {
     class Bank(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net = nn.Linear(8, 2); self.register_buffer("bank", torch.zeros(0, 8)); self.register_buffer("late", None)
+            self.net = nn.Linear(8, 2)
+            self.register_buffer("bank", torch.zeros(0, 8)); self.register_buffer("late", None)
         def forward(self, x):
             if self.training and torch.is_grad_enabled():
                 self.bank = torch.cat([self.bank, x]); self.late = x.mean(0)
-            return self.net(x) + (self.bank.mean() if len(self.bank) else 0) + (0 if self.late is None else self.late.sum())
+            late = 0 if self.late is None else self.late.sum()
+            return self.net(x) + late + (self.bank.mean() if len(self.bank) else 0)
     """,
     "ExtraStateOfAModule": """
         def build(self, t):
