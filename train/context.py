@@ -392,13 +392,14 @@ class RunContext:
 
     def other_modules(self) -> dict[str, nn.Module]:
         """Return the modules with a state that a trainer has beside its model, such as a loss with parameters."""
-        return other_modules(self.trainer) if self.author is None else modules_of(self.author.survey, self.model)
+        if self.author is None:
+            return other_modules(self.trainer)
+        self.author.refresh()
+        return modules_of(self.author.survey, self.model)
 
     def stateful_parts(self) -> list[StatefulPart]:
         """Return all whose state a run changes: what checkpoints hold, what is put back after steps on probation."""
         author = self.author
-        if author is not None:
-            author.refresh()
         others = {f"modules.{name}": module for name, module in self.other_modules().items()}
         parts = [
             StatefulPart(

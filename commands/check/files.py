@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from commands.check.report import Verdict, failed, listed, ok, skipped, warning
@@ -97,14 +98,15 @@ def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verd
         return ok(f"{size}, the next step differs by {worst:.1g} (kernels of {device.type} add in any order)")
     return failed(
         f"{size}, but the next step differs: {listed(list(wrong))}\n"
-        "the trainer has a state that is not saved: keep it in a buffer of the model, or in a module of the trainer"
+        "the trainer has a state that is not saved: keep it in a plain attribute of the trainer, in a buffer of the "
+        "model, or give it to get_extra_state and set_extra_state"
     )
 
 
 def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    parts = ("optimizer", "scheduler", "early_stopping", "random", "modules", "scaler", "average")
+    of_the_loop = ("record", "position", "step", "meter", "callbacks", "processes")
     return {"weights": checkpoint.weights} | {
-        name: checkpoint.state[name] for name in parts if name in checkpoint.state
+        name: part for name, part in checkpoint.state.items() if name not in of_the_loop
     }
 
 
@@ -142,6 +144,8 @@ def differences(one: Any, other: Any, name: str = "") -> dict[str, float]:
             for number, pair in enumerate(zip(one, other, strict=True))
             for key, value in differences(*pair, f"{name}[{number}]").items()
         }
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return {} if one.dtype == other.dtype and one.tobytes() == other.tobytes() else {name: math.inf}
     return {} if one == other or (one != one and other != other) else {name: math.inf}
 
 

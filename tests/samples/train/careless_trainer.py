@@ -35,6 +35,15 @@ class Weighted(nn.Module):
         return ((output - goal).square() * self.log_weight.exp() - self.log_weight).mean()
 
 
+class Hidden:
+    """A state that nobody finds."""
+
+    __slots__ = ("centre",)
+
+    def __init__(self) -> None:
+        self.centre = torch.zeros(3)
+
+
 class CarelessTrainer(BaseTrainer):
     """Looks well and is not (sample)."""
 
@@ -52,15 +61,15 @@ class CarelessTrainer(BaseTrainer):
         self.scheduler = ReduceLROnPlateau(self.optimizer, patience=self.config.lr_patience)
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs)
         super().__init__()
-        self.centre = torch.zeros(3)
+        self.hidden = Hidden()
 
     def _forward_batch(self, batch: dict) -> torch.Tensor:
         output = self.model(batch["x"])
         if "hidden_state" not in self.faults:
             return self.loss_fn(output, batch["y"])
         if self.model.training:
-            self.centre = 0.9 * self.centre + 0.1 * output.detach().mean(0)
-        return F.mse_loss(output - self.centre, batch["y"])
+            self.hidden.centre = 0.9 * self.hidden.centre + 0.1 * output.detach().mean(0)
+        return F.mse_loss(output - self.hidden.centre, batch["y"])
 
     def train(self) -> None:
         for _ in range(self.config.epochs):

@@ -21,6 +21,7 @@ from train.base_trainer import BaseTrainer
 from train.schedulers import warmup_cosine
 
 SAMPLES, VALIDATION = 67, 16
+STOPS: dict[str, Any] = {}  # of this process: an attribute of the trainer would go on with a resumed run
 
 
 class NoisyRows(Dataset):
@@ -64,16 +65,15 @@ class ResumableTrainer(BaseTrainer):
             self.scheduler = ReduceLROnPlateau(self.optimizer, patience=0, factor=0.5)
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs)
         super().__init__()
-        self.batches = 0
-        self.stops = [word.strip() for word in self.config.stop_at.split(" ")]
+        STOPS.update(batches=0, at=[word.strip() for word in self.config.stop_at.split(" ")])
 
     def compute_loss(self, batch: Any) -> torch.Tensor:
         back = self.model(batch)
         self._collect_batch_metrics({"size": back.detach().abs().mean()})
         if self.run_context.in_session:
-            self.batches += self.model.training
-            place = str(self.batches) if self.model.training else "val"
-            if place in self.stops:
-                self.stops = []
+            STOPS["batches"] += self.model.training
+            place = str(STOPS["batches"]) if self.model.training else "val"
+            if place in STOPS["at"]:
+                STOPS["at"] = []
                 os.kill(os.getpid(), getattr(signal, self.config.stop_signal))
         return F.mse_loss(back, batch)
