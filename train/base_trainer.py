@@ -29,7 +29,6 @@ from train.callbacks.loss_spikes import LossSpikes
 from train.checkpointing.run_state import capture, size_of_state
 from train.checkpointing.saver import CheckpointSource, Saver
 from train.checkpointing.segment_record import begin_segment
-from train.weights import plain_weights
 from train.context import RunContext, RunOptions
 from train.contract import TrainerType, measured, require_parts
 from train.errors import TrainerContractError, TrainingError
@@ -173,6 +172,7 @@ class BaseTrainer(metaclass=TrainerType):
             A tensor, an array or a list with a row for each sample; or a dict of such, by the names of the columns.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict_batch(batch)")
+
     def get_extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint is to hold beside all that is found by itself: plain data and tensors."""
         return {}
