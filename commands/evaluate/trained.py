@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
 
 from commands.evaluate.request import EvaluationRequest
 from commands.probe_steps import quiet_log
@@ -17,6 +16,7 @@ from data.batch_indices import batch_indices
 from data.loaders import Loader, prefetch
 from storage.errors import ResumeError
 from storage.saved_run import Run, load_run, read_environment
+from storage.weights_file import decode_weights
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callbacks
 from train.checkpointing.provenance import fingerprint, loaders_of
@@ -25,6 +25,7 @@ from train.error_advice import bad_row
 from train.errors import TrainerContractError
 from train.loading.loader_faults import explain_loader_fault, require_whole_pass
 from train.session import machine_for
+from train.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _load_weights(run: RunContext, request: EvaluationRequest) -> str:
     file = request.run / "model.safetensors"
     content = file.read_bytes()
     try:
-        run.model.load_state_dict(load(content))
+        load_weights(run.model, decode_weights(content))
     except SafetensorError as error:
         raise ResumeError(f"{file} is damaged: {error}. Train again, or take another run.") from error
     except RuntimeError as error:  # torch's words have a line for each tensor
@@ -114,7 +115,7 @@ def _load_other_modules(run: RunContext, saved: Run) -> list[str]:
     known = store.load(path).state.get("modules", {})
     for name, module in run.other_modules().items():
         if name in known:
-            module.load_state_dict(known[name])
+            load_weights(module, known[name])
         module.eval()
     return []
 
