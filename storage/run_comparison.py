@@ -131,15 +131,17 @@ def facts_of(environment: dict[str, Any]) -> dict[str, str]:
         environment: content of the run's environment.json; facts that it lacks are left out.
 
     Returns:
-        Text by name: python, platform, packages, device, commit, uncommitted changes, data.
+        Text by name: python, platform, packages, device, menagerie, commit, uncommitted changes, data.
     """
     if not environment:
         return {}
     device, git = environment.get("device") or {}, environment.get("git") or {}
     facts = {name: environment.get(name) for name in ("python", "platform")} | dict(environment.get("packages") or {})
     facts |= {"device": device.get("type"), "device name": device.get("name"), "threads": device.get("threads")}
-    diff = git.get("diff")
+    diff, program = git.get("diff"), environment.get("menagerie") or {}
     facts |= {
+        "menagerie": program.get("version"),
+        "menagerie commit": _short_commit(program.get("commit")),
         "commit": git["commit"][:_SHORT] if git.get("commit") else None,
         "uncommitted changes": f"{counted(len(diff.splitlines()), 'line')} of diff ({_digest(diff)})" if diff else None,
     }
@@ -150,6 +152,11 @@ def facts_of(environment: dict[str, Any]) -> dict[str, str]:
                 f"{name} fingerprint": str(data.get("sha256"))[:_SHORT],
             }  # fmt: skip
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _short_commit(commit: str | None) -> str | None:
+    """A commit's first characters, with `+changes` where files are not as it has them."""
+    return None if commit is None else commit[:_SHORT] + "+changes" * commit.endswith("+changes")
 
 
 def compare_histories(first: Run, second: Run) -> HistoryComparison:

@@ -338,6 +338,19 @@ def test_make_new_tells_next_what_make_does(users_project):
     assert "\nnew: $(VENV)/.ready\n\tMENAGERIE_MAKE=1 $(RUN) train.py --new $(ARGS)\n" in makefile
 
 
+def test_a_run_is_gone_on_with_by_another_version_but_not_in_silence(from_checkout, tmp_path):
+    project = tmp_path / "my_project"
+    assert from_checkout("train", "Digits", "epochs=1", "plot_at_end=off").returncode == 0
+    [run] = runs_of(project, "Digits")
+    made_from = json.loads((run / "environment.json").read_text())
+    made_from["menagerie"]["version"] = "0.0.9"
+    (run / "environment.json").write_text(json.dumps(made_from))
+    done = from_checkout("train", "Digits", "epochs=2", "plot_at_end=off", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"Menagerie has another version: 0.0.9 -> {VERSION}" in (run / "train.log").read_text()
+    assert len(json.loads((run / "metrics.json").read_text())["history"]["val_loss"]) == 2
+
+
 def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(from_checkout):
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [

@@ -8,6 +8,7 @@ from typing import Any
 from beautilog import logger
 
 from config import ConfigParser
+from constants import PACKAGE_ROOT, PROJECT_ROOT
 from constants.counting import counted
 from storage.errors import ResumeError
 from train.checkpointing.provenance import loaders_of, provenance
@@ -92,6 +93,11 @@ def _compare_provenance(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         logger.warning(f"the code is of another commit: {_short(git)} -> {_short(git_now)}")
     elif git.get("diff") != git_now.get("diff"):
         logger.warning("the code has other uncommitted changes than when the run began")
+    program, program_now = old.get("menagerie") or {}, new["menagerie"]
+    if program and program["version"] != program_now["version"]:
+        logger.warning(f"Menagerie has another version: {program['version']} -> {program_now['version']}")
+    elif program and PROJECT_ROOT != PACKAGE_ROOT and program["commit"] != program_now["commit"]:
+        logger.warning(f"Menagerie is of another commit: {program['commit']} -> {program_now['commit']}")
     device, device_now = old.get("device", {}), new["device"]
     for name in ("type", "name", "threads"):
         if device.get(name) != device_now[name]:
