@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from commands.argument_hints import HintingParser
 from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
 from config import ConfigError, ConfigParser
 from constants import command
@@ -19,7 +20,7 @@ from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
 from storage.log_lines import use_log_lines
-from storage.prediction_file import PredictionFileError, check_prediction_file
+from storage.prediction_file import FORMATS, PredictionFileError, check_prediction_file
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
 from train.errors import ElsewhereError, ScaffoldError, TrainerContractError, TrainingError
@@ -96,7 +97,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = HintingParser(
         prog=command("train"),
         description="Run a trainer. Its settings are a section of config.ini.",
         epilog=_EXAMPLES.replace("python train.py", command("train")),
@@ -228,7 +229,9 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
         text = f"--{option} takes the config.ini of the run, so --config has no place; `key=value` changes settings"
         return _report(arguments, text, USAGE)
     if option == "predict" and arguments.out is None:
-        return _report(arguments, "--predict needs --out FILE, such as --out predictions.csv", USAGE)
+        as_file = Path(arguments.predict).suffix.lower() in FORMATS and not Path(arguments.predict).exists()
+        file = arguments.predict if as_file else "predictions.csv"
+        return _report(arguments, f"--predict needs --out FILE: --predict latest --out {file}", USAGE)
     if option == "predict":
         check_prediction_file(arguments.out, arguments.force)
     elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]

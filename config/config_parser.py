@@ -132,6 +132,8 @@ class ConfigParser:
         known, problems = cls._known()
         problems += cls._file_problems(known) + cls._command_line_problems(known)
         cls._report_renamed()
+        if cls._ini().is_unread:
+            raise ConfigError(problems)
         values, more = cls._resolve(config_class)
         problems += [problem for problem in more if problem not in problems]
         if problems:
@@ -153,7 +155,7 @@ class ConfigParser:
         known, problems = cls._known()
         problems += cls._file_problems(known) + cls._command_line_problems(known)
         cls._report_renamed()
-        if cls._section in known and not class_problems(known[cls._section]):
+        if not cls._ini().is_unread and cls._section in known and not class_problems(known[cls._section]):
             more = cls._resolve(known[cls._section])[1]
             problems += [problem for problem in more if problem not in problems]
         if problems:

@@ -31,6 +31,9 @@ _HEADER_LIKE = re.compile(r"\[\s*[^\W\d]\w*\s*\]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+_LOOKED_AT = 4096  # bytes that tell text in UTF-8 from other bytes
+
+
 class Problem(NamedTuple):
     """One thing wrong with the file. Line 0 means the file as a whole; an empty section, none in particular."""
 
@@ -61,6 +64,11 @@ class IniFile:
     problems: list[Problem] = field(default_factory=list)
     renamed: list[tuple[int, str, str]] = field(default_factory=list)
     """Sections under a name that their trainer once had: line, that name, the present one, by which they are kept."""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether nothing of the file could be read, so that nothing can be missed in it either."""
+        return bool(self.problems) and not self.sections and not self.entries
 
     def find(self, section: str, key: str) -> Entry | None:
         """The first entry of a key in a section, or None."""
@@ -93,6 +101,8 @@ def parse_ini(data: bytes) -> IniFile:
     """Read an ini file's bytes; see `read_ini`."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return IniFile(problems=[Problem(1, "", "is UTF-16: save the file as UTF-8")])
+    if data and 4 * data[:_LOOKED_AT].count(b"\x00") > len(data[:_LOOKED_AT]):  # half of plain text in UTF-16 is zeros
+        return IniFile(problems=[Problem(1, "", "is UTF-16 without its mark, or no text: save the file as UTF-8")])
     reader = _Reader()
     for number, line in enumerate(_LINE_BREAK.split(data.removeprefix(b"\xef\xbb\xbf")), start=1):
         reader.feed(number, line)

@@ -1,6 +1,7 @@
 """What a run asks of the machine: a device, how many CPU threads, and that freed memory is kept."""
 
 import ctypes
+import difflib
 import gc
 import os
 import sys
@@ -17,6 +18,8 @@ from config import ConfigError
 SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
 _SMALL_OPERATOR_FLOPS = 1e6  # the same of an operator: a recurrent network's step is thousands of small ones
 _OPERATORS_OF_A_TIME_STEP = 2  # of a fused recurrent layer: a matrix product, and what follows
+_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+_CALLED = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda", "apple": "mps", "metal": "mps", "m1": "mps"}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
@@ -39,8 +42,17 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
+        if reason.startswith(("Expected one of", "Invalid device string")):  # torch lists two dozen names
+            raise ConfigError([_no_such_device(name)]) from error
         raise ConfigError([f"device = '{name}' can't be used here: {reason}. `auto` takes what there is."]) from error
     return device
+
+
+def _no_such_device(name: str) -> str:
+    kind, colon, number = name.lower().partition(":")
+    meant = _CALLED.get(kind) or next(iter(difflib.get_close_matches(kind, _DEVICES, n=1)), "auto")
+    meant += colon + number if meant == "cuda" and number.isdecimal() else ""
+    return f"device = '{name}' is no device; did you mean '{meant}'? There are {', '.join(_DEVICES)}."
 
 
 class _OperatorCount(TorchDispatchMode):

@@ -12,6 +12,7 @@ import torch
 from beautilog import logger
 
 from config import ConfigParser
+from constants import command
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
@@ -252,6 +253,8 @@ def _finish(run: RunContext) -> None:
     run.callbacks.on_train_end(trainer, state)
     logger.info(f"done in {duration(run.record.seconds())}: {run.record.best_line()}")
     logger.info(f"results are in {run.folder.path}")
+    if "test_loader" in run.loaders:
+        logger.info(f"test_loader was not touched: `{command('train')} {run.trainer.model_name} --test` measures it")
 
 
 def _last_word(run: RunContext, state: str, together: bool = False, **more: Any) -> None:

@@ -24,6 +24,7 @@ from train.context import RunContext, RunOptions
 from train.error_advice import bad_row
 from train.errors import TrainerContractError
 from train.loading.loader_faults import explain_loader_fault, require_whole_pass
+from train.loop.progress import ProgressBar
 from train.session import machine_for
 from train.weights import load_weights
 
@@ -132,11 +133,15 @@ def batches_of(run: RunContext, name: str, loader: Loader) -> Iterator[Any]:
     """
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(0)
-    number = 0
-    with machine_for(run), torch.no_grad():
-        for batch in prefetch(loader, run.device):
-            yield batch
-            number += 1
+    number, bar = 0, ProgressBar(_length(loader), name)
+    try:
+        with machine_for(run), torch.no_grad():
+            for batch in prefetch(loader, run.device):
+                yield batch
+                number += 1
+                bar.advance()
+    finally:
+        bar.close()
     require_whole_pass(run, name, number)
 
 
@@ -178,6 +183,13 @@ def faults_explained(run: RunContext) -> Iterator[None]:
         if told is None:
             raise
         raise told from error
+
+
+def _length(loader: Loader) -> int:
+    try:
+        return len(loader)
+    except TypeError:
+        return 0
 
 
 def loader_list(run: RunContext) -> str:

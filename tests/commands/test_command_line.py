@@ -46,7 +46,17 @@ def test_help_of_a_trainer_shows_its_settings(shared_project):
         (["FeatureFusion", "epochs"], ["epochs", "key=value"]),
         (["FeatureFusion", "--config", "none.ini"], ["none.ini"]),
         (["FeatureFusion", "device=cuda:99"], ["device = 'cuda:99' can't be used here"]),
-        (["FeatureFusion", "--bogus"], ["--bogus"]),
+        (["FeatureFusion", "device=gpu"], ["device = 'gpu' is no device; did you mean 'cuda'? There are auto, cpu,"]),
+        (["FeatureFusion", "device=cdua:1"], ["did you mean 'cuda:1'?"]),
+        (["FeatureFusion", "--bogus"], ["error: there is no option --bogus. `python train.py --help` shows all."]),
+        (["--lst"], ["error: there is no option --lst; did you mean --list? `"]),
+        (["FeatureFusion", "--dryrun"], ["did you mean --dry-run?"]),
+        (["FeatureFusion", "--epochs", "5"], ["settings have no dashes: write epochs=5. `"]),
+        (["FeatureFusion", "--resume", "--epochs=5"], ["write epochs=5. `"]),
+        (["FeatureFusion", "--batch-size", "5"], ["write batch_size=5. `"]),
+        (["FeatureFusion", "--hidden-dim=4"], ["write hidden_dim=4. `"]),
+        (["FeatureFusion", "--lr", "0.1"], ["write learning_rate=0.1. `"]),
+        (["FeatureFusion", "--predict", "x.csv"], ["--predict latest --out x.csv"]),
     ],
 )
 def test_a_mistake_exits_with_2_and_says_what_to_do(shared_project, words, texts):

@@ -109,6 +109,8 @@ def test_indented_section_is_a_section_and_its_keys_are_keys() -> None:
         (b"[S]\na = \xff1\n", ["2 [S] is not UTF-8 (byte 0xff, column 5): save the file as UTF-8"]),
         (b"[S\xe9]\na = 1\n", ["1 [] is not UTF-8 (byte 0xe9, column 3): save the file as UTF-8"]),
         ("[S]\na = 1".encode("utf-16"), ["1 [] is UTF-16: save the file as UTF-8"]),
+        ("[S]\na = 1".encode("utf-16-le"), ["1 [] is UTF-16 without its mark, or no text: save the file as UTF-8"]),
+        ("[S]\na = 1".encode("utf-16-be"), ["1 [] is UTF-16 without its mark, or no text: save the file as UTF-8"]),
         ("[S]\na = x\x0bb = 2\n", ["2 [S] control character U+000B at column 6: remove it"]),
         ("[S]\na = x\u2028b = 2\n", ["2 [S] control character U+2028 at column 6: remove it"]),
         ("[S]\na = \x00\n", ["2 [S] control character U+0000 at column 5: remove it"]),

@@ -327,3 +327,14 @@ def new_runs():
     before, BaseTrainer.options = BaseTrainer.options, RunOptions()
     yield
     BaseTrainer.options = before
+
+
+def test_a_learning_rate_out_of_all_reason_is_answered_with_the_default(tmp_path):
+    trainer = HookTrainer(tmp_path, learning_rate=1e30)
+    for parameter in trainer.model.parameters():
+        parameter.data.mul_(1e30)
+    text, report = diagnosed(trainer)
+    assert report["suggestions"] == [
+        "start a new run with learning_rate=0.001, the default, or one that --find-lr finds: 1e+30 is out of all reason"
+    ]
+    assert "try: start a new run with learning_rate=0.001" in text

@@ -9,6 +9,7 @@ from train.failures.batch_check import BAD, Strange, listed
 from train.failures.probe import Probe
 from train.failures.watch import LayerCall
 
+_FAR = 1e4  # times the default: a learning rate beyond is a slip
 _DIVIDES = re.compile(r"sqrt|log|div|rsqrt|norm|pow|reciprocal|acos|asin|std|cdist", re.IGNORECASE)
 
 
@@ -117,6 +118,17 @@ def largest_gradient(probe: Probe) -> str | None:
     return max(probe.gradients, key=lambda name: probe.gradients[name].norm, default=None)
 
 
+def _lower_rate(config: BaseTrainerConfig) -> str:
+    """Return a learning rate to try: a tenth, or where that is still out of all reason the default."""
+    if not _is_far(config):
+        return f"learning_rate={config.learning_rate / 10:.3g}"
+    return f"learning_rate={type(config).learning_rate:g}, the default, or one that --find-lr finds"
+
+
+def _is_far(config: BaseTrainerConfig) -> bool:
+    return config.learning_rate > _FAR * type(config).learning_rate
+
+
 def suggestions(
     finding: Finding, strange: Sequence[Strange], config: BaseTrainerConfig, good_checkpoint: str | None = None
 ) -> list[str]:
@@ -128,8 +140,8 @@ def suggestions(
         config: config of the trainer.
         good_checkpoint: newest checkpoint whose weights are finite; None where there is none.
     """
-    found = []
-    lower = f"learning_rate={config.learning_rate / 10:.3g}"
+    found: list[str] = []
+    lower = _lower_rate(config)
     if finding.kind == "batch":
         found.append("look at these samples, and leave them out or repair them")
     elif strange:
@@ -147,4 +159,6 @@ def suggestions(
         found.append(f"start a new run with {lower}{clip}")
     if finding.kind == "none":
         found.append(f"start a new run with step=eager, or with {lower}")
+    if _is_far(config):  # nothing else needs an explanation then
+        return [f"start a new run with {lower}: {config.learning_rate:g} is out of all reason"]
     return found[:3]
