@@ -24,6 +24,7 @@ from data.sharding import StandIn
 from train import TRAINER_REGISTRY
 from train.checkpointing.run_state import require_saveable
 from train.context import RunContext
+from train.error_location import location
 from train.errors import TrainerContractError
 from train.loading.first_check import check_loaders
 from train.loop.record import intended, not_measured
@@ -90,7 +91,7 @@ class TrainerType(ABCMeta):
         except TypeError as error:
             told = explain_torch_argument(error)
             if told is not None:
-                raise TrainerContractError(f"{cls.__name__}: {told}") from error
+                raise TrainerContractError(f"{cls.__name__}: {location(error)}{told}") from error
             raise
         except AttributeError as error:  # a property of BaseTrainer's that was set; its message names it in quotes
             found = re.search(r"property '(\w+)' .* has no setter|can't set attribute '(\w+)'", str(error))

@@ -19,6 +19,7 @@ import torch
 
 from data.batches import describe
 from train.error_location import place, user_frames
+from train.removed_arguments import explain_torch_argument
 
 _SHOWN = 8  # names or values of a list
 _OUT_OF_MEMORY = (
@@ -371,9 +372,12 @@ def _scheduler(seen: _Seen) -> list[str]:
         return [
             "This optimizer evaluates the loss by itself: it needs a train() of your own (docs/writing_a_trainer.md)."
         ]
-    if "unexpected keyword argument 'verbose'" in seen.text:
-        return ["torch has removed `verbose` of its schedulers: leave it out; the learning rate is in the history."]
     return []
+
+
+def _argument(seen: _Seen) -> list[str]:
+    told = explain_torch_argument(seen.error) if isinstance(seen.error, TypeError) else None
+    return [told] if told else []
 
 
 def _key(seen: _Seen) -> list[str]:
@@ -464,5 +468,5 @@ def _listed(items: Sequence[str]) -> str:
 
 _RULES: tuple[Callable[[_Seen], list[str]], ...] = (
     _memory, _on_the_gpu, _label, _embedding, _one_hot, _probabilities, _number_types, _devices, _gradients, _scheduler,
-    _key, _container, _shapes, _files, _module,
+    _argument, _key, _container, _shapes, _files, _module,
 )  # fmt: skip

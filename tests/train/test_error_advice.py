@@ -122,7 +122,7 @@ CASES = {
     ),
     "Key": Case(
         ("LINE in compute_loss: KeyError: 'labels'", "batch has 'x', 'label'; did you mean 'label'?",
-         "It came in epoch 1, step 4"),
+         "It came in epoch 1, step 6 (step 6 of the run); samples 4"),
         parts="self.train_loader = TensorLoader({'x': X[:48], 'label': Y[:48]}, 8)\n"
         "self.val_loader = TensorLoader({'x': X[48:], 'label': Y[48:]}, 8)\nself.calls = 0",
         methods="def compute_loss(self, batch):\n    self.calls += 1\n"
@@ -134,12 +134,12 @@ CASES = {
          "layer 0, Linear(in_features=4, out_features=16, bias=True), takes 4 values a row; it was given 3.",
          "there: x (8, 3) float32", "It came in the validation after epoch 1, batch 1; samples 0, 1, 2"),
         parts="self.calls = 0",
-        methods="def compute_loss(self, batch):\n    x = batch['x']\n    self.calls += 1\n    if self.calls > 8:\n"
+        methods="def compute_loss(self, batch):\n    x = batch['x']\n    self.calls += 1\n    if self.calls > 6:\n"
         "        x = x[:, :3]\n    return F.cross_entropy(self.model(x), batch['y'])  # here",
     ),
     "Container": Case(
         ("LINE in compute_loss: AttributeError: 'list' object has no attribute 'shape'",
-         "batch is list of 2: tensor (8, 4) float32, tensor (8,) int64", "It came in epoch 1, step 1 "),
+         "batch is list of 2: tensor (8, 4) float32, tensor (8,) int64", "It came in epoch 1, step 3 "),
         parts=TUPLES + "\nself.calls = 0",
         methods="def compute_loss(self, batch):\n    self.calls += 1\n"
         "    n = batch.shape[0] if self.calls > 2 else 8  # here\n"
@@ -180,8 +180,8 @@ CASES = {
         code=2,
     ),
     "Verbose": Case(
-        ("LINE in __init__: TypeError: ", "torch has removed `verbose` of its schedulers"),
-        scheduler="ReduceLROnPlateau(self.optimizer, verbose=True)  # here",
+        ("LINE in __init__: ReduceLROnPlateau has no argument 'verbose' in torch", "Leave it out"),
+        scheduler="ReduceLROnPlateau(self.optimizer, verbose=True)  # here", code=2,
     ),
     "Doubles": Case(
         ("LINE in after_training: RuntimeError: mat1 and mat2 must have the same dtype, but got Double and Float",
@@ -270,6 +270,7 @@ def caught(function):
         (lambda: torch.nn.BatchNorm1d(3)(torch.ones(1, 3)), "drop_last=True"),
         (lambda: torch.ones(2, requires_grad=True).numpy(), ".detach().cpu().numpy()"),
         (lambda: torch.optim.LBFGS([torch.ones(2, requires_grad=True)]).step(), "needs a train() of your own"),
+        (lambda: torch.nn.Linear(3, 4, biass=True), "did you mean 'bias'?"),
         (lambda: __import__("no_such_package"), "pip install no_such_package"),
     ],
 )
