@@ -1,0 +1,425 @@
+"""Low-rank adapters: several of them train and sample in one pass over a frozen model.
+
+An adapter adds `scale * B @ A` to the weight of each linear layer it has a part in. Its tensors are stacked over the
+layers of a kind (all `q_proj`, ...), so that an optimizer sees a dozen tensors in place of hundreds. They are fp32 over
+any base dtype.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TARGETS = ("attention", "mlp", "unembedding")
+
+
+@dataclass(frozen=True)
+class LinearSite:
+    """A linear layer that an adapter may change.
+
+    Attributes:
+        name: path of the layer in the model, as in its state dict.
+        target: what kind of layer it is: attention, mlp or unembedding.
+        inputs: numbers that go in.
+        outputs: numbers that come out.
+    """
+
+    name: str
+    target: str
+    inputs: int
+    outputs: int
+
+
+class AdaptableModel(Protocol):
+    """A model whose linear layers adapters may change."""
+
+    def linear_sites(self) -> list[LinearSite]:
+        """Return the layers that adapters may change, in the order of the model."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> object:
+        """Freeze the weights, or let them be trained."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What an adapter is made of.
+
+    Attributes:
+        rank: rows of A and columns of B.
+        alpha: the scale is alpha / rank, or alpha / sqrt(rank) with `rslora`.
+        targets: of attention, mlp, unembedding: the kinds of layers that are changed.
+        rslora: whether the scale goes with the square root of the rank (rank-stabilised LoRA).
+        seed: seed of the random numbers in A; B starts at zero.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("attention", "mlp")
+    rslora: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"LoRA rank is {self.rank}; it must be 1 or more")
+        wrong = [target for target in self.targets if target not in TARGETS]
+        if wrong or not self.targets:
+            raise ValueError(f"LoRA targets are {', '.join(self.targets) or 'none'}; allowed: {', '.join(TARGETS)}")
+
+
+@dataclass(frozen=True)
+class SitePart:
+    """The part of an adapter in one layer.
+
+    Attributes:
+        site: the layer.
+        rank: rows of A that are used; 0 where the adapter leaves the layer alone.
+        scale: factor of `B @ A`.
+    """
+
+    site: LinearSite
+    rank: int
+    scale: float
+
+
+def stack_key(name: str) -> str:
+    """Return what the names of the layers of one kind have in common: `model.layers.3.x` -> `model/layers/*/x`."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name).replace(".", "/")
+
+
+class LoraAdapter(nn.Module):
+    """One adapter: the tensors A and B of each kind of layer, stacked.
+
+    Args:
+        parts: its part in each layer, in the order of the model; layers of one kind must have one size.
+        device: where its tensors are.
+    """
+
+    def __init__(self, parts: Sequence[SitePart], device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.stacks: dict[str, list[SitePart]] = {}
+        for part in parts:
+            self.stacks.setdefault(stack_key(part.site.name), []).append(part)
+        self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
+        for key, stack in self.stacks.items():
+            rank, site = max(part.rank for part in stack), stack[0].site
+            if any((part.site.inputs, part.site.outputs) != (site.inputs, site.outputs) for part in stack):
+                raise ValueError(f"the layers {key} differ in size")
+            self.lora_A[key] = nn.Parameter(torch.zeros(len(stack), rank, site.inputs, device=device))
+            self.lora_B[key] = nn.Parameter(torch.zeros(len(stack), site.outputs, rank, device=device))
+
+    def parts(self) -> list[SitePart]:
+        """Return its part in each layer."""
+        return [part for stack in self.stacks.values() for part in stack]
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """Start afresh: A from random numbers, uniform within 1 / sqrt(inputs), and B at zero.
+
+        Args:
+            seed: seed of the numbers; the same on every device.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for key, stack in self.stacks.items():
+            for index, part in enumerate(stack):
+                bound = part.site.inputs**-0.5
+                drawn = torch.empty(part.rank, part.site.inputs).uniform_(-bound, bound, generator=generator)
+                self.lora_A[key][index, : part.rank] = drawn.to(self.lora_A[key].device)
+            self.lora_B[key].zero_()
+
+    def tensors(self) -> Iterator[tuple[SitePart, Tensor, Tensor]]:
+        """Yield of each layer its part, A (rank, inputs) and B (outputs, rank), as views."""
+        for key, stack in self.stacks.items():
+            for index, part in enumerate(stack):
+                if part.rank:
+                    yield part, self.lora_A[key][index, : part.rank], self.lora_B[key][index, :, : part.rank]
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """Return for each layer's name (A, B, scale), views through which gradients reach the stacks at once."""
+        found = {}
+        for key, stack in self.stacks.items():
+            a_of, b_of = self.lora_A[key].unbind(0), self.lora_B[key].unbind(0)
+            for part, a, b in zip(stack, a_of, b_of, strict=True):
+                if part.rank:
+                    found[part.site.name] = (a, b, part.scale)
+        return found
+
+    def snapshot(self) -> "LoraAdapter":
+        """Return a copy that later steps do not change, and that has no gradients."""
+        copy = LoraAdapter(self.parts(), device=next(self.parameters()).device)
+        copy.load_state_dict(self.state_dict())
+        return copy.requires_grad_(False)
+
+
+class LoraBank:
+    """The adapters of one frozen model, by name.
+
+    Args:
+        model: the model; its weights lose their gradients.
+        device: where adapters are made.
+    """
+
+    def __init__(self, model: AdaptableModel, device: torch.device | str | None = None) -> None:
+        model.requires_grad_(False)
+        self.sites = model.linear_sites()
+        self.device = device
+        self._adapters: dict[str, LoraAdapter] = {}
+
+    def create(self, name: str, settings: LoraSettings) -> LoraAdapter:
+        """Make an adapter that changes nothing yet.
+
+        Args:
+            name: name that no other adapter has.
+            settings: its rank, scale and layers.
+
+        Returns:
+            The adapter, whose parameters an optimizer takes.
+
+        Raises:
+            ValueError: the model has no layer of these targets, or the name is taken.
+        """
+        sites = [site for site in self.sites if site.target in settings.targets]
+        if not sites:
+            raise ValueError(f"the model has no layers for LoRA targets {', '.join(settings.targets)}")
+        scale = settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
+        adapter = LoraAdapter([SitePart(site, settings.rank, scale) for site in sites], self.device)
+        adapter.draw(settings.seed)
+        return self.add(name, adapter)
+
+    def add(self, name: str, adapter: LoraAdapter) -> LoraAdapter:
+        """Take in an adapter that was made elsewhere, such as one read from files.
+
+        Args:
+            name: name that no other adapter has.
+            adapter: the adapter.
+
+        Returns:
+            The same adapter.
+
+        Raises:
+            ValueError: the name is taken, or the adapter is of a model of another size.
+        """
+        if name in self._adapters:
+            raise ValueError(f"there is an adapter {name!r} already")
+        strange = [part.site.name for part in adapter.parts() if part.site not in self.sites]
+        if strange:
+            raise ValueError(f"adapter {name!r} is of another model: {strange[0]} is not there or has another size")
+        self._adapters[name] = adapter
+        return adapter
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter. Raises KeyError with the known names where there is none of this name."""
+        del self._adapters[self._known(name)]
+
+    def names(self) -> list[str]:
+        """Return the names of all adapters, oldest first."""
+        return list(self._adapters)
+
+    def __getitem__(self, name: str) -> LoraAdapter:
+        return self._adapters[self._known(name)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._adapters
+
+    def rows(self, names: Iterable[str | None], lengths: Sequence[int]) -> "AdapterRows":
+        """Say which adapter each row of a batch uses.
+
+        Args:
+            names: of each row the adapter's name, None for the model as it is.
+            lengths: of each row the number of its tokens in the batch.
+
+        Returns:
+            What `CausalLM.hidden` and `CausalLM.logits` take.
+
+        Raises:
+            KeyError: a name is not known.
+        """
+        return AdapterRows(tuple(None if name is None else self[name] for name in names), tuple(lengths))
+
+    def _known(self, name: str) -> str:
+        if name not in self._adapters:
+            raise KeyError(f"no adapter {name!r}; there are: {', '.join(self._adapters) or 'none'}")
+        return name
+
+
+@dataclass(frozen=True)
+class AdapterRows:
+    """Which adapter each row of a packed batch uses.
+
+    Attributes:
+        adapters: of each row its adapter; None for the model as it is.
+        lengths: of each row the number of its tokens in the batch.
+    """
+
+    adapters: tuple[LoraAdapter | None, ...]
+    lengths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.adapters) != len(self.lengths):
+            raise ValueError(f"{len(self.adapters)} adapters for {len(self.lengths)} rows")
+
+    def with_lengths(self, lengths: Sequence[int]) -> "AdapterRows":
+        """Return the same adapters for rows of other lengths, such as the tokens that logits are made of."""
+        return replace(self, lengths=tuple(lengths))
+
+    def segments(self) -> "Segments":
+        """Return the runs of tokens that share an adapter; rows of one adapter are best put side by side."""
+        runs: list[tuple[int, int, LoraAdapter | None]] = []
+        begin = 0
+        for adapter, length in zip(self.adapters, self.lengths, strict=True):
+            if runs and runs[-1][2] is adapter:
+                runs[-1] = (runs[-1][0], begin + length, adapter)
+            else:
+                runs.append((begin, begin + length, adapter))
+            begin += length
+        factors = {id(adapter): adapter.factors() for _, _, adapter in runs if adapter is not None}
+        return [Segment(start, stop, factors[id(adapter)]) for start, stop, adapter in runs
+                if adapter is not None and stop > start]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens that share an adapter.
+
+    Attributes:
+        start: first token.
+        stop: token after the last.
+        factors: by layer name (A, B, scale).
+    """
+
+    start: int
+    stop: int
+    factors: Mapping[str, tuple[Tensor, Tensor, float]]
+
+
+Segments = list[Segment]
+
+
+def adapted_linears(
+    inputs: Tensor, layers: Sequence[tuple[str, Tensor, Tensor | None]], segments: Segments
+) -> list[Tensor]:
+    """Apply linear layers that share their input, each with what adapters add to it.
+
+    Args:
+        inputs: (T, inputs).
+        layers: of each layer its name, weight (outputs, inputs) and bias or None.
+        segments: runs of tokens with an adapter.
+
+    Returns:
+        Of each layer its outputs (T, outputs), in the dtype of `inputs`.
+    """
+    parts = [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name, _, _ in layers))
+             for segment in segments if any(name in segment.factors for name, _, _ in layers)]  # fmt: skip
+    if not parts:
+        return [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
+    weights = [weight for _, weight, _ in layers]
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        return [_adapted(functional.linear(inputs, weight, bias), inputs, parts, index)
+                for index, (_, weight, bias) in enumerate(layers)]  # fmt: skip
+    factors = [tensor for part in parts for found in part.factors if found for tensor in found[:2]]
+    plan = _Plan(tuple((part.start, part.stop, tuple(found[2] if found else None for found in part.factors))
+                       for part in parts), len(layers))  # fmt: skip
+    return list(_AdaptedLinears.apply(plan, inputs, *weights, *(bias for _, _, bias in layers), *factors))
+
+
+@dataclass(frozen=True)
+class _SegmentPart:
+    start: int
+    stop: int
+    factors: tuple[tuple[Tensor, Tensor, float] | None, ...]  # of each layer
+
+
+@dataclass(frozen=True)
+class _Plan:
+    segments: tuple[tuple[int, int, tuple[float | None, ...]], ...]  # start, stop, each layer's scale
+    layers: int
+
+
+def _adapted(outputs: Tensor, inputs: Tensor, parts: Sequence[_SegmentPart], index: int) -> Tensor:
+    """Return what autograd can follow also into the base weight; slower than `_AdaptedLinears`."""
+    added = torch.zeros(outputs.shape, device=outputs.device)
+    for part in parts:
+        found = part.factors[index]
+        if found:
+            a, b, scale = found
+            change = functional.linear(functional.linear(inputs[part.start : part.stop].float(), a), b) * scale
+            added = torch.cat([added[: part.start], change, added[part.stop :]])
+    return outputs + added.to(outputs.dtype)
+
+
+class _AdaptedLinears(torch.autograd.Function):
+    """Frozen linear layers of one input and their adapters: no pass over the outputs but the products themselves.
+
+    What autograd would do by itself keeps each product, adds them by passes of their own, and sums the gradients of
+    the input in three more.
+    """
+
+    @staticmethod
+    def forward(ctx, plan: _Plan, inputs: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases = tensors[: plan.layers], tensors[plan.layers : 2 * plan.layers]
+        factors = iter(tensors[2 * plan.layers :])
+        outputs = [functional.linear(inputs, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        kept: list[Tensor] = []
+        for start, stop, scales in plan.segments:
+            rows = inputs[start:stop].float()
+            pairs = [(next(factors), next(factors)) if scale is not None else None for scale in scales]
+            downs = _joined([pair[0] for pair in pairs if pair])
+            low = torch.mm(rows, downs.t())  # of all layers side by side
+            kept.append(low)
+            begin = 0
+            for output, pair, scale in zip(outputs, pairs, scales, strict=True):
+                if pair is None:
+                    continue
+                part = low[:, begin : begin + pair[0].shape[0]]
+                begin += pair[0].shape[0]
+                if output.dtype == torch.float32:
+                    output[start:stop].addmm_(part, pair[1].t(), alpha=scale)
+                else:
+                    output[start:stop] += torch.mm(part, pair[1].t()).mul_(scale)
+        ctx.plan = plan
+        ctx.save_for_backward(inputs, *weights, *tensors[2 * plan.layers :], *kept)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        inputs, *rest = ctx.saved_tensors
+        weights, kept = rest[: plan.layers], rest[len(rest) - len(plan.segments) :]
+        factors = iter(rest[plan.layers : len(rest) - len(plan.segments)])
+        wanted = ctx.needs_input_grad[1]
+        into = torch.mm(gradients[0], weights[0]) if wanted else None
+        if into is not None:
+            for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+                into.addmm_(gradient, weight)
+        found: list[Tensor | None] = []
+        for (start, stop, scales), low in zip(plan.segments, kept, strict=True):
+            pairs = [(next(factors), next(factors)) if scale is not None else None for scale in scales]
+            downs = _joined([pair[0] for pair in pairs if pair])
+            low_gradient = torch.empty_like(low)
+            ups, begin = [], 0
+            for gradient, pair, scale in zip(gradients, pairs, scales, strict=True):
+                if pair is None:
+                    continue
+                end = begin + pair[0].shape[0]
+                rows = gradient[start:stop].float()
+                low_gradient[:, begin:end] = torch.mm(rows, pair[1] * scale)
+                ups.append(torch.mm(rows.t(), low[:, begin:end]).mul_(scale))
+                begin = end
+            downs_gradient = torch.mm(low_gradient.t(), inputs[start:stop].float())
+            begin = 0
+            for pair, up in zip([pair for pair in pairs if pair], ups, strict=True):
+                end = begin + pair[0].shape[0]
+                found += [downs_gradient[begin:end], up]
+                begin = end
+            if into is not None and into.dtype == torch.float32:
+                into[start:stop].addmm_(low_gradient, downs)
+            elif into is not None:
+                into[start:stop] += torch.mm(low_gradient, downs)
+        return (None, into, *[None] * (2 * plan.layers), *found)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
