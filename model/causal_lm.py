@@ -131,8 +131,11 @@ class CausalLM(nn.Module):
     def linear_sites(self) -> list[LinearSite]:
         """Return the linear layers that adapters may change, in the order of the model."""
         kinds = {"self_attn": "attention", "mlp": "mlp"}
-        sites = [LinearSite(name, kinds[name.split(".")[3]], module.weight.shape[1], module.weight.shape[0])
-                 for name, module in self.named_modules() if isinstance(module, _Linear) and name != "lm_head"]  # fmt: skip
+        sites = [
+            LinearSite(name, kinds[name.split(".")[3]], module.weight.shape[1], module.weight.shape[0])
+            for name, module in self.model.named_modules(prefix="model")
+            if isinstance(module, _Linear)
+        ]
         return [*sites, LinearSite("lm_head", "unembedding", self.shape.width, self.shape.vocabulary)]
 
     def hidden(
@@ -309,8 +312,10 @@ class _Attention(nn.Module):
         step: CacheStep | None,
     ) -> Tensor:
         shape = self.shape
-        three = [(name + part, layer.weight, layer.bias)
-                 for part, layer in (("q_proj", self.q_proj), ("k_proj", self.k_proj), ("v_proj", self.v_proj))]  # fmt: skip
+        three = [
+            (name + part, layer.weight, layer.bias)
+            for part, layer in (("q_proj", self.q_proj), ("k_proj", self.k_proj), ("v_proj", self.v_proj))
+        ]
         queries, keys, values = (out.unflatten(1, (-1, shape.head_dim))
                                  for out in adapted_linears(states, three, segments))  # fmt: skip
         if shape.qk_norm:
