@@ -21,6 +21,7 @@ from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
 from storage.log_lines import use_log_lines
 from storage.prediction_file import FORMATS, PredictionFileError, check_prediction_file
+from storage.run_label import RunLabel, name_problem
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
 from train.errors import ElsewhereError, ScaffoldError, TrainerContractError, TrainingError
@@ -42,12 +43,13 @@ _MODES = {
     "test": "commands.evaluate.test",
     "predict": "commands.evaluate.predict",
 }
-_RESUMABLE = ("seeds",)
+_RESUMABLE = _LABELLED = ("seeds",)
 _OF_A_SAVED_RUN = ("test", "predict")  # they take the run's settings
 
 _EXAMPLES = """examples:
   python train.py --list
   python train.py ModelAutoEncoder epochs=5 learning_rate=3e-4
+  python train.py ModelAutoEncoder --name baseline --note "first try"
   python train.py ModelAutoEncoder --dry-run
   python train.py ModelAutoEncoder --check
   python train.py ModelAutoEncoder --resume
@@ -116,8 +118,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="latest",
         metavar="RUN",
-        help="go on with a run: the latest, an id, or a folder; `auto`: the latest, or start one",
+        help="go on with a run: the latest, an id, a name, or a folder; `auto`: the latest, or start one",
     )
+    parser.add_argument("--name", metavar="NAME", help="call the run NAME; plot.py and --resume find it by that")
+    parser.add_argument("--note", metavar="TEXT", help="write TEXT beside the run, for tables and reports")
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
     parser.add_argument("--check", action="store_true", help="go through the checklist before a long run, leave")
     parser.add_argument("--find-lr", action="store_true", help="test learning rates, suggest one, leave")
@@ -177,6 +181,13 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
     if arguments.help:
         return _show(parser.format_help() + (_settings(entry) if entry else ""))
+    labels, without = (
+        _given(arguments, ("name", "note")),
+        _given(arguments, ["replay", "new", *_MODES.keys() - _LABELLED]),
+    )
+    if labels and without:
+        hint = "; a sweep's name is the `name:` of its file" if arguments.sweep else f": {without[0]} keeps no run"
+        return _report(arguments, f"{labels[0]} and {without[0]} don't go together{hint}", USAGE)
     if any((arguments.new, arguments.model, arguments.batch, arguments.task, arguments.input)):
         return _new(arguments)
     if arguments.replay:
@@ -201,8 +212,18 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     ConfigParser.check()  # before torch is imported: a typing error is told at once
     if arguments.sweep:
         importlib.import_module("commands.sweeps").check(arguments.sweep, entry.section)
+    if arguments.name and (problem := _name_problem(entry, arguments)):
+        return _report(arguments, problem, USAGE)
     _require_torch()
     return _train(entry, arguments)
+
+
+def _name_problem(entry: TrainerEntry, arguments: argparse.Namespace) -> str | None:
+    """Say why a run can't be called so, before anything is built; a resumed run is asked when it is known."""
+    if arguments.resume or int(os.environ.get("RANK") or 0):
+        return None
+    trainers, model = TRAINER_REGISTRY.entries(), entry.name.removesuffix("Trainer")
+    return name_problem(arguments.name, ConfigParser.peek(entry.section, "artifacts_dir"), model, trainers)
 
 
 def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
@@ -211,7 +232,7 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     from train.context import RunOptions
     from train.process_group import joined_process_group
 
-    BaseTrainer.options = RunOptions(resume=arguments.resume)
+    BaseTrainer.options = RunOptions(resume=arguments.resume, label=RunLabel(arguments.name, arguments.note))
     for name, module in _MODES.items():
         if getattr(arguments, name):
             return importlib.import_module(module).command(trainer_class, getattr(arguments, name))

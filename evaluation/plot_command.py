@@ -8,8 +8,8 @@ from pathlib import Path
 
 from constants import ARTIFACTS_DIR, command
 from constants.commit import ShowVersion
+from evaluation.run_listing import list_command
 from storage.run_comparison import comparison_lines
-from storage.run_table import json_of_runs, list_runs, models_with_runs, table_of_runs
 from storage.saved_run import RunDamagedError, RunNotFoundError, find_run, load_run
 from storage.seed_groups import SeedGroup, find_group, load_group, table_lines
 from storage.sweeps import load_sweep, sweep_lines
@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   python plot.py seeds-latest
   python plot.py --runs
   python plot.py --runs ModelAutoEncoder --json
+  python plot.py --runs SimilarityTransformer --best val_weighted_kendall
 
 exit codes: 0 done, 2 usage or no such run, 3 unreadable run, 4 the picture can't be written"""
 
@@ -40,7 +41,7 @@ def main(words: list[str] | None = None) -> int:
     """
     arguments = _parse(words)
     try:
-        code = _list(arguments) if arguments.runs else _sweep(arguments) if arguments.sweep else _draw(arguments)
+        code = list_command(arguments) if arguments.runs else _sweep(arguments) if arguments.sweep else _draw(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `| head` has seen enough
@@ -62,11 +63,19 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "run", nargs="*", metavar="RUN",
-        help="a run folder, a run id, a trainer's name, or latest; several are compared with the first; "
-        "or a group of seeds: its folder, its id, or seeds-latest",
+        help="a run folder, a run id, the name that a run was given, a trainer's name, or latest; several are compared "
+        "with the first; or a group of seeds: its folder, its id, or seeds-latest",
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="write one HTML page instead: report.html in the run")
-    parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers named, and leave")
+    parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers or names given")
+    parser.add_argument(
+        "--best", nargs="?", const="", metavar="METRIC",
+        help="with --runs: the best first, by a metric such as val_accuracy, or by what each run monitors; METRIC:min "
+        "and METRIC:max say the direction",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unfold", action="store_true", help="with --runs: each run of a group of seeds or a sweep in its own line"
+    )
     parser.add_argument("--sweep", type=Path, metavar="FOLDER", help="show the table of a sweep and draw its picture")
     parser.add_argument("--json", action="store_true", help="with --runs: as a JSON list")
     parser.add_argument("--out", type=Path, help="folder for the pictures, or one PNG (with --report: one .html)")
@@ -80,6 +89,8 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         parser.error("--sweep goes alone: it draws the trials of a sweep, no runs")
     if arguments.json and not arguments.runs:
         parser.error("--json needs --runs")
+    if not arguments.runs and (arguments.best is not None or arguments.unfold):
+        parser.error(f"{'--unfold' if arguments.unfold else '--best'} needs --runs")
     if arguments.report and arguments.runs:
         parser.error("--report and --runs don't go together: use one at a time")
     if arguments.report and arguments.sweep:
@@ -89,28 +100,6 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     if arguments.out and arguments.runs:
         parser.error("--runs draws nothing, so --out has no meaning with it")
     return arguments
-
-
-def _list(arguments: argparse.Namespace) -> int:
-    rows, skipped = list_runs(arguments.artifacts, arguments.run)
-    sys.stderr.writelines(f"{line}\n" for line in skipped)
-    if arguments.json:
-        sys.stdout.write(json_of_runs(rows))
-    elif rows:
-        sys.stdout.write(table_of_runs(rows))
-    else:
-        sys.stdout.write(f"{_nothing(arguments)}\n")
-    return OK
-
-
-def _nothing(arguments: argparse.Namespace) -> str:
-    known = models_with_runs(arguments.artifacts)
-    asked = f" of {' or '.join(arguments.run)}" if arguments.run else ""
-    others = f"; there are runs of {', '.join(known)}" if asked and known else ""
-    return (
-        f"There are no runs{asked} in {arguments.artifacts / 'models'}{others}. `{command('train')} NAME` starts one, "
-        f"`{command('train')} --list` shows the names; runs elsewhere: --artifacts DIR."
-    )
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -141,8 +130,8 @@ def _draw(arguments: argparse.Namespace) -> int:
         path = write_report(runs, arguments.out or (runs[0].path if len(runs) == 1 else together))
         sys.stdout.write(f"{path}\n")
         return OK
-    for other in runs[1:]:
-        sys.stdout.write("\n".join(comparison_lines(runs[0], other)) + "\n\n")
+    if len(runs) > 1:
+        sys.stdout.write("\n".join(comparison_lines(runs)) + "\n\n")
     if not any(run.series for run in runs):
         raise RunDamagedError(f"nothing was measured in {', '.join(run.id for run in runs)}: no epoch was finished.")
     default = runs[0].path / "plots" if len(runs) == 1 else together

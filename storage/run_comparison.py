@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from constants.counting import counted
+from storage.run_names import run_names
 from storage.saved_run import Run, RunDamagedError, read_environment, read_settings
+from storage.verdict import verdict_lines
 
 _SAME = "the same to all digits"
 _ABSENT = "nothing"
@@ -92,30 +94,46 @@ class StepDivergence:
     last: int
 
 
-def comparison_lines(first: Run, second: Run) -> list[str]:
-    """Say what differs between two runs.
+def comparison_lines(runs: Sequence[Run]) -> list[str]:
+    """Say which of several runs is best and by how much, then in what each differs from the first and where they part.
 
     Args:
-        first: the run that is compared with.
-        second: the other run.
+        runs: two runs or more; the first is the one that the others are compared with.
 
     Returns:
         Lines of text.
     """
-    trainers = [run.trainer.removesuffix("Trainer") or run.trainer for run in (first, second)]
-    names = [f"{run.id} ({trainer})" for run, trainer in zip((first, second), trainers, strict=True)]
+    names = run_names(runs)
+    lines = verdict_lines(runs, names)
+    for run, name in zip(runs[1:], names[1:], strict=True):
+        lines += ["", *_pair_lines(runs[0], run, names[0], name)]
+    return lines
+
+
+def _pair_lines(first: Run, second: Run, name: str, other: str) -> list[str]:
+    called = [
+        called if run.id in called else f"{called} ({run.id})"
+        for called, run in zip((name, other), (first, second), strict=True)
+    ]
     return [
-        f"{first.id} against {second.id} (both {trainers[0]})" if len(set(trainers)) == 1 else " against ".join(names),
+        " against ".join(called),
         *_section("settings", "config.ini", first.path, second.path, settings_of),
+        *history_lines(first, second, (name, other)),
         *_section("environment", "environment.json", first.path, second.path, read_facts),
-        *history_lines(first, second),
     ]
 
 
-def history_lines(first: Run, second: Run) -> list[str]:
-    """Say where the numbers of two runs part: by epoch, and by step."""
-    by_epoch = _history_lines(compare_histories(first, second), first.id, second.id)
-    return by_epoch + _reading_lines(first, second)
+def history_lines(first: Run, second: Run, names: tuple[str, str] | None = None) -> list[str]:
+    """Say where the numbers of two runs part: by step, and by epoch.
+
+    Args:
+        first: the run that is compared with.
+        second: the other run.
+        names: what the two are called; None takes their ids.
+    """
+    names = names or (first.id, second.id)
+    by_epoch = _history_lines(compare_histories(first, second), {first.id: names[0], second.id: names[1]})
+    return _reading_lines(first, second, names) + by_epoch
 
 
 def differences(first: dict[str, str], second: dict[str, str]) -> list[Difference]:
@@ -255,31 +273,31 @@ def _shown(value: str | None) -> str:
     return _ABSENT if value is None else value or "empty"
 
 
-def _history_lines(result: HistoryComparison, first: str, second: str) -> list[str]:
+def _history_lines(result: HistoryComparison, names: dict[str, str]) -> list[str]:
     if not (result.parted or result.longer or result.only):
         return [f"history: {_SAME}" if result.same else "history: there is none in either"]
     lines = [
         f"  {item.name} differs from epoch {item.epoch:g} on: {item.first!r} against {item.second!r}"
         for item in result.parted
     ]
-    lines += [_longer_line(item, first, second) for item in result.longer]
+    lines += [_longer_line(item, list(names.values())) for item in result.longer]
     if result.same:
         lines.append(f"  {_SAME}: {', '.join(result.same)}")
-    lines += [f"  only in {run}: {', '.join(names)}" for run, names in result.only.items()]
+    lines += [f"  only in {names[run]}: {', '.join(series)}" for run, series in result.only.items()]
     return ["history:", *lines]
 
 
-def _longer_line(item: Divergence, first: str, second: str) -> str:
+def _longer_line(item: Divergence, names: Sequence[str]) -> str:
     if item.shared is None:
         return f"  {item.name} was never measured at the same epoch"
     if item.ends[0] == item.ends[1]:
         return f"  {item.name} is {_SAME} where both measured it, which was not at the same epochs"
-    further, end = max(((first, item.ends[0]), (second, item.ends[1])), key=lambda pair: pair[1])
+    further, end = max(zip(names, item.ends, strict=False), key=lambda pair: pair[1])
     return f"  {item.name} is {_SAME} to epoch {item.shared:g}; {further} goes on to epoch {end:g}"
 
 
-def _reading_lines(first: Run, second: Run) -> list[str]:
-    missing = [run.id for run in (first, second) if not run.readings.steps]
+def _reading_lines(first: Run, second: Run, names: tuple[str, str]) -> list[str]:
+    missing = [name for name, run in zip(names, (first, second), strict=True) if not run.readings.steps]
     if missing:
         one_sided = [f"training loss by step: can't be compared, there is none in {missing[0]}"]
         return one_sided if len(missing) == 1 else []

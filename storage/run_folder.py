@@ -16,6 +16,7 @@ from storage.errors import ResumeError
 from storage.file_lock import FolderLock
 from storage.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
 from storage.log_lines import LogFormatter
+from storage.run_label import labelled, names_given, nearest
 from storage.run_parts import parts_of_others
 from storage.saved_run import may_be_run, run_age, trainer_of, was_pruned
 
@@ -147,8 +148,9 @@ class RunFolder:
             artifacts_dir: the folder of all runs and published models.
             model_name: name of the model's folder in artifacts/models; runs under a former name of the model are found
                 too.
-            run: `latest`, a run id, or a folder; `auto` is the latest, or a new one where there is none. What is part
-                of a sweep or of a group of seeds is not the latest: going on with it has to be asked for.
+            run: `latest`, a run id, the name that a run was given, or a folder; `auto` is the latest, or a new one
+                where there is none. What is part of a sweep or of a group of seeds is not the latest: going on with it
+                has to be asked for.
             trainer: class name of the trainer; runs of others are refused. Empty takes any.
 
         Raises:
@@ -252,6 +254,8 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
             )
         return found
     there = ", ".join(path.name for path in known[-_LISTED:]) or "none"
+    near = nearest(run, names_given(artifacts_dir))
+    there += f"; did you mean {near}?" if near else ""
     group = " A group of seeds goes on with --seeds N --resume." if "seeds-" in run else ""
     raise ResumeError(
         f"no run '{run}' to resume in {places[0]}; runs there: {there}. Start one without --resume.{group}"
@@ -269,9 +273,12 @@ def _is_of_another(path: Path, trainer: str) -> bool:
 
 
 def _named(places: list[Path], folders: list[Path], run: str) -> Path | None:
-    """Return the run folder that an id or a path means; one that was killed early has no checkpoints."""
+    """Return the run folder that an id, a name or a path means; one that was killed early has no checkpoints."""
     known = {path.resolve() for path in folders}
-    for path in (*(place / run for place in places), Path(run).expanduser()):
+    labels = [
+        path for place in places for path in labelled(run, place.parents[2], place.parent.name) if path in folders
+    ]
+    for path in (*(place / run for place in places), *labels, Path(run).expanduser()):
         if path.resolve() in known or (path / "checkpoints").is_dir():
             return path.absolute()
     return None

@@ -12,6 +12,7 @@ from typing import Any
 from constants import command
 from constants.renamed import present_name
 from storage.monitor import Monitor
+from storage.run_label import RunLabel, labelled, names_given, nearest, read_label
 from storage.segments import read_segments, seconds_of_local
 
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
@@ -91,6 +92,7 @@ class Run:
         best_value: best value of what is monitored, None before the first.
         summary: totals of the run, such as `epochs`, `steps` and `seconds`.
         readings: the training loss by step; empty for a loop of the trainer's own, and in older runs.
+        label: name and note that the run was given.
     """
 
     path: Path
@@ -102,6 +104,7 @@ class Run:
     summary: dict[str, Any]
     readings: Readings = field(default_factory=Readings)
     monitor: Monitor = field(default_factory=Monitor)
+    label: RunLabel = field(default_factory=RunLabel)
 
     @property
     def id(self) -> str:
@@ -113,7 +116,8 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     """Find the folder of a run.
 
     Args:
-        text: a run folder or its metrics.json, a run id, the name of a trainer or model (its newest run), or `latest`.
+        text: a run folder or its metrics.json, a run id, the name that a run was given, the name of a trainer or model
+            (its newest run), or `latest`.
         artifacts_dir: folder of all runs and published models.
 
     Returns:
@@ -132,6 +136,7 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
     found = (
         runs[-1:] if text == "latest"
         else [run for run in runs if run.name == text]
+        or [run for run in labelled(text, artifacts_dir) if run in runs]
         or [run for run in runs if run.parent.parent.name.lower() == model][-1:]
     )  # fmt: skip
     if len(found) == 1:
@@ -145,7 +150,9 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
         raise RunNotFoundError(_why_nothing(begun[0]))
     if (path / "trials.json").is_file():
         raise RunNotFoundError(f"{text} is a sweep, no run: `{command('plot')} --sweep {text}` shows it")
-    hint = f"; the newest runs are:{shown}" if runs else f"; there are no runs yet: `{command('train')} NAME` makes one"
+    near = nearest(text, [*names_given(artifacts_dir), *dict.fromkeys(run.parent.parent.name for run in runs)])
+    newest = f"; did you mean {near}? The newest runs are:" if near else "; the newest runs are:"
+    hint = f"{newest}{shown}" if runs else f"; there are no runs yet: `{command('train')} NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")
 
 
@@ -222,10 +229,11 @@ def load_run(path: Path) -> Run:
             path=path,
             trainer=str(content["trainer"]),
             state=str(content["state"]),
-            series=_series(content["history"]),
+            series=series_of(content["history"]),
             best_epoch=epoch,
             best_value=value,
             monitor=monitor,
+            label=read_label(path),
             summary=dict(content["summary"]),
             readings=_readings(content.get("readings") or {}),
         )
@@ -360,8 +368,15 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _series(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:
-    """Give each list of a history its epochs: `val_...` those in val_epoch, others those in epoch, or 1, 2, 3, ..."""
+def series_of(history: dict[str, list[Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Give each list of a history its epochs: `val_...` those in val_epoch, others those in epoch, or 1, 2, 3, ...
+
+    Args:
+        history: entry `history` of a metrics.json.
+
+    Returns:
+        Epochs and values by name, two lists of one length; a value that was not finite is NaN.
+    """
     validated = [float(epoch) for epoch in history.get("val_epoch", [])]
     trained = [float(epoch) for epoch in history.get("epoch", [])]  # a trainer with a loop of its own may write it
     series = {}

@@ -12,6 +12,7 @@ from typing import Any
 from constants import command
 from constants.counting import counted as count_of
 from storage.monitor import best_title
+from storage.run_label import labelled
 from storage.run_table import state_of
 from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, read_settings, run_age
 from storage.segments import read_segments
@@ -88,7 +89,7 @@ def find_group(text: str, artifacts_dir: Path) -> Path | None:
     """Find the folder of a group.
 
     Args:
-        text: folder of the group, the seeds.json in it, the group's id, or `seeds-latest`.
+        text: folder of the group, the seeds.json in it, the group's id, the name that it was given, or `seeds-latest`.
         artifacts_dir: folder of all runs and published models.
 
     Returns:
@@ -103,7 +104,8 @@ def find_group(text: str, artifacts_dir: Path) -> Path | None:
     if (path / FILE).is_file():
         return path.resolve()
     if not text.startswith(PREFIX):
-        return None
+        named = [folder for folder in labelled(text, artifacts_dir) if (folder / FILE).is_file()]
+        return named[0] if len(named) == 1 else None
     every = groups_in(artifacts_dir)
     found = every[-1:] if text == f"{PREFIX}latest" else [group for group in every if group.name == text]
     if len(found) == 1:

@@ -22,6 +22,7 @@ from data.sharding import SharedRNG
 from storage.files import write_atomically
 from storage.monitor import Monitor
 from storage.run_folder import RunFolder
+from storage.run_label import read_label
 from storage.saved_run import METRICS_SCHEMA_VERSION, load_run
 from storage.weights_file import encode_weights
 from train.callbacks import Callback, Callbacks, callbacks_named, require_list
@@ -547,6 +548,7 @@ class BaseTrainer(metaclass=TrainerType):
             "run_id": self.run_folder.id,
             "state": state,
         }
+        head |= read_label(self.run_folder.path).entries()
         saving = {"saving": self.run_context.saver.summary()}
         content = self.record.content(summarize_model(self.model) | saving | self.results)
         self.run_folder.write_json("metrics.json", head | content | more)

@@ -22,6 +22,7 @@ from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.checkpoint_store import CheckpointStore
 from storage.run_folder import RunFolder
+from storage.run_label import RunLabel
 from train.callbacks import Callback, Callbacks
 from train.checkpointing.author_state import AuthorState, modules_of, survey_data, survey_trainer
 from train.checkpointing.optimizer_groups import OptimizerGroups, TrainableFlags
@@ -64,6 +65,7 @@ class RunOptions:
         callbacks: callbacks that are called before the trainer's own.
         evaluated: folder of a saved run whose weights are evaluated, and nothing is trained; None otherwise.
         part_of: what the run is part of, `seeds` or `sweep`; empty for a run of its own.
+        label: name and note to give the run.
     """
 
     resume: str | None = None
@@ -72,6 +74,7 @@ class RunOptions:
     callbacks: list[Callback] = field(default_factory=list)
     evaluated: Path | None = None
     part_of: str = ""
+    label: RunLabel = field(default_factory=RunLabel)
 
 
 class Stateful(Protocol):

@@ -16,6 +16,7 @@ from constants import command
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
+from storage.run_label import name_problem, write_label
 from storage.saved_run import RunDamagedError, chosen_threads, read_metrics
 from storage.weights_file import load_weights_file
 from train.checkpointing.provenance import loaders_of, provenance
@@ -73,6 +74,7 @@ def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
     folder = run.folder
     folder.lock()
     folder.open_log()
+    _label(run)
     if run.options.resume:
         folder.tidy()
         run.checkpoints.tidy()
@@ -88,6 +90,20 @@ def _enter(run: RunContext) -> tuple[Checkpoint, Path] | None:
         folder.write_json("environment.json", run.provenance)
     begin_segment(run)
     return None
+
+
+def _label(run: RunContext) -> None:
+    """Give the run the name and note of the command line; a resumed one keeps what it isn't given.
+
+    Raises:
+        ResumeError: another run of this model has the name.
+    """
+    folder, label = run.folder.path, run.options.label
+    if label.name and (
+        problem := name_problem(label.name, run.config.artifacts_dir, folder.parent.parent.name, own=folder)
+    ):
+        raise ResumeError(problem)
+    write_label(folder, label)
 
 
 def _require_no_history(run: RunContext) -> None:

@@ -68,14 +68,16 @@ def _group(trainer_class: type[BaseTrainer], count: int) -> Group:
     first = ConfigParser.peek(section, "seed")
     if first + count - 1 > _LARGEST_SEED:
         raise ConfigError([f"--seeds {count} counts up from seed = {first}, beyond the largest, {_LARGEST_SEED}."])
-    seeds, which = range(first, first + count), BaseTrainer.options.resume
+    seeds, which, label = range(first, first + count), BaseTrainer.options.resume, BaseTrainer.options.label
     group = find_unfinished(name, seeds, which, ConfigParser.peek(section, "artifacts_dir")) if which else None
     if group is not None:
         if section in ConfigParser.sections():
             refuse_other_settings(group, ConfigParser.get(ConfigParser.sections()[section]))
         ended = sum(member.ended for member in group.members)
         logger.info(f"going on with {group.path}: {ended} of {count} runs have ended")
-    return group or Group(name, [Member(seed) for seed in seeds])
+    group = group or Group(name, [Member(seed) for seed in seeds])
+    group.label = label
+    return group
 
 
 def finish(group: Group, artifacts_dir: Path) -> int:

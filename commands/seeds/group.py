@@ -1,20 +1,21 @@
 """A group of runs that differ in the seed alone, and its folder artifacts/models/<model name>/seeds/<id>/."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from beautilog import logger
 
 from config import BaseTrainerConfig, ConfigParser
 from constants.renamed import present_name
+from constants.settings import CHANGE_NO_NUMBER
 from storage.errors import ResumeError
 from storage.files import output_errors, write_json
 from storage.run_folder import RunFolder
+from storage.run_label import RunLabel, write_label
 from storage.saved_run import Run, RunDamagedError, RunNotFoundError, read_settings, settings_in
 from storage.seed_groups import FILE, PREFIX, SeedGroup, content_of, find_group, groups_in, read_group, runs_as_group
 from train.base_trainer import BaseTrainer
-from train.checkpointing.resume_check import CHANGE_NO_NUMBER
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Group:
         path: folder of the group; None until the first member has told where the runs are.
         how: way of training: `at once` or `one after the other`.
         why: reason for the way of training.
+        label: name and note to give the group.
     """
 
     trainer: str
@@ -46,6 +48,7 @@ class Group:
     path: Path | None = None
     how: str = "one after the other"
     why: str = ""
+    label: RunLabel = field(default_factory=RunLabel)
 
     @property
     def folder(self) -> Path:
@@ -59,6 +62,7 @@ class Group:
         member.run = trainer.run_folder.id
         if self.path is None:
             self.path = _new_folder(trainer.run_folder.path.parent.parent / "seeds")
+        write_label(self.path, self.label)
         self.write("running")
 
     def read(self) -> SeedGroup:

@@ -17,12 +17,12 @@ from commands.sweeps.spec import SweepSpec, read_spec
 from commands.sweeps.study import TrialStudy
 from config import BaseTrainerConfig, ConfigError, ConfigParser
 from config.config_values import value_text
+from constants.settings import CHANGE_NO_NUMBER
 from storage.errors import OutputError
 from storage.segments import SWEEP
 from train import TRAINER_REGISTRY
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callback
-from train.checkpointing.resume_check import CHANGE_NO_NUMBER
 from train.context import RunOptions
 from train.errors import TrainingError
 from train.loop.stop_signals import Pruned, StopRequest

@@ -10,6 +10,7 @@ from typing import Any
 from constants.counting import counted
 from evaluation.plots.figures import COLOURS, PLOT_STYLE, new_figure
 from evaluation.plots.run_pictures import pictures_of
+from storage.run_names import run_names
 from storage.saved_run import Run
 
 _OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
@@ -126,7 +127,7 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
         name: name of the panel.
         series: names in the runs' histories of the series of the panel.
     """
-    labels = _labels(runs)
+    labels = run_names(runs)
     if name == "loss_by_step":
         _draw_steps(axis, runs, labels)
         return
@@ -258,16 +259,11 @@ def _rolling(values: Sequence[float], window: int) -> list[float]:
     return [total / count if count else math.nan for total, count in parts]
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Name runs in a legend: by id, with the trainer where they differ in it."""
-    several = len({run.trainer for run in runs}) > 1
-    return [f"{run.trainer.removesuffix('Trainer')} {run.id}" if several else run.id for run in runs]
-
-
 def _title(runs: Sequence[Run]) -> str:
     trainers = ", ".join(dict.fromkeys(run.trainer for run in runs))
     if len(runs) > 1:
         return f"{trainers}: {counted(len(runs), 'run')}"
-    seconds = runs[0].summary.get("seconds")
+    run, seconds = runs[0], runs[0].summary.get("seconds")
     took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
-    return f"{trainers}, run {runs[0].id} ({runs[0].state.replace('_', ' ')}{took})"
+    called = f"{run.label.name}, run {run.id}" if run.label.name else f"run {run.id}"
+    return f"{trainers}, {called} ({run.state.replace('_', ' ')}{took})"

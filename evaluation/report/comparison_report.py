@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from constants.counting import counted
-from evaluation.report.markup import Markup, table, tag
+from evaluation.report.markup import Markup, joined, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge
-from storage.monitor import best_title
 from storage.run_comparison import history_lines, read_facts, settings_of
+from storage.run_names import run_names
 from storage.run_table import clock
 from storage.saved_run import Run, RunDamagedError
+from storage.verdict import at_epoch, common_monitor, further_metrics, standings, verdict_line
 
 _ABSENT = "-"
+_MOST_METRICS = 6  # columns of the table of numbers
 
 
 def comparison_page(runs: Sequence[Run]) -> str:
@@ -24,36 +26,41 @@ def comparison_page(runs: Sequence[Run]) -> str:
     Returns:
         HTML.
     """
-    names = _names(runs)
+    names = run_names(runs)
     parts = {
         "numbers": ("Numbers", _numbers(runs, names)),
+        "settings": ("Settings that differ", _differences("config.ini", runs, names, settings_of)),
         "plots": ("Plots", plots(runs)),
-        "settings": ("Settings", _differences("config.ini", runs, names, settings_of)),
-        "environment": ("Environment", _differences("environment.json", runs, names, read_facts)),
         "history": ("Where they part", _partings(runs, names)),
+        "environment": ("Environment", _differences("environment.json", runs, names, read_facts)),
     }
-    head = tag("h1", f"{counted(len(runs), 'run')} of {', '.join(dict.fromkeys(run.trainer for run in runs))}")
+    title = tag("h1", f"{counted(len(runs), 'run')} of {', '.join(dict.fromkeys(run.trainer for run in runs))}")
+    verdict = verdict_line(runs, names)
+    head = joined([title, tag("p", verdict[:1].upper(), verdict[1:], class_="verdict")])
     made = f"Made from {', '.join(str(run.path) for run in runs)}"
     return page(f"Comparison of {', '.join(names)}", head, parts, made)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    several = len({run.trainer for run in runs}) > 1
-    return [f"{run.trainer.removesuffix('Trainer')} {run.id}" if several else run.id for run in runs]
-
-
 def _numbers(runs: Sequence[Run], names: Sequence[str]) -> Markup:
+    """Show the runs, the best first, with what the trainer itself measures at each run's best epoch."""
+    order = standings(runs, names)
+    monitor = common_monitor(runs)
+    metrics = further_metrics(runs)[:_MOST_METRICS]
+    noted = any(run.label.note for run in runs)
     rows = []
-    for run, name in zip(runs, names, strict=True):
-        seconds = run.summary.get("seconds")
+    for item in order:
+        run, seconds = item.run, item.run.summary.get("seconds")
+        there = at_epoch(item)
         rows.append(
-            (name, state_badge(run), number(run.summary.get("epochs")), number(run.best_value),
-             number(run.best_epoch), number(last_of(run, "val_loss")), number(last_of(run, "train_loss")),
-             "-" if seconds is None else clock(seconds), number(run.summary.get("steps_per_second"), 4))
+            (item.name, run.id, state_badge(run), number(item.value), number(item.epoch),
+             *(number(there.get(name)) for name in metrics), number(last_of(run, "train_loss")),
+             number(run.summary.get("epochs")), "-" if seconds is None else clock(seconds),
+             number(run.summary.get("steps_per_second"), 4), *([run.label.note or ""] if noted else []))
         )  # fmt: skip
-    best = best_title(run.monitor for run in runs)
-    head = ["run", "state", "epochs", best, "at epoch", "last val loss", "last train loss", "time"]
-    return table([*head, "steps/s"], rows, "The runs")
+    head = ["called", "run", "state", f"best {monitor.name}", "at epoch", *metrics, "last train_loss", "epochs", "time"]
+    caption = f"The runs, the best first{'; metrics are of the best epoch' if metrics else ''}"
+    marked = [0] if order[0].value is not None else []
+    return table([*head, "steps/s", *(["note"] if noted else [])], rows, caption, marked)
 
 
 def _differences(
@@ -83,5 +90,6 @@ def _differences(
 def _partings(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     parts = []
     for run, name in zip(runs[1:], names[1:], strict=True):
-        parts += [tag("h3", f"{names[0]} against {name}"), lines(history_lines(runs[0], run))]
+        parted = history_lines(runs[0], run, (names[0], name))
+        parts += [tag("h3", f"{names[0]} against {name}"), lines(parted)]
     return tag("div", *parts)

@@ -27,6 +27,7 @@ pre { margin: .4rem 0; padding: .7rem .9rem; overflow: auto; max-height: 32rem; 
   border: 1px solid var(--line); border-radius: .4rem; }
 pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; list-style: none; }
+.verdict { font-size: 1.1rem; }
 .faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
 .state { display: inline-block; padding: .05rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .9rem; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }

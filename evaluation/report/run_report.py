@@ -18,10 +18,19 @@ from evaluation.report.segments_part import segments_part
 from evaluation.report.svg import inline_svg
 from storage.run_comparison import by_epoch, read_facts
 from storage.run_table import clock, start_of
-from storage.saved_run import Run, RunDamagedError, read_environment, read_metrics, read_settings, settings_in
+from storage.saved_run import (
+    Run,
+    RunDamagedError,
+    numbers_at,
+    read_environment,
+    read_metrics,
+    read_settings,
+    settings_in,
+)
 from storage.test_results import read_test_result
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
+_TILES = 3  # of the trainer's own metrics
 _MOST_ROWS = 400  # of the history's table
 _LOG_SHOWN, _LOG_LINES, _LOG_BYTES = 20, 400, 2**17  # lines, lines before these, of which part of train.log
 
@@ -52,6 +61,7 @@ def run_page(run: Run) -> str:
         "log": ("Log", _log(run.path)),
     }
     name = run.trainer.removesuffix("Trainer") or run.trainer
+    name = f"{name} {run.label.name}" if run.label.name else name
     return page(f"{name} {run.id}", _head(run, name, settings, command), parts, f"Made from {run.path}")
 
 
@@ -68,6 +78,7 @@ def _head(run: Run, name: str, settings: dict[str, str], command: list[str]) -> 
     return joined([
         tag("h1", f"{name} {run.id}"),
         tag("p", state_badge(run), f" started {start.replace('T', ' ')}" if start else None),
+        tag("p", run.label.note) if run.label.note else None,
         tag("p", tag("code", "python ", shlex.join(command[1:]))) if command else None,
         tiles(list(_tiles(run, settings))),
     ])  # fmt: skip
@@ -83,6 +94,9 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
     for name in dict.fromkeys((monitored, "val_loss")):
         if name in run.series:
             yield f"last {name}", number(last_of(run, name)), f"at epoch {run.series[name][0][-1]:g}"
+    at_best = numbers_at(run.series, run.best_epoch)
+    for name in [name for name in at_best if name.startswith("val_") and name not in (monitored, "val_loss")][:_TILES]:
+        yield name, number(at_best[name]), "at the best epoch"
     yield "last train_loss", number(last_of(run, "train_loss")), ""
     epochs = summary.get("epochs")
     yield "epochs", number(epochs), f"of {settings['epochs']}" if settings.get("epochs") else ""

@@ -77,7 +77,7 @@ def test_several_runs_go_into_one_picture(tmp_path):
     runs = [load_run(first), load_run(tmp_path / "models/Beta/runs/20260102-000000")]
     figure = draw_overview(runs, panels_of(runs))
     labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert labels[0] == "Alpha 20260101-000000, training" and labels[3] == "Beta 20260102-000000, validation"
+    assert labels[0] == "Alpha, training" and labels[3] == "Beta, validation"
 
 
 def test_the_best_epoch_is_marked_and_named(tmp_path):

@@ -70,8 +70,10 @@ def test_runs_of_named_trainers(tmp_path):
         lines = plot("--runs", name, "--artifacts", tmp_path).stdout.splitlines()
         assert [line.split()[0] for line in lines] == ["trainer", "Alpha"]
     done = plot("--runs", "Gamma", "--artifacts", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"There are no runs of Gamma in {tmp_path / 'models'}; there are runs of Alpha, ")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: no run of 'Gamma', nor one of that name" in done.stderr
+    assert "There are runs of Alpha, AlphaBeta, Beta." in done.stderr
+    assert "did you mean Alpha?" in plot("--runs", "Alhpa", "--artifacts", tmp_path).stderr
 
 
 def test_json_is_the_same_table(tmp_path):
@@ -79,10 +81,11 @@ def test_json_is_the_same_table(tmp_path):
     make_run(tmp_path, "renamed", best={"epoch": 1, "val_loss": None}, summary={}, history={"train_loss": [1, 2]})
     first, second = json.loads(plot("--runs", "--json", "--artifacts", tmp_path).stdout)
     assert first == {
-        "trainer": "AlphaTrainer", "run": "20260101-000000", "start": "2026-01-01T00:00:00", "epochs": 3,
-        "planned_epochs": 40, "monitor": "val_loss", "monitor_mode": "min",
-        "best_value": 0.123456789, "best_epoch": 2, "seconds": 83.4, "state": "failed",
+        "trainer": "AlphaTrainer", "run": "20260101-000000", "name": None, "note": None,
+        "start": "2026-01-01T00:00:00", "epochs": 3, "planned_epochs": 40, "monitor": "val_loss", "monitor_mode": "min",
+        "best_value": 0.123456789, "best_epoch": 2, "metrics": {}, "seconds": 83.4, "state": "failed",
         "error": "NonFiniteError: the loss is NaN", "path": str(folder),
+        "kind": "run", "group": None, "members": [], "std": None,
     }  # fmt: skip
     assert (second["start"], second["epochs"], second["seconds"], second["best_value"]) == (None, 2, None, None)
 
@@ -202,4 +205,4 @@ def test_real_runs_from_their_first_step_to_their_end(project):
     lines = compared.stdout.splitlines()
     assert "  epochs   4 against 2" in lines
     assert "environment: the same" in lines
-    assert f"  train_loss is the same to all digits to epoch 1; {third.name} goes on to epoch 2" in lines
+    assert '  train_loss is the same to all digits to epoch 1; stop_at="", epochs=2 goes on to epoch 2' in lines

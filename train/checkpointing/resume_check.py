@@ -18,12 +18,6 @@ from train.context import RunContext
 _STRUCTURAL = ("seed", "batch_size", "accumulation_steps")
 # What lives on in the states of optimizer and scheduler.
 KEPT = frozenset(("learning_rate", "weight_decay", "lr_decay_factor", "lr_patience"))
-# Settings that change no number of a run: they may differ between the runs of a sweep or of a group of seeds.
-CHANGE_NO_NUMBER = {
-    "artifacts_dir", "device", "threads", "num_workers", "memory_share", "log_every_n_steps", "loss_spike_factor",
-    "keep_last_checkpoints", "checkpoint_every_n_steps", "checkpoint_every_n_minutes", "saving_share",
-    "save_in_background", "on_write_error", "plot_at_end", "tensorboard", "mlflow", "wandb", "peer_timeout_minutes",
-}  # fmt: skip
 _SETTING = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
 
 

@@ -7,12 +7,13 @@ import sys
 from beautilog import logger
 
 from config import ConfigParser
+from constants.settings import CHANGE_NO_NUMBER
 from storage.errors import OutputError
 from storage.run_folder import RunFolder
 from storage.saved_run import RunDamagedError, read_settings, settings_in
 from storage.segments import RunSegments, Segment, now, read_segments, write_segments
 from train.checkpointing.provenance import loaders_of, provenance
-from train.checkpointing.resume_check import CHANGE_NO_NUMBER, KEPT
+from train.checkpointing.resume_check import KEPT
 from train.context import RunContext
 
 
