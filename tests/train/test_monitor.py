@@ -22,7 +22,7 @@ class JudgedTrainerConfig(BaseTrainerConfig):
     plateau_mode: str = ""
     """Mode of the scheduler; empty follows the monitor."""
     rare: bool = False
-    """Whether the metric is not measured on the first samples."""
+    """Whether the metric is not measured before training."""
 '''
 
 TRAINER = '''
@@ -59,7 +59,7 @@ class JudgedTrainer(BaseTrainer):
         if self.model.training:
             return -self.model(batch).mean()
         epoch = len(self.history["val_loss"]) if hasattr(self, "history") else 0
-        if not self.config.rare or len(batch) == 4:
+        if not self.config.rare or self.run_context.in_session:
             self._collect_batch_metrics({"accuracy": ACCURACY[epoch], "zebra": -ACCURACY[epoch]})
         return self.model(batch).mean() * 0 + LOSS[epoch]
 '''
@@ -151,7 +151,7 @@ def test_a_misspelt_metric_is_refused_before_training(judged):
     for given in ("val_acuracy", "accuracy"):
         done = judged.run("Judged", f"monitor={given}", "monitor_mode=max")
         assert done.returncode == 2
-        there = "there are val_accuracy, val_zebra, val_loss, train_accuracy"
+        there = "there are val_accuracy, val_zebra, val_loss, train_loss"
         assert f"monitor = {given} is measured by nothing in this run; {there}" in done.stderr
         assert "did you mean val_accuracy?" in done.stderr and "Traceback" not in done.stderr
     assert judged.runs("Judged") == runs
