@@ -52,6 +52,9 @@ def main(words: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("command", choices=("init", *_COMMANDS), metavar="COMMAND", help="init, train, plot, ...")
     parser.add_argument("--version", action=ShowVersion)
+    if not words:
+        parser.print_help(sys.stderr)
+        return USAGE
     command = parser.parse_args(words[:1]).command
     if command == "init":
         return _init(words[1:])

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Interval
 
 from config.base_trainer_config import BaseTrainerConfig
-from constants import PERFORMANCE_PATH, ZOO_DIR
+from constants import PACKAGE_ROOT, PERFORMANCE_PATH, PROJECT_ROOT, ZOO_DIR
 
 
 @dataclass(kw_only=True)
@@ -40,3 +40,15 @@ class GroundTruthTrainerConfig(BaseTrainerConfig):
     """When done, also put the table into performance, in place of the one there; needs all tasks."""
     performance: Path = PERFORMANCE_PATH
     """The table that rankers learn from."""
+
+    def __post_init__(self) -> None:
+        """Refuse to publish over what was installed.
+
+        Raises:
+            ValueError: `publish` is on, in a project of a user's own, and `performance` is Menagerie's.
+        """
+        super().__post_init__()
+        if self.publish and PROJECT_ROOT != PACKAGE_ROOT and self.performance.is_relative_to(PACKAGE_ROOT):
+            raise ValueError(
+                "publish = on would replace the table of the installed Menagerie: set performance to a place of yours"
+            )

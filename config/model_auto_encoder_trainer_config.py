@@ -43,3 +43,9 @@ class ModelAutoEncoderTrainerConfig(BaseTrainerConfig):
     """Share of the networks that early stopping looks at."""
     test_share: Annotated[float, Interval(gt=0, lt=1)] = 0.25
     """Share of the networks that are reported on."""
+    epochs: Annotated[int, Gt(0)] = 40
+    """Passes over the training networks."""
+    batch_size: Annotated[int, Gt(0)] = 512
+    """Tokens a batch."""
+    learning_rate: Annotated[float, Gt(0)] = 2e-4
+    """Step size of the optimizer at the start."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 
 from config.base_trainer_config import BaseTrainerConfig
-from constants import ZOO_DIR
+from constants import PACKAGE_ROOT, PROJECT_ROOT, ZOO_DIR
 
 Family = Literal["cnn3", "cnn5", "rescnn", "mlp", "mixer"]
 
@@ -46,3 +46,15 @@ class ModelZooTrainerConfig(BaseTrainerConfig):
     """When done, also put the zoo into zoo_dir, in place of the one there."""
     zoo_dir: Path = ZOO_DIR
     """Folder of the zoo that other trainers read."""
+
+    def __post_init__(self) -> None:
+        """Refuse to publish over what was installed.
+
+        Raises:
+            ValueError: `publish` is on, in a project of a user's own, and `zoo_dir` is Menagerie's.
+        """
+        super().__post_init__()
+        if self.publish and PROJECT_ROOT != PACKAGE_ROOT and self.zoo_dir.is_relative_to(PACKAGE_ROOT):
+            raise ValueError(
+                "publish = on would replace the zoo of the installed Menagerie: set zoo_dir to a place of yours"
+            )

@@ -105,7 +105,7 @@ class TrainerRegistry(Mapping[str, type]):
             logger.warning(f"{former} is called {RENAMED_TRAINERS[former]} now; the old name goes on working")
             return entries[RENAMED_TRAINERS[former]]
         near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.4)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
         raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `{command('train')} --list` shows all.{broken}")
 

@@ -140,6 +140,8 @@ def test_without_a_project(installed, tmp_path):
     assert done.returncode == 0 and "ModelZooTrainer" in done.stdout
     done = installed.run("menagerie", "init", cwd=tmp_path)
     assert done.returncode == 2 and "the following arguments are required: FOLDER" in done.stderr
+    done = installed.run("menagerie", cwd=tmp_path)
+    assert done.returncode == 2 and "menagerie init FOLDER         write a small project" in done.stderr
     done = installed.run("menagerie", "tarin", cwd=tmp_path)
     assert done.returncode == 2 and "invalid choice: 'tarin'" in done.stderr
 
@@ -357,6 +359,16 @@ def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(fro
         "DigitsTrainer", "GroundTruthTrainer", "ModelAutoEncoderTrainer", "ModelZooTrainer",
         "SimilarityTransformerTrainer",
     ]  # fmt: skip
+
+
+def test_an_installed_zoo_is_not_published_over(from_checkout):
+    done = from_checkout("train", "ModelZoo", "publish=on", "--dry-run")
+    assert done.returncode == 2
+    assert (
+        "publish = on would replace the zoo of the installed Menagerie: set zoo_dir to a place of yours" in done.stderr
+    )
+    done = from_checkout("train", "GroundTruth", "publish=on", "--dry-run")
+    assert done.returncode == 2 and "set performance to a place of yours" in done.stderr
 
 
 def test_init_overwrites_nothing(from_checkout, tmp_path):

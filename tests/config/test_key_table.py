@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from config import BaseTrainerConfig, ConfigParser
 from config.key_table import PAGE, key_table, main
 from constants import CONFIG_PATH
@@ -24,3 +26,11 @@ def test_config_ini_shows_the_defaults_of_the_dataclass():
     section = CONFIG_PATH.read_text().split("\n[BaseTrainer]")[1].split("\n[")[0]
     keys = re.findall(r"^(\w+) =", section, flags=re.MULTILINE)
     assert keys == [doc.name for doc in ConfigParser.describe(BaseTrainerConfig)]
+
+
+@pytest.mark.parametrize("section", sorted(ConfigParser.sections()))
+def test_a_section_of_config_ini_shows_what_its_dataclass_holds(section):
+    """In a project of a user's own, trainers that come along have their settings from the classes alone."""
+    ConfigParser.reset()
+    config_class = ConfigParser.sections()[section]
+    assert ConfigParser.get(config_class) == config_class()

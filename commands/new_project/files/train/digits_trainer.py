@@ -46,7 +46,7 @@ class DigitsTrainer(BaseTrainer):
 
 
 def _data() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return 1,400 digits to learn from and 397, of other writers, to validate with."""
+    """Return 1,400 digits to learn from and the other 397 to validate with."""
     digits = load_digits()
     images = torch.tensor(digits.data / 16.0, dtype=torch.float32)  # (1797, 64)
     labels = torch.tensor(digits.target)  # (1797,)
