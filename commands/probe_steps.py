@@ -14,6 +14,7 @@ import torch
 
 from data.batches import to_device
 from data.data_error import DataError
+from data.epochs import set_epoch
 from data.loaders import Loader
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callbacks
@@ -114,8 +115,7 @@ def first_batches(run: RunContext, loader: Loader, count: int) -> list[Any]:
         DataError: it has none.
     """
     batches = []
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(0)
+    set_epoch(loader, 0)
     for batch in loader:
         batches.append(to_device(batch, run.device))
         if len(batches) == count:
@@ -130,8 +130,7 @@ def endless_step_inputs(run: RunContext) -> Iterator[StepInput]:
     """Yield the batches of one optimizer step after another, epoch after epoch."""
     epoch = 0
     while True:
-        if hasattr(run.train_loader, "set_epoch"):
-            run.train_loader.set_epoch(epoch)
+        set_epoch(run.train_loader, epoch)
         step_input = None
         for step_input in run.step.step_inputs(run.train_loader):
             yield step_input

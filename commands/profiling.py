@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from commands.profile_report import Profile, report_lines
 from data.batches import to_device
 from data.data_error import DataError
+from data.epochs import set_epoch
 from data.loaders import Loader
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
@@ -117,8 +118,7 @@ class _Feed:
     def _endless(loader: Loader, device: torch.device) -> Iterator[tuple[bool, Any]]:
         epoch = 0
         while True:
-            if hasattr(loader, "set_epoch"):
-                loader.set_epoch(epoch)
+            set_epoch(loader, epoch)
             first = True
             for batch in loader:
                 yield first, to_device(batch, device)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 
 from data.batches import collate, tensors_in, to_device
 from data.data_error import DataError
+from data.epochs import has_set_epoch, set_epoch
 from data.tensor_loader import epoch_generator
 
 
@@ -83,7 +84,7 @@ def make_loader(
     epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on read the epoch from it
     return EpochLoader(
         # Stored tensors draw nothing.
-        dataset if isinstance(dataset, torch.Tensor | TensorDataset) else _Reseeded(dataset, seed, epoch),
+        dataset if _is_stored(dataset) else _Reseeded(dataset, seed, epoch),
         batch_size,
         sampler=_EpochOrder(len(dataset), shuffle, seed, epoch),
         num_workers=num_workers,
@@ -94,6 +95,10 @@ def make_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=_PREFETCH if num_workers > 0 else None,
     )
+
+
+def _is_stored(dataset: Any) -> bool:
+    return isinstance(dataset, torch.Tensor | TensorDataset) and not has_set_epoch(dataset)
 
 
 class EpochLoader(DataLoader):
@@ -135,6 +140,7 @@ class _Reseeded:
 
     def __init__(self, dataset: Any, seed: int, epoch: torch.Tensor) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
+        self._told: int | None = None  # the epoch that this copy's dataset knows of
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -143,6 +149,9 @@ class _Reseeded:
         return self.dataset[index]
 
     def __getitems__(self, indices: list[int]) -> Sequence[Any]:
+        if get_worker_info() is not None and self._told != int(self.epoch):  # a worker that lives on has a copy
+            self._told = int(self.epoch)
+            set_epoch(self.dataset, self._told)
         # A DataLoader asks for a batch this way. Each sample is once in an epoch, so the first one names the batch.
         with _random_numbers_of(self.seed, int(self.epoch), indices[0]):
             if callable(getattr(self.dataset, "__getitems__", None)):

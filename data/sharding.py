@@ -117,11 +117,6 @@ class SharedOrder(Sampler):
     def __len__(self) -> int:
         return len(self.whole)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, where the sampler has such."""
-        if hasattr(self.whole, "set_epoch"):
-            self.whole.set_epoch(epoch)
-
     def __iter__(self) -> Iterator[Any]:
         self.stand_ins = set()
         with self.draws.drawing():

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from config import BaseTrainerConfig
 from constants.counting import counted
+from data.epochs import set_epoch
 from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.files import write_atomically
@@ -248,8 +249,7 @@ class BaseTrainer(metaclass=TrainerType):
             if run.callbacks.epoch_begin:
                 run.callbacks.on_epoch_begin(self, self.record.progress.epoch + 1)
         run.position.batches = run.position.steps * self.config.accumulation_steps  # done before a resume
-        if hasattr(self.train_loader, "set_epoch"):
-            self.train_loader.set_epoch(self.record.progress.epoch)
+        run.tell_epoch()
 
     def _after_step(self, step_input: StepInput) -> None:
         """Count what is done, read the running loss, save inside the epoch: where it is time for that."""
@@ -338,8 +338,7 @@ class BaseTrainer(metaclass=TrainerType):
             self._end_epoch_meter()  # of a plain loop of the trainer's own
         training, run.meter = run.meter, EpochMeter()  # the body of an own loop's epoch may go on after it
         self.model.eval()
-        if hasattr(self.val_loader, "set_epoch"):
-            self.val_loader.set_epoch(self.record.progress.epoch)
+        set_epoch(self.val_loader, self.record.progress.epoch)
         try:
             with run.position.validation(), self.averaged_weights():
                 require_whole_pass(run, "val_loader", run.step.evaluate(self.val_loader))
@@ -401,6 +400,8 @@ class BaseTrainer(metaclass=TrainerType):
             self.run_folder.log_only(line, logging.INFO)
         if run.callbacks.epoch_end:
             run.callbacks.on_epoch_end(self, self.record.new_rows())
+        if self._loops_plainly:
+            run.tell_epoch()  # nobody else says that the next one begins
 
     def check_early_stopping(self, val_loss: float) -> bool:
         """Note a validation and say whether the run should stop.
@@ -568,6 +569,8 @@ class BaseTrainer(metaclass=TrainerType):
                 logger.warning(
                     f"callback {name} misses epochs' begins, steps and readings: the trainer has its own train()"
                 )
+            if self.owns_loop:
+                self.run_context.tell_epoch()
         return training_session(self.run_context)
 
     def gather_callbacks(self) -> None:

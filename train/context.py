@@ -18,13 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from config import BaseTrainerConfig
 from data.batch_size import SampleCounter
+from data.epochs import set_epoch
 from data.loaders import Loader
 from data.sharding import SharedRNG
 from storage.checkpoint_store import CheckpointStore
 from storage.run_folder import RunFolder
 from storage.run_label import RunLabel
 from train.callbacks import Callback, Callbacks
-from train.checkpointing.author_state import AuthorState, modules_of, survey_data, survey_trainer
+from train.checkpointing.author_state import AuthorState, Survey, modules_of, survey_data, survey_trainer
 from train.checkpointing.optimizer_groups import OptimizerGroups, TrainableFlags
 from train.checkpointing.saver import Saver
 from train.distributed.shard_files import ShardReader
@@ -172,6 +173,7 @@ class RunContext:
         own_loop: what a `train()` of the trainer's own does in the epoch at hand.
         segment_begun: whether this process's segment of the run is written down.
         provenance: where and from what this process was started, as environment.json has it; empty before it is known.
+        epoch_told: number of the epoch that the training data was told last; None before it was told any.
         author: what the run changes in the trainer's own objects; None until the trainer is built.
         groups: parameter groups that optimizers get while training; None until the trainer is built.
         trainable: parameters that are frozen or thawed while training; None until the trainer is built.
@@ -207,6 +209,7 @@ class RunContext:
     own_loop: OwnLoop = field(default_factory=OwnLoop)
     segment_begun: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
+    epoch_told: int | None = None
     author: AuthorState | None = None
     groups: OptimizerGroups | None = None
     trainable: TrainableFlags | None = None
@@ -316,6 +319,16 @@ class RunContext:
         """Tell the callbacks which checkpoints have been written since the last call."""
         self.callbacks.on_checkpoint(self.trainer, self.saver.take_written())
 
+    def tell_epoch(self) -> None:
+        """Tell the training data which epoch comes next, once: its loader, samplers and datasets."""
+        epoch, loader = self.record.progress.epoch, self.train_loader
+        if self.epoch_told != epoch:
+            self.epoch_told = epoch
+            set_epoch(loader, epoch, itself=False)
+        # In a plain loop of the trainer's own a loader that counts its passes goes on counting.
+        if getattr(loader, "draws_by_epoch", False) and (self.own_loop.in_use or not self.owns_loop):
+            set_epoch(loader, epoch, parts=False)
+
     def step_scheduler(self, moment: str, value: float | None = None) -> None:
         """Step the scheduler, if this is its moment: nothing else in a run does (`--check` tries one on probation).
 
@@ -383,8 +396,12 @@ class RunContext:
         trainer, loaders = self.trainer, {"train_loader": self.train_loader, "val_loader": self.val_loader}
         data = AuthorState(lambda: survey_data(loaders), self.device, _MOST_PARTS_OF_DATA)
         self.random_sources.data = data
-        known = [self.config, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
-        author = AuthorState(lambda: survey_trainer(trainer, [*known, *data.survey.visited]), self.device, _MOST_PARTS)
+
+        def look() -> Survey:
+            known = [self.config, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
+            return survey_trainer(trainer, [*known, *data.survey.visited])
+
+        author = AuthorState(look, self.device, _MOST_PARTS)
         self.author = author
         self.groups = OptimizerGroups(lambda: self._optimizers(author), lambda: author.survey.modules)
         self.trainable = TrainableFlags(lambda: author.survey.modules)

@@ -11,6 +11,7 @@ from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from commands.probe_steps import eager_step, endless_step_inputs, steps_an_epoch, take_step
 from constants.counting import counted
+from data.epochs import set_epoch
 from data.loaders import Loader
 from data.memory import free_bytes
 from train.checkpointing.run_state import size_of_state
@@ -101,8 +102,7 @@ def _validation_seconds(run: RunContext) -> tuple[float, str]:
     """Time a pass over val_loader, or its beginning; returns the seconds of a whole one, and how it was measured."""
     run.model.eval()
     loader, done, whole = run.val_loader, 0, True
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(0)
+    set_epoch(loader, 0)
     begin = time.perf_counter()
     with torch.no_grad():
         for batch in eager_step(run).ahead(loader):

@@ -13,6 +13,7 @@ from commands.evaluate.trained import batches_of, faults_explained, load_trained
 from data.batch_indices import batch_indices
 from data.batches import describe
 from data.data_error import DataError
+from data.epochs import set_epoch
 from data.loaders import Loader
 from storage.prediction_file import INDEX, Columns, write_prediction_file
 from train.base_trainer import BaseTrainer
@@ -64,8 +65,7 @@ def predict(run: RunContext, name: str, loader: Loader) -> tuple[Columns, int]:
         TrainerContractError: predict_batch returns something else than a row for each sample.
         DataError: the loader gave no batch.
     """
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(0)
+    set_epoch(loader, 0)
     order = batch_indices(loader, 0, len(loader)) if _is_sized(loader) else None
     parts: dict[str, list[Any]] = {}
     samples = 0

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from commands.evaluate.request import EvaluationRequest
 from commands.probe_steps import quiet_log
 from data.batch_indices import batch_indices
+from data.epochs import set_epoch
 from data.loaders import Loader, prefetch
 from storage.errors import ResumeError
 from storage.saved_run import Run, load_run, read_environment
@@ -131,8 +132,7 @@ def batches_of(run: RunContext, name: str, loader: Loader) -> Iterator[Any]:
         name: name of the loader: test_loader, predict_loader or val_loader.
         loader: the loader itself.
     """
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(0)
+    set_epoch(loader, 0)
     number, bar = 0, ProgressBar(_length(loader), name)
     try:
         with machine_for(run), torch.no_grad():
@@ -167,8 +167,7 @@ def place_told(run: RunContext, name: str, loader: Loader, number: int) -> Itera
 def _sample(run: RunContext, loader: Loader, number: int, row: int | None) -> str:
     if row is None:
         return ""
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(0)
+    set_epoch(loader, 0)
     found = batch_indices(loader, number, 1)
     return f"; row {row} is sample {found[0][row]}" if found and row < len(found[0]) else ""
 

@@ -14,6 +14,7 @@ from storage.plain_state import require_plain
 from train.callbacks import CallbackError
 from train.checkpointing.monitor_change import state_for_monitor
 from train.checkpointing.process_state import gathered, own_part_of
+from train.checkpointing.schedule_check import ScheduleCheck
 from train.context import RunContext
 from train.copies import copied
 from train.errors import TrainerContractError
@@ -144,6 +145,7 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
         state = state | {"weights": checkpoint.weights, "position": {**state["position"], "start": own["start"]}}
         state |= {"author": own["author"]} if "author" in own else {}
         state |= {f"modules.{name}": module for name, module in state.pop("modules", {}).items()}
+        schedule = ScheduleCheck(run, state["scheduler"], state["record"]["progress"]["epoch"])
         _restore_parts(run, state, path)
         record.load_state_dict(state["record"])
         run.resume_step(state["step"])
@@ -156,6 +158,7 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
             f"{path} does not fit {run.name} as it is now: {error}\nThe model's or optimizer's settings "
             f"have changed since; {run.folder.path / 'config.ini'} holds those of the run (--config reads it)."
         ) from error
+    schedule.tell()
     run.random_sources.load_state_dict(own["random"])  # last: nothing of the above may draw from them
     inside = f" and {counted(run.position.steps, 'step')}" if run.position.steps else ""
     inside = ", before its validation" if run.position.validating else inside

@@ -12,6 +12,7 @@ import torch
 from constants import command
 from constants.counting import counted
 from data.batches import to_device
+from data.epochs import set_epoch
 from data.loaders import Loader
 from storage.errors import OutputError
 from train.context import RunContext
@@ -198,8 +199,7 @@ def _states_kept(run: RunContext) -> Iterator[None]:
 def _begin_pass(run: RunContext, loader: Loader, bad: BadStep) -> None:
     if bad.random is not None:
         run.random_sources.load_state_dict(bad.random)
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(bad.epoch)
+    set_epoch(loader, bad.epoch)
 
 
 def _nth(rest: Iterator[Any], bad: BadStep) -> Recovered:

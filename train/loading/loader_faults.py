@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 from constants.counting import counted
 from data.batch_indices import batch_indices
 from data.data_error import DataError
+from data.epochs import set_epoch
 from data.loaders import EpochLoader
 from data.tensor_loader import TensorLoader
 from train.context import RunContext
@@ -423,8 +424,7 @@ def _return_to_start(run: RunContext, name: str) -> bool:
     if isinstance(loader, EpochLoader | TensorLoader):
         loader.epoch -= 1  # a pass counts when it begins
         return True
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(run.record.progress.epoch)
+    set_epoch(loader, run.record.progress.epoch)
     if type(loader.sampler) is SequentialSampler and type(loader.batch_sampler) in (BatchSampler, type(None)):
         return True
     known = position.validating if name == "val_loader" else not (position.validating or run.owns_loop)
