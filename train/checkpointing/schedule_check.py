@@ -77,7 +77,7 @@ class ScheduleCheck:
             told = f"follows the settings of now: the learning rate jumps from {jump[0]:.3g} to {jump[1]:.3g}{course}"
         else:
             told = f"keeps the length that the run began with ({'; '.join(self._changed)}): the learning rate goes on "
-            told += f"with {run.learning_rate():.3g}{course}"
+            told += f"with {float(run.optimizer.param_groups[0]['lr']):.3g}{course}"
         logger.warning(f"the schedule ({kind}) {told}. A new run has a schedule of the new length")
 
     def _jump(self) -> tuple[float, float] | None:
@@ -112,15 +112,14 @@ class ScheduleCheck:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that the optimizer has not stepped before
                 for _ in range(left):
-                    rates.append(run.learning_rate())  # which the next step, or epoch, is done with
+                    rates.append(float(groups[0]["lr"]))  # which the next step, or epoch, is done with
                     scheduler.step()
         except ValueError as error:
-            done = self._epochs
             raise ResumeError(
                 f"run {run.folder.id} can't be gone on with to epoch {run.config.epochs}: its schedule "
-                f"({type(scheduler).__name__}) has {max(0, len(rates) - 1)} steps left after epoch {done}, "
-                f"the epochs need {left} ({error}).\nA schedule of this kind can't be made longer on the way: set epochs back to what the run "
-                "began with, or start a new run."
+                f"({type(scheduler).__name__}) has {max(0, len(rates) - 1)} steps left after epoch {self._epochs}, "
+                f"the epochs need {left} ({error}).\nA schedule of this kind can't be made longer on the way: set "
+                "epochs back to what the run began with, or start a new run."
             ) from error
         finally:
             scheduler.load_state_dict(state)
