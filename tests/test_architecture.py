@@ -171,7 +171,10 @@ def test_commands_are_named_as_their_user_calls_them(path):
              if ast.unparse(node.targets[0]) == "_EXAMPLES"}  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-            assert not re.search(r"python (train|plot|recommend)\.py\b.", node.value), f"{shown(path)}:{node.lineno}"
+            named = re.search(r"python (train|plot|recommend)\.py\b.", node.value)
+            assert not named, (
+                f"{shown(path)}:{node.lineno}: write {{command('{named and named[1]}')}} (constants.command)"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=shown)

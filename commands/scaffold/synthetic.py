@@ -43,7 +43,7 @@ def _docstring(plan: Plan) -> list[str]:
     lines += ["They are synthetic. Yours go here, read from their files (a path becomes a key of the config), as"]
     lines += [f"    {part}" for part in plan.sample_lines("N")]
     if settings:
-        text = f"Sizes that are settings are set in [{plan.trainer}]: {', '.join(settings)}."
+        text = f"Of these sizes, keys of the config are: {', '.join(settings)}."
         lines += textwrap.wrap(text, WIDTH - 4, break_long_words=False)
     text = (
         "Samples that don't fit into memory, or are changed each time they are read, come from a "
