@@ -13,6 +13,7 @@ from pathlib import Path
 
 from commands.argument_hints import HintingParser
 from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
+from commands.trainer_help import trainer_help
 from config import ConfigError, ConfigParser
 from constants import command
 from constants.commit import ShowVersion
@@ -80,9 +81,9 @@ def main(words: list[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "" if _given(arguments, _MODES.keys() - _RESUMABLE) else "; `--resume` goes on"
+        hint = "; `--resume` goes on" if getattr(error, "saved", False) else ""  # else there is nothing to go on with
         hint = "; the same command goes on" if arguments.sweep else hint
-        hint = "; the same command with `--resume` goes on" if arguments.seeds else hint  # alone it is of one run
+        hint = f"; the same command with{hint[1:]}" if arguments.seeds and hint else hint  # alone it is of one run
         by = f" by {error}" if str(error) else ""
         return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
     except (
@@ -180,7 +181,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         arguments.trainer = None
     entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
     if arguments.help:
-        return _show(parser.format_help() + (_settings(entry) if entry else ""))
+        if entry is None:
+            return _show(parser.format_help())
+        ConfigParser.use(arguments.config, arguments.settings, entry.section)
+        return _show(parser.format_help() + trainer_help(entry))
     labels, without = (
         _given(arguments, ("name", "note")),
         _given(arguments, ["replay", "new", *_MODES.keys() - _LABELLED]),
@@ -358,15 +362,6 @@ def _list() -> str:
     lines = [f"{entry.name:<{width}}  [{entry.section}]  {entry.description}" for entry in entries]
     lines += [f"{path}: {reason} (its trainers are not listed)" for path, reason in TRAINER_REGISTRY.broken.items()]
     return "\n".join(lines or ["no trainers"]) + "\n"
-
-
-def _settings(entry: TrainerEntry) -> str:
-    config_class = ConfigParser.sections().get(entry.section)
-    if config_class is None:
-        return f"\n{entry.name} has no config class in config/.\n"
-    docs = ConfigParser.describe(config_class)
-    lines = [f"  {doc.name} = {doc.default}  ({doc.type})\n      {doc.doc}" for doc in docs]
-    return f"\n{entry.name}: {entry.description}\nsettings of [{entry.section}]:\n" + "\n".join(lines) + "\n"
 
 
 def _show(text: str) -> int:

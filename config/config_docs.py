@@ -61,11 +61,12 @@ def describe(config_class: type) -> list[FieldDoc]:
         declaring = [base for base in family if declares(base, key)]
         default = next((value for base in declaring if (value := own_default(base, key)) is not MISSING), MISSING)
         doc = next((docs[base][key] for base in declaring if docs[base].get(key)), "")
-        rows.append(FieldDoc(key, type_text(hint), _default_text(default), doc, declaring[0].__name__))
+        rows.append(FieldDoc(key, type_text(hint), shown_value(default), doc, declaring[0].__name__))
     return rows
 
 
-def _default_text(default: Any) -> str:
+def shown_value(default: Any) -> str:
+    """Write a value, or a default, as ini text; paths in the project, or the program, relative to its root."""
     if default is MISSING:
         return "required"
     for root in (PROJECT_ROOT, PACKAGE_ROOT):

@@ -25,7 +25,7 @@ from config.config_classes import (
     section_name,
     shown,
 )
-from config.config_docs import FieldDoc, describe, dump
+from config.config_docs import FieldDoc, describe, dump, shown_value
 from config.config_error import ConfigError
 from config.config_values import BadValue, absolute, read_value, validate
 from config.config_wording import must_be
@@ -200,6 +200,32 @@ class ConfigParser:
         if problems:
             raise ConfigError(problems)
         return value
+
+    @classmethod
+    def usual(cls, config_class: type, key: str) -> Any:
+        """The value that a key has without the command line; the class's default where the file gives the same as it.
+
+        Args:
+            config_class: config dataclass of the key.
+            key: name of the key.
+
+        Raises:
+            ConfigError: the value is missing or wrong.
+        """
+        section = section_name(config_class)
+        in_force = cls.peek(section, key)
+        before, cls._overrides = cls._overrides, ()
+        try:
+            usual = cls.peek(section, key)
+        finally:
+            cls._overrides = before
+        defaults = [own_default(base, key) for base in lineage(config_class)]
+        return next((default for default in defaults if default is not MISSING), usual) if usual == in_force else usual
+
+    @classmethod
+    def peek_text(cls, section: str, key: str) -> str:
+        """One key's value in force as ini text, paths in the project relative to its root; see `peek`."""
+        return shown_value(cls.peek(section, key))
 
     @staticmethod
     def describe(config_class: type) -> list[FieldDoc]:

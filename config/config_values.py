@@ -3,6 +3,7 @@
 Importing this file does not import pydantic (about 100 ms): the first value that is read does.
 """
 
+import difflib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -107,7 +108,9 @@ def _read_literal(hint: Any, base: Any, text: str) -> Any:
             matches = quoted is None and _matches(choice, text)
         if matches:
             return choice
-    raise BadValue(must_be(hint))
+    words = {choice.lower(): choice for choice in get_args(base) if isinstance(choice, str)}
+    near = difflib.get_close_matches(text.lower(), words, n=1)
+    raise BadValue(must_be(hint) + (f"; did you mean {words[near[0]]}?" if near else ""))
 
 
 def _matches(choice: Any, text: str) -> bool:

@@ -25,8 +25,12 @@ _QUOTED = re.compile(r'"(?:[^"\n]|"")*"' + r"|'(?:[^'\n]|'')*'")
 _QUOTED_ITEM = re.compile(rf"(?:{_QUOTED.pattern})(?=\s|$|[,\])])")
 _ITEM_START = re.compile(r"(?:^|,|\n)[\s\[(]*(?=[\"'])")
 _COMMENT = re.compile(r"\s[#;]")
+_NOT_UTF_8 = "is not UTF-8"
 _LINE_BREAK = re.compile(rb"\r\n|\n|\r")
 _HEADER_LIKE = re.compile(r"\[\s*[^\W\d]\w*\s*\]")
+_NOT_IN_TEXT = [bytes([code]) for code in (*range(9), *range(14, 32))]
+_MANY_STRANGE, _MOST_STRANGE = 10, 0.05  # of them that no text has, and as a share of its bytes
+_MOST_UNDECODABLE = 3  # lines that are told one by one
 # Characters that some editors show as a line break or not at all: text behind them would hide inside a value.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -101,13 +105,28 @@ def parse_ini(data: bytes) -> IniFile:
     """Read an ini file's bytes; see `read_ini`."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return IniFile(problems=[Problem(1, "", "is UTF-16: save the file as UTF-8")])
-    if data and 4 * data[:_LOOKED_AT].count(b"\x00") > len(data[:_LOOKED_AT]):  # half of plain text in UTF-16 is zeros
-        return IniFile(problems=[Problem(1, "", "is UTF-16 without its mark, or no text: save the file as UTF-8")])
+    reason = _not_text(data)
+    if reason is not None:
+        return IniFile(problems=[Problem(0, "", reason)])
     reader = _Reader()
     for number, line in enumerate(_LINE_BREAK.split(data.removeprefix(b"\xef\xbb\xbf")), start=1):
         reader.feed(number, line)
     reader.close()
+    undecodable = [problem for problem in reader.ini.problems if _NOT_UTF_8 in problem.text]
+    if len(undecodable) > _MOST_UNDECODABLE:  # another encoding, or no text at all: one line says it
+        first, more = undecodable[0], len(undecodable) - 1
+        told = Problem(first.line, first.section, f"{first.text} ({more} more lines are not either)")
+        reader.ini.problems = [told]
     return reader.ini
+
+
+def _not_text(data: bytes) -> str | None:
+    """Say what a file with many control characters is; None where a few stand in a text, which are told by line."""
+    few, many = sorted((data[::2].count(0), data[1::2].count(0)))
+    if many > 0.4 * len(data) and few < 0.1 * len(data):
+        return "is UTF-16 (without a byte order mark): save the file as UTF-8"
+    strange = sum(map(data.count, _NOT_IN_TEXT))
+    return "is no text file, such as config.ini is" if strange > max(_MANY_STRANGE, _MOST_STRANGE * len(data)) else None
 
 
 @dataclass
@@ -169,7 +188,7 @@ class _Reader:
             line = data.decode("utf-8")
         except UnicodeDecodeError as error:
             byte, column = data[error.start], error.start + 1
-            self._problem(number, f"is not UTF-8 (byte 0x{byte:02x}, column {column}): save the file as UTF-8")
+            self._problem(number, f"{_NOT_UTF_8} (byte 0x{byte:02x}, column {column}): save the file as UTF-8")
             return _CONTROL.sub("\ufffd", data.decode("utf-8", errors="replace")), True
         found = _CONTROL.search(line)
         if found is None:

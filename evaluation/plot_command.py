@@ -51,7 +51,10 @@ def main(words: list[str] | None = None) -> int:
         if arguments.debug:
             traceback.print_exc()
         code = {RunNotFoundError: USAGE, RunDamagedError: DATA}.get(type(error), FAILED)
-        sys.stderr.write(f"error: {error}\n")
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}. --out chooses another place for the pictures."
+        sys.stderr.write(f"error: {text}\n")
         return code
 
 

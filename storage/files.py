@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -17,36 +18,70 @@ TEMPORARY = ".tmp"  # what the name of a file or folder ends with that is not co
 _PART = 2**26  # bytes of a write: the system takes at most 2 GiB at once
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write under `path` into an `OutputError` that names it and the space left."""
+def output_errors(path: Path, setting: str = "artifacts_dir") -> Iterator[None]:
+    """Turn a failed write under `path` into an `OutputError` that says what failed, and what to do about that.
+
+    Args:
+        path: file or folder that is written.
+        setting: key of config.ini by which a person chooses where that is.
+    """
     from safetensors import SafetensorError  # reports a full disk by this, not by OSError
 
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)} ({_space_left(path)}). {_remedy(error)}") from error
+        reason = f"{_reason(error)}{_space_left(path, error)}. {_remedy(path, error, setting)}"
+        raise OutputError(f"cannot write {path}: {reason}") from error
 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _space_left(path: Path) -> str:
+def _space_left(path: Path, error: Exception) -> str:
+    """Say how much space is left, where that may be what is wrong."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _FULL:
+        return ""
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError):  # it isn't there, or may not be looked at
-            return f"{shutil.disk_usage(folder).free:,} bytes free on that file system"
-    return "free space unknown"
+            return f" ({shutil.disk_usage(folder).free:,} bytes free on that file system)"
+    return " (free space unknown)"
 
 
-def _remedy(error: Exception) -> str:
-    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-        return "Give this user the right to write there, or set artifacts_dir to another folder."
-    return "Free some space or set artifacts_dir to another disk; what was saved before is intact."
+def _remedy(path: Path, error: Exception, setting: str) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    elsewhere = f"set {setting} to another folder"
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), path.parent)
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return f"{there} is a file where a folder should be: move it away, or {elsewhere}."
+    if code == errno.EISDIR:
+        return f"{there} is a folder where a file should be: move it away, or {elsewhere}."
+    folder = there if there.is_dir() else there.parent
+    if code in (errno.EACCES, errno.EPERM):
+        return f"Give this user the right to write in {folder}, or {elsewhere}."
+    if code == errno.EROFS:
+        return f"{folder} can only be read: {elsewhere}."
+    if code == errno.ENOENT:
+        return f"{folder} is there, the rest can't be made (was a folder removed meanwhile?): {elsewhere}."
+    if code == errno.ENAMETOOLONG:
+        return f"Give the run a shorter path: {elsewhere}."
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open: raise `ulimit -n`, or set num_workers lower; what was saved before is intact."
+    if code in (errno.EIO, getattr(errno, "ESTALE", errno.EIO)):
+        return f"The disk, or the network drive, fails: look at it, or {elsewhere}."
+    return f"Free some space or set {setting} to another disk; what was saved before is intact."
 
 
 def write_atomically(
-    path: Path, content: bytes | Callable[[Path], Any], durable: bool = True, owner: str | None = None
+    path: Path,
+    content: bytes | Callable[[Path], Any],
+    durable: bool = True,
+    owner: str | None = None,
+    setting: str = "artifacts_dir",
 ) -> None:
     """Write a file beside its destination and move it into place.
 
@@ -57,12 +92,13 @@ def write_atomically(
         durable: whether to wait until the content is on disk (fsync of file and folder).
         owner: name of the writer, part of the temporary file's name, so that several may write at a time; None takes
             the id of this process.
+        setting: key of config.ini by which a person chooses where the file is.
 
     Raises:
         OutputError: it can't be written; the old file is as it was and the temporary one is gone.
     """
     temporary = path.with_name(f".{path.name}.{owner or os.getpid()}{TEMPORARY}")
-    with output_errors(path):
+    with output_errors(path, setting):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if callable(content):

@@ -78,7 +78,7 @@ def write_prediction_file(path: Path, columns: Columns, force: bool) -> None:
     content = _WRITERS[path.suffix.lower()](path, columns)
     if path.exists() and not force:
         raise PredictionFileError(f"--out {path} is there now, and was not before; --force replaces it.")
-    write_atomically(path, content)
+    write_atomically(path, content, setting="--out")
 
 
 def _csv(path: Path, columns: Columns) -> bytes:

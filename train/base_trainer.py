@@ -20,7 +20,7 @@ from constants.counting import counted
 from data.epochs import set_epoch
 from data.loaders import Loader
 from data.sharding import SharedRNG
-from storage.files import write_atomically
+from storage.files import output_errors, write_atomically
 from storage.monitor import Monitor
 from storage.run_folder import RunFolder
 from storage.run_label import read_label
@@ -558,7 +558,9 @@ class BaseTrainer(metaclass=TrainerType):
         """Draw the run's losses, learning rate and metrics into plots/."""
         from evaluation.plots.run_plots import plot_runs  # matplotlib takes a second to import
 
-        plot_runs([load_run(self.run_folder.path)], self.run_folder.path / "plots")
+        folder = self.run_folder.path / "plots"
+        with output_errors(folder):
+            plot_runs([load_run(self.run_folder.path)], folder)
 
     def session(self) -> AbstractContextManager[None]:
         """Return what surrounds training. `train.py` opens one too, for trainers with a loop of their own."""

@@ -133,5 +133,7 @@ class GroundTruthTrainer(BaseTrainer):
         for name, value in self.results.items():
             logger.info(f"{name}: {value}")
         if self.config.publish:
-            write_atomically(self.config.performance, lambda target: shutil.copyfile(path, target))
+            write_atomically(
+                self.config.performance, lambda target: shutil.copyfile(path, target), setting="performance"
+            )
             logger.info(f"published to {self.config.performance}")

@@ -131,7 +131,7 @@ class ModelZooTrainer(BaseTrainer):
             logger.info(f"{name}: {value}")
         if self.config.publish:
             for file in sorted(folder.iterdir()):
-                write_atomically(self.config.zoo_dir / file.name, partial(shutil.copyfile, file))
+                write_atomically(self.config.zoo_dir / file.name, partial(shutil.copyfile, file), setting="zoo_dir")
             logger.info(f"published to {self.config.zoo_dir}")
 
     @torch.no_grad()

@@ -171,6 +171,7 @@ def training_session(run: RunContext) -> Iterator[None]:
         if isinstance(reported, KeyboardInterrupt | Pruned):
             state = "pruned" if isinstance(reported, Pruned) else "interrupted"
             _last_word(run, state, together=isinstance(reported, Interrupted))
+            reported.saved = not run.checkpoints.empty  # type: ignore[union-attr]  # so that `--resume` is worth a word
         else:
             if reported is error and not isinstance(error, TrainingError | OutputError | TrainerContractError):
                 note_place_in_run(run, error)

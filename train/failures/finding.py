@@ -1,10 +1,11 @@
 """From what a probe saw to what went wrong, in words, and what to try."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from config import BaseTrainerConfig
+from config import BaseTrainerConfig, ConfigError, ConfigParser
 from train.failures.batch_check import BAD, Strange, listed
 from train.failures.probe import Probe
 from train.failures.watch import LayerCall
@@ -122,11 +123,18 @@ def _lower_rate(config: BaseTrainerConfig) -> str:
     """Return a learning rate to try: a tenth, or where that is still out of all reason the default."""
     if not _is_far(config):
         return f"learning_rate={config.learning_rate / 10:.3g}"
-    return f"learning_rate={type(config).learning_rate:g}, the default, or one that --find-lr finds"
+    return f"learning_rate={_default(config):g}, the default, or one that --find-lr finds"
 
 
 def _is_far(config: BaseTrainerConfig) -> bool:
-    return config.learning_rate > _FAR * type(config).learning_rate
+    return config.learning_rate > _FAR * _default(config)
+
+
+def _default(config: BaseTrainerConfig) -> float:
+    """Return the learning rate that config.ini gives where the command line gives none, else the class's."""
+    with contextlib.suppress(ConfigError):  # a file that has changed since
+        return ConfigParser.usual(type(config), "learning_rate")
+    return type(config).learning_rate
 
 
 def suggestions(
