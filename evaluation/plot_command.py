@@ -70,6 +70,9 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         "with the first; or a group of seeds: its folder, its id, or seeds-latest",
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="write one HTML page instead: report.html in the run")
+    parser.add_argument(
+        "--more", action="store_true", help="draw the logarithmic loss, its rolling mean and what is constant too"
+    )
     parser.add_argument("--runs", action="store_true", help="list all runs, or those of the trainers or names given")
     parser.add_argument(
         "--best", nargs="?", const="", metavar="METRIC",
@@ -141,7 +144,7 @@ def _draw(arguments: argparse.Namespace) -> int:
 
     from evaluation.plots.run_plots import plot_runs
 
-    for path in plot_runs(runs, arguments.out or default):
+    for path in plot_runs(runs, arguments.out or default, more=arguments.more):
         sys.stdout.write(f"{path}\n")
     return OK
 

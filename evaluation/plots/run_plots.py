@@ -11,15 +11,21 @@ from constants.counting import counted
 from evaluation.plots.figures import COLOURS, PLOT_STYLE, new_figure
 from evaluation.plots.run_pictures import pictures_of
 from storage.run_names import run_names
-from storage.saved_run import Run
+from storage.saved_run import Run, numbers_at
 
 _OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
+_WIDE_RATES = 10  # the same of learning rates
+_FEW = 5  # epochs, below which the loss by step says more than the loss by epoch
 _BY_STEP = "_by_step"  # what the names of panels end with whose x axis is the step
 _MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
 
 
 def plot_runs(
-    runs: Sequence[Run], out: Path, draw: Callable[..., None] | None = None, title: str | None = None
+    runs: Sequence[Run],
+    out: Path,
+    draw: Callable[..., None] | None = None,
+    title: str | None = None,
+    more: bool = False,
 ) -> list[Path]:
     """Draw runs: one picture of all panels, `overview.png`, and one of each panel; of one run also its own pictures.
 
@@ -28,13 +34,14 @@ def plot_runs(
         out: the folder to draw into, made if it is missing; or the path of one PNG, which gets the overview alone.
         draw: draws a panel of the epochs' numbers; None draws all panels by `draw_panel`.
         title: title of the overview; None names the runs.
+        more: whether to draw the loss in its other forms too, and what is constant.
 
     Returns:
         The files written.
     """
     import matplotlib
 
-    panels = panels_of(runs)
+    panels = panels_of(runs, more)
     if draw is not None:
         panels = {name: series for name, series in panels.items() if not name.endswith(_BY_STEP)}
     alone = out.suffix.lower() == ".png"
@@ -42,12 +49,18 @@ def plot_runs(
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(PLOT_STYLE):
         overview = out if alone else folder / "overview.png"
-        draw_overview(runs, panels, draw, title).savefig(overview)
+        shown = panels if more else {name: series for name, series in panels.items() if not _is_second(runs, name)}
+        draw_overview(runs, shown, draw, title).savefig(overview)
         written = [overview]
         for name, figure in () if alone else _figures(runs, panels, draw):
             written.append(folder / _file_name(name, {path.name for path in written}))
             figure.savefig(written[-1])
     return written
+
+
+def _is_second(runs: Sequence[Run], panel: str) -> bool:
+    """Say whether a panel shows the loss a second time; a few epochs are few points, which the steps between add to."""
+    return panel == "loss_by_step" and any(len(run.series.get("train_loss", ([], []))[1]) >= _FEW for run in runs)
 
 
 def _figures(
@@ -67,23 +80,55 @@ def _file_name(panel: str, taken: set[str]) -> str:
     return next(name for name in names if name.lower() not in {other.lower() for other in taken})
 
 
-def panels_of(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """List the panels with the series in each: losses, learning rate, then every metric, train and val together."""
+def panels_of(runs: Sequence[Run], more: bool = False) -> dict[str, list[str]]:
+    """List the panels with the series in each: the loss, then every metric, train and val together.
+
+    Args:
+        runs: runs to draw.
+        more: whether to list the logarithmic loss, its rolling mean and what is constant too.
+    """
     names = list(dict.fromkeys(name for run in runs for name in run.series))
     losses = [name for name in ("train_loss", "val_loss") if name in names]
-    panels = {"loss": losses, "loss_log": losses} if losses else {}
-    if any(len(run.series[name][1]) >= 10 for run in runs for name in losses if name in run.series):
-        panels["loss_rolling"] = losses
+    panels = {"loss": losses} if losses else {}
+    if more and losses:
+        panels["loss_log"] = losses
+        if any(len(run.series[name][1]) >= 10 for run in runs for name in losses if name in run.series):
+            panels["loss_rolling"] = losses
     if any(len(run.readings.steps) > len(run.series.get("train_loss", ([], []))[1]) for run in runs):
         panels["loss_by_step"] = ["train_loss"]  # read inside epochs too
     for name in names:
         if name not in losses:
             metric = re.sub(r"^(train|val)_", "", name)
             panels.setdefault("loss (metric)" if metric == "loss" else metric, []).append(name)
+    if not more:
+        panels = {name: series for name, series in panels.items() if name == "loss" or not _is_constant(runs, series)}
     further = dict.fromkeys(name for run in runs for name in run.readings.further)
     if not any(map(_rate_changes_inside_epochs, runs)):
         further.pop("learning_rate", None)  # the panel by epoch shows all
     return panels | {f"{name}{_BY_STEP}": [name] for name in further}  # what callbacks have read
+
+
+def constants_of(runs: Sequence[Run]) -> dict[str, float]:
+    """Return what never changed, in any of the runs, and is the same in all, by name: it has no panel."""
+    names = dict.fromkeys(name for run in runs for name in run.series if name not in ("train_loss", "val_loss"))
+    found = {name: {value for run in runs for value in run.series.get(name, ((), ()))[1]} for name in names}
+    return {
+        name: next(iter(values)) for name, values in found.items() if len(values) == 1 and _is_constant(runs, [name])
+    }
+
+
+def constants_line(runs: Sequence[Run]) -> str:
+    """Say what `constants_of` returns; empty where that is nothing."""
+    same = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in constants_of(runs).items())
+    return f"constant: {same}" if same else ""
+
+
+def _is_constant(runs: Sequence[Run], series: Sequence[str]) -> bool:
+    """Say whether a panel would show level lines alone; one value of a metric is a point to show, of a rate not."""
+    columns = [run.series[key][1] for run in runs for key in series if key in run.series]
+    few = all(len(values) < 2 for values in columns) and series[0].startswith(("train_", "val_"))
+    level = all(len(set(values)) == 1 and math.isfinite(values[0]) for values in columns)
+    return bool(columns) and not few and level
 
 
 def _rate_changes_inside_epochs(run: Run) -> bool:
@@ -99,7 +144,8 @@ def draw_overview(
 ) -> Any:
     """Draw all panels into one matplotlib Figure; see `plot_runs`."""
     draw = draw or draw_panel
-    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
+    columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
+    columns = max(1, columns)
     rows = max(1, math.ceil(len(panels) / columns))
     figure = new_figure(5.2 * columns, 3.6 * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -135,11 +181,15 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
         _draw_readings(axis, runs, labels, name)
         return
     for number, run in enumerate(runs):
+        colour = COLOURS[number % len(COLOURS)]
         for key in series:
             if key in run.series:
-                _draw_line(axis, run, key, name, COLOURS[number % len(COLOURS)], labels[number], len(runs) > 1)
-        _mark_best(axis, run, name, COLOURS[number % len(COLOURS)], alone=len(runs) == 1)
+                label = _label(labels[number], key, several=len(runs) > 1, alone=len(series) == 1)
+                _draw_line(axis, run, key, name, colour, label, len(runs) > 1)
+        _mark_best(axis, run, name, series, colour, alone=len(runs) == 1)
     panel_frame(axis, runs, name, series)
+    if not any(math.isfinite(value) for line in axis.lines for value in line.get_ydata()):
+        axis.text(0.5, 0.5, "no finite value", transform=axis.transAxes, ha="center", color="#777777")
     if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
         crowded = len(runs) * len(series) > 6
         place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
@@ -150,11 +200,45 @@ def panel_frame(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]
     """Give a panel its title and axes; for the arguments see `draw_panel`."""
     axis.set_title(panel_title(runs, name, series))
     axis.set_xlabel("epoch")
-    axis.set_ylabel({"learning_rate": "learning rate"}.get(name, "loss" if name.startswith("loss") else name))
-    positive = all(value > 0 for run in runs for key in series for value in run.series.get(key, ([], []))[1])
-    if name in ("loss_log", "learning_rate") and positive:
-        axis.set_yscale("log")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_ylabel("loss" if name.startswith("loss") else name.replace("_", " "))
+    if is_logarithmic(runs, name, series):
+        log_axis(axis, [value for run in runs for key in series for value in run.series.get(key, ([], []))[1]])
+    _whole_numbers(axis, [epoch for run in runs for key in series for epoch in run.series.get(key, ([], []))[0]])
+
+
+def is_logarithmic(runs: Sequence[Run], name: str, series: Sequence[str]) -> bool:
+    """Say whether a panel has a logarithmic axis: losses and rates that span much, and are above 0."""
+    if name not in ("loss", "loss_log", "learning_rate"):
+        return False
+    values = [value for run in runs for key in series for value in run.series.get(key, ([], []))[1]]
+    known = [value for value in values if math.isfinite(value)]
+    if not known or min(known) <= 0:
+        return False
+    return name == "loss_log" or max(known) > (_WIDE if name == "loss" else _WIDE_RATES) * min(known)
+
+
+def log_axis(axis: Any, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic, with plain numbers at its ticks, of which a short range has some too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    known = [value for value in values if value > 0 and math.isfinite(value)]
+    axis.set_yscale("log")
+    span = math.log10(max(known) / min(known))
+    axis.yaxis.set_major_locator(
+        MaxNLocator(5) if span < 0.7 else LogLocator(subs=(1.0, 2.0, 5.0) if span < 2 else (1.0,), numticks=12)
+    )
+    axis.yaxis.set_minor_locator(NullLocator() if span < 2 else LogLocator(subs=tuple(range(2, 10)), numticks=12))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+def _whole_numbers(axis: Any, places: Sequence[float]) -> None:
+    """Let the x axis have whole numbers alone; of a single one nothing beside it."""
+    if len(set(places)) == 1:
+        axis.set_xlim(places[0] - 1, places[0] + 1)
+        axis.set_xticks([places[0]])
+    else:
+        axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def panel_title(runs: Sequence[Run], name: str, series: Sequence[str]) -> str:
@@ -186,11 +270,11 @@ def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:
             label = labels[number] if len(runs) > 1 else f"mean of the last {counted(_window(means), 'reading')}"
             axis.plot(steps[::apart], rolling[::apart], color=colour, label=label)
     axis.set_title(panel_title(runs, "loss_by_step", ()))
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss since the reading before")
+    axis.set_xlabel("optimizer step")
+    axis.set_ylabel("loss, mean since the reading before")
     known = [value for value in values if not math.isnan(value)]
     if known and min(known) > 0 and max(known) > _WIDE * min(known):
-        axis.set_yscale("log")
+        log_axis(axis, known)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(runs) > 1 or len(values) >= _OFTEN:
         axis.legend(loc="best")
@@ -208,13 +292,19 @@ def _draw_readings(axis: Any, runs: Sequence[Run], labels: Sequence[str], name: 
         values += [value for value in read if not math.isnan(value)]
     words = re.sub(r" mb$", " (MB)", key.replace("_", " "))
     axis.set_title(f"{words[:1].upper()}{words[1:]} by step")
-    axis.set_xlabel("step")
+    axis.set_xlabel("optimizer step")
     axis.set_ylabel(words)
     if values and min(values) > 0 and max(values) > _WIDE * min(values):
-        axis.set_yscale("log")
+        log_axis(axis, values)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if len(runs) > 1:
         axis.legend(loc="best")
+
+
+def _label(run: str, key: str, several: bool, alone: bool) -> str:
+    """Name a line: the part of the run that it is of, and of several runs the run."""
+    part = "validation" if key.startswith("val_") else "training" if key.startswith("train_") else key.replace("_", " ")
+    return part if not several else run if alone else f"{run}, {part}"
 
 
 def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: str, several: bool) -> None:
@@ -224,20 +314,23 @@ def _draw_line(axis: Any, run: Run, key: str, panel: str, colour: str, label: st
     is_val = key.startswith("val_")
     if not several and is_val:
         colour = COLOURS[1]
-    part = "validation" if is_val else "training" if key.startswith("train_") else key.replace("_", " ")
     axis.plot(
         epochs[::step], values[::step], color=colour, linestyle="--" if is_val and several else "-",
-        marker="o" if len(values) <= 12 else None, markersize=3.5, label=f"{label}, {part}" if several else part,
+        marker="o" if len(values) <= 12 else None, markersize=3.5, label=label,
     )  # fmt: skip
 
 
-def _mark_best(axis: Any, run: Run, panel: str, colour: str, alone: bool) -> None:
-    """Mark the epoch of the lowest validation loss, in loss panels."""
-    if not panel.startswith("loss") or run.best_epoch is None or run.best_value is None or panel == "loss_rolling":
+def _mark_best(axis: Any, run: Run, panel: str, series: Sequence[str], colour: str, alone: bool) -> None:
+    """Mark the best epoch, in the panel of what is monitored and in those of the loss."""
+    name = run.monitor.name if run.monitor.name in series else "val_loss"
+    value = numbers_at(run.series, run.best_epoch).get(name)
+    if name not in series or value is None or run.best_epoch is None or panel == "loss_rolling":
         return
-    label = f"best: {run.best_value:.4g} at epoch {run.best_epoch}" if alone else None
-    axis.plot([run.best_epoch], [run.best_value], "*", color=colour if not alone else "#222222", markersize=11,
-              markeredgecolor="white", label=label, zorder=5)  # fmt: skip
+    is_monitored = name == run.monitor.name
+    label = f"best: {value:.4g} at epoch {run.best_epoch}"
+    label = label if is_monitored else f"epoch {run.best_epoch}, of the best {run.monitor.name}"
+    axis.plot([run.best_epoch], [value], "*", color=colour if not alone else "#222222", markersize=13,
+              markerfacecolor="none", markeredgewidth=1.3, label=label if alone else None, zorder=5)  # fmt: skip
 
 
 def smoothed(panel: str, values: Sequence[float]) -> Sequence[float]:
@@ -261,9 +354,10 @@ def _rolling(values: Sequence[float], window: int) -> list[float]:
 
 def _title(runs: Sequence[Run]) -> str:
     trainers = ", ".join(dict.fromkeys(run.trainer for run in runs))
+    constant = f"\n{told}" if (told := constants_line(runs)) else ""
     if len(runs) > 1:
-        return f"{trainers}: {counted(len(runs), 'run')}"
+        return f"{trainers}: {counted(len(runs), 'run')}{constant}"
     run, seconds = runs[0], runs[0].summary.get("seconds")
     took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
     called = f"{run.label.name}, run {run.id}" if run.label.name else f"run {run.id}"
-    return f"{trainers}, {called} ({run.state.replace('_', ' ')}{took})"
+    return f"{trainers}, {called} ({run.state.replace('_', ' ')}{took}){constant}"

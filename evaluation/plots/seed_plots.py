@@ -12,7 +12,7 @@ from typing import Any
 
 from constants.counting import counted as count_of
 from evaluation.plots.figures import COLOURS
-from evaluation.plots.run_plots import panel_frame, plot_runs, smoothed
+from evaluation.plots.run_plots import is_logarithmic, panel_frame, plot_runs, smoothed
 from storage.saved_run import Run
 from storage.seed_groups import SeedGroup, over_epochs
 
@@ -38,7 +38,7 @@ def plot_group(group: SeedGroup, out: Path) -> list[Path]:
 
 
 def _draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str], lost: Sequence[Run]) -> None:
-    spreads = over_epochs(runs)
+    spreads, positive = over_epochs(runs), is_logarithmic(runs, name, series)
     for number, key in enumerate(key for key in series if key in spreads):
         is_val = key.startswith("val_")
         colour = COLOURS[1 if is_val else 0] if len(series) <= 2 else COLOURS[number % len(COLOURS)]
@@ -48,7 +48,7 @@ def _draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]
             style = {"linestyle": ":"} if run in lost else {}
             axis.plot(epochs, smoothed(name, values), color=colour, alpha=0.25, linewidth=0.8, **style)
         _draw_mean(axis, name, spreads[key], colour, part, len(runs))
-        _draw_band(axis, name, spreads[key], colour, None if number else "± 1 standard deviation")
+        _draw_band(axis, name, spreads[key], colour, None if number else "± 1 standard deviation", positive)
     _mark_counts(axis, spreads, series)
     panel_frame(axis, runs, name, series)
     axis.legend(loc="best")
@@ -65,12 +65,13 @@ def _draw_mean(axis: Any, panel: str, column: Sequence[tuple[float, Any]], colou
     axis.plot(epochs[max(0, whole - 1) : several], means[max(0, whole - 1) : several], color=colour, linestyle="--")
 
 
-def _draw_band(axis: Any, panel: str, column: Sequence[tuple[float, Any]], colour: str, label: str | None) -> None:
+def _draw_band(
+    axis: Any, panel: str, column: Sequence[tuple[float, Any]], colour: str, label: str | None, positive: bool
+) -> None:
     several = [(epoch, spread) for epoch, spread in column if spread.std is not None]
     if not several:
         return
     # On a logarithmic axis a band that goes below 0 ends at the lowest run.
-    positive = panel in ("loss_log", "learning_rate")
     low = [max(s.mean - s.std, min(s.values)) if positive else s.mean - s.std for _, s in several]
     high = [spread.mean + spread.std for _, spread in several]
     epochs = [epoch for epoch, _ in several]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.plots.figures import new_figure
-from evaluation.plots.run_plots import draw_panel, panel_title, panels_of
+from evaluation.plots.run_plots import constants_line, draw_panel, panel_title, panels_of
 from evaluation.report.markup import Markup, joined, tag
 from evaluation.report.svg import inline_svg
 from storage.run_table import state_of
@@ -37,7 +37,11 @@ def plots(runs: Sequence[Run]) -> Markup | None:
         draw_panel(drawn.subplots(), runs, name, series)
         label = f"{panel_title(runs, name, series)}, by {'step' if name.endswith('_by_step') else 'epoch'}"
         figures.append(tag("figure", inline_svg(drawn, f"plot{number}", label)))
-    return tag("div", *figures, class_="plots lines") if figures else None
+    if not figures:
+        return None
+    told = constants_line(runs)
+    below = tag("p", f"{told[:1].upper()}{told[1:]}.", class_="faint") if told else None
+    return joined([tag("div", *figures, class_="plots lines"), below])
 
 
 def number(value: Any, digits: int = 6) -> str:

@@ -106,9 +106,9 @@ def test_pictures_stand_beside_the_plots_of_a_run_and_not_in_a_comparison(tmp_pa
     (run / "metrics.json").write_text(json.dumps(content | {"history": {"train_loss": [0.5]}}))
     write_rankings(run, {"task": ([1, 2, 3], [0.1, 0.2, 0.3])})
     names = [path.name for path in plot_runs([load_run(run)], tmp_path / "one")]
-    assert names == ["overview.png", "loss.png", "loss_log.png", "predicted_ranks.png"]
+    assert names == ["overview.png", "loss.png", "predicted_ranks.png"]
     both = plot_runs([load_run(run), load_run(run)], tmp_path / "two")
-    assert [path.name for path in both] == ["overview.png", "loss.png", "loss_log.png"]
+    assert [path.name for path in both] == ["overview.png", "loss.png"]
 
 
 @pytest.mark.parametrize(

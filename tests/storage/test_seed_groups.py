@@ -94,8 +94,8 @@ def test_what_is_written_reads_back(group):
 def test_plot_finds_a_group_by_name_and_draws_it(group, tmp_path, capsys):
     assert main(["seeds-20260101-000000", "--artifacts", str(tmp_path)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("seed  run") and shown[-1].endswith("loss_log.png")
-    assert {path.name for path in (group / "plots").iterdir()} == {"overview.png", "loss.png", "loss_log.png"}
+    assert shown[0].startswith("seed  run") and shown[-1].endswith("loss.png")
+    assert {path.name for path in (group / "plots").iterdir()} == {"overview.png", "loss.png"}
     assert find_group(str(group), tmp_path) == find_group(str(group / "seeds.json"), tmp_path) == group
     assert find_group("seeds-latest", tmp_path) == group
     assert find_group("latest", tmp_path) is None, "that is a run"
