@@ -41,7 +41,7 @@ from train.loop.early_stopping import EarlyStopping
 from train.loop.epoch_position import EpochPosition
 from train.loop.meters import EpochMeter
 from train.loop.progress import ProgressBar
-from train.loop.record import RunRecord
+from train.loop.record import TAKEN_METRICS, RunRecord
 from train.loop.stop_signals import Interrupted, StopRequest
 from train.machine import usable_device
 from train.model_summary import summarize_model
@@ -506,6 +506,13 @@ class BaseTrainer(metaclass=TrainerType):
         samples: int | torch.Tensor = 1 if run.batch_samples is None else run.batch_samples
         if count is not None and samples:  # a stand-in of several processes counts for nothing
             samples = count.detach() if isinstance(count, torch.Tensor) else count
+        if not TAKEN_METRICS.isdisjoint(metrics):
+            taken = " and ".join(f"'{name}'" for name in sorted(TAKEN_METRICS & metrics.keys()))
+            raise TrainerContractError(
+                f"{type(self).__name__} gives _collect_batch_metrics a metric {taken}, and that name is taken: the "
+                "loss that is returned enters the history as train_loss and val_loss, and val_epoch counts the epochs. Give "
+                "it another, such as 'task_loss'."
+            )
         for name, value in metrics.items():
             run.meter.add(name, value, samples)
 

@@ -41,6 +41,7 @@ from config.holder_trainer_config import HolderTrainerConfig
 from data.loaders import make_loader
 from data.tensor_loader import TensorLoader
 from train.base_trainer import BaseTrainer
+from train.callbacks import Callback
 from train.schedulers import warmup_cosine
 
 X = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))

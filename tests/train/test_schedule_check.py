@@ -33,8 +33,8 @@ TOLD = {
     "schedule of the new length",
     "Sequence": "(SequentialLR) keeps the length that the run began with (milestones [1], not [2]; "
     "0.total_iters 1, not 2; 1.milestones [1], not [2]): the learning rate goes on with 0.01 and ends with 0.01 in ",
-    "Warmup": "(LambdaLR) follows the settings of now: the learning rate jumps from 0 to 0.0571 and ends with "
-    "0.000509 in epoch 4 (between 0 and 0.0567 on the way)",
+    "Warmup": "(LambdaLR) follows the settings of now: the learning rate jumps from 0 to 0.05 and ends with "
+    "0.000509 in epoch 4 (between 0 and 0.05 on the way)",
 }
 
 

@@ -1,7 +1,7 @@
 """All callbacks of a run behind one door, which names the one that fails."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from storage.errors import OutputError
 from train.callbacks.callback import Callback
 from train.error_advice import explained
 from train.errors import TrainerContractError, TrainingError
+from train.loop.record import OF_A_HISTORY
+from train.loop.step_losses import OF_A_READING
 from train.loop.stop_signals import Pruned
 from train.trainer_protocol import Trainer
 
@@ -92,16 +94,21 @@ class Callbacks:
     def on_log(self, trainer: Trainer, numbers: dict[str, float]) -> None:
         """Let those who want it see, and add to, the numbers of a step."""
         for callback in self.log:
+            given = dict(numbers)
             with self._named_errors(callback, "on_log"):
                 callback.on_log(trainer, numbers)
                 _require_numbers(numbers)
+            self._require_free(callback, "on_log", given, numbers, OF_A_READING)
 
     def on_validation_end(self, trainer: Trainer, numbers: dict[str, float]) -> None:
         """Let those who want it see, and add to, the numbers of a validation."""
         for callback in self.validation_end:
+            given = dict(numbers)
             with self._named_errors(callback, "on_validation_end"):
                 callback.on_validation_end(trainer, numbers)
                 _require_numbers(numbers)
+            pending = {name for name in numbers if trainer.record.pending(name) is not None} - given.keys()
+            self._require_free(callback, "on_validation_end", given, numbers, {*OF_A_HISTORY, *pending})
 
     def on_epoch_end(self, trainer: Trainer, rows: dict[int, dict[str, float]]) -> None:
         """Tell those who want it what has entered the history, epoch by epoch."""
@@ -160,6 +167,23 @@ class Callbacks:
                 continue
             with self._named_errors(self._named[name], "load_state_dict"):
                 self._named[name].load_state_dict(known)
+
+    def _require_free(
+        self, callback: Callback, moment: str, given: Mapping[str, float], numbers: Mapping[str, float], taken: Set[str]
+    ) -> None:
+        """Refuse numbers in the place of others, which would be lost, or stand in two lists' stead.
+
+        Raises:
+            CallbackError: the callback has replaced a number, or used a name of the program's own.
+        """
+        wrong = [name for name in given if numbers.get(name) is not given[name] and numbers.get(name) != given[name]]
+        wrong += [name for name in numbers if name in taken and name not in given]
+        if wrong:
+            name = next(name for name, known in self._named.items() if known is callback)
+            raise CallbackError(
+                f"callback {name} puts '{wrong[0]}' into the numbers of {moment}, and that name is taken: "
+                f"{', '.join(sorted({*given, *taken}))}. Give the number another name."
+            )
 
     def _wanting(self, moment: str) -> list[Callback]:
         """Return those that define a method themselves."""

@@ -86,8 +86,9 @@ class ScheduleCheck:
         if type(scheduler) is not LambdaLR:  # others go on from the rate that there was
             return None
         before = float(scheduler._last_lr[0])
-        now = float(scheduler.base_lrs[0]) * float(scheduler.lr_lambdas[0](scheduler.last_epoch))
-        return None if math.isclose(before, now, rel_tol=1e-6) else (before, now)
+        peak, factor, step = float(scheduler.base_lrs[0]), scheduler.lr_lambdas[0], scheduler.last_epoch
+        same = math.isclose(before, peak * float(factor(step)), rel_tol=1e-6)
+        return None if same else (before, peak * float(factor(step + 1)))
 
     def _rates(self) -> list[float] | None:
         """Go through the rest of the schedule and return the rates of its steps; None where they can't be counted.

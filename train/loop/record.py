@@ -20,6 +20,8 @@ from train.loop.progress import duration
 from train.loop.step_losses import StepLosses
 
 _NO_METRICS = ("val_epoch", "epoch", "learning_rate")  # of a history
+OF_A_HISTORY = frozenset({*_NO_METRICS, "train_loss", "val_loss"})  # lists that the program itself writes
+TAKEN_METRICS = frozenset({"loss", "epoch"})  # with train_ or val_ before it, each would be one of the program's lists
 
 
 @dataclass

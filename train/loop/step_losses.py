@@ -5,6 +5,8 @@ from typing import Any
 
 _MOST = 10_000  # readings that are kept: half a megabyte of metrics.json
 _FIRST = ("step", "step_of_epoch", "train_loss")
+# Names that no further number of a reading may have: its own lists', and the counters' in a checkpoint.
+OF_A_READING = frozenset({*_FIRST, "learning_rate", "made", "every", "last"})
 
 
 class StepLosses:
