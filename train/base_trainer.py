@@ -510,8 +510,8 @@ class BaseTrainer(metaclass=TrainerType):
             taken = " and ".join(f"'{name}'" for name in sorted(TAKEN_METRICS & metrics.keys()))
             raise TrainerContractError(
                 f"{type(self).__name__} gives _collect_batch_metrics a metric {taken}, and that name is taken: the "
-                "loss that is returned enters the history as train_loss and val_loss, and val_epoch counts the epochs. Give "
-                "it another, such as 'task_loss'."
+                "loss that is returned enters the history as train_loss and val_loss, and val_epoch counts the epochs. "
+                "Give it another, such as 'task_loss'."
             )
         for name, value in metrics.items():
             run.meter.add(name, value, samples)
