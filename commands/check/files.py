@@ -104,7 +104,7 @@ def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verd
 
 
 def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    of_the_loop = ("record", "position", "step", "meter", "callbacks", "processes")
+    of_the_loop = ("record", "position", "step", "meter", "callbacks", "processes", "author")
     return {"weights": checkpoint.weights} | {
         name: part for name, part in checkpoint.state.items() if name not in of_the_loop
     }
