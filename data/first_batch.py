@@ -5,16 +5,20 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from data.batch_indices import begin_pass, draws_like_torch
+from data.loaders import length_of
+from data.tensor_loader import TensorLoader
 
 _SHARED_BYTES = 2**20  # from which on a tensor or array is taken for data, which no pass changes
 _LOOKED_AT = 10_000  # objects of a loader of one's own, of which the large ones are looked for
 _LONG = 1000  # items of a list from which on it is copied without them
+_BATCHES = 1_000_000  # among which one of a single sample is looked for
 _NONE = object()
 
 
@@ -79,6 +83,36 @@ def first_batch(loader: Iterable[Any]) -> FirstBatch | None:
         return FirstBatch(collate(samples), samples, collate) if isinstance(samples, list) else None
     batch = next(iter(passed), _NONE)
     return None if batch is _NONE else FirstBatch(batch)
+
+
+def single_sample_batch(loader: Iterable[Any]) -> FirstBatch | None:
+    """Return a batch of one sample, where the pass that would begin now has one: mostly its last.
+
+    Args:
+        loader: loader as `first_batch` takes it; without length or samples by index there is no answer.
+
+    Raises:
+        UnreadableSampleError: the sample can't be read.
+    """
+    if isinstance(loader, TensorLoader):
+        single = loader.batch_size > 1 and loader.length % loader.batch_size == 1 and not loader.drop_last
+        return FirstBatch(loader.last_batch()) if single else None
+    if not isinstance(loader, DataLoader) or not draws_like_torch(loader) or loader.batch_sampler is None:
+        return None
+    batches = loader.batch_sampler
+    if type(batches) is BatchSampler:
+        samples = length_of(batches.sampler)
+        if samples is None or batches.drop_last or batches.batch_size == 1 or samples % batches.batch_size != 1:
+            return None
+    try:
+        indices = next((indices for indices in islice(begin_pass(loader), _BATCHES) if _is_single(indices)), None)
+    except Exception:  # a sampler of anybody's
+        return None
+    return None if indices is None else FirstBatch(loader.collate_fn([_read(loader.dataset, each) for each in indices]))
+
+
+def _is_single(indices: Any) -> bool:
+    return isinstance(indices, list | tuple) and len(indices) == 1
 
 
 def _as_they_are(samples: list[Any]) -> list[Any]:

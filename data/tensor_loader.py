@@ -204,8 +204,16 @@ class TensorLoader:
 
     def first_batch(self) -> Tensors:
         """Return the first batch of the epoch at hand. It is not counted as a pass."""
+        return self._rows_from(0)
+
+    def last_batch(self) -> Tensors:
+        """Return the last batch of the epoch at hand. It is not counted as a pass."""
+        return self._rows_from((len(self) - 1) * self.batch_size)
+
+    def _rows_from(self, start: int) -> Tensors:
         order = self._order()
-        rows = torch.arange(self._kept)[: self.batch_size] if order is None else order[: self.batch_size]
+        end = min(start + self.batch_size, self._kept)
+        rows = torch.arange(start, end) if order is None else order[start:end]
         part = rows[own_part(len(rows), *self._share)]
         return self._rows(part if len(part) else rows[:1])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_TENSOR, _TUPLE, _PAIRS, _KIND = "__tensor__", "__tuple__", "__pairs__", "__kind__"
+_TENSOR, _TUPLE, _PAIRS, _KIND, _SPARSE = "__tensor__", "__tuple__", "__pairs__", "__kind__", "__sparse__"
 _VALUE, _MORE = "value", "more"
 _FACTORIES: dict[str, Callable[[], Any]] = {
     kind.__name__: kind for kind in (int, float, complex, bool, str, list, dict, set, tuple, deque, Counter)
@@ -49,6 +49,9 @@ def _pack(value: Any, where: str, tensors: dict[str, torch.Tensor], probe: bool)
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
+    if isinstance(value, torch.Tensor) and value.layout is torch.sparse_coo:  # momentum of sparse gradients
+        parts = [list(value.shape), value.is_coalesced(), value._indices(), value._values()]
+        return {_SPARSE: _pack(parts, where, tensors, probe)}
     if isinstance(value, torch.Tensor):
         return _pack_tensor(value, where, tensors, probe)
     if kind is list:
@@ -143,6 +146,9 @@ def restore(packed: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return _tensor_of(tensors[packed[_TENSOR]], packed.get(_KIND))
     if _KIND in packed:
         return _kind_of(packed[_KIND], restore(packed[_VALUE], tensors), packed.get(_MORE))
+    if _SPARSE in packed:
+        shape, coalesced, indices, values = restore(packed[_SPARSE], tensors)
+        return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=coalesced, check_invariants=False)
     if _TUPLE in packed:
         return tuple(restore(item, tensors) for item in packed[_TUPLE])
     if _PAIRS in packed:

@@ -52,11 +52,14 @@ from train.step_choice import build_step, build_update, shard_if_asked
 from train.steps.eager import StepInput
 from train.steps.guard import Guard
 from train.steps.precision import Precision
+from train.steps.update import clip_gradient_norm
 from train.trackers import Trackers
 from train.weights import plain_weights
 
 # Loaders ask for pinned memory so that they are fast on a GPU; on a machine without one that is no news.
 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
+# torch's own optimizers give rise to it, where gradients are sparse.
+warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
 
 class BaseTrainer(metaclass=TrainerType):
@@ -537,7 +540,7 @@ class BaseTrainer(metaclass=TrainerType):
         limit = self.config.gradient_clip_value
         if limit > 0:  # torch's clip_grad_norm_ takes 0 for a norm of 0, and all gradients would be gone
             groups = (self.optimizer if optimizer is None else optimizer).param_groups
-            torch.nn.utils.clip_grad_norm_([weight for group in groups for weight in group["params"]], limit)
+            clip_gradient_norm([weight for group in groups for weight in group["params"]], limit)
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Surround what uses the moving average of the weights, where the config's `ema_decay` asks for one."""

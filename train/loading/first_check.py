@@ -11,11 +11,12 @@ from torch import nn
 from constants.counting import counted
 from data.batches import describe, fresh, to_device
 from data.data_error import DataError
-from data.first_batch import FirstBatch, UnreadableSampleError, first_batch
+from data.first_batch import FirstBatch, UnreadableSampleError, first_batch, single_sample_batch
 from data.loaders import Loader, length_of
 from train.context import RunContext
 from train.error_advice import advice, explained
 from train.errors import TrainerContractError, TrainingError
+from train.loading.worker_transfer import refuse_unsendable
 from train.machine import FlopCounter
 from train.side_effects import SideEffectSnapshot, is_unsized, namespaces_of
 from train.snapshot import copied
@@ -43,12 +44,14 @@ def check_loaders(run: RunContext) -> None:
         if name == "predict_loader":
             continue  # its samples need no labels, so they need not fit the loss function
         with as_if_untried(run):
+            refuse_unsendable(run.name, name, loader)
             first = _read(run, name, loader)
             if first is not None:
                 unclear = run.sample_counter.learn(first)
                 _try(run, name, first)
                 if unclear:
                     _tell_unclear(run, name, first.batch, unclear)
+                _try_single_sample(run, name, loader, first)
     unsized = [name for name, module in run.model.named_modules() if is_unsized(module)]
     if unsized:
         raise TrainerContractError(
@@ -98,6 +101,37 @@ def _try(run: RunContext, name: str, first: FirstBatch) -> None:
             loss = _loss_of(run, name, fresh(batch))
     run.first_losses[name] = loss.detach()
     run.first_metrics[name] = run.meter.names()
+
+
+def _try_single_sample(run: RunContext, name: str, loader: Loader, first: FirstBatch) -> None:
+    """Try a batch of one sample too, where the loader gives one beside larger ones: batch norm can't train on it.
+
+    Raises:
+        DataError: the loss function fails with it.
+    """
+    if not run.process_group.is_single_process or run.trainer.count_samples(first.batch) < 2:
+        return
+    try:
+        single = single_sample_batch(loader)
+    except Exception:  # what can't be read is told when it is read
+        return
+    if single is None:
+        return
+    losses, counts, metrics = dict(run.first_losses), dict(run.flop_counts), dict(run.first_metrics)
+    try:
+        _try(run, name, single)
+    except (DataError, TrainingError) as told:
+        error = told.__cause__ or told
+        size = f"batch_size {getattr(loader, 'batch_size', None) or 'of its batch sampler'}"
+        known = length_of(getattr(loader, "dataset", None))
+        samples = f"{counted(known, 'sample')}, {size}" if known is not None else size
+        hint = "" if advice(error) else f"\n  Give {name} drop_last=True, or another batch_size."
+        raise DataError(
+            f"{run.name}: the loss function fails with a batch of one sample, which {name} gives ({samples}): with "
+            f"drop_last=True it is left out.\n  failed: {explained(error)}{hint}"
+        ) from error
+    finally:
+        run.first_losses, run.flop_counts, run.first_metrics = losses, counts, metrics
 
 
 def _tell_unclear(run: RunContext, name: str, batch: Any, unclear: str) -> None:

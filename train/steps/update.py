@@ -5,6 +5,7 @@ over Python objects at each step, which for a small model takes longer than the 
 once and hands the same lists to the same kernel. Where it can't, it calls `Optimizer.step`.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,7 @@ class Update:
         self.keeps_norm = False
         self.norm: torch.Tensor | None = None
         self._bundles: list[_Bundle] = []
+        self._chosen: list[dict[str, Any]] = []  # groups that are fused since their author left it open
         self._seen: tuple[Any, ...] = ()
         self._look()
 
@@ -170,14 +172,14 @@ class Update:
         """
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self._chosen and any(
+            parameter.grad is not None and parameter.grad.is_sparse for parameter in self.parameters
+        ):
+            self._leave_fused()
         if divisor is not None:
-            for gradient in gradients:
+            for gradient in strided_gradients(self.parameters):
                 gradient.div_(divisor)
-        if self.clip:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        else:
-            norm = torch.nn.utils.get_total_norm([_values(gradient) for gradient in gradients])
+        norm = clip_gradient_norm(self.parameters, self.clip)
         if self.keeps_norm:
             self.norm = norm
         # Where the loss was scaled, gradients may overflow: the scaler leaves such a step out and scales less.
@@ -187,6 +189,13 @@ class Update:
             self.scaler.update()
         elif not self.guard.blocked:
             self._guarded_step(bad)
+
+    def _leave_fused(self) -> None:
+        """Go back to the plain kernels where only this class chose the fused ones, which know no sparse gradient."""
+        for group in self._chosen:
+            group["fused"] = False
+        self._chosen = []
+        self._look()
 
     def _changed(self) -> bool:
         """Say whether the optimizer's parameters or state are others than those that were looked at."""
@@ -199,7 +208,9 @@ class Update:
     def _look(self) -> None:
         """Collect what the kernels need; no bundles where there is no short cut, or no state yet."""
         optimizer = self.optimizer
+        open_groups = [group for group in optimizer.param_groups if group.get("fused") is None]
         fused = use_fused_kernels(optimizer)
+        self._chosen += [group for group in open_groups if group.get("fused")]
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kinds = {(parameter.dtype, parameter.device) for parameter in self.parameters}
         self._alike = len(kinds) == 1 and all(
@@ -221,8 +232,43 @@ def note_step(optimizer: torch.optim.Optimizer) -> None:
     optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own, without a stub
 
 
-def _values(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
+def strided_gradients(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the gradients of parameters as strided tensors that may be changed in place: of sparse ones the values.
+
+    Args:
+        parameters: parameters, of which those without a gradient are passed over. A sparse gradient that has rows twice
+            is replaced by one that has them added up.
+    """
+    found = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            found.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            found.append(parameter.grad)
+    return found
+
+
+def clip_gradient_norm(parameters: Sequence[torch.Tensor], limit: float) -> torch.Tensor:
+    """Scale gradients down, sparse ones too, where their norm is larger than a limit (no synchronisation).
+
+    Args:
+        parameters: parameters whose gradients are changed in place.
+        limit: largest L2 norm of all gradients together; 0 leaves them.
+
+    Returns:
+        The norm of before, a scalar.
+    """
+    gradients = strided_gradients(parameters)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit:
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_, which knows no sparse gradient
+        if len({(gradient.dtype, gradient.device) for gradient in gradients}) == 1:
+            torch._foreach_mul_(gradients, scale.to(gradients[0].device))
+        else:
+            for gradient in gradients:
+                gradient.mul_(scale.to(gradient.device))
+    return norm
 
 
 def plain_and_fused(optimizer: torch.optim.Optimizer) -> bool:
