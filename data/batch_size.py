@@ -12,7 +12,7 @@ from data.batches import is_sequence, named_parts, size_of
 from data.first_batch import FirstBatch
 
 _DECLARED = ("batch_size", "num_graphs")  # what a batch may say itself; torch_geometric has num_graphs
-_MOVED = (AttributeError, KeyError, IndexError, TypeError)  # what a batch of another structure raises
+_MOVED = (AttributeError, KeyError, IndexError, TypeError, RuntimeError)  # what a batch of another structure raises
 
 
 @dataclass(frozen=True)

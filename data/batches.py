@@ -41,6 +41,11 @@ def bytes_of(tensor: torch.Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in storage_parts(tensor))
 
 
+def shape_of(tensor: torch.Tensor) -> str:
+    """Write the shape of a tensor: `(8, 3)`; a nested one of rows of several lengths has none: `8 nested`."""
+    return f"{tensor.size(0)} nested" if tensor.is_nested else str(tuple(tensor.shape))
+
+
 def named_parts(batch: Any) -> dict[str, Any]:
     """Return the parts of a mapping, dataclass or named tuple by name; nothing of anything else."""
     if isinstance(batch, Mapping):
@@ -195,7 +200,5 @@ def describe(batch: Any, depth: int = 0) -> str:
 
 def _described(tensor: torch.Tensor) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if tensor.is_nested:
-        return f"nested tensor of {tensor.size(0)} {dtype}"
     layout = "" if tensor.layout is torch.strided else f"{str(tensor.layout).removeprefix('torch.')} "
-    return f"{layout}tensor {tuple(tensor.shape)} {dtype}"
+    return f"{layout}tensor {shape_of(tensor)} {dtype}"

@@ -16,7 +16,7 @@ from commands.check.subject import Budget, Subject
 from constants.counting import counted
 from data.batch_indices import batch_indices
 from data.batch_size import batch_size_of
-from data.batches import describe, named_tensors
+from data.batches import describe, named_tensors, shape_of, storage_parts
 from data.loaders import Loader
 from train.checkpointing.provenance import feed
 from train.errors import TrainerContractError
@@ -44,7 +44,7 @@ def samples_fit(subject: Subject) -> Verdict:
 
 def _shapes(sample: Any) -> str:
     tensors = [
-        f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}".lstrip()
+        f"{name} {shape_of(tensor)} {str(tensor.dtype).removeprefix('torch.')}".lstrip()
         for name, tensor in named_tensors(sample)
     ]
     return listed(tensors) if tensors else describe(sample)
@@ -88,7 +88,8 @@ def _joined(batches: list[Any]) -> dict[str, torch.Tensor]:
     found: dict[str, list[torch.Tensor]] = {}
     for batch in batches:
         for name, tensor in named_tensors(batch):
-            found.setdefault(name or "values", []).append(tensor.detach().flatten())
+            values = [part.detach().flatten() for part in storage_parts(tensor) if part.dtype == tensor.dtype]
+            found.setdefault(name or "values", []).extend(values)
     return {name: torch.cat(parts) for name, parts in found.items() if len({part.dtype for part in parts}) == 1}
 
 
