@@ -145,10 +145,10 @@ LOADERS = {
 @pytest.mark.parametrize("kind", LOADERS)
 def test_the_batch_that_is_tried_is_one_that_the_loader_gives(user, kind):
     before, loader, steps = LOADERS[kind]
-    hook = CE + "\ndef after_training(self): self.results['steps_seen'] = self.record.progress.step\n"
+    hook = CE + '\ndef after_training(self): print("STEPS", self.record.progress.step)\n'
     done, history = user(before=before, init=f"self.train_loader = {loader}", hook=hook)
     assert done.returncode == 0, done.stderr
-    assert len(history["train_loss"]) == 1
+    assert f"STEPS {steps}\n" in done.stdout and len(history["train_loss"]) == 1
     done, _ = user(before=before, init=f"self.train_loader = {loader}", hook=hook, words=("--dry-run",))
     assert done.returncode == 0, done.stderr
     assert "first forward pass, train: loss " in done.stdout and "nothing was trained" in done.stdout
@@ -253,8 +253,12 @@ BATCHES = {
     "images of one number of channels": (
         "torch.zeros(5, 2 + i, 3), float(i)", "([x for x, _ in b], torch.tensor([y for _, y in b]))"
     ),
-    "sequences with time first": ("torch.zeros(5, 2), float(i)", "(torch.stack([x for x, _ in b], 1), [y for _, y in b])"),
-    "a graph of all nodes": ("torch.zeros(1 + i, 2), float(i)", "(torch.cat([x for x, _ in b]), torch.tensor([y for _, y in b]))"),
+    "sequences with time first": (
+        "torch.zeros(5, 2), float(i)", "(torch.stack([x for x, _ in b], 1), [y for _, y in b])"
+    ),
+    "a graph of all nodes": (
+        "torch.zeros(1 + i, 2), float(i)", "(torch.cat([x for x, _ in b]), torch.tensor([y for _, y in b]))"
+    ),
     "a packed sequence": (
         "torch.zeros(1 + i, 2), float(i)",
         "{'x': pack_sequence([x for x, _ in b], False), 'y': torch.tensor([y for _, y in b])}",
@@ -342,7 +346,8 @@ class Words(nn.Module):
 @pytest.mark.parametrize("optimizer", ["torch.optim.Adagrad(", "SGD(momentum=0.9, params="])
 def test_sparse_gradients_train_as_dense_ones_do_and_resume_to_the_same_bits(user, optimizer):
     loaders = "self.train_loader = self.val_loader = DataLoader(TensorDataset(X.abs().long() % 8, Y), 8)"
-    init = f"torch.manual_seed(3); self.model = Words(); {loaders}; self.optimizer = {optimizer}self.model.parameters(), lr=0.1)"
+    made = f"self.optimizer = {optimizer}self.model.parameters(), lr=0.1)"
+    init = f"torch.manual_seed(3); self.model = Words(); {loaders}; {made}"
     words = ("epochs=2", "gradient_clip_value=0.1", "accumulation_steps=2")
     sparse = trained(user, before=WORDS, init=init, words=words)
     dense = trained(user, before=WORDS.replace("sparse=True", "sparse=False"), init=init, words=words)
@@ -370,16 +375,39 @@ def test_sparse_batches_and_samples_are_data_as_others(user, form):
     trained(user, before=before, init=f"self.train_loader = DataLoader(Samples(), 8, collate_fn={dense})")
 
 
+SINGLE = "a batch of one sample, which train_loader gives (49 samples, batch_size 8)"
+RATE = "self.optimizer = SGD(self.model.parameters(), lr=0.1)"
+NORMED = "self.model.insert(1, nn.BatchNorm1d(16))"
 REFUSED = {
-    "a scheduler that is a list": ("self.optimizer = SGD(self.model.parameters(), lr=0.1)\nself.scheduler = [ExponentialLR(self.optimizer, 0.9)]", CE, 2, "self.scheduler is a list, which has no step()"),
-    "an optimizer with a closure": ("self.optimizer = torch.optim.LBFGS(self.model.parameters())", CE, 2, "LBFGS.step needs a closure"),
-    "a removed argument": ("self.optimizer = SGD(self.model.parameters(), lr=0.1)\nself.scheduler = ReduceLROnPlateau(self.optimizer, verbose=True)", CE, 2, "has no argument 'verbose' in torch"),
-    "a misspelt argument": ("self.optimizer = SGD(self.model.parameters(), lr=0.1, momentun=0.9)", CE, 2, "did you mean 'momentum'?"),
-    "a last batch of one": ("self.model.insert(1, nn.BatchNorm1d(16))\nself.train_loader = DataLoader(TensorDataset(X[:49], Y[:49]), 8)", CE, 3, "a batch of one sample, which train_loader gives (49 samples, batch_size 8)"),
-    "a last batch of one of a TensorLoader": ("self.model.insert(1, nn.BatchNorm1d(16))\nself.train_loader = TensorLoader({'x': X[:49], 'y': Y[:49]}, 8)", CE.replace("x, y = batch", "x, y = batch.values() if isinstance(batch, dict) else batch"), 3, "a batch of one sample, which train_loader gives (49 samples, batch_size 8)"),
-    "workers that can't be given it": ("self.train_loader.dataset.transform = lambda x: x\nself.train_loader = DataLoader(self.train_loader.dataset, 8, num_workers=1, multiprocessing_context='spawn')", CE, 3, "can't pickle train_loader.dataset.transform, the function"),
+    "a scheduler that is a list": (
+        f"{RATE}; self.scheduler = [ExponentialLR(self.optimizer, 0.9)]", CE, 2,
+        "self.scheduler is a list, which has no step()",
+    ),
+    "an optimizer with a closure": (
+        "self.optimizer = torch.optim.LBFGS(self.model.parameters())", CE, 2, "LBFGS.step needs a closure",
+    ),
+    "a removed argument": (
+        f"{RATE}; self.scheduler = ReduceLROnPlateau(self.optimizer, verbose=True)", CE, 2,
+        "ReduceLROnPlateau has no argument 'verbose' in torch",
+    ),
+    "a misspelt argument": (RATE.replace("lr=0.1", "lr=0.1, momentun=0.9"), CE, 2, "did you mean 'momentum'?"),
+    "a last batch of one": (
+        f"{NORMED}; self.train_loader = DataLoader(TensorDataset(X[:49], Y[:49]), 8)", CE, 3, SINGLE,
+    ),
+    "a last batch of one of a TensorLoader": (
+        f"{NORMED}; self.train_loader = self.val_loader = TensorLoader({{'x': X[:49], 'y': Y[:49]}}, 8)",
+        CE.replace("= batch", "= batch['x'], batch['y']"), 3, SINGLE,
+    ),
+    "workers that can't be given it": (
+        "data = self.val_loader.dataset; data.transform = lambda x: x\n"
+        "self.train_loader = DataLoader(data, 8, num_workers=1, multiprocessing_context='spawn')", CE, 3,
+        "can't pickle train_loader.dataset.transform, the function",
+    ),
     "a hook without loss": ("", CE.replace("return F", "F"), 2, "To skip a batch, call self._set_loss_count(0)"),
-    "a layer that is never reached": ("self.model.extra = nn.LazyLinear(3); self.model.forward = lambda x: self.model[2](self.model[1](self.model[0](x)))", CE, 2, "the size of the lazy layer `extra` is not known"),
+    "a layer that is never reached": (
+        "self.model.extra = nn.LazyLinear(3); layers = self.model[:3]; self.model.forward = lambda x: layers(x)", CE, 2,
+        "the size of the lazy layer `extra` is not known",
+    ),
 }  # fmt: skip
 
 
