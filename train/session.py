@@ -25,7 +25,7 @@ from train.checkpointing.run_state import restore
 from train.checkpointing.segment_record import begin_segment, end_segment
 from train.context import RunContext
 from train.errors import TrainerContractError, TrainingError
-from train.failures.hook_errors import note_place_in_run
+from train.failures.hook_errors import note_place_in_run, repeated_eagerly
 from train.loading.loader_faults import explain_loader_fault, first_death_heard
 from train.loop.progress import duration
 from train.loop.stop_signals import Interrupted, Pruned
@@ -165,7 +165,7 @@ def training_session(run: RunContext) -> Iterator[None]:
     except ResumeError:  # before anything was trained or written
         raise
     except BaseException as error:
-        reported = explain_loader_fault(run, error) or error
+        reported = explain_loader_fault(run, error) or repeated_eagerly(run, error) or error
         run.process_group.hold_signals()
         reported = lost_peer(reported) or reported
         if isinstance(reported, KeyboardInterrupt | Pruned):

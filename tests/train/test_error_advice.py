@@ -218,6 +218,24 @@ def test_an_error_names_the_users_line_and_what_follows(mistaken_project, name):
     (mistaken_project.path / "train" / file).unlink()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["compiled", "epoch"])
+def test_a_compiled_step_names_the_users_line_and_sample_too(mistaken_project, step):
+    case = CASES["LabelOfShuffled"]
+    source = FRAME.format(
+        name="Compiled", parts=indent(dedent(case.parts), " " * 8), scheduler=case.scheduler,
+        methods=indent(dedent(case.methods), " " * 4),
+    )  # fmt: skip
+    path = mistaken_project.path / "train" / "compiled_trainer.py"
+    path.write_text(source)
+    done = mistaken_project.run("Compiled", "epochs=3", "plot_at_end=off", f"step={step}")
+    path.unlink()
+    assert done.returncode == 4, done.stderr
+    assert "train/compiled_trainer.py:37 in compute_loss: IndexError: Target 7 is out of bounds." in done.stderr
+    for text in case.texts:
+        assert text in done.stderr
+
+
 def test_what_is_read_in_train_log_says_where_in_the_run_it_was(mistaken_project):
     source = FRAME.format(
         name="Logged", parts="        Y[45] = 2\n", scheduler="ExponentialLR(self.optimizer, 0.9)",

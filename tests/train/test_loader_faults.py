@@ -126,7 +126,7 @@ def pass_over(loader):
     """Make a pass over a loader, ask whether that was all, and make another one; returns the batches of both."""
     sources = RandomSources(loader, loader)
     run = SimpleNamespace(
-        train_loader=loader, owns_loop=False, random_sources=sources,
+        train_loader=loader, loaders={"train_loader": loader}, owns_loop=False, random_sources=sources,
         position=SimpleNamespace(validating=False, start=sources.state_dict()),
     )  # fmt: skip
     given = list(loader)
@@ -404,9 +404,11 @@ def failing_start(worker: int) -> None:
 def explained(train_loader, val_loader=None, hook=None, known: bool = True, stopped: int | None = None):
     """Read a loader to its end as a trainer would, and return what is told of the error that ends it."""
     sources = RandomSources(train_loader)
+    val_loader = val_loader or DataLoader(Numbers())
     run = SimpleNamespace(
         train_loader=train_loader,
-        val_loader=val_loader or DataLoader(Numbers()),
+        val_loader=val_loader,
+        loaders={"train_loader": train_loader, "val_loader": val_loader},
         owns_loop=False,
         stop_request=SimpleNamespace(number=stopped),
         folder=SimpleNamespace(log_only=lambda text: pytest.fail(text)),

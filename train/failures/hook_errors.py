@@ -4,12 +4,18 @@ import traceback
 from types import FrameType
 from typing import Any
 
+import torch
+
 from data.batch_size import batch_size_of
+from data.batches import to_device
 from train.context import RunContext
 from train.error_advice import bad_row
 from train.failures.batch_check import listed
-from train.loading.loader_faults import samples_of_batches
+from train.loading.loader_faults import return_to_start, samples_of_batches
+from train.loop.meters import EpochMeter
 from train.seeding import preserved_random_states
+
+_BASE, _COMPILED = "train/base_trainer.py", "train/compiled/"
 
 
 def note_place_in_run(run: RunContext, error: BaseException) -> None:
@@ -29,34 +35,97 @@ def note_place_in_run(run: RunContext, error: BaseException) -> None:
         run.folder.log_only(traceback.format_exc())
 
 
+def repeated_eagerly(run: RunContext, error: BaseException) -> Exception | None:
+    """Put the batches of a compiled step through the loss function, so that an error of a sample names the user's line.
+
+    What compiled code says of a label out of range names a line that a compiler has written.
+
+    Args:
+        run: run that the error ends.
+        error: error as it was caught, with its traceback.
+
+    Returns:
+        The error that the loss function itself raises, with its place in the run; None where it raises none, or where
+        the error did not come out of compiled code.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, Exception) or not any(_COMPILED in _path_of(frame) for frame in frames):
+        return None
+    if _loss_frame(frames) is not None:  # it was in the user's code anyway
+        return None
+    validating = _frame(frames, "validate", _BASE) is not None
+    name, first = ("val_loader", 0) if validating else ("train_loader", run.position.batches)
+    try:
+        with preserved_random_states(), run.measuring_with(EpochMeter()), torch.no_grad():
+            return _first_error(run, name, first)
+    except Exception:  # a loader of anybody's, after an error: what matters is the error
+        run.folder.log_only(traceback.format_exc())
+        return None
+
+
+def _first_error(run: RunContext, name: str, first: int) -> Exception | None:
+    """Go through a pass from a batch on, until the loss function raises something."""
+    if not return_to_start(run, name):
+        return None
+    for number, batch in enumerate(run.loaders[name]):
+        if number < first:
+            continue
+        try:
+            run.loss_function(to_device(batch, run.device))
+        except Exception as again:
+            for line in _place_of_batch(run, again, name, number, batch):
+                again.add_note(line)
+            return again
+    return None
+
+
 def _place_in_run(run: RunContext, error: Exception) -> list[str]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    loss = _frame(frames, "wrapper", "train/contract.py")  # what `measured` puts around the loss function
-    loss = loss if loss is not None and "batch" in loss.f_locals else None
-    epoch = run.record.progress.epoch
-    validating = _frame(frames, "validate", "train/base_trainer.py") is not None
-    if not validating and (run.owns_loop or _frame(frames, "train", "train/base_trainer.py") is None):
+    loss = _loss_frame(frames)
+    validating = _frame(frames, "validate", _BASE) is not None
+    if loss is None or (not validating and (run.owns_loop or _frame(frames, "train", _BASE) is None)):
         return []
     name, number = ("val_loader", _evaluated(frames)) if validating else ("train_loader", _trained(run, frames))
-    place = f"in the validation after epoch {epoch}" if validating else f"in epoch {epoch + 1}"
-    if not validating and loss is not None:
-        place += f", step {run.position.steps + 1} (step {run.record.progress.step + 1} of the run)"
-    if loss is None or number is None:
-        return [f"It came {place}."] if loss is not None else []
-    place += f", batch {number + 1}" if validating else ""
-    samples = _samples(run, name, number, loss.f_locals.get("batch"))
+    return _place_of_batch(run, error, name, number, loss.f_locals["batch"])
+
+
+def _place_of_batch(run: RunContext, error: Exception, name: str, number: int | None, batch: Any) -> list[str]:
+    """Say where in the run a batch is, and which samples it has or which one is bad.
+
+    Args:
+        run: run that the error ends.
+        error: error that came with the batch.
+        name: name of the loader: train_loader or val_loader.
+        number: number of the batch in its pass, from 0; None where it is not known.
+        batch: the batch itself.
+    """
+    progress, position = run.record.progress, run.position
+    if name == "val_loader":
+        place = f"in the validation after epoch {progress.epoch}" + ("" if number is None else f", batch {number + 1}")
+    else:
+        ahead = 0 if number is None else (number - position.batches) // run.config.accumulation_steps
+        step = position.steps + ahead
+        place = f"in epoch {progress.epoch + 1}, step {step + 1} (step {progress.step + ahead + 1} of the run)"
+    samples = None if number is None else _samples(run, name, number, batch)
     row = bad_row(error)
     if samples is not None and row is not None and row < len(samples):
         return [f"It came {place}; row {row} is sample {samples[row]} of {name}."]
     return [f"It came {place}" + (f"; samples {listed(samples)} of {name}." if samples else ".")]
 
 
+def _loss_frame(frames: list[FrameType]) -> FrameType | None:
+    """Return the call that `measured` puts around the loss function; None where the error came from elsewhere."""
+    found = _frame(frames, "wrapper", "train/contract.py")
+    return found if found is not None and "batch" in found.f_locals else None
+
+
 def _frame(frames: list[FrameType], name: str, file: str) -> FrameType | None:
-    found = [
-        frame for frame in frames
-        if frame.f_code.co_name == name and frame.f_code.co_filename.replace("\\", "/").endswith(file)
-    ]  # fmt: skip
+    found = [frame for frame in frames if frame.f_code.co_name == name and _path_of(frame).endswith(file)]
     return found[-1] if found else None
+
+
+def _path_of(frame: FrameType) -> str:
+    return frame.f_code.co_filename.replace("\\", "/")
 
 
 def _trained(run: RunContext, frames: list[FrameType]) -> int | None:

@@ -388,16 +388,21 @@ def _loader(run: RunContext, name: str) -> Any:
 
 
 def _loader_name(run: RunContext, error: Exception, iterator: _BaseDataLoaderIter) -> str | None:
-    loaders = run.loaders if run.options.evaluated else {"train_loader": run.train_loader, "val_loader": run.val_loader}
-    names = [name for name, loader in loaders.items() if getattr(loader, "dataset", None) is iterator._dataset]
-    if run.options.evaluated:  # in the loader that is asked for, of those over one dataset
-        return names[-1] if names else None
-    return names[_is_validating(error)] if len(names) == 2 else names[0] if names else None
+    names = [name for name, loader in run.loaders.items() if getattr(loader, "dataset", None) is iterator._dataset]
+    if len(names) < 2:
+        return names[0] if names else None
+    if _is_in(error, "batches_of"):  # of commands/evaluate: a test or a prediction, whose loader stands last
+        return names[-1]
+    return names[_is_validating(error)]
 
 
 def _is_validating(error: BaseException) -> bool:
+    return _is_in(error, "validate")
+
+
+def _is_in(error: BaseException, function: str) -> bool:
     frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
-    return any(frame.f_code.co_name == "validate" for frame in frames)
+    return any(frame.f_code.co_name == function for frame in frames)
 
 
 def samples_of_batches(run: RunContext, name: str, numbers: list[int]) -> list[list[Any]] | None:
@@ -411,15 +416,20 @@ def samples_of_batches(run: RunContext, name: str, numbers: list[int]) -> list[l
     Returns:
         The dataset's indices for each batch that there is; None if the pass's beginning is not known.
     """
-    if not numbers or not _return_to_start(run, name):
+    if not numbers or not return_to_start(run, name):
         return None
     first, last = min(numbers), max(numbers)
     found = batch_indices(_loader(run, name), first, last - first + 1)
     return None if found is None else [found[number - first] for number in numbers if number - first < len(found)]
 
 
-def _return_to_start(run: RunContext, name: str) -> bool:
-    """Set the random numbers and a loader to where its pass at hand began; False where that is not known."""
+def return_to_start(run: RunContext, name: str) -> bool:
+    """Set the random numbers and a loader to where its pass at hand began; False where that is not known.
+
+    Args:
+        run: the run, still in the pass.
+        name: name of the loader.
+    """
     loader, position = _loader(run, name), run.position
     if isinstance(loader, EpochLoader | TensorLoader):
         loader.epoch -= 1  # a pass counts when it begins
