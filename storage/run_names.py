@@ -39,7 +39,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
         keys = [key for key in own if any(other.get(key) != own[key] for other in group)]
         chosen = keys if len(keys) <= _MOST else _telling(keys, group)
         shown = [f"{key}={_short(own[key])}" for key in chosen]
-        found.append(", ".join([*shown, ".."] if len(chosen) < len(keys) else shown))
+        found.append(", ".join([*shown, "…"] if len(chosen) < len(keys) else shown))
     return found
 
 

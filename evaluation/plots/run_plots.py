@@ -11,6 +11,7 @@ from constants.counting import counted
 from evaluation.plots.figures import COLOURS, PLOT_STYLE, new_figure
 from evaluation.plots.run_pictures import pictures_of
 from storage.run_names import run_names
+from storage.run_table import clock
 from storage.saved_run import Run, numbers_at
 
 _OFTEN, _WIDE = 60, 30  # readings that need smoothing; largest loss by smallest that needs a logarithm
@@ -190,6 +191,8 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
     panel_frame(axis, runs, name, series)
     if not any(math.isfinite(value) for line in axis.lines for value in line.get_ydata()):
         axis.text(0.5, 0.5, "no finite value", transform=axis.transAxes, ha="center", color="#777777")
+        axis.set_xticks([])
+        axis.set_yticks([])
     if len(runs) > 1 or len(axis.get_legend_handles_labels()[0]) > 1:
         crowded = len(runs) * len(series) > 6
         place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if crowded else {"loc": "best"}
@@ -358,6 +361,6 @@ def _title(runs: Sequence[Run]) -> str:
     if len(runs) > 1:
         return f"{trainers}: {counted(len(runs), 'run')}{constant}"
     run, seconds = runs[0], runs[0].summary.get("seconds")
-    took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    took = f", took {clock(seconds)}" if isinstance(seconds, int | float) else ""
     called = f"{run.label.name}, run {run.id}" if run.label.name else f"run {run.id}"
     return f"{trainers}, {called} ({run.state.replace('_', ' ')}{took}){constant}"

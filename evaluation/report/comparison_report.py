@@ -14,7 +14,7 @@ from storage.saved_run import Run, RunDamagedError
 from storage.verdict import at_epoch, common_monitor, further_metrics, standings, verdict_line
 
 _ABSENT = "-"
-_MOST_METRICS = 6  # columns of the table of numbers
+_MOST_METRICS = 4  # columns of the table of numbers
 
 
 def comparison_page(runs: Sequence[Run]) -> str:
@@ -52,7 +52,7 @@ def _numbers(runs: Sequence[Run], names: Sequence[str]) -> Markup:
         run, seconds = item.run, item.run.summary.get("seconds")
         there = at_epoch(item)
         rows.append(
-            (item.name, run.id, state_badge(run), number(item.value), number(item.epoch),
+            (item.name, tag("span", run.id, class_="whole"), state_badge(run), number(item.value), number(item.epoch),
              *(number(there.get(name)) for name in metrics), number(last_of(run, "train_loss")),
              number(run.summary.get("epochs")), "-" if seconds is None else clock(seconds),
              number(run.summary.get("steps_per_second"), 4), *([run.label.note or ""] if noted else []))

@@ -29,6 +29,7 @@ pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; list-style: none; }
 .verdict { font-size: 1.1rem; }
 .faint, figcaption, caption { color: var(--faint); font-size: .9rem; }
+.whole, .state { white-space: nowrap; }
 .state { display: inline-block; padding: .05rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .9rem; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); gap: .7rem; margin: 1rem 0 0; }

@@ -299,4 +299,4 @@ def test_runs_are_called_by_what_differs(tmp_path):
     ]  # fmt: skip
     many = ["\n".join(f"{key} = {value}" for key in "abcd") for value in (1, 2, 2)]
     many = [f"{text}\ne = {number}" for number, text in enumerate(many, 1)]
-    assert called(*many) == ["e=1, ..", "e=2, ..", "e=3, .."]
+    assert called(*many) == ["e=1, …", "e=2, …", "e=3, …"]
