@@ -5,6 +5,7 @@ import gc
 import importlib
 import importlib.metadata
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -13,15 +14,18 @@ from pathlib import Path
 
 from commands.argument_hints import HintingParser
 from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
+from commands.signals import hearing_signals
 from commands.trainer_help import trainer_help
 from config import ConfigError, ConfigParser
 from constants import command
 from constants.commit import ShowVersion
+from constants.program import called
 from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
 from storage.failed_runs import ReplayError, find_failed_run, read_report
 from storage.log_lines import use_log_lines
 from storage.prediction_file import FORMATS, PredictionFileError, check_prediction_file
+from storage.run_folder import find_resumable
 from storage.run_label import RunLabel, name_problem
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
@@ -78,14 +82,14 @@ def main(words: list[str] | None = None) -> int:
     use_log_lines()
     parser = _parser()
     arguments = parser.parse_intermixed_args(words)
+    arguments.run = None  # folder of the run that is trained, as soon as there is one
     try:
-        return _run(parser, arguments)
+        with hearing_signals():
+            return _run(parser, arguments)
     except KeyboardInterrupt as error:
-        hint = "; `--resume` goes on" if getattr(error, "saved", False) else ""  # else there is nothing to go on with
-        hint = "; the same command goes on" if arguments.sweep else hint
-        hint = f"; the same command with{hint[1:]}" if arguments.seeds and hint else hint  # alone it is of one run
         by = f" by {error}" if str(error) else ""
-        return _report(arguments, f"interrupted{by}{hint}", 128 + getattr(error, "number", signal.SIGINT.value))
+        text = f"interrupted{by}{_how_to_go_on(arguments, getattr(error, 'saved', False))}"
+        return _report(arguments, text, 128 + getattr(error, "number", signal.SIGINT.value))
     except (
         ConfigError, UnknownTrainerError, RegistryError, ResumeError, ReplayError, ScaffoldError, TrainerContractError,
         RunNotFoundError, RunDamagedError, PredictionFileError,
@@ -236,15 +240,62 @@ def _train(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     from train.context import RunOptions
     from train.process_group import joined_process_group
 
-    BaseTrainer.options = RunOptions(resume=arguments.resume, label=RunLabel(arguments.name, arguments.note))
+    resumed = None if arguments.seeds else _settings_of_resumed(entry, trainer_class, arguments)
+    resume = str(resumed) if resumed is not None else arguments.resume
+    BaseTrainer.options = RunOptions(resume=resume, label=RunLabel(arguments.name, arguments.note))
     for name, module in _MODES.items():
         if getattr(arguments, name):
             return importlib.import_module(module).command(trainer_class, getattr(arguments, name))
     with joined_process_group(ConfigParser.peek(entry.section, "peer_timeout_minutes")):
         trainer = trainer_class()
+        arguments.run = trainer.run_context
         with trainer.session():
             trainer.train()
     return OK
+
+
+def _how_to_go_on(arguments: argparse.Namespace, saved: bool) -> str:
+    """Return what follows `interrupted`: the whole command that goes on, where there is something to go on with.
+
+    Args:
+        arguments: what the command line said, and the run that was interrupted.
+        saved: whether the run has a checkpoint.
+    """
+    words = [arguments.trainer or ""]
+    if arguments.sweep:
+        return "; the same command goes on"
+    if arguments.run is not None and not arguments.run.goes_on:
+        return f"; the train() of {arguments.run.name} is a plain loop, with which no run can be resumed"
+    if not saved:
+        return ""
+    if arguments.seeds:
+        words += ["--seeds", str(arguments.seeds), "--resume"]
+    elif arguments.run is None or _given(arguments, _MODES):
+        return ""
+    else:
+        folder = arguments.run.folder
+        words += ["--resume", folder.id if folder.published is not None else str(folder.shown)]
+    words += ["--config", str(arguments.config)] if arguments.config else []
+    words += [word for word in arguments.settings if word.partition("=")[0].strip() == "artifacts_dir"]
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        return f"; go on with torchrun as before, and: train.py {shlex.join(words)}"
+    return f"; go on with: {called('train', Path.cwd())} {shlex.join(words)}"
+
+
+def _settings_of_resumed(entry: TrainerEntry, trainer_class: type, arguments: argparse.Namespace) -> Path | None:
+    """Let the settings of the run that is gone on with count, but for those of the command line; return its folder."""
+    if not arguments.resume or entry.section not in ConfigParser.sections():
+        return None
+    name = trainer_class.__name__
+    model = vars(trainer_class).get("model_name", name.removesuffix("Trainer") or name)
+    if not isinstance(model, str):  # a property of the author's, which needs a trainer that is built
+        return None
+    artifacts_dir = ConfigParser.peek(entry.section, "artifacts_dir")
+    found = find_resumable(artifacts_dir, model, arguments.resume, name)
+    if found is not None and (found / "config.ini").is_file():
+        ConfigParser.go_on_from(found / "config.ini", entry.section)
+        ConfigParser.check()
+    return found
 
 
 def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:

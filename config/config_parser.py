@@ -4,7 +4,8 @@ A section is a dataclass: `[FeatureFusionTrainer]` is `FeatureFusionTrainerConfi
 For each field the first of these that has a value wins:
 
 1. the command line (`key=value`), for the section that it is meant for;
-2. for the class, then each of its bases that is a dataclass: its section in the file, then the default it declares.
+2. the config.ini of a run that is gone on with, where `go_on_from` has named one;
+3. for the class, then each of its bases that is a dataclass: its section in the file, then the default it declares.
 
 So a default that a class declares itself goes before what the file says in the section of a base.
 """
@@ -27,7 +28,7 @@ from config.config_classes import (
 )
 from config.config_docs import FieldDoc, describe, dump, shown_value
 from config.config_error import ConfigError
-from config.config_values import BadValue, absolute, read_value, validate
+from config.config_values import BadValue, absolute, read_value, validate, value_text
 from config.config_wording import must_be
 from config.ini_reader import Entry, IniFile, Problem, read_ini, shorten
 from constants import CONFIG_PATH
@@ -43,6 +44,15 @@ class _Override(NamedTuple):
     text: str
 
 
+class _Before(NamedTuple):
+    """The settings of a run that is gone on with: its file, the section, and keys that are not taken from it."""
+
+    ini: IniFile
+    folder: Path
+    section: str
+    without: frozenset[str]
+
+
 class ConfigParser:
     """The settings of this process. Used as class methods; it has no instances."""
 
@@ -52,6 +62,7 @@ class ConfigParser:
     _override_problems: tuple[str, ...] = ()
     _override_folder: Path = Path()
     _section: str | None = None
+    _before: _Before | None = None
     _registered: dict[str, type] = {}  # noqa: RUF012 - replaced, never changed in place
     _cache: tuple[Any, IniFile] | None = None
     _reported: ClassVar[set[str]] = set()  # messages that are told once
@@ -79,7 +90,44 @@ class ConfigParser:
             raise ValueError("ConfigParser.use: overrides need the section that they are for")
         cls._given, cls._path = given, Path.cwd() / given
         cls._overrides, cls._override_problems, cls._section = tuple(pairs), tuple(problems), section
-        cls._override_folder = Path.cwd()
+        cls._override_folder, cls._before = Path.cwd(), None
+
+    @classmethod
+    def go_on_from(cls, path: Path, section: str, without: Iterable[str] = ("artifacts_dir",)) -> None:
+        """Let the settings that a run had go before those of the file, until the next `use`.
+
+        What can't be taken from it (keys that there are no more, values that are no longer allowed, files that are not
+        there any more) comes from the file as ever.
+
+        Args:
+            path: config.ini of the run.
+            section: section of the run's trainer.
+            without: keys that are not taken from it.
+        """
+        cls._before = _Before(read_ini(path), path.parent, section, frozenset(without))
+
+    @classmethod
+    def passed_over(cls, config_class: type) -> dict[str, tuple[str, str]]:
+        """The keys whose value in the file is another one than that of the run that is gone on with, which counts.
+
+        Args:
+            config_class: dataclass of the run's trainer.
+
+        Returns:
+            The run's value and the file's, as ini text, by key.
+        """
+        before = cls._before
+        if before is None or section_name(config_class) != before.section:
+            return {}
+        ini, given, found = cls._ini(), {pair.key for pair in cls._overrides}, {}
+        for key, hint in key_types(config_class).items():
+            known, value = cls._from_before(before.section, key, hint)
+            if not known or key in given:
+                continue
+            there, other, _ = cls._from_file(config_class, before.section, key, hint, ini)
+            if there and other != value:
+                found[key] = (value_text(value), value_text(other))
+        return found
 
     @classmethod
     @contextmanager
@@ -100,6 +148,18 @@ class ConfigParser:
             cls._overrides, cls._section = before
 
     @classmethod
+    def override(cls, key: str, text: str, section: str) -> None:
+        """Set a key of a section as if the command line had.
+
+        Args:
+            key: name of the key.
+            text: value as ini text.
+            section: section of the key, and of the overrides given to `use`.
+        """
+        cls._overrides = (*(pair for pair in cls._overrides if pair.key != key), _Override(key, text))
+        cls._section = section
+
+    @classmethod
     def overrides(cls) -> dict[str, str]:
         """The ini text of the keys that the command line sets."""
         return {pair.key: pair.text for pair in cls._overrides}
@@ -109,7 +169,7 @@ class ConfigParser:
         """Forget everything: file, overrides, classes seen, the parsed file."""
         cls._given = cls._path = CONFIG_PATH
         cls._overrides, cls._override_problems, cls._section = (), (), None
-        cls._override_folder = Path()
+        cls._override_folder, cls._before = Path(), None
         cls._registered, cls._cache = {}, None
 
     @classmethod
@@ -331,6 +391,30 @@ class ConfigParser:
                 return True, read_value(hint, override, cls._override_folder), []
             except BadValue as error:
                 return False, None, [f"{_COMMAND_LINE}: {key} = {shorten(override)}: {error}"]
+        known, value = cls._from_before(section, key, hint)
+        return (True, value, []) if known else cls._from_file(config_class, section, key, hint, ini)
+
+    @classmethod
+    def _from_before(cls, section: str, key: str, hint: Any) -> tuple[bool, Any]:
+        """Whether the run that is gone on with has a value for a key that can be taken, and the value."""
+        before = cls._before
+        if before is None or section != before.section or key in before.without:
+            return False, None
+        entry = before.ini.find(section, key)
+        if entry is None or entry.damaged:
+            return False, None
+        try:
+            value = read_value(hint, entry.text, before.folder)
+        except BadValue:
+            return False, None
+        gone = isinstance(value, Path) and not value.exists()  # the project may have been moved since
+        return not gone, value
+
+    @classmethod
+    def _from_file(
+        cls, config_class: type, section: str, key: str, hint: Any, ini: IniFile
+    ) -> tuple[bool, Any, list[str]]:
+        """Whether a key has a value in the file or by default, the value, and what is wrong."""
         bases = lineage(config_class)
         names = [section_name(base) for base in bases]
         if section not in names:  # peek at a section without a class: it stands for a child of the base

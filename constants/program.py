@@ -1,6 +1,7 @@
 """How the program's command lines are called, for its messages: `python train.py`, or `menagerie train`."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -39,6 +40,18 @@ def typed(name: str, folder: Path | None = None) -> str:
     script = Path(sys.executable).with_name("menagerie")
     called = _with_path(script, first, folder) if script.is_file() else f"{python} {os.path.abspath(sys.argv[0])}"
     return f"{called} {rest}"
+
+
+def called(name: str, folder: Path) -> str:
+    """Return the beginning of the command that this process was called by, quoted for a shell.
+
+    Args:
+        name: train, plot, recommend or evaluate.
+        folder: folder that it was called in.
+    """
+    if Path(sys.argv[0]).name != _SCRIPTS[name]:
+        return typed(name, folder)
+    return f"{shlex.quote(typed('python', folder))} {shlex.quote(sys.argv[0])}"
 
 
 def _with_path(path: Path, name: str, folder: Path | None) -> str:

@@ -268,6 +268,11 @@ class RunContext:
         return self.trainer.owns_loop
 
     @property
+    def goes_on(self) -> bool:
+        """Whether `--resume` can go on with the run: not with one of a plain loop of the trainer's own."""
+        return not self.owns_loop or self.own_loop.in_use
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """The trainer's own attributes, by name: its namespace itself, not a copy."""
         return vars(self.trainer)

@@ -7,7 +7,7 @@ from pathlib import Path
 from beautilog import logger
 
 from commands.seeds.choice import why_sequential
-from commands.seeds.group import Group, Member, find_unfinished, refuse_other_settings
+from commands.seeds.group import Group, Member, find_unfinished, refuse_other_settings, settings_of_group
 from commands.seeds.lockstep import train_in_lockstep
 from commands.seeds.sequential import build, train_sequentially
 from config import ConfigError, ConfigParser
@@ -65,10 +65,13 @@ def train_group(trainer_class: type[BaseTrainer], group: Group, at_once: bool | 
 
 def _group(trainer_class: type[BaseTrainer], count: int) -> Group:
     name, section = trainer_class.__name__, TRAINER_REGISTRY.section_of(trainer_class)
+    which = BaseTrainer.options.resume
+    if which and section in ConfigParser.sections():
+        _go_on_from_settings(name, section, which)
     first = ConfigParser.peek(section, "seed")
     if first + count - 1 > _LARGEST_SEED:
         raise ConfigError([f"--seeds {count} counts up from seed = {first}, beyond the largest, {_LARGEST_SEED}."])
-    seeds, which, label = range(first, first + count), BaseTrainer.options.resume, BaseTrainer.options.label
+    seeds, label = range(first, first + count), BaseTrainer.options.label
     group = find_unfinished(name, seeds, which, ConfigParser.peek(section, "artifacts_dir")) if which else None
     if group is not None:
         if section in ConfigParser.sections():
@@ -78,6 +81,18 @@ def _group(trainer_class: type[BaseTrainer], count: int) -> Group:
     group = group or Group(name, [Member(seed) for seed in seeds])
     group.label = label
     return group
+
+
+def _go_on_from_settings(name: str, section: str, which: str) -> None:
+    """Let the settings of the group that is gone on with count, but for those of the command line."""
+    found = settings_of_group(name, which, ConfigParser.peek(section, "artifacts_dir"))
+    if found is None:
+        return
+    config, first_seed = found
+    ConfigParser.go_on_from(config, section, without=("artifacts_dir", "seed"))
+    if "seed" not in ConfigParser.overrides():
+        ConfigParser.override("seed", str(first_seed), section)
+    ConfigParser.check()
 
 
 def finish(group: Group, artifacts_dir: Path) -> int:

@@ -125,7 +125,43 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
     Raises:
         ResumeError: there is none such, or it has other seeds.
     """
+    path = _find(trainer, which, artifacts_dir)
+    if path is None:
+        return None
+    content = read_group(path)
+    known = {int(member["seed"]): member for member in content["members"]}
+    if list(known) != list(seeds[: len(known)]):
+        raise ResumeError(
+            f"group {path.name} has the seeds {min(known)} to {max(known)}, --seeds {len(seeds)} with seed = "
+            f"{seeds[0]} asks for {seeds[0]} to {seeds[-1]}: give --seeds {len(known)} or more, and seed={min(known)}."
+        )
+    runs = runs_as_group(path, trainer, content["how"], {seed: member["run"] for seed, member in known.items()}).runs
+    members = [Member(seed, known.get(seed, {}).get("run"), _has_ended(runs.get(seed))) for seed in seeds]
+    return Group(trainer, members, path)
+
+
+def settings_of_group(trainer: str, which: str, artifacts_dir: Path) -> tuple[Path, int] | None:
+    """Return the config.ini of a group's first run, whose settings all of it have, and the group's first seed.
+
+    Args:
+        trainer: class name of the trainer.
+        which: group, as `find_unfinished` takes it.
+        artifacts_dir: folder of all runs and published models.
+
+    Raises:
+        ResumeError: there is none such.
+    """
+    path = _find(trainer, which, artifacts_dir)
+    members = [] if path is None else read_group(path)["members"]
+    begun = [member for member in members if member["run"]]
+    if path is None or not begun:
+        return None
+    return path.parent.parent / "runs" / begun[0]["run"] / "config.ini", int(members[0]["seed"])
+
+
+def _find(trainer: str, which: str, artifacts_dir: Path) -> Path | None:
     ours = [path for path in groups_in(artifacts_dir) if _trainer_of(path) == trainer]
+    path: Path | None
     if which in ("latest", "auto", f"{PREFIX}latest"):  # the newest of this trainer, as plot.py has it of all
         if not ours and which == "auto":
             return None
@@ -141,16 +177,7 @@ def find_unfinished(trainer: str, seeds: range, which: str, artifacts_dir: Path)
             f"no group of seeds '{which}' of {trainer} in {artifacts_dir}; groups there: {there}. Start one without "
             "--resume; a single run is resumed without --seeds."
         )
-    content = read_group(path)
-    known = {int(member["seed"]): member for member in content["members"]}
-    if list(known) != list(seeds[: len(known)]):
-        raise ResumeError(
-            f"group {path.name} has the seeds {min(known)} to {max(known)}, --seeds {len(seeds)} with seed = "
-            f"{seeds[0]} asks for {seeds[0]} to {seeds[-1]}: give --seeds {len(known)} or more, and seed={min(known)}."
-        )
-    runs = runs_as_group(path, trainer, content["how"], {seed: member["run"] for seed, member in known.items()}).runs
-    members = [Member(seed, known.get(seed, {}).get("run"), _has_ended(runs.get(seed))) for seed in seeds]
-    return Group(trainer, members, path)
+    return path
 
 
 def refuse_other_settings(group: Group, config: BaseTrainerConfig) -> None:
@@ -175,8 +202,8 @@ def refuse_other_settings(group: Group, config: BaseTrainerConfig) -> None:
         raise ResumeError(
             f"group {group.folder.name} began with other settings; its runs can't be averaged with new ones:\n"
             + "\n".join(sorted(differ))
-            + f"\nset them back ({folder / 'config.ini'} holds them; --config reads it), or start a group without "
-            "--resume."
+            + f"\nleave them out ({folder / 'config.ini'} holds those of the group, which go on by themselves), or "
+            "start a group without --resume."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -73,8 +74,9 @@ def test_a_run_that_was_stopped_by_a_signal_goes_on_to_the_same_bits(case, share
     whole = whole_run(shared_project, *words)
     stopped = train(shared_project, *words, stop)
     assert stopped.returncode == 143, stopped.stderr
-    assert stopped.stderr.endswith("error: interrupted by SIGTERM; `--resume` goes on\n")
     part = shared_project.runs("Resumable")[-1]
+    told = re.search(r"^error: interrupted by SIGTERM; go on with: (.*)\n\Z", stopped.stderr, re.MULTILINE)
+    assert told and told[1].endswith(f"{shared_project.path}/train.py Resumable --resume {part.name}")
     assert json.loads((part / "metrics.json").read_text())["state"] == "interrupted"
     done = train(shared_project, *words, "--resume")
     assert done.returncode == 0, done.stderr
@@ -266,7 +268,7 @@ def test_what_makes_another_run_of_it_is_refused(setting, reason, shared_project
     done = resume(shared_project, stopped_run, setting)
     assert done.returncode == 2
     assert f"error: run {stopped_run.name} can't be gone on with:\n  {reason}\n" in done.stderr
-    assert "--config reads it" in done.stderr
+    assert "Leave it as the run has it" in done.stderr
     assert {path: path.read_bytes() for path in before} == before, "nothing was touched"
 
 

@@ -231,7 +231,7 @@ FAULTS = {
     "bug_in_loss": (4, ["train/faulty_trainer.py:", "AttributeError", "no_such_attribute", "--debug"]),
     "no_parts": (2, ["has not made self.scheduler, self.init_progress_bar(...)", "7 super().__init__()"]),
     "no_super": (2, ["FaultyTrainer.__init__ must call super().__init__()"]),
-    "interrupt": (130, ["interrupted by SIGINT; `--resume` goes on"]),
+    "interrupt": (130, ["interrupted by SIGINT; go on with: ", "train.py Faulty --resume 2"]),
 }
 
 

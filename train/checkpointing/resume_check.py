@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def check_resume(run: RunContext) -> None:
         ResumeError: the order or number of samples in a step has changed, or a dataset's length.
     """
     folder = run.folder.path
+    _tell_passed_over(run)
     refused = _compare_settings(_read(folder / "config.ini"), ConfigParser.dump(run.config))
     text = _read(folder / "environment.json")
     try:
@@ -46,8 +48,22 @@ def check_resume(run: RunContext) -> None:
     if refused:
         raise ResumeError(
             f"run {run.folder.id} can't be gone on with:\n  " + "\n  ".join(refused) + "\n"
-            f"Set it back ({folder / 'config.ini'} holds the run's settings; --config reads it), or start a new run."
+            f"Leave it as the run has it ({folder / 'config.ini'} holds its settings, which go on by themselves), or "
+            "start a new run without --resume."
         )
+
+
+def _tell_passed_over(run: RunContext) -> None:
+    """Say where config.ini has other values than the run, which are not used, and how to use them."""
+    passed = ConfigParser.passed_over(type(run.config))
+    if not passed:
+        return
+    told = ", ".join(f"{key} = {other} (the run: {value})" for key, (value, other) in passed.items())
+    words = " ".join(shlex.quote(f"{key}={other}") for key, (_, other) in list(passed.items())[:1])
+    logger.info(
+        f"the run's own settings go on; {ConfigParser.path().name} has others, which are not used: {told}. To use one, "
+        f"name it on the command line: {words}"
+    )
 
 
 def _read(path: Path) -> str:

@@ -24,7 +24,8 @@ class FragileRows(Dataset):
 
     def __init__(self, config: FragileTrainerConfig, role: str) -> None:
         self.rows = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(len(role)))
-        self.fault = config.fault if config.fault_in == role else "none"
+        # A resumed run has the settings that it began with; but only the process that is asked to has a fault.
+        self.fault = config.fault if config.fault_in == role and "fault" in ConfigParser.overrides() else "none"
         self.at, self.number, self.main = config.fault_at, getattr(signal, config.stop_signal), os.getpid()
         self.armed = torch.zeros(()).share_memory_()  # workers that live on see it too
 

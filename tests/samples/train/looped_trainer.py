@@ -96,7 +96,7 @@ class LoopedTrainer(BaseTrainer):
         self.stop_here("after")
 
     def stop_here(self, place: str) -> None:
-        if place == self.config.stop_at:
+        if place == ConfigParser.overrides().get("stop_at"):  # not where a resumed run has it from before
             os.kill(os.getpid(), getattr(signal, self.config.stop_signal))
 
     def save_checkpoint(self, *given: Any, **named: Any) -> None:

@@ -65,7 +65,8 @@ class ResumableTrainer(BaseTrainer):
             self.scheduler = ReduceLROnPlateau(self.optimizer, patience=0, factor=0.5)
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs)
         super().__init__()
-        STOPS.update(batches=0, at=[word.strip() for word in self.config.stop_at.split(" ")])
+        # A resumed run has the settings that it began with; but this command's stops are over.
+        STOPS.update(batches=0, at=ConfigParser.overrides().get("stop_at", "").split())
 
     def compute_loss(self, batch: Any) -> torch.Tensor:
         back = self.model(batch)
