@@ -264,7 +264,7 @@ def _how_to_go_on(arguments: argparse.Namespace, saved: bool) -> str:
     words = [arguments.trainer or ""]
     if arguments.sweep:
         return "; the same command goes on"
-    if arguments.run is not None and not arguments.run.goes_on:
+    if arguments.run is not None and not arguments.run.goes_on and arguments.run.record.progress.step:
         return f"; the train() of {arguments.run.name} is a plain loop, with which no run can be resumed"
     if not saved:
         return ""
