@@ -30,6 +30,7 @@ from storage.run_label import RunLabel, name_problem
 from storage.saved_run import RunDamagedError, RunNotFoundError
 from train import TRAINER_REGISTRY
 from train.errors import ElsewhereError, ScaffoldError, TrainerContractError, TrainingError
+from train.loop.long_phases import long_phase
 from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
@@ -386,8 +387,9 @@ def _import_quickly(entry: TrainerEntry) -> type:
     """
     gc.disable()
     try:
-        trainer_class = entry.load()
-        importlib.import_module("torch._dynamo")  # every torch optimizer imports it when it is built: half of torch
+        with long_phase(f"importing torch and {entry.name}"):
+            trainer_class = entry.load()
+            importlib.import_module("torch._dynamo")  # every torch optimizer imports it when it is built: half of torch
     finally:
         gc.enable()
     gc.freeze()

@@ -27,6 +27,7 @@ from train.context import RunContext
 from train.error_location import location
 from train.errors import TrainerContractError
 from train.loading.first_check import check_loaders
+from train.loop.long_phases import long_phase
 from train.loop.record import intended, not_measured
 from train.removed_arguments import explain_torch_argument
 from train.seeding import draw_apart, seed_everything
@@ -82,7 +83,8 @@ class TrainerType(ABCMeta):
             )
         seed_everything(ConfigParser.peek(TRAINER_REGISTRY.section_of(cls), "seed"))
         try:
-            trainer = super().__call__(*args, **kwargs)
+            with long_phase(f"building {cls.__name__}: its __init__ makes the model and reads the data"):
+                trainer = super().__call__(*args, **kwargs)
         except ValueError as error:
             # What torch's RandomSampler says of an empty dataset helps nobody.
             if "num_samples" in str(error):
@@ -100,15 +102,17 @@ class TrainerType(ABCMeta):
         if not hasattr(trainer, "history"):
             raise TrainerContractError(f"{cls.__name__}.__init__ must call super().__init__(); {_ORDER}")
         run: RunContext = trainer.run_context
-        check_loaders(run)
+        with long_phase("trying the first samples of the loaders"):
+            check_loaders(run)
         run.begin_average()
         draw_apart(run.shared_rng, run.config.seed, run.process_group.rank)
         _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
         _check_monitor(run)
         run.watch_author()
-        require_saveable(run)
-        open_run(run)
+        with long_phase("opening the run: its folder, what it is made of, its checkpoint where it goes on"):
+            require_saveable(run)
+            open_run(run)
         return trainer
 
 

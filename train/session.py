@@ -27,6 +27,7 @@ from train.context import RunContext
 from train.errors import TrainerContractError, TrainingError
 from train.failures.hook_errors import note_place_in_run, repeated_eagerly
 from train.loading.loader_faults import explain_loader_fault, first_death_heard
+from train.loop.long_phases import long_phase
 from train.loop.progress import duration
 from train.loop.stop_signals import Interrupted, Pruned
 from train.machine import cpu_threads, keep_freed_memory
@@ -155,10 +156,14 @@ def training_session(run: RunContext) -> Iterator[None]:
             _announce(run)
             with machine_for(run), _hearing_own_loop(run):
                 run.callbacks.on_train_begin(run.trainer)
-                yield
+                before, progress = run.record.progress.step, run.record.progress
+                what = f"on the way to the first step: batches are read, code is compiled (step = {run.config.step})"
+                with long_phase(what, ended=lambda: progress.step > before):
+                    yield
                 run.own_loop.close()  # an epoch whose body was left by `break`
-            run.saver.flush()
-            run.tell_checkpoints()
+            with long_phase("writing the last checkpoint"):
+                run.saver.flush()
+                run.tell_checkpoints()
             run.stop_request.obey()
             with run.stop_request.at_once():
                 _finish(run)
@@ -258,16 +263,20 @@ def _finish(run: RunContext) -> None:
         for loader in (run.train_loader, run.val_loader):
             unshard_loader(loader)
     run.progress_bar.close()
-    trainer.after_training()
+    with long_phase(f"after the last epoch: {run.name}.after_training()"):
+        trainer.after_training()
     if best_model.exists() and run.options.publish:
-        run.folder.publish()
+        with long_phase("publishing the weights"):
+            run.folder.publish()
     stopped = run.early_stopping.exhausted and run.record.progress.epoch < run.config.epochs
     state = "early_stopped" if stopped else "finished"
     trainer.save_metrics_to_file(state)
     end_segment(run, state)
     if run.config.plot_at_end and main:
-        trainer.plot_metrics()
-    run.callbacks.on_train_end(trainer, state)
+        with long_phase("drawing the plots"):
+            trainer.plot_metrics()
+    with long_phase("telling callbacks and trackers of the end"):
+        run.callbacks.on_train_end(trainer, state)
     logger.info(f"done in {duration(run.record.seconds())}: {run.record.best_line()}")
     logger.info(f"results are in {run.folder.path}")
     if "test_loader" in run.loaders:

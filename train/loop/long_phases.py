@@ -1,0 +1,39 @@
+"""What a run is doing while nothing else is said: lines of a thread of its own, only where something takes long."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from beautilog import logger
+
+DELAY = 4.0  # seconds of silence before a line; a person wonders after five
+_MINUTE, _RARE = 60.0, 30.0  # after so many seconds of a phase, a line comes only each so many
+
+
+@contextmanager
+def long_phase(what: str, ended: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Say what a block does, where it takes longer than four seconds; quick ones say nothing.
+
+    Args:
+        what: words for the block, such as `drawing the plots`.
+        ended: function that tells that what is told of is over, though the block goes on.
+    """
+    left = threading.Event()
+    teller = threading.Thread(target=_tell, args=(what, left, ended), name="long-phase", daemon=True)
+    with contextlib.suppress(RuntimeError):  # no more threads are to be had: then nothing is said
+        teller.start()
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def _tell(what: str, left: threading.Event, ended: Callable[[], bool]) -> None:
+    started = time.monotonic()
+    while True:
+        seconds = time.monotonic() - started
+        if left.wait(DELAY if seconds < _MINUTE else _RARE) or ended():
+            return
+        logger.info(f"{what} ... ({time.monotonic() - started:.0f} s)")
