@@ -399,7 +399,7 @@ def survey_data(loaders: Mapping[str, object]) -> Survey:
             dataset = getattr(loader, "dataset", None)
             surveyor.look_at(f"self.{name}.dataset", getattr(dataset, "dataset", None), root=True)
             continue
-        for part in ("batch_sampler", "sampler", "dataset", "collate_fn"):
+        for part in ("dataset", "batch_sampler", "sampler", "collate_fn"):
             surveyor.look_at(f"self.{name}.{part}", getattr(loader, part, None), root=True)
         surveyor.look_at(f"self.{name}", loader, root=True)
     return surveyor.found

@@ -101,8 +101,8 @@ def require_saveable(run: RunContext) -> None:
     for entry in run.stateful_parts():
         if not entry.saved:
             continue
-        what = "self.model" if entry.name == "weights" else f"self.{entry.name.removeprefix('modules.')}"
-        what = what.replace("self.objects.", "self.")
+        own = {"weights": "self.model", "extra": "get_extra_state()", "random": "the loaders' objects"}
+        what = own.get(entry.name, f"self.{_shown(entry.name) if entry.name.startswith(_BESIDE) else entry.name}")
         try:
             require_plain(entry.part.state_dict(), root=what)
         except TypeError as error:
