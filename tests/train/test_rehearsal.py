@@ -85,9 +85,10 @@ SCHEDULES = {
     "step": "StepLR(o, 2)",
 }
 REFUSED = {
-    "SchedulerWithAFunction": "a checkpoint can't hold the state of self.scheduler: self.scheduler.shape.of.0 is of type "
-    "function;",
-    "OpaqueExtraState": "a checkpoint can't hold the state of self.model: self.model.3._extra_state.held is of type object;",
+    "SchedulerWithAFunction": "a checkpoint can't hold the state of self.scheduler: "
+    "self.scheduler.shape.of.0 is of type function;",
+    "OpaqueExtraState": "a checkpoint can't hold the state of self.model: "
+    "self.model.3._extra_state.held is of type object;",
     "OpaqueOptimizer": "a checkpoint can't hold the state of self.helper: self.helper.rate is of type object;",
     "OpaqueHook": "a checkpoint can't hold the state of get_extra_state(): get_extra_state().array is a numpy array of "
     "objects;",
