@@ -1,8 +1,23 @@
 """The checklist. Each entry is a name and a function that looks at a `Subject` and returns a `Verdict`."""
 
-from commands.check import control, data, files, learning, machine
+from commands.check import control, data, files, learning, machine, own_loop
+from commands.check.report import OK, Verdict
+from commands.check.subject import Subject
 
 SAMPLES_FIT, LOSS_AT_START = "samples fit the model", "loss is a finite scalar"
+
+
+def _loss_falls(subject: Subject) -> Verdict:
+    """By the framework's steps, and by those of a `train()` of the trainer's own."""
+    verdict = learning.loss_falls(subject)
+    return verdict if verdict.mark != OK else own_loop.with_own_train(verdict, own_loop.own_train_learns(subject))
+
+
+def _checkpoint_round_trip(subject: Subject) -> Verdict:
+    """Of the framework's checkpoint, and of those that a `train()` of the trainer's own saves."""
+    verdict = files.checkpoint_round_trip(subject)
+    return verdict if verdict.mark != OK else own_loop.with_own_train(verdict, own_loop.own_train_resumes(subject))
+
 
 CHECKLIST = (
     # the data
@@ -13,12 +28,12 @@ CHECKLIST = (
     (LOSS_AT_START, learning.loss_is_finite),
     ("optimizer has all parameters", learning.optimizer_has_all),
     ("every parameter gets a gradient", learning.gradients_arrive),
-    ("loss falls", learning.loss_falls),
+    ("loss falls", _loss_falls),
     ("one batch can be learned", learning.one_batch_can_be_learned),
     ("all is on the device", machine.all_on_device),
     # what surrounds it
     ("metrics.json", files.metrics_appear),
-    ("checkpoint round trip", files.checkpoint_round_trip),
+    ("checkpoint round trip", _checkpoint_round_trip),
     ("scheduler", control.scheduler_steps),
     ("early stopping", control.early_stopping_stops),
     # what the full run takes

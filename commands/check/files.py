@@ -71,11 +71,11 @@ def checkpoint_round_trip(subject: Subject) -> Verdict:
     other.model.train()
     take_step(other, subject.step_inputs[0])
     resumed = capture(other, held=True)
-    wrong = differences(_plain(saved), _plain(loaded))
+    wrong = differences(plain_parts(saved), plain_parts(loaded))
     if wrong:
         return failed(f"differs after loading: {listed(list(wrong))}")
     size = f"{readable_bytes(subject.checkpoint_bytes)}, weights, optimizer and random states are equal"
-    return _next_step(differences(_plain(goes_on), _plain(resumed)), size, run.device)
+    return _next_step(differences(plain_parts(goes_on), plain_parts(resumed)), size, run.device)
 
 
 def _save(run: RunContext) -> bool:
@@ -103,7 +103,12 @@ def _next_step(wrong: dict[str, float], size: str, device: torch.device) -> Verd
     )
 
 
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+def plain_parts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what of a checkpoint says where training is, without the loop's own books.
+
+    Args:
+        checkpoint: state of a run, as `capture` gives it.
+    """
     of_the_loop = ("record", "position", "step", "meter", "callbacks", "processes", "author")
     return {"weights": checkpoint.weights} | {
         name: part for name, part in checkpoint.state.items() if name not in of_the_loop

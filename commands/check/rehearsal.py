@@ -1,7 +1,7 @@
 """One epoch of a trainer's own `train()` on a few batches, with an ear on what it calls."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -56,41 +56,49 @@ class _First:
         return getattr(self._loader, name)
 
 
-def rehearse(run: RunContext) -> Rehearsal:
-    """Run `train()` for one epoch of four batches, in the throwaway run folder; nothing is published at its end.
+def rehearse(run: RunContext, epochs: int = 1) -> Rehearsal:
+    """Run `train()` for some epochs of four batches each, in the throwaway run folder; nothing is published at its end.
 
     Args:
         run: run of a trainer that is built, with the options of a dry run. Its history has an epoch afterwards. Its
             callbacks are not called.
+        epochs: number of epochs of the run, those that it has done before included.
     """
     heard, trainer, callbacks = Rehearsal(), run.trainer, run.callbacks
-    config, loaders, epochs = run.config, (run.train_loader, run.val_loader), run.config.epochs
+    config, loaders, planned = run.config, (run.train_loader, run.val_loader), run.config.epochs
     wrapped = {
         "validate": _noting(trainer.validate, lambda result, *_: heard.val_losses.append(run.record.monitored(result))),
         "check_early_stopping": _noting(trainer.check_early_stopping, lambda *_: _count(heard)),
     }
     if run.owns_loop:
-        wrapped["_forward_batch"] = _limited(run, heard)
+        wrapped["_forward_batch"] = _limited(run, heard, epochs)
     run.attributes.update(wrapped)
     trainer.train_loader = _First(loaders[0], BATCHES * config.accumulation_steps)
     trainer.val_loader = _First(loaders[1], BATCHES)
-    config.epochs = 1
+    config.epochs = epochs
     run.in_session = True  # the session's end would publish weights and do what follows a whole run
     run.record.start_clock()
     try:
         run.callbacks = Callbacks()
-        with _listening_to(run.scheduler, heard):
+        with _listening_to(run.scheduler, heard), _counted_steps(run):
             trainer.train()
         run.saver.flush()
     except _Endless:
         heard.ended = False
     finally:
         run.in_session, run.callbacks = False, callbacks
-        config.epochs = epochs
+        config.epochs = planned
         trainer.train_loader, trainer.val_loader = loaders
         for name in wrapped:
             del run.attributes[name]
     return heard
+
+
+def _counted_steps(run: RunContext) -> AbstractContextManager[None]:
+    """Count the steps of a loop of the trainer's own, as the session does."""
+    if not run.owns_loop:
+        return nullcontext()
+    return run.own_loop.listening(run.optimizer, run.record, run.stop_request, "")
 
 
 @contextmanager
@@ -128,9 +136,9 @@ def _count(heard: Rehearsal) -> None:
     heard.asked_to_stop += 1
 
 
-def _limited(run: RunContext, heard: Rehearsal) -> Callable[[Any], torch.Tensor]:
+def _limited(run: RunContext, heard: Rehearsal, epochs: int) -> Callable[[Any], torch.Tensor]:
     """Return the trainer's loss function, which notes its training losses and ends a loop that goes on and on."""
-    forward, left = run.loss_function, iter(range(_MOST_FORWARDS))
+    forward, left = run.loss_function, iter(range(_MOST_FORWARDS * epochs))
 
     def limited(batch: Any) -> Any:
         if next(left, None) is None:

@@ -1,10 +1,12 @@
 """Trainers with a train() of their own, through the command line: what `self.epochs()` does, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from doc_pages import blocks_of
 from safetensors.torch import load_file
 
 STEPS = 14  # of an epoch: 67 samples in batches of 5
@@ -168,3 +170,71 @@ def test_a_signal_in_after_training_ends_the_run_as_ctrl_c_does(shared_project, 
     train(shared_project, "--resume", run.name)
     assert metrics(run)["state"] == "finished"
     assert_same_run(run, whole)
+
+
+# ------------------------------------------------------------------------------------------------ several optimizers
+
+
+@pytest.fixture(scope="module")
+def gan(users_project):
+    """The GAN of docs/writing_a_trainer.md, as its page writes it."""
+    for block in blocks_of("docs/writing_a_trainer.md"):
+        note = block.note("file") or block.note("append")
+        if note and ("ring_gan" in note.text or "[RingGanTrainer]" in block.text):
+            if note.kind == "file":
+                (users_project.path / note.text).write_text(block.text)
+            else:
+                users_project.append(note.text, "\n" + block.text)
+    return users_project
+
+
+def test_the_pages_gan_learns(gan):
+    done = gan.run("RingGan", "plot_at_end=off")
+    assert done.returncode == 0, done.stderr
+    history = metrics(gan.runs("RingGan")[-1])["history"]
+    assert min(history["val_loss"]) < 0.15 < 1 < history["val_loss"][0], "how far its points are from the ring"
+    assert len(history["train_discriminator"]) == len(history["train_loss"]) == 40
+
+
+def test_the_pages_gan_is_resumed_to_the_same_bits(gan):
+    """Both networks and both optimizers, though only one of each has a name that the framework knows."""
+    words = ("plot_at_end=off", "batch_size=256")
+    assert gan.run("RingGan", *words, "epochs=4").returncode == 0
+    whole = gan.runs("RingGan")[-1]
+    assert gan.run("RingGan", *words, "epochs=2").returncode == 0
+    part = gan.runs("RingGan")[-1]
+    done = gan.run("RingGan", "epochs=4", "--resume", part.name)
+    assert done.returncode == 0 and "epoch 3/4: " in done.stdout, done.stderr
+    assert_same_run(part, whole)
+    assert metrics(whole)["summary"]["steps"] == 4 * 8
+
+
+# --------------------------------------------------------------------------------------------------------- --check
+
+
+def check(project, *words: str, code: int = 0) -> str:
+    done = project.run("Looped", "--check", *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_check_looks_at_what_an_own_train_does(shared_project):
+    shown = check(shared_project)
+    assert re.search(r"ok +loss falls .*\n +its own train\(\): [\d.]+ to [\d.]+ in 5 epochs of 4 batches\n", shown)
+    assert re.search(
+        r"ok +checkpoint round trip .*\n +its own train\(\) saves, and goes on after an epoch to the same bits\n", shown
+    )
+
+
+def test_the_check_tells_an_own_train_that_learns_nothing_or_saves_nothing(shared_project):
+    shown = check(shared_project, "fault=zeroed", "gradient_clip_value=0", code=4)
+    assert re.search(r"FAILED +loss falls .*\n +its own train\(\) changes no weight in 20 steps\n", shown)
+    assert "clip_grad_norm_ with gradient_clip_value = 0 zeroes all gradients; self.clip_gradients() doesn't" in shown
+    shown = check(shared_project, "form=plain")
+    assert re.search(
+        r"warning +checkpoint round trip .*\n +its own train\(\) saves none, so that a run which is", shown
+    )
+    shown = check(shared_project, "form=plain_saving")
+    assert re.search(
+        r"warning +checkpoint round trip .*\n +its own train\(\) is a plain loop, which --resume ref", shown
+    )
