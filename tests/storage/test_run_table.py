@@ -206,3 +206,25 @@ def test_real_runs_from_their_first_step_to_their_end(project):
     assert "  epochs   4 against 2" in lines
     assert "environment: the same" in lines
     assert '  train_loss is the same to all digits to epoch 1; stop_at="", epochs=2 goes on to epoch 2' in lines
+
+
+def test_the_trials_of_a_sweep_are_one_line_with_the_best_of_them(tmp_path):
+    history = {"val_accuracy": [0.5], "val_epoch": [1]}
+    for number, value in enumerate((0.7, 0.9, 0.8), 1):
+        best = {"epoch": 1, "metric": "val_accuracy", "value": value}
+        more = {"monitor": "val_accuracy", "monitor_mode": "max", "history": history}
+        make_run(tmp_path, f"2026010{number}-000000", best=best, **more)
+    make_run(tmp_path, "20260109-000000")
+    sweep = tmp_path / "sweeps/Alpha/widths"
+    sweep.mkdir(parents=True)
+    trials = [{"run": f"2026010{number}-000000"} for number in (1, 2, 3)] + [{"run": None}]
+    (sweep / "trials.json").write_text(json.dumps({"trials": trials}))
+    rows = json.loads(plot("--runs", "--json", "--artifacts", tmp_path).stdout)
+    assert [(row["run"], row["kind"], row["best_value"], row["state"]) for row in rows] == [
+        ("widths", "sweep", 0.9, "finished"), ("20260109-000000", "run", 0.123456789, "finished"),
+    ]  # fmt: skip
+    assert rows[0]["members"] == [f"2026010{number}-000000" for number in (1, 2, 3)] and rows[0]["seconds"] == 3 * 83.4
+    rows = json.loads(plot("--runs", "--json", "--unfold", "widths", "--artifacts", tmp_path).stdout)
+    assert [(row["group"], row["best_value"]) for row in rows] == [("widths", 0.7), ("widths", 0.9), ("widths", 0.8)]
+    rows = json.loads(plot("--runs", "--json", "--unfold", "--best", "--artifacts", tmp_path).stdout)
+    assert [row["best_value"] for row in rows] == [0.9, 0.8, 0.7, 0.123456789]
