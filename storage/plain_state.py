@@ -91,6 +91,8 @@ def _pack_tensor(value: torch.Tensor, where: str, tensors: dict[str, torch.Tenso
     if value.layout is not torch.strided or value.is_quantized or value.is_nested:
         what = "quantized" if value.is_quantized else "nested" if value.is_nested else str(value.layout)
         raise TypeError(f"{where} is a tensor that is {what.removeprefix('torch.')}; a checkpoint holds dense ones.")
+    if value.is_meta:
+        raise TypeError(f"{where} is a tensor on the meta device, which has no data to be kept.")
     held = value.detach()
     if probe:
         held = torch.empty(0, dtype=value.dtype)

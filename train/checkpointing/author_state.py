@@ -429,8 +429,13 @@ def modules_of(survey: Survey, model: nn.Module) -> dict[str, nn.Module]:
         The modules by their path on the trainer.
     """
     inside = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    def is_own(value: object) -> bool:
+        without_data = isinstance(value, torch.Tensor) and value.is_meta  # of a module that only lends its forward
+        return id(value) not in inside and not without_data
+
     return {
         path.removeprefix("self."): module
         for path, module in survey.modules.items()
-        if path != _MODEL and any(id(value) not in inside for value in module.state_dict(keep_vars=True).values())
+        if path != _MODEL and any(map(is_own, module.state_dict(keep_vars=True).values()))
     }
