@@ -80,7 +80,6 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    use_log_lines()
     parser = _parser()
     arguments = parser.parse_intermixed_args(words)
     arguments.run = None  # folder of the run that is trained, as soon as there is one
@@ -190,6 +189,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
             return _show(parser.format_help())
         ConfigParser.use(arguments.config, arguments.settings, entry.section)
         return _show(parser.format_help() + trainer_help(entry))
+    use_log_lines()
     labels, without = (
         _given(arguments, ("name", "note")),
         _given(arguments, ["replay", "new", *_MODES.keys() - _LABELLED]),

@@ -5,8 +5,6 @@ import os
 import re
 import sys
 
-from beautilog import ColoredConsoleHandler
-
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # a terminal's control sequence: colours, and whatever else
 
 
@@ -29,6 +27,8 @@ class LogFormatter(logging.Formatter):
 
 def use_log_lines() -> None:
     """Give beautilog's handler, whose format no setting changes, our lines; colours only where they are wanted."""
+    from beautilog import ColoredConsoleHandler  # tenths of a second, which a question such as `--list` does not need
+
     logging.raiseExceptions = False  # else each line that nobody reads (`| head`) is a traceback
     formatter = LogFormatter(wants_colours())
     for handler in logging.getLogger().handlers:

@@ -53,7 +53,8 @@ command_line.main(sys.argv[1:])
 
 @pytest.mark.parametrize("words", [["--list"], ["--help"], ["FeatureFusion", "--help"], ["ModelAutoEncoder", "--help"]])
 def test_a_question_is_answered_without_a_library(shared_project, words):
-    assert imported(shared_project, AT_THE_END, HEAVY, *words) == []
+    read = ["pydantic"] if len(words) > 1 else []  # a trainer's values in force are read, as a run reads them
+    assert set(imported(shared_project, AT_THE_END, HEAVY, *words)) <= set(read)
 
 
 def test_a_typing_error_is_told_without_torch(shared_project):

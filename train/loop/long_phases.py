@@ -1,12 +1,11 @@
 """What a run is doing while nothing else is said: lines of a thread of its own, only where something takes long."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from beautilog import logger
 
 DELAY = 4.0  # seconds of silence before a line; a person wonders after five
 _MINUTE, _RARE = 60.0, 30.0  # after so many seconds of a phase, a line comes only each so many
@@ -31,9 +30,9 @@ def long_phase(what: str, ended: Callable[[], bool] = lambda: False) -> Iterator
 
 
 def _tell(what: str, left: threading.Event, ended: Callable[[], bool]) -> None:
-    started = time.monotonic()
+    started = time.monotonic()  # beautilog's logger is the root; `--list` would import it for nothing
     while True:
         seconds = time.monotonic() - started
         if left.wait(DELAY if seconds < _MINUTE else _RARE) or ended():
             return
-        logger.info(f"{what} ... ({time.monotonic() - started:.0f} s)")
+        logging.getLogger().info(f"{what} ... ({time.monotonic() - started:.0f} s)")
