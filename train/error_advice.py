@@ -22,6 +22,7 @@ from train.error_location import place, user_frames
 from train.removed_arguments import explain_torch_argument
 
 _SHOWN = 8  # names or values of a list
+_PART_NAMES = ("x", "y", "z")  # in the line that takes a batch apart
 _OUT_OF_MEMORY = (
     "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR",
     "can't allocate memory", "cannot allocate memory",
@@ -62,7 +63,8 @@ def where(error: BaseException) -> str:
         return named
     for frame in frames:
         path = frame.filename.replace("\\", "/")
-        if path.endswith("torch/optim/lr_scheduler.py"):
+        # A scheduler also wraps the optimizer's step, to count it.
+        if path.endswith("torch/optim/lr_scheduler.py") and frame.name != "wrapper":
             return "self.scheduler.step(): "
         if "/torch/optim/" in path:
             return "self.optimizer.step(): "
@@ -343,7 +345,7 @@ def _gradients(seen: _Seen) -> list[str]:
     text = seen.text
     if "does not require grad and does not have a grad_fn" in text:
         return ["Nothing that is trained was used: a .detach(), .item() or no_grad() on the way, or all layers frozen.",
-                "Validation and the check before training run without gradients: with torch.enable_grad() inside the "
+                "Validation and the try of its first batch run without gradients: with torch.enable_grad() inside the "
                 "hook has them there."]  # fmt: skip
     if "backward through the graph a second time" in text:
         return [
@@ -400,8 +402,10 @@ def _container(seen: _Seen) -> list[str]:
     lines = []
     for name, value in seen.named_values():
         if isinstance(value, list | tuple | Mapping) or hasattr(value, "__dataclass_fields__"):
-            alone = isinstance(value, list | tuple) and len(value) == 1
-            hint = f"; its only part is {name}[0]" if alone else ""
+            parts = len(value) if isinstance(value, list | tuple) else 0
+            hint = f"; its only part is {name}[0]" if parts == 1 else ""
+            if 1 < parts <= len(_PART_NAMES):
+                hint = f": write {', '.join(_PART_NAMES[:parts])} = {name}, or take {name}[0]"
             lines.append(f"{name} is {describe(value)}{hint}")
     return lines[:_SHOWN] or _tensors(seen)
 
