@@ -17,9 +17,10 @@ from torch.utils.data import default_collate
 from commands.batch_size_search import LevelsOff, largest_fitting, smallest_near_best, with_margin
 from commands.probe_steps import ProbeSnapshot, build_for_probing, first_batches, quiet_log, take_step
 from constants.counting import counted
+from data.batch_indices import batch_indices
 from data.batches import describe, named_tensors, tensors_in, to_device
 from data.data_error import DataError
-from data.loaders import Loader
+from data.loaders import Loader, length_of
 from data.memory import free_bytes, readable_bytes
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
@@ -246,17 +247,32 @@ def batch_maker(run: RunContext) -> Callable[[int], Any]:
     first = first_batches(run, loader, 1)[0]
     dataset: Any = getattr(loader, "dataset", None)
     collate = getattr(loader, "collate_fn", None) or default_collate
+    order = _first_indices(loader)
     known: list[Any] = []
 
     def collated(size: int) -> Any:
-        while len(known) < min(size, _DISTINCT, len(dataset)):
-            known.append(dataset[len(known)])
+        while len(known) < min(size, len(order)):
+            known.append(dataset[order[len(known)]])
         return to_device(collate([known[number % len(known)] for number in range(size)]), device)
 
-    indexed = getattr(loader, "batch_size", None) is not None and hasattr(dataset, "__getitem__")
-    if indexed and hasattr(dataset, "__len__") and _kinds(collated(2)) == _kinds(first):
-        return collated
+    try:
+        if order and _kinds(collated(2)) == _kinds(first):
+            return collated
+    except Exception:  # a collate_fn may want batches of its sampler's sizes only
+        known.clear()
     return lambda size: resized(first, run.trainer.count_samples(first), size)
+
+
+def _first_indices(loader: Loader) -> list[Any]:
+    """Return the indices of the first samples that a loader reads; none where its samples have no index."""
+    dataset = getattr(loader, "dataset", None)
+    batched = any(getattr(loader, name, None) is not None for name in ("batch_size", "batch_sampler"))
+    if not batched or not hasattr(dataset, "__getitem__"):
+        return []
+    batches = batch_indices(loader, 0, _DISTINCT)
+    if batches is None:
+        return list(range(min(length_of(dataset) or 0, _DISTINCT)))
+    return [index for batch in batches for index in batch][:_DISTINCT]
 
 
 def _kinds(batch: Any) -> list[tuple[str, int, torch.dtype]]:

@@ -35,11 +35,20 @@ def samples_fit(subject: Subject) -> Verdict:
         # A loss that is no scalar, or has no gradient, has a line of its own.
         with torch.set_grad_enabled(loader is run.train_loader), suppress(TrainerContractError):
             run.loss_function(batches[0])
-        sample = _samples(loader)
-        of = _shapes(sample[0](0)) if sample else f"a batch is {_shapes(batches[0])}"
+        sample = _first_sample(loader)
+        of = f"a batch is {_shapes(batches[0])}" if sample is None else _shapes(sample)
         shown.append(f"{of}; batches of {run.trainer.count_samples(batches[0]):,}")
     same = shown[0] == shown[1]
     return ok(f"training and validation: {shown[0]}" if same else f"training: {shown[0]}\nvalidation: {shown[1]}")
+
+
+def _first_sample(loader: Loader) -> Any:
+    """Return the first sample by number; None where there is none, or it is not for reading."""
+    found = _samples(loader)
+    try:
+        return None if found is None else found[0](0)
+    except Exception:  # a dataset may go by names, or its sampler leave this one out
+        return None
 
 
 def _shapes(sample: Any) -> str:
@@ -180,15 +189,21 @@ def _digests(loader: Loader, batches: list[Any]) -> tuple[dict[int, bytes], int 
     """
     found = _samples(loader)
     if found is None:
-        return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch))), None
+        return _digests_of_batches(batches), None
     read, length = found
     digests: dict[int, bytes] = {}
+    if _first_sample(loader) is None:
+        return _digests_of_batches(batches), None
     stride = _stride(length)
     for number in Budget(min(length, _MOST_SAMPLES), _SECONDS, fewest=16):
         _seed_alike()
         index = number * stride % length
         digests[index] = _digest(read(index))
     return digests, length
+
+
+def _digests_of_batches(batches: list[Any]) -> dict[int, bytes]:
+    return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch)))
 
 
 def _seed_alike() -> None:

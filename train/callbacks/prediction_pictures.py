@@ -113,7 +113,10 @@ def classes_of(loader: Any, inputs: torch.Tensor) -> list[int] | None:
     classes = []
     with preserved_random_states():
         for number in range(min(len(inputs), len(dataset))):
-            sample = dataset[number]
+            try:
+                sample = dataset[number]
+            except Exception:  # not every dataset goes by numbers, and not every sample need be readable
+                return None
             sample = list(sample.values()) if isinstance(sample, Mapping) else sample
             if not (isinstance(sample, tuple | list) and len(sample) == 2):
                 return None
