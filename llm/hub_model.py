@@ -125,6 +125,11 @@ class HubCausalLM(nn.Module):
                 sites.append(LinearSite(name, target, *sizes))
         return sites
 
+    def site_weight(self, name: str) -> Tensor:
+        """Return the weight (outputs, inputs) of one of these layers, by its name; writing to it changes the model."""
+        weight = self.inner.get_parameter(f"{name}.weight")
+        return weight.t() if _is_transposed(self.inner.get_submodule(name)) else weight
+
     def hidden(
         self, tokens: Tensor, rows: PackedRows, adapters: AdapterRows | None = None, cache: HubCache | None = None
     ) -> Tensor:
@@ -201,10 +206,15 @@ def _sizes(module: nn.Module) -> tuple[int, int] | None:
     """Return inputs and outputs of a linear layer; None for other modules."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    if type(module).__name__ == "Conv1D":  # GPT-2's, whose weight lies the other way
+    if _is_transposed(module):
         weight = module.get_parameter("weight")
         return weight.shape[0], weight.shape[1]
     return None
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's kind of linear layer, whose weight lies the other way."""
+    return type(module).__name__ == "Conv1D"
 
 
 def _target_of(name: str) -> str | None:

@@ -138,6 +138,10 @@ class CausalLM(nn.Module):
         ]
         return [*sites, LinearSite("lm_head", "unembedding", self.shape.width, self.shape.vocabulary)]
 
+    def site_weight(self, name: str) -> Tensor:
+        """Return the weight (outputs, inputs) of one of these layers, by its name."""
+        return self.unembedding() if name == "lm_head" else self.get_parameter(f"{name}.weight")
+
     def hidden(
         self,
         tokens: Tensor,

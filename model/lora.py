@@ -40,6 +40,9 @@ class AdaptableModel(Protocol):
     def linear_sites(self) -> list[LinearSite]:
         """Return the layers that adapters may change, in the order of the model."""
 
+    def site_weight(self, name: str) -> Tensor:
+        """Return the weight (outputs, inputs) of one of these layers, by its name."""
+
     def requires_grad_(self, requires_grad: bool = True) -> object:
         """Freeze the weights, or let them be trained."""
 
@@ -77,12 +80,19 @@ class SitePart:
     Attributes:
         site: the layer.
         rank: rows of A that are used; 0 where the adapter leaves the layer alone.
-        scale: factor of `B @ A`.
+        alpha: the scale is alpha / rank, or alpha / sqrt(rank) with `rslora`.
+        rslora: whether the scale goes with the square root of the rank.
     """
 
     site: LinearSite
     rank: int
-    scale: float
+    alpha: float
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Factor of `B @ A`."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
 def stack_key(name: str) -> str:
@@ -184,8 +194,8 @@ class LoraBank:
         sites = [site for site in self.sites if site.target in settings.targets]
         if not sites:
             raise ValueError(f"the model has no layers for LoRA targets {', '.join(settings.targets)}")
-        scale = settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
-        adapter = LoraAdapter([SitePart(site, settings.rank, scale) for site in sites], self.device)
+        parts = [SitePart(site, settings.rank, settings.alpha, settings.rslora) for site in sites]
+        adapter = LoraAdapter(parts, self.device)
         adapter.draw(settings.seed)
         return self.add(name, adapter)
 

@@ -1,0 +1,215 @@
+"""Adapters on disk: PEFT's files, read and written, so that every tool that knows PEFT's knows ours."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from llm.model_error import ModelError
+from model.lora import AdaptableModel, LoraAdapter, SitePart
+from storage.files import write_atomically
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# Keys of adapter_config.json that don't change what an adapter computes, whatever they say ...
+_HARMLESS = set(
+    """task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode r target_modules
+    exclude_modules lora_alpha lora_dropout fan_in_fan_out use_rslora layers_to_transform layers_pattern rank_pattern
+    alpha_pattern megatron_core loftq_config eva_config lora_ga_config qalora_group_size ensure_weight_tying
+    runtime_config""".split()  # noqa: SIM905 - a list of 27 lines says no more
+)
+# ... and ways of starting an adapter that change the base model too, which its files then say nothing of.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+
+
+def save_adapter(folder: Path, adapter: LoraAdapter, base_model: str | None = None) -> None:
+    """Write an adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+        folder: where to; made where it isn't there.
+        adapter: the adapter; its numbers are written as they are, to the bit.
+        base_model: name of the base model for the config, so that PEFT finds it.
+
+    Raises:
+        OutputError: a file can't be written; what was there is as it was.
+    """
+    tensors: dict[str, Tensor] = {}
+    for part, a, b in adapter.tensors():
+        tensors[f"{_PREFIX}{part.site.name}.lora_A.weight"] = a.detach().cpu().contiguous()
+        tensors[f"{_PREFIX}{part.site.name}.lora_B.weight"] = b.detach().cpu().contiguous()
+    config = json.dumps(_config_of(adapter.parts(), base_model), indent=2, sort_keys=True)
+    write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG, config.encode())
+
+
+def _config_of(parts: Sequence[SitePart], base_model: str | None) -> dict[str, Any]:
+    used = [part for part in parts if part.rank]
+    (rank, _), *_ = Counter(part.rank for part in used).most_common(1)
+    (alpha, _), *_ = Counter(part.alpha for part in used).most_common(1)
+    names = {part.site.name for part in used}
+    ends = {name.rsplit(".", 1)[-1] for name in names}
+    whole = all(part.rank for part in parts if part.site.name.rsplit(".", 1)[-1] in ends)
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": _plain(alpha),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": used[0].rslora,
+        "fan_in_fan_out": False,
+        "target_modules": sorted(ends if whole else names),
+        "rank_pattern": {re.escape(part.site.name): part.rank for part in used if part.rank != rank},
+        "alpha_pattern": {re.escape(part.site.name): _plain(part.alpha) for part in used if part.alpha != alpha},
+        "modules_to_save": None,
+    }
+
+
+def _plain(number: float) -> float | int:
+    return int(number) if number == int(number) else number
+
+
+def load_adapter(folder: Path, model: AdaptableModel, device: torch.device | str | None = None) -> LoraAdapter:
+    """Read an adapter that PEFT, or `save_adapter`, has written.
+
+    Args:
+        folder: folder with adapter_config.json and adapter_model.safetensors.
+        model: the model it is for.
+        device: where its tensors go.
+
+    Returns:
+        The adapter in fp32, with the rank and the scale of each layer.
+
+    Raises:
+        ModelError: a file is missing or damaged, the adapter is of a kind or has a part that would be ignored, or it is
+            of a model of other sizes.
+    """
+    config = _read_config(folder)
+    pairs = _read_pairs(folder, model)
+    by_name = {site.name: site for site in model.linear_sites()}
+    strange = [name for name in pairs if name not in by_name]
+    if strange:
+        raise ModelError(
+            f"{folder}: {len(strange)} of the adapter's {len(pairs)} layers are not in the model, first "
+            f"{strange[0]!r}; the model's layers are named as {next(iter(by_name), 'none')!r}"
+        )
+    parts = []
+    for name, site in by_name.items():
+        if name not in pairs:
+            parts.append(SitePart(site, 0, 0.0))
+            continue
+        a, b = pairs[name]
+        if a.shape[1] != site.inputs or b.shape[0] != site.outputs or a.shape[0] != b.shape[1]:
+            told = "another vocabulary" if site.target == "unembedding" else "other sizes"
+            raise ModelError(
+                f"{folder}: the adapter is of a model with {told}: at {name} it is made for {a.shape[1]} inputs and "
+                f"{b.shape[0]} outputs, the model has {site.inputs} and {site.outputs}"
+            )
+        rank = _by_pattern(config.get("rank_pattern"), name, config.get("r"))
+        if a.shape[0] != rank:
+            raise ModelError(f"{folder}: at {name} the config says rank {rank}, the tensors have {a.shape[0]}")
+        alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"))
+        if not isinstance(alpha, int | float):
+            raise ModelError(f"{folder / CONFIG}: lora_alpha is {alpha!r}; it must be a number")
+        parts.append(SitePart(site, rank, float(alpha), bool(config.get("use_rslora"))))
+    kinds = {re.sub(r"\d+", "*", name) for name in pairs}  # leave out kinds of layers that it doesn't touch at all
+    adapter = LoraAdapter([part for part in parts if re.sub(r"\d+", "*", part.site.name) in kinds], device)
+    with torch.no_grad():
+        for part, a, b in adapter.tensors():
+            a.copy_(pairs[part.site.name][0])
+            b.copy_(pairs[part.site.name][1])
+    return adapter
+
+
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no adapter: there is no {CONFIG} in it") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
+        raise ModelError(f"{path}: peft_type is {kind!r}; only LORA adapters can be used")
+    if config.get("bias", "none") != "none":
+        raise ModelError(
+            f"{path}: bias is {config['bias']!r}: biases that were trained too can't be used; merge with PEFT"
+        )
+    if config.get("modules_to_save"):
+        raise ModelError(
+            f"{path}: modules_to_save is {config['modules_to_save']}: layers that were trained whole can't be used as "
+            "an adapter; merge it with PEFT (merge_and_unload) and load the merged model"
+        )
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise ModelError(
+            f"{path}: init_lora_weights is {start!r}, which changed the base model too: convert the adapter with PEFT "
+            "(save_pretrained with path_initial_model_for_weight_conversion)"
+        )
+    known = _HARMLESS | {"bias", "modules_to_save", "init_lora_weights"}
+    for key, value in config.items():
+        if key not in known and value:
+            raise ModelError(f"{path}: {key} is {value!r}, which is not supported and can't be ignored")
+    return config
+
+
+def _read_pairs(folder: Path, model: AdaptableModel) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (A, B) in fp32 by the name of the layer; every tensor of the file must be one of them."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise ModelError(f"{folder} has its weights in adapter_model.bin only, which may run code when it is read: "
+                             "save it again with PEFT")  # fmt: skip
+        raise ModelError(f"{folder} holds no adapter: there is no {WEIGHTS} in it")
+    halves: dict[str, dict[str, Tensor]] = {}
+    known = {site.name for site in model.linear_sites()}
+    strange = []
+    try:
+        with safe_open(path, framework="pt") as stored:
+            for key in stored.keys():  # noqa: SIM118 - it is no mapping
+                found = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_([AB])(?:\.default)?\.weight", key)
+                base = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.base_layer\.weight", key)
+                if base is not None and base[1] in known:
+                    _check_base(path, base[1], stored.get_tensor(key), model.site_weight(base[1]))
+                elif found is None:
+                    strange.append(key)
+                else:
+                    halves.setdefault(found[1], {})[found[2]] = stored.get_tensor(key).float()
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    if strange:
+        raise ModelError(
+            f"{path}: {len(strange)} tensors are not understood, first {', '.join(strange[:3])}. Allowed are "
+            f"{_PREFIX}LAYER.lora_A.weight and .lora_B.weight of linear layers"
+        )
+    single = [name for name, pair in halves.items() if len(pair) != 2]
+    if single or not halves:
+        raise ModelError(f"{path}: {single[0] if single else 'the file'} lacks its lora_A or lora_B")
+    return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+
+
+def _check_base(path: Path, name: str, stored: Tensor, ours: Tensor) -> None:
+    """PEFT saves the unembedding too where an adapter is on it: it must be the model's."""
+    if stored.shape != ours.shape or not torch.equal(stored.to(ours.device, ours.dtype), ours):
+        raise ModelError(
+            f"{path}: the adapter comes with a weight of {name} that is not the model's: it was trained on another "
+            "base model, or on one with added tokens"
+        )
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, name: str, otherwise: Any) -> Any:
+    """Return the value of the first pattern that fits a layer's name, as PEFT matches them."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return otherwise
