@@ -128,6 +128,17 @@ def test_parts_of_a_group_or_a_sweep_are_not_the_latest(project):
         assert "which goes on with `--seeds N --resume`" in done.stderr
     done = project.run("FeatureFusion", "epochs=2", "--resume", members[0].name)
     assert done.returncode == 0, "a path or an id is meant"
+    for segments_there in (True, False):  # of earlier versions' runs, epochs beyond those planned tell it
+        if not segments_there:
+            settings = (members[0] / "config.ini").read_text()
+            (members[0] / "config.ini").write_text(settings.replace("epochs = 2\n", "epochs = 1\n"))
+            (members[0] / "segments.json").unlink()
+        group = project.run("FeatureFusion", "--seeds", 2, "--resume")
+        assert group.returncode == 4, "the group has a member that is not like the others"
+        assert "finished, left out: gone on with epochs 1 -> 2" in group.stdout
+        assert "1 seed, each at its own best epoch; 1 of 2 left out" in group.stdout
+        (content,) = project.path.glob("artifacts/models/FeatureFusion/seeds/*/seeds.json")
+        assert json.loads(content.read_text())["counted"] == [1]
     assert project.run(*WORDS, "--resume", "auto").returncode == 0
     assert len(project.runs("FeatureFusion")) == 3, "it started a new one"
 
