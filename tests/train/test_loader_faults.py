@@ -22,11 +22,12 @@ from train.errors import TrainingError
 from train.loading import loader_faults, worker_signals
 from train.loading.loader_faults import _shut_down, explain_loader_fault, first_death_heard, require_whole_pass
 from train.loading.worker_signals import TendedWorker, tell_unless_broken_off, tend_workers
+from train.loop.record import RunRecord
 from train.loop.stop_signals import Interrupted
 from train.seeding import RandomSources
 
 ADVICE = "Repair it, or let the dataset give something else for it. The checkpoints are intact: `--resume` goes on."
-LOCATION = "train/fragile_trainer.py:42 in break_down"
+LOCATION = "train/fragile_trainer.py:43 in break_down"
 
 
 def train(project, *words: str):
@@ -115,7 +116,7 @@ def test_a_stop_iteration_of_a_sample_does_not_end_an_epoch(name, words, shared_
     assert given == 7 if name == "val" else given < 14
     assert done.stderr == (
         f"error: {name}_loader: the pass ended after {given} of 14 batches, since sample 37 of FragileRows can't be "
-        f"read: train/fragile_trainer.py:44 in break_down: StopIteration: no more frames. torch takes a StopIteration "
+        f"read: train/fragile_trainer.py:45 in break_down: StopIteration: no more frames. torch takes a StopIteration "
         f"for the end of the data. {ADVICE}\n"
     )
     run = shared_project.runs("Fragile")[-1]
@@ -127,7 +128,7 @@ def pass_over(loader):
     sources = RandomSources(loader, loader)
     run = SimpleNamespace(
         train_loader=loader, loaders={"train_loader": loader}, owns_loop=False, random_sources=sources,
-        position=SimpleNamespace(validating=False, start=sources.state_dict()),
+        position=SimpleNamespace(validating=False, start=sources.state_dict()), record=RunRecord(),
     )  # fmt: skip
     given = list(loader)
     after = sources.state_dict()
