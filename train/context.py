@@ -403,7 +403,7 @@ class RunContext:
         self.random_sources.data = data
 
         def look() -> Survey:
-            known = [self.config, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
+            known = [*self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
             return survey_trainer(trainer, [*known, *data.survey.visited])
 
         author = AuthorState(look, self.device, _MOST_PARTS)

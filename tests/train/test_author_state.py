@@ -350,6 +350,80 @@ KINDS = {
     class Inner:
         def __init__(self): self.average, self.rng = torch.zeros(()), np.random.default_rng(0)
     """,
+    "AnnealedSetting": """
+        def build(self, t): t.config.learning_rate = 1.0
+        def loss(self, t, x, y):
+            if t.learning: t.config.learning_rate *= 0.9
+            return F.cross_entropy(t.model(x), y) * t.config.learning_rate
+    """,
+    "ReplayBuffer": """
+        def build(self, t): t.replay, t.batches = deque(maxlen=5), {"x": np.zeros((4, 8), np.float32)}
+        def loss(self, t, x, y):
+            out = F.cross_entropy(t.model(x), y)
+            for old, label in t.replay: out = out + F.cross_entropy(t.model(old), label) / 9
+            out = out * (1 + float(t.batches["x"].sum()) ** 2 / 100)
+            if t.learning: t.replay.append((x, y)); t.batches["x"][len(t.replay) % 4] = x[0].numpy()
+            return out
+    """,
+    "WeightsOfASampler": """
+        def build(self, t):
+            t.sampler = WeightedRandomSampler(torch.ones(48), 48, generator=torch.Generator().manual_seed(2))
+            t.train_loader = DataLoader(TensorDataset(X[:48], Y[:48]), 8, sampler=t.sampler)
+        def loss(self, t, x, y):
+            if t.learning: t.sampler.weights[: len(x)] *= 1.5
+            return F.cross_entropy(t.model(x), y)
+    """,
+    "ModesOfAModule": """
+        def build(self, t): t.head = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5))
+        def loss(self, t, x, y):
+            if t.learning and t.record.progress.epoch == 1: t.head.eval()
+            return F.cross_entropy(t.head(t.model(x)), y)
+    """,
+    "TwoWorkersWithGenerators": """
+        def build(self, t): t.train_loader = DataLoader(Drawn(), 8, shuffle=True, num_workers=2)
+    class Drawn(Dataset):
+        def __init__(self): self.rng, self.noise = np.random.default_rng(1), torch.Generator().manual_seed(1)
+        def __len__(self): return 48
+        def __getitem__(self, i):
+            return X[i] * float(self.rng.uniform()) + torch.randn(8, generator=self.noise), Y[i]
+    """,
+    "GanWithEverything": """
+        def build(self, t):
+            t.generator, t.critic = nn.Linear(4, 8), nn.Linear(8, 1)
+            t.opts = {"g": Adam(t.generator.parameters(), lr=1e-3), "d": SGD(t.critic.parameters(), 1e-2, 0.9)}
+            t.schedules = {name: CosineAnnealingLR(opt, 30) for name, opt in t.opts.items()}
+            t.scaler, t.ratio = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=3), 1
+        def loss(self, t, x, y):
+            if t.learning:
+                for name in ["d"] * t.ratio + ["g"]:
+                    fake = t.generator(torch.randn(8, 4))
+                    loss = t.critic(fake).mean() * (1 if name == "d" else -1) + (t.critic(x).square().mean())
+                    t.opts[name].zero_grad(); t.scaler.scale(loss).backward()
+                    t.scaler.step(t.opts[name]); t.scaler.update(); t.schedules[name].step()
+                t.ratio = 1 + t.record.progress.epoch % 2
+            return F.cross_entropy(t.model(x), y) * (1 + t.critic(x).detach().abs().mean() + t.scaler.get_scale() / 99)
+    """,
+    "ThawedByAList": """
+        def build(self, t):
+            t.order, t.stage = [0, 2], 0
+            t.model.requires_grad_(False); t.model[2].requires_grad_(True)
+            t.optimizer = SGD([{"params": [p], "lr": 0.1} for p in t.model.parameters()], lr=0.1, momentum=0.9)
+        def loss(self, t, x, y):
+            if t.learning and t.record.progress.epoch >= 1: t.model[t.order[t.stage]].requires_grad_(True)
+            return F.cross_entropy(t.model(x), y)
+    """,
+    "MetricOfItsOwn": """
+        def build(self, t): t.metric = Streaming()
+        def loss(self, t, x, y):
+            if t.learning: t.metric.update(x)
+            return F.cross_entropy(t.model(x), y) * (1 + t.metric.compute())
+    class Streaming:
+        def __init__(self): self.total, self.count = torch.zeros(()), 0
+        def update(self, x): self.total = self.total + x.square().mean(); self.count += 1
+        def compute(self): return self.total / max(self.count, 1)
+        def state_dict(self): return {"total": self.total, "count": self.count}
+        def load_state_dict(self, state): self.total, self.count = state["total"], state["count"]
+    """,
     "MadeLoader": """
         def build(self, t):
             t.train_loader = make_loader(Augmented(), 8, seed=1, num_workers=0)
@@ -420,7 +494,7 @@ def test_a_resumed_run_gives_the_bits_of_one_that_was_never_interrupted(kind, in
     part = newest(holders)
     for later in sorted((part / "checkpoints").glob("epoch-0000*"))[-2 if inside else len(KINDS) :]:
         shutil.rmtree(later)
-    told = train(holders, f"kind={kind}", "--resume")
+    told = train(holders, f"kind={kind}", "--resume", "epochs=4")
     assert ("and 4 steps from" in told) == inside
     assert "WARNING" not in told, told
     assert_same(part, whole)
