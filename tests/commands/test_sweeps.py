@@ -407,7 +407,7 @@ def test_pruning_ends_runs_and_the_history_may_be_the_metric(project):
     )
     (project.path / "t.yaml").write_text("trials: 1\nmetric: val_size\ndirection: maximize\nspace: {seed: [1, 2]}\n")
     right = project.run("Resumable", "--sweep", "t.yaml", cwd=project.path)
-    assert right.returncode == 0 and "1 of 1 trials (1 complete), finished" in right.stdout, "it could be corrected"
+    assert right.returncode == 0 and "1 of 1 trial (1 complete), finished" in right.stdout, "it could be corrected"
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_a_failing_tracker_is_warned_of_once_and_catches_up(tmp_path, caplog):
     tracker.failing = {"log", "finish"}
     tell(trackers, trainer, {4: {"train_loss": 1.0}})
     trackers.on_train_end(trainer, "finished")
-    assert [record.getMessage() for record in caplog.records][1:] == ["Notebook lacks 1 epochs of run 20260101-000000"]
+    assert [record.getMessage() for record in caplog.records][1:] == ["Notebook lacks 1 epoch of run 20260101-000000"]
 
 
 def test_what_is_told_of_an_epoch_in_two_parts_waits_as_a_whole(tmp_path):
