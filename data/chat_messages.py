@@ -1,0 +1,192 @@
+"""What a row of text data is: a conversation, a prompt with its completion, or a document."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_OTHER_ROLES = {"function": "tool"}  # of OpenAI's first interface
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+class RowError(ValueError):
+    """A row that can't be used; the text says why, without the place of the row.
+
+    Args:
+        reason: why, in words that many rows may share: `the answer is empty`.
+        detail: what only this row has, such as the number of the message.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in the form that chat templates take. Made by `Conversation.of`.
+
+    Attributes:
+        messages: `role`, `content` (text or None), and what else a message has; arguments of tool calls are mappings.
+        tools: descriptions of the tools, as JSON schemas.
+        weights: of each message whether it is trained on, where it is an assistant's.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    weights: tuple[bool, ...] = field(default=())
+
+    @staticmethod
+    def of(
+        messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | str | None = None
+    ) -> "Conversation":
+        """Bring messages of OpenAI's form into the one that templates take.
+
+        Args:
+            messages: messages with `role` and `content`; content is text, None, or a list of parts of text. Arguments
+                of tool calls are mappings, or JSON text of one. An assistant's `weight` of 0 leaves it untrained.
+            tools: descriptions of tools; a list, or JSON text of one.
+
+        Returns:
+            The conversation.
+
+        Raises:
+            RowError: an unknown role, content that is no text, or arguments that are no JSON.
+        """
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise RowError("messages are not a list", f"they are {_kind(messages)}")
+        if not messages:
+            raise RowError("there is no message")
+        done, weights = [], []
+        for number, message in enumerate(messages, 1):
+            message, weight = _message(message, f"message {number}")
+            done.append(message)
+            weights.append(weight)
+        return Conversation(tuple(done), _tools(tools), tuple(weights))
+
+    def trains_on(self, number: int) -> bool:
+        """Say whether a message (counted from 0) is an assistant's that is trained on."""
+        return self.messages[number]["role"] == "assistant" and (not self.weights or self.weights[number])
+
+    def is_empty(self, number: int) -> bool:
+        """Say whether a message has neither text, nor thoughts, nor tool calls."""
+        message = self.messages[number]
+        return not message.get("content") and not message.get("tool_calls") and not reasoning_of(message)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Text, and what follows it; no template is put around them."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """Text that is learned as it is, from its first word to its end."""
+
+    text: str
+
+
+Example = Conversation | Completion | Document
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str:
+    """Return the thoughts that a message has beside its content."""
+    return next((message[name] for name in _REASONING if isinstance(message.get(name), str) and message[name]), "")
+
+
+def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:
+    if not isinstance(message, Mapping):
+        raise RowError("a message is not a mapping of role and content", f"{where} is {_kind(message)}")
+    role = message.get("role")
+    if role not in ROLES and role not in _OTHER_ROLES:
+        given = f"{where} has the role {role!r}" if "role" in message else f"{where} has no role"
+        raise RowError(f"unknown role; allowed are {', '.join(ROLES)}", given)
+    weight = message.get("weight", 1)
+    if weight is not None and weight not in (0, 1):
+        raise RowError("a message's weight must be 0 or 1", f"{where} has {weight!r}")
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), Mapping):
+        calls = [{"type": "function", "function": message["function_call"]}]
+    done = {key: value for key, value in message.items() if key not in ("weight", "tool_calls", "function_call")}
+    done["role"] = _OTHER_ROLES.get(role, role)
+    done["content"] = _content(message.get("content"), bool(calls), where)
+    if calls:
+        done["tool_calls"] = _calls(calls, where)
+    return done, weight != 0
+
+
+def _content(content: object, may_lack: bool, where: str) -> str | None:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        if may_lack:
+            return None
+        raise RowError("a message has no content", where)
+    if isinstance(content, Sequence):
+        parts = []
+        for part in content:
+            if isinstance(part, str):
+                parts.append(part)
+            elif isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+                parts.append(part["text"])
+            else:
+                kind = part.get("type") if isinstance(part, Mapping) else _kind(part)
+                raise RowError("only text can be used", f"{where} has a part of the type {kind!r}")
+        return "".join(parts)
+    raise RowError("content is no text", f"that of {where} is {_kind(content)}")
+
+
+def _calls(calls: object, where: str) -> list[dict[str, Any]]:
+    if isinstance(calls, str):
+        calls = _json(calls, "tool_calls", where)
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise RowError("tool_calls are not a list", f"those of {where} are {_kind(calls)}")
+    done = []
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise RowError("a tool call has no function with a name", where)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = _json(arguments, "arguments", where) if arguments.strip() else {}
+        arguments = {} if arguments is None else arguments
+        if not isinstance(arguments, Mapping):
+            raise RowError("arguments of a tool call are not a mapping", f"those of {where} are {_kind(arguments)}")
+        outer = {key: value for key, value in call.items() if key != "function"} if "function" in call else {}
+        inner = {**function, "arguments": dict(arguments)}
+        done.append({"type": "function", **outer, "function": inner})
+    return done
+
+
+def _tools(tools: object) -> tuple[dict[str, Any], ...]:
+    if isinstance(tools, str):
+        tools = _json(tools, "tools", "the row") if tools.strip() else None
+    if tools is None:
+        return ()
+    if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise RowError("tools are not a list of descriptions", f"they are {_kind(tools)}")
+    return tuple(_tool(dict(tool)) for tool in tools)
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Put the schema of a tool's parameters in place of JSON text of it."""
+    function = tool.get("function", tool)
+    if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
+        function = {**function, "parameters": _json(function["parameters"], "parameters of a tool", "the row")}
+    return {**tool, "function": function} if "function" in tool else dict(function)
+
+
+def _json(text: str, what: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RowError(f"{what} are not JSON", f"{where}: {error}") from error
+
+
+def _kind(value: object) -> str:
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "a mapping", list: "a list"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

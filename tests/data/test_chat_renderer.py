@@ -1,0 +1,328 @@
+"""What is trained on of a conversation, over templates as models have them; a sampler gets what training has."""
+
+import random
+from datetime import datetime
+
+import chat_samples as samples
+import pytest
+
+pytest.importorskip("transformers")
+
+from data.chat_messages import Completion, Conversation, Document, RowError
+from data.chat_renderer import EMPTY_ANSWER, Renderer, RenderNotes, TemplateError
+from data.data_error import DataError
+
+
+def chat(*turns) -> Conversation:
+    """A conversation of (role, content)."""
+    long = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
+    return Conversation.of([{"role": long[role], "content": content} for role, content in turns])
+
+
+def renderer(template=samples.CHATML, **options) -> Renderer:
+    settings = {name: options.pop(name) for name in ("adds_bos", "merges") if name in options}
+    return Renderer(samples.byte_tokenizer(template, **settings), **options)
+
+
+def trained(made: Renderer, conversation: Conversation, notes: RenderNotes | None = None) -> list[list[str]]:
+    """The texts that are trained on, of each row."""
+    rows = made.train_rows(conversation, notes=notes)
+    return [[made.tokenizer.decode(ids) for ids in row.targets()] for row in rows]
+
+
+def check_prompts(made: Renderer, conversation: Conversation) -> int:
+    """What stands before each answer is what a sampler gets for it; returns how many answers there were."""
+    asked = [
+        number for number, message in enumerate(conversation.messages) if message["role"] == "assistant" and number
+    ]
+    prompts = [made.prompt(Conversation(conversation.messages[:number], conversation.tools)) for number in asked]
+    opening = made.plain_ids(made.opening) if made.opening else []
+    found = 0
+    for row in made.train_rows(conversation):
+        weights = row.weights.tolist()
+        for start in (n for n in range(1, len(weights)) if weights[n] and not weights[n - 1]):
+            before = row.ids[:start].tolist()
+            if start == len(made.plain_ids("<|im_start|>assistant\n")):
+                continue  # an assistant's greeting: no sampler begins with it
+            assert before in prompts or before in [[*prompt, *opening] for prompt in prompts]
+            found += 1
+    return found
+
+
+def test_the_end_of_the_turn_is_trained_on():
+    row = renderer().train_rows(chat(("u", "Hi"), ("a", "Ok")))[0]
+    assert row.targets() == [[79, 107, 260]]
+    assert row.ids.tolist()[-1] == 10 and len(row.ids) - 1 == len(row.needed().ids)  # the line feed is not needed
+    short, long = (renderer().train_rows(chat(("u", "Hi"), ("a", answer)))[0] for answer in ("Ok", "Okokok"))
+    assert [row.targets()[-1].count(260) for row in (short, long)] == [1, 1]
+
+
+def test_end_ids_are_those_of_the_tokenizer_the_template_and_the_model():
+    assert renderer().end_ids == (257, 260)
+    assert renderer(end_ids=[258]).end_ids == (257, 258, 260)
+    assert renderer(samples.LLAMA3).end_of_turn == "<|eot_id|>"
+
+
+def test_one_bos():
+    made = renderer(samples.BOS, adds_bos=True)
+    question = chat(("u", "Hi"))
+    row = made.train_rows(chat(("u", "Hi"), ("a", "Ok")))[0].ids.tolist()
+    assert row[:2] == [256, 259] and row.count(256) == 1
+    prompt = made.prompt(question)
+    assert prompt[:2] == [256, 259] and prompt.count(256) == 1
+    assert row[: len(prompt)] == prompt
+    assert made.plain_ids("Hi") == [256, 72, 105]
+    assert made.plain_ids("<bos>Hi") == [256, 72, 105]
+    assert renderer().plain_ids("Hi") == [72, 105]
+
+
+def test_a_default_system_message_is_told():
+    made = renderer(samples.DROPS_THOUGHTS)
+    assert made.added == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    notes = RenderNotes()
+    without = made.render(chat(("u", "Hi"), ("a", "Ok")), False)
+    made.train_rows(chat(("u", "Hi"), ("a", "Ok")), notes=notes)
+    assert without.count("You are a helpful assistant.") == 1
+    assert list(notes.counts.values()) == [1] and "You are a helpful assistant." in next(iter(notes.counts))
+    notes = RenderNotes()
+    terse = chat(("s", "Be terse."), ("u", "Hi"), ("a", "Ok"))
+    made.train_rows(terse, notes=notes)
+    assert not notes.counts
+    assert "Be terse." in made.render(terse, False) and "helpful" not in made.render(terse, False)
+    assert check_prompts(made, terse) == 1
+
+
+THOUGHTS = chat(("u", "a"), ("a", "<think>x</think>b"), ("u", "c"), ("a", "<think>y</think>d"))
+
+
+@pytest.mark.parametrize("template", [samples.DROPS_THOUGHTS, samples.DROPS_BUT_LAST_ANSWER])
+def test_thoughts_that_the_template_drops_are_not_trained_on(template):
+    made, notes = renderer(template), RenderNotes()
+    texts = trained(made, THOUGHTS, notes)
+    assert [text for row in texts for text in row] == ["b<|im_end|>", "<think>y</think>d<|im_end|>"]
+    # The second answer's prompt has the first thought where only the last answer keeps its own: a row of its own.
+    assert len(texts) == (1 if template == samples.DROPS_THOUGHTS else 2)
+    assert any("leaves out thoughts" in note for note in notes.counts)
+    assert check_prompts(made, THOUGHTS) == 2
+
+
+def test_an_empty_thought_of_the_template_is_not_trained_on():
+    made, notes = renderer(samples.EMPTY_THOUGHT), RenderNotes()
+    plain = chat(("u", "a"), ("a", "b"), ("u", "c"), ("a", "d"))
+    assert trained(made, plain, notes) == [["b<|im_end|>", "d<|im_end|>"]]
+    assert any(r"<think>\n\n</think>\n\n" in note and "not trained on" in note for note in notes.counts)
+    assert trained(made, chat(("u", "a"), ("a", ""))) == [["<|im_end|>"]]
+    assert check_prompts(made, plain) == 2
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "x"}]
+    assert trained(made, Conversation.of(messages)) == [["<think>\nx\n</think>\n\nb<|im_end|>"]]
+    assert trained(made, THOUGHTS) == [["b<|im_end|>", "<think>\ny\n</think>\n\nd<|im_end|>"]]
+    # With the option the sampler's prompt has the empty thought, and the first answer does not follow one.
+    told = renderer(samples.EMPTY_THOUGHT, options={"enable_thinking": False})
+    assert trained(told, plain) == [["b<|im_end|>"], ["d<|im_end|>"]]
+    assert check_prompts(told, plain) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [(samples.CHATML, "<|im_end|>"), (samples.LLAMA3, "<|eot_id|>"), (samples.MISTRAL, "<eos>"),
+     (samples.GEMMA, "<end_of_turn>"), (samples.DROPS_THOUGHTS, "<|im_end|>")],
+)  # fmt: skip
+def test_whatever_a_user_says_changes_nothing_of_what_is_trained(template, end):
+    made = renderer(template)
+    said = ["Hi", "", " \n ", "<|im_end|>", f"b{end}", "<|im_start|>assistant\nno<|im_end|>", "[/INST] x", "é😀\u2028",
+            "\U000f0002", "a" * 300, "<think>x</think>", "assistant", "{{ 1 }}"]  # fmt: skip
+    space = " " if template == samples.MISTRAL else ""  # no generation prompt has it
+    for text in said:
+        conversation = chat(("u", text), ("a", "one"), ("u", f"more {text}"), ("a", "two\nlines"))
+        assert trained(made, conversation) == [[f"{space}one{end}", f"{space}two\nlines{end}"]], text
+        assert check_prompts(made, conversation) == 2
+
+
+def test_white_space_of_answers_is_kept_or_trimmed_as_the_template_does():
+    spaced = chat(("u", "a"), ("a", "\n b \n"))
+    assert trained(renderer(), spaced) == [["\n b \n<|im_end|>"]]
+    assert trained(renderer(samples.LLAMA3), spaced) == [["b<|eot_id|>"]]
+    assert trained(renderer(), chat(("u", "a"), ("a", "  "))) == [["  <|im_end|>"]]
+    assert trained(renderer(), chat(("u", "a"), ("a", "b<|im_end|>c"))) == [["b<|im_end|>c<|im_end|>"]]
+
+
+def test_tool_calls_are_rendered_once_as_json():
+    rendered = []
+    for arguments in ('{"city": "SF"}', {"city": "SF"}):
+        call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+                    {"role": "tool", "content": "<|im_end|> 12"}, {"role": "assistant", "content": "12"}]  # fmt: skip
+        conversation = Conversation.of(messages)
+        for template in (samples.TOOLS_TOJSON, samples.TOOLS_AS_TEXT, samples.TOOLS_PRINTED):
+            made = renderer(template)
+            rendered.append(made.render(conversation, False))
+            answer = '<tool_call>weather {"city": "SF"}</tool_call><|im_end|>'
+            assert trained(made, conversation) == [[answer, "12<|im_end|>"]]
+            assert check_prompts(made, conversation) == 2
+    assert len(set(rendered)) == 1 and rendered[0].count('{"city": "SF"}') == 1 and "\\" not in rendered[0]
+
+
+def test_arguments_keep_what_they_have_and_no_more():
+    calls = [
+        {"name": "f", "arguments": '{"x": 1, "z": null}'},
+        {"function": {"name": "g", "arguments": {"y": "<|im_end|>"}}},
+    ]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "so:", "tool_calls": calls}]
+    text = 'so:<tool_call>f {"x": 1, "z": null}</tool_call><tool_call>g {"y": "<|im_end|>"}</tool_call><|im_end|>'
+    assert trained(renderer(samples.TOOLS_TOJSON), Conversation.of(messages)) == [[text]]
+    with pytest.raises(RowError, match="leaves out tool calls .message 2, assistant"):
+        renderer().train_rows(Conversation.of(messages))
+    with pytest.raises(RowError, match="arguments are not JSON .message 2: Expecting"):
+        Conversation.of([messages[0], {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{x: 1}"}]}])
+
+
+ORDERS = [
+    chat(("u", "a"), ("a", "b")),
+    chat(("u", "a"), ("u", "b"), ("a", "c")),
+    chat(("a", "Hello"), ("u", "a"), ("a", "b")),
+    chat(("u", "a"), ("a", "b"), ("s", "Be terse."), ("u", "c"), ("a", "d")),
+    chat(("u", "a"), ("a", "b"), ("u", "c")),
+    chat(("u", "a"), ("a", "")),
+]
+
+
+def test_every_order_that_the_template_renders_is_used():
+    made, notes = renderer(), RenderNotes()
+    texts = [trained(made, order, notes) for order in ORDERS]
+    end = "<|im_end|>"
+    assert texts == [[["b" + end]], [["c" + end]], [["Hello" + end, "b" + end]], [["b" + end, "d" + end]],
+                     [["b" + end]], [[end]]]  # fmt: skip
+    assert notes.counts == {EMPTY_ANSWER: 1}
+    assert sum(check_prompts(made, order) for order in ORDERS) == 7
+    strict, refused = renderer(samples.ALTERNATES), []
+    for order in ORDERS:
+        try:
+            strict.train_rows(order)
+        except RowError as error:
+            refused.append(str(error))
+    assert len(refused) == 2 and "Conversation roles must alternate" in refused[0]
+    assert "System role not supported" in refused[1]
+
+
+def test_a_message_that_the_template_leaves_out_is_refused():
+    ignores = samples.CHATML.replace("{{ '<|im", "{% if message['role'] != 'system' %}{{ '<|im", 1).replace(
+        "{% endfor", "{% endif %}{% endfor")  # fmt: skip
+    with pytest.raises(RowError, match="leaves out a message .message 1, system"):
+        renderer(ignores).train_rows(chat(("s", "Be terse."), ("u", "a"), ("a", "b")))
+
+
+def test_weights_of_messages():
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0},
+                {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "weight": 1}]  # fmt: skip
+    made = renderer()
+    assert trained(made, Conversation.of(messages)) == [["d<|im_end|>"]]
+    row = renderer(train_on="all").train_rows(Conversation.of(messages))[0]
+    assert row.trained == len(row.ids) - 1 and row.weights[0] == 0
+    assert made.train_rows(chat(("u", "a"))) == []
+
+
+def test_prompt_and_completion_are_encoded_apart():
+    made = renderer(merges=[("a", "b")])
+    assert made.tokenizer.encode("ab") == [256 + len(samples.SPECIAL)]
+    row = made.train_rows(Completion("a", "b"))[0]
+    assert row.ids.tolist() == [97, 98, 257] and row.targets() == [[98, 257]]
+    draw = random.Random(0)
+    for _ in range(200):
+        text = "".join(draw.choice("ab é\n") for _ in range(draw.randint(2, 30)))
+        cut = draw.randint(0, len(text) - 1)
+        row = made.train_rows(Completion(text[:cut], text[cut:]))[0]
+        prompt = made.tokenizer.encode(text[:cut])
+        assert row.ids[: len(prompt)].tolist() == prompt == made.prompt(Completion(text[:cut], ""))
+        answer = row.ids[len(prompt) :].tolist()
+        assert made.tokenizer.decode(answer) == text[cut:] + "<eos>"
+        assert not row.weights[: len(prompt)].any() and row.weights[max(len(prompt), 1) :].all()
+
+
+def test_answers_of_a_conversation_are_encoded_apart():
+    glued = samples.CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant a'").replace(
+        "message['role'] + '\n'", "message['role'] + ' a'")  # fmt: skip
+    made = renderer(glued, merges=[("a", "b")])
+    row = made.train_rows(chat(("u", "x"), ("a", "b"), ("u", "y"), ("a", "bb")))[0]
+    assert row.targets() == [[98, 260], [98, 98, 260]]
+    assert check_prompts(made, chat(("u", "x"), ("a", "b"), ("u", "y"), ("a", "bb"))) == 2
+
+
+def test_a_document_is_trained_to_its_end():
+    made = renderer(samples.BOS, adds_bos=True)
+    row = made.train_rows(Document("Hi"))[0]
+    assert row.ids.tolist() == [256, 72, 105, 257] and row.targets() == [[72, 105, 257]]
+    assert made.prompt(Document("Hi")) == [256, 72, 105]
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_a_tokenizer_that_puts_a_space_in_front_puts_none_inside(scheme):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", *dict.fromkeys("▁abcdefghijklmnopqrstuvwxyz[]/INST\n<>|_:"), "▁[", "▁b"]
+    bpe = models.BPE(
+        {letter: number for number, letter in enumerate(letters)}, [("▁", "["), ("▁", "b")], unk_token="<unk>"
+    )
+    tokenizer = Tokenizer(bpe)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+                                   chat_template=samples.MISTRAL)  # fmt: skip
+    made = Renderer(fast)
+    whole = chat(("u", "a"), ("a", "b"), ("u", "c"), ("a", "bd"))
+    row = made.train_rows(whole)[0]
+    assert [fast.convert_ids_to_tokens(ids) for ids in row.targets()] == [["▁b", "</s>"], ["▁b", "d", "</s>"]]
+    assert row.ids.tolist() == fast.encode(made.render(whole, False), add_special_tokens=False)
+    assert check_prompts(made, whole) == 2
+    completion = made.train_rows(Completion("a", "b"))[0]
+    assert fast.convert_ids_to_tokens(completion.ids.tolist()) == ["▁", "a", "b", "</s>"]
+
+
+def test_a_template_whose_answers_cant_be_told_is_refused():
+    for template, words in (
+        (samples.NO_END, "never learns to stop"),
+        (samples.NO_GENERATION_PROMPT, 'writes "<|im_start|>assistant\\n" before an answer, but not with'),
+        (samples.OTHER_PROMPT.replace("'\n' + m", "'\n' + 'x' + m"), "is not how it begins the conversation"),
+        (samples.CHATML.replace("message['content']", "message['content'] | upper | replace('A', 'B')"), None),
+        ("{{ raise_exception('no chat') }}", "no chat"),
+        ("{{ messages | length }}", "does not write answers as they are"),
+        ("{% if %}", "the chat template refuses it"),
+    ):
+        if words is None:
+            assert trained(renderer(template), chat(("u", "a"), ("a", "xa"))) == [["XB<|im_end|>"]]
+            continue
+        with pytest.raises(TemplateError) as told:
+            renderer(template)
+        assert words in str(told.value)
+    with pytest.raises(TemplateError, match="no chat template"):
+        renderer(None)
+    with pytest.raises(DataError, match="train_on is me; allowed are answers and all"):
+        renderer(train_on="me")
+
+
+def test_a_prompt_that_begins_a_thought_needs_one():
+    thought = "('<think>\n' + message.reasoning_content + '</think>' if message.reasoning_content else '')"
+    template = samples.CHATML.replace("+ message['content']", f"+ {thought} + message['content']")
+    template = template.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+    made = renderer(template)
+    assert made.needs_thoughts
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "x"}]
+    assert trained(made, Conversation.of(messages)) == [["x</think>b<|im_end|>"]]
+    with pytest.raises(RowError, match="its prompt begins a thought and the answer has none .message 2"):
+        made.train_rows(chat(("u", "a"), ("a", "b")))
+
+
+def test_the_date_is_that_of_the_run():
+    made = renderer(samples.DATED, now=datetime(2024, 7, 26))
+    assert made.uses_clock and made.render(chat(("u", "a")), True).startswith("26 Jul 2024\n")
+    assert not renderer().uses_clock
+
+
+def test_prompts_are_those_of_transformers():
+    for template in (samples.CHATML, samples.LLAMA3, samples.MISTRAL, samples.GEMMA, samples.DROPS_THOUGHTS):
+        made = renderer(template)
+        messages = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Ok"},
+                    {"role": "user", "content": "And?"}]  # fmt: skip
+        ids = made.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert made.prompt(Conversation.of(messages)) == list(ids)
