@@ -1,7 +1,51 @@
-"""The steps between a decoder's matrix products, each keeping for backward only what can't be made again cheaply."""
+"""The steps between a decoder's matrix products, each keeping for backward only what can't be made again cheaply.
+
+Without gradients, as in sampling, each is as few calls as it can be: at one token a row, calls are what costs.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+
+def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return `weight * x / sqrt(mean(x^2) + eps)`, over the last dimension.
+
+    Args:
+        states: (..., width).
+        weight: (width,).
+        eps: added to the mean square.
+
+    Returns:
+        (..., width) in the dtype of `states`, computed in fp32.
+    """
+    if not torch.is_grad_enabled() and states.dtype == torch.float32:
+        return functional.rms_norm(states, weight.shape, weight, eps)
+    return RmsNorm.apply(states, weight, eps)
+
+
+def turn(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries and keys turned by rotary positions.
+
+    Args:
+        queries: (T, heads, head_dim).
+        keys: (T, kv_heads, head_dim).
+        cosines: (T, 1, head_dim / 2), of each token's angles.
+        sines: (T, 1, head_dim / 2).
+
+    Returns:
+        Both, in their sizes.
+    """
+    if torch.is_grad_enabled():
+        return Turned.apply(queries, cosines, sines), Turned.apply(keys, cosines, sines)
+    heads = queries.shape[1]
+    turned = _turn(torch.cat([queries, keys], dim=1), cosines, sines, 1.0)
+    return turned[:, :heads], turned[:, heads:]
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `silu(gate) * up` (T, mlp_width) of two tensors of these sizes."""
+    return Gated.apply(gate, up) if torch.is_grad_enabled() else functional.silu(gate).mul_(up)
 
 
 class RmsNorm(torch.autograd.Function):

@@ -254,7 +254,9 @@ class _OneEach:
     own: tuple[int, ...]
     runs: tuple[tuple[int, int, SharedPrefix | None], ...]  # rows side by side that have one prefix
     at: tuple[Tensor, Tensor]  # where the new tokens go: places, tokens
-    bias: Tensor  # (rows, 1, 1, longest own part) 0, or -inf where there is nothing
+    bias: (
+        Tensor | None
+    )  # (rows, 1, 1, longest own part) 0, or -inf where there is nothing; None where all are that long
 
     @staticmethod
     def of(
@@ -271,9 +273,11 @@ class _OneEach:
                 runs[-1] = (runs[-1][0], row + 1, prefix)
             else:
                 runs.append((row, row + 1, prefix))
+        at = (torch.tensor(places, device=device), counts)
+        if len(set(own)) == 1:
+            return _OneEach(len(own), places[0], tuple(own), tuple(runs), at, None)
         behind = torch.arange(max(own) + 1, device=device)[None] > counts[:, None]
         bias = torch.zeros(behind.shape, device=device).masked_fill_(behind, float("-inf"))[:, None, None]
-        at = (torch.tensor(places, device=device), counts)
         return _OneEach(len(own), places[0], tuple(own), tuple(runs), at, bias)
 
     def attend(
@@ -281,15 +285,21 @@ class _OneEach:
         window: int | None,
     ) -> Tensor:  # fmt: skip
         memory_keys, memory_values = stored
-        memory_keys[self.at[0], :, self.at[1]] = keys
-        memory_values[self.at[0], :, self.at[1]] = values
+        longest, end = max(self.own) + 1, self.begin + self.rows
+        if self.bias is None:  # all rows are equally long
+            memory_keys[self.begin : end, :, longest - 1] = keys
+            memory_values[self.begin : end, :, longest - 1] = values
+        else:
+            memory_keys[self.at[0], :, self.at[1]] = keys
+            memory_values[self.at[0], :, self.at[1]] = values
         heads, kv_heads, size = queries.shape[1], keys.shape[1], queries.shape[2]
-        longest = max(self.own) + 1
-        own_keys = memory_keys[self.begin : self.begin + self.rows, :, :longest]
-        own_values = memory_values[self.begin : self.begin + self.rows, :, :longest]
+        own_keys = memory_keys[self.begin : end, :, :longest]
+        own_values = memory_values[self.begin : end, :, :longest]
         # Query heads that share a key-value head are handled as so many queries of it.
-        grouped = (queries * size**-0.5).view(self.rows, kv_heads, heads // kv_heads, size)
-        scores = torch.matmul(grouped, own_keys.transpose(2, 3)).add_(self.bias.to(queries.dtype))
+        grouped = (queries * size**-0.5).reshape(self.rows, kv_heads, heads // kv_heads, size)
+        scores = torch.matmul(grouped, own_keys.transpose(2, 3))
+        if self.bias is not None:
+            scores.add_(self.bias.to(queries.dtype))
         if window is not None:
             distance = self.at[1][:, None] - torch.arange(longest, device=queries.device)[None]
             scores.masked_fill_((distance >= window)[:, None, None], float("-inf"))

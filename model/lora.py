@@ -321,18 +321,58 @@ def adapted_linears(
     Returns:
         Of each layer its outputs (T, outputs), in the dtype of `inputs`.
     """
-    parts = [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name, _, _ in layers))
-             for segment in segments if any(name in segment.factors for name, _, _ in layers)]  # fmt: skip
+    parts = _parts_of([name for name, _, _ in layers], segments)
     if not parts:
         return [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
     weights = [weight for _, weight, _ in layers]
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
         return [_adapted(functional.linear(inputs, weight, bias), inputs, parts, index)
                 for index, (_, weight, bias) in enumerate(layers)]  # fmt: skip
+    if not torch.is_grad_enabled():
+        outputs = [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
+        for part in parts:
+            _add(outputs, inputs, part)
+        return outputs
     factors = [tensor for part in parts for found in part.factors if found for tensor in found[:2]]
     plan = _Plan(tuple((part.start, part.stop, tuple(found[2] if found else None for found in part.factors))
                        for part in parts), len(layers))  # fmt: skip
     return list(_AdaptedLinears.apply(plan, inputs, *weights, *(bias for _, _, bias in layers), *factors))
+
+
+def add_adapters(outputs: Sequence[Tensor], inputs: Tensor, names: Sequence[str], segments: Segments) -> None:
+    """Add in place what adapters add to the outputs of linear layers that share their input; without gradients.
+
+    Args:
+        outputs: of each layer (T, outputs).
+        inputs: (T, inputs).
+        names: of each layer its name.
+        segments: runs of tokens with an adapter.
+    """
+    for part in _parts_of(names, segments):
+        _add(outputs, inputs, part)
+
+
+def _parts_of(names: Sequence[str], segments: Segments) -> list["_SegmentPart"]:
+    return [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name in names))
+            for segment in segments if any(name in segment.factors for name in names)]  # fmt: skip
+
+
+def _add(outputs: Sequence[Tensor], inputs: Tensor, part: "_SegmentPart") -> Tensor:
+    """Add to the outputs of a run of tokens; returns what A made of the inputs, of all layers side by side."""
+    rows = inputs[part.start : part.stop].float()
+    low = torch.mm(rows, _joined([found[0] for found in part.factors if found]).t())
+    begin = 0
+    for output, found in zip(outputs, part.factors, strict=True):
+        if found is None:
+            continue
+        a, b, scale = found
+        mine = low[:, begin : begin + a.shape[0]]
+        begin += a.shape[0]
+        if output.dtype == torch.float32:
+            output[part.start : part.stop].addmm_(mine, b.t(), alpha=scale)
+        else:
+            output[part.start : part.stop] += torch.mm(mine, b.t()).mul_(scale)
+    return low
 
 
 @dataclass(frozen=True)
@@ -372,23 +412,10 @@ class _AdaptedLinears(torch.autograd.Function):
         weights, biases = tensors[: plan.layers], tensors[plan.layers : 2 * plan.layers]
         factors = iter(tensors[2 * plan.layers :])
         outputs = [functional.linear(inputs, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
-        kept: list[Tensor] = []
+        kept = []
         for start, stop, scales in plan.segments:
-            rows = inputs[start:stop].float()
-            pairs = [(next(factors), next(factors)) if scale is not None else None for scale in scales]
-            downs = _joined([pair[0] for pair in pairs if pair])
-            low = torch.mm(rows, downs.t())  # of all layers side by side
-            kept.append(low)
-            begin = 0
-            for output, pair, scale in zip(outputs, pairs, scales, strict=True):
-                if pair is None:
-                    continue
-                part = low[:, begin : begin + pair[0].shape[0]]
-                begin += pair[0].shape[0]
-                if output.dtype == torch.float32:
-                    output[start:stop].addmm_(part, pair[1].t(), alpha=scale)
-                else:
-                    output[start:stop] += torch.mm(part, pair[1].t()).mul_(scale)
+            found = tuple((next(factors), next(factors), scale) if scale is not None else None for scale in scales)
+            kept.append(_add(outputs, inputs, _SegmentPart(start, stop, found)))
         ctx.plan = plan
         ctx.save_for_backward(inputs, *weights, *tensors[2 * plan.layers :], *kept)
         return tuple(outputs)

@@ -249,3 +249,37 @@ def test_low_precision_is_near(dtype):
     assert (found.float() - wanted).abs().mean() < 0.02 * wanted.abs().mean() + 0.02
     found.float().square().mean().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in adapter.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_give_the_same_and_follow_changes(dtype):
+    model = CausalLM(replace(T0, attention_bias=True), dtype=dtype).draw(0, std=0.2)
+    assert model.pack_weights() == 0, "weights that may be trained are not packed"
+    bank = LoraBank(model)
+    adapter = bank.create("a", LoraSettings(rank=4, targets=("attention", "mlp", "unembedding")))
+    for b in adapter.lora_B.values():
+        b.normal_(0, 0.2, generator=torch.Generator().manual_seed(4))
+    tokens, rows, chosen = tokens_of((3, 5)), PackedRows.of((3, 5)), bank.rows(["a", None], (3, 5))
+
+    def logits() -> torch.Tensor:
+        return model.logits(model.hidden(tokens, rows, chosen), chosen).float()
+
+    plain = logits()
+    if not model.pack_weights():
+        pytest.skip("this build of torch has no oneDNN")
+    assert model.pack_weights() == sum(weight.nbytes for name, weight in model.named_parameters()
+                                       if weight.dim() == 2 and "embed" not in name)  # fmt: skip
+    near = 1e-5 if dtype == torch.float32 else 0.2
+    assert (logits() - plain).abs().max() < near
+    model.model.layers[0].mlp.up_proj.weight.mul_(2)
+    model.model.layers[1].self_attn.q_proj.weight = torch.nn.Parameter(
+        2 * model.model.layers[1].self_attn.q_proj.weight, requires_grad=False
+    )
+    changed = logits()
+    assert (changed - plain).abs().max() > 0.1
+    other = CausalLM(model.shape, dtype=dtype)
+    other.load_state_dict(model.state_dict())
+    other.requires_grad_(False)
+    wanted = other.logits(other.hidden(tokens, rows, chosen), chosen).float()
+    assert (changed - wanted).abs().max() < near
