@@ -153,6 +153,7 @@ def test_only_the_main_process_writes(trained, shared_project):
         "environment.json",
         "metrics.json",
         "model.safetensors",
+        "segments.json",
         "train.log",
     ]
     log = (Path(trained[1][0]["run"]) / "train.log").read_text()
