@@ -1,0 +1,532 @@
+"""The engine: adapters of one frozen base model that are trained, kept in versions and sampled from.
+
+It is what a service and a trainer of agents drive. One thread may use it. On a CPU the same calls give the same bits.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from constants.counting import counted
+from llm.adam import AdamSettings, Moments, adam, no_moments
+from llm.base_model import BaseModel
+from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
+from llm.loss_pass import LossRequest, LossResult, LossRow, LossWork, first_not_finite, run_passes
+from model.causal_lm import CausalLM
+from model.lora import LoraAdapter, LoraBank, LoraSettings
+from model.token_losses import LOSS_INPUTS, require_loss
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """What an engine takes.
+
+    Attributes:
+        adapters: adapters at a time.
+        rank: greatest rank of an adapter.
+        rows: rows of one call.
+        tokens: tokens of one call, over its rows.
+        pass_tokens: tokens that go through the model together; activations of so many are in memory at a time. A
+            longer row goes alone.
+    """
+
+    adapters: int = 64
+    rank: int = 256
+    rows: int = 16384
+    tokens: int = 4_000_000
+    pass_tokens: int = 1024
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an optimizer step did.
+
+    Attributes:
+        step: steps that the adapter has made.
+        gradient_norm: L2 norm of the whole gradient before clipping.
+        skipped: whether there was no gradient, so that nothing was changed.
+    """
+
+    step: int
+    gradient_norm: float
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What there is to know of an adapter.
+
+    Attributes:
+        name: its name.
+        rank: its greatest rank.
+        targets: kinds of layers that it changes.
+        step: optimizer steps that it has made.
+        parameters: numbers that are trained.
+    """
+
+    name: str
+    rank: int
+    targets: tuple[str, ...]
+    step: int
+    parameters: int
+
+
+@dataclass
+class AdapterState:
+    """An adapter as it was at one moment, to go on from.
+
+    Attributes:
+        adapter: its weights; never changed.
+        step: optimizer steps that it had made.
+        moments: of each parameter the mean and the mean squared gradient; None without the optimizer's state.
+    """
+
+    adapter: LoraAdapter
+    step: int = 0
+    moments: list[Moments] | None = None
+
+
+@dataclass
+class _Trained:
+    adapter: LoraAdapter
+    step: int = 0
+    gradients: list[Tensor] | None = None  # of all calls since the last step
+    moments: list[Moments] | None = None  # None before the first step
+    version: str | None = None  # of the weights as they are, where somebody has asked for it
+
+
+class Engine:
+    """Adapters of one frozen model.
+
+    No tensor of an adapter is ever changed in place: a step makes new ones. So a version costs nothing until the
+    adapter moves on, and stays what it is.
+
+    Args:
+        base: the model.
+        limits: what the engine takes.
+    """
+
+    def __init__(self, base: BaseModel, limits: EngineLimits | None = None) -> None:
+        self.base = base
+        self.limits = limits or EngineLimits()
+        self.device = next(base.model.parameters()).device
+        self.bank = LoraBank(base.model, self.device)
+        self.vocabulary = vocabulary_of(base)
+        self._trained: dict[str, _Trained] = {}
+        self._holders: dict[str, int] = {}  # of each version
+
+    # -------------------------------------------------------------------------------------------------------- adapters
+
+    def create(self, name: str, settings: LoraSettings) -> AdapterInfo:
+        """Make an adapter, whose outputs are the base model's until it is trained.
+
+        Args:
+            name: name that no other adapter has.
+            settings: rank, scale, layers and seed.
+
+        Raises:
+            EngineError: the name is taken, or the settings are not allowed.
+        """
+        self._require_place(name, settings.rank)
+        try:
+            self._trained[name] = _Trained(self.bank.create(name, settings))
+        except ValueError as error:
+            raise EngineError(str(error)) from error
+        return self.info(name)
+
+    def create_from(self, name: str, state: AdapterState, optimizer: bool) -> AdapterInfo:
+        """Make an adapter that goes on from another's state.
+
+        Args:
+            name: name that no other adapter has.
+            state: what `state` gave, of this base model.
+            optimizer: whether the optimizer goes on too; else its moments start at zero, and its steps are counted
+                from 0.
+
+        Raises:
+            EngineError: the name is taken, the state is of another model, or it has no optimizer.
+        """
+        self._require_place(name, max((part.rank for part in state.adapter.parts()), default=0))
+        entry = self._entry_of(state, optimizer)
+        try:
+            self.bank.add(name, entry.adapter)
+        except ValueError as error:
+            raise EngineError(str(error)) from error
+        self._trained[name] = entry
+        return self.info(name)
+
+    def put_back(self, name: str, state: AdapterState, optimizer: bool) -> AdapterInfo:
+        """Let an adapter go on from a state: its own of before, or another's of the same sizes.
+
+        Gradients that no step has used are dropped.
+
+        Args:
+            name: name of the adapter.
+            state: what `state` gave.
+            optimizer: whether the optimizer goes on too; else its moments start at zero, and its steps are counted
+                from 0.
+
+        Raises:
+            EngineError: the state is of another model or other sizes, or it has no optimizer.
+        """
+        old = self._entry(name)
+        if old.adapter.parts() != state.adapter.parts():
+            raise EngineError(f"the state has other layers, ranks or scales than adapter {name!r}")
+        entry = self._entry_of(state, optimizer)
+        self.bank.remove(name)
+        self.bank.add(name, entry.adapter)
+        self._trained[name] = entry
+        return self.info(name)
+
+    def state(self, name: str, optimizer: bool = True) -> AdapterState:
+        """Return an adapter as it is now; it costs no copy. Gradients that no step has used are not in it.
+
+        Args:
+            name: name of the adapter.
+            optimizer: whether the optimizer's moments are wanted.
+        """
+        entry = self._entry(name)
+        frozen = _sharing(entry.adapter).requires_grad_(False)
+        if not optimizer:
+            return AdapterState(frozen, entry.step)
+        moments = entry.moments or [no_moments(each) for each in frozen.parameters()]
+        return AdapterState(frozen, entry.step, list(moments))
+
+    def delete(self, name: str) -> None:
+        """Forget an adapter. Versions of it that somebody holds stay.
+
+        Raises:
+            UnknownAdapterError: there is none of this name.
+        """
+        self._entry(name)
+        self.bank.remove(name)
+        del self._trained[name]
+
+    def names(self) -> list[str]:
+        """Return the names of all adapters, oldest first."""
+        return list(self._trained)
+
+    def info(self, name: str) -> AdapterInfo:
+        """Return what there is to know of an adapter."""
+        entry = self._entry(name)
+        parts = entry.adapter.parts()
+        return AdapterInfo(
+            name,
+            max(part.rank for part in parts),
+            tuple(dict.fromkeys(part.site.target for part in parts)),
+            entry.step,
+            sum((part.site.inputs + part.site.outputs) * part.rank for part in parts),
+        )
+
+    # -------------------------------------------------------------------------------------------------------- versions
+
+    def hold_version(self, name: str) -> str:
+        """Keep an adapter's weights as they are now, under a name of their own, until `release_version`.
+
+        Args:
+            name: name of the adapter.
+
+        Returns:
+            The version: a digest of the base model and the weights, so that the same weights have the same name always
+            and everywhere. It stands in for an adapter's name wherever nothing is trained.
+        """
+        entry = self._entry(name)
+        if entry.version is None:
+            entry.version = version_of(self.base.digest, entry.adapter)
+        version = entry.version
+        if version not in self._holders:
+            self.bank.add(version, _sharing(entry.adapter).requires_grad_(False))
+        self._holders[version] = self._holders.get(version, 0) + 1
+        return version
+
+    def release_version(self, version: str) -> None:
+        """Say that a holder of a version needs it no more; without holders it is forgotten.
+
+        Raises:
+            UnknownAdapterError: nobody holds it.
+        """
+        if version not in self._holders:
+            raise UnknownAdapterError(f"there is no version {version!r}")
+        self._holders[version] -= 1
+        if not self._holders[version]:
+            del self._holders[version]
+            self.bank.remove(version)
+
+    def versions(self) -> list[str]:
+        """Return the versions that are held."""
+        return list(self._holders)
+
+    # -------------------------------------------------------------------------------------------------------- training
+
+    def forward(
+        self,
+        adapter: str | None,
+        rows: Sequence[LossRow],
+        loss: str = "cross_entropy",
+        config: Mapping[str, float] | None = None,
+    ) -> LossResult:
+        """Measure rows: log-probabilities and loss. Nothing is changed.
+
+        Args:
+            adapter: name of an adapter, or a version; None for the base model.
+            rows: the rows.
+            loss: name of the loss.
+            config: settings of the loss that differ from the defaults.
+
+        Raises:
+            EngineError: the rows can't be used, or a number is not finite.
+        """
+        return self._one(LossRequest(adapter, rows, loss, config))
+
+    def forward_backward(
+        self,
+        adapter: str,
+        rows: Sequence[LossRow],
+        loss: str = "cross_entropy",
+        config: Mapping[str, float] | None = None,
+    ) -> LossResult:
+        """Measure rows and add the gradient of their loss to those of the calls since the last step.
+
+        Args:
+            adapter: name of the adapter.
+            rows: the rows.
+            loss: name of the loss.
+            config: settings of the loss that differ from the defaults.
+
+        Raises:
+            EngineError: the rows can't be used, or a number is not finite; the gradients are as they were.
+        """
+        return self._one(LossRequest(adapter, rows, loss, config, backward=True))
+
+    def run(self, requests: Sequence[LossRequest]) -> list[LossResult | EngineError]:
+        """Do several requests, rows of several adapters in one pass where they fit.
+
+        Each gives what it would alone, up to rounding; one that fails leaves the others alone.
+
+        Args:
+            requests: the requests; of one adapter they are done in their order.
+
+        Returns:
+            Of each request its result, or why there is none.
+        """
+        results: dict[int, LossResult | EngineError] = {}
+        sound = []
+        for number, request in enumerate(requests):
+            try:
+                self._require_sound(request)
+                sound.append(number)
+            except EngineError as error:
+                results[number] = error
+        for together in _apart(sound, requests):
+            work = [LossWork(requests[number], self._adapter(requests[number])) for number in together]
+            run_passes(self.base.model, work, self.limits.pass_tokens, self.device)
+            results |= {number: self._finish(each) for number, each in zip(together, work, strict=True)}
+        return [results[number] for number in range(len(requests))]
+
+    def optimizer_step(self, name: str, settings: AdamSettings) -> StepResult:
+        """Use and drop the gradients of the calls since the last step. Without any, nothing is changed.
+
+        Args:
+            name: name of the adapter.
+            settings: of Adam.
+
+        Raises:
+            NonFiniteError: the gradients' sum or a new weight is not finite; the adapter is as it was, its gradients
+                included.
+        """
+        entry = self._entry(name)
+        if entry.gradients is None:
+            return StepResult(entry.step, 0.0, skipped=True)
+        names = [key for key, _ in entry.adapter.named_parameters()]
+        old = [parameter.detach() for parameter in entry.adapter.parameters()]
+        norm = torch.stack([gradient.norm() for gradient in entry.gradients]).norm().item()  # synchronisation
+        what = f"optimizer step {entry.step + 1} of adapter {name!r}"
+        if not math.isfinite(norm):
+            where = first_not_finite(names, entry.gradients) or "all tensors together"
+            raise NonFiniteError(f"{what}: the gradient of {where} is not finite; the adapter is unchanged")
+        scale = settings.grad_clip_norm / norm if 0 < settings.grad_clip_norm < norm else 1.0
+        moments = entry.moments or [no_moments(each) for each in old]
+        found = [adam(weight, gradient * scale, both, entry.step + 1, settings)
+                 for weight, gradient, both in zip(old, entry.gradients, moments, strict=True)]  # fmt: skip
+        new, squares = [weight for weight, _ in found], [both[1] for _, both in found]
+        wrong = first_not_finite([*names, *(f"the mean squared gradient of {key}" for key in names)], [*new, *squares])
+        if wrong:
+            raise NonFiniteError(
+                f"{what}: {wrong} would not be finite at learning rate {settings.learning_rate}; the adapter is "
+                "unchanged"
+            )
+        _assign(entry.adapter, new)
+        entry.moments, entry.gradients, entry.version = [both for _, both in found], None, None
+        entry.step += 1
+        return StepResult(entry.step, norm, skipped=False)
+
+    def drop_gradients(self, name: str) -> None:
+        """Forget the gradients of the calls since the last step."""
+        self._entry(name).gradients = None
+
+    # ---------------------------------------------------------------------------------------------------------- checks
+
+    def _entry(self, name: str) -> _Trained:
+        if name not in self._trained:
+            raise UnknownAdapterError(f"there is no adapter {name!r}; there are: {', '.join(self._trained) or 'none'}")
+        return self._trained[name]
+
+    def _adapter(self, request: LossRequest) -> LoraAdapter | None:
+        if request.adapter is None:
+            if request.backward:
+                raise EngineError("the base model is not trained: name an adapter")
+            return None
+        if request.backward or request.adapter not in self._holders:
+            return self._entry(request.adapter).adapter
+        return self.bank[request.adapter]
+
+    def _entry_of(self, state: AdapterState, optimizer: bool) -> _Trained:
+        if optimizer and state.moments is None:
+            raise EngineError("the state was saved without the optimizer: it can be loaded as weights only")
+        adapter = _sharing(state.adapter).to(self.device).requires_grad_(True)
+        wrong = first_not_finite([key for key, _ in adapter.named_parameters()], list(adapter.parameters()))
+        if wrong:
+            raise NonFiniteError(f"{wrong} of the state is not finite")
+        if not optimizer or state.moments is None:
+            return _Trained(adapter)
+        on_device = [(mean.to(self.device), square.to(self.device)) for mean, square in state.moments]
+        return _Trained(adapter, state.step, moments=on_device if state.step else None)
+
+    def _require_place(self, name: str, rank: int) -> None:
+        if name in self.bank:
+            raise EngineError(f"there is an adapter {name!r} already")
+        if len(self._trained) >= self.limits.adapters:
+            most = counted(self.limits.adapters, "adapter")
+            raise EngineError(f"the engine holds at most {most}: delete one, or raise the limit")
+        if rank > self.limits.rank:
+            raise EngineError(f"LoRA rank is {rank}; at most {self.limits.rank} is allowed here")
+
+    def _require_sound(self, request: LossRequest) -> None:
+        """Refuse a request that would fail inside, with what was given and what is allowed."""
+        self._adapter(request)
+        try:
+            require_loss(request.loss, request.config)
+        except ValueError as error:
+            raise EngineError(str(error)) from error
+        if not request.rows:
+            raise EngineError("there are no rows")
+        if len(request.rows) > self.limits.rows:
+            raise EngineError(f"there are {len(request.rows)} rows; one call takes at most {self.limits.rows}")
+        total = sum(len(row.tokens) for row in request.rows)
+        if total > self.limits.tokens:
+            raise EngineError(f"the rows have {total} tokens; one call takes at most {self.limits.tokens}")
+        for number, row in enumerate(request.rows):
+            self._require_sound_row(f"row {number}", row, request.loss)
+
+    def _require_sound_row(self, where: str, row: LossRow, loss: str) -> None:
+        length, shape = len(row.tokens), tuple(row.targets.shape)
+        if row.tokens.dim() != 1 or not length:
+            raise EngineError(f"{where}: its tokens have the shape {tuple(row.tokens.shape)}; a row has 1 or more")
+        if length > self.base.context:
+            raise EngineError(f"{where} has {length} tokens; the model's context is {self.base.context}")
+        if row.targets.dim() not in (1, 2) or shape[0] != length or 0 in shape:
+            raise EngineError(f"{where}: its targets have the shape {shape}; allowed are ({length},) and ({length}, K)")
+        if loss != "cross_entropy" and row.targets.dim() == 2:
+            raise EngineError(f"{where}: the loss {loss} takes one target for each token, not {shape[1]}")
+        for what, ids in (("token", row.tokens), ("target", row.targets)):
+            if ids.dtype not in (torch.int64, torch.int32):
+                raise EngineError(f"{where}: its {what}s are {ids.dtype}; they must be int64")
+            wrong = ids[(ids < 0) | (ids >= self.vocabulary)]
+            if len(wrong):
+                raise EngineError(f"{where} has the {what} {wrong[0].item()}; ids go from 0 to {self.vocabulary - 1}")
+        for name in LOSS_INPUTS[loss]:
+            value = row.inputs.get(name)
+            if value is None:
+                raise EngineError(f"{where} has no {name}, which the loss {loss} needs")
+            if tuple(value.shape) != shape:
+                raise EngineError(f"{where}: {name} has the shape {tuple(value.shape)}, its targets {shape}")
+            if not value.isfinite().all():
+                raise EngineError(f"{where}: {name} has a number that is not finite")
+
+    # -------------------------------------------------------------------------------------------------------- passes
+
+    def _one(self, request: LossRequest) -> LossResult:
+        (result,) = self.run([request])
+        if isinstance(result, EngineError):
+            raise result
+        return result
+
+    def _finish(self, work: LossWork) -> LossResult | EngineError:
+        """Take over what a request's passes have found, if all of it is finite."""
+        request = work.request
+        wrong = work.wrong()
+        if wrong is not None:
+            verb = "forward_backward" if request.backward else "forward"
+            at = "the base model"
+            if request.adapter is not None:
+                step = f", step {self._trained[request.adapter].step + 1}" if request.adapter in self._trained else ""
+                at = f"adapter {request.adapter!r}{step}"
+            return NonFiniteError(f"{verb} of {at}: {wrong}; the adapter and its gradients are unchanged")
+        if request.backward and request.adapter is not None and work.gradients is not None:
+            entry = self._entry(request.adapter)
+            known = entry.gradients
+            entry.gradients = work.gradients if known is None else [
+                old + new for old, new in zip(known, work.gradients, strict=True)
+            ]  # fmt: skip
+        return work.result()
+
+
+def vocabulary_of(base: BaseModel) -> int:
+    """Return how many token ids a model reads."""
+    if isinstance(base.model, CausalLM):
+        return base.model.shape.vocabulary
+    return base.model.inner.get_input_embeddings().weight.shape[0]
+
+
+def version_of(digest: str, adapter: LoraAdapter) -> str:
+    """Return a name for an adapter's weights that no others have.
+
+    Args:
+        digest: digest of the base model.
+        adapter: the adapter.
+
+    Returns:
+        24 hexadecimal digits: the same for the same weights, scales and base model.
+    """
+    whole = hashlib.sha256(digest.encode())
+    for part, a, b in adapter.tensors():
+        whole.update(f"{part.site.name} {part.rank} {part.scale!r}".encode())
+        for tensor in (a, b):
+            whole.update(tensor.detach().contiguous().cpu().numpy().tobytes())  # synchronisation
+    return whole.hexdigest()[:24]
+
+
+def _sharing(adapter: LoraAdapter) -> LoraAdapter:
+    """Return another adapter of the same tensors; each may put others in their place."""
+    copy = LoraAdapter(adapter.parts(), device="meta")
+    copy.load_state_dict({key: value.detach() for key, value in adapter.state_dict().items()}, assign=True)
+    return copy
+
+
+def _assign(adapter: LoraAdapter, weights: Sequence[Tensor]) -> None:
+    """Put other tensors in the place of an adapter's, in the order of its parameters."""
+    names = [name for name, _ in adapter.named_parameters()]
+    adapter.load_state_dict(dict(zip(names, weights, strict=True)), assign=True)
+    adapter.requires_grad_(True)
+
+
+def _apart(numbers: Sequence[int], requests: Sequence[LossRequest]) -> Iterator[list[int]]:
+    """Yield requests that may be done together: of those that train the same adapter each waits for the last."""
+    waiting = list(numbers)
+    while waiting:
+        taken: set[str | None] = set()
+        together, later = [], []
+        for number in waiting:
+            request = requests[number]
+            if request.backward and request.adapter in taken:
+                later.append(number)
+                continue
+            together.append(number)
+            if request.backward:
+                taken.add(request.adapter)
+        yield together
+        waiting = later
