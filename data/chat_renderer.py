@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ANSWERS, ALL = "answers", "all"
 _MARK = 0xF0000  # the first of the characters for private use by which contents are found again in rendered text
 _MARKS = re.compile("[\U000f0000-\U000ffffd]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CLOCK = re.compile(r"strftime_now\(\s*(\"[^\"]*\"|'[^']*')\s*\)")
 
 
@@ -39,6 +40,18 @@ class TokenRow:
     ids: Tensor
     weights: Tensor
     place: str = ""
+
+    @staticmethod
+    def of(ids: Sequence[int], weights: Sequence[float], place: str = "") -> "TokenRow":
+        """Make a row of lists, such as of sampled tokens: what was sampled has a weight, what was only read has 0.
+
+        Raises:
+            ValueError: there are not as many weights as ids.
+        """
+        if len(ids) != len(weights):
+            raise ValueError(f"{len(ids)} ids and {len(weights)} weights of a row")
+        tensors = torch.tensor(ids, dtype=torch.int32), torch.tensor(weights, dtype=torch.float32)
+        return TokenRow(*tensors, place)
 
     @property
     def trained(self) -> int:
@@ -202,7 +215,7 @@ class Renderer:
             return [self._completion_row(example, place)]
         ids = self._with_end(self.plain_ids(example.text))
         weights = [0.0] + [1.0] * (len(ids) - 1)
-        return [TokenRow(torch.tensor(ids, dtype=torch.int32), torch.tensor(weights), place)]
+        return [TokenRow.of(ids, weights, place)]
 
     def prompt(self, example: Example, notes: RenderNotes | None = None) -> list[int]:
         """Return the ids that a sampler gets: those of `train_rows` up to the answer.
@@ -228,7 +241,7 @@ class Renderer:
 
     def plain_ids(self, text: str) -> list[int]:
         """Encode text without a template, with what the tokenizer puts in front of it, once."""
-        ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        ids = list(self._backend.encode(_whole(text), add_special_tokens=False).ids)
         return ids if ids[: len(self._prefix)] == self._prefix else [*self._prefix, *ids]
 
     # Rows.
@@ -286,16 +299,16 @@ class Renderer:
         ids, weights = self._encode_pieces(pieces)
         if weights:
             weights[0] = 0.0  # nothing comes before it
-        return TokenRow(torch.tensor(ids, dtype=torch.int32), torch.tensor(weights, dtype=torch.float32), place)
+        return TokenRow.of(ids, weights, place)
 
     def _completion_row(self, example: Completion, place: str) -> TokenRow:
         prompt = self.plain_ids(example.prompt)
-        answer = self._with_end(self._following(example.prompt, example.completion))
+        answer = self._with_end(self._following(example.prompt, _whole(example.completion)))
         weights = [0.0] * len(prompt) + [1.0] * len(answer)
         if self.train_on == ALL:
             weights = [1.0] * len(weights)
         weights[0] = 0.0
-        return TokenRow(torch.tensor([*prompt, *answer], dtype=torch.int32), torch.tensor(weights), place)
+        return TokenRow.of([*prompt, *answer], weights, place)
 
     def _with_end(self, ids: list[int]) -> list[int]:
         """Put the end of text behind ids."""
@@ -362,7 +375,7 @@ class Renderer:
     def _render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], generation: bool) -> str:
         chat = [self._as_template_takes_it(message) for message in messages]
         try:
-            return str(
+            text = str(
                 self.tokenizer.apply_chat_template(
                     chat, tools=list(tools) or None, chat_template=self._template, add_generation_prompt=generation,
                     tokenize=False, **self._options,
@@ -373,6 +386,7 @@ class Renderer:
         except Exception as error:  # a template may raise anything
             said = str(error).strip().splitlines()
             raise RowError(f"the chat template refuses it: {said[0] if said else type(error).__name__}") from error
+        return _whole(text)
 
     def _as_template_takes_it(self, message: dict[str, Any]) -> dict[str, Any]:
         if message["content"] is None and self._none_is_empty:
@@ -399,7 +413,7 @@ class Renderer:
         messages, tools = chat.messages, chat.tools
         text = self._render(messages, tools, generation)
         places, marked = self._marks(messages, tools, generation, text)
-        answers = []
+        answers: list[_Answer] = []
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
                 last = number == len(messages) - 1
@@ -680,6 +694,14 @@ class Renderer:
 
 EMPTY_ANSWER = "an answer is empty: only the end of its turn is trained on"
 _ANOTHER = "Give another template (template), or train on rows of prompt and completion"
+
+
+def _whole(text: str) -> str:
+    """Return text; refuse half of a surrogate pair, which has no bytes."""
+    half = _SURROGATE.search(text)
+    if half:
+        raise RowError("half a character", f"the lone surrogate \\u{ord(half[0]):04x}")
+    return text
 
 
 def _only(places: list[int] | None) -> int | None:

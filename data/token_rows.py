@@ -1,0 +1,177 @@
+"""All rows of a source as tokens, with the account of every row that was read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.chat_messages import Document, RowError
+from data.chat_renderer import Renderer, RenderNotes, TokenRow
+from data.conversations import Row, TextSource
+from data.data_error import DataError
+
+STOP, SKIP = "stop", "skip"
+_SHOWN = 5  # places of a reason that are named
+_CUT = "a document is longer than max_length: it was cut into pieces"
+_SOME_TOO_LONG = "some answers of a conversation are longer than max_length, with what comes before: left out"
+
+
+@dataclass
+class RowAccount:
+    """What became of the rows of a source: read = used + left out.
+
+    Attributes:
+        source: what was read, and its format.
+        read: number of rows read.
+        used: number of rows used.
+        left_out: for each reason the places of the rows, with what only they have.
+        notes: what was done that the data doesn't say, and with how many rows.
+        rows: number of rows of tokens; a conversation may be several, a document many.
+        tokens: number of tokens.
+        trained: number of tokens that are trained on.
+        longest: tokens of the longest row that was read.
+        needed: for each reason with a length, the shortest and the longest length that would be needed.
+    """
+
+    source: str
+    read: int = 0
+    used: int = 0
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    tokens: int = 0
+    trained: int = 0
+    longest: int = 0
+
+    def leave_out(self, place: str, reason: str, detail: str = "") -> None:
+        """Count a row that is not used."""
+        self.left_out.setdefault(reason, []).append(f"{place}: {detail}" if detail else place)
+
+    def lines(self) -> list[str]:
+        """Write the account, a line for each fact."""
+        lost = self.read - self.used
+        share = f" ({100 * self.trained / self.tokens:.0f} %)" if self.tokens else ""
+        done = [
+            self.source,
+            f"rows: {self.read:,} read = {self.used:,} used + {lost:,} left out",
+            f"tokens: {self.tokens:,} in {self.rows:,} rows of tokens, {self.trained:,}{share} are trained on",
+        ]
+        done += [f"left out, {len(places):,}: {reason} [{_some(places)}]" for reason, places in self.left_out.items()]
+        return done + [f"{count:,} rows: {note}" for note, count in self.notes.items()]
+
+    def state(self) -> dict[str, Any]:
+        """Return the account as plain data, for metrics.json."""
+        return {
+            "source": self.source, "rows_read": self.read, "rows_used": self.used,
+            "rows_left_out": {reason: len(places) for reason, places in self.left_out.items()},
+            "places_left_out": {reason: places[:_SHOWN] for reason, places in self.left_out.items()},
+            "notes": dict(self.notes), "token_rows": self.rows, "tokens": self.tokens, "trained_tokens": self.trained,
+        }  # fmt: skip
+
+
+def token_rows(
+    source: TextSource, renderer: Renderer, max_length: int, on_bad_row: str = SKIP, limit: int = 0
+) -> tuple[list[TokenRow], RowAccount]:
+    """Turn a source into rows of tokens, each up to its last trained token.
+
+    Args:
+        source: rows of text, of a known format.
+        renderer: renderer of conversations.
+        max_length: most tokens of a row: a longer conversation is left out, a longer document cut into pieces, of
+            which each begins with the last token of the one before, so that every token is trained on once.
+        on_bad_row: `skip` leaves out rows that can't be used, and counts them; `stop` ends at the first.
+        limit: number of used rows after which reading stops; 0 for all.
+
+    Returns:
+        The rows, and the account of what was read.
+
+    Raises:
+        DataError: a row that can't be used (with `stop`), or no row is left.
+    """
+    if on_bad_row not in (STOP, SKIP):
+        raise DataError(f"on_bad_row is {on_bad_row}; allowed are {STOP} and {SKIP}.")
+    if max_length < 2:
+        raise DataError(f"max_length is {max_length}; it must be at least 2.")
+    account, notes = RowAccount(source.told()), RenderNotes()
+    done: list[TokenRow] = []
+    too_long: list[int] = []
+    for row in source.rows():
+        account.read += 1
+        try:
+            new, longest = _rows_of(row, renderer, max_length, notes)
+        except RowError as error:
+            if on_bad_row == STOP:
+                raise DataError(
+                    f"{source.path}, {row.place}: {error}. Mend the row, or leave such rows out with "
+                    f"on_bad_row = {SKIP}."
+                ) from error
+            account.leave_out(row.place, error.reason, error.detail)
+            continue
+        account.longest = max(account.longest, longest)
+        if not new:
+            too_long.append(longest)
+            if on_bad_row == STOP:
+                raise DataError(
+                    f"{source.path}, {row.place}: the row needs {longest:,} tokens, more than max_length={max_length}. "
+                    f"Give a larger max_length, or leave such rows out with on_bad_row = {SKIP}."
+                )
+            account.leave_out(row.place, f"longer than max_length={max_length}", f"{longest:,} tokens")
+            continue
+        account.used += 1
+        done += new
+        if limit and account.used == limit:
+            break
+    account.notes = notes.counts
+    account.rows, account.tokens = len(done), sum(len(row.ids) for row in done)
+    account.trained = sum(row.trained for row in done)
+    if not done:
+        raise DataError(_nothing_left(source, account, max_length, too_long))
+    return done, account
+
+
+def _rows_of(row: Row, renderer: Renderer, max_length: int, notes: RenderNotes) -> tuple[list[TokenRow], int]:
+    """Return the rows of an example that fit, and the tokens of its longest."""
+    if isinstance(row.example, RowError):
+        raise row.example
+    mine = RenderNotes()
+    rows = [made.needed() for made in renderer.train_rows(row.example, row.place, mine)]
+    rows = [made for made in rows if len(made.ids)]
+    if not rows:
+        raise RowError("there is no answer: nothing in it is trained on")
+    longest = max(len(made.ids) for made in rows)
+    if isinstance(row.example, Document) and longest > max_length:
+        rows = [piece for made in rows for piece in _pieces(made, max_length)]
+        mine.add(_CUT)
+    fitting = [made for made in rows if len(made.ids) <= max_length]
+    if fitting and len(fitting) < len(rows):
+        mine.add(_SOME_TOO_LONG)
+    if fitting:
+        for note in mine.counts:
+            notes.add(note)
+    return fitting, longest
+
+
+def _pieces(row: TokenRow, max_length: int) -> Iterator[TokenRow]:
+    for start in range(0, len(row.ids) - 1, max_length - 1):
+        weights = row.weights[start : start + max_length].clone()
+        weights[0] = 0  # it is trained on in the piece before
+        yield TokenRow(row.ids[start : start + max_length], weights, row.place)
+
+
+def _nothing_left(source: TextSource, account: RowAccount, max_length: int, too_long: list[int]) -> str:
+    """Say why no row is left, with figures."""
+    parts = []
+    for reason, places in account.left_out.items():
+        count = f"{len(places):,} of {account.read:,} rows"
+        if reason.startswith("longer than max_length"):
+            low, high = min(too_long), max(too_long)
+            need = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            parts.append(f"{count} are longer than max_length={max_length}: they need {need} tokens")
+        else:
+            parts.append(f"{count}: {reason} [{_some(places)}]")
+    advice = f" Give max_length={max(too_long)} for all of them to fit." if too_long else ""
+    return f"{source.path}: nothing is left to learn. {'; '.join(parts) or 'There is no row'}.{advice}"
+
+
+def _some(places: list[str]) -> str:
+    more = f", and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else ""
+    return ", ".join(places[:_SHOWN]) + more
