@@ -46,7 +46,7 @@ from train.steps.precision import Precision
 from train.steps.update import Update
 from train.steps.weight_average import WeightAverage
 from train.trainer_protocol import Trainer, loaders_of, other_modules
-from train.weights import ModuleState
+from train.weights import BufferShapes, ModuleState
 
 if TYPE_CHECKING:  # takes half a second, which runs of one process never need
     from train.distributed.sharding import ShardedLoss
@@ -177,6 +177,7 @@ class RunContext:
         author: what the run changes in the trainer's own objects; None until the trainer is built.
         groups: parameter groups that optimizers get while training; None until the trainer is built.
         trainable: parameters that are frozen or thawed while training; None until the trainer is built.
+        buffer_shapes: shapes that the model's buffers began with; None until the trainer is built.
     """
 
     trainer: Trainer
@@ -213,6 +214,7 @@ class RunContext:
     author: AuthorState | None = None
     groups: OptimizerGroups | None = None
     trainable: TrainableFlags | None = None
+    buffer_shapes: BufferShapes | None = None
     saver: Saver = field(init=False)
 
     # ------------------------------------------------------------------------------------------ the author's parts
@@ -410,6 +412,7 @@ class RunContext:
         self.author = author
         self.groups = OptimizerGroups(lambda: self._optimizers(author), lambda: author.survey.modules)
         self.trainable = TrainableFlags(lambda: author.survey.modules)
+        self.buffer_shapes = BufferShapes(self.model)
 
     def _optimizers(self, author: AuthorState) -> dict[str, Optimizer]:
         others = {path: part for path, part in author.objects.items() if isinstance(part, Optimizer)}
@@ -432,6 +435,8 @@ class RunContext:
             )
             for name, module in {"weights": self.model, **others}.items()
         ]
+        if self.buffer_shapes is not None:  # before the weights, which bring shapes of their own
+            parts.insert(0, StatefulPart("buffer_shapes", self.buffer_shapes, optional=True))
         if self.groups is not None and self.trainable is not None:  # before the optimizers, which must fit
             parts += [StatefulPart("trainable", self.trainable, optional=True)]
             parts += [StatefulPart("groups", self.groups, optional=True)]

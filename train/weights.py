@@ -112,3 +112,32 @@ def shapes_of_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
         model: model whose buffers are looked at.
     """
     return {plain_name(name): torch.empty_like(buffer, device="meta") for name, buffer in model.named_buffers()}
+
+
+class BufferShapes:
+    """The shapes that a model's buffers had when the run began, as a stateful part: they follow from the settings.
+
+    A buffer may change its shape while training, and takes the saved one when a run is gone on with. That it begins with
+    another shape than it did says that the settings are others.
+
+    Args:
+        model: model that is built and has not trained yet.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._shapes = {plain_name(name): list(buffer.shape) for name, buffer in model.named_buffers()}
+
+    def state_dict(self) -> dict[str, list[int]]:
+        """Return the shapes by plain names."""
+        return self._shapes
+
+    def load_state_dict(self, state: dict[str, list[int]]) -> None:
+        """Compare the shapes with those of a run that is gone on with, which stay those that it began with.
+
+        Raises:
+            ValueError: a buffer begins with another shape.
+        """
+        for name, shape in state.items():
+            now = self._shapes.get(name, shape)
+            if now != shape:
+                raise ValueError(f"the buffer {name} began with the shape {tuple(shape)}, and now has {tuple(now)}.")

@@ -144,6 +144,14 @@ def test_resumed_run_writes_the_same_table_as_one_that_was_not_interrupted(finis
     assert (run / TABLE).read_text() == (finished / TABLE).read_text()
 
 
+def test_a_run_is_not_gone_on_with_where_its_buffers_begin_otherwise(finished, tmp_path):
+    """The table of accuracies is a buffer with a row for each epoch; of other settings it has other rows."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    done = train(tmp_path, "--resume", run, "epochs=3")
+    assert done.returncode == 2 and "does not fit GroundTruthTrainer as it is now" in done.stderr, done.stderr
+    assert "the buffer accuracies began with the shape (2, 10, 2), and now has (3, 10, 2)" in done.stderr
+
+
 def test_publishing_part_of_the_benchmark_is_refused(words, tmp_path):
     done = train(tmp_path, *words, "publish=on", f"performance={tmp_path / 'table.json'}")
     assert done.returncode == 2

@@ -53,7 +53,7 @@ def capture(run: RunContext, held: bool = False) -> Checkpoint:
 
 
 _BESIDE = ("modules.", "objects.")  # what a trainer has beside its model and its optimizer
-_LEFT_OUT_EMPTY = ("author", "extra", "groups", "trainable")
+_LEFT_OUT_EMPTY = ("author", "buffer_shapes", "extra", "groups", "trainable")
 
 
 def _is_module(name: str) -> bool:
