@@ -117,8 +117,8 @@ def shapes_of_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
 class BufferShapes:
     """The shapes that a model's buffers had when the run began, as a stateful part: they follow from the settings.
 
-    A buffer may change its shape while training, and takes the saved one when a run is gone on with. That it begins with
-    another shape than it did says that the settings are others.
+    A buffer may change its shape while training, and takes the saved one when a run is gone on with. One that begins
+    with another shape than it did is of other settings.
 
     Args:
         model: model that is built and has not trained yet.
