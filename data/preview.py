@@ -1,0 +1,86 @@
+"""What a run would learn of its data, to be looked at: what is trained on, and the account of rows."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from data.chat_renderer import Renderer, TokenRow
+from data.token_rows import RowAccount
+
+_TRAINED, _READ, _PLAIN = "\033[1;32m", "\033[2m", "\033[0m"
+_MOST_CHARACTERS = 1500  # of a part that is only read; what is trained on is shown whole
+_MOST_IDS = 24
+
+
+def preview(
+    rows: Sequence[TokenRow], account: RowAccount, renderer: Renderer, count: int = 3, colour: bool = False
+) -> list[str]:
+    """Show the first rows as they are trained on.
+
+    Args:
+        rows: rows of tokens.
+        account: what became of the rows of the source.
+        renderer: renderer that made them.
+        count: number of rows to show.
+        colour: mark what is trained on by colour, where a terminal wants it (`storage.log_lines`); else by [brackets].
+
+    Returns:
+        Lines of text: the account, what the template does, then the rows.
+    """
+    how = f"{_TRAINED}green{_PLAIN}" if colour else "in [brackets]"
+    lines = [*account.lines(), *template_lines(renderer), f"trained on is what is {how}"]
+    for number, row in enumerate(rows[:count], 1):
+        lines += ["", f"--- row {number}, {row.place}: {len(row.ids):,} tokens, {row.trained:,} trained on"]
+        lines += marked_text(row, renderer, colour).split("\n")
+        lines.append(f"ids: {_ids(row)}")
+    return lines
+
+
+def template_lines(renderer: Renderer) -> list[str]:
+    """Say what a template does beside what the data says.
+
+    Args:
+        renderer: renderer with the template.
+    """
+    tokenizer = renderer.tokenizer
+    ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(number)} ({number})" for number in renderer.end_ids)
+    lines = [f"an answer ends with {renderer.end_of_turn}; ids that end it: {ends}"]
+    if renderer.added:
+        lines.append(f"without a system message the template adds: {_printable(renderer.added).strip()}")
+    if renderer.uses_clock:
+        lines.append(f"the template writes the date; it is {renderer.now:%Y-%m-%d} in this run")
+    return lines
+
+
+def marked_text(row: TokenRow, renderer: Renderer, colour: bool) -> str:
+    """Decode a row, with marks around what is trained on.
+
+    Args:
+        row: row of tokens.
+        renderer: renderer whose tokenizer decodes.
+        colour: mark by colour; else by [brackets].
+    """
+    parts = []
+    pairs = list(zip(row.ids.tolist(), row.weights.tolist(), strict=True))
+    for trained, tokens in groupby(pairs, key=lambda pair: pair[1] != 0):
+        text = renderer.tokenizer.decode([token for token, _ in tokens], skip_special_tokens=False)
+        text = _printable(text)
+        if not trained and len(text) > _MOST_CHARACTERS:
+            half = _MOST_CHARACTERS // 2
+            text = f"{text[:half]} ... {len(text) - 2 * half:,} characters ... {text[-half:]}"
+        if colour:
+            parts.append(f"{_TRAINED if trained else _READ}{text}{_PLAIN}")
+        else:
+            parts.append(f"[{text}]" if trained else text)
+    return "".join(parts)
+
+
+def _ids(row: TokenRow) -> str:
+    ids = [str(number) for number in row.ids.tolist()]
+    if len(ids) > 2 * _MOST_IDS:
+        ids = [*ids[:_MOST_IDS], "...", *ids[-_MOST_IDS:]]
+    return " ".join(ids)
+
+
+def _printable(text: str) -> str:
+    """Write control characters as escapes: text of others must not steer a terminal."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
