@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,6 +105,7 @@ class _Rendered:
 class _Piece:
     text: str
     weight: float = 0.0
+    ids: tuple[int, ...] = ()  # what it was sampled as; else it is encoded
 
 
 @dataclass
@@ -217,12 +219,19 @@ class Renderer:
         weights = [0.0] + [1.0] * (len(ids) - 1)
         return [TokenRow.of(ids, weights, place)]
 
-    def prompt(self, example: Example, notes: RenderNotes | None = None) -> list[int]:
+    def prompt(
+        self,
+        example: Example,
+        notes: RenderNotes | None = None,
+        sampled: Mapping[int, Sequence[int]] | None = None,
+    ) -> list[int]:
         """Return the ids that a sampler gets: those of `train_rows` up to the answer.
 
         Args:
             example: a conversation without the answer, a prompt (its completion is not looked at), or a document.
             notes: what is told of the rendering; added to.
+            sampled: of earlier answers, by the number of their message from 0, the ids that were sampled. They are
+                taken as they are where the template shows their text unchanged, so that the prompt goes on from them.
 
         Returns:
             Token ids.
@@ -237,7 +246,8 @@ class Renderer:
         rendered = self._located(example, True)
         self._check_seen(example, rendered)
         self._note(example, notes or RenderNotes())
-        return self._encode_pieces(self._context(rendered, len(rendered.text)))[0]
+        pieces = self._context(rendered, len(rendered.text), sampled=sampled or {})
+        return self._encode_pieces(pieces)[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """Encode text without a template, with what the tokenizer puts in front of it, once."""
@@ -285,15 +295,32 @@ class Renderer:
         pieces.append(_Piece(until.text[answer.start : answer.end], 1.0))
         return pieces
 
-    @staticmethod
-    def _context(rendered: _Rendered, end: int, trained: Iterable[int] = ()) -> list[_Piece]:
+    def _context(
+        self,
+        rendered: _Rendered,
+        end: int,
+        trained: Iterable[int] = (),
+        sampled: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    ) -> list[_Piece]:
         """Cut rendered text at the borders of its answers."""
         pieces, at = [], 0
         for answer in rendered.answers:
             pieces += [_Piece(rendered.text[at : answer.prompt]), _Piece(rendered.text[answer.prompt : answer.start])]
-            pieces.append(_Piece(rendered.text[answer.start : answer.end], float(answer.message in trained)))
+            text = rendered.text[answer.start : answer.end]
+            ids = self._as_sampled(text, sampled[answer.message]) if answer.message in sampled else ()
+            pieces.append(_Piece(text, float(answer.message in trained), ids))
             at = answer.end
         return [*pieces, _Piece(rendered.text[at:end])]
+
+    def _as_sampled(self, text: str, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids of an answer as it was sampled; none where the template shows another text."""
+        said = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if self._begins_with_space:  # decoding loses the one in front
+            said, text = said.removeprefix(" "), text.removeprefix(" ")
+        if said == text:
+            return tuple(ids)
+        cut_off = said + self.end_of_turn == text  # it was sampled to the limit, and the template ends it
+        return (*ids, self._added[self.end_of_turn]) if cut_off else ()
 
     def _row(self, pieces: list[_Piece], place: str) -> TokenRow:
         ids, weights = self._encode_pieces(pieces)
@@ -324,7 +351,7 @@ class Renderer:
         weights: list[float] = []
         before = ""
         for piece in _joined(pieces):
-            new = self._following(before, piece.text)
+            new = list(piece.ids) or self._following(before, piece.text)
             ids += new
             weights += [piece.weight] * len(new)
             before = piece.text
@@ -634,8 +661,11 @@ class Renderer:
             return
         header, head = between[len(self.end_of_turn + self._rest) :], text[:first]
         if head.endswith(header):
-            self.added = head[: len(head) - len(header)].removeprefix(self.tokenizer.bos_token or "")
-            self.added = self.added if self.added.strip() else ""
+            added, bos = head[: len(head) - len(header)], self.tokenizer.bos_token or ""
+            added = (
+                added if bos and header.startswith(bos) else added.removeprefix(bos)
+            )  # some take <|im_start|> for it
+            self.added = added if added.strip() else ""
 
     def _find_forms(self, ask: dict[str, Any]) -> None:
         """Find out in which form the template takes arguments, and contents that are null."""

@@ -319,6 +319,35 @@ def test_the_date_is_that_of_the_run():
     assert not renderer().uses_clock
 
 
+def test_a_prompt_goes_on_from_what_was_sampled():
+    made = renderer(merges=[("a", "b")])
+    merged, answer = 256 + len(samples.SPECIAL), [97, 98, 260]
+    talk = chat(("u", "x"), ("a", "ab"), ("u", "y"))
+    first, encoded = made.prompt(chat(("u", "x"))), made.prompt(talk)
+    assert encoded[len(first) : len(first) + 2] == [merged, 260]
+    goes_on = made.prompt(talk, sampled={1: answer})
+    assert goes_on[: len(first) + 3] == [*first, *answer]
+    assert goes_on[len(first) + 3 :] == encoded[len(first) + 2 :]
+    assert made.prompt(talk, sampled={1: answer[:2]}) == goes_on  # cut off: the template ends it
+    assert made.prompt(talk, sampled={1: [97, 97, 260]}) == encoded  # another text
+    half = bytes([97, 0xC3])  # half a character is shown as U+FFFD, and kept as it was sampled
+    broken = made.prompt(chat(("u", "x"), ("a", half.decode(errors="replace")), ("u", "y")), sampled={1: [*half, 260]})
+    assert broken[: len(first) + 3] == [*first, *half, 260]
+    drops = renderer(samples.DROPS_THOUGHTS)
+    thought = drops.tokenizer.encode("<think>x</think>b<|im_end|>")
+    told = chat(("u", "x"), ("a", "<think>x</think>b"), ("u", "y"))
+    assert drops.prompt(told, sampled={1: thought}) == drops.prompt(told)
+
+
+def test_a_beginning_that_headers_share_is_no_bos():
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = samples.byte_tokenizer(samples.DROPS_THOUGHTS)
+    tokenizer.bos_token = "<|im_start|>"
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert Renderer(tokenizer).added == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
 def test_prompts_are_those_of_transformers():
     for template in (samples.CHATML, samples.LLAMA3, samples.MISTRAL, samples.GEMMA, samples.DROPS_THOUGHTS):
         made = renderer(template)
