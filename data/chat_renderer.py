@@ -186,7 +186,7 @@ class Renderer:
         self._added_sizes = sorted({len(text) for text in self._added}, reverse=True)
         self._begins_with_space = (self._backend.encode("x", add_special_tokens=False).tokens or [""])[0][0] in "▁Ġ "
         self._prefix = self._plain_prefix()
-        self.end_of_turn = self.added = self.opening = self._generation = self._rest = ""
+        self.end_of_turn = self.added = self.opening = self._generation = self._rest = self._tail = ""
         self._none_is_empty = self._arguments_as_text = False
         self.needs_thoughts = False
         self._ends: tuple[str, ...] = ()
@@ -524,7 +524,7 @@ class Renderer:
             if begin < at:
                 return None
             start = begin if text[at:begin].strip() else at
-        elif not message["content"] and self.opening and text.startswith(self.opening, at):
+        elif self.opening and text.startswith(self.opening, at):
             start = at + len(self.opening)
         finish = next((place for place in places.get(number * 2 + 1, ()) if place >= start), None)
         end = self._end(text, messages, tools, number, start, finish, places)
@@ -631,19 +631,29 @@ class Renderer:
             )
         self.opening = "" if reasoning_of(say) or not lead.strip() else lead
         tail = text[finish:]
-        at, size = min(((tail.find(token), -len(token)) for token in self._added if token.strip() and token in tail),
-                       default=(-1, 0))  # fmt: skip
-        if at < 0:
+        end = self._end_token(tail)
+        if end is None:
             raise TemplateError(
                 f"the chat template writes no special token after the last answer (it writes {_cut(tail)}): a model "
                 "trained with it never learns to stop. Put {{ eos_token }} behind an assistant's content, or give "
                 "another template"
             )
-        self.end_of_turn = tail[at : at - size]
-        self._rest = tail[at + len(self.end_of_turn) :]
+        self.end_of_turn, self._tail = end, tail
+        self._rest = tail[tail.find(end) + len(end) :]
         extra = [self.tokenizer.convert_ids_to_tokens(number) for number in end_ids]
         candidates = [self.end_of_turn, self.tokenizer.eos_token, *extra]
         self._ends = tuple(dict.fromkeys(text for text in candidates if text in self._added))
+
+    def _end_token(self, tail: str) -> str | None:
+        """Return the token that ends an answer: the tokenizer's end of text, or the first special one behind it."""
+        if self.tokenizer.eos_token and self.tokenizer.eos_token in tail:
+            return str(self.tokenizer.eos_token)
+        special = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        for tokens in (special, set(self._added)):
+            found = [(tail.find(token), -len(token), token) for token in tokens if token.strip() and token in tail]
+            if found:
+                return min(found)[2]
+        return None
 
     def _find_added(self, ask: dict[str, Any], say: dict[str, Any]) -> None:
         """Find out what is put in front of a conversation without a system message."""
@@ -657,9 +667,9 @@ class Renderer:
         if first is None or finish is None or second is None:
             return
         between = text[finish:second]
-        if not between.startswith(self.end_of_turn + self._rest):
+        if not between.startswith(self._tail):
             return
-        header, head = between[len(self.end_of_turn + self._rest) :], text[:first]
+        header, head = between[len(self._tail) :], text[:first]
         if head.endswith(header):
             added, bos = head[: len(head) - len(header)], self.tokenizer.bos_token or ""
             added = (

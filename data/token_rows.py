@@ -1,13 +1,16 @@
 """All rows of a source as tokens, with the account of every row that was read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from data.chat_messages import Document, RowError
 from data.chat_renderer import Renderer, RenderNotes, TokenRow
 from data.conversations import Row, TextSource
 from data.data_error import DataError
+from data.tensor_loader import epoch_generator
 
 STOP, SKIP = "stop", "skip"
 _SHOWN = 5  # places of a reason that are named
@@ -126,6 +129,56 @@ def token_rows(
     if not done:
         raise DataError(_nothing_left(source, account, max_length, too_long))
     return done, account
+
+
+def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[list[TokenRow], list[TokenRow]]:
+    """Set rows apart for validation.
+
+    Rows of one place (turns of a conversation, pieces of a document) and rows of the same tokens stay on one side: a
+    model must not be measured by what it was trained on.
+
+    Args:
+        rows: rows of tokens.
+        share: share of the rows for validation, 0 to below 1. Above 0 it is one place at least, and never all.
+        seed: seed of the choice.
+
+    Returns:
+        The rows to train on, and those to validate with; each in the order in which they came.
+
+    Raises:
+        DataError: the share is out of range, or all rows belong together.
+    """
+    if not 0 <= share < 1:
+        raise DataError(f"validation_share is {share:g}; it must be at least 0 and below 1.")
+    if share == 0:
+        return list(rows), []
+    first: dict[object, int] = {}
+    group = list(range(len(rows)))  # of each row the first one that it belongs to
+
+    def root(number: int) -> int:
+        while group[number] != number:
+            number = group[number]
+        return number
+
+    for number, row in enumerate(rows):
+        keys: list[object] = [row.ids.numpy().tobytes(), *([row.place] if row.place else [])]
+        for key in keys:
+            one, other = root(first.setdefault(key, number)), root(number)
+            group[max(one, other)] = min(one, other)
+    roots = [root(number) for number in range(len(rows))]
+    groups = sorted(set(roots))
+    if len(groups) < 2:
+        raise DataError(
+            f"the {len(rows)} rows come from one place, or are the same: none can be set apart for validation. Give "
+            "validation data of its own, or validation_share = 0."
+        )
+    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
+    drawn = torch.randperm(len(groups), generator=epoch_generator(seed, 0))[:wanted].tolist()
+    chosen = {groups[number] for number in drawn}
+    parts: tuple[list[TokenRow], list[TokenRow]] = ([], [])
+    for row, belongs in zip(rows, roots, strict=True):
+        parts[belongs in chosen].append(row)
+    return parts
 
 
 def _rows_of(row: Row, renderer: Renderer, max_length: int, notes: RenderNotes) -> tuple[list[TokenRow], int]:

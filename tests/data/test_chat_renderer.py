@@ -116,6 +116,11 @@ def test_an_empty_thought_of_the_template_is_not_trained_on():
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "x"}]
     assert trained(made, Conversation.of(messages)) == [["<think>\nx\n</think>\n\nb<|im_end|>"]]
     assert trained(made, THOUGHTS) == [["b<|im_end|>", "<think>\ny\n</think>\n\nd<|im_end|>"]]
+    # In place of thoughts that it drops, some put an empty one.
+    always = samples.EMPTY_THOUGHT.replace(" and loop.index0 > ns.last and (loop.last or thought)", "").replace(
+        "'<think>\n' + thought", "'<think>\n' + (thought if loop.index0 > ns.last else '')")  # fmt: skip
+    dropped = renderer(always)
+    assert trained(dropped, THOUGHTS) == [["b<|im_end|>", "<think>\ny\n</think>\n\nd<|im_end|>"]]
     # With the option the sampler's prompt has the empty thought, and the first answer does not follow one.
     told = renderer(samples.EMPTY_THOUGHT, options={"enable_thinking": False})
     assert trained(told, plain) == [["b<|im_end|>"], ["d<|im_end|>"]]
@@ -337,6 +342,17 @@ def test_a_prompt_goes_on_from_what_was_sampled():
     thought = drops.tokenizer.encode("<think>x</think>b<|im_end|>")
     told = chat(("u", "x"), ("a", "<think>x</think>b"), ("u", "y"))
     assert drops.prompt(told, sampled={1: thought}) == drops.prompt(told)
+
+
+def test_the_end_of_text_ends_an_answer_that_has_an_end_of_its_own_before_it():
+    template = samples.CHATML.replace("'<|im_end|>\n'", "'<|eot_id|><|im_end|>\n'")
+    tokenizer = samples.byte_tokenizer(template)
+    tokenizer.eos_token = "<|im_end|>"
+    made = Renderer(tokenizer)
+    assert made.end_of_turn == "<|im_end|>" and made.end_ids == (260,)
+    talk = chat(("u", "a"), ("a", "b"), ("u", "c"), ("a", "d"))
+    assert trained(made, talk) == [["b<|eot_id|><|im_end|>", "d<|eot_id|><|im_end|>"]]
+    assert trained(renderer(template), talk) == [["b<|eot_id|>", "d<|eot_id|>"]]
 
 
 def test_a_beginning_that_headers_share_is_no_bos():
