@@ -182,6 +182,11 @@ class TokenBatches:
         rows = self.epoch_batches()[0]
         return self._batch(rows[self._share[0] :: self._share[1]] or rows[:1])
 
+    def token_row(self, number: int) -> TokenRow:
+        """Return a row as it was given."""
+        row = self.dataset[number]
+        return TokenRow(row["ids"], row["weights"], self.origins[number])
+
     @property
     def dataset(self) -> "TokenBatches._Rows":
         """The rows by index, as a DataLoader's `dataset`."""

@@ -129,6 +129,7 @@ def test_the_dataset_gives_rows_that_pack():
     loader = TokenBatches(rows_of([4, 3]), 2)
     data = loader.dataset
     batch = loader.collate_fn([data[0], data[-1]])
+    assert loader.token_row(1).targets() == [[101, 102]] and loader.origins == ("", "")
     assert len(data) == 2 and torch.equal(batch.tokens, loader.first_batch().tokens)
     with pytest.raises(IndexError):
         data[2]
