@@ -150,6 +150,7 @@ class Renderer:
         needs_thoughts: whether the template's prompt begins a thought, so that answers without one can't be trained on.
         knows_tools: whether the template shows descriptions of tools.
         uses_clock: whether the template writes the date.
+        lacks_bos: whether the tokenizer begins text with a token with which the template begins no conversation.
 
     Raises:
         TemplateError: there is no template, or it can't be proved where its answers begin and end.
@@ -621,6 +622,7 @@ class Renderer:
                 "the chat template's prompt (add_generation_prompt) is not how it begins the conversation with the "
                 f"answer: {_cut(prompt)} against {_cut(text)}. {hint}{_ANOTHER[1:]}"
             )
+        self.lacks_bos = self._backend.encode(text, add_special_tokens=False).ids[: len(self._prefix)] != self._prefix
         self._generation = prompt[len(bare) :] if prompt.startswith(bare) else ""
         lead = text[len(prompt) : begin]
         if lead.strip() and prompt == bare:

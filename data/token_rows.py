@@ -32,7 +32,7 @@ class RowAccount:
         tokens: number of tokens.
         trained: number of tokens that are trained on.
         longest: tokens of the longest row that was read.
-        needed: for each reason with a length, the shortest and the longest length that would be needed.
+        digest: SHA-256 of the files.
     """
 
     source: str
@@ -44,6 +44,7 @@ class RowAccount:
     tokens: int = 0
     trained: int = 0
     longest: int = 0
+    digest: str = ""
 
     def leave_out(self, place: str, reason: str, detail: str = "") -> None:
         """Count a row that is not used."""
@@ -64,7 +65,7 @@ class RowAccount:
     def state(self) -> dict[str, Any]:
         """Return the account as plain data, for metrics.json."""
         return {
-            "source": self.source, "rows_read": self.read, "rows_used": self.used,
+            "source": self.source, "sha256": self.digest, "rows_read": self.read, "rows_used": self.used,
             "rows_left_out": {reason: len(places) for reason, places in self.left_out.items()},
             "places_left_out": {reason: places[:_SHOWN] for reason, places in self.left_out.items()},
             "notes": dict(self.notes), "token_rows": self.rows, "tokens": self.tokens, "trained_tokens": self.trained,
@@ -94,7 +95,7 @@ def token_rows(
         raise DataError(f"on_bad_row is {on_bad_row}; allowed are {STOP} and {SKIP}.")
     if max_length < 2:
         raise DataError(f"max_length is {max_length}; it must be at least 2.")
-    account, notes = RowAccount(source.told()), RenderNotes()
+    account, notes = RowAccount(source.told(), digest=source.files.digest()), RenderNotes()
     done: list[TokenRow] = []
     too_long: list[int] = []
     for row in source.rows():

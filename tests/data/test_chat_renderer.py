@@ -209,6 +209,19 @@ def test_every_order_that_the_template_renders_is_used():
     assert "System role not supported" in refused[1]
 
 
+def test_several_messages_in_a_row():
+    call = {"function": {"name": "f", "arguments": {}}}
+    said = "<tool_call>f {}</tool_call><|im_end|>"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call, call]},
+                {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"},
+                {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": ""},
+                {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]  # fmt: skip
+    made, conversation = renderer(samples.TOOLS_TOJSON), Conversation.of(messages)
+    texts = ["<tool_call>f {}</tool_call>" + said, said, "a<|im_end|>", "b<|im_end|>"]
+    assert trained(made, conversation) == [texts]
+    assert check_prompts(made, conversation) == 4
+
+
 def test_a_message_that_the_template_leaves_out_is_refused():
     ignores = samples.CHATML.replace("{{ '<|im", "{% if message['role'] != 'system' %}{{ '<|im", 1).replace(
         "{% endfor", "{% endif %}{% endfor")  # fmt: skip

@@ -71,6 +71,7 @@ def test_bad_rows_are_counted_and_named(tmp_path, renderer):
     assert "left out, 1: bad JSON [line 4: Expecting value, column 14]" in text
     state = json.loads(json.dumps(account.state()))
     assert (state["rows_read"], state["rows_used"], sum(state["rows_left_out"].values())) == (6, 3, 3)
+    assert state["sha256"] == source.files.digest() and len(state["sha256"]) == 64
     assert state["trained_tokens"] == sum(row.trained for row in rows) == 5
     with pytest.raises(DataError, match="data.jsonl, line 3: unknown role.*on_bad_row = skip"):
         token_rows(source, renderer, 512, "stop")
