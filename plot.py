@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Draw one saved run, or several in one picture: `python plot.py latest`; `--help` tells the rest."""
 
-import sys
-
-from evaluation.plot_command import main
+from constants.missing_packages import run_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("plot", "evaluation.plot_command")

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Rank the zoo's models for a dataset never seen before: `python recommend.py DATASET`; `--help` tells the rest."""
 
-import sys
-
-from evaluation.recommend_command import main
+from constants.missing_packages import run_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("recommend", "evaluation.recommend_command")

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Run a trainer: `python train.py ModelAutoEncoderTrainer`; `--help` tells the rest."""
 
-import sys
-
-from commands.command_line import main
+from constants.missing_packages import run_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("train", "commands.command_line")

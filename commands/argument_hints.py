@@ -1,6 +1,5 @@
 """What somebody probably meant by an option that there is not: another option, or a setting."""
 
-import argparse
 import difflib
 import re
 from collections.abc import Iterable
@@ -8,8 +7,8 @@ from typing import NoReturn
 
 from config import ConfigError, ConfigParser
 from config.config_classes import key_types
+from constants.argument_parser import UNRECOGNIZED, BriefParser
 
-_UNRECOGNIZED = "unrecognized arguments: "
 # What settings are called elsewhere, where the spelling doesn't tell.
 _ELSEWHERE = {
     "lr": "learning_rate", "max_epochs": "epochs", "num_epochs": "epochs", "num_train_epochs": "epochs",
@@ -21,14 +20,14 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
-class HintingParser(argparse.ArgumentParser):
-    """An argument parser that answers an unknown option with what was probably meant, instead of the whole usage."""
+class HintingParser(BriefParser):
+    """A brief parser that knows of an unknown option whether a setting was meant."""
 
     def error(self, message: str) -> NoReturn:
         """Leave with 2 and a message."""
-        if not message.startswith(_UNRECOGNIZED):
+        if not message.startswith(UNRECOGNIZED):
             super().error(message)
-        words = message.removeprefix(_UNRECOGNIZED).split()
+        words = message.removeprefix(UNRECOGNIZED).split()
         options = [option for action in self._actions for option in action.option_strings]
         self.exit(2, f"error: {unrecognized(words, options, _known_settings())} `{self.prog} --help` shows all.\n")
 

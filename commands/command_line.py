@@ -19,6 +19,7 @@ from commands.trainer_help import trainer_help
 from config import ConfigError, ConfigParser
 from constants import command
 from constants.commit import ShowVersion
+from constants.missing_packages import explain_missing_package
 from constants.program import called
 from data.data_error import DataError
 from storage.errors import OutputError, ResumeError
@@ -101,6 +102,8 @@ def main(words: list[str] | None = None) -> int:
     except (TrainingError, OutputError) as error:
         return _report(arguments, str(error), FAILED)
     except Exception as error:  # a trainer's code may raise anything
+        if isinstance(error, ModuleNotFoundError) and explain_missing_package(error.name, "train"):
+            raise  # which the script tells, as for all of its kind
         return _report(arguments, _unforeseen(error), FAILED)
 
 
@@ -411,9 +414,7 @@ def _require_torch() -> None:
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        raise ConfigError(
-            ["torch is not installed; `make train` sets up .venv, or pip install -r requirements.txt"]
-        ) from None
+        raise ModuleNotFoundError("torch is not installed", name="torch") from None
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TORCH:
         raise ConfigError(
             [f"torch {version} is too old: its torch.load has known security holes. Install torch 2.10 or newer."]

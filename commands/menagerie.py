@@ -7,6 +7,7 @@ from pathlib import Path
 
 from commands.new_project import write_project
 from constants import FOUND_PROJECT, PACKAGE_ROOT, PROJECT_ROOT
+from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from constants.paths import SHARED_ROOMS
 from storage.errors import OutputError
@@ -19,7 +20,7 @@ _COMMANDS = {
     "train": "commands.command_line",
     "plot": "evaluation.plot_command",
     "recommend": "evaluation.recommend_command",
-    "evaluate": "evaluation.__main__",
+    "evaluate": "evaluation.evaluate_command",
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
@@ -46,7 +47,7 @@ def main(words: list[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(
+    parser = BriefParser(
         prog="menagerie", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False, usage="menagerie [-h] [--version] COMMAND ...",
     )  # fmt: skip
@@ -70,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _init(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="menagerie init", description="Write a small project that works at once.")
+    parser = BriefParser(prog="menagerie init", description="Write a small project that works at once.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="that it gets, such as my_project")
     try:
         sys.stdout.write(write_project(parser.parse_args(words).folder))

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 from constants import ARTIFACTS_DIR, command
+from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from evaluation.run_listing import list_command
 from storage.run_comparison import comparison_lines
@@ -59,7 +60,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _parse(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = BriefParser(
         prog=command("plot"), epilog=_EXAMPLES.replace("python plot.py", command("plot")),
         description="Draw saved runs: losses, learning rate, every metric; of several, say what differs. Or list them.",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,

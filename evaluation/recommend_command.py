@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import constants
 from constants import command
+from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from constants.counting import counted
 from data.data_error import DataError
@@ -72,7 +73,7 @@ class _PictureError(Exception):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = BriefParser(
         prog=command("recommend"), description="Rank a zoo's models for a dataset that was never measured.",
         epilog=_EXAMPLES.replace("python recommend.py", command("recommend")),
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,

@@ -177,6 +177,12 @@ def anchors_of(page: str) -> set[str]:
     return {*plain, *(f"{name}-{count}" for name in plain for count in range(1, plain.count(name)))}
 
 
+def _modules(names: list[str | None]) -> list[ast.Module]:
+    """Parse those of the project's modules that are among names."""
+    paths = [ROOT / f"{name.replace('.', '/')}.py" for name in names if name and re.fullmatch(r"[\w.]+", name)]
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
 def options_of(words: list[str]) -> tuple[Path | None, set[str]]:
     """Find the script that a `python ...` command runs, and the options that its source declares.
 
@@ -194,9 +200,10 @@ def options_of(words: list[str]) -> tuple[Path | None, set[str]]:
     if script is None:
         return None, set()
     tree = ast.parse(script.read_text(encoding="utf-8"))
-    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    own = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
-    trees = [tree, *(ast.parse(path.read_text(encoding="utf-8")) for path in own if path.is_file())]
+    named = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and "." in str(node.value)]
+    trees = [tree, *_modules(named)]  # a script calls its command by the name of its module
+    names = [node.module for each in trees for node in ast.walk(each) if isinstance(node, ast.ImportFrom)]
+    trees += _modules(names)
     calls = [node for each in trees for node in ast.walk(each) if isinstance(node, ast.Call)]
     declared = [call for call in calls if getattr(call.func, "attr", "") == "add_argument"]
     words = [part.value for call in declared for part in call.args if isinstance(part, ast.Constant)]

@@ -22,7 +22,7 @@ ALLOWED = {
     "train": {"constants", "config", "data", "model", "storage", "evaluation", "llm"},
     "commands": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "train"},
 }
-SCRIPTS = {"train.py": "commands", "menagerie.py": "commands", "plot.py": "evaluation", "recommend.py": "evaluation"}
+SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py")
 NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # of a project to come, beside the packages
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))
          if not path.is_relative_to(NEW_PROJECT)]  # fmt: skip
@@ -71,10 +71,13 @@ def test_imports_go_one_way(path):
         assert other == package or other in ALLOWED[package], f"{shown(path)}:{line} imports {name}"
 
 
-@pytest.mark.parametrize(("script", "package"), SCRIPTS.items())
-def test_scripts_are_thin(script, package):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_thin(script):
     tree = ast.parse((ROOT / script).read_text())
     assert len(tree.body) <= 5, f"{script} has logic of its own"
+    package = (
+        "commands" if script == "menagerie.py" else "constants"
+    )  # by which the others call commands/ or evaluation/
     assert {name.split(".")[0] for name, _ in imports_of(ROOT / script)} == {package}
 
 

@@ -143,7 +143,7 @@ def test_without_a_project(installed, tmp_path):
     done = installed.run("menagerie", cwd=tmp_path)
     assert done.returncode == 2 and "menagerie init FOLDER         write a small project" in done.stderr
     done = installed.run("menagerie", "tarin", cwd=tmp_path)
-    assert done.returncode == 2 and "invalid choice: 'tarin'" in done.stderr
+    assert done.returncode == 2 and "'tarin' is none of init, train" in done.stderr
 
 
 def test_what_an_installed_program_has(installed):

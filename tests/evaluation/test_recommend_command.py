@@ -308,7 +308,7 @@ def test_unknown_tasks_files_and_runs(rankers, tmp_path, capsys):
     [
         (["--top", "0"], "argument --top: '0' must be a whole number of at least 1"),
         (["--out", "my.pdf"], "argument --out: 'my.pdf' must end in .png"),
-        (["--no-such"], "unrecognized arguments: --no-such"),
+        (["--no-such"], "there is no option --no-such"),
     ],
 )
 def test_wrong_usage(words, text, capsys):

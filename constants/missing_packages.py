@@ -1,0 +1,60 @@
+"""A Python that lacks what Menagerie needs: mostly the system's, where that of .venv was meant."""
+
+import importlib
+import os
+import shlex
+import sys
+from typing import NoReturn
+
+from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+from constants.program import command
+
+# What requirements.txt names, and what comes with it, by the names that are imported; all others are for features.
+_NEEDED = {
+    "annotated_types": "pydantic", "beautilog": "beautilog", "matplotlib": "matplotlib", "numpy": "numpy",
+    "pydantic": "pydantic", "safetensors": "safetensors", "scipy": "scikit-learn", "sklearn": "scikit-learn",
+    "torch": "torch", "tqdm": "tqdm", "yaml": "pyyaml",
+}  # fmt: skip
+_USAGE = 2
+
+
+def run_command(called: str, module: str) -> NoReturn:
+    """Run a command line and leave with its exit code; with 2 and what to do where this Python lacks a package.
+
+    Args:
+        called: train, plot, recommend or evaluate.
+        module: its module, whose `main()` returns the exit code.
+    """
+    try:
+        sys.exit(importlib.import_module(module).main())
+    except ModuleNotFoundError as error:
+        lacks = explain_missing_package(error.name, called)
+        if lacks is None:
+            raise
+        sys.stderr.write(f"error: {lacks}\n")
+        sys.exit(_USAGE)
+
+
+def explain_missing_package(name: str | None, called: str) -> str | None:
+    """Say that this Python lacks a package that Menagerie needs, and how to come to one that has it.
+
+    Args:
+        name: what could not be imported, the `name` of a ModuleNotFoundError.
+        called: command line that was called: train, plot, recommend or evaluate.
+
+    Returns:
+        The sentence; None where Menagerie does without that package.
+    """
+    if name not in _NEEDED:
+        return None
+    text = f"{sys.executable} has no {_NEEDED[name]}, which Menagerie needs"
+    if not IS_CHECKOUT:
+        return f"{text}: {shlex.quote(sys.executable)} -m pip install {_NEEDED[name]}"
+    own = PACKAGE_ROOT / ".venv" / "bin" / "python"
+    if own.exists() and os.path.abspath(sys.executable) != str(own):
+        words = command(called).partition(" ")[2]
+        return (
+            f"{text}. The one that `make` has set up is called so: {os.path.relpath(own)} {words} ...\n"
+            f"or, for all commands in this shell: source {os.path.relpath(own.with_name('activate'))}"
+        )
+    return f"{text}. `make train` sets up .venv with all of it; without make: pip install -r requirements.txt"
