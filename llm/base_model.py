@@ -58,6 +58,13 @@ class BaseModel:
     digest: str
     config: dict[str, Any]
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model reads."""
+        if isinstance(self.model, CausalLM):
+            return self.model.shape.vocabulary
+        return self.model.inner.get_input_embeddings().weight.shape[0]
+
 
 def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> BaseModel:
     """Load a base model.

@@ -30,6 +30,19 @@ class HubPrefix:
     length: int
     past: Any
 
+    def cut(self, length: int) -> "HubPrefix":
+        """Return a copy of its first `length` tokens."""
+        if length == self.length:
+            return self
+        past = copy.deepcopy(self.past)
+        past.crop(length - self.length)  # by how many tokens less
+        return HubPrefix(length, past)
+
+    def nbytes(self) -> int:
+        """Return the memory it takes, where it is keys and values."""
+        held = (getattr(layer, name, None) for layer in getattr(self.past, "layers", ()) for name in ("keys", "values"))
+        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+
 
 class HubCache:
     """What transformers keeps of each row, by slots; the same methods as `model.key_value_cache.KeyValueCache`.
@@ -62,6 +75,24 @@ class HubCache:
         self._pasts[slot] = copy.deepcopy(prefix.past) if prefix else DynamicCache(config=self._config)
         self._lengths[slot] = prefix.length if prefix else 0
         return slot
+
+    def take_copy(self, prefix: HubPrefix) -> int:
+        """Begin a row with a copy of a prefix; returns its slot."""
+        return self.take(prefix)
+
+    def fork(self, slot: int) -> int:
+        """Begin a row that holds what another one holds; returns its slot."""
+        return self.take(self.share(slot))
+
+    def arrange(self, slots: Sequence[int]) -> None:
+        """Rows lie anywhere: nothing is to be done."""
+
+    def own_length(self, slot: int) -> int:
+        """Return the tokens that a slot holds in its own memory: all."""
+        return self._lengths[slot]
+
+    def prefix(self, slot: int) -> None:
+        """Prefixes are copied: no slot refers to one."""
 
     def free(self, slot: int) -> None:
         """End a row."""

@@ -36,7 +36,7 @@ def byte_tokenizer(template: str | None = CHATML) -> "PreTrainedTokenizerFast":
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = _letters()
+    letters = letters_of_bytes()
     tokenizer = Tokenizer(models.BPE({letter: byte for byte, letter in letters.items()}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def byte_tokenizer(template: str | None = CHATML) -> "PreTrainedTokenizerFast":
     )  # fmt: skip
 
 
-def _letters() -> dict[int, str]:
+def letters_of_bytes() -> dict[int, str]:
     """Return the letter by which byte-level tokenizers write each byte: printable ones as they are."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,6 +23,19 @@ class SharedPrefix:
     length: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+
+    def cut(self, length: int) -> "SharedPrefix":
+        """Return the first `length` tokens of it, in the same memory."""
+        if length == self.length:
+            return self
+        if not 0 < length < self.length:
+            raise ValueError(f"a prefix of {self.length} tokens has no beginning of {length}")
+        return SharedPrefix(length, tuple(keys[:, :length] for keys in self.keys),
+                            tuple(values[:, :length] for values in self.values))  # fmt: skip
+
+    def nbytes(self) -> int:
+        """Return the memory it takes."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
 
 class KeyValueCache:
@@ -90,6 +102,66 @@ class KeyValueCache:
         self._places[slot], self._own[slot], self._prefixes[slot] = len(self._slots), 0, prefix
         self._slots.append(slot)
         return slot
+
+    def take_copy(self, prefix: SharedPrefix) -> int:
+        """Begin a row with a copy of a prefix in its own memory: faster than a prefix that no other row has.
+
+        Args:
+            prefix: what the row begins with.
+
+        Returns:
+            The row's slot.
+        """
+        slot = self.take()
+        if prefix.length > self._keys[0].shape[2]:
+            self._grow(capacity=max(prefix.length, 2 * self._keys[0].shape[2]))
+        place = self._places[slot]
+        for stored, begun in ((self._keys, prefix.keys), (self._values, prefix.values)):
+            for memory, beginning in zip(stored, begun, strict=True):
+                memory[place, :, : prefix.length] = beginning
+        self._own[slot] = prefix.length
+        return slot
+
+    def fork(self, slot: int) -> int:
+        """Begin a row that holds what another one holds; a shared prefix stays shared.
+
+        Args:
+            slot: the other row, which goes on as it is.
+
+        Returns:
+            The new row's slot.
+        """
+        new = self.take(self._prefixes[slot])
+        length = self._own[slot]
+        for memory in (*self._keys, *self._values):
+            memory[self._places[new], :, :length] = memory[self._places[slot], :, :length]
+        self._own[new] = length
+        return new
+
+    def arrange(self, slots: Sequence[int]) -> None:
+        """Change the order of the rows in memory, so that rows that are alike lie side by side.
+
+        Args:
+            slots: all slots in use, in the order wanted.
+        """
+        if sorted(slots) != sorted(self._slots):
+            raise ValueError("arrange needs each slot in use once")
+        if list(slots) == self._slots:
+            return
+        order = torch.tensor([self._places[slot] for slot in slots], device=self._keys[0].device)
+        longest = max(self._own.values())
+        for memory in (*self._keys, *self._values):
+            memory[: len(slots), :, :longest] = memory[order, :, :longest]
+        self._slots = list(slots)
+        self._places = {slot: place for place, slot in enumerate(slots)}
+
+    def own_length(self, slot: int) -> int:
+        """Return the tokens that a slot holds in its own memory, after a shared prefix."""
+        return self._own[slot]
+
+    def prefix(self, slot: int) -> SharedPrefix | None:
+        """Return the shared prefix of a slot; None where it has none."""
+        return self._prefixes[slot]
 
     def free(self, slot: int) -> None:
         """End a row. The last row in memory moves to its place."""
@@ -171,8 +243,10 @@ class KeyValueCache:
         for tensors in (self._keys, self._values):
             for index, old in enumerate(tensors):
                 room = (max(slots, old.shape[0]), old.shape[1], max(capacity, old.shape[2]), old.shape[3])
-                new = torch.zeros(room, device=old.device, dtype=old.dtype)
-                new[: old.shape[0], :, : old.shape[2]] = old
+                new = torch.zeros(room, device=old.device, dtype=old.dtype)  # memory is committed where it is written
+                for slot, place in self._places.items():
+                    length = self._own.get(slot, 0)
+                    new[place, :, :length] = old[place, :, :length]
                 tensors[index] = new
 
 
@@ -196,7 +270,7 @@ class CacheStep:
         prefixes: Sequence[SharedPrefix | None],
     ) -> None:
         self._cache, self._rows, self._places, self._own, self._prefixes = cache, rows, places, own, prefixes
-        self._one_each = _OneEach.of(rows, places, own, prefixes)
+        self._one_each: _OneEach | None = None
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
         """Store new keys and values and let the new tokens see all of their rows.
@@ -212,8 +286,10 @@ class CacheStep:
             (T, heads, head_dim).
         """
         stored = self._cache.layer(layer)
-        if self._one_each is not None:
-            return self._one_each.attend(layer, stored, queries, keys, values, window)
+        if all(length == 1 for length in self._rows.lengths):
+            if self._one_each is None:
+                self._one_each = _OneEach.of(self._places, self._own, self._prefixes, stored[0], window)
+            return self._one_each.attend(layer, stored, queries, keys, values)
         self._store(stored, keys, values)
         if not any(self._rows.starts):
             return attend_rows(queries, keys, values, self._rows.lengths, window)
@@ -245,87 +321,136 @@ class CacheStep:
             begin = end
 
 
-@dataclass(frozen=True)
-class _OneEach:
-    """One new token of each of the rows that lie side by side in memory."""
+# What one more run of rows costs in each layer, in tokens of keys and values that could be read meanwhile.
+_RUN_COST = 400
 
-    rows: int
-    begin: int  # place of the first row
-    own: tuple[int, ...]
-    runs: tuple[tuple[int, int, SharedPrefix | None], ...]  # rows side by side that have one prefix
-    at: tuple[Tensor, Tensor]  # where the new tokens go: places, tokens
-    bias: (
-        Tensor | None
-    )  # (rows, 1, 1, longest own part) 0, or -inf where there is nothing; None where all are that long
+
+@dataclass(frozen=True)
+class _Run:
+    """Rows of a pass that lie side by side in memory, have one prefix, and are of like length."""
+
+    rows: slice
+    places: slice
+    prefix: SharedPrefix | None
+    longest: int
+    bias: Tensor | None  # (rows, 1, 1, longest): 0, or -inf where a row has nothing; None where all are as long
+    prefix_bias: Tensor | None  # (rows, 1, 1, prefix.length): -inf for what lies before the window
+
+
+class _OneEach:
+    """One new token of each row of a pass."""
+
+    def __init__(self, runs: Sequence[_Run], at: Tensor) -> None:
+        self._runs, self._at = runs, at
 
     @staticmethod
     def of(
-        rows: PackedRows, places: Sequence[int], own: Sequence[int], prefixes: Sequence[SharedPrefix | None]
-    ) -> "_OneEach | None":
-        side_by_side = all(after == before + 1 for before, after in pairwise(places))
-        if any(length != 1 for length in rows.lengths) or not side_by_side:
-            return None
-        device = rows.positions.device
-        counts = torch.tensor(own, device=device)
-        runs: list[tuple[int, int, SharedPrefix | None]] = []
-        for row, prefix in enumerate(prefixes):
-            if runs and runs[-1][2] is prefix:
-                runs[-1] = (runs[-1][0], row + 1, prefix)
-            else:
-                runs.append((row, row + 1, prefix))
-        at = (torch.tensor(places, device=device), counts)
-        if len(set(own)) == 1:
-            return _OneEach(len(own), places[0], tuple(own), tuple(runs), at, None)
-        behind = torch.arange(max(own) + 1, device=device)[None] > counts[:, None]
-        bias = torch.zeros(behind.shape, device=device).masked_fill_(behind, float("-inf"))[:, None, None]
-        return _OneEach(len(own), places[0], tuple(own), tuple(runs), at, bias)
+        places: Sequence[int], own: Sequence[int], prefixes: Sequence[SharedPrefix | None], memory: Tensor,
+        window: int | None,
+    ) -> "_OneEach":  # fmt: skip
+        """Plan a pass.
+
+        Args:
+            places: of each row its place in memory.
+            own: of each row the tokens in its own memory before the pass.
+            prefixes: of each row its prefix.
+            memory: keys of any layer.
+            window: tokens that a token sees; None for all.
+        """
+        _, kv_heads, capacity, _ = memory.shape
+        firsts = torch.tensor([place * kv_heads * capacity + length for place, length in zip(places, own, strict=True)])
+        at = (firsts[:, None] + torch.arange(kv_heads) * capacity).flatten()
+        runs, begin = [], 0
+        for end in range(1, len(places) + 1):
+            if end < len(places) and places[end] == places[end - 1] + 1 and prefixes[end] is prefixes[begin]:
+                continue
+            for first, last in _like_lengths(own[begin:end]):
+                rows = slice(begin + first, begin + last)
+                runs.append(_run(rows, places, own, prefixes[begin], memory, window))
+            begin = end
+        return _OneEach(runs, at.to(memory.device))
 
     def attend(
-        self, layer: int, stored: tuple[Tensor, Tensor], queries: Tensor, keys: Tensor, values: Tensor,
-        window: int | None,
-    ) -> Tensor:  # fmt: skip
-        memory_keys, memory_values = stored
-        longest, end = max(self.own) + 1, self.begin + self.rows
-        if self.bias is None:  # all rows are equally long
-            memory_keys[self.begin : end, :, longest - 1] = keys
-            memory_values[self.begin : end, :, longest - 1] = values
-        else:
-            memory_keys[self.at[0], :, self.at[1]] = keys
-            memory_values[self.at[0], :, self.at[1]] = values
+        self, layer: int, stored: tuple[Tensor, Tensor], queries: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Store keys and values (rows, kv_heads, head_dim); return what queries (rows, heads, head_dim) find."""
         heads, kv_heads, size = queries.shape[1], keys.shape[1], queries.shape[2]
-        own_keys = memory_keys[self.begin : end, :, :longest]
-        own_values = memory_values[self.begin : end, :, :longest]
+        for memory, new in zip(stored, (keys, values), strict=True):
+            memory.view(-1, size).index_copy_(0, self._at, new.reshape(-1, size))
         # Query heads that share a key-value head are handled as so many queries of it.
-        grouped = (queries * size**-0.5).reshape(self.rows, kv_heads, heads // kv_heads, size)
-        scores = torch.matmul(grouped, own_keys.transpose(2, 3))
-        if self.bias is not None:
-            scores.add_(self.bias.to(queries.dtype))
-        if window is not None:
-            distance = self.at[1][:, None] - torch.arange(longest, device=queries.device)[None]
-            scores.masked_fill_((distance >= window)[:, None, None], float("-inf"))
-        if all(prefix is None for _, _, prefix in self.runs):
-            return torch.matmul(scores.float().softmax(-1).to(queries.dtype), own_values).reshape(queries.shape)
-        done = []
-        for begin, end, prefix in self.runs:
-            done.append(self._run(layer, grouped, scores, own_values, begin, end, prefix, window))
-        return torch.cat(done).reshape(queries.shape)
+        grouped = queries.view(-1, kv_heads, heads // kv_heads, size)
+        done = [self._attend_run(run, layer, stored, grouped[run.rows]) for run in self._runs]
+        return (done[0] if len(done) == 1 else torch.cat(done)).reshape(queries.shape)
 
-    def _run(
-        self, layer: int, grouped: Tensor, scores: Tensor, own_values: Tensor, begin: int, end: int,
-        prefix: SharedPrefix | None, window: int | None,
-    ) -> Tensor:  # fmt: skip
-        own = scores[begin:end]
-        if prefix is None:
-            return torch.matmul(own.float().softmax(-1).to(own.dtype), own_values[begin:end])
-        rows, kv_heads, group, size = grouped[begin:end].shape
-        asked = grouped[begin:end].transpose(0, 1).reshape(kv_heads, rows * group, size)
-        before = torch.matmul(asked, prefix.keys[layer].transpose(1, 2))  # one product for all rows
-        before = before.view(kv_heads, rows, group, prefix.length).transpose(0, 1)
+    def _attend_run(self, run: _Run, layer: int, stored: tuple[Tensor, Tensor], grouped: Tensor) -> Tensor:
+        own_keys, own_values = (memory[run.places, :, : run.longest] for memory in stored)
+        if run.prefix is None:
+            bias = None if run.bias is None else run.bias.to(grouped.dtype)
+            return functional.scaled_dot_product_attention(grouped, own_keys, own_values, bias)
+        rows, kv_heads, group, size = grouped.shape
+        length = run.prefix.length
+        grouped = grouped * size**-0.5
+        asked = grouped.transpose(0, 1).reshape(kv_heads, rows * group, size)
+        scores = torch.empty(rows, kv_heads, group, length + run.longest, dtype=grouped.dtype, device=grouped.device)
+        before = torch.matmul(asked, run.prefix.keys[layer].transpose(1, 2))  # one product for all rows
+        scores[..., :length] = before.view(kv_heads, rows, group, length).transpose(0, 1)
+        scores[..., length:] = torch.matmul(grouped, own_keys.transpose(2, 3))
+        if run.bias is not None:
+            scores[..., length:] += run.bias
+        if run.prefix_bias is not None:
+            scores[..., :length] += run.prefix_bias
+        shares = scores.float().softmax(-1).to(scores.dtype)
+        of_prefix = shares[..., :length].transpose(0, 1).reshape(kv_heads, rows * group, length)
+        found = torch.matmul(of_prefix, run.prefix.values[layer]).view(kv_heads, rows, group, size).transpose(0, 1)
+        return torch.matmul(shares[..., length:], own_values).add_(found)
+
+
+def _run(
+    rows: slice, places: Sequence[int], own: Sequence[int], prefix: SharedPrefix | None, memory: Tensor,
+    window: int | None,
+) -> _Run:  # fmt: skip
+    counts = own[rows]
+    longest, begun = max(counts) + 1, prefix.length if prefix else 0
+    bias = prefix_bias = None
+    if min(counts) + 1 < longest or (window is not None and begun + longest > window):
+        last = torch.tensor(counts)[:, None]
+        hidden = torch.arange(longest) > last
         if window is not None:
-            distance = prefix.length + self.at[1][begin:end, None] - torch.arange(prefix.length, device=own.device)
-            before = before.masked_fill((distance >= window)[:, None, None], float("-inf"))
-        shares = torch.cat([before, own], dim=-1).float().softmax(-1).to(own.dtype)
-        of_prefix, of_own = shares.split([prefix.length, own.shape[-1]], dim=-1)
-        of_prefix = of_prefix.transpose(0, 1).reshape(kv_heads, rows * group, prefix.length)
-        found = torch.matmul(of_prefix, prefix.values[layer]).view(kv_heads, rows, group, size).transpose(0, 1)
-        return found + torch.matmul(of_own, own_values[begin:end])
+            hidden |= torch.arange(longest) <= last - window
+            before = torch.arange(begun) <= last + begun - window
+            if before.any():
+                prefix_bias = _bias(before, memory.device)
+        bias = _bias(hidden, memory.device)
+    place = places[rows.start]
+    return _Run(rows, slice(place, place + len(counts)), prefix, longest, bias, prefix_bias)
+
+
+def _bias(hidden: Tensor, device: torch.device) -> Tensor:
+    return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None].to(device)
+
+
+def _like_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Cut rows into runs, so that little is read beyond the end of short rows and there are few runs.
+
+    Args:
+        lengths: of each row its tokens, in the order of the memory.
+
+    Returns:
+        Of each run its first row and the row after its last.
+    """
+    if max(lengths) * len(lengths) - sum(lengths) <= _RUN_COST:
+        return [(0, len(lengths))]
+    best, cut = [0.0], [0]  # by the number of rows dealt with: the lowest cost, and where the last run begins
+    for end in range(1, len(lengths) + 1):
+        longest, costs = 0, []
+        for begin in range(end - 1, -1, -1):
+            longest = max(longest, lengths[begin])
+            costs.append((best[begin] + _RUN_COST + longest * (end - begin), begin))
+        cost, begin = min(costs)
+        best.append(cost)
+        cut.append(begin)
+    runs, end = [], len(lengths)
+    while end:
+        runs.append((cut[end], end))
+        end = cut[end]
+    return runs[::-1]

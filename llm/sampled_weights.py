@@ -1,0 +1,74 @@
+"""Which weights a row is sampled from: their identity, which changes with every change of a number."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from llm.engine_error import EngineError
+from model.lora import LoraAdapter
+
+
+class WeightsIdentity:
+    """Tensors and their versions: equal to another one only while it is of the same numbers.
+
+    It holds the tensors, so that their memory can't be given to others meanwhile.
+
+    Args:
+        tensors: the tensors.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors = tuple(tensors)
+        self._marks = self._now()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, WeightsIdentity) and self._marks == other._marks)
+
+    def __hash__(self) -> int:
+        return hash(self._marks[:1])
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether no number was changed since."""
+        return self._marks == self._now()
+
+    def _now(self) -> tuple[tuple[int, int], ...]:
+        # PyTorch counts the changes of each tensor; of tensors made in inference mode it doesn't, and they stay.
+        return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in self._tensors)
+
+
+class SampledWeights:
+    """A model's weights with one adapter, as they were when a request came.
+
+    Args:
+        model: the model.
+        name: name of the adapter; None for none.
+        adapter: the adapter.
+    """
+
+    def __init__(self, model: nn.Module, name: str | None, adapter: LoraAdapter | None) -> None:
+        self.name = name
+        self.adapter = None if adapter is None else _sharing(adapter)
+        self.identity = WeightsIdentity(
+            [*model.parameters(), *(self.adapter.parameters() if self.adapter is not None else ())]
+        )
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on with rows whose beginning was computed by other weights.
+
+        Raises:
+            EngineError: somebody has changed the weights.
+        """
+        if not self.identity.unchanged:
+            what = "the model" if self.name is None else f"the model or its adapter {self.name!r}"
+            raise EngineError(
+                f"{what} was changed while it was sampled from: let samples end before a training step, or sample from "
+                "a version that is held"
+            )
+
+
+def _sharing(adapter: LoraAdapter) -> LoraAdapter:
+    """Return another adapter of the same tensors, which stays when others take their place in the first."""
+    copy = LoraAdapter(adapter.parts(), device="meta")
+    copy.load_state_dict({key: value.detach() for key, value in adapter.state_dict().items()}, assign=True)
+    return copy.requires_grad_(False)

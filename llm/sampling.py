@@ -1,0 +1,515 @@
+"""Sampling from a language model: many requests at once, whose rows join and leave between the steps.
+
+    sampler = Sampler(base, bank)
+    handle = sampler.submit(SampleRequest(prompt_ids, SamplingSettings(temperature=0.7, max_tokens=100), samples=4))
+    while sampler.step():
+        pass                                   # handle.samples grow; handle.samples[0].text is the text so far
+    tokens = handle.result()[0].tokens
+
+A step reads some of the prompts that wait, and gives each row one more token. What several prompts begin with is
+computed once. What a row gets depends on its own request and the weights, and on its neighbours by rounding only.
+"""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy
+import torch
+from torch import Tensor
+
+from llm.base_model import BaseModel
+from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
+from llm.prefix_cache import PrefixCache, common_length
+from llm.sample_result import CANCELLED, FAILED, Sample, SampleHandle
+from llm.sampled_weights import SampledWeights
+from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
+from llm.text_stream import SampleText, TokenBytes
+from llm.token_choice import SampleRandom, TokenChoice, likeliest
+from model.causal_lm import CausalLM, KeyValueCache
+from model.key_value_cache import SharedPrefix
+from model.lora import AdapterRows, LoraBank
+
+# Tokens that prompts must have in common for one to wait until the other is read.
+_WORTH_SHARING = 32
+# Tokens of keys and values that must be saved in each step for a prefix to be read by several rows in one place.
+_WORTH_REFERRING = 512
+# Waiting prompts that are looked at in a step.
+_LOOK_AHEAD = 64
+# Logits of so many tokens of a prompt are in memory at a time.
+_LOGITS_AT_ONCE = 128
+_NOWHERE = -1
+
+
+@dataclass(frozen=True)
+class SamplerLimits:
+    """What a sampler does at a time.
+
+    Attributes:
+        rows: samples that grow together; more wait.
+        prefill_tokens: tokens of prompts that are read in one step; longer prompts take several, between which samples
+            go on.
+        prefix_bytes: memory for beginnings that later prompts may share; 0 for none.
+    """
+
+    rows: int = 64
+    prefill_tokens: int = 512
+    prefix_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("prefill_tokens", 1), ("prefix_bytes", 0)):
+            if getattr(self, name) < least:
+                raise SettingError(name, getattr(self, name), f"allowed are integers of {least} or more")
+
+
+@dataclass(eq=False)
+class _Prompt:
+    """A request on its way from its prompt to its last sample."""
+
+    handle: SampleHandle
+    weights: SampledWeights
+    tokens: numpy.ndarray
+    ends: frozenset[int]
+    limit: int  # tokens of a sample
+    slot: int = _NOWHERE  # where the prompt lies, until all samples have taken it over
+    done: int = 0  # tokens read
+    grouped: int = 0  # tokens of keys and values that rows with the same prefix save in each step
+    shared: SharedPrefix | None = None  # the whole prompt, for many samples
+    last: Tensor | None = None  # (1, width), hidden state of the last token
+    joined: int = 0  # samples that have begun
+
+
+@dataclass(eq=False)
+class _Row:
+    """A sample that grows."""
+
+    prompt: _Prompt
+    sample: Sample
+    random: SampleRandom
+    slot: int
+
+    @property
+    def settings(self) -> SamplingSettings:
+        return self.prompt.handle.request.settings
+
+
+@dataclass
+class _Batch:
+    """What stays the same for as long as the rows do."""
+
+    choice: TokenChoice
+    adapters: AdapterRows | None
+
+
+class Sampler:
+    """Samples of one model and its adapters.
+
+    `submit` and `cancel` may be called by any thread at any time, `step` by one at a time.
+
+    Args:
+        base: the model. Its weights lose their gradients where they are packed.
+        bank: its adapters; None for none.
+        limits: what is done at a time.
+        pack: whether frozen weights are kept a second time, in the order in which few rows are multiplied fastest.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        bank: LoraBank | None = None,
+        limits: SamplerLimits | None = None,
+        pack: bool = True,
+    ) -> None:
+        self.base, self.bank, self.limits = base, bank, limits or SamplerLimits()
+        if pack and isinstance(base.model, CausalLM):
+            base.model.pack_weights()
+        self._model = cast(CausalLM, base.model)  # or what has its methods
+        self._device = next(self._model.parameters()).device
+        self._vocabulary = base.vocabulary
+        self._token_bytes = None if base.tokenizer is None else TokenBytes(base.tokenizer)
+        self._cache: KeyValueCache = self._model.new_cache(slots=min(self.limits.rows, 8))
+        self._prefixes = PrefixCache(self.limits.prefix_bytes)
+        self._inbox: deque[Callable[[], None]] = deque()  # from other threads
+        self._lock = threading.RLock()
+        self._waiting: list[_Prompt] = []
+        self._reading: list[_Prompt] = []
+        self._ready: list[_Prompt] = []  # read, with samples that have not begun
+        self._rows: list[_Row] = []  # in the order of the cache
+        self._batch: _Batch | None = None
+        self._known_weights: weakref.WeakSet[SampledWeights] = weakref.WeakSet()
+
+    # --------------------------------------------------------------------------------------------------------- requests
+
+    def submit(self, request: SampleRequest) -> SampleHandle:
+        """Take in a request, which begins at a later step.
+
+        Args:
+            request: the request.
+
+        Returns:
+            Its handle.
+
+        Raises:
+            SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
+            UnknownAdapterError: there is no such adapter.
+        """
+        settings, length = request.settings, len(request.prompt)
+        for name, ids in (("prompt", request.prompt), ("stop", settings.stop), ("end_ids", settings.end_ids or ())):
+            for token in ids:
+                if isinstance(token, int) and not 0 <= token < self._vocabulary:
+                    raise SettingError(name, token, f"token ids go from 0 to {self._vocabulary - 1}")
+        room = self.base.context - length
+        if room < 1:
+            raise SettingError("prompt", f"of {length} tokens", f"the model's context is {self.base.context} tokens, "
+                               "and one at least must be left for the answer")  # fmt: skip
+        ends = set(self.base.end_ids if settings.end_ids is None else settings.end_ids)
+        strings = []
+        for stop in settings.stop:
+            special = self._token_bytes.special_id(stop) if isinstance(stop, str) and self._token_bytes else None
+            if isinstance(stop, str) and special is None:
+                strings.append(stop)
+            else:
+                ends.add(stop if isinstance(stop, int) else special)  # type: ignore[arg-type]
+        if strings and self._token_bytes is None:
+            raise SettingError("stop", strings[0], "the model has no tokenizer: only token ids can be used")
+        samples = []
+        for _ in range(request.samples):
+            text = None if self._token_bytes is None else SampleText(self._token_bytes, strings)
+            samples.append(Sample(likeliest=[] if settings.logprobs else None, _text=text))
+        handle = SampleHandle(request, samples)
+        limit = room if settings.max_tokens is None else min(room, settings.max_tokens)
+        weights = self._weights(request.adapter)
+        prompt = _Prompt(handle, weights, numpy.asarray(request.prompt), frozenset(ends), limit)
+        self._put(lambda: self._waiting.append(prompt))
+        return handle
+
+    def cancel(self, handle: SampleHandle) -> None:
+        """End a request; its memory is free at once, or after the step that runs.
+
+        Args:
+            handle: the request; one that has ended is left alone.
+        """
+        self._put(lambda: self._end(handle, CANCELLED))
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Sample]]:
+        """Do requests to their end, together with those that are under way.
+
+        Args:
+            requests: the requests.
+
+        Returns:
+            Of each request its samples.
+
+        Raises:
+            EngineError: a request can't be done, or failed.
+        """
+        handles = [self.submit(request) for request in requests]
+        while not all(handle.done for handle in handles):
+            self.step()
+        return [handle.result() for handle in handles]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._inbox or self._waiting or self._reading or self._ready or self._rows)
+
+    @property
+    def rows(self) -> int:
+        """Samples that grow now."""
+        return len(self._rows)
+
+    @property
+    def waiting(self) -> int:
+        """Requests none of whose samples has begun."""
+        return len(self._waiting) + len(self._reading)
+
+    @property
+    def slots(self) -> int:
+        """Rows of the cache that are in use, by prompts and samples."""
+        return len(self._cache.slots)
+
+    # ------------------------------------------------------------------------------------------------------------ steps
+
+    def step(self) -> bool:
+        """Read some of the prompts that wait, and give each row one more token.
+
+        Returns:
+            Whether there is more to do.
+        """
+        with self._lock, torch.inference_mode():
+            self._open_inbox()
+            self._check_weights()
+            self._admit()
+            if self._reading:
+                self._read()
+            if self._ready:
+                self._begin()
+            if self._rows:
+                self._grow()
+            self._open_inbox()
+            return self.busy
+
+    def clear_prefixes(self) -> None:
+        """Forget beginnings that were kept for later prompts."""
+        with self._lock:
+            self._prefixes.clear()
+
+    def _put(self, work: Callable[[], None]) -> None:
+        self._inbox.append(work)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._open_inbox()
+            finally:
+                self._lock.release()
+
+    def _open_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _weights(self, name: str | None) -> SampledWeights:
+        """Return the weights of an adapter as they are now: the same object as long as they stay the same."""
+        adapter = None
+        if name is not None:
+            if self.bank is None or name not in self.bank:
+                known = ", ".join(self.bank.names()) if self.bank is not None else ""
+                raise UnknownAdapterError(f"there is no adapter {name!r}; there are: {known or 'none'}")
+            adapter = self.bank[name]
+        new = SampledWeights(self._model, name, adapter)
+        known_weights = next((each for each in list(self._known_weights) if each.identity == new.identity), new)
+        self._known_weights.add(known_weights)
+        return known_weights
+
+    # ------------------------------------------------------------------------------------------------ prompts that wait
+
+    def _admit(self) -> None:
+        """Let prompts begin to be read, as many as there is room for."""
+        room = self.limits.rows - len(self._rows)
+        room -= sum(_left(prompt) for prompt in (*self._reading, *self._ready))
+        for prompt in self._waiting[:_LOOK_AHEAD]:
+            if room <= 0:
+                return
+            known = None
+            if prompt.handle.request.settings.prompt_logprobs is None:  # else all of it is read
+                # The last token is always read: the first of the answer follows from it.
+                known = self._prefixes.find(prompt.weights.identity, prompt.tokens[:-1])
+            if self._is_being_read(prompt, known.length if known else 0):
+                continue
+            self._waiting.remove(prompt)
+            self._place(prompt, known)
+            self._reading.append(prompt)
+            room -= _left(prompt)
+
+    def _is_being_read(self, prompt: _Prompt, known: int) -> bool:
+        """Return whether a prompt that is read now has much in common with this one: then it waits for that."""
+        if prompt.handle.request.settings.prompt_logprobs is not None or not self.limits.prefix_bytes:
+            return False
+        return any(
+            common_length(each.tokens, prompt.tokens[:-1]) >= known + _WORTH_SHARING
+            for each in self._reading
+            if each.weights is prompt.weights
+        )
+
+    def _place(self, prompt: _Prompt, known: SharedPrefix | None) -> None:
+        """Take a slot for a prompt; a beginning that many rows share is referred to, else it is copied."""
+        if known is None:
+            prompt.slot = self._cache.take()
+            return
+        samples = _left(prompt)
+        for other in (*self._waiting[:_LOOK_AHEAD], *self._reading):
+            alike = other is not prompt and other.weights is prompt.weights
+            if alike and common_length(other.tokens[:-1], prompt.tokens[:-1]) >= known.length:
+                samples += _left(other)
+        prompt.grouped = (samples - 1) * known.length
+        refer = prompt.grouped >= _WORTH_REFERRING
+        prompt.slot = self._cache.take(known) if refer else self._cache.take_copy(known)
+        prompt.done = prompt.handle.cached_tokens = known.length
+
+    # ------------------------------------------------------------------------------------------------- prompts are read
+
+    def _read(self) -> None:
+        prompts, lengths, left = [], [], self.limits.prefill_tokens
+        for prompt in sorted(self._reading, key=lambda each: id(each.weights.adapter)):
+            length = min(left, len(prompt.tokens) - prompt.done)
+            if length:
+                prompts.append(prompt)
+                lengths.append(length)
+                left -= length
+        if not prompts:
+            return
+        parts = [prompt.tokens[prompt.done : prompt.done + n] for prompt, n in zip(prompts, lengths, strict=True)]
+        tokens = torch.from_numpy(numpy.concatenate(parts)).to(self._device)
+        adapters = _adapters([prompt.weights for prompt in prompts], lengths)
+        rows = self._cache.rows([prompt.slot for prompt in prompts], lengths)
+        hidden = self._model.hidden(tokens, rows, adapters, self._cache)
+        for prompt, states in zip(prompts, hidden.split(lengths), strict=True):
+            if prompt.handle.request.settings.prompt_logprobs is not None:
+                self._measure(prompt, states)
+            prompt.done += len(states)
+            if prompt.done == len(prompt.tokens):
+                prompt.last = states[-1:].clone()
+                self._reading.remove(prompt)
+                self._ready.append(prompt)
+                self._keep(prompt)
+
+    def _measure(self, prompt: _Prompt, states: Tensor) -> None:
+        """Note the logprobs of tokens of a prompt, of which `states` are before."""
+        handle, number = prompt.handle, prompt.handle.request.settings.prompt_logprobs
+        if handle.prompt_logprobs is None:
+            handle.prompt_logprobs = [None]
+            handle.prompt_likeliest = [None] if number else None
+        targets = torch.from_numpy(prompt.tokens[prompt.done + 1 : prompt.done + 1 + len(states)]).to(self._device)
+        parts = zip(states[: len(targets)].split(_LOGITS_AT_ONCE), targets.split(_LOGITS_AT_ONCE), strict=True)
+        for some, wanted in parts if len(targets) else ():
+            logits = self._model.logits(some, _adapters([prompt.weights], [len(some)])).float()
+            totals = logits.logsumexp(-1)
+            handle.prompt_logprobs += (logits.gather(1, wanted[:, None]).squeeze(1) - totals).tolist()
+            if handle.prompt_likeliest is not None and number:
+                handle.prompt_likeliest += likeliest(logits, totals, number)
+
+    def _keep(self, prompt: _Prompt) -> None:
+        """Keep a prompt that was read for others, and ready it for its own samples."""
+        length, samples = len(prompt.tokens), _left(prompt)
+        saved = (samples - 1) * length
+        if saved >= max(_WORTH_REFERRING, prompt.grouped):
+            prompt.shared = self._cache.share(prompt.slot)
+        if self.limits.prefix_bytes and length - prompt.handle.cached_tokens >= _WORTH_SHARING:
+            shared = prompt.shared or self._cache.share(prompt.slot)
+            self._prefixes.add(prompt.weights.identity, prompt.tokens, shared)
+
+    # ---------------------------------------------------------------------------------------------------------- samples
+
+    def _begin(self) -> None:
+        """Give samples of prompts that were read their first token."""
+        rows: list[_Row] = []
+        for prompt in list(self._ready):
+            while _left(prompt) and len(self._rows) + len(rows) < self.limits.rows:
+                index, prompt.joined = prompt.joined, prompt.joined + 1
+                random = SampleRandom(prompt.handle.request.settings.seed, index)
+                rows.append(_Row(prompt, prompt.handle.samples[index], random, self._slot_for(prompt)))
+            if not _left(prompt):
+                self._ready.remove(prompt)
+        if not rows:
+            return
+        rows.sort(key=lambda row: id(row.prompt.weights.adapter))
+        hidden = torch.cat([row.prompt.last for row in rows if row.prompt.last is not None])
+        batch = self._new_batch(rows)
+        self._rows += rows
+        self._batch = None
+        self._take(rows, self._model.logits(hidden, batch.adapters), batch)
+
+    def _slot_for(self, prompt: _Prompt) -> int:
+        """Return a slot that holds the prompt, for a sample of its own; the last sample gets the prompt's."""
+        slot = prompt.slot
+        if _left(prompt):
+            return self._cache.take(prompt.shared) if prompt.shared is not None else self._cache.fork(slot)
+        prompt.slot = _NOWHERE
+        if prompt.shared is not None:  # as the others, so that all are read in one place
+            self._cache.free(slot)
+            return self._cache.take(prompt.shared)
+        return slot
+
+    def _grow(self) -> None:
+        """Give each row one more token."""
+        if self._batch is None:
+            self._arrange()
+            self._batch = self._new_batch(self._rows)
+        rows, batch = list(self._rows), self._batch
+        tokens = torch.tensor([row.sample.tokens[-1] for row in rows], device=self._device)
+        places = self._cache.rows([row.slot for row in rows], [1] * len(rows))
+        hidden = self._model.hidden(tokens, places, batch.adapters, self._cache)
+        self._take(rows, self._model.logits(hidden, batch.adapters), batch)
+
+    def _take(self, rows: Sequence[_Row], logits: Tensor, batch: _Batch) -> None:
+        """Draw the next token of rows and end those that it ends."""
+        chosen = batch.choice.choose(logits, [rows[row].random.next() for row in batch.choice.drawn])
+        for row, token, logprob, others in zip(rows, chosen.tokens, chosen.logprobs, chosen.likeliest, strict=True):
+            if logprob != logprob:  # NaN
+                name = row.prompt.weights.name
+                what = "the model" if name is None else f"adapter {name!r}"
+                self._end(row.prompt.handle, FAILED, NonFiniteError(f"sampling from {what}: logits are not finite"))
+                continue
+            sample = row.sample
+            if sample.finish is not None:  # the request has failed by another of its samples
+                continue
+            if sample.likeliest is not None:
+                sample.likeliest.append(others or [])
+            sample.take(token, logprob, row.prompt.ends, row.prompt.limit)
+        ended = [row for row in rows if row.sample.finish is not None and row in self._rows]
+        for row in ended:
+            self._leave(row)
+
+    def _leave(self, row: _Row) -> None:
+        self._rows.remove(row)
+        self._batch = None
+        sample, prompt = row.sample, row.prompt
+        if sample.finish not in (CANCELLED, FAILED) and len(prompt.handle.samples) == 1 and self.limits.prefix_bytes:
+            # The next turn of a chat begins with this one. The last token is not in the cache yet.
+            held = len(prompt.tokens) + len(sample.tokens) - 1
+            if len(sample.tokens) > _WORTH_SHARING and self._cache.length(row.slot) == held:
+                tokens = numpy.concatenate([prompt.tokens, numpy.asarray(sample.tokens[:-1])])
+                self._prefixes.add(prompt.weights.identity, tokens, self._cache.share(row.slot))
+        self._cache.free(row.slot)
+
+    def _arrange(self) -> None:
+        """Let rows of one adapter and one prefix lie side by side, and keep them in the order of the cache."""
+        keys = {row.slot: (id(row.prompt.weights.adapter), id(self._cache.prefix(row.slot))) for row in self._rows}
+        order = [keys[slot] for slot in self._cache.slots if slot in keys]
+        changes = sum(before != after for before, after in pairwise(order))
+        if changes + 1 > len(set(order)) + 3:
+            lengths = {row.slot: self._cache.own_length(row.slot) for row in self._rows}
+            others = [slot for slot in self._cache.slots if slot not in keys]
+            self._cache.arrange([*sorted(keys, key=lambda slot: (*keys[slot], lengths[slot])), *others])
+        places = {slot: place for place, slot in enumerate(self._cache.slots)}
+        self._rows.sort(key=lambda row: places[row.slot])
+
+    def _new_batch(self, rows: Sequence[_Row]) -> _Batch:
+        weights = [row.prompt.weights for row in rows]
+        choice = TokenChoice([row.settings for row in rows], self._device)
+        return _Batch(choice, _adapters(weights, [1] * len(rows)))
+
+    # ------------------------------------------------------------------------------------------------- ends of requests
+
+    def _check_weights(self) -> None:
+        """Let requests fail whose weights are no longer those they began with."""
+        prompts = (*self._reading, *self._ready, *(row.prompt for row in self._rows))
+        for weights in {id(prompt.weights): prompt.weights for prompt in prompts}.values():
+            if not weights.identity.unchanged:
+                self._fail_changed(weights)
+
+    def _fail_changed(self, weights: SampledWeights) -> None:
+        try:
+            weights.require_unchanged()
+        except EngineError as error:
+            prompts = [row.prompt for row in self._rows] + self._reading + self._ready
+            for prompt in dict.fromkeys(prompts):
+                if prompt.weights is weights:
+                    self._end(prompt.handle, FAILED, error)
+
+    def _end(self, handle: SampleHandle, finish: str, error: EngineError | None = None) -> None:
+        """End what is left of a request."""
+        if handle.done:
+            return
+        handle.error = error
+        for sample in handle.samples:
+            sample.end(finish)
+        for queue in (self._waiting, self._reading, self._ready):
+            for prompt in [each for each in queue if each.handle is handle]:
+                queue.remove(prompt)
+                if prompt.slot != _NOWHERE:
+                    self._cache.free(prompt.slot)
+        for row in [row for row in self._rows if row.prompt.handle is handle]:
+            self._leave(row)
+
+
+def _left(prompt: _Prompt) -> int:
+    """Return how many samples of a prompt have not begun."""
+    return len(prompt.handle.samples) - prompt.joined
+
+
+def _adapters(weights: Sequence[SampledWeights], lengths: Sequence[int]) -> AdapterRows | None:
+    adapters = tuple(each.adapter for each in weights)
+    return AdapterRows(adapters, tuple(lengths)) if any(each is not None for each in adapters) else None

@@ -1,0 +1,178 @@
+"""Drawing the next token of many rows at once, each by its own settings and random numbers."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from llm.sampling_settings import SamplingSettings
+
+# Likeliest tokens that are sorted first for top_p; where they don't add up to it, more are.
+_FIRST_CANDIDATES = 128
+_DRAWN_AT_ONCE = 64
+
+
+class SampleRandom:
+    """The random numbers of one sample: they depend on the seed and the sample's number alone.
+
+    Args:
+        seed: any integer; None for one that nobody knows.
+        index: number of the sample among those of its request.
+    """
+
+    def __init__(self, seed: int | None, index: int) -> None:
+        source = secrets.token_hex(16) if seed is None else str(seed)
+        key = hashlib.sha256(f"{source}:{index}".encode()).digest()[:16]
+        self._generator = numpy.random.Generator(numpy.random.Philox(key=int.from_bytes(key, "little")))
+        self._ahead: list[float] = []
+
+    def next(self) -> float:
+        """Return a number from 0 to below 1."""
+        if not self._ahead:
+            self._ahead = self._generator.random(_DRAWN_AT_ONCE).tolist()[::-1]
+        return self._ahead.pop()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The next tokens of rows.
+
+    Attributes:
+        tokens: of each row its token.
+        logprobs: of each row the token's logprob; NaN where the row's logits are not finite.
+        likeliest: of each row that asked for them so many (token, logprob), the likeliest first; else None.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    likeliest: list[list[tuple[int, float]] | None]
+
+
+class TokenChoice:
+    """Draws the next token of rows; made once for as long as the rows stay the same.
+
+    Args:
+        settings: of each row its settings.
+        device: where the logits are.
+    """
+
+    def __init__(self, settings: Sequence[SamplingSettings], device: torch.device) -> None:
+        self._settings, self._device = list(settings), device
+        drawn = [row for row, each in enumerate(settings) if not each.greedy]
+        limited = [row for row in drawn if settings[row].top_k is not None or settings[row].top_p < 1]
+        self._free = [row for row in drawn if row not in set(limited)]
+        self._limited = limited
+        self.drawn = drawn  # rows that need a random number
+        self._temperatures = torch.tensor([each.temperature for each in settings], device=device)
+        self._top_k = torch.tensor([settings[row].top_k or 0 for row in limited], device=device)
+        self._top_p = torch.tensor([settings[row].top_p for row in limited], device=device, dtype=torch.float64)
+        self._most = max((each.logprobs for each in settings), default=0)
+        self._as_drawn = [row for row, each in enumerate(settings) if each.logprobs_of == "sampling"]
+
+    def choose(self, logits: Tensor, randoms: Sequence[float]) -> Chosen:
+        """Draw.
+
+        Args:
+            logits: (rows, vocabulary).
+            randoms: of each row in `drawn` a number from 0 to below 1.
+
+        Returns:
+            The tokens.
+        """
+        logits = logits.float()
+        totals = logits.logsumexp(-1)
+        rows = len(self._settings)
+        numbers = torch.tensor(randoms, dtype=torch.float64, device=self._device)
+        at = {row: number for number, row in enumerate(self.drawn)}
+        of_draw = torch.zeros(rows, device=self._device)
+        if len(self._free) == rows:
+            tokens, of_draw = self._draw_free(logits, self._temperatures, numbers)
+        else:
+            tokens = logits.argmax(-1)
+            if self._free:
+                some = torch.tensor(self._free, device=self._device)
+                mine = numbers[[at[row] for row in self._free]]
+                tokens[some], of_draw[some] = self._draw_free(logits[some], self._temperatures[some], mine)
+            if self._limited:
+                some = torch.tensor(self._limited, device=self._device)
+                mine = numbers[[at[row] for row in self._limited]]
+                tokens[some], of_draw[some] = self._draw_limited(logits[some], self._temperatures[some], mine)
+        logprobs = logits.gather(1, tokens[:, None]).squeeze(1) - totals
+        if self._as_drawn:
+            some = torch.tensor(self._as_drawn, device=self._device)
+            logprobs[some] = of_draw[some]
+        logprobs.masked_fill_(~totals.isfinite(), float("nan"))
+        both = torch.stack([tokens.double(), logprobs.double()]).tolist()  # synchronisation
+        return Chosen([int(token) for token in both[0]], both[1], self._likeliest(logits, totals))
+
+    def _draw_free(self, logits: Tensor, temperatures: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from all tokens; returns the tokens and the logs of their probabilities."""
+        shares = _scaled(logits, temperatures).softmax(-1)
+        return _draw(shares, randoms)
+
+    def _draw_limited(self, logits: Tensor, temperatures: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = _scaled(logits, temperatures)
+        vocabulary = scaled.shape[1]
+        tops = torch.where(self._top_k > 0, self._top_k, vocabulary)
+        whole = scaled.double().exp().sum(-1)  # what top_p is a share of where there is no top_k
+        wanted = [row.top_k or _FIRST_CANDIDATES for row in (self._settings[each] for each in self._limited)]
+        tokens = torch.zeros(len(scaled), dtype=torch.int64, device=self._device)
+        logs = torch.zeros(len(scaled), device=self._device)
+        left, size = list(range(len(scaled))), min(vocabulary, max(wanted))
+        while left:
+            some = torch.tensor(left, device=self._device)
+            values, candidates = scaled[some].topk(size)
+            shares = values.double().exp_()
+            shares.masked_fill_(torch.arange(size, device=self._device)[None] >= tops[some, None], 0.0)
+            total = torch.where(self._top_k[some] > 0, shares.sum(-1), whole[some])
+            before = shares.cumsum(-1) - shares
+            # The likeliest token always stays.
+            keep = (before < (self._top_p[some] * total)[:, None]).index_fill_(1, some.new_zeros(1), True)
+            enough = (tops[some] <= size) | ~keep[:, -1] | (size == vocabulary)
+            picked, mine = _draw(shares * keep, randoms[some])
+            tokens[some] = candidates.gather(1, picked[:, None]).squeeze(1)
+            logs[some] = mine
+            left = [row for row, fine in zip(left, enough.tolist(), strict=True) if not fine]  # synchronisation
+            size = min(vocabulary, size * 8)
+        return tokens, logs
+
+    def _likeliest(self, logits: Tensor, totals: Tensor) -> list[list[tuple[int, float]] | None]:
+        if not self._most:
+            return [None] * len(self._settings)
+        return [each[: row.logprobs] if row.logprobs else None
+                for each, row in zip(likeliest(logits, totals, self._most), self._settings, strict=True)]  # fmt: skip
+
+
+def likeliest(logits: Tensor, totals: Tensor, number: int) -> list[list[tuple[int, float]]]:
+    """Return the likeliest tokens of rows of logits.
+
+    Args:
+        logits: (rows, vocabulary).
+        totals: (rows,), log of the sum of their exponentials.
+        number: how many, or all there are.
+
+    Returns:
+        Of each row (token, logprob), the likeliest first.
+    """
+    values, tokens = logits.topk(min(number, logits.shape[1]))
+    pairs = zip(tokens.tolist(), (values - totals[:, None]).tolist(), strict=True)  # synchronisation
+    return [list(zip(*each, strict=True)) for each in pairs]
+
+
+def _scaled(logits: Tensor, temperatures: Tensor) -> Tensor:
+    """Return logits over the temperature, the highest at 0, so that no temperature is too small."""
+    lowered = logits - logits.amax(-1, keepdim=True)
+    return lowered.div_(temperatures[:, None].clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def _draw(shares: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw from shares (rows, n) that need not add up to 1: the first whose running sum is above the random part."""
+    sums = shares.cumsum(-1, dtype=torch.float64)
+    total = sums[:, -1:]
+    picked = torch.searchsorted(sums, randoms[:, None] * total, right=True).clamp_(max=shares.shape[1] - 1)
+    mine = shares.gather(1, picked).double()
+    return picked.squeeze(1), (mine / total).log().squeeze(1).float()
