@@ -41,6 +41,7 @@ _OLDEST_TORCH = (2, 10)
 # does it, with the option's value, and returns the exit code. They exclude each other and, but for some, --resume.
 _MODES = {
     "dry_run": "commands.dry_run",
+    "preview": "commands.preview",
     "check": "commands.check.run",
     "find_lr": "commands.find_lr",
     "find_batch_size": "commands.find_batch_size",
@@ -131,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", metavar="NAME", help="call the run NAME; plot.py and --resume find it by that")
     parser.add_argument("--note", metavar="TEXT", help="write TEXT beside the run, for tables and reports")
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
+    parser.add_argument(
+        "--preview", nargs="?", const=3, type=_row_count, metavar="N",
+        help="show the first N rows of text as they are trained on (3), and what became of all rows, leave",
+    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="go through the checklist before a long run, leave")
     parser.add_argument("--find-lr", action="store_true", help="test learning rates, suggest one, leave")
     parser.add_argument("--find-batch-size", action="store_true", help="find the largest batch that fits, leave")
@@ -329,6 +334,12 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
 def _seed_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seeds; a spread needs at least 2")
+    return int(text)
+
+
+def _row_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of rows; show 1 or more")
     return int(text)
 
 

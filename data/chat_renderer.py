@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,6 +105,7 @@ class _Rendered:
 class _Piece:
     text: str
     weight: float = 0.0
+    ids: tuple[int, ...] = ()  # what it was sampled as; else it is encoded
 
 
 @dataclass
@@ -148,6 +150,7 @@ class Renderer:
         needs_thoughts: whether the template's prompt begins a thought, so that answers without one can't be trained on.
         knows_tools: whether the template shows descriptions of tools.
         uses_clock: whether the template writes the date.
+        lacks_bos: whether the tokenizer begins text with a token with which the template begins no conversation.
 
     Raises:
         TemplateError: there is no template, or it can't be proved where its answers begin and end.
@@ -184,7 +187,7 @@ class Renderer:
         self._added_sizes = sorted({len(text) for text in self._added}, reverse=True)
         self._begins_with_space = (self._backend.encode("x", add_special_tokens=False).tokens or [""])[0][0] in "▁Ġ "
         self._prefix = self._plain_prefix()
-        self.end_of_turn = self.added = self.opening = self._generation = self._rest = ""
+        self.end_of_turn = self.added = self.opening = self._generation = self._rest = self._tail = ""
         self._none_is_empty = self._arguments_as_text = False
         self.needs_thoughts = False
         self._ends: tuple[str, ...] = ()
@@ -217,12 +220,19 @@ class Renderer:
         weights = [0.0] + [1.0] * (len(ids) - 1)
         return [TokenRow.of(ids, weights, place)]
 
-    def prompt(self, example: Example, notes: RenderNotes | None = None) -> list[int]:
+    def prompt(
+        self,
+        example: Example,
+        notes: RenderNotes | None = None,
+        sampled: Mapping[int, Sequence[int]] | None = None,
+    ) -> list[int]:
         """Return the ids that a sampler gets: those of `train_rows` up to the answer.
 
         Args:
             example: a conversation without the answer, a prompt (its completion is not looked at), or a document.
             notes: what is told of the rendering; added to.
+            sampled: of earlier answers, by the number of their message from 0, the ids that were sampled. They are
+                taken as they are where the template shows their text unchanged, so that the prompt goes on from them.
 
         Returns:
             Token ids.
@@ -237,7 +247,8 @@ class Renderer:
         rendered = self._located(example, True)
         self._check_seen(example, rendered)
         self._note(example, notes or RenderNotes())
-        return self._encode_pieces(self._context(rendered, len(rendered.text)))[0]
+        pieces = self._context(rendered, len(rendered.text), sampled=sampled or {})
+        return self._encode_pieces(pieces)[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """Encode text without a template, with what the tokenizer puts in front of it, once."""
@@ -285,15 +296,32 @@ class Renderer:
         pieces.append(_Piece(until.text[answer.start : answer.end], 1.0))
         return pieces
 
-    @staticmethod
-    def _context(rendered: _Rendered, end: int, trained: Iterable[int] = ()) -> list[_Piece]:
+    def _context(
+        self,
+        rendered: _Rendered,
+        end: int,
+        trained: Iterable[int] = (),
+        sampled: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    ) -> list[_Piece]:
         """Cut rendered text at the borders of its answers."""
         pieces, at = [], 0
         for answer in rendered.answers:
             pieces += [_Piece(rendered.text[at : answer.prompt]), _Piece(rendered.text[answer.prompt : answer.start])]
-            pieces.append(_Piece(rendered.text[answer.start : answer.end], float(answer.message in trained)))
+            text = rendered.text[answer.start : answer.end]
+            ids = self._as_sampled(text, sampled[answer.message]) if answer.message in sampled else ()
+            pieces.append(_Piece(text, float(answer.message in trained), ids))
             at = answer.end
         return [*pieces, _Piece(rendered.text[at:end])]
+
+    def _as_sampled(self, text: str, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids of an answer as it was sampled; none where the template shows another text."""
+        said = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if self._begins_with_space:  # decoding loses the one in front
+            said, text = said.removeprefix(" "), text.removeprefix(" ")
+        if said == text:
+            return tuple(ids)
+        cut_off = said + self.end_of_turn == text  # it was sampled to the limit, and the template ends it
+        return (*ids, self._added[self.end_of_turn]) if cut_off else ()
 
     def _row(self, pieces: list[_Piece], place: str) -> TokenRow:
         ids, weights = self._encode_pieces(pieces)
@@ -324,7 +352,7 @@ class Renderer:
         weights: list[float] = []
         before = ""
         for piece in _joined(pieces):
-            new = self._following(before, piece.text)
+            new = list(piece.ids) or self._following(before, piece.text)
             ids += new
             weights += [piece.weight] * len(new)
             before = piece.text
@@ -497,7 +525,7 @@ class Renderer:
             if begin < at:
                 return None
             start = begin if text[at:begin].strip() else at
-        elif not message["content"] and self.opening and text.startswith(self.opening, at):
+        elif self.opening and text.startswith(self.opening, at):
             start = at + len(self.opening)
         finish = next((place for place in places.get(number * 2 + 1, ()) if place >= start), None)
         end = self._end(text, messages, tools, number, start, finish, places)
@@ -594,6 +622,7 @@ class Renderer:
                 "the chat template's prompt (add_generation_prompt) is not how it begins the conversation with the "
                 f"answer: {_cut(prompt)} against {_cut(text)}. {hint}{_ANOTHER[1:]}"
             )
+        self.lacks_bos = self._backend.encode(text, add_special_tokens=False).ids[: len(self._prefix)] != self._prefix
         self._generation = prompt[len(bare) :] if prompt.startswith(bare) else ""
         lead = text[len(prompt) : begin]
         if lead.strip() and prompt == bare:
@@ -604,19 +633,29 @@ class Renderer:
             )
         self.opening = "" if reasoning_of(say) or not lead.strip() else lead
         tail = text[finish:]
-        at, size = min(((tail.find(token), -len(token)) for token in self._added if token.strip() and token in tail),
-                       default=(-1, 0))  # fmt: skip
-        if at < 0:
+        end = self._end_token(tail)
+        if end is None:
             raise TemplateError(
                 f"the chat template writes no special token after the last answer (it writes {_cut(tail)}): a model "
                 "trained with it never learns to stop. Put {{ eos_token }} behind an assistant's content, or give "
                 "another template"
             )
-        self.end_of_turn = tail[at : at - size]
-        self._rest = tail[at + len(self.end_of_turn) :]
+        self.end_of_turn, self._tail = end, tail
+        self._rest = tail[tail.find(end) + len(end) :]
         extra = [self.tokenizer.convert_ids_to_tokens(number) for number in end_ids]
         candidates = [self.end_of_turn, self.tokenizer.eos_token, *extra]
         self._ends = tuple(dict.fromkeys(text for text in candidates if text in self._added))
+
+    def _end_token(self, tail: str) -> str | None:
+        """Return the token that ends an answer: the tokenizer's end of text, or the first special one behind it."""
+        if self.tokenizer.eos_token and self.tokenizer.eos_token in tail:
+            return str(self.tokenizer.eos_token)
+        special = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        for tokens in (special, set(self._added)):
+            found = [(tail.find(token), -len(token), token) for token in tokens if token.strip() and token in tail]
+            if found:
+                return min(found)[2]
+        return None
 
     def _find_added(self, ask: dict[str, Any], say: dict[str, Any]) -> None:
         """Find out what is put in front of a conversation without a system message."""
@@ -630,12 +669,15 @@ class Renderer:
         if first is None or finish is None or second is None:
             return
         between = text[finish:second]
-        if not between.startswith(self.end_of_turn + self._rest):
+        if not between.startswith(self._tail):
             return
-        header, head = between[len(self.end_of_turn + self._rest) :], text[:first]
+        header, head = between[len(self._tail) :], text[:first]
         if head.endswith(header):
-            self.added = head[: len(head) - len(header)].removeprefix(self.tokenizer.bos_token or "")
-            self.added = self.added if self.added.strip() else ""
+            added, bos = head[: len(head) - len(header)], self.tokenizer.bos_token or ""
+            added = (
+                added if bos and header.startswith(bos) else added.removeprefix(bos)
+            )  # some take <|im_start|> for it
+            self.added = added if added.strip() else ""
 
     def _find_forms(self, ask: dict[str, Any]) -> None:
         """Find out in which form the template takes arguments, and contents that are null."""

@@ -19,16 +19,16 @@ MESSAGES, PROMPT_COMPLETION, ALPACA, SHAREGPT, CHATML, PLAIN = (
 _LOOKED_AT = 200  # rows by which the format is found out
 _NEEDED = {
     MESSAGES: "`messages`, a list of role and content",
-    PROMPT_COMPLETION: "`prompt` and `completion`",
+    PROMPT_COMPLETION: "`prompt` and `completion`, taken as they are, without a chat template",
     ALPACA: "`instruction` and `output`, perhaps `input`",
     SHAREGPT: "`conversations`, a list of from and value",
     CHATML: "`text` with <|im_start|> and <|im_end|>",
-    PLAIN: "`text`",
+    PLAIN: "`text`, of which all is trained on",
 }
 FORMATS = tuple(_NEEDED)
 _LISTS = ("messages", "conversations", "conversation")
 _USED = {
-    MESSAGES: {*_LISTS, "tools"}, PROMPT_COMPLETION: {"prompt", "completion", "tools"},
+    MESSAGES: {*_LISTS, "system", "tools"}, PROMPT_COMPLETION: {"prompt", "completion", "tools"},
     ALPACA: {"instruction", "input", "output", "system", "history"}, SHAREGPT: {*_LISTS, "system", "tools"},
     CHATML: {"text"}, PLAIN: {"text"},
 }  # fmt: skip
@@ -267,7 +267,12 @@ def _name_of_list(value: Mapping[str, Any]) -> str:
 
 
 def _of_messages(value: Mapping[str, Any]) -> Example:
-    return _with_answer(Conversation.of(_list(value, _name_of_list(value)), value.get("tools")))
+    messages = _list(value, _name_of_list(value))
+    if value.get("system"):
+        if any(isinstance(message, Mapping) and message.get("role") == "system" for message in messages[:1]):
+            raise RowError("there are two system messages: `system`, and one among the messages")
+        messages = [{"role": "system", "content": _string(value, "system")}, *messages]
+    return _with_answer(Conversation.of(messages, value.get("tools")))
 
 
 def _of_sharegpt(value: Mapping[str, Any]) -> Example:

@@ -46,6 +46,9 @@ def template_lines(renderer: Renderer) -> list[str]:
     lines = [f"an answer ends with {renderer.end_of_turn}; ids that end it: {ends}"]
     if renderer.added:
         lines.append(f"without a system message the template adds: {_printable(renderer.added).strip()}")
+    if renderer.lacks_bos:
+        lines.append("the tokenizer begins text with a special token; the template begins no conversation with it, so "
+                     "there is none here, as in transformers")  # fmt: skip
     if renderer.uses_clock:
         lines.append(f"the template writes the date; it is {renderer.now:%Y-%m-%d} in this run")
     return lines

@@ -1,6 +1,7 @@
 """Rows of text as they lie in files: JSON lines, JSON, CSV, Parquet, text. Bytes are kept, errors know their line."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -21,6 +22,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
+_NOT_UTF8 = "wrong encoding: not UTF-8"
+_ESCAPED_BYTES = {chr(0xDC00 + byte) for byte in range(0x80, 0x100)}  # what Python decodes bytes to that are no UTF-8
 _LARGEST_CELL = 2**31 - 1
 
 
@@ -55,6 +58,14 @@ class TextFiles:
     def kinds(self) -> str:
         """The kinds of the files, such as `JSON lines`."""
         return " and ".join(dict.fromkeys(kind for _, kind in self.files))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of what is in the files, one after another."""
+        whole = hashlib.sha256()
+        for file, _ in self.files:
+            with _opened(file) as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        return whole.hexdigest()
 
     def rows(self) -> Iterator[FileRow]:
         """Read all rows, those that can't be read too; blank lines are no rows.
@@ -157,11 +168,13 @@ def _parsed(line: bytes) -> Mapping[str, Any] | RowError:
     return _row(value, bool(_ESCAPED_SURROGATE.search(text)))
 
 
-def _row(value: Any, look_for_surrogates: bool = True) -> Mapping[str, Any] | RowError:
+def _row(value: Any, look_for_surrogates: bool = True, escaped: bool = False) -> Mapping[str, Any] | RowError:
     if not isinstance(value, dict):
         return RowError("a row is not a mapping of names and values", f"it is a {type(value).__name__}")
     if look_for_surrogates:
         lone = next((found for text in _strings(value) if (found := _SURROGATE.search(text))), None)
+        if lone and escaped and lone[0] in _ESCAPED_BYTES:
+            return RowError(_NOT_UTF8, f"byte 0x{ord(lone[0]) & 0xFF:02X}")
         if lone:
             return RowError("half a character", f"the lone surrogate \\u{ord(lone[0]):04x}")
     return value
@@ -181,18 +194,14 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _not_utf8(content: bytes, error: UnicodeDecodeError) -> RowError:
     column = error.start - content.rfind(b"\n", 0, error.start)
-    return RowError("wrong encoding: not UTF-8", f"byte 0x{content[error.start]:02X}, column {column}")
+    return RowError(_NOT_UTF8, f"byte 0x{content[error.start]:02X}, column {column}")
 
 
 def _json(file: Path) -> Iterator[FileRow]:
     """Read a list of rows, or a mapping that has one."""
     with _opened(file) as stream:
         content = stream.read().removeprefix(_BOM)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{file}, line {line}: {_not_utf8(content, error)}.") from error
+    text = content.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 cost their row, not the file
     decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
     at = space.match(text).end()  # type: ignore[union-attr]  # it matches nothing too
     if text[at : at + 1] != "[":
@@ -209,7 +218,7 @@ def _json(file: Path) -> Iterator[FileRow]:
                 f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
             )
             raise DataError(f"{file}: bad JSON in row {number}: {said}.") from error
-        yield FileRow(f"line {line}", _row(value))
+        yield FileRow(f"line {line}", _row(value, escaped=True))
         at = space.match(text, at).end()  # type: ignore[union-attr]
         if text[at : at + 1] == ",":
             at = space.match(text, at + 1).end()  # type: ignore[union-attr]
@@ -228,12 +237,12 @@ def _wrapped_list(file: Path, text: str) -> Iterator[FileRow]:
     is_row = isinstance(whole, dict) and any(name in row for part in rows.values() for row in part
                                              for name in ("role", "from"))  # fmt: skip
     if is_row or (isinstance(whole, dict) and not rows):
-        yield FileRow("line 1", _row(whole))  # one row
+        yield FileRow("line 1", _row(whole, escaped=True))  # one row
         return
     if len(rows) != 1:
         raise DataError(f"{file} holds no list of rows, or several ({', '.join(rows) or 'none'}); needed is one list.")
     for number, row in enumerate(next(iter(rows.values())), 1):
-        yield FileRow(f"row {number}", _row(row))
+        yield FileRow(f"row {number}", _row(row, escaped=True))
 
 
 def _csv(file: Path) -> Iterator[FileRow]:
@@ -273,7 +282,7 @@ def _cells(header: list[str], cells: list[str]) -> Mapping[str, Any] | RowError:
         return RowError("bad CSV", f"{len(cells)} cells, but the header names {len(header)} columns")
     broken = next((found for cell in cells if (found := _SURROGATE.search(cell))), None)
     if broken:
-        return RowError("wrong encoding: not UTF-8", f"byte 0x{ord(broken[0]) & 0xFF:02X}")
+        return RowError(_NOT_UTF8, f"byte 0x{ord(broken[0]) & 0xFF:02X}")
     return dict(zip(header, cells, strict=True))
 
 

@@ -88,6 +88,7 @@ class TokenBatches:
         pin: put batches in pinned memory, from which a copy to CUDA runs beside the computation.
 
     Attributes:
+        origins: of each row where it comes from, such as `line 5`.
         stand_ins: numbers of the pass's batches of which this process has no row; see `shard_loader`.
 
     Raises:
@@ -125,6 +126,7 @@ class TokenBatches:
                 f"TokenBatches: max_tokens is {max_tokens:,}, but the longest row reads {longest:,} tokens. Give "
                 "max_tokens that much, or leave out longer rows."
             )
+        self.origins = tuple(row.place for row in rows)
         self._ids = torch.cat([row.ids.to(torch.int32) for row in rows])
         self._weights = torch.cat([row.weights.float() for row in rows])
         self._starts = [0, *accumulate(length + 1 for length in self._lengths)]
@@ -179,6 +181,11 @@ class TokenBatches:
         """Return the first batch of the epoch at hand. It is not counted as a pass."""
         rows = self.epoch_batches()[0]
         return self._batch(rows[self._share[0] :: self._share[1]] or rows[:1])
+
+    def token_row(self, number: int) -> TokenRow:
+        """Return a row as it was given."""
+        row = self.dataset[number]
+        return TokenRow(row["ids"], row["weights"], self.origins[number])
 
     @property
     def dataset(self) -> "TokenBatches._Rows":

@@ -1,13 +1,16 @@
 """All rows of a source as tokens, with the account of every row that was read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from data.chat_messages import Document, RowError
 from data.chat_renderer import Renderer, RenderNotes, TokenRow
 from data.conversations import Row, TextSource
 from data.data_error import DataError
+from data.tensor_loader import epoch_generator
 
 STOP, SKIP = "stop", "skip"
 _SHOWN = 5  # places of a reason that are named
@@ -29,7 +32,7 @@ class RowAccount:
         tokens: number of tokens.
         trained: number of tokens that are trained on.
         longest: tokens of the longest row that was read.
-        needed: for each reason with a length, the shortest and the longest length that would be needed.
+        digest: SHA-256 of the files.
     """
 
     source: str
@@ -41,6 +44,7 @@ class RowAccount:
     tokens: int = 0
     trained: int = 0
     longest: int = 0
+    digest: str = ""
 
     def leave_out(self, place: str, reason: str, detail: str = "") -> None:
         """Count a row that is not used."""
@@ -61,7 +65,7 @@ class RowAccount:
     def state(self) -> dict[str, Any]:
         """Return the account as plain data, for metrics.json."""
         return {
-            "source": self.source, "rows_read": self.read, "rows_used": self.used,
+            "source": self.source, "sha256": self.digest, "rows_read": self.read, "rows_used": self.used,
             "rows_left_out": {reason: len(places) for reason, places in self.left_out.items()},
             "places_left_out": {reason: places[:_SHOWN] for reason, places in self.left_out.items()},
             "notes": dict(self.notes), "token_rows": self.rows, "tokens": self.tokens, "trained_tokens": self.trained,
@@ -91,7 +95,7 @@ def token_rows(
         raise DataError(f"on_bad_row is {on_bad_row}; allowed are {STOP} and {SKIP}.")
     if max_length < 2:
         raise DataError(f"max_length is {max_length}; it must be at least 2.")
-    account, notes = RowAccount(source.told()), RenderNotes()
+    account, notes = RowAccount(source.told(), digest=source.files.digest()), RenderNotes()
     done: list[TokenRow] = []
     too_long: list[int] = []
     for row in source.rows():
@@ -126,6 +130,56 @@ def token_rows(
     if not done:
         raise DataError(_nothing_left(source, account, max_length, too_long))
     return done, account
+
+
+def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[list[TokenRow], list[TokenRow]]:
+    """Set rows apart for validation.
+
+    Rows of one place (turns of a conversation, pieces of a document) and rows of the same tokens stay on one side: a
+    model must not be measured by what it was trained on.
+
+    Args:
+        rows: rows of tokens.
+        share: share of the rows for validation, 0 to below 1. Above 0 it is one place at least, and never all.
+        seed: seed of the choice.
+
+    Returns:
+        The rows to train on, and those to validate with; each in the order in which they came.
+
+    Raises:
+        DataError: the share is out of range, or all rows belong together.
+    """
+    if not 0 <= share < 1:
+        raise DataError(f"validation_share is {share:g}; it must be at least 0 and below 1.")
+    if share == 0:
+        return list(rows), []
+    first: dict[object, int] = {}
+    group = list(range(len(rows)))  # of each row the first one that it belongs to
+
+    def root(number: int) -> int:
+        while group[number] != number:
+            number = group[number]
+        return number
+
+    for number, row in enumerate(rows):
+        keys: list[object] = [row.ids.numpy().tobytes(), *([row.place] if row.place else [])]
+        for key in keys:
+            one, other = root(first.setdefault(key, number)), root(number)
+            group[max(one, other)] = min(one, other)
+    roots = [root(number) for number in range(len(rows))]
+    groups = sorted(set(roots))
+    if len(groups) < 2:
+        raise DataError(
+            f"the {len(rows)} rows come from one place, or are the same: none can be set apart for validation. Give "
+            "validation data of its own, or validation_share = 0."
+        )
+    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
+    drawn = torch.randperm(len(groups), generator=epoch_generator(seed, 0))[:wanted].tolist()
+    chosen = {groups[number] for number in drawn}
+    parts: tuple[list[TokenRow], list[TokenRow]] = ([], [])
+    for row, belongs in zip(rows, roots, strict=True):
+        parts[belongs in chosen].append(row)
+    return parts
 
 
 def _rows_of(row: Row, renderer: Renderer, max_length: int, notes: RenderNotes) -> tuple[list[TokenRow], int]:

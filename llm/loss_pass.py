@@ -39,6 +39,8 @@ class LossRequest:
         loss: name of the loss.
         config: settings of the loss that differ from the defaults.
         backward: whether gradients are made and added to those there are.
+        all_logprobs: whether log-probabilities are wanted that have no effect on the loss too, such as those of a
+            prompt; without, they are 0, and their logits are not made.
     """
 
     adapter: str | None
@@ -46,6 +48,7 @@ class LossRequest:
     loss: str = "cross_entropy"
     config: Mapping[str, float] | None = None
     backward: bool = False
+    all_logprobs: bool = True
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,9 @@ def _pass(model: CausalLM | HubCausalLM, parts: Sequence[tuple[LossWork, list[in
     lengths = [len(row.tokens) for row in rows]
     adapters = AdapterRows(tuple(each.adapter for each in owners), tuple(lengths))
     # Where a log-probability has no effect on a loss, it needs no gradient: half the work.
-    trained = [has_effect(each.request.loss, row.inputs).cpu() & each.request.backward
-               for each, row in zip(owners, rows, strict=True)]  # fmt: skip
+    effect = [has_effect(each.request.loss, row.inputs).cpu() for each, row in zip(owners, rows, strict=True)]
+    trained = [mask & each.request.backward for each, mask in zip(owners, effect, strict=True)]
+    read = [mask | each.request.all_logprobs for each, mask in zip(owners, effect, strict=True)]
     training = [each for each, _ in parts if each.request.backward]
     with torch.set_grad_enabled(bool(training)):
         tokens = torch.cat([row.tokens for row in rows]).to(device, torch.int64)
@@ -161,7 +165,9 @@ def _pass(model: CausalLM | HubCausalLM, parts: Sequence[tuple[LossWork, list[in
         targets = _columns([row.targets for row in rows]).to(device, torch.int64)
         found = torch.zeros(targets.shape, device=device)
         for with_gradient in (True, False):
-            chosen = [mask if with_gradient else ~mask for mask in trained]
+            chosen = trained if with_gradient else [
+                seen & ~mask for seen, mask in zip(read, trained, strict=True)
+            ]  # fmt: skip
             at = torch.cat(chosen).nonzero()[:, 0].to(device)
             if not len(at):
                 continue
@@ -178,10 +184,10 @@ def _pass(model: CausalLM | HubCausalLM, parts: Sequence[tuple[LossWork, list[in
             begin = end
         if training:
             _add_gradients([each for each, _ in parts], losses)
-    read = found.detach().cpu().split(lengths)  # synchronisation
+    on_host = found.detach().cpu().split(lengths)  # synchronisation
     begin = 0
     for (each, numbers), loss in zip(parts, losses, strict=True):
-        each.note(numbers, read[begin : begin + len(numbers)], loss)
+        each.note(numbers, on_host[begin : begin + len(numbers)], loss)
         begin += len(numbers)
 
 

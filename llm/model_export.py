@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llm.adapter_files import CONFIG as ADAPTER_CONFIG
+from llm.adapter_files import save_adapter
 from llm.base_model import BaseModel
 from llm.hub_config import config_of
 from llm.hub_model import HubCausalLM
@@ -125,6 +126,24 @@ def export_model(
     return ExportedModel(folder, change, untied)
 
 
+def export_adapter(folder: Path, base: BaseModel, adapter: LoraAdapter, facts: Mapping[str, str] | None = None) -> None:
+    """Write an adapter as PEFT does, with what its answers need beside it: tokenizer, template, ids that end, card.
+
+    Args:
+        folder: where to; what an earlier export wrote is written over.
+        base: the model that the adapter is of.
+        adapter: the adapter; its numbers are written as they are.
+        facts: what the model card tells, such as settings, digest of the data, figures.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    save_adapter(folder, adapter, base.source)
+    _write_json(folder / "generation_config.json", _special_ids(base))
+    _write_tokenizer(folder, base)
+    write_atomically(folder / "README.md", _card(base, True, facts or {}, "peft").encode())
+
+
 def _config_of(base: BaseModel, whole: CausalLM) -> dict[str, Any]:
     """Return what the config must say of the weights; what else the source's config says is kept."""
     name = str(whole.unembedding().dtype).removeprefix("torch.")
@@ -198,8 +217,8 @@ def _write_hub_model(folder: Path, base: BaseModel, model: HubCausalLM, adapter:
     return float((before.float() - after.float()).abs().max())
 
 
-def _card(base: BaseModel, is_merged: bool, facts: Mapping[str, str]) -> str:
-    head = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+def _card(base: BaseModel, is_merged: bool, facts: Mapping[str, str], library: str = "transformers") -> str:
+    head = ["---", f"library_name: {library}", "pipeline_tag: text-generation"]
     if base.licence:
         head.append(f"license: {base.licence}")
     if "/" in base.source and not Path(base.source).expanduser().exists():

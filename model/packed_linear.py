@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.lora import Segments, adapted_linears, add_adapters
 
@@ -36,6 +37,7 @@ class _Packed:
     """Weights of several layers below one another, in oneDNN's order for few rows; and which weights they are."""
 
     weight: Tensor
+    plain: Tensor  # the same in the usual order; the layers' own weights are views of it
     bias: Tensor | None
     of: tuple[tuple[int, int], ...]  # address and version of each weight
 
@@ -60,7 +62,7 @@ class LinearGroup:
             segments: runs of tokens with an adapter.
         """
         names = [prefix + name for name in self._names]
-        if self._packed is not None and _FEWEST <= len(inputs) <= _MOST and not torch.is_grad_enabled():
+        if self._packed is not None and not torch.is_grad_enabled():
             if self._packed.of == self._versions():
                 return self._from_packed(self._packed, inputs, names, segments)
             self._packed = None  # the weights are others now
@@ -70,7 +72,8 @@ class LinearGroup:
     def pack(self) -> int:
         """Keep a second copy of the weights for few rows; returns its bytes, 0 where there is no use for it.
 
-        The copy is let go where a weight changes. Weights that are trained are not packed.
+        The weights themselves are put below one another, so that one product serves all layers. The copy is let go
+        where a weight changes. Weights that are trained are not packed.
         """
         weights = [layer.weight for layer in self._layers]
         usable = torch.backends.mkldnn.is_available() and not any(
@@ -86,7 +89,11 @@ class LinearGroup:
                 return 0
             joined = torch.cat(weights) if len(weights) > 1 else weights[0].detach()
             packed = torch.ops.mkldnn._reorder_linear_weight(joined, 32)
-        self._packed = _Packed(packed, bias, self._versions())
+            if len(weights) > 1:
+                parts = joined.split([len(weight) for weight in weights])
+                for weight, part in zip(weights, parts, strict=True):
+                    weight.data = part
+        self._packed = _Packed(packed, joined, bias, self._versions())
         return joined.nbytes
 
     def _versions(self) -> tuple[tuple[int, int], ...]:
@@ -95,7 +102,10 @@ class LinearGroup:
     def _from_packed(
         self, packed: _Packed, inputs: Tensor, names: Sequence[str], segments: Segments
     ) -> Sequence[Tensor]:
-        together = torch.ops.mkldnn._linear_pointwise(inputs, packed.weight, packed.bias, "none", [], "")
+        if _FEWEST <= len(inputs) <= _MOST:
+            together = torch.ops.mkldnn._linear_pointwise(inputs, packed.weight, packed.bias, "none", [], "")
+        else:
+            together = functional.linear(inputs, packed.plain, packed.bias)
         outputs = together.split([layer.weight.shape[0] for layer in self._layers], dim=1)
         add_adapters(outputs, inputs, names, segments)
         return outputs

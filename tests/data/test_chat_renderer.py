@@ -116,6 +116,11 @@ def test_an_empty_thought_of_the_template_is_not_trained_on():
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "x"}]
     assert trained(made, Conversation.of(messages)) == [["<think>\nx\n</think>\n\nb<|im_end|>"]]
     assert trained(made, THOUGHTS) == [["b<|im_end|>", "<think>\ny\n</think>\n\nd<|im_end|>"]]
+    # In place of thoughts that it drops, some put an empty one.
+    always = samples.EMPTY_THOUGHT.replace(" and loop.index0 > ns.last and (loop.last or thought)", "").replace(
+        "'<think>\n' + thought", "'<think>\n' + (thought if loop.index0 > ns.last else '')")  # fmt: skip
+    dropped = renderer(always)
+    assert trained(dropped, THOUGHTS) == [["b<|im_end|>", "<think>\ny\n</think>\n\nd<|im_end|>"]]
     # With the option the sampler's prompt has the empty thought, and the first answer does not follow one.
     told = renderer(samples.EMPTY_THOUGHT, options={"enable_thinking": False})
     assert trained(told, plain) == [["b<|im_end|>"], ["d<|im_end|>"]]
@@ -202,6 +207,19 @@ def test_every_order_that_the_template_renders_is_used():
             refused.append(str(error))
     assert len(refused) == 2 and "Conversation roles must alternate" in refused[0]
     assert "System role not supported" in refused[1]
+
+
+def test_several_messages_in_a_row():
+    call = {"function": {"name": "f", "arguments": {}}}
+    said = "<tool_call>f {}</tool_call><|im_end|>"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": [call, call]},
+                {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"},
+                {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": ""},
+                {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]  # fmt: skip
+    made, conversation = renderer(samples.TOOLS_TOJSON), Conversation.of(messages)
+    texts = ["<tool_call>f {}</tool_call>" + said, said, "a<|im_end|>", "b<|im_end|>"]
+    assert trained(made, conversation) == [texts]
+    assert check_prompts(made, conversation) == 4
 
 
 def test_a_message_that_the_template_leaves_out_is_refused():
@@ -317,6 +335,46 @@ def test_the_date_is_that_of_the_run():
     made = renderer(samples.DATED, now=datetime(2024, 7, 26))
     assert made.uses_clock and made.render(chat(("u", "a")), True).startswith("26 Jul 2024\n")
     assert not renderer().uses_clock
+
+
+def test_a_prompt_goes_on_from_what_was_sampled():
+    made = renderer(merges=[("a", "b")])
+    merged, answer = 256 + len(samples.SPECIAL), [97, 98, 260]
+    talk = chat(("u", "x"), ("a", "ab"), ("u", "y"))
+    first, encoded = made.prompt(chat(("u", "x"))), made.prompt(talk)
+    assert encoded[len(first) : len(first) + 2] == [merged, 260]
+    goes_on = made.prompt(talk, sampled={1: answer})
+    assert goes_on[: len(first) + 3] == [*first, *answer]
+    assert goes_on[len(first) + 3 :] == encoded[len(first) + 2 :]
+    assert made.prompt(talk, sampled={1: answer[:2]}) == goes_on  # cut off: the template ends it
+    assert made.prompt(talk, sampled={1: [97, 97, 260]}) == encoded  # another text
+    half = bytes([97, 0xC3])  # half a character is shown as U+FFFD, and kept as it was sampled
+    broken = made.prompt(chat(("u", "x"), ("a", half.decode(errors="replace")), ("u", "y")), sampled={1: [*half, 260]})
+    assert broken[: len(first) + 3] == [*first, *half, 260]
+    drops = renderer(samples.DROPS_THOUGHTS)
+    thought = drops.tokenizer.encode("<think>x</think>b<|im_end|>")
+    told = chat(("u", "x"), ("a", "<think>x</think>b"), ("u", "y"))
+    assert drops.prompt(told, sampled={1: thought}) == drops.prompt(told)
+
+
+def test_the_end_of_text_ends_an_answer_that_has_an_end_of_its_own_before_it():
+    template = samples.CHATML.replace("'<|im_end|>\n'", "'<|eot_id|><|im_end|>\n'")
+    tokenizer = samples.byte_tokenizer(template)
+    tokenizer.eos_token = "<|im_end|>"
+    made = Renderer(tokenizer)
+    assert made.end_of_turn == "<|im_end|>" and made.end_ids == (260,)
+    talk = chat(("u", "a"), ("a", "b"), ("u", "c"), ("a", "d"))
+    assert trained(made, talk) == [["b<|eot_id|><|im_end|>", "d<|eot_id|><|im_end|>"]]
+    assert trained(renderer(template), talk) == [["b<|eot_id|>", "d<|eot_id|>"]]
+
+
+def test_a_beginning_that_headers_share_is_no_bos():
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = samples.byte_tokenizer(samples.DROPS_THOUGHTS)
+    tokenizer.bos_token = "<|im_start|>"
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert Renderer(tokenizer).added == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
 def test_prompts_are_those_of_transformers():

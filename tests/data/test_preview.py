@@ -38,10 +38,11 @@ def test_brackets_are_around_what_is_trained_on(tmp_path):
 def test_colours(tmp_path):
     text = shown(tmp_path, samples.BOS, [chat("Hi", "Ok")] * 2, colour=True, count=1)
     assert "\033[1;32mOk<|im_end|>\033[0m" in text and text.count("--- row") == 1
+    assert "begins no conversation with it" not in text
     assert "ids: 256 259 " in text and "79 107 260" in text
 
 
 def test_long_context_is_cut_and_the_date_told(tmp_path):
     text = shown(tmp_path, samples.DATED, [chat("q" * 9000, "b" * 3000)])
     assert "characters ..." in text and "b" * 3000 in text and len(text) < 6000
-    assert "the template writes the date" in text
+    assert "the template writes the date" in text and "the template begins no conversation with it" in text

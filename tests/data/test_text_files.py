@@ -47,6 +47,9 @@ def test_json_has_the_line_of_each_row(tmp_path):
     path.write_bytes(BOM + b'[{"a": 1},\r\n\r\n {"a":\n 2}, 3\n]')
     assert rows_of(path)[:2] == [("line 1", {"a": 1}), ("line 3", {"a": 2})]
     assert refusals(path) == [("line 4", "a row is not a mapping of names and values (it is a int)")]
+    path.write_bytes(b'[{"a": "x"}, {"a": "\xe9"},\n{"a": "\\ud83d"}]')
+    assert refusals(path) == [("line 1", "wrong encoding: not UTF-8 (byte 0xE9)"),
+                              ("line 2", "half a character (the lone surrogate \\ud83d)")]  # fmt: skip
     path.write_text('{"data": [{"a": 1}, {"a": 2}], "n": 2}')
     assert rows_of(path) == [("row 1", {"a": 1}), ("row 2", {"a": 2})]
     path.write_text('{"messages": [{"role": "user", "content": "a"}]}')
@@ -114,6 +117,11 @@ def test_a_folder_of_text(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"")
     (tmp_path / ".hidden.txt").write_bytes(b"")
     found = find_files(tmp_path)
+    before = found.digest()
+    (tmp_path / "in" / "a.md").write_bytes(b"# one\n\xfe")
+    assert len(before) == 64 and found.digest() != before
+    (tmp_path / "in" / "a.md").write_bytes(b"# one\n\xff")
+    assert found.digest() == before
     assert found.passed_over == ("picture.png",) and found.kinds == "text"
     assert rows_of(tmp_path)[0] == ("b.txt", {"text": "two\r\nlines \n"})
     assert refusals(tmp_path) == [("in/a.md", "wrong encoding: not UTF-8 (byte 0xFF, column 1, line 2)")]

@@ -3,15 +3,19 @@
 import random
 from collections import Counter
 
+import chat_samples as samples
 import pytest
 import torch
 from step_trainers import Kit, run, settings
 from torch import nn
 
-from data.chat_renderer import TokenRow
+from data.chat_messages import Conversation
+from data.chat_renderer import Renderer, TokenRow
 from data.data_error import DataError
 from data.sharding import StandIn, with_stand_ins
 from data.token_batches import TokenBatches, pack_rows
+from model.causal_lm import CausalLM, DecoderShape
+from model.packed_attention import PackedRows
 from train.base_trainer import BaseTrainer
 
 
@@ -125,9 +129,59 @@ def test_the_dataset_gives_rows_that_pack():
     loader = TokenBatches(rows_of([4, 3]), 2)
     data = loader.dataset
     batch = loader.collate_fn([data[0], data[-1]])
+    assert loader.token_row(1).targets() == [[101, 102]] and loader.origins == ("", "")
     assert len(data) == 2 and torch.equal(batch.tokens, loader.first_batch().tokens)
     with pytest.raises(IndexError):
         data[2]
+
+
+def small_model() -> CausalLM:
+    shape = DecoderShape(vocabulary=256 + len(samples.SPECIAL), width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
+                         mlp_width=64, context=128)  # fmt: skip
+    return CausalLM(shape).draw(0, std=0.2)
+
+
+def losses_of(model: CausalLM, batch) -> torch.Tensor:
+    """The loss of each token that is trained on."""
+    hidden = model.hidden(batch.tokens, batch.rows)[batch.places]
+    return nn.functional.cross_entropy(model.logits(hidden), batch.targets, reduction="none")
+
+
+def test_rows_of_a_batch_do_not_see_each_other():
+    model, rows = small_model(), rows_of([5, 40, 3, 17], trained=3)
+    rows = [TokenRow.of([token % 256 for token in row.ids.tolist()], row.weights.tolist()) for row in rows]
+    packed = losses_of(model, pack_rows(rows)).split([3, 3, 2, 3])  # what comes first in a row is predicted by nothing
+    for row, losses in zip(rows, packed, strict=True):
+        assert torch.allclose(losses, losses_of(model, pack_rows([row])), atol=1e-5)
+    changed = TokenRow.of([7, *rows[0].ids.tolist()[1:]], rows[0].weights.tolist())
+    after = losses_of(model, pack_rows([changed, *rows[1:]])).split([3, 3, 2, 3])
+    assert not torch.equal(after[0], packed[0])
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(after[1:], packed[1:], strict=True))
+
+
+def test_a_model_that_has_learnt_an_answer_ends_it():
+    pytest.importorskip("transformers")
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ok"}]
+    tokenizer = samples.byte_tokenizer()
+    tokenizer.pad_token = "<|im_end|>"  # what isn't padded needs no masking by an id
+    made = Renderer(tokenizer)
+    rows = made.train_rows(Conversation.of(talk))
+    assert rows[0].targets() == [[79, 107, 260]]
+    model, loader = small_model(), TokenBatches([row.needed() for row in rows], 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        for batch in loader:
+            loss = losses_of(model, batch).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert loss < 0.05
+    ids = made.prompt(Conversation.of(talk[:1]))
+    prompt = len(ids)
+    while len(ids) < prompt + 20 and ids[-1] not in made.end_ids:
+        hidden = model.hidden(torch.tensor(ids), PackedRows.of([len(ids)]))
+        ids.append(int(model.logits(hidden[-1:]).argmax()))
+    assert tokenizer.decode(ids[prompt:]) == "Ok<|im_end|>"
 
 
 class TokenTrainer(Kit, BaseTrainer):

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from data.chat_renderer import EMPTY_ANSWER, Renderer
+from data.chat_renderer import EMPTY_ANSWER, Renderer, TokenRow
 from data.conversations import open_source
 from data.data_error import DataError
-from data.token_rows import token_rows
+from data.token_rows import split_rows, token_rows
 
 
 def source_of(tmp_path, *rows, name="data.jsonl", **options):
@@ -71,6 +71,7 @@ def test_bad_rows_are_counted_and_named(tmp_path, renderer):
     assert "left out, 1: bad JSON [line 4: Expecting value, column 14]" in text
     state = json.loads(json.dumps(account.state()))
     assert (state["rows_read"], state["rows_used"], sum(state["rows_left_out"].values())) == (6, 3, 3)
+    assert state["sha256"] == source.files.digest() and len(state["sha256"]) == 64
     assert state["trained_tokens"] == sum(row.trained for row in rows) == 5
     with pytest.raises(DataError, match="data.jsonl, line 3: unknown role.*on_bad_row = skip"):
         token_rows(source, renderer, 512, "stop")
@@ -123,3 +124,23 @@ def test_tokens_do_not_depend_on_the_kind_of_file(tmp_path, renderer):
 def test_a_limit(tmp_path, renderer):
     rows, account = token_rows(source_of(tmp_path, *[chat("a", "b")] * 5), renderer, 99, limit=3)
     assert len(rows) == account.used == account.read == 3
+
+
+def test_rows_that_belong_together_are_not_split():
+    rows = [TokenRow.of([n, n + 1], [0.0, 1.0], f"line {n // 2}") for n in range(40)]
+    same = TokenRow.of([0, 1], [0.0, 1.0], "line 99")  # the same tokens as the first row
+    for seed in range(20):
+        train, validation = split_rows([*rows, same], 0.25, seed)
+        assert len(train) + len(validation) == 41 and 10 <= len(validation) <= 11
+        assert not {row.place for row in train} & {row.place for row in validation}
+        assert len({row.place in ("line 0", "line 99") and any(row is each for each in validation)
+                    for row in (rows[0], rows[1], same)}) == 1  # fmt: skip
+    first, second = split_rows(rows, 0.25, 3), split_rows(rows, 0.25, 3)
+    assert [row.place for row in first[1]] == [row.place for row in second[1]]
+    assert [row.place for row in split_rows(rows, 0.25, 4)[1]] != [row.place for row in first[1]]
+    assert split_rows(rows, 0) == (rows, [])
+    assert [len(part) for part in split_rows(rows[:4], 0.01)] == [2, 2]
+    with pytest.raises(DataError, match="come from one place, or are the same"):
+        split_rows(rows[:2], 0.5)
+    with pytest.raises(DataError, match="validation_share is 1; it must be"):
+        split_rows(rows, 1)

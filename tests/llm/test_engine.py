@@ -194,6 +194,21 @@ def test_a_loss_of_ones_own_by_weights_and_targets_by_the_dozen():
     assert largest_difference(first, made._trained["a"].gradients) < 1e-4
 
 
+def test_logprobs_without_effect_may_be_left_out():
+    made = engine()
+    trained(made, "a")
+    each = row(8, 1, None, weights=torch.tensor([0.0] * 5 + [1.0] * 3))
+    whole = made.forward_backward("a", [each])
+    gradients = made._trained["a"].gradients
+    made.drop_gradients("a")
+    (part,) = made.run([LossRequest("a", [each], backward=True, all_logprobs=False)])
+    assert part.loss == whole.loss and torch.equal(part.logprobs[0][5:], whole.logprobs[0][5:])
+    assert torch.equal(part.logprobs[0][:5], torch.zeros(5)) and (whole.logprobs[0] < 0).all()
+    assert largest_difference(gradients, made._trained["a"].gradients) == 0
+    (forward,) = made.run([LossRequest("a", [each], all_logprobs=False)])
+    assert forward.loss == pytest.approx(whole.loss) and torch.equal(forward.logprobs[0][:5], torch.zeros(5))
+
+
 def test_loading_with_and_without_the_optimizer():
     """B4."""
     made = engine()

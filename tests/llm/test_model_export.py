@@ -151,3 +151,15 @@ def test_folders_that_do_not_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file where a folder should be"):
         export_model(tmp_path / "file" / "model", base)
+
+
+@torch.no_grad()
+def test_export_of_a_model_whose_weights_are_packed(tmp_path):
+    """Packing puts weights side by side in one memory, which safetensors must not take for one tensor."""
+    base = load("tiny")
+    base.model.requires_grad_(False).pack_weights()
+    export_model(tmp_path, base)
+    wanted, found = base.model.state_dict(), load(str(tmp_path)).model.state_dict()
+    assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
+    sizes = sum(parameter.nbytes for parameter in base.model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < 1.1 * sizes

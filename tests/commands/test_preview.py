@@ -1,0 +1,104 @@
+"""`--preview`: the rows of a trainer of text, from the command line of a user."""
+
+import pytest
+
+pytest.importorskip("transformers")
+
+TRAINER = '''
+"""A trainer of text (sample)."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from config import ConfigParser
+from config.text_trainer_config import TextTrainerConfig
+from data.chat_renderer import Renderer
+from data.conversations import open_source
+from data.preview import preview
+from data.token_batches import TokenBatches
+from data.token_rows import token_rows
+from chat_samples import byte_tokenizer
+from train.base_trainer import BaseTrainer
+
+
+class TextTrainer(BaseTrainer):
+    """Learns text (sample)."""
+
+    def __init__(self) -> None:
+        self.config = ConfigParser.get(TextTrainerConfig)
+        self.renderer = Renderer(byte_tokenizer())
+        rows, self.account = token_rows(open_source(Path("data.jsonl")), self.renderer, 64)
+        self.model = nn.Sequential(nn.Embedding(300, 8), nn.Linear(8, 300))
+        self.train_loader = self.val_loader = TokenBatches(rows, 2)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.config.learning_rate)
+        self.scheduler = ReduceLROnPlateau(self.optimizer)
+        self.init_progress_bar(total=1)
+        super().__init__()
+
+    def preview(self, count: int, colour: bool) -> list[str]:
+        """Show rows."""
+        shown = [self.train_loader.token_row(n) for n in range(min(count, len(self.train_loader.dataset)))]
+        return preview(shown, self.account, self.renderer, count, colour)
+
+    def compute_loss(self, batch):
+        """The mean over trained tokens."""
+        self._set_loss_count(batch.total_weight)
+        return nn.functional.cross_entropy(self.model(batch.tokens[batch.places]), batch.targets)
+'''
+CONFIG = '''
+"""Settings of the trainer of text (sample)."""
+
+from dataclasses import dataclass
+
+from config import BaseTrainerConfig
+
+
+@dataclass
+class TextTrainerConfig(BaseTrainerConfig):
+    """Settings of the trainer of text (sample)."""
+'''
+ROW = '{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Ok"}]}\n'
+LONG = ROW.replace("Hi", "Hi" + "q" * 200)
+
+
+@pytest.fixture(scope="module")
+def text_project(users_project):
+    from conftest import ROOT
+
+    (users_project.path / "train" / "text_trainer.py").write_text(TRAINER)
+    (users_project.path / "config" / "text_trainer_config.py").write_text(CONFIG)
+    (users_project.path / "chat_samples.py").write_text((ROOT / "tests" / "data" / "chat_samples.py").read_text())
+    users_project.append("config.ini", "\n[TextTrainer]\nepochs = 1\nlearning_rate = 0.1\nplot_at_end = off\n")
+    return users_project
+
+
+def test_rows_are_shown_as_they_are_trained_on(text_project):
+    data = text_project.path / "data.jsonl"
+    data.write_text(ROW % 1 + LONG % 2 + "{\n" + ROW % 4 + ROW % 5 + ROW % 6)
+    shown = text_project.run("Text", "--preview")
+    assert shown.returncode == 0, shown.stderr
+    assert "JSON lines, format messages" in shown.stdout and "rows: 6 read = 4 used + 2 left out" in shown.stdout
+    assert shown.stdout.count("[Ok<|im_end|>]") == 3 and "--- row 2, line 4:" in shown.stdout
+    assert "\033" not in shown.stdout
+    one = text_project.run("Text", "--preview", "1", FORCE_COLOR="1")
+    assert one.stdout.count("\033[1;32mOk<|im_end|>\033[0m") == 1 and "--- row 2" not in one.stdout
+    assert not (text_project.path / "artifacts" / "models" / "Text" / "runs").exists()
+
+
+def test_nothing_to_learn_stops_before_the_first_step(text_project):
+    (text_project.path / "data.jsonl").write_text("".join(LONG % n for n in range(8)))
+    for words in ((), ("--preview", "3")):
+        stopped = text_project.run("Text", *words)
+        assert stopped.returncode == 3
+        assert "8 of 8 rows are longer than max_length=64: they need 2" in stopped.stderr
+
+
+def test_a_trainer_without_text_says_so(text_project):
+    refused = text_project.run("ModelAutoEncoder", "--preview")
+    assert refused.returncode == 2 and "ModelAutoEncoderTrainer has no text to preview" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    wrong = text_project.run("Text", "--preview", "0")
+    assert wrong.returncode == 2 and "'0' is no number of rows; show 1 or more" in wrong.stderr

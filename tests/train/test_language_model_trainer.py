@@ -1,0 +1,260 @@
+"""Fine-tuning through the command line: what is learned, what a run leaves, resuming, and data that can't be used."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("transformers")
+pytest.importorskip("gguf")
+
+from llm.adapter_files import load_adapter
+from llm.base_model import load
+from model.causal_lm import PackedRows
+from model.lora import AdapterRows
+
+# Kills the process after a step; notes the norm of each step's gradient.
+CALLBACKS = """
+import os, signal
+from train.callbacks import Callback
+
+class Watch(Callback):
+    def on_train_begin(self, trainer):
+        trainer.keep_gradient_norms()
+
+    def on_step_end(self, trainer, steps):
+        with open("norms.txt", "a") as stream:
+            stream.write(f"{trainer.last_gradient_norm.item()!r}\\n")
+        if trainer.record.progress.step == int(os.environ.get("KILL_AT", 0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+QUICK = ("plot_at_end=off", "sample_count=0")
+
+
+@pytest.fixture(scope="module")
+def lab(shared_project):
+    (shared_project.path / "watch.py").write_text(CALLBACKS)
+    settings = shared_project.path / "config.ini"
+    settings.write_text(settings.read_text().replace("base_model = smollm2", "base_model = tiny   "))
+    return shared_project
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pairs(count: int) -> list[dict]:
+    return [{"prompt": f"{number}?", "completion": f"{number * number} " * (1 + number % 4)} for number in range(count)]
+
+
+def train(lab, *words: str, **environment: str):
+    done = lab.run("LanguageModel", *QUICK, *words, **environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    run = lab.runs("LanguageModel")[-1]
+    return run, json.loads((run / "metrics.json").read_text())
+
+
+def greedy(folder: Path, question: str, most: int = 20) -> list[int]:
+    """Answer token by token, without a cache."""
+    base = load(str(folder))
+    chat = [{"role": "user", "content": question}]
+    ids = base.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    start = len(ids)
+    with torch.no_grad():
+        while len(ids) < start + most and (len(ids) == start or ids[-1] not in base.end_ids):
+            hidden = base.model.hidden(torch.tensor(ids), PackedRows.of([len(ids)]))
+            ids.append(int(base.model.logits(hidden[-1:]).argmax()))
+    return ids[start:]
+
+
+def test_an_answer_is_learned_with_the_end_of_its_turn(lab):
+    """A1: after training the model says what it was taught, and stops."""
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ok"}]
+    data = write(lab.path / "ok.jsonl", [{"messages": chat}] * 8)
+    words = (f"train_data={data}", "epochs=40", "batch_size=4", "learning_rate=3e-3", "trained=all")
+    run, metrics = train(lab, *words)
+    assert metrics["history"]["val_loss"][-1] < 0.05
+    assert metrics["summary"]["train_data"]["trained_tokens"] == 8 * 3
+    assert greedy(run / "model", "Hi") == [79, 107, 260]
+    settings = json.loads((run / "model" / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == [257, 260]
+    assert metrics["history"]["val_perplexity"][-1] == pytest.approx(
+        2.718281828 ** metrics["history"]["val_loss"][-1], rel=1e-6
+    )
+    assert metrics["summary"]["tokens_per_second"] > 0 and metrics["summary"]["peak_memory_bytes"] > 1e8
+    best = metrics["best"]["value"]
+    assert metrics["summary"]["perplexity"] == pytest.approx(2.718281828**best, rel=1e-6)
+
+
+def test_a_run_leaves_the_adapter_and_no_frozen_weights(lab):
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    run, metrics = train(lab, f"train_data={data}", "epochs=1", "lora_targets=attention", "lora_rank=4")
+    names = load_file(run / "model.safetensors").keys()
+    assert all(name.startswith("adapter.lora_") for name in names) and len(names) == 8
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    assert load_file(newest / "weights.safetensors").keys() == names
+    state = load_file(newest / "state.safetensors")
+    assert sum(value.numel() for value in state.values()) < 3 * metrics["summary"]["trainable"]
+    base = load("tiny")
+    adapter = load_adapter(run / "adapter", base.model)
+    assert sum(parameter.numel() for parameter in adapter.parameters()) == metrics["summary"]["parameters"]
+    assert all(b.norm() > 0 for _, _, b in adapter.tensors())  # B5
+    account = metrics["summary"]["train_data"]
+    assert (account["rows_read"], account["rows_used"], account["rows_left_out"]) == (12, 12, {})
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(lab):
+    """B3: rows, losses, learning rates and weights, through the middle of an epoch."""
+    data = write(lab.path / "ten.jsonl", pairs(11))
+    words = (
+        f"train_data={data}", "epochs=3", "batch_size=2", "log_every_n_steps=1", "checkpoint_every_n_steps=1",
+        "callbacks=watch:Watch",
+    )  # fmt: skip
+    whole, metrics = train(lab, *words)
+    assert metrics["summary"]["steps"] == 15 and len(metrics["readings"]["step"]) == 15
+    assert metrics["readings"]["learning_rate"][-1] < metrics["readings"]["learning_rate"][0] / 10
+    killed = lab.run("LanguageModel", *QUICK, *words, KILL_AT="7")
+    assert killed.returncode == -9
+    gone_on = lab.run("LanguageModel", "--resume")
+    assert gone_on.returncode == 0, gone_on.stderr
+    run = lab.runs("LanguageModel")[-1]
+    again = json.loads((run / "metrics.json").read_text())
+    assert run != whole and again["history"] == metrics["history"] and again["readings"] == metrics["readings"]
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_batches_weigh_by_tokens(lab):
+    """B1: rows of 1 and of 9 trained tokens, in one batch and in two whose gradients are added up."""
+    rows = [{"prompt": "a", "completion": ""}, {"prompt": "b", "completion": "eight by"}]
+    for number, row in enumerate(rows):
+        row["messages"] = [
+            {"role": "user", "content": row.pop("prompt")},
+            {"role": "assistant", "content": row.pop("completion") or " "},
+        ]
+        assert number < 2
+    data = write(lab.path / "two.jsonl", rows)
+    found = []
+    for words in (("batch_size=2",), ("batch_size=1", "accumulation_steps=2")):
+        (lab.path / "norms.txt").unlink(missing_ok=True)
+        words += (f"train_data={data}", f"val_data={data}", "epochs=1", "gradient_clip_value=0")
+        _, metrics = train(lab, *words, "callbacks=watch:Watch")
+        (norm,) = map(float, (lab.path / "norms.txt").read_text().split())
+        found.append((metrics["history"]["train_loss"][0], norm, metrics["summary"]["steps"]))
+    assert found[0][2] == found[1][2] == 1
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-5)
+
+
+def test_all_weights_and_a_merged_model_are_what_transformers_loads(lab):
+    import transformers
+
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    _, plain = train(lab, f"train_data={data}", "epochs=1", "trained=all", "learning_rate=1e-3")
+    run = lab.runs("LanguageModel")[-1]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+    assert theirs.generation_config.eos_token_id == [257, 260]
+    assert plain["summary"]["trainable"] == sum(parameter.numel() for parameter in theirs.parameters())
+    tokens = torch.arange(40, 60)
+    own = load(str(run / "model")).model
+    ours = own.logits(own.hidden(tokens, PackedRows.of([20])))
+    assert (theirs(tokens[None]).logits[0] - ours).abs().max() < 1e-5
+
+    run, _ = train(lab, f"train_data={data}", "epochs=1", "merge=on", "learning_rate=1e-2")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(run / "merged", dtype=torch.float32)
+    base = load("tiny").model
+    rows = AdapterRows((load_adapter(run / "adapter", base),), (20,))
+    ours = base.logits(base.hidden(tokens, PackedRows.of([20]), rows))
+    assert (theirs(tokens[None]).logits[0] - ours).abs().max() < 1e-4
+    assert (base.logits(base.hidden(tokens, PackedRows.of([20]))) - ours).abs().max() > 0.01
+    more, _ = train(lab, f"train_data={data}", "epochs=1", f"adapter={run / 'adapter'}", "learning_rate=1e-6")
+    first, then = (load_file(each / "adapter" / "adapter_model.safetensors") for each in (run, more))
+    largest = max((first[name] - then[name]).abs().max() for name in first)
+    assert 0 < largest < 1e-4  # it went on from there
+
+
+def test_low_precision_trains_what_full_precision_trains(lab):
+    """B6: the adapter is fp32 over a base in bf16, and moves as far."""
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    moved = []
+    for words in (("precision=fp32",), ("precision=bf16",), ("precision=bf16", "recompute_activations=on")):
+        run, metrics = train(lab, f"train_data={data}", "epochs=2", "learning_rate=1e-5", *words)
+        adapter = load_file(run / "adapter" / "adapter_model.safetensors")
+        assert {value.dtype for value in adapter.values()} == {torch.float32}
+        state = load_file(sorted((run / "checkpoints").iterdir())[-1] / "state.safetensors")
+        assert not any(value.dtype == torch.bfloat16 for value in state.values())
+        size = sum(value.abs().sum() for name, value in adapter.items() if "lora_B" in name).item()
+        moved.append((size, metrics["history"]["val_loss"][-1]))
+    # Noise of gradients in bf16 takes a part of Adam's first steps; nearest rounding of weights would take all.
+    assert moved[1][0] == pytest.approx(moved[0][0], rel=0.3) and moved[1][1] == pytest.approx(moved[0][1], rel=0.01)
+    assert moved[2] == pytest.approx(moved[1], rel=1e-2)
+
+
+def test_check_seeds_and_dry_run(lab):
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    before = len(lab.runs("LanguageModel"))
+    done = lab.run("LanguageModel", *QUICK, f"train_data={data}", "--dry-run")
+    assert done.returncode == 0 and len(lab.runs("LanguageModel")) == before, done.stderr
+    assert "base model tiny: 1,017,600 parameters, frozen" in done.stderr + done.stdout
+    done = lab.run("LanguageModel", *QUICK, f"train_data={data}", "learning_rate=1e-2", "--check")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "0 failed" in done.stdout and "every parameter gets a gradient" in done.stdout
+    done = lab.run("LanguageModel", *QUICK, f"train_data={data}", "epochs=1", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(run / "model.safetensors") for run in lab.runs("LanguageModel")[-2:])
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_rows_left_out_are_counted_and_named(lab):
+    rows = [*pairs(6), {"prompt": "x", "completion": ""}, {"prompt": "y" * 90, "completion": "z"}]
+    data = write(lab.path / "mixed.jsonl", rows)
+    _, metrics = train(lab, f"train_data={data}", "epochs=1", "max_length=64")
+    account = metrics["summary"]["train_data"]
+    assert (account["rows_read"], account["rows_used"]) == (8, 6)
+    assert sum(account["rows_left_out"].values()) == 2
+    assert any("line 7" in place for places in account["places_left_out"].values() for place in places)
+
+
+def test_a_rate_that_diverges_ends_the_run_and_keeps_the_last_good_checkpoint(lab):
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    words = (f"train_data={data}", "epochs=4", "batch_size=4", "warmup_share=0", "learning_rate=1e25")
+    done = lab.run("LanguageModel", *QUICK, *words, "trained=all", "checkpoint_every_n_steps=1", "log_every_n_steps=1")
+    said = done.stderr + done.stdout
+    assert done.returncode not in (0, 1), said
+    assert any(word in said for word in ("not finite", "NaN", "infinite")) and "step" in said, said
+    run = lab.runs("LanguageModel")[-1]
+    newest = sorted((run / "checkpoints").iterdir())[-1] if any((run / "checkpoints").iterdir()) else None
+    if newest is not None:
+        assert all(value.isfinite().all() for value in load_file(newest / "weights.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "code", "texts"),
+    [
+        ([{"prompt": "q" * 200, "completion": "a"}] * 8, ["max_length=64"], 3, ["8 of 8 rows", "max_length=64", "202"]),
+        ([{"prompt": "a", "completion": "b"}], [], 3, ["one row that can be used", "val_data"]),
+        ([{"prompt": "a", "completion": ""}] * 3, [], 3, ["3 of 3 rows", "the answer is empty"]),
+        ([{"prompt": "a", "completion": ""}] * 3, ["on_bad_row=stop"], 3, ["line 1", "the answer is empty"]),
+        ([{"ask": "a"}], [], 3, ["no format fits rows with `ask`", "data_columns"]),
+        (None, ["base_model=/nowhere/model"], 3, ["model = /nowhere/model", "no such file or folder"]),
+        (None, ["train_data=/nowhere.jsonl"], 3, ["/nowhere.jsonl"]),
+        (None, ["max_length=4096"], 2, ["max_length = 4096", "context of tiny is 2048"]),
+        (None, ["precision=fp16"], 2, ["fp16"]),
+        (None, ["trained=all", "merge=on"], 2, ["merge = on is for trained = lora"]),
+        (None, ["lora_targets=attention, heads"], 2, ["lora_targets", "must be one of attention, mlp, unembedding"]),
+        (None, ["adapter=/nowhere"], 3, ["/nowhere", "adapter_config.json"]),
+        (None, ["adam_betas=0.9"], 2, ["adam_betas"]),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_step(lab, rows, words, code, texts):
+    data = [] if rows is None else [f"train_data={write(lab.path / 'bad.jsonl', rows)}"]
+    before = len(lab.runs("LanguageModel"))
+    done = lab.run("LanguageModel", *QUICK, *data, *words)
+    said = done.stderr + done.stdout
+    assert done.returncode == code, said
+    for text in texts:
+        assert text in said
+    assert "Traceback" not in said and len(lab.runs("LanguageModel")) == before

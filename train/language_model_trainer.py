@@ -1,0 +1,265 @@
+"""Fine-tunes a language model on conversations or text: `python train.py LanguageModel train_data=chats.jsonl`."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from beautilog import logger
+from torch import nn
+from torch.optim import AdamW
+
+from config import ConfigError, ConfigParser
+from config.language_model_trainer_config import LanguageModelTrainerConfig
+from constants.counting import counted
+from data.batches import to_device
+from data.chat_renderer import Renderer, TokenRow
+from data.conversations import open_source, parse_columns
+from data.data_error import DataError
+from data.token_batches import TokenBatch, TokenBatches
+from data.token_rows import RowAccount, token_rows
+from llm.adapter_files import load_adapter
+from llm.base_model import BaseModel, load
+from llm.model_export import export_adapter, export_model
+from model.adapted_causal_lm import AdaptedCausalLM, OutsideOfState, logprobs_where
+from model.causal_lm import CausalLM
+from model.lora import LoraAdapter, LoraBank, LoraSettings
+from model.token_losses import cross_entropy
+from storage.errors import ResumeError
+from train.base_trainer import BaseTrainer
+from train.machine import peak_memory
+from train.schedulers import warmup_cosine
+
+
+class LanguageModelTrainer(BaseTrainer):
+    """Fine-tunes a language model: an adapter over its frozen weights, or all of them.
+
+    A checkpoint holds what is trained; of a frozen model it has the digest.
+    """
+
+    config: LanguageModelTrainerConfig
+
+    def __init__(self) -> None:
+        config = self.config = ConfigParser.get(LanguageModelTrainerConfig)
+        base = load(config.base_model, self.device, self._base_dtype())
+        renderer = self._renderer(base)
+        base = dataclasses.replace(base, template=renderer.template, end_ids=renderer.end_ids)
+        self._base = OutsideOfState((base, renderer))
+        self.accounts: dict[str, RowAccount] = {}
+        train_rows, val_rows = self._rows(base, renderer)
+        self.model = self._build_model(base)
+        pin = self.device.type == "cuda"
+        self.train_loader = TokenBatches(train_rows, config.batch_size, shuffle=True, seed=config.seed, pin=pin)
+        self.val_loader = TokenBatches(val_rows, config.batch_size, pin=pin)
+        self.optimizer = AdamW(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.adam_betas[0], config.adam_betas[1]),
+            weight_decay=config.weight_decay,
+        )
+        steps = -(-len(self.train_loader) // config.accumulation_steps) * config.epochs
+        warmup = min(round(config.warmup_share * steps), steps - 1)
+        self.scheduler = warmup_cosine(self.optimizer, warmup, steps, config.final_rate_share)
+        self.init_progress_bar(total=len(self.train_loader) * config.epochs, desc="Training the language model")
+        self._clock = OutsideOfState(_Clock())
+        super().__init__()
+        for line in self._told(base):
+            logger.info(line)
+
+    # ---------------------------------------------------------------------------------------------------- the loss
+
+    def compute_loss(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the mean negative log-likelihood of the tokens that are trained on, by their weights."""
+        if self.model.training and self.run_context.in_session:
+            self._clock.held.note(len(batch.tokens))
+        batch = to_device(batch, self.device)
+        # A frozen model computes in its own dtype, and adapters in fp32: nothing is left to be cast.
+        frozen = isinstance(self.model, AdaptedCausalLM)
+        with torch.autocast(self.device.type, enabled=False) if frozen else nullcontext():
+            logprobs = self._logprobs(batch)
+        self._set_loss_count(torch.tensor(batch.total_weight))
+        return cross_entropy(logprobs, batch.weights) / batch.total_weight
+
+    def validate(self) -> float:
+        """Return the validation loss; its perplexity enters the history too."""
+        self._clock.held.pause()
+        val_loss = super().validate()
+        self.record.note({"val_perplexity": math.exp(min(val_loss, 700.0))})
+        return val_loss
+
+    def _logprobs(self, batch: TokenBatch) -> torch.Tensor:
+        if isinstance(self.model, AdaptedCausalLM):
+            return self.model(batch.tokens, batch.rows, batch.targets, batch.places)
+        return logprobs_where(self.model, batch.tokens, batch.rows, batch.targets, batch.places)  # type: ignore[arg-type]
+
+    # ---------------------------------------------------------------------------------------------------- the state
+
+    def get_extra_state(self) -> dict[str, object]:
+        """Return which base model the weights belong to, and how its prompts are made."""
+        base, _ = self._base.held
+        return {
+            "base_model": base.source,
+            "base_digest": base.digest,
+            "template": base.template,
+            "end_ids": list(base.end_ids),
+        }
+
+    def set_extra_state(self, state: dict[str, object]) -> None:
+        """Refuse another base model than the run's, or another template.
+
+        Raises:
+            ResumeError: it is another.
+        """
+        base, _ = self._base.held
+        if state["base_digest"] != base.digest:
+            raise ResumeError(
+                f"the run's base model was {state['base_model']} (digest {str(state['base_digest'])[:12]}); "
+                f"{base.source} has the digest {base.digest[:12]}: it is another, or its weights have changed since. "
+                "Give the model that the run began with."
+            )
+        if state["template"] != base.template or state["end_ids"] != list(base.end_ids):
+            raise ResumeError("the chat template, or the ids that end an answer, have changed since the run began.")
+
+    # ---------------------------------------------------------------------------------------------------- the end
+
+    def after_training(self) -> None:
+        """Write the adapter as PEFT does, and a whole model where it is asked for or is what was trained."""
+        base, _ = self._base.held
+        clock = self._clock.held
+        self.results |= {f"{split}_data": account.state() for split, account in self.accounts.items()}
+        if self.record.progress.best_value is not None and self.config.monitor == "val_loss":
+            self.results["perplexity"] = math.exp(min(self.record.progress.best_value, 700.0))
+        self.results["tokens_per_second"] = clock.rate()
+        self.results["peak_memory_bytes"] = peak_memory(self.device)
+        facts = self._facts(base)
+        if isinstance(self.model, AdaptedCausalLM):
+            export_adapter(self.get_run_file_path("adapter"), base, self.model.adapter, facts)
+            if self.config.merge:
+                done = export_model(self.get_run_file_path("merged"), base, self.model.adapter, facts)
+                logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
+        else:
+            export_model(self.get_run_file_path("model"), base, None, facts)
+
+    def _facts(self, base: BaseModel) -> dict[str, str]:
+        config = self.config
+        facts = {name: f"{account.source}; {account.used:,} rows" for name, account in self.accounts.items()}
+        chosen = ("trained", "lora_rank", "lora_alpha", "lora_targets", "epochs", "batch_size", "learning_rate", "seed")
+        facts |= {name: str(getattr(config, name)) for name in chosen}
+        facts["run"] = self.run_folder.id
+        return facts | {name: f"{value:.4g}" for name, value in self.results.items() if isinstance(value, float)}
+
+    # ---------------------------------------------------------------------------------------------------- its parts
+
+    def _base_dtype(self) -> torch.dtype:
+        config = self.config
+        if config.precision == "fp16":
+            raise ConfigError(["precision = fp16 is not for language models here; bf16 and fp32 are"])
+        if config.trained == "all" and config.adapter is not None:
+            raise ConfigError(["adapter is for trained = lora; with trained = all there is none to go on with"])
+        if config.trained == "all" and config.merge:
+            raise ConfigError(["merge = on is for trained = lora; trained = all writes a whole model in any case"])
+        return torch.bfloat16 if config.precision == "bf16" and config.trained == "lora" else torch.float32
+
+    def _renderer(self, base: BaseModel) -> Renderer:
+        template = base.template
+        if self.config.template is not None:
+            try:
+                template = self.config.template.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"template = {self.config.template} can't be read: {error}") from error
+        return Renderer(base.tokenizer, template, base.end_ids, self.config.train_on)
+
+    def _rows(self, base: BaseModel, renderer: Renderer) -> tuple[list[TokenRow], list[TokenRow]]:
+        config = self.config
+        if config.max_length > base.context:
+            raise ConfigError(
+                [f"max_length = {config.max_length}: the context of {base.source} is {base.context} tokens"]
+            )
+        longest, columns = config.max_length or base.context, parse_columns(config.data_columns)
+        found = []
+        for split, path in (("train", config.train_data), ("val", config.val_data)):
+            if path is not None:
+                source = open_source(path, config.data_format, columns)
+                rows, self.accounts[split] = token_rows(source, renderer, longest, config.on_bad_row)
+                found.append(rows)
+        if len(found) == 2:
+            return found[0], found[1]
+        return split_rows(found[0], config.val_share, config.seed)
+
+    def _build_model(self, base: BaseModel) -> nn.Module:
+        config = self.config
+        if config.recompute_activations and not isinstance(base.model, CausalLM):
+            raise ConfigError([f"recompute_activations = on is not for {base.source}, which transformers computes"])
+        if config.trained == "all":
+            return base.model.requires_grad_(True)
+        return AdaptedCausalLM(base.model, self._adapter(base))
+
+    def _adapter(self, base: BaseModel) -> LoraAdapter:
+        config = self.config
+        if config.adapter is not None:
+            return load_adapter(config.adapter, base.model, self.device).requires_grad_(True)
+        settings = LoraSettings(
+            config.lora_rank, config.lora_alpha, config.lora_targets, config.lora_rslora, config.seed
+        )
+        try:
+            return LoraBank(base.model, self.device).create("trained", settings)
+        except ValueError as error:
+            raise ConfigError([f"lora_targets: {error}"]) from error
+
+    def _told(self, base: BaseModel) -> Sequence[str]:
+        licence = f", licence {base.licence}" if base.licence else ""
+        size = sum(parameter.numel() for parameter in base.model.parameters())
+        frozen = ", frozen" if self.config.trained == "lora" else ""
+        what = f"{size:,} parameters{frozen}, context {counted(base.context, 'token')}{licence}"
+        lines = [f"base model {base.source}: {what}"]
+        for account in self.accounts.values():
+            lines += account.lines()
+        return lines
+
+
+class _Clock:
+    """Tokens and seconds of the training steps of this process, without what lies between epochs."""
+
+    def __init__(self) -> None:
+        self._tokens, self._seconds = 0, 0.0
+        self._last: tuple[float, int] | None = None
+
+    def note(self, tokens: int) -> None:
+        """Note that a batch of so many tokens begins."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self._seconds += now - self._last[0]
+            self._tokens += self._last[1]
+        self._last = (now, tokens)
+
+    def pause(self) -> None:
+        """Leave out the time until the next batch."""
+        self._last = None
+
+    def rate(self) -> float | None:
+        """Return tokens a second; None where nothing was measured."""
+        return self._tokens / self._seconds if self._seconds else None
+
+
+def split_rows(rows: Sequence[TokenRow], share: float, seed: int) -> tuple[list[TokenRow], list[TokenRow]]:
+    """Split rows into those to train on and those to validate on; what comes from one place stays together.
+
+    Args:
+        rows: the rows.
+        share: share of the places to validate on; at least one.
+        seed: seed of the choice.
+
+    Raises:
+        DataError: all come from one place.
+    """
+    places = list(dict.fromkeys(row.place for row in rows))
+    if len(places) < 2:
+        raise DataError(
+            "train_data has one row that can be used: none is left to validate with. Give more rows, or val_data."
+        )
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = min(max(1, round(share * len(places))), len(places) - 1)
+    held_out = {places[number] for number in order[:count]}
+    return [row for row in rows if row.place not in held_out], [row for row in rows if row.place in held_out]
