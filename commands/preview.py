@@ -10,8 +10,8 @@ from train.errors import TrainerContractError
 def command(trainer_class: type[BaseTrainer], count: int) -> int:
     """Build a trainer and show the first rows of its text as they are trained on: `--preview`.
 
-    A trainer that can be asked has a method `preview(count, colour)` that returns lines of text; `data.preview` makes
-    them of rows of tokens.
+    A trainer that can be asked has a method `preview(count, colour)` that returns lines of text; `data.text_preview`
+    makes them of rows of tokens.
 
     Args:
         trainer_class: trainer whose text is shown.

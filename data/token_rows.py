@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from constants.counting import counted
 from data.chat_messages import Document, RowError
 from data.chat_renderer import Renderer, RenderNotes, TokenRow
 from data.conversations import Row, TextSource
@@ -27,7 +28,7 @@ class RowAccount:
         read: number of rows read.
         used: number of rows used.
         left_out: for each reason the places of the rows, with what only they have.
-        notes: what was done that the data doesn't say, and with how many rows.
+        notes: for each thing that was done and that the data doesn't say, the places of the rows.
         rows: number of rows of tokens; a conversation may be several, a document many.
         tokens: number of tokens.
         trained: number of tokens that are trained on.
@@ -39,7 +40,7 @@ class RowAccount:
     read: int = 0
     used: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    notes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     rows: int = 0
     tokens: int = 0
     trained: int = 0
@@ -60,7 +61,10 @@ class RowAccount:
             f"tokens: {self.tokens:,} in {self.rows:,} rows of tokens, {self.trained:,}{share} are trained on",
         ]
         done += [f"left out, {len(places):,}: {reason} [{_some(places)}]" for reason, places in self.left_out.items()]
-        return done + [f"{count:,} rows: {note}" for note, count in self.notes.items()]
+        for note, places in self.notes.items():
+            where = "" if len(places) == self.used else f" [{_some(places)}]"
+            done.append(f"{counted(len(places), 'row')}: {note}{where}")
+        return done
 
     def state(self) -> dict[str, Any]:
         """Return the account as plain data, for metrics.json."""
@@ -68,7 +72,8 @@ class RowAccount:
             "source": self.source, "sha256": self.digest, "rows_read": self.read, "rows_used": self.used,
             "rows_left_out": {reason: len(places) for reason, places in self.left_out.items()},
             "places_left_out": {reason: places[:_SHOWN] for reason, places in self.left_out.items()},
-            "notes": dict(self.notes), "token_rows": self.rows, "tokens": self.tokens, "trained_tokens": self.trained,
+            "notes": {note: len(places) for note, places in self.notes.items()},
+            "token_rows": self.rows, "tokens": self.tokens, "trained_tokens": self.trained,
         }  # fmt: skip
 
 
@@ -95,13 +100,13 @@ def token_rows(
         raise DataError(f"on_bad_row is {on_bad_row}; allowed are {STOP} and {SKIP}.")
     if max_length < 2:
         raise DataError(f"max_length is {max_length}; it must be at least 2.")
-    account, notes = RowAccount(source.told(), digest=source.files.digest()), RenderNotes()
+    account = RowAccount(source.told(), digest=source.files.digest())
     done: list[TokenRow] = []
     too_long: list[int] = []
     for row in source.rows():
         account.read += 1
         try:
-            new, longest = _rows_of(row, renderer, max_length, notes)
+            new, longest = _rows_of(row, renderer, max_length, account)
         except RowError as error:
             if on_bad_row == STOP:
                 raise DataError(
@@ -124,7 +129,6 @@ def token_rows(
         done += new
         if limit and account.used == limit:
             break
-    account.notes = notes.counts
     account.rows, account.tokens = len(done), sum(len(row.ids) for row in done)
     account.trained = sum(row.trained for row in done)
     if not done:
@@ -135,8 +139,8 @@ def token_rows(
 def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[list[TokenRow], list[TokenRow]]:
     """Set rows apart for validation.
 
-    Rows of one place (turns of a conversation, pieces of a document) and rows of the same tokens stay on one side: a
-    model must not be measured by what it was trained on.
+    Rows of one place (turns of a conversation, pieces of a document), and rows of the same tokens where not all are
+    the same, stay on one side: a model must not be measured by what it was trained on.
 
     Args:
         rows: rows of tokens.
@@ -147,31 +151,20 @@ def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[l
         The rows to train on, and those to validate with; each in the order in which they came.
 
     Raises:
-        DataError: the share is out of range, or all rows belong together.
+        DataError: the share is out of range, or all rows are of one place.
     """
     if not 0 <= share < 1:
-        raise DataError(f"validation_share is {share:g}; it must be at least 0 and below 1.")
+        raise DataError(f"val_share is {share:g}; it must be at least 0 and below 1.")
     if share == 0:
         return list(rows), []
-    first: dict[object, int] = {}
-    group = list(range(len(rows)))  # of each row the first one that it belongs to
-
-    def root(number: int) -> int:
-        while group[number] != number:
-            number = group[number]
-        return number
-
-    for number, row in enumerate(rows):
-        keys: list[object] = [row.ids.numpy().tobytes(), *([row.place] if row.place else [])]
-        for key in keys:
-            one, other = root(first.setdefault(key, number)), root(number)
-            group[max(one, other)] = min(one, other)
-    roots = [root(number) for number in range(len(rows))]
+    roots = _belonging(rows, tokens=True)
+    if len(set(roots)) < 2:
+        roots = _belonging(rows, tokens=False)  # one row again and again: what is asked for is to know it by heart
     groups = sorted(set(roots))
     if len(groups) < 2:
         raise DataError(
-            f"the {len(rows)} rows come from one place, or are the same: none can be set apart for validation. Give "
-            "validation data of its own, or validation_share = 0."
+            f"all that can be used ({counted(len(rows), 'row')} of tokens) is of one place, "
+            f"{rows[0].place or 'unnamed'}: none is left to validate with. Give more rows, or val_data."
         )
     wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
     drawn = torch.randperm(len(groups), generator=epoch_generator(seed, 0))[:wanted].tolist()
@@ -182,7 +175,25 @@ def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[l
     return parts
 
 
-def _rows_of(row: Row, renderer: Renderer, max_length: int, notes: RenderNotes) -> tuple[list[TokenRow], int]:
+def _belonging(rows: Sequence[TokenRow], tokens: bool) -> list[int]:
+    """Return of each row the first row that it belongs together with: by place, and perhaps by its tokens."""
+    first: dict[object, int] = {}
+    group = list(range(len(rows)))
+
+    def root(number: int) -> int:
+        while group[number] != number:
+            number = group[number]
+        return number
+
+    for number, row in enumerate(rows):
+        keys: list[object] = [row.place] if row.place else []
+        for key in [*keys, *([row.ids.numpy().tobytes()] if tokens else [])]:
+            one, other = root(first.setdefault(key, number)), root(number)
+            group[max(one, other)] = min(one, other)
+    return [root(number) for number in range(len(rows))]
+
+
+def _rows_of(row: Row, renderer: Renderer, max_length: int, account: RowAccount) -> tuple[list[TokenRow], int]:
     """Return the rows of an example that fit, and the tokens of its longest."""
     if isinstance(row.example, RowError):
         raise row.example
@@ -200,7 +211,7 @@ def _rows_of(row: Row, renderer: Renderer, max_length: int, notes: RenderNotes) 
         mine.add(_SOME_TOO_LONG)
     if fitting:
         for note in mine.counts:
-            notes.add(note)
+            account.notes.setdefault(note, []).append(row.place)
     return fitting, longest
 
 

@@ -18,8 +18,9 @@ from data.batches import to_device
 from data.chat_renderer import Renderer, TokenRow
 from data.conversations import open_source, parse_columns
 from data.data_error import DataError
+from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches
-from data.token_rows import RowAccount, token_rows
+from data.token_rows import RowAccount, split_rows, token_rows
 from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load
 from llm.model_export import export_adapter, export_model
@@ -93,6 +94,19 @@ class LanguageModelTrainer(BaseTrainer):
         if isinstance(self.model, AdaptedCausalLM):
             return self.model(batch.tokens, batch.rows, batch.targets, batch.places)
         return logprobs_where(self.model, batch.tokens, batch.rows, batch.targets, batch.places)  # type: ignore[arg-type]
+
+    def preview(self, count: int, colour: bool) -> list[str]:
+        """Show the first training rows as they are trained on.
+
+        Args:
+            count: number of rows.
+            colour: mark what is trained on by colour; else by [brackets].
+        """
+        _, renderer = self._base.held
+        loader = self.train_loader
+        assert isinstance(loader, TokenBatches)
+        rows = [loader.token_row(number) for number in range(min(count, len(loader.dataset)))]
+        return preview(rows, self.accounts["train"], renderer, count, colour)
 
     # ---------------------------------------------------------------------------------------------------- the state
 
@@ -241,25 +255,3 @@ class _Clock:
     def rate(self) -> float | None:
         """Return tokens a second; None where nothing was measured."""
         return self._tokens / self._seconds if self._seconds else None
-
-
-def split_rows(rows: Sequence[TokenRow], share: float, seed: int) -> tuple[list[TokenRow], list[TokenRow]]:
-    """Split rows into those to train on and those to validate on; what comes from one place stays together.
-
-    Args:
-        rows: the rows.
-        share: share of the places to validate on; at least one.
-        seed: seed of the choice.
-
-    Raises:
-        DataError: all come from one place.
-    """
-    places = list(dict.fromkeys(row.place for row in rows))
-    if len(places) < 2:
-        raise DataError(
-            "train_data has one row that can be used: none is left to validate with. Give more rows, or val_data."
-        )
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = min(max(1, round(share * len(places))), len(places) - 1)
-    held_out = {places[number] for number in order[:count]}
-    return [row for row in rows if row.place not in held_out], [row for row in rows if row.place in held_out]

@@ -1,9 +1,12 @@
 """`--preview`: the rows of a trainer of text, from the command line of a user."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("transformers")
 
+SAMPLES = Path(__file__).resolve().parent.parent / "data" / "chat_samples.py"
 TRAINER = '''
 """A trainer of text (sample)."""
 
@@ -17,7 +20,7 @@ from config import ConfigParser
 from config.text_trainer_config import TextTrainerConfig
 from data.chat_renderer import Renderer
 from data.conversations import open_source
-from data.preview import preview
+from data.text_preview import preview
 from data.token_batches import TokenBatches
 from data.token_rows import token_rows
 from chat_samples import byte_tokenizer
@@ -66,11 +69,9 @@ LONG = ROW.replace("Hi", "Hi" + "q" * 200)
 
 @pytest.fixture(scope="module")
 def text_project(users_project):
-    from conftest import ROOT
-
     (users_project.path / "train" / "text_trainer.py").write_text(TRAINER)
     (users_project.path / "config" / "text_trainer_config.py").write_text(CONFIG)
-    (users_project.path / "chat_samples.py").write_text((ROOT / "tests" / "data" / "chat_samples.py").read_text())
+    (users_project.path / "chat_samples.py").write_text(SAMPLES.read_text())
     users_project.append("config.ini", "\n[TextTrainer]\nepochs = 1\nlearning_rate = 0.1\nplot_at_end = off\n")
     return users_project
 
@@ -94,6 +95,15 @@ def test_nothing_to_learn_stops_before_the_first_step(text_project):
         stopped = text_project.run("Text", *words)
         assert stopped.returncode == 3
         assert "8 of 8 rows are longer than max_length=64: they need 2" in stopped.stderr
+
+
+def test_the_language_model_trainer_shows_its_rows(text_project):
+    (text_project.path / "data.jsonl").write_text(ROW % 1 + ROW.replace("Ok", "") % 2 + ROW % 3)
+    shown = text_project.run("LanguageModel", "--preview", "9", "base_model=tiny", "train_data=data.jsonl")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("--- row") == 2  # the third validates
+    assert "1 row: an answer is empty: only the end of its turn is trained on [line 2]" in shown.stdout
+    assert "<|im_start|>assistant\n[Ok<|im_end|>]" in shown.stdout or "\n[<|im_end|>]" in shown.stdout
 
 
 def test_a_trainer_without_text_says_so(text_project):

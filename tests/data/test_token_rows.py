@@ -58,7 +58,7 @@ def test_bad_rows_are_counted_and_named(tmp_path, renderer):
     rows, account = token_rows(source, renderer, 512)
     assert [row.place for row in rows] == ["line 1", "line 2", "line 6"]
     assert rows[1].targets() == [[260]]  # an empty answer: only the end of its turn
-    assert account.notes == {EMPTY_ANSWER: 1}
+    assert account.notes == {EMPTY_ANSWER: ["line 2"]}
     assert account.left_out == {
         "unknown role; allowed are system, developer, user, assistant, tool": ["line 3: message 1 has the role 'bot'"],
         "bad JSON": ["line 4: Expecting value, column 14"],
@@ -69,6 +69,7 @@ def test_bad_rows_are_counted_and_named(tmp_path, renderer):
     text = "\n".join(account.lines())
     assert "rows: 6 read = 3 used + 3 left out" in text and "format messages" in text
     assert "left out, 1: bad JSON [line 4: Expecting value, column 14]" in text
+    assert f"1 row: {EMPTY_ANSWER} [line 2]" in text
     state = json.loads(json.dumps(account.state()))
     assert (state["rows_read"], state["rows_used"], sum(state["rows_left_out"].values())) == (6, 3, 3)
     assert state["sha256"] == source.files.digest() and len(state["sha256"]) == 64
@@ -140,7 +141,9 @@ def test_rows_that_belong_together_are_not_split():
     assert [row.place for row in split_rows(rows, 0.25, 4)[1]] != [row.place for row in first[1]]
     assert split_rows(rows, 0) == (rows, [])
     assert [len(part) for part in split_rows(rows[:4], 0.01)] == [2, 2]
-    with pytest.raises(DataError, match="come from one place, or are the same"):
+    again = [TokenRow.of([1, 2], [0.0, 1.0], f"line {n}") for n in range(4)]
+    assert [len(part) for part in split_rows(again, 0.25)] == [3, 1]  # the same row again and again
+    with pytest.raises(DataError, match="2 rows of tokens. is of one place, line 0: none is left to validate with"):
         split_rows(rows[:2], 0.5)
-    with pytest.raises(DataError, match="validation_share is 1; it must be"):
+    with pytest.raises(DataError, match="val_share is 1; it must be"):
         split_rows(rows, 1)

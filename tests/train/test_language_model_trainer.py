@@ -235,7 +235,7 @@ def test_a_rate_that_diverges_ends_the_run_and_keeps_the_last_good_checkpoint(la
     ("rows", "words", "code", "texts"),
     [
         ([{"prompt": "q" * 200, "completion": "a"}] * 8, ["max_length=64"], 3, ["8 of 8 rows", "max_length=64", "202"]),
-        ([{"prompt": "a", "completion": "b"}], [], 3, ["one row that can be used", "val_data"]),
+        ([{"prompt": "a", "completion": "b"}], [], 3, ["none is left to validate with", "val_data"]),
         ([{"prompt": "a", "completion": ""}] * 3, [], 3, ["3 of 3 rows", "the answer is empty"]),
         ([{"prompt": "a", "completion": ""}] * 3, ["on_bad_row=stop"], 3, ["line 1", "the answer is empty"]),
         ([{"ask": "a"}], [], 3, ["no format fits rows with `ask`", "data_columns"]),

@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 
 from data.chat_renderer import Renderer
 from data.conversations import open_source
-from data.preview import preview
+from data.text_preview import preview
 from data.token_rows import token_rows
 
 
