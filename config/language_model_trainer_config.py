@@ -50,6 +50,8 @@ class LanguageModelTrainerConfig(BaseTrainerConfig):
     """answers: what assistants say, and the end of their turn. all: every token."""
     template: Path | None = None
     """File of a chat template to be used in place of the model's own."""
+    template_options: str = ""
+    """Variables of the template, such as enable_thinking=false."""
     max_length: Annotated[int, Ge(0)] = 0
     """Most tokens of a row: longer conversations are left out and counted, longer texts cut into pieces. 0 takes the
     model's context."""

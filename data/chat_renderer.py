@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANSWERS, ALL = "answers", "all"
+PRESENT = datetime(2024, 7, 26)  # what templates of Llama 3 write where nobody tells them the date
 _MARK = 0xF0000  # the first of the characters for private use by which contents are found again in rendered text
 _MARKS = re.compile("[\U000f0000-\U000ffffd]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -139,7 +140,8 @@ class Renderer:
         end_ids: further ids that end an answer, beside those of the tokenizer and the template.
         train_on: `answers` (what assistants say, and the end of their turn) or `all`.
         options: further variables of the template, such as `{"enable_thinking": False}`.
-        now: what the template takes for the present; None is the day on which this is made, at midnight.
+        now: what the template takes for the present, where it writes the date. It is the same each day, so that rows
+            are, and that a run can be gone on with tomorrow.
 
     Attributes:
         template: the chat template, as it is to be exported.
@@ -163,7 +165,7 @@ class Renderer:
         end_ids: Iterable[int] = (),
         train_on: str = ANSWERS,
         options: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
+        now: datetime = PRESENT,
     ) -> None:
         if train_on not in (ANSWERS, ALL):
             raise DataError(f"train_on is {train_on}; allowed are {ANSWERS} and {ALL}")
@@ -177,7 +179,7 @@ class Renderer:
             raise TemplateError("the tokenizer has no chat template: give one (template)")
         self.tokenizer, self.template, self.train_on = tokenizer, template, train_on
         self._options = dict(options or {})
-        self.now = now or datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        self.now = now
         self.uses_clock = "strftime_now" in template
         self._template = _CLOCK.sub(lambda found: json.dumps(self.now.strftime(found[1][1:-1])), template)
         self._backend = tokenizer.backend_tokenizer
@@ -674,9 +676,8 @@ class Renderer:
         header, head = between[len(self._tail) :], text[:first]
         if head.endswith(header):
             added, bos = head[: len(head) - len(header)], self.tokenizer.bos_token or ""
-            added = (
-                added if bos and header.startswith(bos) else added.removeprefix(bos)
-            )  # some take <|im_start|> for it
+            if not (bos and header.startswith(bos)):  # some take <|im_start|> for it
+                added = added.removeprefix(bos)
             self.added = added if added.strip() else ""
 
     def _find_forms(self, ask: dict[str, Any]) -> None:
@@ -732,6 +733,27 @@ class Renderer:
         inside = (message["content"] or "").partition("</think>")
         thought = reasoning_of(message) or (inside[0].partition("<think>")[2] if inside[1] else "")
         return bool(thought.strip()) and thought.strip() not in text
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Read variables of a template: `enable_thinking=false, reasoning_effort=low`.
+
+    Args:
+        text: names with values, which are JSON where they can be, else text; empty for none.
+
+    Raises:
+        DataError: a part without `=`.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not name.isidentifier() or not sign:
+            raise DataError(f"template_options is {text}; it must be such as enable_thinking=false, effort=low.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 EMPTY_ANSWER = "an answer is empty: only the end of its turn is trained on"

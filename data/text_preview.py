@@ -50,7 +50,7 @@ def template_lines(renderer: Renderer) -> list[str]:
         lines.append("the tokenizer begins text with a special token; the template begins no conversation with it, so "
                      "there is none here, as in transformers")  # fmt: skip
     if renderer.uses_clock:
-        lines.append(f"the template writes the date; it is {renderer.now:%Y-%m-%d} in this run")
+        lines.append(f"the template writes the date; here it always is {renderer.now:%Y-%m-%d}")
     return lines
 
 

@@ -15,7 +15,7 @@ from config import ConfigError, ConfigParser
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from constants.counting import counted
 from data.batches import to_device
-from data.chat_renderer import Renderer, TokenRow
+from data.chat_renderer import Renderer, TokenRow, parse_options
 from data.conversations import open_source, parse_columns
 from data.data_error import DataError
 from data.text_preview import preview
@@ -183,7 +183,8 @@ class LanguageModelTrainer(BaseTrainer):
                 template = self.config.template.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"template = {self.config.template} can't be read: {error}") from error
-        return Renderer(base.tokenizer, template, base.end_ids, self.config.train_on)
+        options = parse_options(self.config.template_options)
+        return Renderer(base.tokenizer, template, base.end_ids, self.config.train_on, options)
 
     def _rows(self, base: BaseModel, renderer: Renderer) -> tuple[list[TokenRow], list[TokenRow]]:
         config = self.config

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from data.chat_messages import Completion, Conversation, Document, RowError
-from data.chat_renderer import EMPTY_ANSWER, Renderer, RenderNotes, TemplateError
+from data.chat_renderer import EMPTY_ANSWER, Renderer, RenderNotes, TemplateError, parse_options
 from data.data_error import DataError
 
 
@@ -331,9 +331,10 @@ def test_a_prompt_that_begins_a_thought_needs_one():
         made.train_rows(chat(("u", "a"), ("a", "b")))
 
 
-def test_the_date_is_that_of_the_run():
-    made = renderer(samples.DATED, now=datetime(2024, 7, 26))
-    assert made.uses_clock and made.render(chat(("u", "a")), True).startswith("26 Jul 2024\n")
+def test_the_date_is_the_same_each_day():
+    assert renderer(samples.DATED).render(chat(("u", "a")), True).startswith("26 Jul 2024\n")
+    made = renderer(samples.DATED, now=datetime(2026, 1, 2))
+    assert made.uses_clock and made.render(chat(("u", "a")), True).startswith("02 Jan 2026\n")
     assert not renderer().uses_clock
 
 
@@ -375,6 +376,17 @@ def test_a_beginning_that_headers_share_is_no_bos():
     tokenizer.bos_token = "<|im_start|>"
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     assert Renderer(tokenizer).added == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
+def test_options_are_read():
+    assert parse_options("enable_thinking=false, effort = low,n=3,") == {
+        "enable_thinking": False,
+        "effort": "low",
+        "n": 3,
+    }
+    assert parse_options("") == {}
+    with pytest.raises(DataError, match="template_options is thinking; it must be such as"):
+        parse_options("thinking")
 
 
 def test_prompts_are_those_of_transformers():
