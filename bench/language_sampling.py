@@ -101,8 +101,8 @@ def sampling_table(rounds: int, new: int, quick: bool = False) -> list[str]:
         share = statistics.median(a / b for a, b in zip(times["floor"], times["ours"], strict=True))
         same = (said["ours"] == said["theirs"]).float().mean().item()
         lines.append(
-            f"| {case.name} | {rate['theirs']:.1f} | {rate['ours']:.1f} | {ratio:.1f} | {case.wanted:g} | {share:.0%} | "
-            f"{rate['adapter']:.1f} | {same:.0%} |"
+            f"| {case.name} | {rate['theirs']:.1f} | {rate['ours']:.1f} | {ratio:.1f} | {case.wanted:g} | "
+            f"{share:.0%} | {rate['adapter']:.1f} | {same:.0%} |"
         )
         print(lines[-1], flush=True)
     return lines
@@ -124,8 +124,7 @@ def _interleaved(contestants: dict[str, Callable[[], None]], rounds: int) -> dic
 def _floor(model: CausalLM, rows: int, prefill: int, new: int) -> None:
     """Do the matrix products of a case and nothing else: prompts at once, then one token of each row at a time."""
     shape = model.shape
-    layers = [[part for group in (*layer.self_attn.groups(), *layer.mlp.groups()) for part in [group]]
-              for layer in model.model.layers]  # fmt: skip
+    layers = [[*layer.self_attn.groups(), *layer.mlp.groups()] for layer in model.model.layers]
     for tokens, times in ((prefill, 1), (rows, new)):
         inputs = {width: torch.ones(tokens, width) for width in (shape.width, shape.mlp_width)}
         inputs[shape.heads * shape.head_dim] = torch.ones(tokens, shape.heads * shape.head_dim)

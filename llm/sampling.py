@@ -89,7 +89,7 @@ class _Row:
 
     prompt: _Prompt
     sample: Sample
-    random: SampleRandom
+    random: SampleRandom | None  # None where the likeliest token is taken
     slot: int
 
     @property
@@ -388,7 +388,8 @@ class Sampler:
         for prompt in list(self._ready):
             while _left(prompt) and len(self._rows) + len(rows) < self.limits.rows:
                 index, prompt.joined = prompt.joined, prompt.joined + 1
-                random = SampleRandom(prompt.handle.request.settings.seed, index)
+                settings = prompt.handle.request.settings
+                random = None if settings.greedy else SampleRandom(settings.seed, index)
                 rows.append(_Row(prompt, prompt.handle.samples[index], random, self._slot_for(prompt)))
             if not _left(prompt):
                 self._ready.remove(prompt)
@@ -425,7 +426,8 @@ class Sampler:
 
     def _take(self, rows: Sequence[_Row], logits: Tensor, batch: _Batch) -> None:
         """Draw the next token of rows and end those that it ends."""
-        chosen = batch.choice.choose(logits, [rows[row].random.next() for row in batch.choice.drawn])
+        randoms = [row.random.next() for row in rows if row.random is not None]
+        chosen = batch.choice.choose(logits, randoms)
         for row, token, logprob, others in zip(rows, chosen.tokens, chosen.logprobs, chosen.likeliest, strict=True):
             if logprob != logprob:  # NaN
                 name = row.prompt.weights.name

@@ -271,6 +271,7 @@ class CacheStep:
     ) -> None:
         self._cache, self._rows, self._places, self._own, self._prefixes = cache, rows, places, own, prefixes
         self._one_each: _OneEach | None = None
+        self._at: Tensor | None = None  # where new keys and values go, head by head
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
         """Store new keys and values and let the new tokens see all of their rows.
@@ -314,11 +315,13 @@ class CacheStep:
         self._cache.advance(self._rows)
 
     def _store(self, stored: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
-        begin = 0
-        for place, own, end in zip(self._places, self._own, self._rows.ends(), strict=True):
-            for memory, new in zip(stored, (keys, values), strict=True):
-                memory[place, :, own : own + end - begin] = new[begin:end].transpose(0, 1)
-            begin = end
+        _, kv_heads, capacity, size = stored[0].shape
+        if self._at is None:  # the same for all layers
+            parts = zip(self._places, self._own, self._rows.lengths, strict=True)
+            tokens = torch.cat([torch.arange(n) + (place * kv_heads * capacity + own) for place, own, n in parts])
+            self._at = (tokens[:, None] + torch.arange(kv_heads) * capacity).flatten().to(keys.device)
+        for memory, new in zip(stored, (keys, values), strict=True):
+            memory.view(-1, size).index_copy_(0, self._at, new.reshape(-1, size))
 
 
 # What one more run of rows costs in each layer, in tokens of keys and values that could be read meanwhile.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -51,8 +51,11 @@ class PackedRows:
             raise ValueError(f"{len(lengths)} lengths, {len(starts)} starts and {len(slots)} slots of rows")
         if any(length < 1 for length in lengths):
             raise ValueError("a row has no token")
-        numbers = torch.cat([torch.arange(start, start + length)
-                             for start, length in zip(starts, lengths, strict=True)])  # fmt: skip
+        if all(length == 1 for length in lengths):
+            numbers = torch.tensor(list(starts))
+        else:
+            numbers = torch.cat([torch.arange(start, start + length)
+                                 for start, length in zip(starts, lengths, strict=True)])  # fmt: skip
         return PackedRows(tuple(lengths), tuple(starts), numbers.to(device), tuple(slots))
 
     def ends(self) -> tuple[int, ...]:
@@ -76,15 +79,18 @@ def attend_rows(
         (T, heads, head_dim).
     """
     grouped = queries.shape[1] != keys.shape[1]
-    done = []
-    parts = (tensor.split(list(lengths)) for tensor in (queries, keys, values))
-    for length, *row in zip(lengths, *parts, strict=True):
-        query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in row)
+    done, begin = [], 0
+    for length, rows in groupby(lengths):  # rows of one length are attended together
+        number = len(list(rows))
+        end = begin + number * length
+        query, key, value = (tensor[begin:end].unflatten(0, (number, length)).transpose(1, 2)
+                             for tensor in (queries, keys, values))  # fmt: skip
         mask = None if window is None or length <= window else visible(length, length, window, queries.device)
         out = functional.scaled_dot_product_attention(
             query, key, value, mask, is_causal=mask is None, enable_gqa=grouped
         )
-        done.append(out.squeeze(0).transpose(0, 1))
+        done.append(out.transpose(1, 2).flatten(0, 1))
+        begin = end
     return done[0] if len(done) == 1 else torch.cat(done)
 
 
