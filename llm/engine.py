@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from llm.adam import AdamSettings, Moments, adam, no_moments
 from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.loss_pass import LossRequest, LossResult, LossRow, LossWork, first_not_finite, run_passes
-from model.causal_lm import CausalLM
+from llm.sample_result import Sample
+from llm.sampling import Sampler, SamplerLimits
+from llm.sampling_settings import SampleRequest
 from model.lora import LoraAdapter, LoraBank, LoraSettings
 from model.token_losses import LOSS_INPUTS, require_loss
 
@@ -108,14 +111,17 @@ class Engine:
     Args:
         base: the model.
         limits: what the engine takes.
+        sampler_limits: what its sampler does at a time.
     """
 
-    def __init__(self, base: BaseModel, limits: EngineLimits | None = None) -> None:
+    def __init__(
+        self, base: BaseModel, limits: EngineLimits | None = None, sampler_limits: SamplerLimits | None = None
+    ) -> None:
         self.base = base
-        self.limits = limits or EngineLimits()
+        self.limits, self.sampler_limits = limits or EngineLimits(), sampler_limits
         self.device = next(base.model.parameters()).device
         self.bank = LoraBank(base.model, self.device)
-        self.vocabulary = vocabulary_of(base)
+        self.vocabulary = base.vocabulary
         self._trained: dict[str, _Trained] = {}
         self._holders: dict[str, int] = {}  # of each version
 
@@ -259,6 +265,30 @@ class Engine:
     def versions(self) -> list[str]:
         """Return the versions that are held."""
         return list(self._holders)
+
+    # -------------------------------------------------------------------------------------------------------- sampling
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """What samples from the base model, adapters and versions: for requests that come and go between its steps.
+
+        A request has the weights that its adapter has when it is submitted; a training step meanwhile doesn't touch it.
+        """
+        return Sampler(self.base, self.bank, self.sampler_limits)
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[list[Sample]]:
+        """Sample to the end, together with whatever `sampler` has under way.
+
+        Args:
+            requests: prompts, each with the name of an adapter or a version; None for the base model.
+
+        Returns:
+            Of each request its samples.
+
+        Raises:
+            EngineError: a request can't be done, or failed.
+        """
+        return self.sampler.sample(requests)
 
     # -------------------------------------------------------------------------------------------------------- training
 
@@ -473,13 +503,6 @@ class Engine:
                 old + new for old, new in zip(known, work.gradients, strict=True)
             ]  # fmt: skip
         return work.result()
-
-
-def vocabulary_of(base: BaseModel) -> int:
-    """Return how many token ids a model reads."""
-    if isinstance(base.model, CausalLM):
-        return base.model.shape.vocabulary
-    return base.model.inner.get_input_embeddings().weight.shape[0]
 
 
 def version_of(digest: str, adapter: LoraAdapter) -> str:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import datetime
 
 import torch
 from beautilog import logger
@@ -24,11 +25,15 @@ from data.token_rows import RowAccount, split_rows, token_rows
 from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load
 from llm.model_export import export_adapter, export_model
+from llm.sampling import Sampler
+from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.adapted_causal_lm import AdaptedCausalLM, OutsideOfState, logprobs_where
 from model.causal_lm import CausalLM
 from model.lora import LoraAdapter, LoraBank, LoraSettings
 from model.token_losses import cross_entropy
 from storage.errors import ResumeError
+from storage.files import write_json
+from storage.text_samples import SAMPLES, TextSample
 from train.base_trainer import BaseTrainer
 from train.machine import peak_memory
 from train.schedulers import warmup_cosine
@@ -112,12 +117,13 @@ class LanguageModelTrainer(BaseTrainer):
 
     def get_extra_state(self) -> dict[str, object]:
         """Return which base model the weights belong to, and how its prompts are made."""
-        base, _ = self._base.held
+        base, renderer = self._base.held
         return {
             "base_model": base.source,
             "base_digest": base.digest,
             "template": base.template,
             "end_ids": list(base.end_ids),
+            "template_date": renderer.now.date().isoformat() if renderer.uses_clock else "",
         }
 
     def set_extra_state(self, state: dict[str, object]) -> None:
@@ -126,7 +132,7 @@ class LanguageModelTrainer(BaseTrainer):
         Raises:
             ResumeError: it is another.
         """
-        base, _ = self._base.held
+        base, renderer = self._base.held
         if state["base_digest"] != base.digest:
             raise ResumeError(
                 f"the run's base model was {state['base_model']} (digest {str(state['base_digest'])[:12]}); "
@@ -135,6 +141,11 @@ class LanguageModelTrainer(BaseTrainer):
             )
         if state["template"] != base.template or state["end_ids"] != list(base.end_ids):
             raise ResumeError("the chat template, or the ids that end an answer, have changed since the run began.")
+        if renderer.uses_clock and state["template_date"] != renderer.now.date().isoformat():
+            raise ResumeError(
+                f"the chat template writes the date, and the run began on {state['template_date']}: go on with "
+                f"template_date={state['template_date']}"
+            )
 
     # ---------------------------------------------------------------------------------------------------- the end
 
@@ -155,6 +166,49 @@ class LanguageModelTrainer(BaseTrainer):
                 logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
         else:
             export_model(self.get_run_file_path("model"), base, None, facts)
+        self._write_samples(base)
+
+    def _write_samples(self, base: BaseModel) -> None:
+        """Answer some prompts of the validation data, into samples.json."""
+        config, loader = self.config, self.val_loader
+        assert isinstance(loader, TokenBatches)
+        rows = [loader.token_row(number) for number in range(min(config.sample_count, len(loader.dataset)))]
+        if not rows:
+            return
+        self.model.eval()
+        bank = None
+        if isinstance(self.model, AdaptedCausalLM):
+            bank = LoraBank(base.model, self.device)
+            bank.add("trained", self.model.adapter)
+        settings = SamplingSettings(
+            temperature=config.sample_temperature, seed=config.seed, max_tokens=config.sample_tokens
+        )
+        cuts = [int(row.weights.nonzero()[0]) for row in rows]
+        asked = [
+            SampleRequest(row.ids[:cut].tolist(), settings, adapter=name)
+            for name in ([None] if bank is None else ["trained", None])
+            for row, cut in zip(rows, cuts, strict=True)
+        ]
+        found = [sample for (sample,) in Sampler(base, bank, pack=bank is not None).sample(asked)]
+        before = [sample.text for sample in found[len(rows) :]] or [""] * len(rows)
+        decode = base.tokenizer.decode
+        samples = [
+            TextSample(
+                place=row.place,
+                prompt=decode(row.ids[:cut].tolist()),
+                before=old,
+                answer=new.text,
+                expected=decode(row.targets()[0], skip_special_tokens=True),
+                finish=str(new.finish),
+                tokens=len(new.tokens),
+            )
+            for row, cut, new, old in zip(rows, cuts, found, before, strict=False)
+        ]
+        for sample in samples:
+            asked_for = shorten(sample.prompt, end=True)
+            old = f", before training {shorten(sample.before)!r}" if sample.before else ""
+            logger.info(f"{asked_for!r} is answered {shorten(sample.answer)!r}{old}")
+        write_json(self.get_run_file_path(SAMPLES), [dataclasses.asdict(sample) for sample in samples])
 
     def _facts(self, base: BaseModel) -> dict[str, str]:
         config = self.config
@@ -183,8 +237,14 @@ class LanguageModelTrainer(BaseTrainer):
                 template = self.config.template.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"template = {self.config.template} can't be read: {error}") from error
+        try:
+            now = datetime.fromisoformat(self.config.template_date) if self.config.template_date else None
+        except ValueError as error:
+            raise ConfigError(
+                [f"template_date = {self.config.template_date}: must be a date such as 2026-03-31"]
+            ) from error
         options = parse_options(self.config.template_options)
-        return Renderer(base.tokenizer, template, base.end_ids, self.config.train_on, options)
+        return Renderer(base.tokenizer, template, base.end_ids, self.config.train_on, options, now)
 
     def _rows(self, base: BaseModel, renderer: Renderer) -> tuple[list[TokenRow], list[TokenRow]]:
         config = self.config
@@ -201,7 +261,14 @@ class LanguageModelTrainer(BaseTrainer):
                 found.append(rows)
         if len(found) == 2:
             return found[0], found[1]
-        return split_rows(found[0], config.val_share, config.seed)
+        try:
+            return split_rows(found[0], config.val_share, config.seed)
+        except DataError as error:
+            count = counted(len(found[0]), "row")
+            raise DataError(
+                f"{config.train_data}: {count} can be used, of one place or all the same: none is left to validate "
+                "with. Give other rows too, or val_data."
+            ) from error
 
     def _build_model(self, base: BaseModel) -> nn.Module:
         config = self.config
@@ -256,3 +323,16 @@ class _Clock:
     def rate(self) -> float | None:
         """Return tokens a second; None where nothing was measured."""
         return self._tokens / self._seconds if self._seconds else None
+
+
+def shorten(text: str, most: int = 160, end: bool = False) -> str:
+    """Return text for a line of the log.
+
+    Args:
+        text: the text.
+        most: characters that are shown.
+        end: whether its end is shown, not its beginning, where it is longer.
+    """
+    if len(text) <= most:
+        return text
+    return f"...{text[-most:]}" if end else f"{text[:most]}..."

@@ -28,6 +28,7 @@ from storage.saved_run import (
     settings_in,
 )
 from storage.test_results import read_test_result
+from storage.text_samples import read_samples
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
 _TILES = 3  # of the trainer's own metrics
@@ -52,6 +53,7 @@ def run_page(run: Run) -> str:
         "failure": ("What went wrong", failure_part(run.path, read_metrics(run.path).get("error"))),
         "results": ("Results", _results(run)),
         "test": ("Test", _test(run.path)),
+        "samples": ("Samples", _samples(run.path)),
         "plots": ("Plots", plots([run])),
         "pictures": ("Pictures", _pictures(run.path)),
         "history": ("History", _history(run)),
@@ -144,6 +146,16 @@ def _test(path: Path) -> Markup | None:
     caption = f"Means{counted}, by {weights}, tested {result.time.replace('T', ' ').replace('Z', ' UTC')}"
     changed = tag("p", f"Settings other than the run's: {', '.join(result.changed)}") if result.changed else None
     return joined([table(("metric", "test", "95 % interval", "validation"), rows, caption), changed])
+
+
+def _samples(path: Path) -> Markup | None:
+    """Show what a language model answers to prompts of held-out data."""
+    samples = read_samples(path)
+    if not samples:
+        return None
+    rows = [(each.place, each.prompt, each.before, each.answer, each.expected, each.finish) for each in samples]
+    head = ("row", "prompt", "answer before training", "answer", "the data's answer", "end")
+    return table(head, rows, "Answers to prompts of held-out data")
 
 
 def _pictures(path: Path) -> Markup | None:

@@ -10,6 +10,7 @@ from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.loss_pass import LossRequest, LossRow
+from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.causal_lm import CausalLM, DecoderShape, PackedRows
 from model.lora import LoraSettings
 
@@ -261,6 +262,60 @@ def test_versions_stay_what_they_are():
         made.release_version(version)
     with pytest.raises(UnknownAdapterError, match=f"there is no adapter '{newer}'"):
         made.forward_backward(newer, [row(3)])  # a version is never trained
+
+
+def sampled(made: Engine, name: str | None, seed: int = 0):
+    prompt = list(range(40, 60))
+    settings = SamplingSettings(temperature=1.0, seed=seed, max_tokens=12, end_ids=())
+    ((sample,),) = made.sample([SampleRequest(prompt, settings, adapter=name)])
+    ids = torch.tensor([*prompt, *sample.tokens])
+    result = made.forward(name, [LossRow(ids[:-1], ids[1:], {"weights": torch.zeros(len(ids) - 1)})])
+    return sample, result.logprobs[0][len(prompt) - 1 :]
+
+
+def test_samples_are_of_the_weights_as_they_are_and_have_the_trainers_logprobs():
+    """E5 and E1: after each step a sample has the new weights; a version goes on as it was; ratios begin at 1."""
+    made = engine()
+    trained(made, "a", steps=1)
+    version = made.hold_version("a")
+    first = {}
+    for step in range(3):
+        for name in ("a", version, None):
+            sample, again = sampled(made, name)
+            assert (torch.tensor(sample.logprobs) - again).abs().max() < 1e-4
+            assert len(sample.tokens) == 12
+            first.setdefault(name, (sample.tokens, sample.logprobs))
+            same = first[name][0] == sample.tokens and first[name][1] == pytest.approx(sample.logprobs, abs=1e-5)
+            assert same == (name != "a" or step == 0)
+        made.forward_backward("a", [row(9, step)])
+        made.optimizer_step("a", AdamSettings(learning_rate=0.1))
+    sample, again = sampled(made, "a")
+    tokens = torch.tensor([*range(40, 60), *sample.tokens])
+    advantages = torch.zeros(31)
+    advantages[19:] = 1.0
+    old = torch.zeros(31)
+    old[19:] = torch.tensor(sample.logprobs)
+    on_policy = LossRow(tokens[:-1], tokens[1:], {"logprobs": old, "advantages": advantages})
+    assert made.forward_backward("a", [on_policy], "importance_sampling").loss == pytest.approx(-12, abs=1e-3)
+
+
+def test_a_sample_under_way_keeps_its_weights_while_the_adapter_is_trained():
+    made, undisturbed = engine(), engine()
+    handles = []
+    for each in (made, undisturbed):
+        trained(each, "a")
+        settings = SamplingSettings(temperature=1.0, seed=3, max_tokens=10, end_ids=())
+        handles.append(each.sampler.submit(SampleRequest(list(range(9)), settings, adapter="a")))
+        for _ in range(4):
+            each.sampler.step()
+    made.forward_backward("a", [row(9, 50)])
+    made.optimizer_step("a", AdamSettings(learning_rate=0.1))
+    for each in (made, undisturbed):
+        while each.sampler.step():
+            pass
+    (with_training,), (without,) = (handle.result() for handle in handles)
+    assert with_training.tokens == without.tokens
+    assert with_training.logprobs == pytest.approx(without.logprobs, abs=1e-6)
 
 
 def test_the_same_calls_give_the_same_bits_and_the_same_version():

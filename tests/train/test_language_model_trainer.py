@@ -30,14 +30,18 @@ class Watch(Callback):
         if trainer.record.progress.step == int(os.environ.get("KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
 """
-QUICK = ("plot_at_end=off", "sample_count=0")
+QUICK = ("plot_at_end=off",)
 
 
 @pytest.fixture(scope="module")
 def lab(shared_project):
     (shared_project.path / "watch.py").write_text(CALLBACKS)
     settings = shared_project.path / "config.ini"
-    settings.write_text(settings.read_text().replace("base_model = smollm2", "base_model = tiny   "))
+    settings.write_text(
+        settings.read_text()
+        .replace("base_model = smollm2", "base_model = tiny   ")
+        .replace("sample_count = 3", "sample_count = 0")
+    )
     return shared_project
 
 
@@ -74,11 +78,13 @@ def test_an_answer_is_learned_with_the_end_of_its_turn(lab):
     """A1: after training the model says what it was taught, and stops."""
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ok"}]
     data = write(lab.path / "ok.jsonl", [{"messages": chat}] * 8)
-    words = (f"train_data={data}", "epochs=40", "batch_size=4", "learning_rate=3e-3", "trained=all")
-    run, metrics = train(lab, *words)
+    words = (f"train_data={data}", f"val_data={data}", "epochs=40", "batch_size=4", "learning_rate=3e-3", "trained=all")
+    run, metrics = train(lab, *words, "sample_count=1", "sample_tokens=20")
     assert metrics["history"]["val_loss"][-1] < 0.05
     assert metrics["summary"]["train_data"]["trained_tokens"] == 8 * 3
     assert greedy(run / "model", "Hi") == [79, 107, 260]
+    (sample,) = json.loads((run / "samples.json").read_text())
+    assert (sample["answer"], sample["expected"], sample["finish"], sample["tokens"]) == ("Ok", "Ok", "stop", 3)
     settings = json.loads((run / "model" / "generation_config.json").read_text())
     assert settings["eos_token_id"] == [257, 260]
     assert metrics["history"]["val_perplexity"][-1] == pytest.approx(
@@ -216,6 +222,31 @@ def test_rows_left_out_are_counted_and_named(lab):
     assert (account["rows_read"], account["rows_used"]) == (8, 6)
     assert sum(account["rows_left_out"].values()) == 2
     assert any("line 7" in place for places in account["places_left_out"].values() for place in places)
+
+
+def test_the_date_of_a_template_is_the_runs(lab):
+    template = lab.path / "dated.jinja"
+    template.write_text(
+        "{{ strftime_now('%d %B %Y') }}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+        "+ message['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    chats = [[{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": f"{n * n}"}] for n in range(6)]
+    data = write(lab.path / "chats.jsonl", [{"messages": chat} for chat in chats])
+    words = (f"train_data={data}", f"template={template}", "epochs=3", "sample_count=1")
+    killed = lab.run(
+        "LanguageModel", *words, "template_date=2026-03-31", "callbacks=watch:Watch", "checkpoint_every_n_steps=1",
+        KILL_AT="2",
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    refused = lab.run("LanguageModel", "--resume", "template_date=2026-04-01")
+    assert refused.returncode != 0 and "template_date=2026-03-31" in refused.stderr
+    done = lab.run("LanguageModel", "--resume")
+    assert done.returncode == 0, done.stderr
+    (sample,) = json.loads((lab.runs("LanguageModel")[-1] / "samples.json").read_text())
+    assert sample["prompt"].startswith("31 March 2026")
+    wrong = lab.run("LanguageModel", *words, "template_date=yesterday")
+    assert wrong.returncode == 2 and "template_date = yesterday: must be a date such as 2026-03-31" in wrong.stderr
 
 
 def test_a_rate_that_diverges_ends_the_run_and_keeps_the_last_good_checkpoint(lab):
