@@ -53,7 +53,7 @@ class LanguageModelTrainerConfig(BaseTrainerConfig):
     template_options: str = ""
     """Variables of the template, such as enable_thinking=false."""
     template_date: str = ""
-    """The date that a template which writes one takes for today's, such as 2026-03-31; empty for today's."""
+    """The date that a template which writes one takes for today's, such as 2026-03-31; empty for the same each day."""
     max_length: Annotated[int, Ge(0)] = 0
     """Most tokens of a row: longer conversations are left out and counted, longer texts cut into pieces. 0 takes the
     model's context."""

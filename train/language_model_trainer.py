@@ -16,7 +16,7 @@ from config import ConfigError, ConfigParser
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from constants.counting import counted
 from data.batches import to_device
-from data.chat_renderer import Renderer, TokenRow, parse_options
+from data.chat_renderer import PRESENT, Renderer, TokenRow, parse_options
 from data.conversations import open_source, parse_columns
 from data.data_error import DataError
 from data.text_preview import preview
@@ -238,7 +238,7 @@ class LanguageModelTrainer(BaseTrainer):
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"template = {self.config.template} can't be read: {error}") from error
         try:
-            now = datetime.fromisoformat(self.config.template_date) if self.config.template_date else None
+            now = datetime.fromisoformat(self.config.template_date) if self.config.template_date else PRESENT
         except ValueError as error:
             raise ConfigError(
                 [f"template_date = {self.config.template_date}: must be a date such as 2026-03-31"]
