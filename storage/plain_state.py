@@ -50,8 +50,9 @@ def _pack(value: Any, where: str, tensors: dict[str, torch.Tensor], probe: bool)
     if value is None or kind in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor) and value.layout is torch.sparse_coo:  # momentum of sparse gradients
-        parts = [list(value.shape), value.is_coalesced(), value._indices(), value._values()]
-        return {_SPARSE: _pack(parts, where, tensors, probe)}
+        held = torch.sparse_coo_tensor(value._indices()[:, :0], value._values()[:0], value.shape) if probe else value
+        parts = [list(held.shape), held.is_coalesced(), held._indices(), held._values()]
+        return {_SPARSE: _pack(parts, where, tensors, probe=False)}
     if isinstance(value, torch.Tensor):
         return _pack_tensor(value, where, tensors, probe)
     if kind is list:

@@ -29,6 +29,22 @@ def encode_weights(weights: Mapping[str, Any]) -> bytes:
     return save(tensors | more, {_OTHER: json.dumps(tree)} if other else None)
 
 
+def require_dense(weights: Mapping[str, Any], root: str) -> None:
+    """Refuse weights that `encode_weights` has no place for: sparse tensors.
+
+    Args:
+        weights: tensors by name, and the extra state of modules.
+        root: what the weights are of, such as `self.model`.
+
+    Raises:
+        TypeError: a tensor is sparse; the text says which.
+    """
+    for name, value in weights.items():
+        if isinstance(value, torch.Tensor) and value.layout is not torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise TypeError(f"{root}.{name} is a tensor that is {layout}; a file of weights holds dense ones.")
+
+
 def decode_weights(content: bytes) -> dict[str, Any]:
     """Return what `encode_weights` was given.
 

@@ -401,11 +401,11 @@ class RunContext:
     def watch_author(self) -> None:
         """Note what the trainer's own objects are like now that it is built: what changes from here on is kept."""
         trainer, loaders = self.trainer, {"train_loader": self.train_loader, "val_loader": self.val_loader}
-        data = AuthorState(lambda: survey_data(loaders), self.device, _MOST_PARTS_OF_DATA)
+        data = AuthorState(lambda: survey_data(loaders, [trainer, self]), self.device, _MOST_PARTS_OF_DATA)
         self.random_sources.data = data
 
         def look() -> Survey:
-            known = [*self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
+            known = [self, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
             return survey_trainer(trainer, [*known, *data.survey.visited])
 
         author = AuthorState(look, self.device, _MOST_PARTS)

@@ -48,7 +48,13 @@ def test_the_command_suggests_a_line_for_config_ini(found, shared_project):
 
 def test_the_command_writes_a_curve_and_a_picture_and_nothing_else(found, shared_project):
     done, run = found
-    assert {path.name for path in run.iterdir()} == {"config.ini", "environment.json", "find_lr", "train.log"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.ini",
+        "environment.json",
+        "find_lr",
+        "segments.json",
+        "train.log",
+    }
     saved = json.loads((run / "find_lr" / "find_lr.json").read_text())
     assert saved["trainer"] == "FeatureFusionTrainer"
     assert len(saved["rates"]) == len(saved["losses"]) == len(saved["smoothed"]) > 100

@@ -28,7 +28,7 @@ def milliseconds(text: str, row: str) -> float:
 def test_the_table_adds_up_and_the_rest_is_told(profiled):
     done, run = profiled
     parts = [milliseconds(done.stdout, row) for row in ROWS]
-    assert sum(parts) == pytest.approx(milliseconds(done.stdout, ": " + "  step"), abs=0.005)
+    assert sum(parts) == pytest.approx(milliseconds(done.stdout, "INFO " + "  step"), abs=0.005)
     assert all(part > 0 for part in parts)
     for text in (
         "mean of 25 steps",
@@ -60,7 +60,13 @@ def test_the_trace_has_the_phases_as_named_ranges(profiled):
 
 def test_nothing_but_the_profile_is_written(profiled, shared_project):
     _, run = profiled
-    assert {path.name for path in run.iterdir()} == {"config.ini", "environment.json", "profile", "train.log"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.ini",
+        "environment.json",
+        "profile",
+        "segments.json",
+        "train.log",
+    }
     assert not (run.parent.parent / "model.safetensors").exists()
     assert "where a step's time goes" in (run / "train.log").read_text()
 

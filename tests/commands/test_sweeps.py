@@ -140,7 +140,7 @@ space:
         "sweep.yaml:16 space: the step of 'batch_size' must be a number above 0, at most 48, and whole",
         f"sweep.yaml:17 space: 'code_dim' must be {forms}",
         "sweep.yaml:18 space: 'compression' needs two choices or more, each once",
-        "sweep.yaml:19 space: activation = rleu: must be one of gelu, relu, tanh",
+        "sweep.yaml:19 space: activation = rleu: must be one of gelu, relu, tanh; did you mean relu?",
         "sweep.yaml:20 space: 'align' is no number, it must be true or false: give a list of choices",
         "sweep.yaml:21 space: 'artifacts_dir' must be the same for all trials: set it in config.ini or on the command "
         "line",

@@ -116,6 +116,18 @@ KINDS = {
                 t.optimizers["d"].zero_grad(); d.backward(); t.optimizers["d"].step(); t.schedules[0].step()
             return F.cross_entropy(t.model(x), y) * t.nets["critic"](x).detach().abs().mean()
     """,
+    "LoaderWithAMethodOfTheTrainer": """
+        def build(self, t):
+            import types
+            t.scale = 1.0
+            def scaled(trainer, samples):
+                x, y = torch.utils.data.default_collate(samples)
+                return x * trainer.scale, y
+            t.train_loader = DataLoader(TensorDataset(X[:48], Y[:48]), 8, collate_fn=types.MethodType(scaled, t))
+        def loss(self, t, x, y):
+            if t.learning: t.scale *= 0.98
+            return F.cross_entropy(t.model(x), y)
+    """,
     "Queue": """
         def build(self, t):
             t.queue, t.at = torch.zeros(32, 8), 0

@@ -14,6 +14,7 @@ import torch
 
 from storage.checkpoint_store import SCHEMA_VERSION, Checkpoint, CheckpointStore
 from storage.errors import ResumeError
+from storage.monitor import Monitor
 from train.checkpointing.run_state import restore
 from train.context import StatefulPart
 from train.process_group import process_group
@@ -40,7 +41,7 @@ class Spy:
 def content(value: float) -> Checkpoint:
     weights = {"w": torch.full((60,), float(value))}
     state = {"value": value, "optimizer": {"m": torch.arange(60.0) * value}, "random": tuple(range(60))}
-    state |= {"record": {}, "position": {"start": None}, "meter": None}
+    state |= {"record": {"progress": {"epoch": 1}}, "position": {"start": None}, "meter": None, "scheduler": {}}
     return Checkpoint(weights, state)
 
 
@@ -55,8 +56,9 @@ def store(tmp_path) -> CheckpointStore:
 def resume(store: CheckpointStore, spy: Spy) -> None:
     """Bring a model to the newest checkpoint, as a run does."""
     run = SimpleNamespace(
-        sharded=None, process_group=process_group(), config=SimpleNamespace(seed=0),
-        record=SimpleNamespace(load_state_dict=lambda state: None),
+        sharded=None, process_group=process_group(), config=SimpleNamespace(seed=0), early_stopping=None,
+        record=SimpleNamespace(load_state_dict=lambda state: None, monitor=Monitor()),
+        scheduler=SimpleNamespace(state_dict=dict),
         stateful_parts=lambda: [StatefulPart("weights", spy)],
     )  # fmt: skip
     restore(run, *store.load_newest())

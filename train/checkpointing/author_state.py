@@ -387,13 +387,14 @@ def survey_trainer(trainer: object, known: Iterable[object]) -> Survey:
     return surveyor.found
 
 
-def survey_data(loaders: Mapping[str, object]) -> Survey:
+def survey_data(loaders: Mapping[str, object], known: Iterable[object]) -> Survey:
     """Go through what loaders hold: samplers, datasets, what collates.
 
     Args:
         loaders: loaders by name. Of one whose passes follow from the epoch alone only the dataset is looked at.
+        known: objects that are passed over: the trainer, of which a loader may hold a method, is looked at by itself.
     """
-    surveyor = _Surveyor([])
+    surveyor = _Surveyor(known)
     for name, loader in loaders.items():
         if getattr(loader, "draws_by_epoch", False):
             dataset = getattr(loader, "dataset", None)

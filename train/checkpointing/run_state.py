@@ -11,6 +11,7 @@ from data.batches import to_device
 from storage.checkpoint_store import Checkpoint
 from storage.errors import ResumeError
 from storage.plain_state import require_plain
+from storage.weights_file import require_dense
 from train.callbacks import CallbackError
 from train.checkpointing.monitor_change import state_for_monitor
 from train.checkpointing.process_state import gathered, own_part_of
@@ -104,7 +105,10 @@ def require_saveable(run: RunContext) -> None:
         own = {"weights": "self.model", "extra": "get_extra_state()", "random": "the loaders' objects"}
         what = own.get(entry.name, f"self.{_shown(entry.name) if entry.name.startswith(_BESIDE) else entry.name}")
         try:
-            require_plain(entry.part.state_dict(), root=what)
+            state = entry.part.state_dict()
+            if entry.name == "weights":
+                require_dense(state, root=what)
+            require_plain(state, root=what)
         except TypeError as error:
             raise TrainerContractError(
                 f"{run.name}: a checkpoint can't hold the state of {what}: {error}\nKeep plain data there, or leave it "

@@ -1,7 +1,6 @@
 """Whether a loader can be sent to workers that are no copies of this process: spawn, forkserver."""
 
 import multiprocessing
-import pickle
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -14,6 +13,7 @@ from data.data_error import DataError
 from data.loaders import Loader
 
 _TOO_DEEP = 3
+_HIGHEST_PROTOCOL = -1  # the module that knows it also reads what is pickled, which nothing here may do
 
 
 def refuse_unsendable(owner: str, name: str, loader: Loader) -> None:
@@ -51,12 +51,11 @@ class _Nowhere:
         return len(data)
 
 
-class _Trial(pickle.Pickler):
+class _Trial(ForkingPickler):
     """Pickles to nowhere; data, which always can be, is passed over: it would take long, and move to shared memory."""
 
     def __init__(self) -> None:
-        super().__init__(_Nowhere(), pickle.HIGHEST_PROTOCOL)
-        self.dispatch_table = ForkingPickler(_Nowhere()).dispatch_table
+        super().__init__(_Nowhere(), _HIGHEST_PROTOCOL)
 
     def reducer_override(self, thing: Any) -> Any:
         return (int, ()) if isinstance(thing, torch.Tensor | np.ndarray) else NotImplemented
@@ -65,10 +64,11 @@ class _Trial(pickle.Pickler):
 def _refused(thing: Any) -> Exception | None:
     try:
         _Trial().dump(thing)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         return error
-    except Exception:  # a queue or lock, which may be given to a process that is being started, and only then
-        return None
+    except Exception as error:
+        # Others are of a queue or lock, which may be given to a process that is being started, and only then.
+        return error if type(error).__name__ == "PicklingError" else None
     return None
 
 
