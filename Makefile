@@ -79,6 +79,6 @@ $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.ready
