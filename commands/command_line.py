@@ -151,11 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--test", nargs="?", const="latest", metavar="RUN",
-        help="measure the best weights of a run on the trainer's test_loader: the latest, or an id, or a folder",
+        help="measure the best weights of a run on the trainer's test_loader: the latest, an id, a name or a folder",
     )  # fmt: skip
     parser.add_argument(
         "--predict", nargs="?", const="latest", metavar="RUN",
-        help="write what the best weights of a run make of each sample to the file of --out",
+        help="write what the best weights of a run make of each sample to the file of --out; RUN as for --test",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ..."

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from constants import ARTIFACTS_DIR
-from constants.metrics import Direction, direction_of
+from constants.metrics import Direction, direction_of, near_metric
 
 
 @dataclass(kw_only=True)
@@ -116,8 +116,10 @@ class BaseTrainerConfig:
         """
         direction = direction_of(self.monitor) if self.monitor_mode == "auto" else self.monitor_mode
         if direction is None:
+            near = near_metric(self.monitor)
+            meant = f"did you mean {near}? Else " if near else ""
             raise ValueError(
-                f"monitor = {self.monitor}: its name does not say whether it is better low or high; write "
+                f"monitor = {self.monitor}: its name does not say whether it is better low or high; {meant}write "
                 "monitor_mode = min or monitor_mode = max"
             )
         return direction

@@ -69,6 +69,8 @@ def own_default(config_class: type, key: str) -> Any:
 def class_problems(config_class: Any) -> list[str]:
     """What is wrong with a config class itself, in ways that a dataclass would pass over in silence."""
     name = getattr(config_class, "__name__", repr(config_class))
+    if not isinstance(config_class, type):
+        return [f"ConfigParser.get takes a config class, such as DigitsTrainerConfig; given: {config_class!r}"]
     if not is_config(config_class):
         return [f"{name} is not a dataclass: put @dataclass above the class"]
     # The fields of such a base would be lost, as dataclasses looks only at what its own decorator left behind.

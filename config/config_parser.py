@@ -11,6 +11,7 @@ So a default that a class declares itself goes before what the file says in the 
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from config.config_error import ConfigError
 from config.config_values import BadValue, absolute, read_value, validate, value_text
 from config.config_wording import must_be
 from config.ini_reader import Entry, IniFile, Problem, read_ini, shorten
-from constants import CONFIG_PATH
+from constants import CONFIG_PATH, PACKAGE_ROOT, PROJECT_ROOT
 
 T = TypeVar("T")
 _BASE_SECTION = "BaseTrainer"
@@ -201,6 +202,9 @@ class ConfigParser:
         try:
             return config_class(**values)
         except ValueError as error:  # a `__post_init__` that checks one field against another
+            given = {key for key, _ in cls._overrides}
+            if str(error).partition(" ")[0] in given:
+                raise ConfigError([f"{_COMMAND_LINE}: {error}"]) from error
             raise ConfigError(cls._at(0, section_name(config_class), str(error))) from error
 
     @classmethod
@@ -501,6 +505,9 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
     subject = "unknown section" if what == "section" else f"unknown key {name!r}"
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    file = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    if what == "section" and any((root / "train" / f"{file}.py").is_file() for root in (PROJECT_ROOT, PACKAGE_ROOT)):
+        return f"{subject}: train/{file}.py is there, but config/*_config.py has no dataclass {name}Config"
     if near:
         return f"{subject}; did you mean {form(lowered[near[0]])}?"
     if not known:

@@ -1,5 +1,6 @@
 """Which way a metric is better, as its name says: `val_loss` falls, `val_accuracy` rises."""
 
+import difflib
 import re
 from typing import Literal
 
@@ -48,3 +49,14 @@ def direction_of(name: str) -> Direction | None:
                 if known in _FALLING or known in _RISING:
                     return "min" if known in _FALLING else "max"
     return None
+
+
+def near_metric(name: str) -> str | None:
+    """Return what may have been meant by a name without a known word: `val_accuracy` by `val_acuracy`.
+
+    Args:
+        name: name of a metric, as in a history.
+    """
+    found = re.match(r"(.*?)([A-Za-z]{3,})\d*$", name)
+    near = difflib.get_close_matches(found[2].lower(), sorted(_FALLING | _RISING), n=1, cutoff=0.8) if found else []
+    return f"{found[1]}{near[0]}" if found and near else None

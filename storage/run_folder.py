@@ -247,18 +247,19 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
             )
     elif found := _named(places, folders, run):
         if _is_of_another(found, trainer):
-            other = trainer_of(found)
-            raise ResumeError(
-                f"{found} is a run of {other}, not of {trainer}; "
-                f"`{command('train')} {other.removesuffix('Trainer')} --resume {found}` goes on with it."
-            )
+            raise _of_another(found, trainer)
         return found
     there = ", ".join(path.name for path in known[-_LISTED:]) or "none"
-    near = nearest(run, names_given(artifacts_dir))
+    named = labelled(run, artifacts_dir) if run else []
+    if named and named[0].parent.name == "runs":
+        raise _of_another(named[0], trainer)
+    near = None if named else nearest(run, names_given(artifacts_dir))
     there += f"; did you mean {near}?" if near else ""
-    group = " A group of seeds goes on with --seeds N --resume." if "seeds-" in run else ""
+    is_group = bool(named) or "seeds-" in run
+    group = f" A group of seeds goes on with --seeds N --resume {run}." if is_group else ""
     raise ResumeError(
-        f"no run '{run}' to resume in {places[0]}; runs there: {there}. Start one without --resume.{group}"
+        f"no run '{run}' to resume in {places[0]}; runs there: {there}{'' if near else '.'} Start one without "
+        f"--resume.{group}"
     )
 
 
@@ -266,6 +267,14 @@ def _places(artifacts_dir: Path, model_name: str) -> list[Path]:
     """Return where a model's runs are: under its name, and under those that it once had."""
     names = [model_name, *(old.removesuffix("Trainer") for old in former_names(f"{model_name}Trainer"))]
     return [artifacts_dir / "models" / name / "runs" for name in names]
+
+
+def _of_another(path: Path, trainer: str) -> ResumeError:
+    other = trainer_of(path)
+    return ResumeError(
+        f"{path} is a run of {other}, not of {trainer}; "
+        f"`{command('train')} {other.removesuffix('Trainer')} --resume {path}` goes on with it."
+    )
 
 
 def _is_of_another(path: Path, trainer: str) -> bool:

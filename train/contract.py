@@ -109,6 +109,7 @@ class TrainerType(ABCMeta):
         _refuse_taken(cls, set(vars(trainer)))
         trainer.gather_callbacks()
         _check_monitor(run)
+        _check_plateau(run)
         run.watch_author()
         with long_phase("opening the run: its folder, what it is made of, its checkpoint where it goes on"):
             require_saveable(run)
@@ -162,9 +163,19 @@ def require_parts(trainer: object) -> None:
     if not isinstance(config, BaseTrainerConfig):
         raise TrainerContractError(f"{name}: {type(config).__name__} must derive from BaseTrainerConfig.")
     try:
-        direction = config.monitor_direction
+        _ = config.monitor_direction
     except ValueError as error:  # a `__post_init__` of the author's has taken the place of the base class's
         raise ConfigError([str(error)]) from None
+
+
+def _check_plateau(run: RunContext) -> None:
+    """Refuse a ReduceLROnPlateau that is the wrong way round; what it steps on is known to be measured by now.
+
+    Raises:
+        TrainerContractError: its mode is not the direction of what is monitored.
+    """
+    name, config, scheduler = run.name, run.config, run.scheduler
+    direction = config.monitor_direction
     if isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode != direction:
         steps_on = "the validation loss" if config.monitor == "val_loss" else config.monitor
         falls = "falls" if direction == "min" else "rises"

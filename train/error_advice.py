@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from constants import PACKAGE_ROOT, PROJECT_ROOT
 from data.batches import describe
 from train.error_location import place, user_frames
 from train.removed_arguments import explain_torch_argument
@@ -334,6 +335,13 @@ def _devices(seen: _Seen) -> list[str]:
     return []
 
 
+def _no_cuda(seen: _Seen) -> list[str]:
+    if any(text in seen.text for text in ("not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver")):
+        return ["There is no CUDA here. Instead of .cuda() or a device by name write .to(self.device), which goes by "
+                "the setting device."]  # fmt: skip
+    return []
+
+
 def _devices_advice() -> list[str]:
     return [
         "Move the batch: batch.to(self.device), or to_device(batch, self.device) of data.batches for dicts and tuples.",
@@ -461,8 +469,47 @@ def _module(seen: _Seen) -> list[str]:
     error = seen.error
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return []
+    package, _, module = error.name.rpartition(".")
+    room = PROJECT_ROOT / error.name.partition(".")[0]
+    if room.is_dir() or (PACKAGE_ROOT / room.name).is_dir():  # ours or the project's own: nothing to be installed
+        folders = [root / package.replace(".", "/") for root in (PROJECT_ROOT, PACKAGE_ROOT)]
+        there = sorted({path.stem for folder in folders for path in folder.glob("*.py")})
+        near = difflib.get_close_matches(module, there, n=1)
+        hint = f": did you mean {package}.{near[0]}?" if near else f" in {folders[0]}."
+        return [f"There is no {error.name.replace('.', '/')}.py{hint}"]
+    return [f"Install it (pip install {room.name}, where the package has that name), or mend the name."]
+
+
+def _attribute(seen: _Seen) -> list[str]:
+    error = seen.error
+    if type(error) is not AttributeError or not error.name or error.obj is None:
+        return []
+    names = [name for name in dir(error.obj) if not name.startswith("_")]
+    near = difflib.get_close_matches(error.name, names, n=1)
+    if near:
+        return [f"Did you mean {near[0]}?"]
+    kind = type(error.obj).__name__
+    return [f"A setting is a field of {kind}, with a type and a default."] if kind.endswith("Config") else []
+
+
+def _parameters(seen: _Seen) -> list[str]:
+    if "optimizer can only optimize Tensors" in seen.text or "params argument given to the optimizer" in seen.text:
+        return ["An optimizer takes parameters, such as self.model.parameters(), or groups of them as dicts."]
+    return []
+
+
+def _metrics(seen: _Seen) -> list[str]:
+    """What `_collect_batch_metrics` was given; it looks at nothing itself, since it is called at each step."""
+    values = seen.values_of("_collect_batch_metrics", "train/base_trainer.py")
+    if "metrics" not in values:
+        return []
+    given = values["metrics"]
+    if not isinstance(given, Mapping):
+        return [f'_collect_batch_metrics takes a dict, such as {{"accuracy": value}}; it was given {describe(given)}.']
     return [
-        f"Install it (pip install {error.name.partition('.')[0]}, where the package has that name), or mend the name."
+        f"The metric {name!r} is {value!r}; it must be a number or a tensor."
+        for name, value in given.items()
+        if isinstance(value, str | None)
     ]
 
 
@@ -471,6 +518,6 @@ def _listed(items: Sequence[str]) -> str:
 
 
 _RULES: tuple[Callable[[_Seen], list[str]], ...] = (
-    _memory, _on_the_gpu, _label, _embedding, _one_hot, _probabilities, _number_types, _devices, _gradients, _scheduler,
-    _argument, _key, _container, _shapes, _files, _module,
+    _memory, _on_the_gpu, _label, _embedding, _one_hot, _probabilities, _number_types, _devices, _no_cuda, _gradients,
+    _scheduler, _argument, _key, _container, _shapes, _files, _module, _attribute, _parameters, _metrics,
 )  # fmt: skip

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,31 @@ class TrainerRegistry(Mapping[str, type]):
 
             logger.warning(f"{former} is called {RENAMED_TRAINERS[former]} now; the old name goes on working")
             return entries[RENAMED_TRAINERS[former]]
+        self._explain_file(name)
         near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.4)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
         raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `{command('train')} --list` shows all.{broken}")
+
+    def _explain_file(self, name: str) -> None:
+        """Say why a trainer whose file is there has no entry.
+
+        Raises:
+            UnknownTrainerError: its file is no Python, or is not called as trainers' files are.
+        """
+        for path, reason in self.broken.items():
+            if _short(path.stem.replace("_", "")) == _short(name):
+                raise UnknownTrainerError(f"{path} can't be read, so it has no trainers: {reason}")
+        for path in [path for folder in self.folders for path in sorted(folder.glob("*.py"))]:
+            if path.stem.endswith("_trainer"):
+                continue
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for found in re.findall(r"^class (\w+)\(.*Trainer\b.*\):", text, re.MULTILINE):
+                if _short(found) == _short(name):
+                    raise UnknownTrainerError(
+                        f"{path} has a class {found}, but trainers are looked for in train/*_trainer.py: "
+                        f"rename the file to {path.stem}_trainer.py"
+                    )
 
     def section_of(self, trainer: type) -> str:
         """Return the section of config.ini that a trainer's class reads; one that is not known here has its own."""
@@ -178,7 +200,9 @@ def _section_of(node: ast.ClassDef) -> str:
     for part in ast.walk(node):
         if isinstance(part, ast.Assign) and "self.config" in map(ast.unparse, part.targets):
             call = part.value
-            if isinstance(call, ast.Call) and call.args and ast.unparse(call.func).endswith("ConfigParser.get"):
+            if not isinstance(call, ast.Call) or not ast.unparse(call.func).endswith("ConfigParser.get"):
+                continue
+            if call.args and isinstance(call.args[0], ast.Name | ast.Attribute):
                 return ast.unparse(call.args[0]).split(".")[-1].removesuffix("Config")
     return node.name
 

@@ -15,6 +15,8 @@ _REMOVED = {
     "size_average": "reduction='mean' or 'sum' says the same",
     "reduce": "reduction='none' or 'mean' says the same",
 }
+# What other libraries, and config.ini, call torch's arguments.
+_ELSEWHERE = {"learning_rate": "lr", "wd": "weight_decay", "l2": "weight_decay", "epsilon": "eps", "dropout_rate": "p"}
 
 
 def explain_torch_argument(error: TypeError) -> str | None:
@@ -38,7 +40,8 @@ def explain_torch_argument(error: TypeError) -> str | None:
     lacks = f"{owner} has no argument '{name}' in torch {version}"
     if name in _REMOVED:
         return f"{lacks}: torch has removed it. Leave it out; {_REMOVED[name]}."
-    near = difflib.get_close_matches(name, takes, n=1)
+    known = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in takes else []
+    near = known or difflib.get_close_matches(name, takes, n=1)
     meant = f"did you mean '{near[0]}'? " if near else "a release of torch may have removed it: leave it out. "
     return f"{lacks}; {meant}It takes {', '.join(takes)}."
 

@@ -94,6 +94,30 @@ def test_a_trainer_file_with_a_syntax_error_does_not_hide_the_others(project):
     done = project.run("--list")
     assert done.returncode == 0
     assert "FeatureFusionTrainer" in done.stdout and "half_written_trainer.py: SyntaxError" in done.stdout
+    done = project.run("HalfWritten")
+    assert done.returncode == 2 and "did you mean" not in done.stderr
+    assert "train/half_written_trainer.py can't be read, so it has no trainers: SyntaxError: " in done.stderr
+
+
+def test_a_trainer_whose_file_is_not_called_so_is_found_out(project):
+    (project.path / "train/feature_fusion_trainer.py").rename(project.path / "train/fusion.py")
+    done = project.run("FeatureFusion")
+    assert done.returncode == 2
+    assert (
+        "train/fusion.py has a class FeatureFusionTrainer, but trainers are looked for in train/*_trainer.py: rename "
+        "the file to fusion_trainer.py\n"
+    ) in done.stderr
+
+
+def test_a_trainer_without_its_config_class_is_told_so(project):
+    config = project.path / "config/feature_fusion_trainer_config.py"
+    config.write_text(config.read_text().replace("FeatureFusionTrainerConfig", "FusionTrainerConfig"))
+    done = project.run("FeatureFusion")
+    assert done.returncode == 2
+    assert (
+        "[FeatureFusionTrainer] unknown section: train/feature_fusion_trainer.py is there, but config/*_config.py "
+        "has no dataclass FeatureFusionTrainerConfig"
+    ) in done.stderr
 
 
 def test_a_trainer_from_elsewhere_joins_by_one_line(project):

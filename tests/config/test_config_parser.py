@@ -302,6 +302,8 @@ def test_class_without_decorator(ini: Callable[..., Path], problems: Callable) -
 
     ini("")
     assert problems(ConfigParser.get, BareConfig) == ["BareConfig is not a dataclass: put @dataclass above the class"]
+    text = "ConfigParser.get takes a config class, such as DigitsTrainerConfig; given: 'BareTrainer'"
+    assert problems(ConfigParser.get, "BareTrainer") == [text]
     assert problems(ConfigParser.get, ChildConfig) == [
         "BareConfig, a base of ChildConfig, is not a dataclass: put @dataclass above the class"
     ]

@@ -71,13 +71,14 @@ def test_a_run_of_another_trainer_is_refused(project):
     (project.path / "train/twin_trainer.py").write_text(
         source.replace("class FeatureFusionTrainer", "class TwinTrainer")
     )
-    assert project.run(*WORDS).returncode == 0
+    assert project.run(*WORDS, "--name", "base").returncode == 0
     (run,) = project.runs("FeatureFusion")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     done = project.run("Twin", "epochs=2", "--resume", run)
     assert done.returncode == 2
     assert f"error: {run} is a run of FeatureFusionTrainer, not of TwinTrainer" in done.stderr
     assert f"`python train.py FeatureFusion --resume {run}` goes on with it" in done.stderr
+    assert project.run("Twin", "epochs=2", "--resume", "base").stderr == done.stderr
     assert {path: path.read_bytes() for path in before} == before
     (run / "segments.json").unlink()  # as runs of earlier versions are
     assert project.run("Twin", "epochs=2", "--resume", run).returncode == 2

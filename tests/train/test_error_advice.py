@@ -1,5 +1,6 @@
 """An error in a user's code, wherever in a run: the user's line, the values that were there, an advice that follows."""
 
+import importlib
 import json
 import re
 from textwrap import dedent, indent
@@ -119,6 +120,20 @@ CASES = {
         ("label 3 is in row 1", "It came in epoch 1, step 2 (step 2 of the run); row 1 is sample 41 of train_loader."),
         parts="Y[41] = 3\nself.config.accumulation_steps = 3\n"
         "self.train_loader = TensorLoader({'x': X[:48], 'y': Y[:48]}, 8)",
+    ),
+    "MetricAlone": Case(
+        ("LINE in compute_loss: TypeError: iteration over a 0-d tensor",
+         '_collect_batch_metrics takes a dict, such as {"accuracy": value}; it was given tensor () float32.'),
+        methods="def compute_loss(self, batch):\n"
+        "    if self.run_context.in_session:\n        self._collect_batch_metrics(torch.tensor(1.0))  # here\n"
+        "    return F.cross_entropy(self.model(batch['x']), batch['y'])",
+    ),
+    "MetricText": Case(
+        ("LINE in compute_loss: ValueError: could not convert string to float: 'high'",
+         "The metric 'accuracy' is 'high'; it must be a number or a tensor."),
+        methods="def compute_loss(self, batch):\n"
+        "    if self.run_context.in_session:\n        self._collect_batch_metrics({'accuracy': 'high'})  # here\n"
+        "    return F.cross_entropy(self.model(batch['x']), batch['y'])",
     ),
     "Key": Case(
         ("LINE in compute_loss: KeyError: 'labels'", "batch has 'x', 'label'; did you mean 'label'?",
@@ -290,6 +305,17 @@ def caught(function):
         (lambda: torch.optim.LBFGS([torch.ones(2, requires_grad=True)]).step(), "needs a train() of your own"),
         (lambda: torch.nn.Linear(3, 4, biass=True), "did you mean 'bias'?"),
         (lambda: __import__("no_such_package"), "pip install no_such_package"),
+        (
+            lambda: importlib.import_module("data.tensorloader"),
+            "There is no data/tensorloader.py: did you mean data.tensor_loader?",
+        ),
+        (lambda: importlib.import_module("train.callbacks.zzz"), "There is no train/callbacks/zzz.py in "),
+        (lambda: torch.nn.Linear(2, 2).wieght, "Did you mean weight?"),
+        (
+            lambda: torch.optim.SGD(torch.nn.Sequential(torch.nn.Linear(2, 2)), lr=0.1),
+            "such as self.model.parameters()",
+        ),
+        (lambda: torch.optim.Adam([torch.zeros(1)], learning_rate=0.1), "did you mean 'lr'?"),
     ],
 )
 def test_an_advice_follows_from_the_error(function, text):

@@ -148,6 +148,11 @@ def test_a_name_that_says_no_direction_needs_one(judged):
 
 def test_a_misspelt_metric_is_refused_before_training(judged):
     runs = judged.runs("Judged")
+    done = judged.run("Judged", "monitor=val_acuracy")
+    assert "error: command line: monitor = val_acuracy: its name does not say" in done.stderr
+    assert "did you mean val_accuracy?" in done.stderr
+    done = judged.run("Judged", "monitor=val_acuracy", "monitor_mode=max", "plateau_mode=min")  # the name goes first
+    assert "did you mean val_accuracy?" in done.stderr and "ReduceLROnPlateau" not in done.stderr
     for given in ("val_acuracy", "accuracy"):
         done = judged.run("Judged", f"monitor={given}", "monitor_mode=max")
         assert done.returncode == 2

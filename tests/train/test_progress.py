@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from train.loop.record import RunRecord
+
 
 def run_in_terminal(project, *words: str) -> str:
     """Run the command line in a pseudo-terminal and return what it wrote."""
@@ -48,3 +50,14 @@ def test_cuda_trains_and_resumes(shared_project):
     done = shared_project.run(*words, "epochs=4", "--resume")
     assert done.returncode == 0, done.stderr
     assert "device cuda" in done.stdout
+
+
+def test_an_epoch_that_was_gone_on_with_is_no_whole_one_for_the_time_that_is_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("train.loop.record.time.monotonic", lambda: now[0])
+    record = RunRecord()
+    record.progress.epoch, record.progress.step = 3, 34  # ten steps an epoch: four of the fourth are done
+    record.start_clock()
+    now[0] += 6.0  # a second for each of its other six
+    record.progress.epoch, record.progress.step = 4, 40
+    assert record.epoch_line(10).endswith("; up to 1m00s left")  # six epochs of ten steps

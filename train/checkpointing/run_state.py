@@ -160,7 +160,8 @@ def restore(run: RunContext, checkpoint: Checkpoint, path: Path) -> None:
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
             f"{path} does not fit {run.name} as it is now: {error}\nThe model's or optimizer's settings "
-            f"have changed since; {run.folder.path / 'config.ini'} holds those of the run (--config reads it)."
+            f"have changed since, or its code: leave them as the run has them ({run.folder.path / 'config.ini'} holds "
+            "its settings, which go on by themselves), or start a new run without --resume."
         ) from error
     schedule.tell()
     run.random_sources.load_state_dict(own["random"])  # last: nothing of the above may draw from them

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 DELAY = 4.0  # seconds of silence before a line; a person wonders after five
-_MINUTE, _RARE = 60.0, 30.0  # after so many seconds of a phase, a line comes only each so many
+_RARE = 60.0  # seconds between two lines at most; before, each comes after twice the time of the one before
 
 
 @contextmanager
@@ -33,6 +33,6 @@ def _tell(what: str, left: threading.Event, ended: Callable[[], bool]) -> None:
     started = time.monotonic()  # beautilog's logger is the root; `--list` would import it for nothing
     while True:
         seconds = time.monotonic() - started
-        if left.wait(DELAY if seconds < _MINUTE else _RARE) or ended():
+        if left.wait(min(max(DELAY, seconds), _RARE)) or ended():
             return
         logging.getLogger().info(f"{what} ... ({time.monotonic() - started:.0f} s)")

@@ -68,10 +68,12 @@ class RunRecord:
         self._reported: dict[str, int] = {}  # of the history's lists after the last new_rows
         self._started = time.monotonic()
         self.epochs_before = 0  # this session
+        self._steps_before = 0  # this session, those of an epoch that was begun included
 
     def start_clock(self) -> None:
         """Count the session's time from here."""
         self._started, self.epochs_before = time.monotonic(), self.progress.epoch
+        self._steps_before = self.progress.step
 
     def seconds(self) -> float:
         """Return the run's time so far, all sessions together."""
@@ -232,7 +234,10 @@ class RunRecord:
             if validated or not name.startswith("val_")
         ]
         best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
-        each = (time.monotonic() - self._started) / max(1, progress.epoch - self.epochs_before)
+        done = max(1.0, progress.epoch - self.epochs_before)
+        if steps := progress.step - self._steps_before:  # an epoch that was gone on with is not a whole one
+            done = progress.epoch * steps / progress.step
+        each = (time.monotonic() - self._started) / done
         left = duration(each * max(0, epochs - progress.epoch))
         return f"epoch {progress.epoch}/{epochs}: {', '.join(shown)}{best}; up to {left} left"
 
