@@ -20,6 +20,11 @@ _FEW = 5  # epochs, below which the loss by step says more than the loss by epoc
 _BY_STEP = "_by_step"  # what the names of panels end with whose x axis is the step
 _MOST_POINTS = 2000  # of a drawn line: more can't be seen, and take long to draw
 
+_ABBREVIATIONS = re.compile(
+    r"\b(?:ndcg|dcg|mrr|auc|auroc|auprc|f1|mse|mae|rmse|mape|iou|miou|psnr|ssim|bleu|wer|cer|fid|nll|kl|mcc|r2)\b",
+    re.IGNORECASE,
+)  # in titles
+
 
 def plot_runs(
     runs: Sequence[Run],
@@ -253,7 +258,8 @@ def panel_title(runs: Sequence[Run], name: str, series: Sequence[str]) -> str:
         "loss_rolling": f"Loss, mean of the last {' or '.join(map(str, windows))}",
         "loss_by_step": "Training loss by step",
     }
-    return titles.get(name, name.replace("_", " ").capitalize())
+    words = name.replace("_", " ").capitalize()
+    return titles.get(name, _ABBREVIATIONS.sub(lambda found: found[0].upper(), words))
 
 
 def _draw_steps(axis: Any, runs: Sequence[Run], labels: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from warm_python import run_python
 
 from evaluation.plots.figures import new_figure
-from evaluation.plots.run_plots import draw_overview, log_axis, panels_of, plot_runs
+from evaluation.plots.run_plots import draw_overview, log_axis, panel_title, panels_of, plot_runs
 from storage.saved_run import load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -184,3 +184,11 @@ def test_mistakes_end_in_one_clear_line(tmp_path, words, code, text):
     done = plot(*words, "--artifacts", tmp_path)
     assert done.returncode == code, done.stderr
     assert text in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("ndcg", "NDCG"), ("macro_f1", "Macro F1"), ("val_pearson", "Val pearson"), ("amplitude", "Amplitude")],
+)
+def test_titles_write_abbreviations_as_such(name, title):
+    assert panel_title([], name, []) == title
