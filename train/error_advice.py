@@ -94,6 +94,20 @@ def advice(error: BaseException) -> list[str]:
     return lines
 
 
+def is_of_code(error: BaseException) -> bool:
+    """Say whether what is known of an error is that the code is wrong, whatever the data are."""
+    seen = _Seen(error)
+    found = [rule for rule in _RULES if rule not in _OF_CODE and _found(rule, seen)]
+    return not found and any(_found(rule, seen) for rule in _OF_CODE)
+
+
+def _found(rule: Callable[["_Seen"], list[str]], seen: "_Seen") -> list[str]:
+    try:
+        return rule(seen)
+    except Exception:  # values of anybody's, in any state: advice must not hide what it is for
+        return []
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that a device, or the host, has no more memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -521,3 +535,4 @@ _RULES: tuple[Callable[[_Seen], list[str]], ...] = (
     _memory, _on_the_gpu, _label, _embedding, _one_hot, _probabilities, _number_types, _devices, _no_cuda, _gradients,
     _scheduler, _argument, _key, _container, _shapes, _files, _module, _attribute, _parameters, _metrics,
 )  # fmt: skip
+_OF_CODE = frozenset({_no_cuda, _attribute, _parameters, _metrics})  # rules of errors that no other data would mend

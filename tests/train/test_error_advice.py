@@ -128,6 +128,11 @@ CASES = {
         "    if self.run_context.in_session:\n        self._collect_batch_metrics(torch.tensor(1.0))  # here\n"
         "    return F.cross_entropy(self.model(batch['x']), batch['y'])",
     ),
+    "MetricAtOnce": Case(  # the code is wrong, not the data: 4
+        ("fails with the first batch of train_loader", "takes a dict, such as"),
+        methods="def compute_loss(self, batch):\n    self._collect_batch_metrics(batch['x'].mean())\n"
+        "    return F.cross_entropy(self.model(batch['x']), batch['y'])",
+    ),
     "MetricText": Case(
         ("LINE in compute_loss: ValueError: could not convert string to float: 'high'",
          "The metric 'accuracy' is 'high'; it must be a number or a tensor."),

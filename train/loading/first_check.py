@@ -14,7 +14,7 @@ from data.data_error import DataError
 from data.first_batch import FirstBatch, UnreadableSampleError, first_batch, single_sample_batch
 from data.loaders import Loader, length_of
 from train.context import RunContext
-from train.error_advice import advice, explained
+from train.error_advice import advice, explained, is_of_code
 from train.errors import TrainerContractError, TrainingError
 from train.loading.worker_transfer import refuse_unsendable
 from train.machine import FlopCounter
@@ -157,7 +157,7 @@ def _loss_of(run: RunContext, name: str, batch: Any) -> torch.Tensor:
             f"  batch: {describe(batch)}\n"
             f"  failed: {explained(error)}"
         )
-        if advice(error):
+        if advice(error) and not is_of_code(error):
             raise DataError(text) from error
         raise TrainingError(f"{text}\n  `--debug` shows the traceback.") from error
 
