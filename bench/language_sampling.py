@@ -51,13 +51,16 @@ CASES = (
 )
 
 
-def sampling_table(rounds: int, new: int, quick: bool = False) -> list[str]:
+def sampling_table(
+    rounds: int, new: int, quick: bool = False, clock: Callable[[], float] = time.perf_counter
+) -> list[str]:
     """Measure, and return the lines of a table.
 
     Args:
         rounds: how often each is measured.
         new: tokens of each sample.
         quick: whether to take a tiny model, to see that it works.
+        clock: what gives the seconds.
     """
     shape = SMALL if quick else SMOLLM2
     model = CausalLM(shape).draw(0).requires_grad_(False)
@@ -94,7 +97,7 @@ def sampling_table(rounds: int, new: int, quick: bool = False) -> list[str]:
             "theirs": generate, "ours": ours, "adapter": lambda run=ours: run("adapter"),
             "floor": lambda case=case, prefill=prefill: _floor(model, case.rows, prefill, new),
         }  # fmt: skip
-        times = _interleaved(contestants, rounds)
+        times = _interleaved(contestants, rounds, clock)
         tokens = case.rows * new
         rate = {name: tokens / statistics.median(each) for name, each in times.items()}
         ratio = statistics.median(a / b for a, b in zip(times["theirs"], times["ours"], strict=True))
@@ -108,15 +111,17 @@ def sampling_table(rounds: int, new: int, quick: bool = False) -> list[str]:
     return lines
 
 
-def _interleaved(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def _interleaved(
+    contestants: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name in order.sample(list(contestants), len(contestants)):
-            begun = time.perf_counter()
+            begun = clock()
             contestants[name]()
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - begun)
+                times[name].append(clock() - begun)
     return times
 
 

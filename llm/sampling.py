@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 from typing import cast
 
 import numpy
@@ -31,13 +31,15 @@ from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
 from llm.token_choice import SampleRandom, TokenChoice, likeliest
 from model.causal_lm import CausalLM, KeyValueCache
-from model.key_value_cache import SharedPrefix
+from model.key_value_cache import SharedPrefix, reading_cost
 from model.lora import AdapterRows, LoraBank
 
 # Tokens that prompts must have in common for one to wait until the other is read.
 _WORTH_SHARING = 32
 # Tokens of keys and values that must be saved in each step for a prefix to be read by several rows in one place.
 _WORTH_REFERRING = 512
+# Tokens of keys and values that must be saved in each step for rows to be moved in memory.
+_WORTH_ARRANGING = 2000
 # Waiting prompts that are looked at in a step.
 _LOOK_AHEAD = 64
 # Logits of so many tokens of a prompt are in memory at a time.
@@ -457,14 +459,21 @@ class Sampler:
         self._cache.free(row.slot)
 
     def _arrange(self) -> None:
-        """Let rows of one adapter and one prefix lie side by side, and keep them in the order of the cache."""
-        keys = {row.slot: (id(row.prompt.weights.adapter), id(self._cache.prefix(row.slot))) for row in self._rows}
-        order = [keys[slot] for slot in self._cache.slots if slot in keys]
-        changes = sum(before != after for before, after in pairwise(order))
-        if changes + 1 > len(set(order)) + 3:
-            lengths = {row.slot: self._cache.own_length(row.slot) for row in self._rows}
-            others = [slot for slot in self._cache.slots if slot not in keys]
-            self._cache.arrange([*sorted(keys, key=lambda slot: (*keys[slot], lengths[slot])), *others])
+        """Let rows lie side by side that have one adapter, one prefix, and like lengths, where it is worth the copy."""
+        rows = {row.slot: row for row in self._rows}
+
+        def kind(slot: int) -> tuple[int, int]:
+            return id(rows[slot].prompt.weights.adapter), id(self._cache.prefix(slot))
+
+        now = [slot for slot in self._cache.slots if slot in rows]
+        best = sorted(now, key=lambda slot: (*kind(slot), self._cache.own_length(slot)))
+        costs = []
+        for order in (now, best):
+            runs = [list(run) for _, run in groupby(order, kind)]
+            costs.append(sum(reading_cost([self._cache.own_length(slot) for slot in run]) for run in runs))
+        if costs[0] - costs[1] >= _WORTH_ARRANGING:
+            others = [slot for slot in self._cache.slots if slot not in rows]
+            self._cache.arrange([*best, *others])
         places = {slot: place for place, slot in enumerate(self._cache.slots)}
         self._rows.sort(key=lambda row: places[row.slot])
 

@@ -432,6 +432,11 @@ def _bias(hidden: Tensor, device: torch.device) -> Tensor:
     return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None].to(device)
 
 
+def reading_cost(lengths: Sequence[int]) -> int:
+    """Return the tokens that are read of rows in this order in memory, and what their runs cost in tokens."""
+    return sum(_RUN_COST + max(lengths[a:b]) * (b - a) for a, b in _like_lengths(lengths)) if lengths else 0
+
+
 def _like_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
     """Cut rows into runs, so that little is read beyond the end of short rows and there are few runs.
 
@@ -443,7 +448,7 @@ def _like_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
     """
     if max(lengths) * len(lengths) - sum(lengths) <= _RUN_COST:
         return [(0, len(lengths))]
-    best, cut = [0.0], [0]  # by the number of rows dealt with: the lowest cost, and where the last run begins
+    best, cut = [0], [0]  # by the number of rows dealt with: the lowest cost, and where the last run begins
     for end in range(1, len(lengths) + 1):
         longest, costs = 0, []
         for begin in range(end - 1, -1, -1):
