@@ -24,6 +24,7 @@ from data.token_batches import TokenBatch, TokenBatches
 from data.token_rows import RowAccount, split_rows, token_rows
 from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load
+from llm.loss_pass import first_not_finite
 from llm.model_export import export_adapter, export_model
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest, SamplingSettings
@@ -274,6 +275,12 @@ class LanguageModelTrainer(BaseTrainer):
         config = self.config
         if config.recompute_activations and not isinstance(base.model, CausalLM):
             raise ConfigError([f"recompute_activations = on is not for {base.source}, which transformers computes"])
+        named = dict(base.model.named_parameters())
+        damaged = first_not_finite(list(named), list(named.values()))
+        if damaged is not None:
+            raise DataError(
+                f"base_model = {config.base_model}: {damaged} has numbers that are not finite: get it again"
+            )
         if config.trained == "all":
             return base.model.requires_grad_(True)
         return AdaptedCausalLM(base.model, self._adapter(base))

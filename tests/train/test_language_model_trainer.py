@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 
 from llm.adapter_files import load_adapter
 from llm.base_model import load
+from llm.model_export import export_model
 from model.causal_lm import PackedRows
 from model.lora import AdapterRows
 
@@ -247,6 +248,26 @@ def test_the_date_of_a_template_is_the_runs(lab):
     assert sample["prompt"].startswith("31 March 2026")
     wrong = lab.run("LanguageModel", *words, "template_date=yesterday")
     assert wrong.returncode == 2 and "template_date = yesterday: must be a date such as 2026-03-31" in wrong.stderr
+
+
+def test_another_base_model_is_not_gone_on_with_and_one_with_an_infinite_weight_is_told(lab):
+    folder = lab.path / "base"
+    export_model(folder, load("tiny"))
+    weights = load_file(folder / "model.safetensors")
+    data = write(lab.path / "pairs.jsonl", pairs(12))
+    words = (f"train_data={data}", f"base_model={folder}", "epochs=2", "batch_size=4", "checkpoint_every_n_steps=1")
+    killed = lab.run("LanguageModel", *words, "callbacks=watch:Watch", KILL_AT="3")
+    assert killed.returncode == -9, killed.stderr
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][0, 0] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    refused = lab.run("LanguageModel", "--resume")
+    assert refused.returncode != 0 and "its weights have changed since" in refused.stderr, refused.stderr
+    assert "Traceback" not in refused.stderr
+    weights[name][0, 0] = torch.inf
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    stopped = lab.run("LanguageModel", *words)
+    assert stopped.returncode == 3 and f"{name} has numbers that are not finite" in stopped.stderr, stopped.stderr
 
 
 def test_a_rate_that_diverges_ends_the_run_and_keeps_the_last_good_checkpoint(lab):
