@@ -264,7 +264,8 @@ class Sampler:
         self._inbox.append(work)
         if self._lock.acquire(blocking=False):
             try:
-                self._open_inbox()
+                with torch.inference_mode():  # in which the cache may have grown
+                    self._open_inbox()
             finally:
                 self._lock.release()
 

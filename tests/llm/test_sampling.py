@@ -354,6 +354,21 @@ def test_a_cancelled_request_leaves_nothing():
     assert second.samples[0].finish == "length", "what has ended is left alone"
 
 
+def test_cancelled_rows_leave_a_cache_that_has_grown():
+    base = t0(context=2000)
+    sampler = Sampler(base)
+    settings = replace(GREEDY, max_tokens=30)
+    handles = [sampler.submit(SampleRequest(tokens(300 + length, length), settings)) for length in range(12)]
+    for _ in range(12):
+        sampler.step()
+    for handle in handles[:6]:
+        sampler.cancel(handle)
+    while sampler.step():
+        pass
+    for length, handle in enumerate(handles[6:], start=6):
+        check_logprobs(base, tokens(300 + length, length), handle.result()[0])
+
+
 def test_other_threads_may_ask_and_cancel():
     sampler = Sampler(t0(), limits=SamplerLimits(rows=4))
     handles, stop = [], threading.Event()
