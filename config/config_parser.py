@@ -474,9 +474,14 @@ def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> tuple[list
         return [_Override(key, str(value)) for key, value in overrides.items()], []
     pairs: list[_Override] = []
     problems: list[str] = []
-    for given in overrides:
+    words = [*overrides]
+    for place, given in enumerate(words):
         key, equals, text = (part.strip() for part in given.partition("="))
-        if not equals or not key:
+        value = "".join(words[place + 1 : place + 2])
+        if not equals and key.isidentifier() and value and "=" not in value:
+            problems.append(f"{shorten(given)} is no key=value: write {key}={value}")
+            words[place + 1] = f"{key}={value}"  # which is looked at as what was meant
+        elif not equals or not key:
             problems.append(f"{shorten(given)} is no key=value")
         elif any(pair.key == key for pair in pairs):
             problems.append(f"duplicate key {key!r}")

@@ -202,6 +202,11 @@ def test_refused_line(ini: Callable[..., Path], problems: Callable, lines: str, 
     assert problems(ConfigParser.get, BaseTrainerConfig) == [f"config.ini:2 [BaseTrainer] {expected}"]
 
 
+def test_a_key_and_a_value_apart_are_answered_with_both(ini: Callable[..., Path], problems: Callable) -> None:
+    ini("[LeafTrainer]\nhidden_dim = 4\n", overrides=["epochs", "3", "seed=1"], section="LeafTrainer")
+    assert problems(ConfigParser.get, LeafTrainerConfig)[0] == "command line: 'epochs' is no key=value: write epochs=3"
+
+
 def test_all_problems_of_the_file_and_the_command_line_at_once(ini: Callable[..., Path], problems: Callable) -> None:
     ini(
         "[BaseTrainer]\nepochs = many\nseed = -1\nseed = 2\n[LeafTrainr]\n[LeafTrainer]\nmode = max\nepohcs = 1\n",
