@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Project, copy_project
 
 _CONFIG = '''"""Settings of SequenceTrainer."""
 
@@ -75,8 +74,8 @@ class SequenceTrainer(BaseTrainer):
 
 
 @pytest.fixture(scope="module")
-def sequences(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = copy_project(tmp_path_factory.mktemp("sequences") / "project")
+def sequences(shared_project):
+    project = shared_project
     (project.path / "config/sequence_trainer_config.py").write_text(_CONFIG)
     (project.path / "train/sequence_trainer.py").write_text(_TRAINER)
     project.append("config.ini", "\n[SequenceTrainer]\nepochs = 1\nplot_at_end = off\n")
@@ -87,7 +86,7 @@ def threads_of(run: Path) -> int:
     return json.loads((run / "environment.json").read_text())["device"]["threads"]
 
 
-def last_run(project: Project) -> Path:
+def last_run(project) -> Path:
     return project.runs("Sequence")[-1]
 
 
