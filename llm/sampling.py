@@ -24,12 +24,13 @@ from torch import Tensor
 
 from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
+from llm.lookahead import Lookahead
 from llm.prefix_cache import PrefixCache, common_length
 from llm.sample_result import CANCELLED, FAILED, Sample, SampleHandle
 from llm.sampled_weights import SampledWeights
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
-from llm.token_choice import SampleRandom, TokenChoice, likeliest
+from llm.token_choice import Chosen, SampleRandom, TokenChoice, likeliest
 from model.causal_lm import CausalLM, KeyValueCache
 from model.key_value_cache import SharedPrefix, reading_cost
 from model.lora import AdapterRows, LoraBank
@@ -45,6 +46,8 @@ _LOOK_AHEAD = 64
 # Logits of so many tokens of a prompt are in memory at a time.
 _LOGITS_AT_ONCE = 128
 _NOWHERE = -1
+# With more rows a pass costs more for each token that is guessed.
+_FEW_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,17 @@ class SamplerLimits:
         prefill_tokens: tokens of prompts that are read in one step; longer prompts take several, between which samples
             go on.
         prefix_bytes: memory for beginnings that later prompts may share; 0 for none.
+        lookahead: tokens of a row that are guessed from its own text and checked in one pass, at most, where there are
+            few rows; 0 for none. What is sampled is the same.
     """
 
     rows: int = 64
     prefill_tokens: int = 512
     prefix_bytes: int = 256 * 2**20
+    lookahead: int = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("prefill_tokens", 1), ("prefix_bytes", 0)):
+        for name, least in (("rows", 1), ("prefill_tokens", 1), ("prefix_bytes", 0), ("lookahead", 0)):
             if getattr(self, name) < least:
                 raise SettingError(name, getattr(self, name), f"allowed are integers of {least} or more")
 
@@ -93,6 +99,7 @@ class _Row:
     sample: Sample
     random: SampleRandom | None  # None where the likeliest token is taken
     slot: int
+    lookahead: Lookahead | None = None
 
     @property
     def settings(self) -> SamplingSettings:
@@ -132,6 +139,7 @@ class Sampler:
         self._model = cast(CausalLM, base.model)  # or what has its methods
         self._device = next(self._model.parameters()).device
         self._vocabulary = base.vocabulary
+        self._guesses = self.limits.lookahead > 0 and isinstance(base.model, CausalLM)
         self._token_bytes = None if base.tokenizer is None else TokenBytes(base.tokenizer)
         self._cache: KeyValueCache = self._model.new_cache(slots=min(self.limits.rows, 8))
         self._prefixes = PrefixCache(self.limits.prefix_bytes)
@@ -422,30 +430,65 @@ class Sampler:
             self._arrange()
             self._batch = self._new_batch(self._rows)
         rows, batch = list(self._rows), self._batch
-        tokens = torch.tensor([row.sample.tokens[-1] for row in rows], device=self._device)
-        places = self._cache.rows([row.slot for row in rows], [1] * len(rows))
+        guesses = [self._guess(row) for row in rows] if self._guesses and len(rows) <= _FEW_ROWS else []
+        lengths = [1 + len(guess) for guess in guesses] if any(guesses) else [1] * len(rows)
+        if any(guesses):
+            batch = self._new_batch(rows, lengths)
+        else:
+            guesses = [[] for _ in rows]
+        next_tokens = [(row.sample.tokens[-1], *guess) for row, guess in zip(rows, guesses, strict=True)]
+        tokens = torch.tensor([token for each in next_tokens for token in each], device=self._device)
+        places = self._cache.rows([row.slot for row in rows], lengths)
         hidden = self._model.hidden(tokens, places, batch.adapters, self._cache)
-        self._take(rows, self._model.logits(hidden, batch.adapters), batch)
+        self._take(rows, self._model.logits(hidden, batch.adapters), batch, guesses)
 
-    def _take(self, rows: Sequence[_Row], logits: Tensor, batch: _Batch) -> None:
-        """Draw the next token of rows and end those that it ends."""
-        randoms = [row.random.next() for row in rows if row.random is not None]
-        chosen = batch.choice.choose(logits, randoms)
-        for row, token, logprob, others in zip(rows, chosen.tokens, chosen.logprobs, chosen.likeliest, strict=True):
-            if logprob != logprob:  # NaN
-                name = row.prompt.weights.name
-                what = "the model" if name is None else f"adapter {name!r}"
-                self._end(row.prompt.handle, FAILED, NonFiniteError(f"sampling from {what}: logits are not finite"))
-                continue
-            sample = row.sample
-            if sample.finish is not None:  # the request has failed by another of its samples
-                continue
-            if sample.likeliest is not None:
-                sample.likeliest.append(others or [])
-            sample.take(token, logprob, row.prompt.ends, row.prompt.limit)
+    def _guess(self, row: _Row) -> list[int]:
+        if row.lookahead is None:
+            row.lookahead = Lookahead(row.prompt.tokens.tolist(), self.limits.lookahead)
+        tokens = row.sample.tokens
+        return row.lookahead.guess(tokens, row.prompt.limit - len(tokens) - 1)
+
+    def _take(
+        self, rows: Sequence[_Row], logits: Tensor, batch: _Batch, guesses: Sequence[list[int]] | None = None
+    ) -> None:
+        """Draw the next token of rows, and those after guesses that were right; end the rows that they end."""
+        guesses = guesses or [[] for _ in rows]
+        randoms = [[] if row.random is None else [row.random.next() for _ in range(1 + len(guess))]
+                   for row, guess in zip(rows, guesses, strict=True)]  # fmt: skip
+        chosen = batch.choice.choose(logits, [number for numbers in randoms for number in numbers])
+        begin = 0
+        for row, guess, numbers in zip(rows, guesses, randoms, strict=True):
+            used, end = 0, begin + 1 + len(guess)
+            while row.sample.finish is None and begin + used < end:
+                if used and chosen.tokens[begin + used - 1] != guess[used - 1]:
+                    break  # what follows was computed after another token
+                self._take_token(row, chosen, begin + used)
+                used += 1
+            if guess and row.sample.finish not in (CANCELLED, FAILED):
+                self._take_back(row, len(guess), used, numbers)
+            begin = end
         ended = [row for row in rows if row.sample.finish is not None and row in self._rows]
         for row in ended:
             self._leave(row)
+
+    def _take_token(self, row: _Row, chosen: Chosen, number: int) -> None:
+        logprob, sample = chosen.logprobs[number], row.sample
+        if logprob != logprob:  # NaN
+            name = row.prompt.weights.name
+            what = "the model" if name is None else f"adapter {name!r}"
+            self._end(row.prompt.handle, FAILED, NonFiniteError(f"sampling from {what}: logits are not finite"))
+            return
+        if sample.likeliest is not None:
+            sample.likeliest.append(chosen.likeliest[number] or [])
+        sample.take(chosen.tokens[number], logprob, row.prompt.ends, row.prompt.limit)
+
+    def _take_back(self, row: _Row, guessed: int, used: int, numbers: Sequence[float]) -> None:
+        """Forget what came of guesses that were wrong."""
+        self._cache.crop(row.slot, len(row.prompt.tokens) + len(row.sample.tokens) - 1)
+        if row.random is not None:
+            row.random.give_back(numbers[used:])
+        if row.lookahead is not None:
+            row.lookahead.tell(guessed, used - 1)
 
     def _leave(self, row: _Row) -> None:
         self._rows.remove(row)
@@ -478,10 +521,11 @@ class Sampler:
         places = {slot: place for place, slot in enumerate(self._cache.slots)}
         self._rows.sort(key=lambda row: places[row.slot])
 
-    def _new_batch(self, rows: Sequence[_Row]) -> _Batch:
-        weights = [row.prompt.weights for row in rows]
-        choice = TokenChoice([row.settings for row in rows], self._device)
-        return _Batch(choice, _adapters(weights, [1] * len(rows)))
+    def _new_batch(self, rows: Sequence[_Row], lengths: Sequence[int] | None = None) -> _Batch:
+        lengths = lengths or [1] * len(rows)
+        settings = [row.settings for row, length in zip(rows, lengths, strict=True) for _ in range(length)]
+        adapters = _adapters([row.prompt.weights for row in rows], lengths)
+        return _Batch(TokenChoice(settings, self._device), adapters)
 
     # ------------------------------------------------------------------------------------------------- ends of requests
 

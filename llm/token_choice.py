@@ -36,6 +36,10 @@ class SampleRandom:
             self._ahead = self._generator.random(_DRAWN_AT_ONCE).tolist()[::-1]
         return self._ahead.pop()
 
+    def give_back(self, numbers: Sequence[float]) -> None:
+        """Take the last numbers back, in their order: they come again."""
+        self._ahead += reversed(numbers)
+
 
 @dataclass(frozen=True)
 class Chosen:

@@ -138,6 +138,14 @@ class KeyValueCache:
         self._own[new] = length
         return new
 
+    def crop(self, slot: int, length: int) -> None:
+        """Forget the last tokens of a row, so that `length` are left; those of a shared prefix stay."""
+        prefix = self._prefixes[slot]
+        own = length - (prefix.length if prefix else 0)
+        if not 0 <= own <= self._own[slot]:
+            raise ValueError(f"slot {slot} holds {self.length(slot)} tokens; it can't be cropped to {length}")
+        self._own[slot] = own
+
     def arrange(self, slots: Sequence[int]) -> None:
         """Change the order of the rows in memory, so that rows that are alike lie side by side.
 

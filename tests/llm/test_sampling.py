@@ -225,6 +225,51 @@ def test_logits_that_are_not_finite_fail_their_request_only():
     check_logprobs(base, tokens(5), good.result()[0], bank["b"])
 
 
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("kind", ["greedy", "drawn", "sharp"])
+def test_guesses_change_no_token_and_save_passes(kind, window):
+    base = t0(window=window)
+    bank = with_adapters(base, "a", "b")
+    temperature = {"greedy": 0.0, "drawn": 1.0, "sharp": 0.3}[kind]
+    settings = SamplingSettings(temperature=temperature, seed=5, max_tokens=100, end_ids=(), logprobs=1)
+    requests = [SampleRequest(tokens(8, 3) * 6, settings, 2), SampleRequest(tokens(30), settings, adapter="a")]
+    found, steps = [], []
+    for lookahead in (0, 8):
+        sampler = Sampler(base, bank, SamplerLimits(lookahead=lookahead))
+        handles, count = [sampler.submit(request) for request in requests], 0
+        while sampler.step():
+            count += sum(not handle.done for handle in handles)
+        found.append([sample for handle in handles for sample in handle.result()])
+        steps.append(count)
+        for request, handle in zip(requests, handles, strict=True):
+            for sample in handle.samples:
+                check_logprobs(base, list(request.prompt), sample, request.adapter and bank[request.adapter])
+                assert len(sample.tokens) == len(sample.likeliest) == 100
+    assert [sample.tokens for sample in found[0]] == [sample.tokens for sample in found[1]]
+    assert steps[1] < steps[0] or kind == "drawn", "some guesses were right"
+
+
+def test_a_stop_among_right_guesses_ends_the_sample():
+    """The model says BCDE again and again; the stop comes in the middle of what was guessed."""
+    pytest.importorskip("transformers")
+    base = scripted("BCDE")
+    with torch.no_grad():
+        base.model.lm_head.weight[257, ord("E")] = 0.0
+        base.model.lm_head.weight[ord("B"), ord("E")] = 10.0
+    sampler = Sampler(base)
+    prompt = list(b"BCDEBCDEBCDEB")
+    for stop, text in ((("DEB",), "C"), ((ord("D"),), "C"), (("EBCDEBC",), "CD")):
+        handle = sampler.submit(SampleRequest(prompt, SamplingSettings(temperature=0, stop=stop, max_tokens=40)))
+        steps = 0
+        while sampler.step():
+            steps += 1
+        assert handle.result()[0].text == text and handle.samples[0].finish == "stop" and steps < 4
+        assert len(handle.samples[0].logprobs) == len(handle.samples[0].tokens)
+    for most in range(1, 12):
+        ((sample,),) = sampler.sample([SampleRequest(prompt, SamplingSettings(temperature=0, max_tokens=most))])
+        assert sample.text == ("CDEB" * 3)[:most] and sample.finish == "length"
+
+
 # ------------------------------------------------------------------------------------------------------------ seeds
 
 

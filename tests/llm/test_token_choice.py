@@ -119,6 +119,10 @@ def test_random_numbers_depend_on_seed_and_sample_alone():
         return [random.next() for _ in range(100)]
 
     assert numbers(7, 0) == numbers(7, 0)
+    again = SampleRandom(7, 0)
+    first = [again.next() for _ in range(70)]
+    again.give_back(first[60:])
+    assert [*first[:60], *(again.next() for _ in range(40))] == numbers(7, 0)
     different = [numbers(7, 0), numbers(7, 1), numbers(8, 0), numbers(-7, 0), numbers(2**64 + 7, 0), numbers(None, 0),
                  numbers(None, 0)]  # fmt: skip
     assert len({tuple(each) for each in different}) == 7

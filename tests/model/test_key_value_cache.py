@@ -70,6 +70,11 @@ def test_forks_copies_and_cut_prefixes(window):
     rows.tokens[after] = rows.tokens[shorter]
     assert rows.cache.prefix(after) is rows.cache.prefix(shorter) and rows.cache.own_length(after) == 1
     rows.check()
+    rows.cache.crop(after, 7)  # its prefix and one more
+    rows.tokens[after] = rows.tokens[after][:7]
+    rows.check()
+    with pytest.raises(ValueError, match="holds 8 tokens; it can't be cropped to 5"):
+        rows.cache.crop(after, 5)
     with pytest.raises(ValueError, match="a prefix of 9 tokens has no beginning of 10"):
         prefix.cut(10)
 
