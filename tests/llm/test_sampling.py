@@ -246,7 +246,7 @@ def test_guesses_change_no_token_and_save_passes(kind, window):
                 check_logprobs(base, list(request.prompt), sample, request.adapter and bank[request.adapter])
                 assert len(sample.tokens) == len(sample.likeliest) == 100
     assert [sample.tokens for sample in found[0]] == [sample.tokens for sample in found[1]]
-    assert steps[1] < steps[0] or kind == "drawn", "some guesses were right"
+    assert steps[1] < steps[0] or kind != "greedy", "some guesses were right"
 
 
 def test_a_stop_among_right_guesses_ends_the_sample():
