@@ -49,9 +49,7 @@ class SampledWeights:
     def __init__(self, model: nn.Module, name: str | None, adapter: LoraAdapter | None) -> None:
         self.name = name
         self.adapter = None if adapter is None else _sharing(adapter)
-        self.identity = WeightsIdentity(
-            [*model.parameters(), *(self.adapter.parameters() if self.adapter is not None else ())]
-        )
+        self.identity = identity_of(model, self.adapter)
 
     def require_unchanged(self) -> None:
         """Refuse to go on with rows whose beginning was computed by other weights.
@@ -65,6 +63,11 @@ class SampledWeights:
                 f"{what} was changed while it was sampled from: let samples end before a training step, or sample from "
                 "a version that is held"
             )
+
+
+def identity_of(model: nn.Module, adapter: LoraAdapter | None) -> WeightsIdentity:
+    """Return the identity of a model's weights with an adapter's, as they are now."""
+    return WeightsIdentity([*model.parameters(), *(adapter.parameters() if adapter is not None else ())])
 
 
 def _sharing(adapter: LoraAdapter) -> LoraAdapter:

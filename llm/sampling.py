@@ -27,7 +27,7 @@ from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.lookahead import Lookahead
 from llm.prefix_cache import PrefixCache, common_length
 from llm.sample_result import CANCELLED, FAILED, Sample, SampleHandle
-from llm.sampled_weights import SampledWeights
+from llm.sampled_weights import SampledWeights, identity_of
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
 from llm.token_choice import Chosen, SampleRandom, TokenChoice, likeliest
@@ -289,10 +289,12 @@ class Sampler:
                 known = ", ".join(self.bank.names()) if self.bank is not None else ""
                 raise UnknownAdapterError(f"there is no adapter {name!r}; there are: {known or 'none'}")
             adapter = self.bank[name]
-        new = SampledWeights(self._model, name, adapter)
-        known_weights = next((each for each in list(self._known_weights) if each.identity == new.identity), new)
-        self._known_weights.add(known_weights)
-        return known_weights
+        identity = identity_of(self._model, adapter)
+        found = next((each for each in list(self._known_weights) if each.identity == identity), None)
+        if found is None:
+            found = SampledWeights(self._model, name, adapter)
+            self._known_weights.add(found)
+        return found
 
     # ------------------------------------------------------------------------------------------------ prompts that wait
 
