@@ -152,7 +152,7 @@ def test_resume_leaves_alone_what_is_done_or_would_fail_again(tmp_path):
     assert [member.ended for member in group.members] == [True, True, True, False, False, False, False]
     assert [member.run for member in group.members] == ["run-0", "run-1", "run-2", "run-3", "run-4", None, None]
     assert find_unfinished("SeededTrainer", range(3, 10), "seeds-latest", tmp_path) == group
-    with pytest.raises(ResumeError, match=r"A group of seeds goes on with --seeds N --resume\.$"):
+    with pytest.raises(ResumeError, match=r"A group of seeds goes on with --seeds N --resume seeds-20260101-000000\.$"):
         RunFolder.find(tmp_path, "Seeded", "seeds-20260101-000000")
     assert find_unfinished("OtherTrainer", range(3, 10), "auto", tmp_path) is None
     with pytest.raises(
