@@ -1,6 +1,5 @@
 """What somebody probably meant by an option that there is not: another option, or a setting."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import NoReturn
@@ -8,6 +7,7 @@ from typing import NoReturn
 from config import ConfigError, ConfigParser
 from config.config_classes import key_types
 from constants.argument_parser import UNRECOGNIZED, BriefParser
+from constants.nearest import nearest
 
 # What settings are called elsewhere, where the spelling doesn't tell.
 _ELSEWHERE = {
@@ -48,14 +48,14 @@ def unrecognized(words: list[str], options: Iterable[str], settings: Iterable[st
         return f"'{' '.join(words)}' is one word too many; settings are key=value."
     key = re.sub(r"^-+(no-)?", "", option).replace("-", "_").lower()
     known = list(settings)
-    near_options = difflib.get_close_matches(option.lower(), list(options), n=1, cutoff=0.7)
+    near_option = nearest(option, options, cutoff=0.7)
     near = _ELSEWHERE.get(key) if key not in known else key
-    near = near or next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.8)), None)
+    near = near or nearest(key, known, cutoff=0.8)
     head = f"there is no option {option}"
-    if near and (near == key or not near_options):
+    if near and (near == key or not near_option):
         given = value or next((word for word in words[1:2] if not word.startswith("-")), "VALUE")
         return f"{head}; settings have no dashes: write {near}={given}."
-    return f"{head}; did you mean {near_options[0]}?" if near_options else f"{head}."
+    return f"{head}; did you mean {near_option}?" if near_option else f"{head}."
 
 
 def _known_settings() -> list[str]:

@@ -10,7 +10,6 @@ For each field the first of these that has a value wins:
 So a default that a class declares itself goes before what the file says in the section of a base.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from config.config_values import BadValue, absolute, read_value, validate, value
 from config.config_wording import must_be
 from config.ini_reader import Entry, IniFile, Problem, read_ini, shorten
 from constants import CONFIG_PATH, PACKAGE_ROOT, PROJECT_ROOT
+from constants.nearest import nearest
 
 T = TypeVar("T")
 _BASE_SECTION = "BaseTrainer"
@@ -508,13 +508,12 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
     """`unknown key 'learing_rate'; did you mean 'learning_rate'?`, or the list of what there is."""
     form = "[{}]".format if what == "section" else "'{}'".format
     subject = "unknown section" if what == "section" else f"unknown key {name!r}"
-    lowered = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    near = nearest(name, known)
     file = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
     if what == "section" and any((root / "train" / f"{file}.py").is_file() for root in (PROJECT_ROOT, PACKAGE_ROOT)):
         return f"{subject}: train/{file}.py is there, but config/*_config.py has no dataclass {name}Config"
     if near:
-        return f"{subject}; did you mean {form(lowered[near[0]])}?"
+        return f"{subject}; did you mean {form(near)}?"
     if not known:
         return f"{subject}; there are none"
     rest = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""

@@ -3,7 +3,6 @@
 Importing this file does not import pydantic (about 100 ms): the first value that is read does.
 """
 
-import difflib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -20,6 +19,7 @@ from config.config_wording import (
     word,
 )
 from config.ini_reader import parse_ini, quote, shorten, split_items, unquote
+from constants.nearest import nearest
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -108,9 +108,8 @@ def _read_literal(hint: Any, base: Any, text: str) -> Any:
             matches = quoted is None and _matches(choice, text)
         if matches:
             return choice
-    words = {choice.lower(): choice for choice in get_args(base) if isinstance(choice, str)}
-    near = difflib.get_close_matches(text.lower(), words, n=1)
-    raise BadValue(must_be(hint) + (f"; did you mean {words[near[0]]}?" if near else ""))
+    near = nearest(text, (choice for choice in get_args(base) if isinstance(choice, str)))
+    raise BadValue(must_be(hint) + (f"; did you mean {near}?" if near else ""))
 
 
 def _matches(choice: Any, text: str) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from constants import command
 from constants.metrics import direction_of
+from constants.nearest import nearest
 from storage.folded_runs import folded, with_groups
 from storage.monitor import Monitor
-from storage.run_label import nearest
 from storage.run_table import RunRow, best_first, json_of_runs, list_runs, table_of_runs
 from storage.saved_run import RunNotFoundError
 
@@ -92,7 +92,7 @@ def _is_meant(row: RunRow, text: str) -> bool:
 def _no_match(text: str, rows: Sequence[RunRow], artifacts: Path) -> str:
     trainers = sorted({row.trainer.removesuffix("Trainer") or row.trainer for row in rows})
     names = [row.name for row in rows if row.name]
-    near = nearest(text.removesuffix("Trainer"), [*trainers, *names, *(row.run for row in rows)])
+    near = nearest(text.removesuffix("Trainer"), [*trainers, *names, *(row.run for row in rows)], cutoff=0.7)
     hint = f"; did you mean {near}?" if near else ""
     there = f" There are runs of {', '.join(trainers)}" if trainers else " There are no runs at all"
     called = f", and the names {', '.join(names)}" if names else ""
@@ -102,6 +102,6 @@ def _no_match(text: str, rows: Sequence[RunRow], artifacts: Path) -> str:
 def _no_metric(arguments: argparse.Namespace, rows: Sequence[RunRow]) -> str:
     known = sorted({name for row in list_runs(arguments.artifacts)[0] for name in (row.monitor, *row.metrics)})
     metric = arguments.best.removesuffix(":min").removesuffix(":max")
-    near = nearest(metric, known)
+    near = nearest(metric, known, cutoff=0.7)
     hint = f"; did you mean {near}?" if near else ""
     return f"--best {metric}: none of these {len(rows)} rows has it; there are {', '.join(known) or 'none'}{hint}"

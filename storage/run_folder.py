@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from constants import command
+from constants.nearest import nearest
 from constants.renamed import former_names, present_name
 from storage.errors import ResumeError
 from storage.file_lock import FolderLock
 from storage.files import TEMPORARY, output_errors, remove_temporaries, write_atomically, write_json
 from storage.log_lines import LogFormatter
-from storage.run_label import labelled, names_given, nearest
+from storage.run_label import labelled, names_given
 from storage.run_parts import parts_of_others
 from storage.saved_run import may_be_run, run_age, trainer_of, was_pruned
 
@@ -253,7 +254,7 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
     named = labelled(run, artifacts_dir) if run else []
     if named and named[0].parent.name == "runs":
         raise _of_another(named[0], trainer)
-    near = None if named else nearest(run, names_given(artifacts_dir))
+    near = None if named else nearest(run, names_given(artifacts_dir), cutoff=0.7)
     there += f"; did you mean {near}?" if near else ""
     is_group = bool(named) or "seeds-" in run
     group = f" A group of seeds goes on with --seeds N --resume {run}." if is_group else ""

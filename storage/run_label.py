@@ -1,7 +1,6 @@
 """The name and the note that a person gives a run, `label.json` in its folder, and what is found by them."""
 
 import contextlib
-import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -81,18 +80,6 @@ def names_given(artifacts_dir: Path) -> list[str]:
     """Return all names that runs and groups of seeds were given."""
     files = [file for kind in ("runs", "seeds") for file in artifacts_dir.glob(f"models/*/{kind}/*/{FILE}")]
     return [name for file in sorted(files) if (name := read_label(file.parent).name)]
-
-
-def nearest(text: str, known: Iterable[str]) -> str | None:
-    """Return what somebody who wrote a name may have meant, None where nothing is near.
-
-    Args:
-        text: name as it was written.
-        known: names that there are.
-    """
-    by_case = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(text.lower(), by_case, n=1, cutoff=0.7)
-    return by_case[close[0]] if close else None
 
 
 def name_problem(

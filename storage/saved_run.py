@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from constants import command
+from constants.nearest import nearest
 from constants.renamed import present_name
 from storage.monitor import Monitor
-from storage.run_label import RunLabel, labelled, names_given, nearest, read_label
+from storage.run_label import RunLabel, labelled, names_given, read_label
 from storage.segments import read_segments, seconds_of_local
 
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
@@ -150,7 +151,9 @@ def find_run(text: str, artifacts_dir: Path) -> Path:
         raise RunNotFoundError(_why_nothing(begun[0]))
     if (path / "trials.json").is_file():
         raise RunNotFoundError(f"{text} is a sweep, no run: `{command('plot')} --sweep {text}` shows it")
-    near = nearest(text, [*names_given(artifacts_dir), *dict.fromkeys(run.parent.parent.name for run in runs)])
+    near = nearest(
+        text, [*names_given(artifacts_dir), *dict.fromkeys(run.parent.parent.name for run in runs)], cutoff=0.7
+    )
     newest = f"; did you mean {near}? The newest runs are:" if near else "; the newest runs are:"
     hint = f"{newest}{shown}" if runs else f"; there are no runs yet: `{command('train')} NAME` makes one"
     raise RunNotFoundError(f"there is no run '{text}' in {artifacts_dir}{hint}")

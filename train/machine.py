@@ -1,7 +1,6 @@
 """What a run asks of the machine: a device, how many CPU threads, and that freed memory is kept."""
 
 import ctypes
-import difflib
 import gc
 import os
 import sys
@@ -14,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from config import ConfigError
+from constants.nearest import nearest
 
 SMALL_STEP_FLOPS = 30e6  # floating-point operations of a step below which a second thread costs more than it brings
 _SMALL_OPERATOR_FLOPS = 1e6  # the same of an operator: a recurrent network's step is thousands of small ones
@@ -50,7 +50,7 @@ def usable_device(name: str, index: int | None = None) -> torch.device:
 
 def _no_such_device(name: str) -> str:
     kind, colon, number = name.lower().partition(":")
-    meant = _CALLED.get(kind) or next(iter(difflib.get_close_matches(kind, _DEVICES, n=1)), "auto")
+    meant = _CALLED.get(kind) or nearest(kind, _DEVICES) or "auto"
     meant += colon + number if meant == "cuda" and number.isdecimal() else ""
     return f"device = '{name}' is no device; did you mean '{meant}'? There are {', '.join(_DEVICES)}."
 

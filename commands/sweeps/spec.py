@@ -1,6 +1,5 @@
 """What a sweep file asks for, checked to the last key before torch is imported."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from config.config_classes import key_types
 from config.config_values import BadValue, read_value
 from config.config_wording import is_union, members_of, must_be, split_hint, word
 from constants.metrics import direction_of
+from constants.nearest import nearest
 
 _KEYS = ("name", "trials", "timeout_minutes", "sampler", "pruner", "prune_after_epochs", "seed", "metric", "direction",
          "settings", "space")  # fmt: skip
@@ -311,8 +311,8 @@ def _why_not(key: Text, keys: Mapping[str, Any], section: str) -> str:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key.lower(), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
+    near = nearest(key, known)
+    hint = f"did you mean '{near}'?" if near else f"known keys are {', '.join(known)}"
     return f"unknown key '{key}'; {hint}"
 
 
