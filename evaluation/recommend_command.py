@@ -129,6 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
         known = _find_task(arguments.dataset, recommender)
         task, dataset = known.name, UserDataset(known.name, known.train, None)
     ranking = recommender.recommend(dataset.images, task)
+    learnt = task is not None and recommender.was_trained_on(task)
     measured = {} if task is None or models else recommender.measured(task)
     facts = _facts(arguments.dataset, dataset.images, dataset.size, task)
     content = {
@@ -141,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> int:
         },
         "notes": recommender.notes(dataset.images, task),
         "models": [asdict(model) for model in ranking[: arguments.top]],
-        "measured": _beside_measured(ranking, measured, recommender.was_trained_on(task or "")) if measured else None,
+        "measured": _beside_measured(ranking, measured, learnt) if measured else None,
     }  # fmt: skip
     if arguments.out:
         _draw(arguments.out, dataset.name, facts["classes"], ranking[: arguments.top], measured)

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from constants.counting import counted
+from storage.log_lines import wants_colours
+
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "FAILED", "skipped"
 _NAME_WIDTH = 32
 _INDENT = 9 + _NAME_WIDTH + 2
@@ -48,12 +51,16 @@ def skipped(text: str) -> Verdict:
 
 
 def line(name: str, verdict: Verdict) -> str:
-    """Write a verdict as a line in three columns; at a terminal it is wrapped to its width, and the mark coloured."""
+    """Write a verdict as a line in three columns; at a terminal it is wrapped to its width, and the mark coloured.
+
+    NO_COLOR leaves the colour out.
+    """
     parts = verdict.text.split("\n")
     mark = f"{verdict.mark:<9}"
     if sys.stdout.isatty():
         width = max(40, shutil.get_terminal_size().columns - _INDENT - 1)
         parts = [row for part in parts for row in textwrap.wrap(part, width, break_long_words=False) or [""]]
+    if wants_colours():
         mark = f"\x1b[{_COLOURS[verdict.mark]}m{mark}\x1b[0m"
     rest = "".join(f"\n{'':<{_INDENT}}{part.strip()}" for part in parts[1:])
     return f"{mark}{name:<{_NAME_WIDTH}}  {parts[0]}{rest}"
@@ -62,8 +69,7 @@ def line(name: str, verdict: Verdict) -> str:
 def summary(verdicts: Sequence[Verdict], took: str) -> str:
     """Count the verdicts in one line."""
     counts = Counter(verdict.mark for verdict in verdicts)
-    plural = "" if counts[WARNING] == 1 else "s"
-    told = f"{counts[OK]} ok, {counts[WARNING]} warning{plural}, {counts[FAILED]} failed, {counts[SKIPPED]} skipped"
+    told = f"{counts[OK]} ok, {counted(counts[WARNING], 'warning')}, {counts[FAILED]} failed, {counts[SKIPPED]} skipped"
     advice = ": mend what failed before a long run" if counts[FAILED] else ""
     return f"{told} in {took}{advice}"
 

@@ -684,6 +684,13 @@ def test_lines_are_in_columns_and_further_lines_below_their_text():
 def test_at_a_terminal_lines_are_wrapped_and_coloured(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     rows = line("disk space", failed("word " * 20)).splitlines()
     assert rows[0].startswith("\x1b[1;31mFAILED   \x1b[0mdisk space") and len(rows) == 3
     assert all(len(row) < 90 for row in rows[1:])
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert line("disk space", failed("word " * 20)).splitlines() == [
+        "FAILED   " + rows[0].split("\x1b[0m")[1],
+        *rows[1:],
+    ]
