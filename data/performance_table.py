@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from beautilog import logger
 
+from constants.counting import counted
 from data.data_error import DataError
 
 _KEYS = ("model", "dataset", "metric", "value")
@@ -185,7 +186,7 @@ def _check_size(path: Path, datasets: dict[str, int], cells: dict[tuple[str, str
     for dataset in datasets:
         if (count := measured[dataset]) < 2:
             raise DataError(
-                f"{path}: {dataset!r} has a value of {count} model{'s' * (count != 1)}; 2 or more are needed to rank. "
+                f"{path}: {dataset!r} has a value of {counted(count, 'model')}; 2 or more are needed to rank. "
                 "Measure more, or take its rows out."
             )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from constants.counting import counted
 from data.benchmark_tasks import LabelledImages
 from data.build_zoo_images import shrink
 from data.data_error import DataError
@@ -118,14 +119,13 @@ def _whole_numbers(labels: np.ndarray, count: int, path: Path) -> tuple[np.ndarr
 
 def _check_counts(counts: np.ndarray, names: tuple[str, ...], where: Path) -> None:
     if len(names) < 2:
-        raise DataError(f"{where} has {len(names)} class{'es' * (len(names) != 1)}; at least 2 are needed.")
+        raise DataError(f"{where} has {counted(len(names), 'class')}; at least 2 are needed.")
     few = [(name, count) for name, count in zip(names, counts.tolist(), strict=True) if count < FEWEST_IMAGES]
     if few:
         name, count = few[0]
         more = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
         raise DataError(
-            f"{where}: class {name} has {count} image{'s' * (count != 1)}{more}; each class needs at least "
-            f"{FEWEST_IMAGES}."
+            f"{where}: class {name} has {counted(count, 'image')}{more}; each class needs at least {FEWEST_IMAGES}."
         )
 
 

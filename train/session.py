@@ -13,6 +13,7 @@ from beautilog import logger
 
 from config import ConfigParser
 from constants import command
+from constants.counting import counted
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
@@ -131,7 +132,7 @@ def _require_no_history(run: RunContext) -> None:
         "(docs/writing_a_trainer.md)."
     )
     raise ResumeError(
-        f"{lost}, but has trained {epochs} epoch{'s' * (epochs != 1)} ({state}): beginning anew in its folder would "
+        f"{lost}, but has trained {counted(epochs, 'epoch')} ({state}): beginning anew in its folder would "
         f"overwrite its results.{why if run.owns_loop else ''} Without --resume a new run starts, in a folder of its "
         "own."
     )

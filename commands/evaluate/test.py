@@ -13,6 +13,7 @@ import torch
 from commands.evaluate.request import EvaluationRequest
 from commands.evaluate.trained import TrainedRun, batches_of, faults_explained, load_trained, loader_list, place_told
 from config import ConfigParser
+from constants.counting import counted
 from data.loaders import Loader
 from evaluation.mean_interval import mean_interval
 from storage.saved_run import settings_in
@@ -178,7 +179,7 @@ def _table(result: TestResult) -> list[str]:
 
 def _counted(loader: Any, samples: int | None) -> str:
     dataset = getattr(loader, "dataset", None)
-    line = "test_loader" if samples is None else f"test_loader: {samples:,} sample{'s' * (samples != 1)}"
+    line = "test_loader" if samples is None else f"test_loader: {counted(samples, 'sample')}"
     if not getattr(loader, "drop_last", False) or not isinstance(dataset, Sized) or len(dataset) <= (samples or 0):
         return line
     return f"{line}; drop_last leaves out {len(dataset) - (samples or 0):,}: make it with drop_last=False"

@@ -4,6 +4,7 @@ from typing import Any
 
 from beautilog import logger
 
+from constants.counting import counted
 from train.loop.meters import EpochMeter
 from train.process_group import ProcessGroup, process_group
 from train.seeding import preserved_random_states, random_states, seed_everything, seed_of
@@ -39,7 +40,7 @@ def own_part_of(state: dict[str, Any], here: ProcessGroup, seed: int) -> dict[st
     if len(parts) == here.world_size:
         return parts[here.rank]
     logger.warning(
-        f"{len(parts)} process{'es' * (len(parts) > 1)} trained this run, {here.world_size} now: each step is of the "
+        f"{counted(len(parts), 'process')} trained this run, {here.world_size} now: each step is of the "
         "same samples as it would have been; dropout and augmentation draw other numbers"
     )
     step = state["record"]["progress"]["step"]
