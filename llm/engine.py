@@ -196,7 +196,7 @@ class Engine:
             optimizer: whether the optimizer's moments are wanted.
         """
         entry = self._entry(name)
-        frozen = _sharing(entry.adapter).requires_grad_(False)
+        frozen = entry.adapter.sharing()
         if not optimizer:
             return AdapterState(frozen, entry.step)
         moments = entry.moments or [no_moments(each) for each in frozen.parameters()]
@@ -245,7 +245,7 @@ class Engine:
             entry.version = version_of(self.base.digest, entry.adapter)
         version = entry.version
         if version not in self._holders:
-            self.bank.add(version, _sharing(entry.adapter).requires_grad_(False))
+            self.bank.add(version, entry.adapter.sharing())
         self._holders[version] = self._holders.get(version, 0) + 1
         return version
 
@@ -417,7 +417,7 @@ class Engine:
     def _entry_of(self, state: AdapterState, optimizer: bool) -> _Trained:
         if optimizer and state.moments is None:
             raise EngineError("the state was saved without the optimizer: it can be loaded as weights only")
-        adapter = _sharing(state.adapter).to(self.device).requires_grad_(True)
+        adapter = state.adapter.sharing().to(self.device).requires_grad_(True)
         wrong = first_not_finite([key for key, _ in adapter.named_parameters()], list(adapter.parameters()))
         if wrong:
             raise NonFiniteError(f"{wrong} of the state is not finite")
@@ -521,13 +521,6 @@ def version_of(digest: str, adapter: LoraAdapter) -> str:
         for tensor in (a, b):
             whole.update(tensor.detach().contiguous().cpu().numpy().tobytes())  # synchronisation
     return whole.hexdigest()[:24]
-
-
-def _sharing(adapter: LoraAdapter) -> LoraAdapter:
-    """Return another adapter of the same tensors; each may put others in their place."""
-    copy = LoraAdapter(adapter.parts(), device="meta")
-    copy.load_state_dict({key: value.detach() for key, value in adapter.state_dict().items()}, assign=True)
-    return copy
 
 
 def _assign(adapter: LoraAdapter, weights: Sequence[Tensor]) -> None:

@@ -48,7 +48,7 @@ class SampledWeights:
 
     def __init__(self, model: nn.Module, name: str | None, adapter: LoraAdapter | None) -> None:
         self.name = name
-        self.adapter = None if adapter is None else _sharing(adapter)
+        self.adapter = None if adapter is None else adapter.sharing()
         self.identity = identity_of(model, self.adapter)
 
     def require_unchanged(self) -> None:
@@ -68,10 +68,3 @@ class SampledWeights:
 def identity_of(model: nn.Module, adapter: LoraAdapter | None) -> WeightsIdentity:
     """Return the identity of a model's weights with an adapter's, as they are now."""
     return WeightsIdentity([*model.parameters(), *(adapter.parameters() if adapter is not None else ())])
-
-
-def _sharing(adapter: LoraAdapter) -> LoraAdapter:
-    """Return another adapter of the same tensors, which stays when others take their place in the first."""
-    copy = LoraAdapter(adapter.parts(), device="meta")
-    copy.load_state_dict({key: value.detach() for key, value in adapter.state_dict().items()}, assign=True)
-    return copy.requires_grad_(False)

@@ -157,6 +157,12 @@ class LoraAdapter(nn.Module):
                     found[part.site.name] = (a, b, part.scale)
         return found
 
+    def sharing(self) -> "LoraAdapter":
+        """Return another adapter of the same tensors, without gradients; it stays when the first gets other tensors."""
+        other = LoraAdapter(self.parts(), device="meta")
+        other.load_state_dict({key: value.detach() for key, value in self.state_dict().items()}, assign=True)
+        return other.requires_grad_(False)
+
     def snapshot(self) -> "LoraAdapter":
         """Return a copy that later steps do not change, and that has no gradients."""
         copy = LoraAdapter(self.parts(), device=next(self.parameters()).device)
