@@ -1,6 +1,5 @@
 """The zoo: trained networks with what is known of them. `load_zoo()` reads a folder with zoo.yaml and its weights."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from constants import ZOO_DIR, command
 from data.data_error import DataError
 from model.zoo_families import FAMILIES, build_family, family_shapes
+from storage.files import file_digest
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "zoo.yaml"
@@ -158,7 +158,7 @@ def save_zoo(path: Path, entries: Sequence[ZooEntry], domains: dict[str, str]) -
         "weights": {
             "file": WEIGHTS_NAME,
             "layout": "<network>: (checkpoints, parameters) fp16, parameters in the order of the family",
-            "sha256": _digest(weights),
+            "sha256": file_digest(weights),
         },
         "domains": domains,
         "families": {
@@ -196,7 +196,7 @@ def _read_weights(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
     file = path / str(about.get("file"))
     try:
         weights = load_file(file)
-        digest = _digest(file)
+        digest = file_digest(file)
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot read the zoo's weights {file}: {error}. {_REMEDY}") from error
     if "sha256" in about and digest != about["sha256"]:
@@ -205,11 +205,6 @@ def _read_weights(path: Path, about: dict[str, Any]) -> dict[str, torch.Tensor]:
             f"belong together. {_REMEDY}"
         )
     return weights
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_entry(item: Any, where: str, weights: dict[str, torch.Tensor]) -> ZooEntry:

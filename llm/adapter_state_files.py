@@ -1,6 +1,5 @@
 """An adapter to go on from, on disk: PEFT's files, the optimizer's moments, what it is of. Whole or not there."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from llm.base_model import BaseModel
 from llm.engine import AdapterState, version_of
 from llm.model_error import ModelError
 from model.lora import LoraAdapter
-from storage.files import TEMPORARY, output_errors, sync, write_json
+from storage.files import TEMPORARY, file_digest, output_errors, sync, write_json
 
 STATE, OPTIMIZER = "adapter_state.json", "optimizer.safetensors"
 _FORMAT = 1
@@ -53,7 +52,7 @@ def save_state(folder: Path, base: BaseModel, state: AdapterState, notes: dict[s
                 }
                 save_file(moments, temporary / OPTIMIZER)
                 sync(temporary / OPTIMIZER)
-            files = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+            files = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
             told = {"format": _FORMAT, "version": version, "step": state.step, "base_model": base.source}
             told |= {"base_digest": base.digest, "files": files, "notes": notes or {}}
             write_json(temporary / STATE, told, durable=True)
@@ -84,7 +83,7 @@ def load_state(folder: Path, base: BaseModel, device: torch.device | str = "cpu"
     told = read_told(folder)
     for name, digest in told["files"].items():
         try:
-            sound = _digest(folder / name) == digest
+            sound = file_digest(folder / name) == digest
         except OSError as error:
             raise ModelError(f"{folder / name} can't be read: {error.strerror or error}") from error
         if not sound:
@@ -124,11 +123,6 @@ def read_told(folder: Path) -> dict[str, Any]:
 
 def _names(adapter: LoraAdapter) -> list[str]:
     return [name for name, _ in adapter.named_parameters()]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _tensors(path: Path, device: torch.device | str) -> dict[str, torch.Tensor]:

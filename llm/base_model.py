@@ -18,6 +18,7 @@ from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
 from llm.tiny_model import CHATML, byte_tokenizer, tiny_model
 from model.causal_lm import CausalLM
+from storage.files import file_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,7 +164,7 @@ def _from_gguf(path: Path, source: str, device: torch.device | str, dtype: torch
     model = CausalLM(shape, "meta", dtype)
     _fill(model, file.weights(), str(path), device, dtype)
     licence = file.metadata.get("general.license")
-    return _complete(model, tokenizer, source, file.digest(), licence, config_of(shape), {})
+    return _complete(model, tokenizer, source, file_digest(path), licence, config_of(shape), {})
 
 
 def _from_folder(folder: Path, source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:
@@ -379,8 +380,7 @@ def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", template: str) -> int | N
 def _digest_of(files: list[Path]) -> str:
     whole = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        whole.update(bytes.fromhex(file_digest(file)))
     return whole.hexdigest()
 
 

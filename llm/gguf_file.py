@@ -1,6 +1,5 @@
 """GGUF files: one file with the weights, often in few bits, the tokenizer and the chat template."""
 
-import hashlib
 import math
 import mmap
 import struct
@@ -217,11 +216,6 @@ class GgufFile:
                 f"{len(content)}. Download it again"
             )
         return np.frombuffer(content[tensor.offset : tensor.offset + size], np.uint8)  # a copy
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the file."""
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _halves(rows: Tensor, heads: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -140,6 +141,12 @@ def write_file(path: Path, content: bytes, durable: bool = True) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits; the file may be larger than memory."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -4,7 +4,6 @@ The files are safetensors, whose headers say which slice of which tensor they ho
 in a pickle, which is not to be read (nothing here is ever unpickled).
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import torch
 
 from storage.checkpoint_store import SHARDS, Checkpoint, CheckpointStore, write_manifest
 from storage.errors import OutputError
-from storage.files import sync, write_file
+from storage.files import file_digest, sync, write_file
 from storage.plain_state import flatten
 from train.process_group import process_group
 
@@ -99,8 +98,7 @@ def _finish_shards(folder: Path, where: dict[str, Any], tree: Any) -> None:
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sync(path)
-        with path.open("rb") as stream:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+        digests[path.relative_to(folder).as_posix()] = file_digest(path)
     sync(folder / SHARDS)
     write_manifest(folder, where, digests)
 
