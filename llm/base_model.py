@@ -5,15 +5,15 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from data.data_error import DataError
 from llm.gguf_file import GgufFile, special_tokens, tokenizer_of
-from llm.hub_config import shape_of
+from llm.hub_config import config_of, shape_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
 from llm.tiny_model import CHATML, byte_tokenizer, tiny_model
@@ -82,7 +82,7 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype = t
         ModelError: it can't be loaded; the message says why and what to do.
     """
     _require()
-    with _memory(source, device):
+    with _memory_errors(source, device):
         if source == TINY or source.startswith(f"{TINY}:"):
             return _tiny(source, device, dtype)
         if source == SMOLLM2:
@@ -106,24 +106,20 @@ def _require() -> None:
         raise ModelError(f"language models need {', '.join(missing)}: pip install -r requirements-language.txt")
 
 
-class _memory:
-    """Says of what a load ran out of memory."""
-
-    def __init__(self, source: str, device: torch.device | str) -> None:
-        self._source, self._device = source, device
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+@contextmanager
+def _memory_errors(source: str, device: torch.device | str) -> Iterator[None]:
+    """Say of what a load ran out of memory."""
+    try:
+        yield
+    except Exception as error:
         if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise ModelError(f"model = {self._source} doesn't fit into the memory of {self._device}: choose a smaller "
-                             "model, or dtype bfloat16") from error  # fmt: skip
+            raise ModelError(
+                f"model = {source} doesn't fit into the memory of {device}: choose a smaller model, or dtype bfloat16"
+            ) from error
+        raise
 
 
 def _tiny(source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:
-    from llm.hub_config import config_of
-
     try:
         seed = int(source.partition(":")[2] or 0)
     except ValueError as error:
@@ -146,8 +142,6 @@ def _smollm2_path() -> Path:
 
 def _from_gguf(path: Path, source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:
     from transformers import PreTrainedTokenizerFast
-
-    from llm.hub_config import config_of
 
     try:
         file = GgufFile.open(path)
@@ -178,7 +172,6 @@ def _from_folder(folder: Path, source: str, device: torch.device | str, dtype: t
     config = _json_of(folder / "config.json")
     _check_kind(folder, config)
     files = _weight_files(folder)
-    shape = None
     try:
         shape = shape_of(config)
     except KeyError as error:
@@ -256,20 +249,13 @@ def _fill(
     """Put tensors into a model on the meta device; nothing may be left over, and nothing unfilled."""
     wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     filled: dict[str, torch.Tensor] = {}
-    strange = []
+    strange, head = [], None
     for name, tensor in tensors:
         if name.endswith("rotary_emb.inv_freq"):
             continue  # older files keep it; it follows from the config
         if name == "lm_head.weight" and model.shape.tied:
-            if "model.embed_tokens.weight" in filled and not torch.equal(
-                tensor.to(device, dtype), filled["model.embed_tokens.weight"]
-            ):
-                raise ModelError(f"{where}: tie_word_embeddings is true, but lm_head.weight and "
-                                 "model.embed_tokens.weight differ")  # fmt: skip
-            if "model.embed_tokens.weight" not in filled:
-                filled["lm_head.weight"] = tensor.to(device, dtype)
-            continue
-        if name not in wanted:
+            head = tensor.to(device, dtype)
+        elif name not in wanted:
             strange.append(name)
         elif tensor.shape != wanted[name]:
             raise ModelError(f"{where}: {name} has the sizes {tuple(tensor.shape)}; by its config they should be "
@@ -278,7 +264,6 @@ def _fill(
             filled[name] = tensor.to(device, dtype)
     if strange:
         raise ModelError(f"{where}: {len(strange)} tensors have no place in the model: {', '.join(strange[:3])}")
-    head = filled.pop("lm_head.weight", None) if model.shape.tied else None
     if head is not None and not torch.equal(head, filled.setdefault("model.embed_tokens.weight", head)):
         raise ModelError(
             f"{where}: tie_word_embeddings is true, but lm_head.weight and model.embed_tokens.weight differ"
@@ -338,11 +323,6 @@ def _complete(
     config: dict[str, Any],
     generation: Mapping[str, Any],
 ) -> BaseModel:
-    rows = model.shape.vocabulary if isinstance(model, CausalLM) else model.inner.get_input_embeddings().weight.shape[0]
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if highest >= rows:
-        raise ModelError(f"model = {source}: the tokenizer has ids up to {highest}, the model only {rows} embeddings: "
-                         "tokenizer and model don't belong together")  # fmt: skip
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
@@ -350,7 +330,12 @@ def _complete(
         template = CHATML if "<|im_end|>" in tokenizer.get_vocab() else PLAIN_TEMPLATE
     context = model.shape.context if isinstance(model, CausalLM) else model.context
     ends = _end_ids(tokenizer, template, config, generation)
-    return BaseModel(model, tokenizer, template, context, ends, licence, source, digest, dict(config))
+    made = BaseModel(model, tokenizer, template, context, ends, licence, source, digest, dict(config))
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= made.vocabulary:
+        raise ModelError(f"model = {source}: the tokenizer has ids up to {highest}, the model only {made.vocabulary} "
+                         "embeddings: tokenizer and model don't belong together")  # fmt: skip
+    return made
 
 
 def _end_ids(
@@ -438,8 +423,6 @@ def _downloaded(source: str) -> Path:
             raise ModelError(f"model = {source}: the disk is full ({error.filename or 'the cache of the hub'}): make "
                              "room, or set HF_HOME to a folder on another disk") from error  # fmt: skip
         raise _unreachable(source, error) from error
-    except DataError:
-        raise
     except Exception as error:  # of the network: httpx, requests, by its version
         raise _unreachable(source, error) from error
 
