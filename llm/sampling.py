@@ -432,12 +432,11 @@ class Sampler:
             self._arrange()
             self._batch = self._new_batch(self._rows)
         rows, batch = list(self._rows), self._batch
-        guesses = [self._guess(row) for row in rows] if self._guesses and len(rows) <= _FEW_ROWS else []
-        lengths = [1 + len(guess) for guess in guesses] if any(guesses) else [1] * len(rows)
+        guessing = self._guesses and len(rows) <= _FEW_ROWS
+        guesses = [self._guess(row) if guessing else [] for row in rows]
+        lengths = [1 + len(guess) for guess in guesses]
         if any(guesses):
             batch = self._new_batch(rows, lengths)
-        else:
-            guesses = [[] for _ in rows]
         next_tokens = [(row.sample.tokens[-1], *guess) for row, guess in zip(rows, guesses, strict=True)]
         tokens = torch.tensor([token for each in next_tokens for token in each], device=self._device)
         places = self._cache.rows([row.slot for row in rows], lengths)
@@ -535,17 +534,12 @@ class Sampler:
         """Let requests fail whose weights are no longer those they began with."""
         prompts = (*self._reading, *self._ready, *(row.prompt for row in self._rows))
         for weights in {id(prompt.weights): prompt.weights for prompt in prompts}.values():
-            if not weights.identity.unchanged:
-                self._fail_changed(weights)
-
-    def _fail_changed(self, weights: SampledWeights) -> None:
-        try:
-            weights.require_unchanged()
-        except EngineError as error:
-            prompts = [row.prompt for row in self._rows] + self._reading + self._ready
-            for prompt in dict.fromkeys(prompts):
-                if prompt.weights is weights:
-                    self._end(prompt.handle, FAILED, error)
+            try:
+                weights.require_unchanged()
+            except EngineError as error:
+                for prompt in prompts:
+                    if prompt.weights is weights:
+                        self._end(prompt.handle, FAILED, error)
 
     def _end(self, handle: SampleHandle, finish: str, error: EngineError | None = None) -> None:
         """End what is left of a request."""
