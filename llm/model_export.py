@@ -18,7 +18,7 @@ from llm.hub_config import config_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
 from model.causal_lm import CausalLM
-from model.lora import AdapterRows, LoraAdapter
+from model.lora import AdapterRows, LoraAdapter, SitePart
 from model.packed_attention import PackedRows
 from storage.files import output_errors, write_atomically
 
@@ -44,12 +44,16 @@ def merged(model: CausalLM, adapter: LoraAdapter) -> CausalLM:
         state["lm_head.weight"] = model.unembedding().detach()
     for part, a, b in adapter.tensors():
         name = f"{part.site.name}.weight"
-        weight = state[name]
-        a, b = a.to(weight.device), b.to(weight.device)
-        state[name] = (weight.float() + part.scale * b @ a).to(weight.dtype)
+        state[name] = _changed(state[name], part, a, b)
     whole = CausalLM(shape, "meta", model.unembedding().dtype)
     whole.load_state_dict(state, assign=True)
     return whole.eval().requires_grad_(False)
+
+
+def _changed(weight: Tensor, part: SitePart, a: Tensor, b: Tensor) -> Tensor:
+    """Return a weight with an adapter's change in it."""
+    a, b = a.to(weight.device), b.to(weight.device)
+    return (weight.float() + part.scale * b @ a).to(weight.dtype)
 
 
 @torch.no_grad()
@@ -197,9 +201,7 @@ def _write_hub_model(folder: Path, base: BaseModel, model: HubCausalLM, adapter:
                     f"{base.source}: {part.site.name} shares its weight with the embedding, so that its adapter can't "
                     "be merged: train without the unembedding, or keep the adapter apart"
                 )
-            weight = model.site_weight(part.site.name)
-            a, b = a.to(weight.device), b.to(weight.device)
-            changed[part.site.name] = (weight.float() + part.scale * b @ a).to(weight.dtype)
+            changed[part.site.name] = _changed(model.site_weight(part.site.name), part, a, b)
     saved = {name: model.site_weight(name).clone() for name in changed}
     probe = torch.arange(8, device=inner.device)
     rows = PackedRows.of([8], device=probe.device)
