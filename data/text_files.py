@@ -214,10 +214,7 @@ def _json(file: Path) -> Iterator[FileRow]:
         try:
             value, at = decoder.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError) as error:
-            said = (
-                f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            )
-            raise DataError(f"{file}: bad JSON in row {number}: {said}.") from error
+            raise DataError(f"{file}: bad JSON in row {number}: {_said(error)}.") from error
         yield FileRow(f"line {line}", _row(value, escaped=True))
         at = space.match(text, at).end()  # type: ignore[union-attr]
         if text[at : at + 1] == ",":
@@ -226,12 +223,15 @@ def _json(file: Path) -> Iterator[FileRow]:
             raise DataError(f"{file}: bad JSON after row {number}: no comma, line {text.count(chr(10), 0, at) + 1}.")
 
 
+def _said(error: json.JSONDecodeError | RecursionError) -> str:
+    return f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+
+
 def _wrapped_list(file: Path, text: str) -> Iterator[FileRow]:
     try:
         whole = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        said = f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise DataError(f"{file}: bad JSON: {said}.") from error
+        raise DataError(f"{file}: bad JSON: {_said(error)}.") from error
     lists = {key: value for key, value in whole.items() if isinstance(value, list)} if isinstance(whole, dict) else {}
     rows = {key: value for key, value in lists.items() if value and all(isinstance(row, dict) for row in value)}
     is_row = isinstance(whole, dict) and any(name in row for part in rows.values() for row in part
