@@ -293,8 +293,8 @@ class AuthorState:
         stale = [
             (owner, name, value)
             for owner in self.survey.owners.values()
-            for name, value in owner.changed()
-            if not (is_generator(value) or is_value(value)) and owner.others.get(name) is not value
+            for name, value in owner.entries()
+            if owner.others.get(name) is not value and not (is_generator(value) or is_value(value))
         ]
         if not stale:
             return
