@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import tensors_in
@@ -46,25 +47,26 @@ def is_unsized(module: torch.nn.Module) -> bool:
     return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
 
 
-def buffers_of(places: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
-    """Return the buffers of all modules, each once.
+def tensors_of(places: Sequence[dict[str, Any]], kind: str) -> list[torch.Tensor]:
+    """Return the parameters or buffers of all modules, each once.
 
     Args:
         places: dicts that `namespaces_of` yields.
+        kind: `_parameters` or `_buffers`.
     """
-    found = [value for place in places for value in place.get("_buffers", {}).values() if value is not None]
-    return list({id(buffer): buffer for buffer in found}.values())
+    found = [tensor for place in places for tensor in place.get(kind, {}).values()]
+    usable = [tensor for tensor in found if tensor is not None and not is_lazy(tensor)]
+    return list({id(tensor): tensor for tensor in usable}.values())
 
 
 class SideEffectSnapshot:
     """What a loss function can change around it, as it is now.
 
     Args:
-        run: run whose loss function is watched.
+        places: dicts that `namespaces_of` yields of the run whose loss function is watched.
     """
 
-    def __init__(self, run: RunContext) -> None:
-        places = list(namespaces_of(run))
+    def __init__(self, places: Sequence[dict[str, Any]]) -> None:
         known = {id(tensor) for place in places[1:] for tensor in place.values() if isinstance(tensor, torch.Tensor)}
         self._entries = [
             ("self" if number == 0 else "the model's", place, dict(place)) for number, place in enumerate(places)

@@ -177,9 +177,9 @@ class _Surveyor:
             self.look_at(f"{path}.__self__", value.__self__)
         elif is_collection(value):
             self._look_at_collection(path, value)
-        elif isinstance(value, Iterator) and not _is_stateful(value):
+        elif isinstance(value, Iterator) and not is_stateful(value):
             self.found.iterators[path] = value
-        elif _is_stateful(value):
+        elif is_stateful(value):
             self.found.objects[path] = value
         elif (root or _is_authors(type(value))) and hasattr(value, "__dict__"):  # type: ignore[arg-type]  # hashable
             self.look_into(Owner(path, vars(value), _OF_A_LOADER))
@@ -220,7 +220,12 @@ class _Surveyor:
             self.look_at(f"{owner.path}.{name}", value)
 
 
-def _is_stateful(value: object) -> bool:
+def is_stateful(value: object) -> bool:
+    """Say whether an object has a state of its own that can be taken and put back.
+
+    Args:
+        value: any object.
+    """
     return callable(getattr(type(value), "state_dict", None)) and callable(
         getattr(type(value), "load_state_dict", None)
     )

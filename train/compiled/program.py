@@ -16,7 +16,7 @@ from data.batches import tensors_in, with_tensors
 from train.context import RunContext
 from train.loop.meters import EpochMeter
 from train.seeding import preserved_random_states, random_states, set_random_states
-from train.side_effects import Recorder, SideEffectSnapshot, buffers_of, first_difference, namespaces_of
+from train.side_effects import Recorder, SideEffectSnapshot, first_difference, namespaces_of, tensors_of
 
 
 class ImpureLoss(Exception):
@@ -59,12 +59,12 @@ class LossProgram:
         self.run, self.training = run, run.model.training
         self.parameters = list(parameters)
         self._places = list(namespaces_of(run))
-        self.buffers = buffers_of(self._places)
+        self.buffers = tensors_of(self._places, "_buffers")
         self.shapes = shapes_of(batch)
         self.entries: list[tuple[str, int | None]] = []  # of `values`: name, its weight where that is a constant
         self.trained: list[int] = []  # which of the parameters have a gradient
         self.random = True
-        side_effects = SideEffectSnapshot(run)
+        side_effects = SideEffectSnapshot(self._places)
         try:
             with preserved_random_states():
                 self._print = self._fingerprint(batch)

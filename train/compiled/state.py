@@ -1,7 +1,7 @@
 """The state that a step changes, to be compared with another form's, and put back."""
 
 from train.context import RunContext
-from train.side_effects import buffers_of, namespaces_of
+from train.side_effects import namespaces_of, tensors_of
 from train.snapshot import Snapshot, TensorCopies
 
 
@@ -21,9 +21,9 @@ class TrainingState:
     def __init__(self, run: RunContext, whole: bool = True) -> None:
         places = list(namespaces_of(run))
         found = [*run.update.parameters, *(run.average.averages if run.average is not None else [])]
-        found += [tensor for place in places for tensor in place.get("_parameters", {}).values() if tensor is not None]
+        found += tensors_of(places, "_parameters")
         self.parameters = [tensor.detach() for tensor in {id(tensor): tensor for tensor in found}.values()]
-        self.buffers = buffers_of(places)
+        self.buffers = tensors_of(places, "_buffers")
         self._tensors = TensorCopies([*self.parameters, *self.buffers])
         self.values = self._tensors.values
         rest = [entry for entry in run.stateful_parts() if entry.by_step and not entry.tensors_only] if whole else []

@@ -1,6 +1,6 @@
 """The first batch of each loader goes through the loss function before a run begins; nothing else notices."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,14 @@ from data.batches import describe, fresh, to_device
 from data.data_error import DataError
 from data.first_batch import FirstBatch, UnreadableSampleError, first_batch, single_sample_batch
 from data.loaders import Loader, length_of
+from train.checkpointing.author_state import is_stateful
 from train.context import RunContext
+from train.copies import copied
 from train.error_advice import advice, explained, is_of_code
 from train.errors import TrainerContractError, TrainingError
 from train.loading.worker_transfer import refuse_unsendable
 from train.machine import FlopCounter
-from train.side_effects import SideEffectSnapshot, is_unsized, namespaces_of
-from train.snapshot import copied
+from train.side_effects import SideEffectSnapshot, is_unsized, namespaces_of, tensors_of
 
 _MOST_WEIGHTS = 2**30  # bytes of parameters that are copied; of a larger model only buffers are
 
@@ -173,8 +174,9 @@ def as_if_untried(run: RunContext) -> Iterator[None]:
         run: run that has done no step yet.
     """
     lazy = [module for module in run.model.modules() if is_unsized(module)]
-    random, effects, others = run.random_sources.state_dict(), SideEffectSnapshot(run), _OtherStates(run)
-    weights = _Weights(run)
+    places = list(namespaces_of(run))
+    random, effects, others = run.random_sources.state_dict(), SideEffectSnapshot(places), _OtherStates(run)
+    weights = _Weights(places, whole=run.sharded is None)
     try:
         yield
     finally:
@@ -195,12 +197,11 @@ def as_if_untried(run: RunContext) -> Iterator[None]:
 class _Weights:
     """The parameters and buffers of all modules, and whether they require a gradient."""
 
-    def __init__(self, run: RunContext) -> None:
-        places = list(namespaces_of(run))
-        parameters = _tensors_of(places, "_parameters")
-        whole = run.sharded is None and sum(tensor.nbytes for tensor in parameters) <= _MOST_WEIGHTS
+    def __init__(self, places: Sequence[dict[str, Any]], whole: bool) -> None:
+        parameters = tensors_of(places, "_parameters")
+        whole = whole and sum(tensor.nbytes for tensor in parameters) <= _MOST_WEIGHTS
         self._flags = [(tensor, tensor.requires_grad) for tensor in parameters]
-        kept = [*_tensors_of(places, "_buffers"), *(parameters if whole else [])]
+        kept = [*tensors_of(places, "_buffers"), *(parameters if whole else [])]
         self._kept = [(tensor, tensor.detach(), tensor.detach().clone()) for tensor in kept]
 
     @torch.no_grad()
@@ -214,12 +215,6 @@ class _Weights:
             tensor.grad = None
 
 
-def _tensors_of(places: list[dict[str, Any]], kind: str) -> list[torch.Tensor]:
-    found = [tensor for place in places for tensor in place.get(kind, {}).values()]
-    usable = [tensor for tensor in found if tensor is not None and not nn.parameter.is_lazy(tensor)]
-    return list({id(tensor): tensor for tensor in usable}.values())
-
-
 class _OtherStates:
     """The states of a trainer's other parts, such as a second optimizer that its loss function steps."""
 
@@ -227,7 +222,7 @@ class _OtherStates:
         self._kept = []
         loaders = (run.train_loader, run.val_loader)  # one with a state may begin a pass to tell it
         for part in _things_in(run.attributes):
-            if not isinstance(part, nn.Module) and _has_state(part) and all(part is not loader for loader in loaders):
+            if not isinstance(part, nn.Module) and is_stateful(part) and all(part is not loader for loader in loaders):
                 try:
                     self._kept.append((part, copied(part.state_dict())))
                 except Exception:  # not every state has a copy
@@ -247,11 +242,6 @@ def _things_in(attributes: dict[str, Any]) -> Iterator[Any]:
             yield from value.values()
         else:
             yield value
-
-
-def _has_state(part: Any) -> bool:
-    kind = type(part)
-    return callable(getattr(kind, "state_dict", None)) and callable(getattr(kind, "load_state_dict", None))
 
 
 def _alike(one: Any, other: Any) -> bool:
