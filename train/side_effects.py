@@ -4,19 +4,19 @@ Attributes it sets, lists it appends to, tensors it changes, generators it draws
 done once instead of at each step, if the loss function became a program.
 """
 
-import copy
 import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import tensors_in
+from train.checkpointing.generators import Generator, generator_state, is_generator, with_state
+from train.checkpointing.plain_values import is_equal
 from train.context import RunContext
 from train.seeding import numpy_state
 
@@ -73,7 +73,7 @@ class SideEffectSnapshot:
         ]
         self._containers: list[tuple[str, Any, Any]] = []
         self._tensors: list[tuple[str, torch.Tensor, int, torch.Tensor | None]] = []
-        self._generators: list[tuple[str, Any, Any]] = []
+        self._generators: list[tuple[str, Generator, dict[str, Any]]] = []
         self._random = _foreign_random_states()
         for owner, place, _ in self._entries:
             for name, value in place.items():
@@ -84,12 +84,12 @@ class SideEffectSnapshot:
         if isinstance(value, torch.Tensor):
             kept = value.detach().clone() if value.numel() <= _CLONED else None
             self._tensors.append((label, value, value._version, kept))
-        elif isinstance(value, torch.Generator | np.random.Generator | random.Random):
-            self._generators.append((label, value, _generator_state(value)))
+        elif is_generator(value):
+            self._generators.append((label, value, generator_state(value)))
         elif isinstance(value, list | dict | set) and len(self._containers) < _CONTAINERS:
             self._containers.append((label, value, value.copy()))
             for item in value.values() if isinstance(value, dict) else value:
-                if isinstance(item, list | dict | set | torch.Generator | np.random.Generator | random.Random):
+                if isinstance(item, list | dict | set) or is_generator(item):
                     self._note(label, item)
 
     def change(self) -> str | None:
@@ -97,7 +97,7 @@ class SideEffectSnapshot:
         if _foreign_random_states() != self._random:
             return "draws random numbers from Python's random or from numpy, not from torch"
         for label, generator, state in self._generators:
-            if repr(_generator_state(generator)) != repr(state):  # numpy's may hold arrays
+            if not is_equal(generator_state(generator), state):
                 return f"draws from a generator of its own ({label}), not from torch's"
         for owner, place, before in self._entries:
             for name in [*before, *place]:
@@ -128,7 +128,7 @@ class SideEffectSnapshot:
             if tensor._version != version and kept is not None:
                 tensor.copy_(kept)
         for _, generator, state in self._generators:
-            _set_generator_state(generator, state)
+            with_state(generator, state)
 
 
 _MISSING = object()
@@ -145,23 +145,6 @@ def _same_items(one: Any, other: Any) -> bool:
 def _foreign_random_states() -> tuple[Any, ...]:
     kind, keys, position, *_ = numpy_state()
     return random.getstate(), kind, keys.tobytes(), position
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state().numpy().tobytes()
-    return (
-        generator.getstate() if isinstance(generator, random.Random) else copy.deepcopy(generator.bit_generator.state)
-    )
-
-
-def _set_generator_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.bit_generator.state = state
 
 
 _FRESH = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)

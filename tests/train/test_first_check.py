@@ -155,7 +155,7 @@ def test_the_batch_that_is_tried_is_one_that_the_loader_gives(user, kind):
 
 
 def test_nothing_notices_that_it_was_tried(user):
-    """Counters, queues, second optimizers, buffers, weights that the hook moves, and a loader's own passes."""
+    """Counters, queues, generators, second optimizers, buffers, weights that the hook moves, a loader's own passes."""
     before = """
     class Own:
         passes = 0
@@ -172,15 +172,18 @@ def test_nothing_notices_that_it_was_tried(user):
     self.teacher, self.critic = nn.Linear(8, 2), nn.Linear(8, 1)
     self.critic_optimizer = Adam(self.critic.parameters(), lr=0.1)
     self.calls, self.queue, self.seen = 0, torch.zeros(4), []
+    import random
+    self.legacy, self.system = np.random.RandomState(1), random.SystemRandom()
     """
     hook = """
     def compute_loss(self, batch):
         x, y = batch
         if self.model.training:
+            drawn = self.legacy.random() + 0 * self.system.random()
             if self.record.progress.step == 0 and self.record.progress.epoch == 0:
                 first = [float(self.calls), float(self.queue.sum()), float(len(self.seen)),
                          float(len(self.critic_optimizer.state)), float(self.model[1].num_batches_tracked),
-                         float(self.train_loader.passes)]
+                         float(self.train_loader.passes), float(drawn == np.random.RandomState(1).random())]
                 self.results["first"] = first
             self.calls += 1; self.queue[0] += 1; self.seen.append(1)
             self.critic_optimizer.zero_grad(); self.critic(x).square().mean().backward(); self.critic_optimizer.step()
@@ -194,8 +197,8 @@ def test_nothing_notices_that_it_was_tried(user):
     """
     done, _ = user(before=before, init=init, hook=hook, words=("epochs=2", "device=cpu"))
     assert done.returncode == 0, done.stderr
-    # `passes` is 1 in the run's first step, since the pass that is under way counts; all else is untouched.
-    assert "FIRST [0.0, 0.0, 0.0, 0.0, 0.0, 1.0] CALLS 10 PASSES 2" in done.stdout
+    # `passes` is 1 in the first step, since the pass under way counts; the draw is the first; all else is untouched.
+    assert "FIRST [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0] CALLS 10 PASSES 2" in done.stdout
 
 
 def test_training_batches_are_tried_in_training_mode_and_validation_batches_without_gradients(user):

@@ -1,7 +1,7 @@
 """Random generators that are objects of an author's: their states as plain data, and back."""
 
 import random
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
-def is_generator(value: object) -> bool:
+def is_generator(value: object) -> TypeGuard[Generator]:
     """Say whether an object is a random generator whose state can be taken.
 
     Args:

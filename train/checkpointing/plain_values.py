@@ -57,6 +57,27 @@ def is_too_large(value: object, most_parts: int) -> bool:
     return _is_larger(value, most_parts, _MOST_SCALARS)
 
 
+def is_equal(one: Any, other: Any) -> bool:
+    """Say whether two values are of the same types and the same to the bit.
+
+    Args:
+        one: value, as `is_value` knows it, its tensors on the CPU.
+        other: another.
+    """
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        same = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+        return same and _bits(one) == _bits(other)
+    if isinstance(one, np.ndarray):
+        return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    if isinstance(one, Mapping):
+        return list(one) == list(other) and all(is_equal(item, other[key]) for key, item in one.items())
+    if isinstance(one, list | tuple | deque):
+        return len(one) == len(other) and all(map(is_equal, one, other))
+    return bool(one == other or (one != one and other != other))  # nan is not equal to itself
+
+
 class Seen:
     """A value as it was when it was seen first.
 
@@ -81,9 +102,9 @@ class Seen:
             value: what stands in its place now.
         """
         if self.is_scalar:
-            return value is self.value or _equal(value, self.value)
+            return value is self.value or is_equal(value, self.value)
         if self._copy is not None:
-            return _equal(value, self._copy)
+            return is_equal(value, self._copy)
         return bool(_trace(value) == self._trace)
 
     @property
@@ -209,21 +230,6 @@ def _trace(value: Any) -> Any:
     if type(value) in _COLLECTIONS:
         return (_Same(value), len(value), [_trace(part) for part in _looked_at(value)])
     return _Same(value)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, torch.Tensor):
-        same = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
-        return same and _bits(one) == _bits(other)
-    if isinstance(one, np.ndarray):
-        return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    if isinstance(one, Mapping):
-        return list(one) == list(other) and all(_equal(item, other[key]) for key, item in one.items())
-    if isinstance(one, list | tuple | deque):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other or (one != one and other != other))  # nan is not equal to itself
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
