@@ -8,11 +8,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from data.chat_messages import Completion, Conversation, Document, Example, RowError, reasoning_of
 from data.data_error import DataError
+from data.token_row import TokenRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,55 +25,6 @@ _CLOCK = re.compile(r"strftime_now\(\s*(\"[^\"]*\"|'[^']*')\s*\)")
 
 class TemplateError(DataError):
     """A chat template with which it can't be proved what an answer is; the text says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """Tokens of one row.
-
-    Attributes:
-        ids: (L,) int32 token ids.
-        weights: (L,) float32, by how much the prediction of each token counts; 0 for what is only read.
-        place: where the row comes from, such as `line 5`.
-    """
-
-    ids: Tensor
-    weights: Tensor
-    place: str = ""
-
-    @staticmethod
-    def of(ids: Sequence[int], weights: Sequence[float], place: str = "") -> "TokenRow":
-        """Make a row of lists, such as of sampled tokens: what was sampled has a weight, what was only read has 0.
-
-        Raises:
-            ValueError: there are not as many weights as ids.
-        """
-        if len(ids) != len(weights):
-            raise ValueError(f"{len(ids)} ids and {len(weights)} weights of a row")
-        tensors = torch.tensor(ids, dtype=torch.int32), torch.tensor(weights, dtype=torch.float32)
-        return TokenRow(*tensors, place)
-
-    @property
-    def trained(self) -> int:
-        """Number of tokens that are trained on."""
-        return int((self.weights != 0).sum())
-
-    def targets(self) -> list[list[int]]:
-        """Return the ids that are trained on, run by run."""
-        runs: list[list[int]] = []
-        before = False
-        for token, weight in zip(self.ids.tolist(), self.weights.tolist(), strict=True):
-            if weight and not before:
-                runs.append([])
-            if weight:
-                runs[-1].append(token)
-            before = bool(weight)
-        return runs
-
-    def needed(self) -> "TokenRow":
-        """Return the row up to its last trained token: what follows has no part in the loss."""
-        last = int(self.weights.nonzero().max()) + 1 if self.trained else 0
-        return self if last == len(self.ids) else TokenRow(self.ids[:last], self.weights[:last], self.place)
 
 
 @dataclass(frozen=True)

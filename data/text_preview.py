@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from data.chat_renderer import Renderer, TokenRow
+from data.chat_renderer import Renderer
+from data.token_row import TokenRow
 from data.token_rows import RowAccount
 
 _TRAINED, _READ, _PLAIN = "\033[1;32m", "\033[2m", "\033[0m"

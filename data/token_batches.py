@@ -9,9 +9,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from data.chat_renderer import TokenRow
 from data.data_error import DataError
 from data.tensor_loader import epoch_generator
+from data.token_row import TokenRow
 from model.packed_attention import PackedRows
 
 _JITTER = 0.5  # rows are packed in the order of their lengths, each made longer by up to this share

@@ -8,10 +8,11 @@ import torch
 
 from constants.counting import counted
 from data.chat_messages import Document, RowError
-from data.chat_renderer import Renderer, RenderNotes, TokenRow
+from data.chat_renderer import Renderer, RenderNotes
 from data.conversations import Row, TextSource
 from data.data_error import DataError
 from data.tensor_loader import epoch_generator
+from data.token_row import TokenRow
 
 STOP, SKIP = "stop", "skip"
 _SHOWN = 5  # places of a reason that are named

@@ -16,11 +16,12 @@ from config import ConfigError, ConfigParser
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from constants.counting import counted
 from data.batches import to_device
-from data.chat_renderer import PRESENT, Renderer, TokenRow, parse_options
+from data.chat_renderer import PRESENT, Renderer, parse_options
 from data.conversations import open_source, parse_columns
 from data.data_error import DataError
 from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches
+from data.token_row import TokenRow
 from data.token_rows import RowAccount, split_rows, token_rows
 from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load

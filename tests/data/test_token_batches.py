@@ -10,10 +10,11 @@ from step_trainers import Kit, run, settings
 from torch import nn
 
 from data.chat_messages import Conversation
-from data.chat_renderer import Renderer, TokenRow
+from data.chat_renderer import Renderer
 from data.data_error import DataError
 from data.sharding import StandIn, with_stand_ins
 from data.token_batches import TokenBatches, pack_rows
+from data.token_row import TokenRow
 from model.causal_lm import CausalLM, DecoderShape
 from model.packed_attention import PackedRows
 from train.base_trainer import BaseTrainer

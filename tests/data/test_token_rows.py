@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from data.chat_renderer import EMPTY_ANSWER, Renderer, TokenRow
+from data.chat_renderer import EMPTY_ANSWER, Renderer
 from data.conversations import open_source
 from data.data_error import DataError
+from data.token_row import TokenRow
 from data.token_rows import split_rows, token_rows
 
 
