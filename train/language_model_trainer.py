@@ -16,7 +16,8 @@ from config import ConfigError, ConfigParser
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from constants.counting import counted
 from data.batches import to_device
-from data.chat_renderer import PRESENT, Renderer, parse_options
+from data.chat_renderer import Renderer
+from data.chat_template import PRESENT, parse_options
 from data.conversations import open_source, parse_columns
 from data.data_error import DataError
 from data.text_preview import preview

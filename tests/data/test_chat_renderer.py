@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("transformers")
 
 from data.chat_messages import Completion, Conversation, Document, RowError
-from data.chat_renderer import EMPTY_ANSWER, Renderer, RenderNotes, TemplateError, parse_options
+from data.chat_renderer import EMPTY_ANSWER, Renderer, RenderNotes
+from data.chat_template import TemplateError, parse_options
 from data.data_error import DataError
 
 
