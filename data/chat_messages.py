@@ -1,12 +1,14 @@
 """What a row of text data is: a conversation, a prompt with its completion, or a document."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHER_ROLES = {"function": "tool"}  # of OpenAI's first interface
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which has no bytes
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -96,6 +98,24 @@ Example = Conversation | Completion | Document
 def reasoning_of(message: Mapping[str, Any]) -> str:
     """Return the thoughts that a message has beside its content."""
     return next((message[name] for name in _REASONING if isinstance(message.get(name), str) and message[name]), "")
+
+
+def half_a_character(surrogate: str) -> RowError:
+    """Say of half of a surrogate pair that its row can't be used."""
+    return RowError("half a character", f"the lone surrogate \\u{ord(surrogate):04x}")
+
+
+def strings_of(value: object) -> Iterator[str]:
+    """Yield all text in plain data, the keys of mappings included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from strings_of(key)
+            yield from strings_of(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from strings_of(part)
 
 
 def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from data.chat_messages import Conversation, RowError, reasoning_of
+from data.chat_messages import SURROGATE, Conversation, RowError, half_a_character, reasoning_of, strings_of
 from data.data_error import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 PRESENT = datetime(2024, 7, 26)  # what templates of Llama 3 write where nobody tells them the date
 _MARK = 0xF0000  # the first of the characters for private use by which contents are found again in rendered text
 _MARKS = re.compile("[\U000f0000-\U000ffffd]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _CLOCK = re.compile(r"strftime_now\(\s*(\"[^\"]*\"|'[^']*')\s*\)")
 _ANOTHER = "Give another template (template), or train on rows of prompt and completion"
 
@@ -209,7 +208,7 @@ class ChatTemplate:
     def _shown(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], generation: bool) -> _Shown:
         """Render a conversation, and find its contents in the text by rendering them with marks around."""
         text = self._render(messages, tools, generation)
-        if any(_MARKS.search(part) for message in messages for part in _strings_of(message)):
+        if any(_MARKS.search(part) for message in messages for part in strings_of(message)):
             return _Shown(messages, tools, text, {}, [False] * len(messages))
         around = [_marked(message, number) for number, message in enumerate(messages)]
         found = self._places(around, tools, generation, text)
@@ -450,9 +449,9 @@ def parse_options(text: str) -> dict[str, Any]:
 
 def require_whole(text: str) -> str:
     """Return text; refuse half of a surrogate pair, which has no bytes."""
-    half = _SURROGATE.search(text)
+    half = SURROGATE.search(text)
     if half:
-        raise RowError("half a character", f"the lone surrogate \\u{ord(half[0]):04x}")
+        raise half_a_character(half[0])
     return text
 
 
@@ -477,18 +476,6 @@ def _marked(message: dict[str, Any], number: int) -> dict[str, Any]:
         function = {**last["function"], "name": last["function"]["name"] + end}
         new["tool_calls"] = [*calls[:-1], {**last, "function": function}]
     return new
-
-
-def _strings_of(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _strings_of(key)
-            yield from _strings_of(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings_of(part)
 
 
 def _json_text(value: Any) -> str:

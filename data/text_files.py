@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.chat_messages import RowError
+from data.chat_messages import SURROGATE, RowError, half_a_character, strings_of
 from data.data_error import DataError
 
 JSON_LINES, JSON, CSV, PARQUET, TEXT = "JSON lines", "JSON", "CSV", "Parquet", "text"
@@ -18,7 +18,6 @@ SUFFIXES = {
     ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".json": JSON, ".csv": CSV, ".tsv": CSV, ".parquet": PARQUET,
     ".txt": TEXT, ".md": TEXT, ".text": TEXT,
 }  # fmt: skip
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
@@ -172,24 +171,12 @@ def _row(value: Any, look_for_surrogates: bool = True, escaped: bool = False) ->
     if not isinstance(value, dict):
         return RowError("a row is not a mapping of names and values", f"it is a {type(value).__name__}")
     if look_for_surrogates:
-        lone = next((found for text in _strings(value) if (found := _SURROGATE.search(text))), None)
+        lone = next((found for text in strings_of(value) if (found := SURROGATE.search(text))), None)
         if lone and escaped and lone[0] in _ESCAPED_BYTES:
             return RowError(_NOT_UTF8, f"byte 0x{ord(lone[0]) & 0xFF:02X}")
         if lone:
-            return RowError("half a character", f"the lone surrogate \\u{ord(lone[0]):04x}")
+            return half_a_character(lone[0])
     return value
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield key
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
 
 
 def _not_utf8(content: bytes, error: UnicodeDecodeError) -> RowError:
@@ -280,7 +267,7 @@ def _csv(file: Path) -> Iterator[FileRow]:
 def _cells(header: list[str], cells: list[str]) -> Mapping[str, Any] | RowError:
     if len(cells) != len(header):
         return RowError("bad CSV", f"{len(cells)} cells, but the header names {len(header)} columns")
-    broken = next((found for cell in cells if (found := _SURROGATE.search(cell))), None)
+    broken = next((found for cell in cells if (found := SURROGATE.search(cell))), None)
     if broken:
         return RowError(_NOT_UTF8, f"byte 0x{ord(broken[0]) & 0xFF:02X}")
     return dict(zip(header, cells, strict=True))
