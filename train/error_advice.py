@@ -19,7 +19,7 @@ import torch
 
 from constants import PACKAGE_ROOT, PROJECT_ROOT
 from data.batches import describe
-from train.error_location import place, user_frames
+from train.error_location import innermost, place, user_frames
 from train.removed_arguments import explain_torch_argument
 
 _SHOWN = 8  # names or values of a list
@@ -83,15 +83,8 @@ def advice(error: BaseException) -> list[str]:
         error: error as it was caught, with its traceback.
     """
     seen = _Seen(error)
-    lines = list(getattr(error, "__notes__", []))
-    for rule in _RULES:
-        try:
-            found = rule(seen)
-        except Exception:  # values of anybody's, in any state: advice must not hide what it is for
-            continue
-        if found:
-            return [*found, *lines]
-    return lines
+    found = next(filter(None, (_found(rule, seen) for rule in _RULES)), [])
+    return [*found, *getattr(error, "__notes__", [])]
 
 
 def is_of_code(error: BaseException) -> bool:
@@ -153,10 +146,8 @@ class _Seen:
 
     def values_of(self, function: str, file: str) -> dict[str, Any]:
         """Return the local values of the innermost call of a function, empty where there was none."""
-        for frame, _ in reversed(self.frames):
-            if frame.f_code.co_name == function and frame.f_code.co_filename.replace("\\", "/").endswith(file):
-                return frame.f_locals
-        return {}
+        frame = innermost((frame for frame, _ in self.frames), function, file)
+        return {} if frame is None else frame.f_locals
 
     def layer(self) -> str:
         """Name the innermost module that was at work, with its path in the outermost: `1.attention (Linear(4, 2))`."""
@@ -171,9 +162,8 @@ class _Seen:
 
     def user_line(self) -> tuple[dict[str, Any], str]:
         """Return the values and the source of the innermost line of the user's."""
-        frames = [(frame, line) for frame, line in self.frames]
         wanted = set(map(_identity, user_frames(traceback.extract_tb(self.error.__traceback__))))
-        for frame, line in reversed(frames):
+        for frame, line in reversed(self.frames):
             if (frame.f_code.co_filename, line) in wanted:
                 return dict(frame.f_locals), _source(frame, line)
         return {}, ""
@@ -256,7 +246,7 @@ def _label(seen: _Seen) -> list[str]:
 
 def _missing_output(bad: torch.Tensor, outputs: int) -> str:
     if int(bad.min()) < 0:
-        return f"Labels may not be negative; a sample that shall not count has the label ignore_index ({-100})."
+        return "Labels may not be negative; a sample that shall not count has the label ignore_index (-100)."
     if int(bad.min()) == int(bad.max()) == outputs:
         return "Labels that count from 1 must become 0, 1, ... (labels - 1); else the model needs one more output."
     return f"Give the model {int(bad.max()) + 1} outputs, or mend the labels."

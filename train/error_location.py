@@ -4,6 +4,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 from constants import PACKAGE_ROOT, PROJECT_ROOT
 
@@ -34,6 +35,23 @@ def place(frames: Iterable[traceback.FrameSummary]) -> str:
 def user_frames(frames: Iterable[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
     """Leave out the frames of Python, of installed packages, and of what lies between these and the user's code."""
     return [frame for frame in frames if _is_users(frame.filename)]
+
+
+def innermost(frames: Iterable[FrameType], function: str, file: str) -> FrameType | None:
+    """Return the innermost call of a function; None where there was none.
+
+    Args:
+        frames: frames of a traceback, the innermost last.
+        function: name of the function.
+        file: what the path of its file ends with, such as `train/base_trainer.py`.
+    """
+    found = [frame for frame in frames if frame.f_code.co_name == function and path_of(frame).endswith(file)]
+    return found[-1] if found else None
+
+
+def path_of(frame: FrameType) -> str:
+    """Return the path of a frame's file, with forward slashes."""
+    return frame.f_code.co_filename.replace("\\", "/")
 
 
 def _is_users(file: str) -> bool:

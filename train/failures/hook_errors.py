@@ -10,6 +10,7 @@ from data.batch_size import batch_size_of
 from data.batches import to_device
 from train.context import RunContext
 from train.error_advice import bad_row
+from train.error_location import innermost, path_of
 from train.failures.batch_check import listed
 from train.loading.loader_faults import return_to_start, samples_of_batches
 from train.loop.meters import EpochMeter
@@ -49,11 +50,11 @@ def repeated_eagerly(run: RunContext, error: BaseException) -> Exception | None:
         the error did not come out of compiled code.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not isinstance(error, Exception) or not any(_COMPILED in _path_of(frame) for frame in frames):
+    if not isinstance(error, Exception) or not any(_COMPILED in path_of(frame) for frame in frames):
         return None
     if _loss_frame(frames) is not None:  # it was in the user's code anyway
         return None
-    validating = _frame(frames, "validate", _BASE) is not None
+    validating = innermost(frames, "validate", _BASE) is not None
     name, first = ("val_loader", 0) if validating else ("train_loader", run.position.batches)
     try:
         with preserved_random_states(), run.measuring_with(EpochMeter()), torch.no_grad():
@@ -82,8 +83,8 @@ def _first_error(run: RunContext, name: str, first: int) -> Exception | None:
 def _place_in_run(run: RunContext, error: Exception) -> list[str]:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     loss = _loss_frame(frames)
-    validating = _frame(frames, "validate", _BASE) is not None
-    if loss is None or (not validating and (run.owns_loop or _frame(frames, "train", _BASE) is None)):
+    validating = innermost(frames, "validate", _BASE) is not None
+    if loss is None or (not validating and (run.owns_loop or innermost(frames, "train", _BASE) is None)):
         return []
     name, number = ("val_loader", _evaluated(frames)) if validating else ("train_loader", _trained(run, frames))
     return _place_of_batch(run, error, name, number, loss.f_locals["batch"])
@@ -115,22 +116,13 @@ def _place_of_batch(run: RunContext, error: Exception, name: str, number: int | 
 
 def _loss_frame(frames: list[FrameType]) -> FrameType | None:
     """Return the call that `measured` puts around the loss function; None where the error came from elsewhere."""
-    found = _frame(frames, "wrapper", "train/contract.py")
+    found = innermost(frames, "wrapper", "train/contract.py")
     return found if found is not None and "batch" in found.f_locals else None
-
-
-def _frame(frames: list[FrameType], name: str, file: str) -> FrameType | None:
-    found = [frame for frame in frames if frame.f_code.co_name == name and _path_of(frame).endswith(file)]
-    return found[-1] if found else None
-
-
-def _path_of(frame: FrameType) -> str:
-    return frame.f_code.co_filename.replace("\\", "/")
 
 
 def _trained(run: RunContext, frames: list[FrameType]) -> int | None:
     """Return the number of the batch in the epoch's pass."""
-    step = _frame(frames, "step", "train/steps/eager.py")
+    step = innermost(frames, "step", "train/steps/eager.py")
     if step is None:
         return None
     microbatches = step.f_locals["step_input"].microbatches
@@ -140,7 +132,7 @@ def _trained(run: RunContext, frames: list[FrameType]) -> int | None:
 def _evaluated(frames: list[FrameType]) -> int | None:
     """Return the number of the batch in the validation's pass."""
     names = ("evaluate", "train/steps/eager.py"), ("measure_eagerly", "train/compiled/evaluation.py")
-    found = next((frame for name in names if (frame := _frame(frames, *name)) is not None), None)
+    found = next((frame for name in names if (frame := innermost(frames, *name)) is not None), None)
     return None if found is None else int(found.f_locals["number"]) - 1
 
 
