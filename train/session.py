@@ -223,8 +223,7 @@ def machine_for(run: RunContext) -> Iterator[None]:
 
 def threads_line(run: RunContext) -> str:
     """Say how many CPU threads torch has for a run, and why; inside `machine_for`."""
-    count = torch.get_num_threads()
-    shown = "1 CPU thread" if count == 1 else f"{count} CPU threads"
+    shown = counted(torch.get_num_threads(), "CPU thread")
     if run.config.threads or run.device.type != "cpu":
         return shown
     if run.threads_before:
