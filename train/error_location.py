@@ -37,6 +37,15 @@ def user_frames(frames: Iterable[traceback.FrameSummary]) -> list[traceback.Fram
     return [frame for frame in frames if _is_users(frame.filename)]
 
 
+def is_library(file: str) -> bool:
+    """Say whether a file is Python's own, or of an installed package.
+
+    Args:
+        file: absolute path of a Python file.
+    """
+    return "site-packages" in file or "dist-packages" in file or file.startswith(_PYTHONS_OWN)
+
+
 def innermost(frames: Iterable[FrameType], function: str, file: str) -> FrameType | None:
     """Return the innermost call of a function; None where there was none.
 
@@ -55,7 +64,7 @@ def path_of(frame: FrameType) -> str:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith("<") or "site-packages" in file or "dist-packages" in file or file.startswith(_PYTHONS_OWN):
+    if file.startswith("<") or is_library(file):
         return False
     return not file.removeprefix(f"{PACKAGE_ROOT}/").startswith(_BETWEEN)
 

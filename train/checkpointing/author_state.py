@@ -14,7 +14,6 @@ of an author's own objects among these, also in lists, tuples and dicts.
 
 import io
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from train.checkpointing.plain_values import (
     put_back,
 )
 from train.copies import copied
+from train.error_location import is_library
 
 # What a run has parts of its own for, or makes anew.
 _FRAMEWORK = frozenset(
@@ -58,8 +58,6 @@ _UNKEPT = (
 _MODEL = "self.model"
 _LISTED = 64  # parts of a list or dict among which objects with a state are looked for
 _MOST_OWNERS = 1000  # objects of an author's that are looked into
-_LIBRARIES = tuple({str(Path(path).resolve()) for path in (
-    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib"))})  # fmt: skip
 
 
 @dataclass
@@ -239,7 +237,7 @@ def _is_authors(kind: type) -> bool:
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if file is None:
         return kind.__module__ == "__main__"
-    return not str(Path(file).resolve()).startswith(_LIBRARIES)
+    return not is_library(str(Path(file).resolve()))
 
 
 class AuthorState:
