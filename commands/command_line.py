@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from commands.argument_hints import HintingParser
@@ -223,16 +223,28 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if _given(arguments, _OF_A_SAVED_RUN):
         return _evaluate(entry, arguments)
 
-    # A trainer that never reads a config has no section; building it says what it lacks.
-    section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
-    ConfigParser.use(arguments.config, arguments.settings, section)
-    ConfigParser.check()  # before torch is imported: a typing error is told at once
+    _use_settings(entry, arguments.config, arguments.settings)
     if arguments.sweep:
         importlib.import_module("commands.sweeps").check(arguments.sweep, entry.section)
     if arguments.name and (problem := _name_problem(entry, arguments)):
         return _report(arguments, problem, USAGE)
     _require_torch()
     return _train(entry, arguments)
+
+
+def _use_settings(entry: TrainerEntry, file: Path | None, settings: Sequence[str]) -> None:
+    """Take settings from a file and from the command line; wrong ones are told before torch is imported."""
+    # A trainer that never reads a config has no section; building it says what it lacks.
+    section = entry.section if settings or entry.section in ConfigParser.sections() else None
+    ConfigParser.use(file, settings, section)
+    ConfigParser.check()
+
+
+def _artifacts_dir(section: str, settings: Sequence[str]) -> Path:
+    """Return where saved runs are; all other settings wait for the config.ini of the run that is found there."""
+    ConfigParser.use(None, [setting for setting in settings if setting.startswith("artifacts_dir=")], "BaseTrainer")
+    artifacts_dir: Path = ConfigParser.peek(section, "artifacts_dir")
+    return artifacts_dir
 
 
 def _name_problem(entry: TrainerEntry, arguments: argparse.Namespace) -> str | None:
@@ -319,12 +331,8 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
         return _report(arguments, f"--predict needs --out FILE: --predict latest --out {file}", USAGE)
     if option == "predict":
         check_prediction_file(arguments.out, arguments.force)
-    elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]
-    ConfigParser.use(None, elsewhere, "BaseTrainer")
-    run = find_evaluated_run(entry, getattr(arguments, option), ConfigParser.peek(entry.section, "artifacts_dir"))
-    section = entry.section if arguments.settings or entry.section in ConfigParser.sections() else None
-    ConfigParser.use(run / "config.ini", arguments.settings, section)
-    ConfigParser.check()
+    run = find_evaluated_run(entry, getattr(arguments, option), _artifacts_dir(entry.section, arguments.settings))
+    _use_settings(entry, run / "config.ini", arguments.settings)
     _require_torch()
     request = EvaluationRequest(run, changed_settings(entry, run), arguments.out, arguments.force)
     setattr(arguments, option, request)
@@ -371,16 +379,12 @@ def _replay(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
             f"--replay and {', '.join(clash)} don't go together: a replay takes the config.ini of the run, and trains"
         )
         return _report(arguments, f"{text} nothing; `key=value` changes settings", USAGE)
-    elsewhere = [setting for setting in arguments.settings if setting.startswith("artifacts_dir=")]
-    ConfigParser.use(None, elsewhere, "BaseTrainer")
-    run = find_failed_run(arguments.replay, ConfigParser.peek("BaseTrainer", "artifacts_dir"))
+    run = find_failed_run(arguments.replay, _artifacts_dir("BaseTrainer", arguments.settings))
     report = read_report(run)
     owner = TRAINER_REGISTRY.entry(report["trainer"])
     if entry is not None and entry.name != owner.name:
         return _report(arguments, f"{run} is a run of {owner.name}, not of {entry.name}", USAGE)
-    section = owner.section if arguments.settings or owner.section in ConfigParser.sections() else None
-    ConfigParser.use(run / "config.ini", arguments.settings, section)
-    ConfigParser.check()
+    _use_settings(owner, run / "config.ini", arguments.settings)
     _require_torch()
     trainer_class = _import_quickly(owner)
     from commands.replay import replay_lines
