@@ -5,6 +5,7 @@ import warnings
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from commands.probe_steps import steps_an_epoch
 from constants.counting import counted
 from train.base_trainer import BaseTrainer, RunOptions
 from train.context import RunContext
@@ -73,7 +74,7 @@ def schedule_of(run: RunContext) -> tuple[float, str]:
     if isinstance(scheduler, ReduceLROnPlateau):
         patience = counted(scheduler.patience + 1, "validation")
         return first, f"{first:g}, times {scheduler.factor:g} after {patience} in a row without improvement"
-    steps = _steps_of_epoch(run)
+    steps = steps_an_epoch(run)
     unit, planned = "epoch", run.config.epochs
     if run.scheduler_interval == "step":
         if steps is None:
@@ -112,14 +113,7 @@ def _every(epochs: int) -> str:
 
 
 def _steps(run: RunContext) -> str:
-    steps = _steps_of_epoch(run)
+    steps = steps_an_epoch(run)
     if steps is None:
         return ""
     return f"{counted(steps, 'optimizer step')} each ({steps * run.config.epochs:,} in all), "
-
-
-def _steps_of_epoch(run: RunContext) -> int | None:
-    try:
-        return -(-len(run.train_loader) // run.config.accumulation_steps)
-    except TypeError:
-        return None

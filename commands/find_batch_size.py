@@ -88,11 +88,7 @@ def search(run: RunContext, cap: int | None = None) -> list[str]:
 
 
 def _samples_in(loader: Loader) -> int | None:
-    dataset: Any = getattr(loader, "dataset", None)
-    try:
-        return len(dataset)
-    except TypeError:
-        return None
+    return length_of(getattr(loader, "dataset", None))
 
 
 def _search_memory(probe: "Probe", cap: int) -> list[str]:

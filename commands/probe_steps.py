@@ -15,7 +15,7 @@ import torch
 from data.batches import to_device
 from data.data_error import DataError
 from data.epochs import set_epoch
-from data.loaders import Loader
+from data.loaders import Loader, length_of
 from train.base_trainer import BaseTrainer
 from train.callbacks import Callbacks
 from train.context import RunContext, RunOptions
@@ -141,10 +141,8 @@ def endless_step_inputs(run: RunContext) -> Iterator[StepInput]:
 
 def steps_an_epoch(run: RunContext) -> int | None:
     """Return how many optimizer steps an epoch has; None where the loader has no length."""
-    try:
-        return -(-len(run.train_loader) // run.config.accumulation_steps)
-    except TypeError:
-        return None
+    batches = length_of(run.train_loader)
+    return None if batches is None else -(-batches // run.config.accumulation_steps)
 
 
 def step_loss(run: RunContext, step_input: StepInput) -> float:

@@ -23,7 +23,7 @@ from commands.profile_report import Profile, report_lines
 from data.batches import to_device
 from data.data_error import DataError
 from data.epochs import set_epoch
-from data.loaders import Loader
+from data.loaders import Loader, length_of
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
 from train.machine import FlopCounter, peak_memory
@@ -188,7 +188,7 @@ def _timed(run: RunContext, feed: _Feed, steps: int) -> Profile:
     milliseconds = {name: 1000 * seconds / steps for name, seconds in clock.seconds.items()}
     other = 1000 * whole / steps - sum(milliseconds.values())
     data, epoch_start = clock.seconds["data"], 0.0
-    window, epoch = run.config.accumulation_steps, _length(run.train_loader)
+    window, epoch = run.config.accumulation_steps, length_of(run.train_loader)
     if epoch:
         # A few steps may hold many epochs' starts or none: each step gets its share of one.
         within = feed.starts[starts:]
@@ -204,13 +204,6 @@ def _timed(run: RunContext, feed: _Feed, steps: int) -> Profile:
         samples=(feed.samples - samples) / steps,
         memory=peak_memory(run.device),
     )
-
-
-def _length(loader: Loader) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 class _OperatorCount(TorchDispatchMode):

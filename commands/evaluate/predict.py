@@ -14,7 +14,7 @@ from data.batch_indices import batch_indices
 from data.batches import describe
 from data.data_error import DataError
 from data.epochs import set_epoch
-from data.loaders import Loader
+from data.loaders import Loader, length_of
 from storage.prediction_file import INDEX, Columns, write_prediction_file
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
@@ -66,7 +66,8 @@ def predict(run: RunContext, name: str, loader: Loader) -> tuple[Columns, int]:
         DataError: the loader gave no batch.
     """
     set_epoch(loader, 0)
-    order = batch_indices(loader, 0, len(loader)) if _is_sized(loader) else None
+    batches = length_of(loader)
+    order = None if batches is None else batch_indices(loader, 0, batches)
     parts: dict[str, list[Any]] = {}
     samples = 0
     for number, batch in enumerate(batches_of(run, name, loader)):
@@ -88,13 +89,6 @@ def predict(run: RunContext, name: str, loader: Loader) -> tuple[Columns, int]:
     if known is not None and len(known) == samples and INDEX not in columns:
         columns = {INDEX: np.asarray(known) if all(isinstance(index, int) for index in known) else known, **columns}
     return columns, samples
-
-
-def _is_sized(loader: Loader) -> bool:
-    try:
-        return len(loader) >= 0
-    except TypeError:
-        return False
 
 
 def _named(run: RunContext, made: Any) -> dict[str, Any]:

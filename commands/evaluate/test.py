@@ -16,7 +16,7 @@ from config import ConfigParser
 from constants.counting import counted
 from data.loaders import Loader
 from evaluation.mean_interval import mean_interval
-from storage.saved_run import settings_in
+from storage.saved_run import numbers_at, settings_in
 from storage.test_results import TestResult, write_test_result
 from storage.text_table import aligned
 from train.base_trainer import BaseTrainer
@@ -158,13 +158,8 @@ def _result(trained: TrainedRun, request: EvaluationRequest, measured: Measured,
 
 def _validation(trained: TrainedRun, names: list[str]) -> dict[str, float]:
     """Return what the run's validation of the best epoch measured, by the names of the test."""
-    found = {}
-    for name in names:
-        epochs, values = trained.saved.series.get(f"val_{name}", ([], []))
-        at = dict(zip(epochs, values, strict=True)).get(trained.saved.best_epoch or -1)
-        if at is not None:
-            found[f"test_{name}"] = at
-    return found
+    known = numbers_at(trained.saved.series, trained.saved.best_epoch)
+    return {f"test_{name}": known[f"val_{name}"] for name in names if f"val_{name}" in known}
 
 
 def _table(result: TestResult) -> list[str]:

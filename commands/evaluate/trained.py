@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 
 from commands.evaluate.request import EvaluationRequest
 from commands.probe_steps import quiet_log
+from constants.counting import counted
 from data.batch_indices import batch_indices
 from data.epochs import set_epoch
-from data.loaders import Loader, prefetch
+from data.loaders import Loader, length_of, prefetch
 from storage.errors import ResumeError
 from storage.saved_run import Run, load_run, read_environment
 from storage.weights_file import decode_weights
@@ -133,7 +134,7 @@ def batches_of(run: RunContext, name: str, loader: Loader) -> Iterator[Any]:
         loader: the loader itself.
     """
     set_epoch(loader, 0)
-    number, bar = 0, ProgressBar(_length(loader), name)
+    number, bar = 0, ProgressBar(length_of(loader) or 0, name)
     try:
         with machine_for(run), torch.no_grad():
             for batch in prefetch(loader, run.device):
@@ -184,20 +185,12 @@ def faults_explained(run: RunContext) -> Iterator[None]:
         raise told from error
 
 
-def _length(loader: Loader) -> int:
-    try:
-        return len(loader)
-    except TypeError:
-        return 0
-
-
 def loader_list(run: RunContext) -> str:
     """Name a run's loaders with their numbers of samples, or of batches: `train_loader (1,400 samples)`."""
     return ", ".join(f"{name} ({_size(loader)})" for name, loader in run.loaders.items())
 
 
 def _size(loader: Loader) -> str:
-    try:
-        return f"{len(loader.dataset):,} samples" if hasattr(loader, "dataset") else f"{len(loader):,} batches"
-    except TypeError:
-        return "of unknown length"
+    dataset = getattr(loader, "dataset", None)
+    length, what = (length_of(loader), "batch") if dataset is None else (length_of(dataset), "sample")
+    return "of unknown length" if length is None else counted(length, what)
