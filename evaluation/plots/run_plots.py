@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ def plot_runs(
     """
     import matplotlib
 
-    panels = panels_of(runs, more)
+    panels, has_pictures = panels_of(runs, more), len(runs) == 1 and draw is None
     if draw is not None:
         panels = {name: series for name, series in panels.items() if not name.endswith(_BY_STEP)}
+    draw = draw or partial(draw_panel, labels=run_names(runs))
     alone = out.suffix.lower() == ".png"
     folder = out.parent if alone else out
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def plot_runs(
         shown = panels if more else {name: series for name, series in panels.items() if not _is_second(runs, name)}
         draw_overview(runs, shown, draw, title).savefig(overview)
         written = [overview]
-        for name, figure in () if alone else _figures(runs, panels, draw):
+        for name, figure in () if alone else _figures(runs, panels, draw, has_pictures):
             written.append(folder / _file_name(name, {path.name for path in written}))
             figure.savefig(written[-1])
     return written
@@ -70,11 +72,11 @@ def _is_second(runs: Sequence[Run], panel: str) -> bool:
 
 
 def _figures(
-    runs: Sequence[Run], panels: dict[str, list[str]], draw: Callable[..., None] | None
+    runs: Sequence[Run], panels: dict[str, list[str]], draw: Callable[..., None], has_pictures: bool
 ) -> Iterator[tuple[str, Any]]:
     for name, series in panels.items():
         yield name, panel_figure(runs, name, series, draw)
-    for picture in pictures_of(runs[0].path) if len(runs) == 1 and draw is None else ():
+    for picture in pictures_of(runs[0].path) if has_pictures else ():
         yield picture.name, picture.figure
 
 
@@ -149,7 +151,7 @@ def draw_overview(
     title: str | None = None,
 ) -> Any:
     """Draw all panels into one matplotlib Figure; see `plot_runs`."""
-    draw = draw or draw_panel
+    draw = draw or partial(draw_panel, labels=run_names(runs))
     columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
     columns = max(1, columns)
     rows = max(1, math.ceil(len(panels) / columns))
@@ -163,14 +165,14 @@ def draw_overview(
     return figure
 
 
-def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str], draw: Callable[..., None] | None = None) -> Any:
-    """Draw one panel into a matplotlib Figure of its own, by `draw_panel` or another function of its arguments."""
+def panel_figure(runs: Sequence[Run], name: str, series: Sequence[str], draw: Callable[..., None]) -> Any:
+    """Draw one panel into a matplotlib Figure of its own, by a function that takes what `draw_panel` takes first."""
     figure = new_figure(7.2, 4.4)
-    (draw or draw_panel)(figure.subplots(), runs, name, series)
+    draw(figure.subplots(), runs, name, series)
     return figure
 
 
-def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str]) -> None:
+def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str], labels: Sequence[str]) -> None:
     """Draw one panel of all runs.
 
     Args:
@@ -178,8 +180,8 @@ def draw_panel(axis: Any, runs: Sequence[Run], name: str, series: Sequence[str])
         runs: runs to draw; one without the series is left out.
         name: name of the panel.
         series: names in the runs' histories of the series of the panel.
+        labels: what each run is called beside the others, as `run_names` says.
     """
-    labels = run_names(runs)
     if name == "loss_by_step":
         _draw_steps(axis, runs, labels)
         return

@@ -8,6 +8,7 @@ from evaluation.plots.figures import new_figure
 from evaluation.plots.run_plots import constants_line, draw_panel, panel_title, panels_of
 from evaluation.report.markup import Markup, joined, tag
 from evaluation.report.svg import inline_svg
+from storage.run_names import run_names
 from storage.run_table import state_of
 from storage.saved_run import Run
 
@@ -31,10 +32,10 @@ def tiles(rows: Sequence[tuple[str, str, str]]) -> Markup:
 
 def plots(runs: Sequence[Run]) -> Markup | None:
     """Draw the panels of runs; None where nothing was measured."""
-    figures = []
+    figures, labels = [], run_names(runs)
     for number, (name, series) in enumerate(panels_of(runs).items()):
         drawn = new_figure(5.6 if len(runs) == 1 else 6.4, 3.5)
-        draw_panel(drawn.subplots(), runs, name, series)
+        draw_panel(drawn.subplots(), runs, name, series, labels)
         label = f"{panel_title(runs, name, series)}, by {'step' if name.endswith('_by_step') else 'epoch'}"
         figures.append(tag("figure", inline_svg(drawn, f"plot{number}", label)))
     if not figures:
