@@ -72,14 +72,17 @@ def labelled(name: str, artifacts_dir: Path, model: str = "*") -> list[Path]:
     Returns:
         Their folders; at most one of a model, unless somebody has copied runs.
     """
-    files = [file for kind in ("runs", "seeds") for file in artifacts_dir.glob(f"models/{model}/{kind}/*/{FILE}")]
-    return [file.parent for file in sorted(files) if read_label(file.parent).name == name]
+    return [folder for folder, given in _names(artifacts_dir, model) if given == name]
 
 
 def names_given(artifacts_dir: Path) -> list[str]:
     """Return all names that runs and groups of seeds were given."""
-    files = [file for kind in ("runs", "seeds") for file in artifacts_dir.glob(f"models/*/{kind}/*/{FILE}")]
-    return [name for file in sorted(files) if (name := read_label(file.parent).name)]
+    return [name for _, name in _names(artifacts_dir)]
+
+
+def _names(artifacts_dir: Path, model: str = "*") -> list[tuple[Path, str]]:
+    files = [file for kind in ("runs", "seeds") for file in artifacts_dir.glob(f"models/{model}/{kind}/*/{FILE}")]
+    return [(file.parent, name) for file in sorted(files) if (name := read_label(file.parent).name)]
 
 
 def name_problem(
@@ -105,13 +108,17 @@ def name_problem(
         return f"--name {name}: that stands for other runs where a run is asked for; give another name"
     if name.lower().removesuffix("trainer") in {trainer.lower().removesuffix("trainer") for trainer in trainers}:
         return f"--name {name}: that is a trainer, which stands for its newest run; give another name"
-    taken = [
-        folder for folder in labelled(name, artifacts_dir, model) if own is None or folder.resolve() != own.resolve()
-    ]
-    if not taken:
+    known = _names(artifacts_dir, model)
+    taken = next((folder for folder, given in known if given == name and _is_other(folder, own)), None)
+    if taken is None:
         return None
-    number = next(n for n in range(2, 10**6) if not labelled(f"{name}-{n}", artifacts_dir, model))
+    others = {given for _, given in known}
+    number = next(n for n in range(2, 10**6) if f"{name}-{n}" not in others)
     return (
-        f"--name {name}: {taken[0].name} of {model} has that name. Give another, such as {name}-{number}, or go on "
+        f"--name {name}: {taken.name} of {model} has that name. Give another, such as {name}-{number}, or go on "
         f"with that run: --resume {name}"
     )
+
+
+def _is_other(folder: Path, own: Path | None) -> bool:
+    return own is None or folder.resolve() != own.resolve()
