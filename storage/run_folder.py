@@ -233,8 +233,13 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
     """
     places = _places(artifacts_dir, model_name)
     folders = [path for place in places for path in place.glob("*") if may_be_run(path)]
+    newest_meant = run in ("latest", "auto")
+    if not newest_meant and (found := _named(places, folders, run)):
+        if _is_of_another(found, trainer):
+            raise _of_another(found, trainer)
+        return found
     known = sorted((path for path in folders if not _is_of_another(path, trainer)), key=run_age)
-    if run in ("latest", "auto"):
+    if newest_meant:
         parts = parts_of_others(artifacts_dir, known)
         latest = next((path for path in reversed(known) if path.name not in parts and not was_pruned(path)), None)
         if latest is not None or run == "auto":
@@ -246,10 +251,6 @@ def find_resumable(artifacts_dir: Path, model_name: str, run: str, trainer: str)
                 f"{parts.get(newest.name, 'a sweep')}, which goes on with {_command_of(parts.get(newest.name))}. "
                 f"`--resume {newest.name}` goes on with that one run; without --resume a new one starts."
             )
-    elif found := _named(places, folders, run):
-        if _is_of_another(found, trainer):
-            raise _of_another(found, trainer)
-        return found
     there = ", ".join(path.name for path in known[-_LISTED:]) or "none"
     named = labelled(run, artifacts_dir) if run else []
     if named and named[0].parent.name == "runs":
