@@ -94,7 +94,7 @@ def verdict_lines(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         runs: runs to compare, at least two.
         names: what each is called.
     """
-    monitor, metrics = common_monitor(runs), further_metrics(runs)[:_MOST_METRICS]
+    monitor, metrics = common_monitor(runs), further_metrics(runs)
     if len(runs) == 2 and not metrics:
         return [verdict_line(runs, names)]
     rows = [("", monitor.name, "at epoch", "behind", *metrics)]
@@ -106,9 +106,10 @@ def verdict_lines(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
 
 
 def further_metrics(runs: Sequence[Run]) -> list[str]:
-    """Return what validation measured in several runs beside that by which they are judged."""
+    """Return what validation measured in several runs beside that by which they are judged: the first few names."""
     names = dict.fromkeys(name for run in runs for name in run.series if name.startswith("val_"))
-    return [name for name in names if name != common_monitor(runs).name]
+    monitor = common_monitor(runs).name
+    return [name for name in names if name != monitor][:_MOST_METRICS]
 
 
 def at_epoch(item: Standing) -> dict[str, float]:

@@ -14,7 +14,6 @@ from storage.saved_run import Run, RunDamagedError
 from storage.verdict import at_epoch, common_monitor, further_metrics, standings, verdict_line
 
 _ABSENT = "-"
-_MOST_METRICS = 4  # columns of the table of numbers
 
 
 def comparison_page(runs: Sequence[Run]) -> str:
@@ -45,7 +44,7 @@ def _numbers(runs: Sequence[Run], names: Sequence[str]) -> Markup:
     """Show the runs, the best first, with what the trainer itself measures at each run's best epoch."""
     order = standings(runs, names)
     monitor = common_monitor(runs)
-    metrics = further_metrics(runs)[:_MOST_METRICS]
+    metrics = further_metrics(runs)
     noted = any(run.label.note for run in runs)
     rows = []
     for item in order:
