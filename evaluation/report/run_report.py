@@ -141,9 +141,9 @@ def _test(path: Path) -> Markup | None:
         low, high = result.intervals.get(name, (None, None))
         interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
         rows.append((name, "NaN" if value is None else number(value), interval, number(result.validation.get(name))))
-    counted = "" if result.samples is None else f" of {result.samples:,} samples"
+    samples = "" if result.samples is None else f" of {counted(result.samples, 'sample')}"
     weights = "the best weights" if result.epoch is None else f"the weights of epoch {result.epoch}"
-    caption = f"Means{counted}, by {weights}, tested {result.time.replace('T', ' ').replace('Z', ' UTC')}"
+    caption = f"Means{samples}, by {weights}, tested {result.time.replace('T', ' ').replace('Z', ' UTC')}"
     changed = tag("p", f"Settings other than the run's: {', '.join(result.changed)}") if result.changed else None
     return joined([table(("metric", "test", "95 % interval", "validation"), rows, caption), changed])
 
