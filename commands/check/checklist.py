@@ -1,7 +1,7 @@
 """The checklist. Each entry is a name and a function that looks at a `Subject` and returns a `Verdict`."""
 
 from commands.check import control, data, files, learning, machine, own_loop
-from commands.check.report import OK, Verdict
+from commands.check.report import Verdict
 from commands.check.subject import Subject
 
 SAMPLES_FIT, LOSS_AT_START = "samples fit the model", "loss is a finite scalar"
@@ -9,14 +9,12 @@ SAMPLES_FIT, LOSS_AT_START = "samples fit the model", "loss is a finite scalar"
 
 def _loss_falls(subject: Subject) -> Verdict:
     """By the framework's steps, and by those of a `train()` of the trainer's own."""
-    verdict = learning.loss_falls(subject)
-    return verdict if verdict.mark != OK else own_loop.with_own_train(verdict, own_loop.own_train_learns(subject))
+    return own_loop.with_own_train(learning.loss_falls(subject), own_loop.own_train_learns, subject)
 
 
 def _checkpoint_round_trip(subject: Subject) -> Verdict:
     """Of the framework's checkpoint, and of those that a `train()` of the trainer's own saves."""
-    verdict = files.checkpoint_round_trip(subject)
-    return verdict if verdict.mark != OK else own_loop.with_own_train(verdict, own_loop.own_train_resumes(subject))
+    return own_loop.with_own_train(files.checkpoint_round_trip(subject), own_loop.own_train_resumes, subject)
 
 
 CHECKLIST = (

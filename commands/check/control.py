@@ -56,7 +56,7 @@ def _plateau(subject: Subject, scheduler: ReduceLROnPlateau) -> Verdict:
         told = "does not fall" if falls is None else f"falls after {falls}"
         return failed(f"ReduceLROnPlateau has patience {patience}, but the learning rate {told}")
     rate = float(run.optimizer.param_groups[0]["lr"])
-    bad = f"{counted(falls, 'bad one')}"
+    bad = counted(falls, "bad one")
     told = f"ReduceLROnPlateau steps on the validation loss; rate {start[0]:g} to {rate:g} after {bad}"
     config = run.config
     validations = -(-config.epochs // config.validate_every_n_epochs)

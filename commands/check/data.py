@@ -188,22 +188,16 @@ def _digests(loader: Loader, batches: list[Any]) -> tuple[dict[int, bytes], int 
         Digests by the sample's number, and how many samples there are; None where nobody knows.
     """
     found = _samples(loader)
-    if found is None:
-        return _digests_of_batches(batches), None
+    if found is None or _first_sample(loader) is None:
+        return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch))), None
     read, length = found
     digests: dict[int, bytes] = {}
-    if _first_sample(loader) is None:
-        return _digests_of_batches(batches), None
     stride = _stride(length)
     for number in Budget(min(length, _MOST_SAMPLES), _SECONDS, fewest=16):
         _seed_alike()
         index = number * stride % length
         digests[index] = _digest(read(index))
     return digests, length
-
-
-def _digests_of_batches(batches: list[Any]) -> dict[int, bytes]:
-    return dict(enumerate(_digest(row) for batch in batches for row in _rows(batch)))
 
 
 def _seed_alike() -> None:

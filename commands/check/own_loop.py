@@ -1,6 +1,7 @@
 """What a `train()` of the trainer's own does over some short epochs: to the loss, and to checkpoints."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -18,16 +19,16 @@ _EPOCHS = 5  # of four batches each
 _FORM = "write it as `for epoch in self.epochs():` (docs/writing_a_trainer.md)"
 
 
-def with_own_train(verdict: Verdict, found: Verdict | None) -> Verdict:
-    """Put what the trainer's own `train()` does behind a verdict; the worse of the two marks counts.
+def with_own_train(verdict: Verdict, look: Callable[[Subject], Verdict | None], subject: Subject) -> Verdict:
+    """Put what the trainer's own `train()` does behind a verdict, where that is ok; the worse of the two marks counts.
 
     Args:
-        verdict: verdict of a check of framework's own steps.
-        found: verdict about the trainer's own `train()`; None where it has none.
+        verdict: verdict of a check of the framework's own steps.
+        look: check of the trainer's own `train()`; it returns None where there is none.
+        subject: what is checked.
     """
-    if found is None or verdict.mark != OK:
-        return verdict
-    return Verdict(found.mark, f"{verdict.text}\n{found.text}")
+    found = look(subject) if verdict.mark == OK else None
+    return verdict if found is None else Verdict(found.mark, f"{verdict.text}\n{found.text}")
 
 
 def own_train_learns(subject: Subject) -> Verdict | None:
