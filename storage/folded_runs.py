@@ -9,10 +9,8 @@ from pathlib import Path
 from storage.monitor import Monitor
 from storage.run_label import read_label
 from storage.run_table import RunRow
-from storage.saved_run import RunDamagedError
+from storage.saved_run import FINISHED, RunDamagedError
 from storage.seed_groups import groups_in, read_group
-
-_DONE = ("finished", "early_stopped")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def with_groups(rows: Sequence[RunRow], artifacts_dir: Path) -> list[RunRow]:
         rows: rows as `list_runs` gives them.
         artifacts_dir: folder of all runs and published models.
     """
-    groups = {str(run): group for group in _groups(artifacts_dir) for run in group.runs}
+    groups = _groups_by_run(artifacts_dir)
     return [replace(row, group=groups[row.path].path.name) if row.path in groups else row for row in rows]
 
 
@@ -50,7 +48,7 @@ def folded(rows: Sequence[RunRow], artifacts_dir: Path) -> list[RunRow]:
         rows: rows as `list_runs` gives them.
         artifacts_dir: folder of all runs and published models.
     """
-    groups = {str(run): group for group in _groups(artifacts_dir) for run in group.runs}
+    groups = _groups_by_run(artifacts_dir)
     members: dict[Path, list[RunRow]] = {}
     for row in rows:
         if row.path in groups:
@@ -85,7 +83,7 @@ def _together(group: _Group, rows: Sequence[RunRow]) -> RunRow:
     )
     if group.kind == "sweep":  # which is after its best run
         return row
-    counted = [other for other in rows if other.state in _DONE and other.best_value is not None]
+    counted = [other for other in rows if other.state in FINISHED and other.best_value is not None]
     values = [other.best_value for other in counted if other.best_value is not None]
     names = [
         name for name in (counted[0].metrics if counted else {}) if all(name in other.metrics for other in counted)
@@ -105,12 +103,12 @@ def _state(group: _Group, rows: Sequence[RunRow]) -> str:
         return "running"
     if group.state not in (None, "running"):
         return str(group.state)
-    ended = all(state in (*_DONE, "pruned", "failed") for state in states)
+    ended = all(state in (*FINISHED, "pruned", "failed") for state in states)
     return "finished" if ended and group.kind == "sweep" else "killed" if "killed" in states else "interrupted"
 
 
-def _groups(artifacts_dir: Path) -> list[_Group]:
-    """Find the groups of seeds, and the sweeps; one that can't be read folds nothing."""
+def _groups_by_run(artifacts_dir: Path) -> dict[str, _Group]:
+    """Find the groups of seeds, and the sweeps, by the folders of their runs; one that can't be read folds nothing."""
     found = []
     for path in groups_in(artifacts_dir):
         try:
@@ -128,4 +126,4 @@ def _groups(artifacts_dir: Path) -> list[_Group]:
             continue
         folder = artifacts_dir / "models" / file.parent.parent.name / "runs"
         found.append(_Group(file.parent.absolute(), "sweep", [(folder / name).absolute() for name in names]))
-    return found
+    return {str(run): group for group in found for run in group.runs}

@@ -16,6 +16,7 @@ from storage.monitor import Monitor
 from storage.run_label import RunLabel, labelled, names_given, read_label
 from storage.segments import read_segments, seconds_of_local
 
+FINISHED = ("finished", "early_stopped")  # states of a run that came to its end
 METRICS_SCHEMA_VERSION = 1  # of metrics.json: written by train/base_trainer.py, read here
 _TRIALS = ("profile", "find_lr")  # folders of --profile and --find-lr
 _RUN_ID = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")

@@ -14,7 +14,16 @@ from constants.counting import counted as count_of
 from storage.monitor import best_title
 from storage.run_label import labelled
 from storage.run_table import state_of
-from storage.saved_run import Run, RunDamagedError, RunNotFoundError, load_run, numbers_at, read_settings, run_age
+from storage.saved_run import (
+    FINISHED,
+    Run,
+    RunDamagedError,
+    RunNotFoundError,
+    load_run,
+    numbers_at,
+    read_settings,
+    run_age,
+)
 from storage.segments import read_segments
 from storage.text_table import aligned
 
@@ -22,7 +31,6 @@ SCHEMA_VERSION = 1  # of seeds.json
 PREFIX = "seeds-"  # of a group's name, so that it is no run's
 FILE = "seeds.json"
 _NO_MEAN = "no run came to its end, so there is no mean"
-_DONE = ("finished", "early_stopped")
 # What metrics.json says of every run's size and time: numbers, but none that a seed decides.
 _BOOKKEEPING = {
     "epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes",
@@ -51,7 +59,7 @@ class SeedGroup:
     @property
     def counted(self) -> dict[int, Run]:
         """The runs that mean and spread are over: those that came to their end with the settings of the group."""
-        done = {seed: run for seed, run in self.runs.items() if run is not None and run.state in _DONE}
+        done = {seed: run for seed, run in self.runs.items() if run is not None and run.state in FINISHED}
         return {seed: run for seed, run in done.items() if seed not in self.changed}
 
 

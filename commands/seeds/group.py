@@ -13,7 +13,7 @@ from storage.errors import ResumeError
 from storage.files import output_errors, write_json
 from storage.run_folder import RunFolder
 from storage.run_label import RunLabel, write_label
-from storage.saved_run import Run, RunDamagedError, RunNotFoundError, read_settings, settings_in
+from storage.saved_run import FINISHED, Run, RunDamagedError, RunNotFoundError, read_settings, settings_in
 from storage.seed_groups import FILE, PREFIX, SeedGroup, content_of, find_group, groups_in, read_group, runs_as_group
 from train.base_trainer import BaseTrainer
 
@@ -211,7 +211,7 @@ def _has_ended(run: Run | None) -> bool:
     """Say whether a run is left alone: it is done, or its numbers went wrong, as they would again."""
     if run is None:
         return False
-    return run.state in ("finished", "early_stopped") or (run.state == "failed" and (run.path / "failure").is_dir())
+    return run.state in FINISHED or (run.state == "failed" and (run.path / "failure").is_dir())
 
 
 def _trainer_of(path: Path) -> str | None:

@@ -18,10 +18,9 @@ from data.image_encoder import ImageEncoder, load_encoder
 from data.ranking_world import Fold, RankingWorld, load_world, make_fold
 from data.similarity_lists import ListMaker
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
-from storage.saved_run import Run, RunDamagedError, load_run, run_age
+from storage.saved_run import FINISHED, Run, RunDamagedError, load_run, run_age
 
 SCHEMA_VERSION = 1
-FINISHED = ("finished", "early_stopped")
 _KINDS = {
     "split": str, "fold": int, "hybrid": bool, "encoder": str, "zoo": str, "performance": str, "members": int,
     "shape": dict,
