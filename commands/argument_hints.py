@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from typing import NoReturn
 
 from config import ConfigError, ConfigParser
 from config.config_classes import key_types
-from constants.argument_parser import UNRECOGNIZED, BriefParser
+from constants.argument_parser import BriefParser
 from constants.nearest import nearest
 
 # What settings are called elsewhere, where the spelling doesn't tell.
@@ -23,13 +22,9 @@ _ELSEWHERE = {
 class HintingParser(BriefParser):
     """A brief parser that knows of an unknown option whether a setting was meant."""
 
-    def error(self, message: str) -> NoReturn:
-        """Leave with 2 and a message."""
-        if not message.startswith(UNRECOGNIZED):
-            super().error(message)
-        words = message.removeprefix(UNRECOGNIZED).split()
-        options = [option for action in self._actions for option in action.option_strings]
-        self.exit(2, f"error: {unrecognized(words, options, _known_settings())} `{self.prog} --help` shows all.\n")
+    def unrecognized(self, words: list[str], options: list[str]) -> str:
+        """Say what is wrong with words that no argument takes; see `BriefParser`."""
+        return unrecognized(words, options, _known_settings())
 
 
 def unrecognized(words: list[str], options: Iterable[str], settings: Iterable[str]) -> str:
