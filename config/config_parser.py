@@ -140,24 +140,22 @@ class ConfigParser:
             section: section of the keys, and of the overrides given to `use`.
         """
         before = cls._overrides, cls._section
-        kept = [pair for pair in cls._overrides if pair.key not in values]
-        cls._overrides = (*kept, *(_Override(key, text) for key, text in values.items()))
-        cls._section = section
+        cls.override(values, section)
         try:
             yield
         finally:
             cls._overrides, cls._section = before
 
     @classmethod
-    def override(cls, key: str, text: str, section: str) -> None:
-        """Set a key of a section as if the command line had.
+    def override(cls, values: Mapping[str, str], section: str) -> None:
+        """Set keys of a section as if the command line had.
 
         Args:
-            key: name of the key.
-            text: value as ini text.
-            section: section of the key, and of the overrides given to `use`.
+            values: value as ini text, by key.
+            section: section of the keys, and of the overrides given to `use`.
         """
-        cls._overrides = (*(pair for pair in cls._overrides if pair.key != key), _Override(key, text))
+        kept = [pair for pair in cls._overrides if pair.key not in values]
+        cls._overrides = (*kept, *(_Override(key, text) for key, text in values.items()))
         cls._section = section
 
     @classmethod

@@ -91,7 +91,7 @@ def _go_on_from_settings(name: str, section: str, which: str) -> None:
     config, first_seed = found
     ConfigParser.go_on_from(config, section, without=("artifacts_dir", "seed"))
     if "seed" not in ConfigParser.overrides():
-        ConfigParser.override("seed", str(first_seed), section)
+        ConfigParser.override({"seed": str(first_seed)}, section)
     ConfigParser.check()
 
 
