@@ -18,7 +18,7 @@ _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     kind.__name__: kind for kind in (Counter, OrderedDict, set, frozenset, torch.Size)
 }
 # safetensors knows neither; a real tensor with the two parts in a last dimension holds the same numbers.
-_COMPLEX = (torch.complex128, torch.complex32)
+UNSTORED = (torch.complex128, torch.complex32)
 
 ALLOWED = (
     "numbers, strings, bytes, None, tensors, numpy arrays, and lists, tuples, dicts, sets, deques, Counters, "
@@ -98,7 +98,7 @@ def _pack_tensor(value: torch.Tensor, where: str, tensors: dict[str, torch.Tenso
     if probe:
         held = torch.empty(0, dtype=value.dtype)
     packed: dict[str, Any] = {_TENSOR: where}
-    if value.dtype in _COMPLEX:
+    if value.dtype in UNSTORED:
         packed[_KIND] = "complex"
         held = torch.view_as_real(held.resolve_conj())
     # A copy of its own: safetensors refuses tensors that share memory.

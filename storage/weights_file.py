@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from storage.plain_state import flatten, restore
+from storage.plain_state import UNSTORED, flatten, restore
 
 _OTHER = "plain_state"  # of the file's metadata: JSON of what is no tensor that safetensors knows
 
@@ -75,4 +75,4 @@ def load_weights_file(path: Path) -> dict[str, Any]:
 
 
 def _is_known(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype not in (torch.complex128, torch.complex32)
+    return isinstance(value, torch.Tensor) and value.dtype not in UNSTORED
