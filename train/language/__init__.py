@@ -1,0 +1,1 @@
+"""What the trainers of language models share: the model under training, its optimizer, its answers."""

@@ -1,0 +1,255 @@
+"""The language model of a run: its base, how conversations become its tokens, and the module that is trained."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+import torch
+from beautilog import logger
+from torch import Tensor, nn
+
+from config import ConfigError
+from config.language_config import LanguageConfig
+from constants.counting import counted
+from data.batches import to_device
+from data.chat_renderer import Renderer
+from data.chat_template import PRESENT, parse_options
+from data.data_error import DataError
+from data.token_batches import TokenBatch
+from llm.adapter_files import load_adapter
+from llm.base_model import BaseModel, load
+from llm.loss_pass import first_not_finite
+from llm.model_export import export_adapter, export_model
+from llm.sampling import Sampler
+from llm.sampling_settings import SampleRequest
+from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_where
+from model.causal_lm import CausalLM
+from model.lora import LoraAdapter, LoraBank, LoraSettings
+from storage.errors import ResumeError
+
+TRAINED = "trained"  # name of the adapter that is trained, in a sampler's bank
+
+
+class TrainedModel:
+    """A language model under training: an adapter over its frozen weights, or all of them.
+
+    Its attributes lie in slots, which nobody looks into who gathers what a checkpoint must hold: the weights that are
+    trained are the trainer's `model`, the others are known by their digest.
+
+    Args:
+        config: settings of the run.
+        device: where the model computes.
+        train_on: which tokens of a conversation are trained on, `answers` or `all`.
+
+    Attributes:
+        base: the model with its tokenizer, template and the ids that end an answer.
+        renderer: the one way from conversations to tokens.
+        module: what is trained; its parameters and state dict are those of the adapter, or of the whole model.
+
+    Raises:
+        ConfigError: settings that don't go together.
+        DataError: a template can't be read, or the base model's weights are damaged.
+        ModelError: the base model or the adapter can't be loaded.
+    """
+
+    __slots__ = ("base", "config", "device", "module", "renderer")
+
+    def __init__(self, config: LanguageConfig, device: torch.device, train_on: str = "answers") -> None:
+        self.config, self.device = config, device
+        base = load(config.base_model, device, _base_dtype(config))
+        self.renderer = _renderer(config, base, train_on)
+        self.base: BaseModel = dataclasses.replace(base, template=self.renderer.template, end_ids=self.renderer.end_ids)
+        self.module: nn.Module = _module(config, self.base, device)
+
+    @property
+    def adapter(self) -> LoraAdapter | None:
+        """The adapter that is trained; None where all weights are."""
+        return self.module.adapter if isinstance(self.module, AdaptedCausalLM) else None
+
+    def lines(self) -> list[str]:
+        """Say which model it is, for the log."""
+        base = self.base
+        licence = f", licence {base.licence}" if base.licence else ""
+        size = sum(parameter.numel() for parameter in base.model.parameters())
+        frozen = ", frozen" if self.adapter is not None else ""
+        what = f"{size:,} parameters{frozen}, context {counted(base.context, 'token')}{licence}"
+        return [f"base model {base.source}: {what}"]
+
+    # ------------------------------------------------------------------------------------------------ forward passes
+
+    def logprobs(self, batch: TokenBatch, module: nn.Module | None = None) -> Tensor:
+        """Return the log-probabilities of a batch's targets.
+
+        Args:
+            batch: rows of tokens, anywhere; they are copied to the model's device.
+            module: the module to use, such as a trainer's `model` with what surrounds it in several processes; None for
+                the trained one.
+
+        Returns:
+            (N,) float32, or (N, K) where each place has K targets.
+        """
+        module = self.module if module is None else module
+        batch = to_device(batch, self.device)
+        if self.adapter is not None:
+            # A frozen model computes in its own dtype, and adapters in fp32: nothing is left to be cast.
+            with torch.autocast(self.device.type, enabled=False):
+                return module(batch.tokens, batch.rows, batch.targets, batch.places)
+        return logprobs_where(cast(LanguageModel, module), batch.tokens, batch.rows, batch.targets, batch.places)
+
+    @torch.no_grad()
+    def base_logprobs(self, batch: TokenBatch) -> Tensor:
+        """Return the log-probabilities of a batch's targets under the frozen model, without its adapter.
+
+        Args:
+            batch: rows of tokens, anywhere; they are copied to the model's device.
+
+        Returns:
+            (N,) float32, or (N, K) where each place has K targets.
+
+        Raises:
+            ValueError: all weights are trained: the model as it was is not there any more.
+        """
+        if self.adapter is None:
+            raise ValueError("all weights are trained: there is no frozen model to compare with")
+        batch = to_device(batch, self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return logprobs_where(
+                cast(LanguageModel, self.base.model), batch.tokens, batch.rows, batch.targets, batch.places
+            )
+
+    # ------------------------------------------------------------------------------------------------------ sampling
+
+    def sampler(self) -> Sampler:
+        """Return a sampler of the model as it is at present; requests of the adapter name it `TRAINED`.
+
+        Weights that are trained as a whole are not packed for it: they will change.
+        """
+        bank = None
+        if self.adapter is not None:
+            bank = LoraBank(self.base.model, self.device)
+            bank.add(TRAINED, self.adapter)
+        return Sampler(self.base, bank, pack=bank is not None)
+
+    @property
+    def sampled(self) -> str | None:
+        """What a request to `sampler` names as its adapter, to be answered by the model under training."""
+        return None if self.adapter is None else TRAINED
+
+    def answers(self, requests: Sequence[SampleRequest]) -> list[list[str]]:
+        """Return the texts of answers, each request's samples in a list.
+
+        Args:
+            requests: what is asked.
+        """
+        self.module.eval()
+        return [[sample.text for sample in samples] for samples in self.sampler().sample(requests)]
+
+    # ----------------------------------------------------------------------------------------------------- the state
+
+    def state(self) -> dict[str, object]:
+        """Return which base model the weights belong to, and how its prompts are made."""
+        return {
+            "base_model": self.base.source,
+            "base_digest": self.base.digest,
+            "template": self.base.template,
+            "end_ids": list(self.base.end_ids),
+            "template_date": self._date(),
+        }
+
+    def require(self, state: Mapping[str, object]) -> None:
+        """Refuse another base model than a run's, or another template.
+
+        Args:
+            state: what `state` returned in the run.
+
+        Raises:
+            ResumeError: it is another.
+        """
+        base = self.base
+        if state["base_digest"] != base.digest:
+            raise ResumeError(
+                f"the run's base model was {state['base_model']} (digest {str(state['base_digest'])[:12]}); "
+                f"{base.source} has the digest {base.digest[:12]}: it is another, or its weights have changed since. "
+                "Give the model that the run began with."
+            )
+        if state["template"] != base.template or state["end_ids"] != list(base.end_ids):
+            raise ResumeError("the chat template, or the ids that end an answer, have changed since the run began.")
+        if state["template_date"] != self._date() and self.renderer.uses_clock:
+            raise ResumeError(
+                f"the chat template writes the date, and the run began on {state['template_date']}: go on with "
+                f"template_date={state['template_date']}"
+            )
+
+    def _date(self) -> str:
+        return self.renderer.now.date().isoformat() if self.renderer.uses_clock else ""
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def export(self, path_of: Callable[[str], Path], facts: Mapping[str, str]) -> None:
+        """Write the adapter as PEFT does, and a whole model where it is asked for or is what was trained.
+
+        Args:
+            path_of: gives the place of a name in the run's folder; `adapter`, `merged` and `model` are used.
+            facts: what the model cards tell, such as data, settings and figures.
+
+        Raises:
+            OutputError: a file can't be written.
+        """
+        config = self.config
+        chosen = ("trained", "lora_rank", "lora_alpha", "lora_targets", "epochs", "batch_size", "learning_rate", "seed")
+        facts = dict(facts) | {name: str(getattr(config, name)) for name in chosen if hasattr(config, name)}
+        if self.adapter is None:
+            export_model(path_of("model"), self.base, None, facts)
+            return
+        export_adapter(path_of("adapter"), self.base, self.adapter, facts)
+        if config.merge:
+            done = export_model(path_of("merged"), self.base, self.adapter, facts)
+            logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
+
+
+def _base_dtype(config: LanguageConfig) -> torch.dtype:
+    if config.precision == "fp16":
+        raise ConfigError(["precision = fp16 is not for language models here; bf16 and fp32 are"])
+    if config.trained == "all" and config.adapter is not None:
+        raise ConfigError(["adapter is for trained = lora; with trained = all there is none to go on with"])
+    if config.trained == "all" and config.merge:
+        raise ConfigError(["merge = on is for trained = lora; trained = all writes a whole model in any case"])
+    return torch.bfloat16 if config.precision == "bf16" and config.trained == "lora" else torch.float32
+
+
+def _renderer(config: LanguageConfig, base: BaseModel, train_on: str) -> Renderer:
+    template = base.template
+    if config.template is not None:
+        try:
+            template = config.template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"template = {config.template} can't be read: {error}") from error
+    try:
+        now = datetime.fromisoformat(config.template_date) if config.template_date else PRESENT
+    except ValueError as error:
+        raise ConfigError([f"template_date = {config.template_date}: must be a date such as 2026-03-31"]) from error
+    return Renderer(base.tokenizer, template, base.end_ids, train_on, parse_options(config.template_options), now)
+
+
+def _module(config: LanguageConfig, base: BaseModel, device: torch.device) -> nn.Module:
+    if config.recompute_activations and not isinstance(base.model, CausalLM):
+        raise ConfigError([f"recompute_activations = on is not for {base.source}, which transformers computes"])
+    named = dict(base.model.named_parameters())
+    damaged = first_not_finite(list(named), list(named.values()))
+    if damaged is not None:
+        raise DataError(f"base_model = {config.base_model}: {damaged} has numbers that are not finite: get it again")
+    if config.trained == "all":
+        return base.model.requires_grad_(True)
+    return AdaptedCausalLM(base.model, _adapter(config, base, device))
+
+
+def _adapter(config: LanguageConfig, base: BaseModel, device: torch.device) -> LoraAdapter:
+    if config.adapter is not None:
+        return load_adapter(config.adapter, base.model, device).requires_grad_(True)
+    settings = LoraSettings(config.lora_rank, config.lora_alpha, config.lora_targets, config.lora_rslora, config.seed)
+    try:
+        return LoraBank(base.model, device).create(TRAINED, settings)
+    except ValueError as error:
+        raise ConfigError([f"lora_targets: {error}"]) from error
