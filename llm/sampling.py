@@ -167,15 +167,8 @@ class Sampler:
             SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
             UnknownAdapterError: there is no such adapter.
         """
-        settings, length = request.settings, len(request.prompt)
-        for name, ids in (("prompt", request.prompt), ("stop", settings.stop), ("end_ids", settings.end_ids or ())):
-            for token in ids:
-                if isinstance(token, int) and not 0 <= token < self._vocabulary:
-                    raise SettingError(name, token, f"token ids go from 0 to {self._vocabulary - 1}")
-        room = self.base.context - length
-        if room < 1:
-            raise SettingError("prompt", f"of {length} tokens", f"the model's context is {self.base.context} tokens, "
-                               "and one at least must be left for the answer")  # fmt: skip
+        self.check(request)
+        settings, room = request.settings, self.base.context - len(request.prompt)
         ends = set(self.base.end_ids if settings.end_ids is None else settings.end_ids)
         strings = []
         for stop in settings.stop:
@@ -184,8 +177,6 @@ class Sampler:
                 strings.append(stop)
             else:
                 ends.add(stop if isinstance(stop, int) else special)  # type: ignore[arg-type]
-        if strings and self._token_bytes is None:
-            raise SettingError("stop", strings[0], "the model has no tokenizer: only token ids can be used")
         samples = []
         for _ in range(request.samples):
             text = None if self._token_bytes is None else SampleText(self._token_bytes, strings)
@@ -196,6 +187,28 @@ class Sampler:
         prompt = _Prompt(handle, weights, numpy.asarray(request.prompt), frozenset(ends), limit)
         self._put(lambda: self._waiting.append(prompt))
         return handle
+
+    def check(self, request: SampleRequest) -> None:
+        """Refuse what `submit` would, whatever the weights.
+
+        Args:
+            request: the request.
+
+        Raises:
+            SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
+        """
+        settings, length = request.settings, len(request.prompt)
+        for name, ids in (("prompt", request.prompt), ("stop", settings.stop), ("end_ids", settings.end_ids or ())):
+            numbers = [each for each in ids if isinstance(each, int)]
+            if numbers and not 0 <= min(numbers) <= max(numbers) < self._vocabulary:
+                wrong = next(number for number in numbers if not 0 <= number < self._vocabulary)
+                raise SettingError(name, wrong, f"token ids go from 0 to {self._vocabulary - 1}")
+        if self.base.context - length < 1:
+            raise SettingError("prompt", f"of {length} tokens", f"the model's context is {self.base.context} tokens, "
+                               "and one at least must be left for the answer")  # fmt: skip
+        strings = [stop for stop in settings.stop if isinstance(stop, str)]
+        if strings and self._token_bytes is None:
+            raise SettingError("stop", strings[0], "the model has no tokenizer: only token ids can be used")
 
     def cancel(self, handle: SampleHandle) -> None:
         """End a request; its memory is free at once, or after the step that runs.

@@ -19,7 +19,8 @@ ALLOWED = {
     "data": {"constants", "config", "model", "storage"},
     "evaluation": {"constants", "config", "data", "model", "storage"},
     "llm": {"constants", "config", "data", "model", "storage"},
-    "train": {"constants", "config", "data", "model", "storage", "evaluation", "llm"},
+    "service": {"constants", "config", "data", "llm", "storage"},
+    "train": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "service"},
     "commands": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "train"},
 }
 SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py")
@@ -69,6 +70,14 @@ def test_imports_go_one_way(path):
     for name, line in imports_of(path):
         other = name.split(".")[0]
         assert other == package or other in ALLOWED[package], f"{shown(path)}:{line} imports {name}"
+
+
+def test_only_the_trainer_of_agents_serves():
+    """The service knows no trainer, and of the trainers only that of agents knows the service."""
+    for path in FILES:
+        place = path.relative_to(ROOT)
+        if place.parts[0] == "train" and any(name.split(".")[0] == "service" for name, _ in imports_of(path)):
+            assert place == Path("train/agent_trainer.py") or place.parts[1] == "agents", f"{place} imports service"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,0 +1,357 @@
+"""The one thread that samples: clients' requests go in from any thread, answers come out as they grow."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from llm.engine_error import EngineError
+from llm.sample_result import SampleHandle
+from llm.sampling import Sampler
+from llm.sampling_settings import SampleRequest
+from service.schedules import Continuous, Schedule
+from service.served_models import ServedModels
+
+_LOG = logging.getLogger(__name__)
+
+
+class LoopEndedError(EngineError):
+    """Nothing is sampled any more: the service has been closed."""
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What one sample has grown by.
+
+    Attributes:
+        sample: its place among the request's samples.
+        tokens: sampled ids.
+        logprobs: of each id.
+        likeliest: of each id the likeliest ones in its place, where they were asked for.
+        text: characters that can be shown; never half of one, and nothing that a stop string may take back.
+        finish: why it ended; None while it goes on.
+        stopped_by: the id or the string that ended it.
+    """
+
+    sample: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    likeliest: tuple[list[tuple[int, float]], ...] | None
+    text: str
+    finish: str | None = None
+    stopped_by: int | str | None = None
+
+
+class Ticket:
+    """A request on its way through the loop.
+
+    Attributes:
+        key: whose request it is.
+        number: place among the requests of its key.
+        model: name of the model that was asked for.
+        request: what was asked.
+        version: id of the weights that answer; None before it has begun.
+        handle: its samples; None before it has begun.
+        error: why there is no answer; None where there is one, or none yet.
+        cancelled: whether its client has gone.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        number: int,
+        model: str,
+        request: SampleRequest,
+        streams: bool,
+        changed: Callable[[], None] | None,
+    ) -> None:
+        self.key, self.number, self.model, self.request = key, number, model, request
+        self.version: str | None = None
+        self.handle: SampleHandle | None = None
+        self.error: Exception | None = None
+        self.cancelled = False
+        self._streams, self._changed = streams, changed
+        self._increments: deque[Increment] = deque()
+        self._told = [(0, 0, False)] * request.samples  # of each sample: tokens, characters, end
+        self._done = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self._done.is_set()
+
+    def take(self) -> list[Increment]:
+        """Return what has come since the last call, of a request that streams."""
+        taken = []
+        while self._increments:
+            taken.append(self._increments.popleft())
+        return taken
+
+    def result(self, timeout: float | None = None) -> SampleHandle:
+        """Wait for the end.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The samples, all of which have ended.
+
+        Raises:
+            EngineError: the request failed.
+            TimeoutError: it is still under way.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"the request was not answered within {timeout} s")
+        if self.error is not None:
+            raise self.error
+        if self.handle is None:
+            raise LoopEndedError("the request was cancelled before it began")
+        return self.handle
+
+    def tell(self) -> None:
+        """Note what the samples have grown by. Only the loop calls this."""
+        if self._streams and self.handle is not None:
+            grown = False
+            for number, sample in enumerate(self.handle.samples):
+                tokens, characters, ended = self._told[number]
+                if ended or (len(sample.tokens) == tokens and sample.finish is None):
+                    continue
+                likeliest = None if sample.likeliest is None else tuple(sample.likeliest[tokens:])
+                new = Increment(
+                    number, tuple(sample.tokens[tokens:]), tuple(sample.logprobs[tokens:]), likeliest,
+                    sample.text[characters:], sample.finish, sample.stopped_by,
+                )  # fmt: skip
+                self._increments.append(new)
+                self._told[number] = len(sample.tokens), len(sample.text), sample.finish is not None
+                grown = True
+            if grown and self._changed is not None:
+                self._changed()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Say that nothing more will come. Only the loop calls this."""
+        self.error = self.error or error
+        self._done.set()
+        if self._changed is not None:
+            self._changed()
+
+
+class SamplingLoop:
+    """Owns a sampler: the one thread that steps it.
+
+    `submit`, `cancel`, `pause` and `resume` may be called by any thread.
+
+        with SamplingLoop(sampler, models) as loop:
+            ticket = loop.submit("somebody", "policy", SampleRequest(prompt_ids))
+            tokens = ticket.result().samples[0].tokens
+
+    Args:
+        sampler: the sampler; nobody else may step it meanwhile.
+        models: names by which weights are asked for. A request has those that its name stands for when it begins.
+        schedule: when requests begin; None for at once.
+    """
+
+    def __init__(self, sampler: Sampler, models: ServedModels, schedule: Schedule | None = None) -> None:
+        self.sampler, self.models = sampler, models
+        self.schedule: Schedule = Continuous() if schedule is None else schedule
+        self._condition = threading.Condition()
+        self._waiting: list[Ticket] = []
+        self._under_way: list[Ticket] = []
+        self._gone: list[Ticket] = []  # to be cancelled
+        self._paused = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
+        self.schedule.notify(self._wake)
+
+    # ----------------------------------------------------------------------------------------------------- for callers
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End: requests that wait or are under way fail, and the thread is over when this returns."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._end_all(LoopEndedError("the service has been closed"))
+
+    def __enter__(self) -> "SamplingLoop":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(
+        self,
+        key: str,
+        model: str,
+        request: SampleRequest,
+        number: int = 0,
+        streams: bool = False,
+        changed: Callable[[], None] | None = None,
+    ) -> Ticket:
+        """Take in a request.
+
+        Args:
+            key: whose request it is.
+            model: name of the model.
+            request: what is asked; its adapter is the one that the name stands for.
+            number: place among the requests of its key.
+            streams: whether `Ticket.take` is wanted, to get answers as they grow.
+            changed: called by the loop's thread when there is something to take, and at the end; it must not wait.
+
+        Returns:
+            Its ticket.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
+            NotEnteredError: the schedule would never let it begin.
+            LoopEndedError: the loop has been closed.
+        """
+        self.models.find(model)
+        self.sampler.check(request)
+        self.schedule.require(key)
+        ticket = Ticket(key, number, model, request, streams, changed)
+        with self._condition:
+            if self._closing:
+                raise LoopEndedError("the service has been closed")
+            self._waiting.append(ticket)
+            self._condition.notify_all()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Say that nobody waits for an answer any more: it ends with the step that runs, or with its wave."""
+        with self._condition:
+            ticket.cancelled = True
+            self._gone.append(ticket)
+            self._condition.notify_all()
+
+    def pause(self) -> None:
+        """Let nothing begin, and wait until nothing is under way: weights may be changed until `resume`."""
+        with self._condition:
+            self._paused += 1
+            self._condition.wait_for(lambda: not self._under_way or self._closing)
+
+    def resume(self) -> None:
+        """Go on after a `pause`."""
+        with self._condition:
+            self._paused -= 1
+            self._condition.notify_all()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause inside of a block."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have not begun."""
+        return len(self._waiting)
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have begun and not ended."""
+        return len(self._under_way)
+
+    # ------------------------------------------------------------------------------------------------ the loop's thread
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        while self._next():
+            try:
+                self.sampler.step()
+            except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
+                _LOG.exception("a step of the sampler failed")
+                self._fail(EngineError(f"sampling failed: {error}"))
+            self._deliver()
+
+    def _next(self) -> bool:
+        """Wait for something to do, and begin what is due.
+
+        Returns:
+            Whether the loop goes on.
+        """
+        with self._condition:
+            while True:
+                if self._closing:
+                    return False
+                self._drop_gone()
+                due = () if self._paused else self.schedule.due(self._waiting, len(self._under_way))
+                tickets = [self._waiting[place] for place in due]
+                if tickets:
+                    chosen = set(due)
+                    self._waiting = [each for place, each in enumerate(self._waiting) if place not in chosen]
+                for ticket in tickets:
+                    self._begin(ticket)
+                if self._under_way:
+                    return True
+                self._condition.wait()
+
+    def _begin(self, ticket: Ticket) -> None:
+        try:
+            served = self.models.find(ticket.model)
+            request = ticket.request
+            if request.adapter != served.adapter:
+                request = replace(request, adapter=served.adapter)
+            ticket.handle, ticket.version = self.sampler.submit(request), served.version
+        except Exception as error:
+            ticket.end(error)
+        else:
+            self._under_way.append(ticket)
+
+    def _drop_gone(self) -> None:
+        """End what nobody waits for, as far as the schedule allows."""
+        gone, self._gone = self._gone, []
+        for ticket in gone:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                ticket.end()
+            elif ticket.handle is not None and self.schedule.ends_early:
+                self.sampler.cancel(ticket.handle)
+        self._forget_ended()
+
+    def _deliver(self) -> None:
+        """Tell clients what the step has brought."""
+        for ticket in self._under_way:
+            ticket.tell()
+        with self._condition:
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        ended = [ticket for ticket in self._under_way if ticket.handle is None or ticket.handle.done]
+        if ended:
+            self._under_way = [ticket for ticket in self._under_way if ticket not in ended]
+            for ticket in ended:
+                ticket.end(None if ticket.handle is None else ticket.handle.error)
+            self._condition.notify_all()
+
+    def _fail(self, error: EngineError) -> None:
+        """End all that is under way by an error."""
+        for ticket in self._under_way:
+            ticket.error = error
+            if ticket.handle is not None:
+                self.sampler.cancel(ticket.handle)
+
+    def _end_all(self, error: EngineError) -> None:
+        with self._condition:
+            tickets, self._waiting, self._under_way = [*self._waiting, *self._under_way], [], []
+        for ticket in tickets:
+            if ticket.handle is not None and not ticket.handle.done:
+                self.sampler.cancel(ticket.handle)
+            ticket.end(error)
