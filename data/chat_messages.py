@@ -1,6 +1,7 @@
 """What a row of text data is: a conversation, a prompt with its completion, or a document."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHER_ROLES = {"function": "tool"}  # of OpenAI's first interface
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which has no bytes
+_TEXT_PARTS = ("text", "input_text", "output_text")  # the last two in OpenAI's later interface
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -131,7 +133,9 @@ def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:
     calls = message.get("tool_calls")
     if not calls and isinstance(message.get("function_call"), Mapping):
         calls = [{"type": "function", "function": message["function_call"]}]
-    done = {key: value for key, value in message.items() if key not in ("weight", "tool_calls", "function_call")}
+    # What is null isn't there: `'name' in message` must not hold of a message that only has the columns of others.
+    done = {key: value for key, value in message.items()
+            if value is not None and key not in ("weight", "tool_calls", "function_call")}  # fmt: skip
     done["role"] = _OTHER_ROLES.get(role, role)
     done["content"] = _content(message.get("content"), bool(calls), where)
     if calls:
@@ -151,7 +155,11 @@ def _content(content: object, may_lack: bool, where: str) -> str | None:
         for part in content:
             if isinstance(part, str):
                 parts.append(part)
-            elif isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+            elif (
+                isinstance(part, Mapping)
+                and part.get("type", "text") in _TEXT_PARTS
+                and isinstance(part.get("text"), str)
+            ):
                 parts.append(part["text"])
             else:
                 kind = part.get("type") if isinstance(part, Mapping) else _kind(part)
@@ -167,6 +175,7 @@ def _calls(calls: object, where: str) -> list[dict[str, Any]]:
         raise RowError("tool_calls are not a list", f"those of {where} are {_kind(calls)}")
     done = []
     for call in calls:
+        call = _json(call, "tool_calls", where) if isinstance(call, str) else call
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise RowError("a tool call has no function with a name", where)
@@ -176,8 +185,10 @@ def _calls(calls: object, where: str) -> list[dict[str, Any]]:
         arguments = {} if arguments is None else arguments
         if not isinstance(arguments, Mapping):
             raise RowError("arguments of a tool call are not a mapping", f"those of {where} are {_kind(arguments)}")
-        outer = {key: value for key, value in call.items() if key != "function"} if "function" in call else {}
-        inner = {**function, "arguments": dict(arguments)}
+        if not all(map(math.isfinite, _floats_of(arguments))):
+            raise RowError("arguments have a number that JSON has no words for", f"{where}: it is not finite")
+        outer = _without_nulls(call, "function") if "function" in call else {}
+        inner = {**_without_nulls(function, "arguments"), "arguments": dict(arguments)}
         done.append({"type": "function", **outer, "function": inner})
     return done
 
@@ -187,9 +198,13 @@ def _tools(tools: object) -> tuple[dict[str, Any], ...]:
         tools = _json(tools, "tools", "the row") if tools.strip() else None
     if tools is None:
         return ()
-    if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
+    if not isinstance(tools, Sequence):
         raise RowError("tools are not a list of descriptions", f"they are {_kind(tools)}")
-    return tuple(_tool(dict(tool)) for tool in tools)
+    found = [_json(tool, "tools", "the row") if isinstance(tool, str) else tool for tool in tools]
+    strange = next((tool for tool in found if not isinstance(tool, Mapping)), None)
+    if strange is not None or None in found:
+        raise RowError("tools are not a list of descriptions", f"one of them is {_kind(strange)}")
+    return tuple(_tool(dict(tool)) for tool in found)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +213,21 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
         function = {**function, "parameters": _json(function["parameters"], "parameters of a tool", "the row")}
     return {**tool, "function": function} if "function" in tool else dict(function)
+
+
+def _without_nulls(value: Mapping[str, Any], besides: str) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key != besides and part is not None}
+
+
+def _floats_of(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _floats_of(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _floats_of(part)
 
 
 def _json(text: str, what: str, where: str) -> Any:

@@ -246,7 +246,7 @@ def _string(value: Mapping[str, Any], name: str, default: str | None = None) -> 
     if not isinstance(found, str):
         if name not in value:
             raise RowError(f"there is no `{name}`")
-        raise RowError(f"`{name}` is no text", "it is null" if found is None else f"it is {json.dumps(found)[:40]}")
+        raise RowError(f"`{name}` is no text", f"it is {'null' if found is None else repr(found)[:40]}")
     return found
 
 

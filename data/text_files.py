@@ -19,7 +19,7 @@ SUFFIXES = {
     ".txt": TEXT, ".md": TEXT, ".text": TEXT,
 }  # fmt: skip
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_WIDE = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = "wrong encoding: not UTF-8"
 _ESCAPED_BYTES = {chr(0xDC00 + byte) for byte in range(0x80, 0x100)}  # what Python decodes bytes to that are no UTF-8
@@ -138,8 +138,10 @@ def _kind_of(file: Path) -> str:
 def _opened(file: Path) -> io.BufferedReader:
     try:
         stream = file.open("rb")
-        if stream.peek(2)[:2] in _UTF16:
-            raise DataError(f"{file} is UTF-16; save it as UTF-8.")
+        first = stream.peek(4)[:4]
+        wide = next((name for begin, name in _WIDE.items() if first.startswith(begin)), None)
+        if wide:
+            raise DataError(f"{file} is {wide}; save it as UTF-8.")
     except OSError as error:
         raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
     return stream
@@ -148,7 +150,7 @@ def _opened(file: Path) -> io.BufferedReader:
 def _json_lines(file: Path) -> Iterator[FileRow]:
     with _opened(file) as stream:
         for number, line in enumerate(stream, 1):  # of bytes: only \n ends a line, not U+2028
-            line = line.removeprefix(_BOM) if number == 1 else line
+            line = line.removeprefix(_BOM)  # files that were put together have one in front of each part
             if line.strip(b" \t\r\n"):
                 yield FileRow(f"line {number}", _parsed(line.rstrip(b"\r\n")))
 
@@ -282,11 +284,32 @@ def _parquet(file: Path) -> Iterator[FileRow]:
     number = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
+            for row in _rows_of_batch(batch):
                 number += 1
-                yield FileRow(f"row {number}", _row(_without_nulls(row)))
+                yield FileRow(f"row {number}", row if isinstance(row, RowError) else _row(_without_nulls(row)))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} can't be read: {str(error).strip().splitlines()[0]}.") from error
+
+
+def _rows_of_batch(batch: Any) -> Iterator[Mapping[str, Any] | RowError]:
+    """Yield the rows of a batch of pyarrow; one that can't be read costs its row, not the file."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # text that is no UTF-8; a date that Python has no number for
+        rows = [_row_of_cells(batch, number) for number in range(batch.num_rows)]
+    yield from rows
+
+
+def _row_of_cells(batch: Any, number: int) -> Mapping[str, Any] | RowError:
+    row: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[number].as_py()
+        except UnicodeDecodeError as error:
+            return RowError(_NOT_UTF8, f"byte 0x{error.object[error.start]:02X} in `{name}`")
+        except (ValueError, OverflowError):
+            continue  # no text is of such a type
+    return row
 
 
 def _without_nulls(value: Any) -> Any:

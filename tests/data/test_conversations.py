@@ -132,7 +132,7 @@ def test_rows_that_cant_be_used_say_why(tmp_path, rows, told):
 
 def test_messages_are_brought_to_the_form_of_templates(tmp_path):
     messages = [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}]},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": null}'}},
         {"role": "function", "name": "f", "content": "12"},
         {"role": "assistant", "content": "c", "weight": 0},
@@ -152,6 +152,40 @@ def test_messages_are_brought_to_the_form_of_templates(tmp_path):
         Conversation.of([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "[1]"}]}])
 
 
+def test_what_is_null_beside_the_content_is_not_there(tmp_path):
+    """Rows written by way of a table or a class have every key, most of them null."""
+    nothing = {"name": None, "tool_calls": None, "tool_call_id": None, "function_call": None, "weight": None}
+    call = {"id": None, "type": "function", "function": {"name": "f", "description": None, "arguments": {"x": None}}}
+    messages = [
+        {"role": "user", "content": "a", **nothing},
+        {**nothing, "role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    user, answer = examples(written(tmp_path, {"messages": messages}))[0].messages
+    assert user == {"role": "user", "content": "a"}
+    assert answer == {"role": "assistant", "content": None, "tool_calls": [
+        {"type": "function", "function": {"name": "f", "arguments": {"x": None}}}]}  # fmt: skip
+
+
+def test_tools_and_calls_may_be_json_one_by_one(tmp_path):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call = {"name": "f", "arguments": '{"x": 1}'}
+    messages = [TURNS[0], {"role": "assistant", "tool_calls": [json.dumps(call)]}]
+    chat = examples(written(tmp_path, {"messages": messages, "tools": [json.dumps(tool)]}))[0]
+    assert chat.tools == (tool,)
+    assert chat.messages[1]["tool_calls"][0]["function"] == {"name": "f", "arguments": {"x": 1}}
+    for tools, words in ((["{"], "tools are not JSON"), ([None], "one of them is null"), ([1], "one of them is a num")):
+        with pytest.raises(RowError, match=words):
+            Conversation.of(TURNS, tools)
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400", '[{"y": -Infinity}]'])
+def test_arguments_that_are_no_json_are_not_trained_on(number):
+    """Python reads and writes such numbers; the JSON that a model learns to write must not have them."""
+    call = {"name": "f", "arguments": f'{{"x": {number}}}'}
+    with pytest.raises(RowError, match="a number that JSON has no words for .message 1"):
+        Conversation.of([{"role": "assistant", "tool_calls": [call]}])
+
+
 def test_the_same_rows_in_all_files(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -167,6 +201,16 @@ def test_the_same_rows_in_all_files(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(rows), columns)
     expected = [Completion(row["prompt"], row["completion"]) for row in rows]
     assert [examples(path) for path in (lines, array, table, columns)] == [expected] * 4
+
+
+def test_columns_of_other_types_are_no_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"prompt": ["a", "b"], "completion": [b"raw", b"bytes"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    (error, _) = examples(tmp_path / "a.parquet", data_format="prompt_completion")
+    assert str(error) == "`completion` is no text (it is b'raw')"
 
 
 def test_tool_calls_of_parquet_have_no_arguments_of_other_rows(tmp_path):

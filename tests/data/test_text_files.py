@@ -29,6 +29,12 @@ def test_json_lines_keep_every_character(tmp_path):
     assert values[0]["text"].encode()[-4:] == b"\xf0\x9f\x98\x80"
 
 
+def test_files_put_together_have_several_byte_order_marks(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(BOM + b'{"a": 1}\n' + BOM + b'{"a": 2}\r\n' + BOM + b"\n")
+    assert rows_of(path) == [("line 1", {"a": 1}), ("line 2", {"a": 2})]
+
+
 def test_what_cant_be_read_is_named_by_its_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": }\n{"a": "\xe9"}\n{"a": ["\\ud83d"]}\n[1]\n' + b"[" * 100_000 + b"\n{}")
@@ -110,6 +116,19 @@ def test_parquet_has_no_keys_of_other_rows(tmp_path):
         rows_of(path)
 
 
+def test_a_cell_of_parquet_that_cant_be_read_costs_its_row(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = pyarrow.array([b"a", b"x\xff", b"c"], pyarrow.binary()).view(pyarrow.string())
+    late = pyarrow.array([2**40, 1, 2**40], pyarrow.timestamp("s"))  # a year that Python has no date for
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": texts, "late": late}), path)
+    rows = rows_of(path)
+    assert rows[0] == ("row 1", {"text": "a"}) and rows[2] == ("row 3", {"text": "c"})
+    assert refusals(path) == [("row 2", "wrong encoding: not UTF-8 (byte 0xFF in `text`)")]
+
+
 def test_a_folder_of_text(tmp_path):
     (tmp_path / "b.txt").write_bytes(BOM + b"two\r\nlines \n")
     (tmp_path / "in").mkdir()
@@ -147,4 +166,7 @@ def test_what_is_no_data_is_refused(tmp_path):
     wide = tmp_path / "a.jsonl"
     wide.write_bytes('{"a": 1}'.encode("utf-16"))
     with pytest.raises(DataError, match="is UTF-16; save it as UTF-8"):
+        rows_of(wide)
+    wide.write_bytes('{"a": 1}'.encode("utf-32"))
+    with pytest.raises(DataError, match="is UTF-32; save it as UTF-8"):
         rows_of(wide)
