@@ -60,6 +60,7 @@ class Renderer:
 
     Attributes:
         template: the chat template, as it is to be exported.
+        options: further variables of the template.
         end_of_turn: special token that the template writes after an answer.
         end_ids: ids that end an answer, lowest first.
         added: text that the template puts in front of a conversation without a system message.
@@ -89,6 +90,7 @@ class Renderer:
                 f"{type(tokenizer).__name__} is not a fast tokenizer, which is needed: save one with tokenizer.json"
             )
         self.tokenizer, self.train_on, self.now = tokenizer, train_on, now
+        self.options = dict(options or {})
         chat = self._template = ChatTemplate(tokenizer, template, end_ids, options, now)
         self.template, self.end_of_turn, self.end_ids = chat.template, chat.end_of_turn, chat.end_ids
         self.added, self.opening, self.uses_clock = chat.added, chat.opening, chat.uses_clock

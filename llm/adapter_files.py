@@ -44,12 +44,19 @@ def save_adapter(folder: Path, adapter: LoraAdapter, base_model: str | None = No
     for part, a, b in adapter.tensors():
         tensors[f"{_PREFIX}{part.site.name}.lora_A.weight"] = a.detach().cpu().contiguous()
         tensors[f"{_PREFIX}{part.site.name}.lora_B.weight"] = b.detach().cpu().contiguous()
-    config = json.dumps(_config_of(adapter.parts(), base_model), indent=2, sort_keys=True)
+    config = json.dumps(adapter_config(adapter, base_model), indent=2, sort_keys=True)
     write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, config.encode())
 
 
-def _config_of(parts: Sequence[SitePart], base_model: str | None) -> dict[str, Any]:
+def adapter_config(adapter: LoraAdapter, base_model: str | None) -> dict[str, Any]:
+    """Return what PEFT's adapter_config.json says of an adapter.
+
+    Args:
+        adapter: the adapter.
+        base_model: name of its base model.
+    """
+    parts = adapter.parts()
     used = [part for part in parts if part.rank]
     (rank, _), *_ = Counter(part.rank for part in used).most_common(1)
     (alpha, _), *_ = Counter(part.alpha for part in used).most_common(1)
@@ -76,6 +83,54 @@ def _config_of(parts: Sequence[SitePart], base_model: str | None) -> dict[str, A
 
 def _plain(number: float) -> float | int:
     return int(number) if number == int(number) else number
+
+
+def empty_adapter(
+    config: Mapping[str, Any], model: AdaptableModel, device: torch.device | str | None = None
+) -> LoraAdapter:
+    """Make an adapter as `adapter_config` tells of it, whose numbers are all zero.
+
+    Args:
+        config: what `adapter_config` returned.
+        model: the model it is for.
+        device: where its tensors go.
+
+    Returns:
+        The adapter in fp32, with the rank and the scale of each layer.
+    """
+    wanted = tuple(config["target_modules"])
+    parts = []
+    for site in model.linear_sites():
+        if site.name in wanted or site.name.endswith(tuple(f".{name}" for name in wanted)):
+            rank = _by_pattern(config["rank_pattern"], site.name, config["r"])
+            alpha = _by_pattern(config["alpha_pattern"], site.name, config["lora_alpha"])
+            parts.append(SitePart(site, rank, float(alpha), bool(config["use_rslora"])))
+        else:
+            parts.append(SitePart(site, 0, 0.0))
+    return LoraAdapter(_of_touched_kinds(parts), device)
+
+
+def _of_touched_kinds(parts: Sequence[SitePart]) -> list[SitePart]:
+    """Leave out kinds of layers that an adapter doesn't touch at all."""
+    kinds = {_kind(part) for part in parts if part.rank}
+    return [part for part in parts if _kind(part) in kinds]
+
+
+def _kind(part: SitePart) -> str:
+    return re.sub(r"\d+", "*", part.site.name)
+
+
+def base_of(folder: Path) -> str | None:
+    """Return the name of the base model that an adapter's files give; None where they give none.
+
+    Args:
+        folder: folder with adapter_config.json.
+
+    Raises:
+        ModelError: it can't be read, or the adapter is of a kind that can't be used.
+    """
+    name = _read_config(folder).get("base_model_name_or_path")
+    return name if isinstance(name, str) and name else None
 
 
 def load_adapter(folder: Path, model: AdaptableModel, device: torch.device | str | None = None) -> LoraAdapter:
@@ -121,8 +176,7 @@ def load_adapter(folder: Path, model: AdaptableModel, device: torch.device | str
         if not isinstance(alpha, int | float):
             raise ModelError(f"{folder / CONFIG}: lora_alpha is {alpha!r}; it must be a number")
         parts.append(SitePart(site, rank, float(alpha), bool(config.get("use_rslora"))))
-    kinds = {re.sub(r"\d+", "*", name) for name in pairs}  # leave out kinds of layers that it doesn't touch at all
-    adapter = LoraAdapter([part for part in parts if re.sub(r"\d+", "*", part.site.name) in kinds], device)
+    adapter = LoraAdapter(_of_touched_kinds(parts), device)
     with torch.no_grad():
         for part, a, b in adapter.tensors():
             a.copy_(pairs[part.site.name][0])

@@ -17,6 +17,7 @@ from llm.base_model import BaseModel
 from llm.hub_config import config_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
+from llm.model_record import ModelRecord
 from model.causal_lm import CausalLM
 from model.lora import AdapterRows, LoraAdapter, SitePart
 from model.packed_attention import PackedRows
@@ -93,7 +94,11 @@ class ExportedModel:
 
 
 def export_model(
-    folder: Path, base: BaseModel, adapter: LoraAdapter | None = None, facts: Mapping[str, str] | None = None
+    folder: Path,
+    base: BaseModel,
+    adapter: LoraAdapter | None = None,
+    facts: Mapping[str, str] | None = None,
+    record: ModelRecord | None = None,
 ) -> ExportedModel:
     """Write a whole model that transformers loads: weights, config, tokenizer, template, generation settings, card.
 
@@ -102,6 +107,7 @@ def export_model(
         base: the model with all that belongs to it.
         adapter: what is merged into it; None for the model as it is.
         facts: what the model card tells, such as settings, digest of the data, figures.
+        record: how the model was trained to be asked, for a chat with it; None for none.
 
     Returns:
         What was written.
@@ -126,11 +132,19 @@ def export_model(
         _write_json(folder / "config.json", base.config | _config_of(base, whole) | _special_ids(base))
     _write_json(folder / "generation_config.json", _special_ids(base))
     _write_tokenizer(folder, base)
+    if record is not None:
+        replace(record, adapter=None).write(folder)
     write_atomically(folder / "README.md", _card(base, adapter is not None, facts or {}).encode())
     return ExportedModel(folder, change, untied)
 
 
-def export_adapter(folder: Path, base: BaseModel, adapter: LoraAdapter, facts: Mapping[str, str] | None = None) -> None:
+def export_adapter(
+    folder: Path,
+    base: BaseModel,
+    adapter: LoraAdapter,
+    facts: Mapping[str, str] | None = None,
+    record: ModelRecord | None = None,
+) -> None:
     """Write an adapter as PEFT does, with what its answers need beside it: tokenizer, template, ids that end, card.
 
     Args:
@@ -138,6 +152,7 @@ def export_adapter(folder: Path, base: BaseModel, adapter: LoraAdapter, facts: M
         base: the model that the adapter is of.
         adapter: the adapter; its numbers are written as they are.
         facts: what the model card tells, such as settings, digest of the data, figures.
+        record: which base model the adapter is of, to the bit, and how it was trained to be asked; None for none.
 
     Raises:
         OutputError: a file can't be written.
@@ -145,6 +160,8 @@ def export_adapter(folder: Path, base: BaseModel, adapter: LoraAdapter, facts: M
     save_adapter(folder, adapter, base.source)
     _write_json(folder / "generation_config.json", _special_ids(base))
     _write_tokenizer(folder, base)
+    if record is not None:
+        record.write(folder)
     write_atomically(folder / "README.md", _card(base, True, facts or {}, "peft").encode())
 
 

@@ -47,6 +47,7 @@ class LanguageModelTrainer(BaseTrainer):
         self.init_progress_bar(total=len(self.train_loader) * config.epochs, desc="Training the language model")
         self.clock = TokenClock()
         super().__init__()
+        self.language.write_record(self.run_folder.path)
         for line in [*self.language.lines(), *(line for account in self.accounts.values() for line in account.lines())]:
             logger.info(line)
 

@@ -22,6 +22,7 @@ from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load
 from llm.loss_pass import first_not_finite
 from llm.model_export import export_adapter, export_model
+from llm.model_record import RECORD, ModelRecord
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest
 from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_where
@@ -185,6 +186,22 @@ class TrainedModel:
     def _date(self) -> str:
         return self.renderer.now.date().isoformat() if self.renderer.uses_clock else ""
 
+    def record(self) -> ModelRecord:
+        """Return what the weights are read with, by whoever has no trainer."""
+        return ModelRecord.of(self.base, self.renderer, self.adapter)
+
+    def write_record(self, folder: Path) -> None:
+        """Write the record of a run that begins, so that its weights can be read at any time.
+
+        Args:
+            folder: the run's folder; one that is gone on with has its record already.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        if not (folder / RECORD).exists():
+            self.record().write(folder)
+
     # ------------------------------------------------------------------------------------------------------- the end
 
     def export(self, path_of: Callable[[str], Path], facts: Mapping[str, str]) -> None:
@@ -201,11 +218,11 @@ class TrainedModel:
         chosen = ("trained", "lora_rank", "lora_alpha", "lora_targets", "epochs", "batch_size", "learning_rate", "seed")
         facts = dict(facts) | {name: str(getattr(config, name)) for name in chosen if hasattr(config, name)}
         if self.adapter is None:
-            export_model(path_of("model"), self.base, None, facts)
+            export_model(path_of("model"), self.base, None, facts, self.record())
             return
-        export_adapter(path_of("adapter"), self.base, self.adapter, facts)
+        export_adapter(path_of("adapter"), self.base, self.adapter, facts, self.record())
         if config.merge:
-            done = export_model(path_of("merged"), self.base, self.adapter, facts)
+            done = export_model(path_of("merged"), self.base, self.adapter, facts, self.record())
             logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
 
 
