@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from llm.model_error import ModelError
-from model.lora import AdaptableModel, LoraAdapter, SitePart
+from model.lora import AdaptableModel, LinearSite, LoraAdapter, SitePart
 from storage.files import write_atomically
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -26,16 +26,20 @@ _HARMLESS = set(
     runtime_config""".split()  # noqa: SIM905 - a list of 27 lines says no more
 )
 # ... and ways of starting an adapter that change the base model too, which its files then say nothing of.
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def save_adapter(folder: Path, adapter: LoraAdapter, base_model: str | None = None) -> None:
+def save_adapter(
+    folder: Path, adapter: LoraAdapter, base_model: str | None = None, sites: Sequence[LinearSite] = ()
+) -> None:
     """Write an adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
 
     Args:
         folder: where to; made where it isn't there.
         adapter: the adapter; its numbers are written as they are, to the bit.
         base_model: name of the base model for the config, so that PEFT finds it.
+        sites: the model's layers; where others than the adapter's end in the same name (`c_proj` of GPT-2's attention
+            and of its mlp), the config has their whole names, so that PEFT changes no more than these.
 
     Raises:
         OutputError: a file can't be written; what was there is as it was.
@@ -44,25 +48,27 @@ def save_adapter(folder: Path, adapter: LoraAdapter, base_model: str | None = No
     for part, a, b in adapter.tensors():
         tensors[f"{_PREFIX}{part.site.name}.lora_A.weight"] = a.detach().cpu().contiguous()
         tensors[f"{_PREFIX}{part.site.name}.lora_B.weight"] = b.detach().cpu().contiguous()
-    config = json.dumps(adapter_config(adapter, base_model), indent=2, sort_keys=True)
+    config = json.dumps(adapter_config(adapter, base_model, sites), indent=2, sort_keys=True)
     write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, config.encode())
 
 
-def adapter_config(adapter: LoraAdapter, base_model: str | None) -> dict[str, Any]:
+def adapter_config(adapter: LoraAdapter, base_model: str | None, sites: Sequence[LinearSite] = ()) -> dict[str, Any]:
     """Return what PEFT's adapter_config.json says of an adapter.
 
     Args:
         adapter: the adapter.
         base_model: name of its base model.
+        sites: the model's layers, so that no other of them is meant by a name; see `save_adapter`.
     """
     parts = adapter.parts()
     used = [part for part in parts if part.rank]
     (rank, _), *_ = Counter(part.rank for part in used).most_common(1)
     (alpha, _), *_ = Counter(part.alpha for part in used).most_common(1)
     names = {part.site.name for part in used}
-    ends = {name.rsplit(".", 1)[-1] for name in names}
-    whole = all(part.rank for part in parts if part.site.name.rsplit(".", 1)[-1] in ends)
+    ends = {_last(name) for name in names}
+    others = {*(part.site.name for part in parts), *(site.name for site in sites)} - names
+    whole = not any(_last(name) in ends for name in others)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -79,6 +85,10 @@ def adapter_config(adapter: LoraAdapter, base_model: str | None) -> dict[str, An
         "alpha_pattern": {re.escape(part.site.name): _plain(part.alpha) for part in used if part.alpha != alpha},
         "modules_to_save": None,
     }
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
 
 
 def _plain(number: float) -> float | int:
@@ -142,14 +152,16 @@ def load_adapter(folder: Path, model: AdaptableModel, device: torch.device | str
         device: where its tensors go.
 
     Returns:
-        The adapter in fp32, with the rank and the scale of each layer.
+        The adapter in fp32, with the rank and the scale of each layer. A linear layer that was trained whole
+            (`modules_to_save`) is a change of full rank.
 
     Raises:
         ModelError: a file is missing or damaged, the adapter is of a kind or has a part that would be ignored, or it is
             of a model of other sizes.
     """
     config = _read_config(folder)
-    pairs = _read_pairs(folder, model)
+    pairs, saved = _read_pairs(folder, model, tuple(config.get("modules_to_save") or ()))
+    rslora = bool(config.get("use_rslora"))
     by_name = {site.name: site for site in model.linear_sites()}
     strange = [name for name in pairs if name not in by_name]
     if strange:
@@ -169,13 +181,16 @@ def load_adapter(folder: Path, model: AdaptableModel, device: torch.device | str
                 f"{folder}: the adapter is of a model with {told}: at {name} it is made for {a.shape[1]} inputs and "
                 f"{b.shape[0]} outputs, the model has {site.inputs} and {site.outputs}"
             )
+        if name in saved:  # its factors are the change itself, so that their scale must be 1
+            parts.append(SitePart(site, a.shape[0], a.shape[0] ** (0.5 if rslora else 1.0), rslora))
+            continue
         rank = _by_pattern(config.get("rank_pattern"), name, config.get("r"))
         if a.shape[0] != rank:
             raise ModelError(f"{folder}: at {name} the config says rank {rank}, the tensors have {a.shape[0]}")
         alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"))
         if not isinstance(alpha, int | float):
             raise ModelError(f"{folder / CONFIG}: lora_alpha is {alpha!r}; it must be a number")
-        parts.append(SitePart(site, rank, float(alpha), bool(config.get("use_rslora"))))
+        parts.append(SitePart(site, rank, float(alpha), rslora))
     adapter = LoraAdapter(_of_touched_kinds(parts), device)
     with torch.no_grad():
         for part, a, b in adapter.tensors():
@@ -199,11 +214,6 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         raise ModelError(
             f"{path}: bias is {config['bias']!r}: biases that were trained too can't be used; merge with PEFT"
         )
-    if config.get("modules_to_save"):
-        raise ModelError(
-            f"{path}: modules_to_save is {config['modules_to_save']}: layers that were trained whole can't be used as "
-            "an adapter; merge it with PEFT (merge_and_unload) and load the merged model"
-        )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise ModelError(
@@ -217,8 +227,19 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _read_pairs(folder: Path, model: AdaptableModel) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return (A, B) in fp32 by the name of the layer; every tensor of the file must be one of them."""
+def _read_pairs(
+    folder: Path, model: AdaptableModel, whole: Sequence[str]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], set[str]]:
+    """Return (A, B) in fp32 by the name of the layer; every tensor of the file must be one of them.
+
+    Args:
+        folder: the adapter's.
+        model: the model it is for.
+        whole: ends of the names of layers that were trained whole.
+
+    Returns:
+        The pairs, and names of those that stand for a layer which was trained whole.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         if (folder / "adapter_model.bin").is_file():
@@ -226,21 +247,32 @@ def _read_pairs(folder: Path, model: AdaptableModel) -> dict[str, tuple[Tensor, 
                              "save it again with PEFT")  # fmt: skip
         raise ModelError(f"{folder} holds no adapter: there is no {WEIGHTS} in it")
     halves: dict[str, dict[str, Tensor]] = {}
-    known = {site.name for site in model.linear_sites()}
+    saved: set[str] = set()
+    known = {site.name: site for site in model.linear_sites()}
     strange = []
     try:
         with safe_open(path, framework="pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - it is no mapping
                 found = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.lora_([AB])(?:\.default)?\.weight", key)
-                base = re.fullmatch(rf"{re.escape(_PREFIX)}(.+)\.base_layer\.weight", key)
-                if base is not None and base[1] in known:
-                    _check_base(path, base[1], stored.get_tensor(key), model.site_weight(base[1]))
-                elif found is None:
-                    strange.append(key)
-                else:
+                other = re.fullmatch(rf"{re.escape(_PREFIX)}(.+?)(\.base_layer)?\.weight", key)
+                if found is not None:
                     halves.setdefault(found[1], {})[found[2]] = stored.get_tensor(key).float()
+                elif other is not None and other[1] in known and other[2]:
+                    _check_base(path, other[1], stored.get_tensor(key), model.site_weight(other[1]))
+                elif other is not None and other[1] in known and other[1].endswith(tuple(whole)):
+                    halves[other[1]] = _change_of(path, other[1], stored.get_tensor(key), model.site_weight(other[1]))
+                    saved.add(other[1])
+                else:
+                    strange.append(key)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
+    missing = [end for end in whole if not any(name.endswith(end) for name in saved)]
+    if whole and (missing or strange):
+        raise ModelError(
+            f"{folder / CONFIG}: modules_to_save is {list(whole)}: of layers that were trained whole, linear ones of "
+            f"the model can be used, and {', '.join(missing) or strange[0]} is none; merge the adapter with PEFT "
+            "(merge_and_unload) and load the merged model"
+        )
     if strange:
         raise ModelError(
             f"{path}: {len(strange)} tensors are not understood, first {', '.join(strange[:3])}. Allowed are "
@@ -249,7 +281,22 @@ def _read_pairs(folder: Path, model: AdaptableModel) -> dict[str, tuple[Tensor, 
     single = [name for name, pair in halves.items() if len(pair) != 2]
     if single or not halves:
         raise ModelError(f"{path}: {single[0] if single else 'the file'} lacks its lora_A or lora_B")
-    return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+    for name, pair in halves.items():
+        if not all(tensor.isfinite().all() for tensor in pair.values()):  # synchronisation on a GPU
+            raise ModelError(f"{path}: {name} has numbers that are not finite: the training it comes from diverged")
+    return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}, saved
+
+
+def _change_of(path: Path, name: str, stored: Tensor, ours: Tensor) -> dict[str, Tensor]:
+    """Return what was added to a layer's weight, as factors A and B of which one is the identity."""
+    if stored.shape != ours.shape:
+        raise ModelError(
+            f"{path}: {name}, which was trained whole, has the sizes {tuple(stored.shape)}; the model's are "
+            f"{tuple(ours.shape)}"
+        )
+    change = stored.float() - ours.detach().float().cpu()
+    outputs, inputs = change.shape
+    return {"A": torch.eye(inputs), "B": change} if inputs <= outputs else {"A": change, "B": torch.eye(outputs)}
 
 
 def _check_base(path: Path, name: str, stored: Tensor, ours: Tensor) -> None:

@@ -43,7 +43,7 @@ def save_state(folder: Path, base: BaseModel, state: AdapterState, notes: dict[s
     with output_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            save_adapter(temporary, state.adapter, base.source)
+            save_adapter(temporary, state.adapter, base.source, base.model.linear_sites())
             if state.moments is not None:
                 moments = {
                     f"{name}.{kind}": tensor.cpu().contiguous()

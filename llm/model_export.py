@@ -157,7 +157,7 @@ def export_adapter(
     Raises:
         OutputError: a file can't be written.
     """
-    save_adapter(folder, adapter, base.source)
+    save_adapter(folder, adapter, base.source, base.model.linear_sites())
     _write_json(folder / "generation_config.json", _special_ids(base))
     _write_tokenizer(folder, base)
     if record is not None:

@@ -60,7 +60,7 @@ class ModelRecord:
             end_ids=renderer.end_ids,
             template_options=dict(renderer.options),
             template_date=renderer.now.date().isoformat() if renderer.uses_clock else "",
-            adapter=None if adapter is None else adapter_config(adapter, base.source),
+            adapter=None if adapter is None else adapter_config(adapter, base.source, base.model.linear_sites()),
         )
 
     def write(self, folder: Path) -> None:
