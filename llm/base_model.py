@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llm.gguf_file import GgufFile, special_tokens, tokenizer_of
+from llm.gguf_file import GgufFile, end_ids, special_tokens, tokenizer_of
 from llm.hub_config import config_of, shape_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
@@ -158,7 +158,8 @@ def _from_gguf(path: Path, source: str, device: torch.device | str, dtype: torch
     model = CausalLM(shape, "meta", dtype)
     _fill(model, file.weights(), str(path), device, dtype)
     licence = file.metadata.get("general.license")
-    return _complete(model, tokenizer, source, file_digest(path), licence, config_of(shape), {})
+    settings = {"eos_token_id": end_ids(file.metadata)}
+    return _complete(model, tokenizer, source, file_digest(path), licence, config_of(shape), settings)
 
 
 def _from_folder(folder: Path, source: str, device: torch.device | str, dtype: torch.dtype) -> BaseModel:

@@ -42,7 +42,12 @@ _LAYER_TENSORS = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_DERIVED = ("rope_freqs.weight",)  # made of the metadata; read below, no weight of the model
+# What changes a model's outputs and that our decoder doesn't do, with the values at which it changes nothing.
+_CHANGES = {
+    "logit_scale": (0, 1), "embedding_scale": (0, 1), "residual_scale": (0, 1), "attention.scale": (0,),
+    "attention.clamp_kqv": (0,), "attn_logit_softcapping": (0,), "final_logit_softcapping": (0,),
+    "attention.causal": (True,), "rope.scaling.attn_factor": (0, 1), "expert_count": (0,),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,33 +124,47 @@ class GgufFile:
                 f"{self.path} holds a model of architecture {self.architecture or 'unnamed'!r}; known in GGUF files: "
                 f"{', '.join(_PERMUTED)}. Use the model's safetensors (a folder or a hub id) instead"
             )
-        strange = self.value("rope.scaling.type", "none")
-        if strange not in ("none", "linear"):
-            raise ModelError(f"{self.path}: rotary positions are scaled by {strange!r}; known in GGUF files: linear")
+        count = self.metadata.get("split.count", 1)
+        if count not in (0, 1):
+            raise ModelError(
+                f"{self.path} is one of {count} parts of a model: join them first (llama-gguf-split --merge)"
+            )
+        for key, harmless in _CHANGES.items():
+            if self.value(key, harmless[0]) not in harmless:
+                raise ModelError(
+                    f"{self.path}: {self.architecture}.{key} is {self.value(key)!r}, which changes what the model "
+                    "computes and is not supported. Use the model's safetensors (a folder or a hub id) instead"
+                )
+        scaling = self.value("rope.scaling.type", "none")
+        if scaling not in ("none", "linear"):
+            raise ModelError(f"{self.path}: rotary positions are scaled by {scaling!r}; known in GGUF files: linear")
         if "rope_freqs.weight" in self.tensors:
             raise ModelError(
                 f"{self.path}: rope_freqs.weight scales rotary positions (Llama 3.1 and later). "
                 "Use the model's safetensors (a folder or a hub id) instead"
             )
-        if self.value("expert_count", 0):
-            raise ModelError(f"{self.path} is a mixture of experts; use the model's safetensors instead")
         try:
-            heads, width = self.value_of("attention.head_count"), self.value_of("embedding_length")
-            head_dim = self.value("attention.key_length") or self.value("rope.dimension_count") or width // heads
-            if self.value("rope.dimension_count", head_dim) != head_dim:
+            heads, width = self._size("attention.head_count"), self._size("embedding_length")
+            head_dim = self._size("attention.key_length", self._size("rope.dimension_count", width // heads))
+            if self._size("rope.dimension_count", head_dim) != head_dim:
                 raise ModelError(f"{self.path}: only a part of each head is turned by positions")
-            factor = self.value("rope.scaling.factor", 1.0)
+            kv_heads = self._size("attention.head_count_kv", heads)
+            if heads % kv_heads:
+                raise ModelError(f"{self.path} is damaged: {heads} query heads can't share {kv_heads} key-value heads")
+            # Before there was a type of scaling, its factor stood alone.
+            factor = self.value("rope.scaling.factor", 1.0) if scaling == "linear" else self.value(
+                "rope.scale_linear", 1.0)  # fmt: skip
             return DecoderShape(
                 vocabulary=self.tensors["token_embd.weight"].sizes[0],
                 width=width,
-                layers=self.value_of("block_count"),
+                layers=self._size("block_count"),
                 heads=heads,
-                kv_heads=self.value("attention.head_count_kv", heads),
+                kv_heads=kv_heads,
                 head_dim=head_dim,
-                mlp_width=self.value_of("feed_forward_length"),
-                context=self.value_of("context_length"),
+                mlp_width=self._size("feed_forward_length"),
+                context=self._size("context_length"),
                 rope_theta=self.value("rope.freq_base", 10000.0),
-                rope_scaling=RopeScaling("linear", factor) if strange == "linear" and factor != 1.0 else None,
+                rope_scaling=RopeScaling("linear", factor) if factor not in (0.0, 1.0) else None,
                 norm_eps=self.value_of("attention.layer_norm_rms_epsilon"),
                 tied="output.weight" not in self.tensors,
                 attention_bias="blk.0.attn_q.bias" in self.tensors,
@@ -157,6 +176,20 @@ class GgufFile:
         except KeyError as error:
             raise ModelError(f"{self.path} doesn't say {error}: it is incomplete") from error
 
+    def _size(self, key: str, otherwise: int | None = None) -> int:
+        """Return a size, which every layer has; KeyError where it is missing and there is no other."""
+        found = self.value(key) if otherwise is not None else self.value_of(key)
+        if found is None and otherwise is not None:
+            return otherwise
+        each = set(found) if isinstance(found, list) else {found}
+        (size, *others) = each or {None}
+        if others:
+            raise ModelError(f"{self.path}: {self.architecture}.{key} differs from layer to layer ({found}), which is "
+                             "not supported")  # fmt: skip
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ModelError(f"{self.path} is damaged: {self.architecture}.{key} is {found!r}; it must be a number")
+        return size
+
     def value_of(self, key: str) -> Any:
         """Return a value of the model's own part of the metadata. Raises KeyError where it is missing."""
         return self.metadata[f"{self.architecture}.{key}"]
@@ -167,8 +200,8 @@ class GgufFile:
         Raises:
             ModelError: a tensor has no place in the model, an unknown type, or lies beyond the file's end.
         """
-        heads = self.value_of("attention.head_count")
-        turned = {"attn_q": heads, "attn_k": self.value("attention.head_count_kv", heads)}
+        heads = self._size("attention.head_count")
+        turned = {"attn_q": heads, "attn_k": self._size("attention.head_count_kv", heads)}
         with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for tensor in self.tensors.values():
                 name = self._name_of(tensor.name)
@@ -245,6 +278,8 @@ class _Header:
             sizes = tuple(self.number("<Q") for _ in range(self.number("<I")))[::-1]
             found.append(StoredTensor(name, sizes, self.number("<I"), self.number("<Q")))
         alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ModelError(f"{self.path} is damaged: general.alignment is {alignment!r}; it must be a number")
         begin = -(-self.at // alignment) * alignment
         by_name = {t.name: StoredTensor(t.name, t.sizes, t.kind, begin + t.offset) for t in found}
         return GgufFile(self.path, metadata, by_name)
@@ -294,7 +329,8 @@ _CUTS = {
     "deepseek-r1-qwen": (_QWEN2,),
     "llama-bpe": (_QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"),),
 }
-_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6
+_CONTROL, _USER_DEFINED = 3, 4
+_TOKENS = "tokenizer.ggml.tokens"
 
 
 def tokenizer_of(file: GgufFile) -> "Tokenizer":
@@ -304,12 +340,13 @@ def tokenizer_of(file: GgufFile) -> "Tokenizer":
         file: the file.
 
     Returns:
-        A tokenizer with the ids of the file; it adds no special tokens by itself.
+        A tokenizer with the ids of the file; it begins text with a special token where the file, or llama.cpp's rule
+        for tokenizers of its kind, says so.
 
     Raises:
         ModelError: the file has none, or one of a kind that is not known.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     kind, tokens = file.metadata.get("tokenizer.ggml.model"), file.metadata.get("tokenizer.ggml.tokens")
     cut = file.metadata.get("tokenizer.ggml.pre", "default")
@@ -320,14 +357,13 @@ def tokenizer_of(file: GgufFile) -> "Tokenizer":
             f"{file.path}: its tokenizer cuts text by the rules {cut!r}; known in GGUF files: {', '.join(_CUTS)}. "
             "Use the model's folder or hub id, whose tokenizer.json says it in full"
         )
-    kinds = file.metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     merges = [tuple(merge.split(" ", 1)) for merge in file.metadata.get("tokenizer.ggml.merges", [])]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
     cuts = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in _CUTS[cut]]
     cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     tokenizer.decoder = decoders.ByteLevel()
-    _mark(tokenizer, tokens, kinds, AddedToken)
+    _mark(tokenizer, tokens, file, begins=cut == "llama-bpe")
     return tokenizer
 
 
@@ -337,7 +373,7 @@ def _sentencepiece(file: GgufFile, kind: str | None, tokens: list[str] | None) -
             f"{file.path}: its tokenizer is {kind!r}; known in GGUF files: gpt2, llama. "
             "Use the model's folder or hub id instead"
         )
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers.tokenization_utils_base import generate_merges
 
     scores = file.metadata.get("tokenizer.ggml.scores") or [0.0] * len(tokens)
@@ -355,23 +391,47 @@ def _sentencepiece(file: GgufFile, kind: str | None, tokens: list[str] | None) -
         if len(steps) == 2
         else [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    _mark(tokenizer, tokens, file.metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens), AddedToken)
+    _mark(tokenizer, tokens, file, begins=True)
     return tokenizer
 
 
-def _mark(tokenizer: "Tokenizer", tokens: list[str], kinds: list[int], added: Any) -> None:
-    """Keep control tokens and tokens that users added whole in any text."""
-    special = [added(token, normalized=False, special=True)
+def _mark(tokenizer: "Tokenizer", tokens: list[str], file: GgufFile, begins: bool) -> None:
+    """Keep control tokens and tokens that users added whole in any text, and say what text begins with.
+
+    Args:
+        tokenizer: the tokenizer.
+        tokens: its tokens.
+        file: the file.
+        begins: whether text begins with the special token for it where the file doesn't say.
+    """
+    from tokenizers import AddedToken, processors
+
+    kinds = file.metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    if len(kinds) != len(tokens):
+        raise ModelError(f"{file.path} is damaged: it has {len(tokens)} tokens and the types of {len(kinds)}")
+    special = [AddedToken(token, normalized=False, special=True)
                for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]  # fmt: skip
     tokenizer.add_special_tokens(special)
-    whole = [added(token, normalized=False, special=False)
+    whole = [AddedToken(token, normalized=False, special=False)
              for token, kind in zip(tokens, kinds, strict=True) if kind == _USER_DEFINED]  # fmt: skip
     tokenizer.add_tokens(whole)
+    first = special_tokens(file.metadata).get("bos_token")
+    if first is not None and file.metadata.get("tokenizer.ggml.add_bos_token", begins):
+        number = file.metadata["tokenizer.ggml.bos_token_id"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[first, "$A"], pair=[first, "$A", "$B"], special_tokens=[(first, number)]
+        )
+
+
+def end_ids(metadata: Mapping[str, Any]) -> list[int]:
+    """Return the ids that end an answer, as metadata names them: end of text, of a turn, of a message."""
+    found = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
+    return [number for number in found if number is not None and number < len(metadata.get(_TOKENS, ()))]
 
 
 def special_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of the special tokens (bos_token, eos_token, unk_token, pad_token) that metadata names."""
     names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
-    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    tokens = metadata.get(_TOKENS, [])
     ids = {ours: metadata.get(f"tokenizer.ggml.{theirs}_token_id") for theirs, ours in names.items()}
-    return {f"{name}_token": tokens[index] for name, index in ids.items() if index is not None}
+    return {f"{name}_token": tokens[index] for name, index in ids.items() if index is not None and index < len(tokens)}

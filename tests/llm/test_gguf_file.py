@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.chat_renderer import Renderer
 from llm.base_model import load
 from llm.gguf_file import GgufFile, tokenizer_of
 from llm.model_error import ModelError
 from llm.tiny_model import byte_tokenizer
-from model.causal_lm import CausalLM, DecoderShape, PackedRows
+from model.causal_lm import CausalLM, DecoderShape, PackedRows, RopeScaling
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("transformers")
@@ -40,7 +41,8 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def write(path, model: CausalLM, kind="F32", architecture="llama", extra=(), leave_out=(), tokenizer=True) -> dict:
+def write(path, model: CausalLM, kind="F32", architecture="llama", extra=(), leave_out=(), tokenizer=True,
+          **metadata) -> dict:  # fmt: skip
     """Write a model as llama.cpp's converter does; returns the tensors as gguf-py reads them back, by our names."""
     shape, writer = model.shape, gguf.GGUFWriter(path, architecture)
     writer.add_block_count(shape.layers)
@@ -63,6 +65,14 @@ def write(path, model: CausalLM, kind="F32", architecture="llama", extra=(), lea
         writer.add_token_merges([])
         writer.add_eos_token_id(257)
         writer.add_chat_template(bytes_of.chat_template)
+    for key, value in metadata.items():
+        key = key.replace("__", ".")
+        for kind_of, add in ((bool, writer.add_bool), (int, writer.add_uint32), (float, writer.add_float32),
+                             (str, writer.add_string), (list, writer.add_array)):  # fmt: skip
+            if isinstance(value, kind_of):
+                writer.kv_data[0].pop(key, None)
+                add(key, value)
+                break
     back = {}
     for name, tensor in [*model.state_dict().items(), *extra]:
         if name in leave_out:
@@ -179,6 +189,59 @@ def test_what_cannot_be_read_is_named(tmp_path):
     refused("tensor 'blk.0.attn_q.weight' has the type 77")
     path.write_bytes(whole.replace(b"gpt-2", b"xyz-9", 1))
     refused("cuts text by the rules 'xyz-9'; known in GGUF files: .*smollm")
+
+
+def test_what_the_metadata_says_of_the_model_is_done_or_refused(tmp_path):
+    model, path = CausalLM(T0).draw(0), tmp_path / "t0.gguf"
+
+    def shape_with(**metadata):
+        write(path, model, **metadata)
+        return GgufFile.open(path).shape()
+
+    assert shape_with(llama__attention__head_count=[4, 4], llama__feed_forward_length=[512, 512]) == T0
+    stretched = replace(T0, rope_scaling=RopeScaling("linear", 2.0))
+    assert shape_with(llama__rope__scale_linear=2.0) == stretched  # as older files say it
+    assert shape_with(llama__rope__scaling__type="linear", llama__rope__scaling__factor=2.0) == stretched
+    assert shape_with(llama__logit_scale=1.0, llama__attention__causal=True, llama__expert_count=0) == T0
+    for metadata, words in (
+        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5, which changes what the model computes"),
+        ({"llama__attention__causal": False}, "llama.attention.causal is False, which changes"),
+        ({"llama__expert_count": 8}, "llama.expert_count is 8, which changes"),
+        ({"llama__rope__scaling__type": "yarn"}, "scaled by 'yarn'"),
+        ({"llama__attention__head_count": [4, 2]}, r"head_count differs from layer to layer .\[4, 2\]"),
+        ({"llama__attention__head_count": "4"}, "head_count is '4'; it must be a number"),
+        ({"llama__attention__head_count_kv": 3}, "4 query heads can't share 3"),
+        ({"llama__attention__head_count_kv": 0}, "head_count_kv is 0; it must"),
+        ({"llama__rope__dimension_count": 32, "llama__attention__key_length": 64}, "only a part of each head"),
+        ({"split__count": 2}, "one of 2 parts of a model: join them first"),
+        ({"general__alignment": 0}, "general.alignment is 0"),
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=words):
+            shape_with(**metadata)
+
+
+def test_text_begins_and_answers_end_as_the_metadata_says(tmp_path):
+    model, path = CausalLM(T0).draw(0), tmp_path / "t0.gguf"
+
+    def loaded(**metadata):
+        write(path, model, **{f"tokenizer__ggml__{name}": value for name, value in metadata.items()})
+        return load(str(path))
+
+    plain = loaded(bos_token_id=256)
+    assert plain.tokenizer.encode("Hi") == [72, 105] and plain.end_ids == (257, 260)
+    begun = loaded(bos_token_id=256, add_bos_token=True, eot_token_id=258, eom_token_id=255)
+    assert begun.tokenizer.encode("Hi") == [256, 72, 105] and begun.end_ids == (255, 257, 258, 260)
+    assert Renderer(begun.tokenizer, begun.template).plain_ids("Hi") == [256, 72, 105]
+    assert loaded(eos_token_id=9999).end_ids == (260,)
+    with pytest.raises(ModelError, match="it has 261 tokens and the types of 2"):
+        loaded(token_type=[1, 1])
+    letters = ["<unk>", "<s>", "</s>", "\u2581", "a"]
+    metadata = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": letters, "tokenizer.ggml.bos_token_id": 1,
+                "tokenizer.ggml.token_type": [2, 3, 3, 1, 1]}  # fmt: skip
+    begins = tokenizer_of(GgufFile(tmp_path, metadata, {}))  # SentencePiece's do, where nobody says otherwise
+    assert begins.encode("a").tokens == ["<s>", "\u2581", "a"]
+    metadata["tokenizer.ggml.add_bos_token"] = False
+    assert tokenizer_of(GgufFile(tmp_path, metadata, {})).encode("a").tokens == ["\u2581", "a"]
 
 
 def test_text_is_cut_as_the_file_says(tmp_path):
