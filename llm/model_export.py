@@ -199,6 +199,7 @@ def _write_tokenizer(folder: Path, base: BaseModel) -> None:
         base.tokenizer.chat_template = base.template
         with output_errors(folder), tempfile.TemporaryDirectory() as temporary:
             base.tokenizer.save_pretrained(temporary)
+            _make_readable_for_all(Path(temporary), base.template)
             for file in sorted(Path(temporary).rglob("*")):
                 if file.is_file():
                     write_atomically(folder / file.relative_to(temporary), file.read_bytes())
@@ -206,18 +207,46 @@ def _write_tokenizer(folder: Path, base: BaseModel) -> None:
         base.tokenizer.chat_template = before
 
 
+def _make_readable_for_all(folder: Path, template: str) -> None:
+    """Change what version 5 of transformers writes so that versions before it read the same tokenizer and template."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("backend", "is_local", "local_files_only"):  # how this program loaded it
+        config.pop(key, None)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(config | {"chat_template": template}, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def require_mergeable(base: BaseModel, adapter: LoraAdapter) -> None:
+    """Refuse an adapter that can't be merged into its model; to be asked before it is trained.
+
+    Args:
+        base: the model.
+        adapter: the adapter; only its layers are looked at.
+
+    Raises:
+        ModelError: it changes the unembedding of a model of transformers that is the embedding too.
+    """
+    if isinstance(base.model, CausalLM):
+        return
+    inner = base.model.inner
+    tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
+    shared = next((part.site.name for part in adapter.parts() if part.site.target == "unembedding"), None)
+    if tied and shared is not None:
+        raise ModelError(
+            f"{base.source}: {shared} shares its weight with the embedding, so that its adapter can't be merged: train "
+            "without the unembedding (lora_targets), or keep the adapter apart (merge = off)"
+        )
+
+
 @torch.no_grad()
 def _write_hub_model(folder: Path, base: BaseModel, model: HubCausalLM, adapter: LoraAdapter | None) -> float:
     inner = model.inner
     changed: dict[str, Tensor] = {}
     if adapter is not None:
-        tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
+        require_mergeable(base, adapter)
         for part, a, b in adapter.tensors():
-            if tied and part.site.target == "unembedding":
-                raise ModelError(
-                    f"{base.source}: {part.site.name} shares its weight with the embedding, so that its adapter can't "
-                    "be merged: train without the unembedding, or keep the adapter apart"
-                )
             changed[part.site.name] = _changed(model.site_weight(part.site.name), part, a, b)
     saved = {name: model.site_weight(name).clone() for name in changed}
     probe = torch.arange(8, device=inner.device)
@@ -230,6 +259,8 @@ def _write_hub_model(folder: Path, base: BaseModel, model: HubCausalLM, adapter:
         after = model.logits(model.hidden(probe, rows))
         with output_errors(folder):
             inner.save_pretrained(folder)
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _write_json(folder / "config.json", config | _special_ids(base))
     finally:
         for name, weight in saved.items():
             model.site_weight(name).copy_(weight)

@@ -7,7 +7,7 @@ import torch
 
 from llm.base_model import load
 from llm.model_error import ModelError
-from llm.model_export import export_model, merged
+from llm.model_export import export_model, merged, require_mergeable
 from llm.tiny_model import byte_tokenizer
 from model.causal_lm import PackedRows
 from model.lora import AdapterRows, LoraBank, LoraSettings
@@ -79,6 +79,23 @@ def test_export_keeps_template_tokenizer_and_all_ids_that_end(tmp_path):
     text = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     assert text == "<|im_start|>user\nHi é<|im_end|>\n<|im_start|>assistant\n"
     assert theirs.encode(text) == base.tokenizer.encode(text)
+    # Versions of transformers before 5 know no TokenizersBackend, and some read no chat_template.jinja.
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast" and written["chat_template"] == base.template
+    assert (tmp_path / "chat_template.jinja").read_text() == base.template
+    assert not written.keys() & {"backend", "is_local", "local_files_only"}
+
+
+def test_text_begins_in_the_export_as_it_did(tmp_path):
+    from tokenizers import processors
+
+    base = load("tiny")
+    base.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 256)]
+    )
+    export_model(tmp_path, base)
+    for tokenizer in (transformers.AutoTokenizer.from_pretrained(tmp_path), load(str(tmp_path)).tokenizer):
+        assert tokenizer.encode("Hi") == [256, 72, 105]
 
 
 @torch.no_grad()
@@ -129,6 +146,7 @@ def test_other_architectures_are_merged_too(tmp_path, kind):
             intermediate_size=64, head_dim=8, max_position_embeddings=64,
         )  # fmt: skip
         theirs = transformers.GemmaForCausalLM(config)
+    theirs.config.eos_token_id = 257
     theirs.save_pretrained(tmp_path / "in")
     byte_tokenizer().save_pretrained(tmp_path / "in")
     base = load(str(tmp_path / "in"))
@@ -139,8 +157,11 @@ def test_other_architectures_are_merged_too(tmp_path, kind):
     assert told.largest_logit_change < 1e-4 and torch.equal(logits_of(base.model), before)
     assert (logits_of(load(str(tmp_path / "out")).model) - wanted).abs().max() < 1e-4
     assert (wanted - before).abs().max() > 1e-3
-    with pytest.raises(ModelError, match="shares its weight with the embedding"):
-        export_model(tmp_path / "other", base, adapted(base, "unembedding"))
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text())["eos_token_id"] == list(base.end_ids)
+    for ask in (require_mergeable, lambda *given: export_model(tmp_path / "other", *given)):
+        with pytest.raises(ModelError, match="shares its weight with the embedding.*merge = off"):
+            ask(base, adapted(base, "unembedding"))
 
 
 def test_folders_that_do_not_do(tmp_path):

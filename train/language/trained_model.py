@@ -21,7 +21,7 @@ from data.token_batches import TokenBatch
 from llm.adapter_files import load_adapter
 from llm.base_model import BaseModel, load
 from llm.loss_pass import first_not_finite
-from llm.model_export import export_adapter, export_model
+from llm.model_export import export_adapter, export_model, require_mergeable
 from llm.model_record import RECORD, ModelRecord
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest
@@ -76,7 +76,10 @@ class TrainedModel:
         size = sum(parameter.numel() for parameter in base.model.parameters())
         frozen = ", frozen" if self.adapter is not None else ""
         what = f"{size:,} parameters{frozen}, context {counted(base.context, 'token')}{licence}"
-        return [f"base model {base.source}: {what}"]
+        lines = [f"base model {base.source}: {what}"]
+        if self.adapter is not None and self.config.adapter is not None:  # its settings aren't those of the config
+            lines.append(f"adapter {self.config.adapter}: {_told(self.adapter)}")
+        return lines
 
     # ------------------------------------------------------------------------------------------------ forward passes
 
@@ -215,8 +218,10 @@ class TrainedModel:
             OutputError: a file can't be written.
         """
         config = self.config
-        chosen = ("trained", "lora_rank", "lora_alpha", "lora_targets", "epochs", "batch_size", "learning_rate", "seed")
+        chosen = ("trained", "epochs", "batch_size", "learning_rate", "seed")
         facts = dict(facts) | {name: str(getattr(config, name)) for name in chosen if hasattr(config, name)}
+        if self.adapter is not None:
+            facts["adapter"] = _told(self.adapter)
         if self.adapter is None:
             export_model(path_of("model"), self.base, None, facts, self.record())
             return
@@ -224,6 +229,16 @@ class TrainedModel:
         if config.merge:
             done = export_model(path_of("merged"), self.base, self.adapter, facts, self.record())
             logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
+
+
+def _told(adapter: LoraAdapter) -> str:
+    """Say what an adapter is made of."""
+    used = [part for part in adapter.parts() if part.rank]
+    ranks, scales = (
+        {f"{value:g}" for value in values} for values in zip(*((p.rank, p.scale) for p in used), strict=True)
+    )
+    targets = ", ".join(dict.fromkeys(part.site.target for part in used))
+    return f"rank {' and '.join(sorted(ranks))}, scale {' and '.join(sorted(scales))}, on {targets}"
 
 
 def _base_dtype(config: LanguageConfig) -> torch.dtype:
@@ -259,7 +274,10 @@ def _module(config: LanguageConfig, base: BaseModel, device: torch.device) -> nn
         raise DataError(f"base_model = {config.base_model}: {damaged} has numbers that are not finite: get it again")
     if config.trained == "all":
         return base.model.requires_grad_(True)
-    return AdaptedCausalLM(base.model, _adapter(config, base, device))
+    adapter = _adapter(config, base, device)
+    if config.merge:
+        require_mergeable(base, adapter)
+    return AdaptedCausalLM(base.model, adapter)
 
 
 def _adapter(config: LanguageConfig, base: BaseModel, device: torch.device) -> LoraAdapter:
