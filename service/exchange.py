@@ -32,7 +32,8 @@ class Exchange:
         answer: the assistant's message as the client got it, in OpenAI's form.
         messages: messages of the request as the client sent them; none for a plain completion.
         tools: tools of the request as the client sent them.
-        spliced: messages (from 0) whose ids in `prompt_ids` are those that were once sampled, with these ids.
+        sampled: of earlier answers, by the number of their message from 0, the ids that they were sampled as; they are
+            in `prompt_ids` wherever the template shows the answer's text unchanged.
         time: seconds since the epoch at which it ended.
     """
 
@@ -50,7 +51,7 @@ class Exchange:
     answer: Message
     messages: tuple[Message, ...] = ()
     tools: tuple[Message, ...] = ()
-    spliced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    sampled: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     time: float = 0.0
 
 
@@ -79,6 +80,7 @@ class ExchangeLog:
     def __init__(self, only_open: bool = True) -> None:
         self.only_open = only_open
         self._records: dict[str, _Record] = {}
+        self._others = 0  # requests of keys that are not open
         self._lock = threading.Lock()
 
     def open(self, key: str, seed: int | None = None) -> None:
@@ -111,6 +113,15 @@ class ExchangeLog:
         with self._lock:
             return _in_order(self._record(key).exchanges)
 
+    def require(self, key: str) -> None:
+        """Refuse a key that may not ask.
+
+        Raises:
+            UnknownKeyError: the key is not open, and has to be.
+        """
+        if self.only_open and key not in self._records:
+            raise UnknownKeyError(f"the key {key!r} is not open")
+
     def begin(self, key: str) -> tuple[int, int | None]:
         """Count a request that has arrived.
 
@@ -122,7 +133,8 @@ class ExchangeLog:
         """
         with self._lock:
             if key not in self._records and not self.only_open:
-                return 0, None
+                self._others += 1
+                return self._others - 1, None
             record = self._record(key)
             number, record.requests = record.requests, record.requests + 1
             return number, None if record.seed is None else seed_of(record.seed, number)
@@ -157,7 +169,7 @@ class ExchangeLog:
             for number in range(len(messages) - 1, -1, -1):
                 found = record.said.get(marks[number])
                 if found is not None:
-                    return {**found.spliced, number: found.token_ids}
+                    return {**found.sampled, number: found.token_ids}
             return {}
 
     def _record(self, key: str, remove: bool = False) -> _Record:

@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from llm.engine_error import EngineError
-from llm.sample_result import SampleHandle
+from llm.sample_result import Sample, SampleHandle
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest
 from service.schedules import Continuous, Schedule
@@ -43,6 +43,18 @@ class Increment:
     text: str
     finish: str | None = None
     stopped_by: int | str | None = None
+
+    @staticmethod
+    def whole(number: int, sample: Sample) -> "Increment":
+        """Return all of a sample that has ended."""
+        likeliest = None if sample.likeliest is None else tuple(sample.likeliest)
+        tokens, logprobs = tuple(sample.tokens), tuple(sample.logprobs)
+        return Increment(number, tokens, logprobs, likeliest, sample.text, sample.finish, sample.stopped_by)
+
+    def entries(self) -> Iterator[tuple[int, float, list[tuple[int, float]]]]:
+        """Yield each id with its logprob and the likeliest ones in its place."""
+        likeliest = self.likeliest or ([],) * len(self.tokens)
+        yield from zip(self.tokens, self.logprobs, likeliest, strict=True)
 
 
 class Ticket:
@@ -217,16 +229,30 @@ class SamplingLoop:
             NotEnteredError: the schedule would never let it begin.
             LoopEndedError: the loop has been closed.
         """
+        return self.submit_together(key, model, [request], [number], streams, changed)[0]
+
+    def submit_together(
+        self,
+        key: str,
+        model: str,
+        requests: Sequence[SampleRequest],
+        numbers: Sequence[int],
+        streams: bool = False,
+        changed: Callable[[], None] | None = None,
+    ) -> list[Ticket]:
+        """Take in several requests at once, as `submit` one; all of them or none."""
         self.models.find(model)
-        self.sampler.check(request)
+        for request in requests:
+            self.sampler.check(request)
         self.schedule.require(key)
-        ticket = Ticket(key, number, model, request, streams, changed)
+        tickets = [Ticket(key, number, model, request, streams, changed)
+                   for request, number in zip(requests, numbers, strict=True)]  # fmt: skip
         with self._condition:
             if self._closing:
                 raise LoopEndedError("the service has been closed")
-            self._waiting.append(ticket)
+            self._waiting += tickets
             self._condition.notify_all()
-        return ticket
+        return tickets
 
     def cancel(self, ticket: Ticket) -> None:
         """Say that nobody waits for an answer any more: it ends with the step that runs, or with its wave."""

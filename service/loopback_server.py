@@ -1,0 +1,71 @@
+"""An app served on a free port of this machine, by a thread of this process."""
+
+import logging
+import socket
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+HOST = "127.0.0.1"
+_LONGEST_END = 1  # seconds that requests have to end in, when the server does
+_CONNECTIONS = 1024  # that wait to be taken
+
+
+class LoopbackServer:
+    """Serves an app from `__enter__` to `__exit__`; nobody outside of this machine can reach it.
+
+        with LoopbackServer(app) as server, loop:  # the loop ends first, and answers whoever still waits
+            client = OpenAI(base_url=f"{server.url}/v1", api_key="...")
+
+    Args:
+        app: the app.
+        port: port to listen on; 0 for one that is free.
+
+    Attributes:
+        port: port that it listens on.
+    """
+
+    def __init__(self, app: "ASGIApp", port: int = 0) -> None:
+        self._app, self.port = app, port
+        self._socket: socket.socket | None = None
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, such as http://127.0.0.1:8000."""
+        return f"http://{HOST}:{self.port}"
+
+    def __enter__(self) -> "LoopbackServer":
+        import uvicorn  # here, so that packages which are not needed elsewhere may be missing
+
+        # With the protocol named: asyncio sends at once on sockets that it knows to be TCP, and on others small answers
+        # wait 40 ms for an acknowledgement.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((HOST, self.port))
+        self._socket.listen(_CONNECTIONS)
+        self.port = int(self._socket.getsockname()[1])
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_LONGEST_END,
+            timeout_keep_alive=75, server_header=False, ws="none",
+        )  # fmt: skip
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starts and stops are nobody's news
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = uvicorn.Server(config)
+        # The socket listens already: whoever connects before the thread has begun waits for it.
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,104 @@
+"""Tool calls as models of the ChatML kind write them: <tool_call>{"name": ..., "arguments": {...}}</tool_call>."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from data.chat_messages import SURROGATE, Conversation, RowError
+from data.chat_renderer import Renderer
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_CALLS = re.compile(rf"\s*{_OPEN}(.*?){_CLOSE}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model wants made.
+
+    Attributes:
+        name: name of the function.
+        arguments: JSON text of an object.
+    """
+
+    name: str
+    arguments: str
+
+    def message(self, number: int, mark: str) -> dict[str, Any]:
+        """Return it in OpenAI's form.
+
+        Args:
+            number: its place among the calls of the answer.
+            mark: what sets the answer apart from all others; the call's id follows from both.
+        """
+        digest = hashlib.sha256(f"{mark}/{number}".encode()).hexdigest()[:24]
+        return {"id": f"call_{digest}", "type": "function",
+                "function": {"name": self.name, "arguments": self.arguments}}  # fmt: skip
+
+
+class ToolCallText:
+    """Tells calls from what is said beside them, while the text comes.
+
+    What is said before the first call is shown as it comes. What begins like a call is held back to the end: it is
+    calls if all of it is, and else was said.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, text: str) -> str:
+        """Take in text; returns what is certain to have been said."""
+        self._held += text
+        at = self._held.find(_OPEN)
+        if at < 0:
+            sizes = range(min(len(_OPEN) - 1, len(self._held)), 0, -1)
+            at = len(self._held) - next((size for size in sizes if _OPEN.startswith(self._held[-size:])), 0)
+        at = len(self._held[:at].rstrip())  # the template puts space between what is said and calls
+        said, self._held = self._held[:at], self._held[at:]
+        return said
+
+    def end(self) -> tuple[str, list[ToolCall]]:
+        """There is no more text.
+
+        Returns:
+            What else was said, and the calls.
+        """
+        calls, at = [], 0
+        while found := _CALLS.match(self._held, at):
+            call = _call(found[1])
+            if call is None:
+                return self._held, []
+            calls.append(call)
+            at = found.end()
+        return (self._held, []) if self._held[at:].strip() or not calls else ("", calls)
+
+
+def writes_tool_calls(renderer: Renderer) -> bool:
+    """Return whether a chat template shows tools, and calls of them in the form that is understood here."""
+    if not renderer.knows_tools:
+        return False
+    function = {"name": "probe", "arguments": {"city": "SF"}}
+    ask, call = {"role": "user", "content": "question"}, {"id": "call00001", "type": "function", "function": function}
+    try:
+        chat = Conversation.of([ask, {"role": "assistant", "content": None, "tool_calls": [call]}])
+        text = renderer.render(chat, False)
+    except RowError:
+        return False
+    found = _CALLS.search(text)
+    return found is not None and _call(found[1]) == ToolCall("probe", '{"city": "SF"}')
+
+
+def _call(text: str) -> ToolCall | None:
+    try:
+        call = json.loads(text, parse_constant=_no_number)
+        arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if not isinstance(call.get("name"), str) or not isinstance(call.get("arguments", {}), dict):
+        return None
+    return None if SURROGATE.search(call["name"] + arguments) else ToolCall(call["name"], arguments)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
