@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers_twins import assert_gradients, fill, twins, with_peft
 
 from llm.adam import AdamSettings
 from llm.base_model import BaseModel
@@ -93,6 +94,29 @@ def test_steps_are_those_of_torchs_adamw_over_whole_logits(clip):
         assert largest_difference(weights(made, "a"), parameters) < 2e-5
     assert all(b.norm() > 0 for b in made.bank["a"].lora_B.values())
     assert {each.dtype for each in weights(made, "a")} == {torch.float32}
+
+
+@pytest.mark.parametrize("pass_tokens", [1000, 1])
+@pytest.mark.parametrize("name", ["llama, tied", "mistral, window", "qwen2", "qwen3"])
+def test_losses_and_gradients_are_pefts(name, pass_tokens):
+    theirs, ours = twins(name)
+    base = BaseModel(ours, None, "", 128, (257,), None, "twin", "twin", {})
+    made = Engine(base, EngineLimits(pass_tokens=pass_tokens))
+    made.create("a", LoraSettings(rank=4, alpha=6))
+    adapter = made.bank["a"]
+    fill(adapter)
+    twin = with_peft(theirs, adapter)
+    rows = [row(9, 1), row(30, 2), row(4, 3)]
+    loss = torch.zeros(())
+    for each in rows:
+        found = twin(each.tokens[None]).logits[0].log_softmax(1)
+        loss = loss - found[torch.arange(len(each.tokens)), each.targets].sum() / 43
+    loss.backward()
+    result = made.forward_backward("a", rows)
+    assert result.loss / 43 == pytest.approx(loss.item(), abs=1e-5) and result.trained_tokens == 43
+    names = [name for name, _ in adapter.named_parameters()]
+    mean = [gradient / 43 for gradient in made._trained["a"].gradients]
+    assert_gradients(adapter, dict(zip(names, mean, strict=True)), twin)
 
 
 def test_packing_and_several_calls_change_neither_loss_nor_gradient():

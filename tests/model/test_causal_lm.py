@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers_twins import T0, TWINS, twins
 
-from model.causal_lm import CausalLM, DecoderShape, PackedRows, RopeScaling
+from model.causal_lm import CausalLM, DecoderShape, PackedRows
 from model.decoder_operations import Gated, RmsNorm, Turned
 from model.lora import LoraBank, LoraSettings
 
-T0 = DecoderShape(vocabulary=261, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64, context=128)
 LENGTHS = (5, 1, 17, 30)
 
 
@@ -26,57 +26,7 @@ def logits_of(model: CausalLM, tokens: torch.Tensor, lengths=LENGTHS) -> torch.T
     return model.logits(model.hidden(tokens, PackedRows.of(lengths)))
 
 
-def sizes_of(shape: DecoderShape) -> dict:
-    return dict(
-        vocab_size=shape.vocabulary, hidden_size=shape.width, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim,
-        intermediate_size=shape.mlp_width, max_position_embeddings=shape.context, rms_norm_eps=shape.norm_eps,
-        tie_word_embeddings=shape.tied,
-    )  # fmt: skip
-
-
-def twins(name: str):
-    """A model of transformers and ours with its weights."""
-    transformers = pytest.importorskip("transformers")
-    rope = {"rope_type": "default", "rope_theta": 500.0}
-    extra, shape = {}, replace(T0, rope_theta=500.0)
-    if name == "llama, tied":
-        shape = replace(shape, tied=True)
-    elif name == "llama, biases, llama3 positions":
-        scaling = RopeScaling("llama3", 4.0, 1.0, 4.0, 32)
-        shape = replace(shape, attention_bias=True, output_bias=True, mlp_bias=True, rope_scaling=scaling)
-        extra = dict(attention_bias=True, mlp_bias=True)
-        rope |= dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                     original_max_position_embeddings=32)  # fmt: skip
-    elif name == "llama, linear positions":
-        shape = replace(shape, rope_scaling=RopeScaling("linear", 2.0))
-        rope |= dict(rope_type="linear", factor=2.0)
-    elif name == "mistral, window":
-        shape, extra = replace(shape, window=7), dict(sliding_window=7)
-    elif name == "qwen2":
-        shape = replace(shape, attention_bias=True)
-    elif name == "qwen3":
-        shape = replace(shape, qk_norm=True)
-    family = {"l": "Llama", "m": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-    family = family.get(name) or family[name[0]]
-    config = getattr(transformers, f"{family}Config")(**sizes_of(shape), rope_parameters=rope, **extra)
-    theirs = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    ours = CausalLM(shape)
-    ours.draw(0, std=0.2)
-    with torch.no_grad():
-        for parameter in ours.parameters():
-            if parameter.dim() == 1:  # biases and norms that differ
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.3)
-    state = ours.state_dict() | ({"lm_head.weight": ours.unembedding()} if shape.tied else {})
-    theirs.load_state_dict(state)
-    return theirs, ours
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["llama", "llama, tied", "llama, biases, llama3 positions", "llama, linear positions", "mistral, window", "qwen2",
-     "qwen3"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", TWINS)
 def test_logits_and_gradients_are_transformers(name):
     theirs, ours = twins(name)
     tokens = tokens_of()

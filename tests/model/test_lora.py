@@ -2,24 +2,16 @@
 
 import pytest
 import torch
+from transformers_twins import T0, assert_gradients, fill, twins, with_peft
 
 from model.causal_lm import CausalLM, DecoderShape, PackedRows
 from model.lora import LoraBank, LoraSettings, adapted_linears
 
-T0 = DecoderShape(vocabulary=261, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64, context=128)
 ALL = ("attention", "mlp", "unembedding")
 
 
 def drawn(**changes) -> CausalLM:
     return CausalLM(DecoderShape(**(vars(T0) | changes))).draw(0, std=0.2)
-
-
-def fill(adapter, seed: int = 0) -> None:
-    """Give B numbers too, so that an adapter changes something."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for b in adapter.lora_B.values():
-            b.normal_(0, 0.2, generator=generator)
 
 
 def tokens_of(lengths, seed=1) -> torch.Tensor:
@@ -105,38 +97,23 @@ def slow_logits(weights: dict[str, torch.Tensor], row: torch.Tensor) -> torch.Te
     return norm(x, "model.norm.weight") @ weights["lm_head.weight"].T
 
 
-def test_logits_and_gradients_are_pefts():
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    model = drawn()
-    config = transformers.LlamaConfig(
-        vocab_size=261, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, max_position_embeddings=128, rms_norm_eps=1e-5,
-    )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(config)
-    theirs.load_state_dict(model.state_dict())
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("name", ["llama", "llama, biases, llama3 positions", "mistral, window", "qwen2", "qwen3"])
+def test_logits_and_gradients_are_pefts(name, rslora):
+    theirs, model = twins(name)
     bank = LoraBank(model)
-    adapter = bank.create("a", LoraSettings(rank=4, alpha=6))
+    adapter = bank.create("a", LoraSettings(rank=4, alpha=6, rslora=rslora))
     fill(adapter)
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, lora_alpha=6, target_modules=names))
-    right = dict(theirs.named_parameters())
-    with torch.no_grad():
-        for part, a, b in adapter.tensors():
-            right[f"base_model.model.{part.site.name}.lora_A.default.weight"].copy_(a)
-            right[f"base_model.model.{part.site.name}.lora_B.default.weight"].copy_(b)
+    twin = with_peft(theirs, adapter)
     lengths = [9, 4]
     tokens = tokens_of(lengths)
     logits = model.logits(model.hidden(tokens, PackedRows.of(lengths), bank.rows(["a", "a"], lengths)))
-    wanted = torch.cat([theirs(row[None]).logits[0] for row in tokens.split(lengths)])
+    wanted = torch.cat([twin(row[None]).logits[0] for row in tokens.split(lengths)])
     assert (logits - wanted).abs().max() < 1e-5
     loss_of(logits, tokens).backward()
     loss_of(wanted, tokens).backward()
-    for key, stack in adapter.stacks.items():
-        for index, part in enumerate(stack):
-            for side, grown in (("A", adapter.lora_A[key].grad), ("B", adapter.lora_B[key].grad)):
-                name = f"base_model.model.{part.site.name}.lora_{side}.default.weight"
-                assert (grown[index] - right[name].grad).abs().max() < 1e-5
+    gradients = {name: parameter.grad for name, parameter in adapter.named_parameters()}
+    assert_gradients(adapter, gradients, twin)
 
 
 def test_several_adapters_in_one_batch_equal_each_alone():

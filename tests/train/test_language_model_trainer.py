@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers_twins import assert_gradients, fill, twins, with_peft
 
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
@@ -13,12 +14,13 @@ pytest.importorskip("gguf")
 from llm.adapter_files import load_adapter
 from llm.base_model import load
 from llm.model_export import export_model
+from llm.tiny_model import byte_tokenizer
 from model.causal_lm import PackedRows
-from model.lora import AdapterRows
+from model.lora import AdapterRows, LoraBank, LoraSettings
 
 # Kills the process after a step; notes the norm of each step's gradient.
 CALLBACKS = """
-import os, signal
+import os, signal, torch
 from train.callbacks import Callback
 
 class Watch(Callback):
@@ -30,6 +32,13 @@ class Watch(Callback):
             stream.write(f"{trainer.last_gradient_norm.item()!r}\\n")
         if trainer.record.progress.step == int(os.environ.get("KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
+
+class Gradients(Callback):
+    # Keeps the gradients of the first step.
+
+    def on_step_end(self, trainer, steps):
+        if trainer.record.progress.step == 1:
+            torch.save({name: p.grad for name, p in trainer.model.adapter.named_parameters()}, "gradients.pt")
 """
 QUICK = ("plot_at_end=off",)
 
@@ -132,6 +141,50 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab):
     assert run != whole and again["history"] == metrics["history"] and again["readings"] == metrics["readings"]
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["llama, tied", "qwen3"])
+def test_the_first_steps_loss_and_gradients_are_those_of_transformers_and_peft(lab, name):
+    """Of a folder of transformers' and an adapter of peft's, in fp32; in bf16 the loss is near and adapters are fp32."""
+    theirs, ours = twins(name)
+    adapter = LoraBank(ours).create("a", LoraSettings(rank=4, alpha=6))
+    fill(adapter)
+    folder, peft_folder = lab.path / f"{name[:5]}", lab.path / f"{name[:5]}_adapter"
+    theirs.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    twin = with_peft(theirs, adapter)
+    twin.save_pretrained(peft_folder)
+    rows = [{"prompt": "ab", "completion": "cde"}, {"prompt": "f", "completion": ""}, {"prompt": "", "completion": "gh"}]
+    chats = [[{"role": "user", "content": row["prompt"] or "?"}, {"role": "assistant", "content": row["completion"]}]
+             for row in rows]  # fmt: skip
+    data = write(lab.path / "chats.jsonl", [{"messages": chat} for chat in chats])
+    losses = []
+    total = sum(len(row["completion"]) + 1 for row in rows)  # with the end of each turn
+    for chat in chats:
+        opening = f"<|im_start|>user\n{chat[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
+        tokenizer = byte_tokenizer()
+        read = tokenizer(opening)["input_ids"]
+        answer = [*tokenizer(chat[1]["content"])["input_ids"], 260]
+        ids = torch.tensor([*read, *answer])
+        found = twin(ids[None]).logits[0].log_softmax(1)
+        places = torch.arange(len(read) - 1, len(ids) - 1)
+        losses.append(-found[places, ids[1:][places]].sum())
+    wanted = sum(losses) / total
+    wanted.backward()
+    words = (f"base_model={folder}", f"adapter={peft_folder}", f"train_data={data}", f"val_data={data}", "epochs=1",
+             "batch_size=3", "log_every_n_steps=1", "gradient_clip_value=0", "learning_rate=1e-9",
+             "callbacks=watch:Gradients")  # fmt: skip
+    _, metrics = train(lab, *words)
+    assert metrics["summary"]["train_data"]["trained_tokens"] == total
+    assert metrics["readings"]["train_loss"] == [pytest.approx(wanted.item(), abs=1e-5)]
+    assert metrics["history"]["val_loss"] == [pytest.approx(wanted.item(), abs=1e-5)]
+    assert_gradients(adapter, torch.load(lab.path / "gradients.pt"), twin)
+    if name == "qwen3":
+        run, low = train(lab, *words, "precision=bf16")
+        assert low["readings"]["train_loss"] == [pytest.approx(wanted.item(), rel=0.02)]
+        assert low["readings"]["train_loss"] != metrics["readings"]["train_loss"]
+        assert {value.dtype for value in torch.load(lab.path / "gradients.pt").values()} == {torch.float32}
+        assert {value.dtype for value in load_file(run / "model.safetensors").values()} == {torch.float32}
 
 
 def test_batches_weigh_by_tokens(lab):
