@@ -9,21 +9,15 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from language_models import base_model, transformers_twin
 
-from llm.base_model import BaseModel
 from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SampleRequest, SamplingSettings
-from model.causal_lm import CausalLM, DecoderShape
+from model.causal_lm import CausalLM
 from model.lora import LoraBank, LoraSettings
-
-SMOLLM2 = DecoderShape(
-    vocabulary=49152, width=576, layers=30, heads=9, kv_heads=3, head_dim=64, mlp_width=1536, context=2048,
-    rope_theta=100000.0, tied=True,
-)  # fmt: skip
-SMALL = DecoderShape(vocabulary=512, width=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp_width=128, context=2048)
 
 
 @dataclass(frozen=True)
@@ -63,10 +57,9 @@ def sampling_table(
         quick: whether to take a tiny model, to see that it works.
         clock: what gives the seconds.
     """
-    shape = SMALL if quick else SMOLLM2
-    model = CausalLM(shape).draw(0).requires_grad_(False)
-    theirs = _transformers(model)
-    base = BaseModel(model, None, "", shape.context, (), None, "bench", "bench", {})
+    base = replace(base_model(quick), tokenizer=None)
+    model, shape = base.model, base.model.shape
+    theirs = transformers_twin(model)
     bank = LoraBank(model)
     bank.create("adapter", LoraSettings(rank=16))
     sampler = Sampler(base, bank, SamplerLimits(lookahead=0))
@@ -140,20 +133,3 @@ def _floor(model: CausalLM, rows: int, prefill: int, new: int) -> None:
                                                  shape.mlp_width), strict=True):  # fmt: skip
                     group(inputs[width], "", [])
             model.logits(torch.ones(rows, shape.width))
-
-
-def _transformers(model: CausalLM):
-    import transformers
-
-    shape = model.shape
-    config = transformers.LlamaConfig(
-        vocab_size=shape.vocabulary, hidden_size=shape.width, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim,
-        intermediate_size=shape.mlp_width, max_position_embeddings=shape.context, rms_norm_eps=shape.norm_eps,
-        tie_word_embeddings=shape.tied, rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-    )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(config).eval()
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    theirs.load_state_dict(state | ({"lm_head.weight": model.unembedding().clone()} if shape.tied else {}))
-    theirs.generation_config.eos_token_id = None
-    return theirs

@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab):
 
 @pytest.mark.parametrize("name", ["llama, tied", "qwen3"])
 def test_the_first_steps_loss_and_gradients_are_those_of_transformers_and_peft(lab, name):
-    """Of a folder of transformers' and an adapter of peft's, in fp32; in bf16 the loss is near and adapters are fp32."""
+    """With a folder of transformers' and an adapter of peft's. In bf16 the loss is near it, and adapters are fp32."""
     theirs, ours = twins(name)
     adapter = LoraBank(ours).create("a", LoraSettings(rank=4, alpha=6))
     fill(adapter)
@@ -154,12 +154,16 @@ def test_the_first_steps_loss_and_gradients_are_those_of_transformers_and_peft(l
     byte_tokenizer().save_pretrained(folder)
     twin = with_peft(theirs, adapter)
     twin.save_pretrained(peft_folder)
-    rows = [{"prompt": "ab", "completion": "cde"}, {"prompt": "f", "completion": ""}, {"prompt": "", "completion": "gh"}]
+    rows = [
+        {"prompt": "ab", "completion": "cde"},
+        {"prompt": "f", "completion": ""},
+        {"prompt": "", "completion": "gh"},
+    ]
     chats = [[{"role": "user", "content": row["prompt"] or "?"}, {"role": "assistant", "content": row["completion"]}]
              for row in rows]  # fmt: skip
     data = write(lab.path / "chats.jsonl", [{"messages": chat} for chat in chats])
     losses = []
-    total = sum(len(row["completion"]) + 1 for row in rows)  # with the end of each turn
+    total = sum(len(chat[1]["content"]) + 1 for chat in chats)  # with the end of each turn
     for chat in chats:
         opening = f"<|im_start|>user\n{chat[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
         tokenizer = byte_tokenizer()
