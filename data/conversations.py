@@ -25,6 +25,11 @@ _NEEDED = {
     CHATML: "`text` with <|im_start|> and <|im_end|>",
     PLAIN: "`text`, of which all is trained on",
 }
+_ASKED = {  # where only questions are wanted; answers are not looked at
+    PROMPT_COMPLETION: "`prompt`",
+    ALPACA: "`instruction`, perhaps `input`",
+    PLAIN: "`text`, or lines of text",
+}
 FORMATS = tuple(_NEEDED)
 _LISTS = ("messages", "conversations", "conversation")
 _USED = {
@@ -64,6 +69,7 @@ class TextSource:
         why: how the format was found out.
         unused: names of columns that are not used.
         columns: names of the format's columns, and what they are called in the files.
+        answers: whether rows need answers; else they may lack them, and are not looked at where they have some.
     """
 
     files: TextFiles
@@ -71,6 +77,7 @@ class TextSource:
     why: str
     unused: tuple[str, ...]
     columns: Mapping[str, str]
+    answers: bool = True
 
     @property
     def path(self) -> Path:
@@ -93,12 +100,14 @@ class TextSource:
                     yield Row(place, value)
                     continue
                 try:
-                    yield Row(place, convert(_renamed(value, self.columns)))
+                    yield Row(place, convert(_renamed(value, self.columns), self.answers))
                 except RowError as error:
                     yield Row(place, error)
 
 
-def open_source(path: Path | str, data_format: str = AUTO, columns: Mapping[str, str] | None = None) -> TextSource:
+def open_source(
+    path: Path | str, data_format: str = AUTO, columns: Mapping[str, str] | None = None, answers: bool = True
+) -> TextSource:
     """Find out the format of text data.
 
     Args:
@@ -106,6 +115,8 @@ def open_source(path: Path | str, data_format: str = AUTO, columns: Mapping[str,
         data_format: one of `FORMATS`; `auto` finds it out.
         columns: names of the format's columns and what they are called in the files, such as
             `{"prompt": "question", "completion": "answer"}`.
+        answers: whether rows need answers. Without, a prompt or an instruction is enough, and each line of a file of
+            text is a row.
 
     Returns:
         The source; nothing but its beginning has been read.
@@ -130,15 +141,16 @@ def open_source(path: Path | str, data_format: str = AUTO, columns: Mapping[str,
         raise DataError(f"{path}: none of the first {len(rows)} rows can be read; {first.place}: {first.value}.")
     names = list(dict.fromkeys(name for _, value in good for name in value))
     if data_format == AUTO:
-        data_format, why = _found(path, good, names)
+        data_format, why = _found(path, good, names, answers)
     else:
         why = "as data_format says"
-        if not any(data_format in _fitting(value) or _has_columns(data_format, value) for _, value in good):
-            raise DataError(
-                f"{path}: data_format = {data_format} needs {_NEEDED[data_format]}; the rows have {_listed(names)}."
-            )
+        if not any(
+            data_format in _fitting(value, answers) or _has_columns(data_format, value, answers) for _, value in good
+        ):
+            needed = _needed(answers)[data_format]
+            raise DataError(f"{path}: data_format = {data_format} needs {needed}; the rows have {_listed(names)}.")
     unused = tuple(name for name in names if name not in _USED[data_format])
-    return TextSource(files, data_format, why, unused, columns)
+    return TextSource(files, data_format, why, unused, columns, answers)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -156,44 +168,51 @@ def parse_columns(text: str) -> dict[str, str]:
     return {name.strip(): other.strip() for name, _, other in pairs}
 
 
-def _found(path: Path | str, rows: list[tuple[str, Mapping[str, Any]]], names: list[str]) -> tuple[str, str]:
+def _needed(answers: bool) -> dict[str, str]:
+    return _NEEDED if answers else _NEEDED | _ASKED
+
+
+def _found(
+    path: Path | str, rows: list[tuple[str, Mapping[str, Any]]], names: list[str], answers: bool
+) -> tuple[str, str]:
     """Return the one format that fits, and why."""
     first: dict[str, str] = {}
     for place, value in rows:
-        for name in _fitting(value):
+        for name in _fitting(value, answers):
             first.setdefault(name, place)
+    formats = _needed(answers)
     if not first:
-        needed = "; ".join(f"{name}: {what}" for name, what in _NEEDED.items())
+        needed = "; ".join(f"{name}: {what}" for name, what in formats.items())
         raise DataError(
             f"{path}: no format fits rows with {_listed(names)}. Formats are {needed}. Other names of columns are "
             "given by data_columns, such as data_columns = prompt=question, completion=answer."
         )
     if len(first) > 1:
-        fits = " and ".join(f"{name} ({place}: {_NEEDED[name]})" for name, place in first.items())
+        fits = " and ".join(f"{name} ({place}: {formats[name]})" for name, place in first.items())
         choices = " or ".join(f"data_format = {name}" for name in first)
         raise DataError(f"{path}: the format isn't clear, since rows fit {fits}. Say which is meant: {choices}.")
     found = next(iter(first))
-    return found, f"rows have {_NEEDED[found]}"
+    return found, f"rows have {formats[found]}"
 
 
-def _fitting(value: Mapping[str, Any]) -> list[str]:
+def _fitting(value: Mapping[str, Any], answers: bool) -> list[str]:
     """Return the formats that a row may be of."""
     fitting = []
     for name in _LISTS:
         kind = _kind_of_list(value.get(name))
         if kind and kind not in fitting:
             fitting.append(kind)
-    fitting += [name for name in (PROMPT_COMPLETION, ALPACA) if _has_columns(name, value)]
+    fitting += [name for name in (PROMPT_COMPLETION, ALPACA) if _has_columns(name, value, answers)]
     if isinstance(value.get("text"), str):
         fitting.append(CHATML if "<|im_start|>" in value["text"] else PLAIN)
     return fitting
 
 
-def _has_columns(name: str, value: Mapping[str, Any]) -> bool:
-    needed = {PROMPT_COMPLETION: {"prompt", "completion"}, ALPACA: {"instruction", "output"}, PLAIN: {"text"},
-              CHATML: {"text"}}  # fmt: skip
-    if name in needed:
-        return needed[name] <= value.keys()
+def _has_columns(name: str, value: Mapping[str, Any], answers: bool) -> bool:
+    asked = {PROMPT_COMPLETION: {"prompt"}, ALPACA: {"instruction"}, PLAIN: {"text"}, CHATML: {"text"}}
+    answered = {PROMPT_COMPLETION: {"completion"}, ALPACA: {"output"}}
+    if name in asked:
+        return asked[name] | (answered.get(name, set()) if answers else set()) <= value.keys()
     return any(other in value for other in _LISTS)
 
 
@@ -223,7 +242,13 @@ def _renamed(value: Mapping[str, Any] | RowError, columns: Mapping[str, str]) ->
 
 
 def _parts(row: FileRow, source: TextSource) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    """Cut a file of ChatML text into its conversations; anything else is one row."""
+    """Cut a file of ChatML text into its conversations, and one of questions into lines; anything else is one row."""
+    is_text = source.files.files[0][1] == TEXT and not isinstance(row.value, RowError)
+    if is_text and source.data_format == PLAIN and not source.answers:
+        for number, line in enumerate(str(row.value["text"]).split("\n"), 1):  # type: ignore[index]
+            if line.strip():
+                yield f"{row.place} line {number}" if source.path.is_dir() else f"line {number}", {"text": line.strip()}
+        return
     if source.data_format != CHATML or isinstance(row.value, RowError) or source.files.files[0][1] != TEXT:
         yield row.place, row.value
         return
@@ -266,16 +291,16 @@ def _name_of_list(value: Mapping[str, Any]) -> str:
     return next((name for name in _LISTS if value.get(name) is not None), _LISTS[0])
 
 
-def _of_messages(value: Mapping[str, Any]) -> Example:
+def _of_messages(value: Mapping[str, Any], answers: bool) -> Example:
     messages = _list(value, _name_of_list(value))
     if value.get("system"):
         if any(isinstance(message, Mapping) and message.get("role") == "system" for message in messages[:1]):
             raise RowError("there are two system messages: `system`, and one among the messages")
         messages = [{"role": "system", "content": _string(value, "system")}, *messages]
-    return _with_answer(Conversation.of(messages, value.get("tools")))
+    return _with_answer(Conversation.of(messages, value.get("tools")), answers)
 
 
-def _of_sharegpt(value: Mapping[str, Any]) -> Example:
+def _of_sharegpt(value: Mapping[str, Any], answers: bool) -> Example:
     turns = _list(value, _name_of_list(value))
     messages: list[dict[str, Any]] = []
     if value.get("system"):
@@ -290,7 +315,7 @@ def _of_sharegpt(value: Mapping[str, Any]) -> Example:
         if "weight" in turn:
             message["weight"] = turn["weight"]
         messages.append(message)
-    return _with_answer(Conversation.of(messages, value.get("tools")))
+    return _with_answer(Conversation.of(messages, value.get("tools")), answers)
 
 
 def _called(value: Any, number: int) -> list[Any]:
@@ -301,17 +326,20 @@ def _called(value: Any, number: int) -> list[Any]:
     return calls if isinstance(calls, list) else [calls]
 
 
-def _of_prompt_completion(value: Mapping[str, Any]) -> Example:
+def _of_prompt_completion(value: Mapping[str, Any], answers: bool) -> Example:
     prompt, completion = value.get("prompt"), value.get("completion")
+    if not answers:
+        return Conversation.of(prompt, value.get("tools")) if isinstance(prompt, list) else Completion(
+            _string(value, "prompt"), "")  # fmt: skip
     if isinstance(prompt, list):
         answer = completion if isinstance(completion, list) else [
             {"role": "assistant", "content": _answer(value, "completion")}]  # fmt: skip
         asked = [{**message, "weight": 0} if isinstance(message, Mapping) else message for message in prompt]
-        return _with_answer(Conversation.of([*asked, *answer], value.get("tools")))
+        return _with_answer(Conversation.of([*asked, *answer], value.get("tools")), answers)
     return Completion(_string(value, "prompt"), _answer(value, "completion"))
 
 
-def _of_alpaca(value: Mapping[str, Any]) -> Example:
+def _of_alpaca(value: Mapping[str, Any], answers: bool) -> Example:
     instruction, more = _string(value, "instruction"), _string(value, "input", "")
     messages: list[dict[str, Any]] = []
     if _string(value, "system", ""):
@@ -322,7 +350,9 @@ def _of_alpaca(value: Mapping[str, Any]) -> Example:
                 raise RowError("`history` is no list of pairs")
             messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     messages.append({"role": "user", "content": f"{instruction}\n\n{more}" if more else instruction})
-    return Conversation.of([*messages, {"role": "assistant", "content": _answer(value, "output")}])
+    if answers:
+        messages.append({"role": "assistant", "content": _answer(value, "output")})
+    return Conversation.of(messages)
 
 
 def _answer(value: Mapping[str, Any], name: str) -> str:
@@ -332,7 +362,7 @@ def _answer(value: Mapping[str, Any], name: str) -> str:
     return answer
 
 
-def _of_chatml(value: Mapping[str, Any]) -> Example:
+def _of_chatml(value: Mapping[str, Any], answers: bool) -> Example:
     text, at, messages = _string(value, "text"), 0, []
     while at < len(text):
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing too
@@ -344,23 +374,23 @@ def _of_chatml(value: Mapping[str, Any]) -> Example:
     if at < len(text):
         line = text.count("\n", 0, at) + 1
         raise RowError("ChatML is broken", f"line {line} of the text is outside of <|im_start|>role ... <|im_end|>")
-    return _with_answer(Conversation.of(messages))
+    return _with_answer(Conversation.of(messages), answers)
 
 
-def _of_text(value: Mapping[str, Any]) -> Example:
+def _of_text(value: Mapping[str, Any], answers: bool) -> Example:
     text = _string(value, "text")
     if not text.strip():
         raise RowError("the text is empty")
     return Document(text)
 
 
-def _with_answer(chat: Conversation) -> Conversation:
-    if not any(map(chat.trains_on, range(len(chat.messages)))):
+def _with_answer(chat: Conversation, answers: bool) -> Conversation:
+    if answers and not any(map(chat.trains_on, range(len(chat.messages)))):
         raise RowError("there is no answer: no message of an assistant that is trained on")
     return chat
 
 
-_CONVERTERS: dict[str, Callable[[Mapping[str, Any]], Example]] = {
+_CONVERTERS: dict[str, Callable[[Mapping[str, Any], bool], Example]] = {
     MESSAGES: _of_messages, PROMPT_COMPLETION: _of_prompt_completion, ALPACA: _of_alpaca, SHAREGPT: _of_sharegpt,
     CHATML: _of_chatml, PLAIN: _of_text,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
@@ -14,6 +14,7 @@ from data.tensor_loader import epoch_generator
 from data.token_row import TokenRow
 from model.packed_attention import PackedRows
 
+_OF_EACH_TOKEN = ("ids", "weights")
 _JITTER = 0.5  # rows are packed in the order of their lengths, each made longer by up to this share
 
 
@@ -29,6 +30,7 @@ class TokenBatch:
         weights: (N,) float32 by how much each counts, never 0.
         numbers: number of each row in the data.
         total_weight: sum of the weights, known without asking the device.
+        of_trained: what the rows have beside, by name: (N, ...).
     """
 
     tokens: Tensor
@@ -38,6 +40,7 @@ class TokenBatch:
     weights: Tensor
     numbers: tuple[int, ...] = ()
     total_weight: float = 0.0
+    of_trained: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -49,27 +52,34 @@ def pack_rows(rows: Sequence[TokenRow | Mapping[str, Tensor]], numbers: Sequence
     """Lay rows end to end.
 
     Args:
-        rows: rows of 2 tokens or more, or mappings with their `ids` and `weights`.
+        rows: rows of 2 tokens or more, or mappings with their `ids`, `weights`, and what is in `of_trained`.
         numbers: number of each row in the data.
 
     Returns:
         The batch, in the order of the rows.
 
     Raises:
-        ValueError: a row has no token to predict.
+        ValueError: a row has no token to predict, or not of each token that is trained on what else there is.
     """
-    parts = [(row["ids"], row["weights"]) if isinstance(row, Mapping) else (row.ids, row.weights) for row in rows]
-    if not parts or any(len(ids) < 2 for ids, _ in parts):
+    parts = [row if isinstance(row, Mapping) else _mapping(row) for row in rows]
+    if not parts or any(len(row["ids"]) < 2 for row in parts):
         raise ValueError("a row needs 2 tokens: one to read, and one to predict")
-    lengths = [len(ids) - 1 for ids, _ in parts]
-    tokens = torch.cat([ids[:-1] for ids, _ in parts]).long()
-    targets = torch.cat([ids[1:] for ids, _ in parts]).long()
-    weights = torch.cat([weights[1:] for _, weights in parts]).float()
+    lengths = [len(row["ids"]) - 1 for row in parts]
+    tokens = torch.cat([row["ids"][:-1] for row in parts]).long()
+    targets = torch.cat([row["ids"][1:] for row in parts]).long()
+    weights = torch.cat([row["weights"][1:] for row in parts]).float()
     places = weights.nonzero().flatten()  # on the CPU: nothing waits
     kept = weights[places]
-    return TokenBatch(
-        tokens, PackedRows.of(lengths), places, targets[places], kept, tuple(numbers), float(kept.double().sum())
-    )
+    beside = {name: torch.cat([row[name] for row in parts]) for name in parts[0] if name not in _OF_EACH_TOKEN}
+    for name, tensor in beside.items():
+        if len(tensor) != len(places):
+            raise ValueError(f"{name} has {len(tensor)} entries for {len(places)} tokens that are trained on")
+    total = float(kept.double().sum())
+    return TokenBatch(tokens, PackedRows.of(lengths), places, targets[places], kept, tuple(numbers), total, beside)
+
+
+def _mapping(row: TokenRow) -> dict[str, Tensor]:
+    return {"ids": row.ids, "weights": row.weights, **row.of_trained}
 
 
 class TokenBatches:
@@ -130,6 +140,10 @@ class TokenBatches:
         self._ids = torch.cat([row.ids.to(torch.int32) for row in rows])
         self._weights = torch.cat([row.weights.float() for row in rows])
         self._starts = [0, *accumulate(length + 1 for length in self._lengths)]
+        self._trained = [0, *accumulate(row.trained for row in rows)]
+        if any(row.of_trained.keys() != rows[0].of_trained.keys() for row in rows):
+            raise DataError("TokenBatches: rows differ in what they have of the tokens that are trained on.")
+        self._beside = {name: torch.cat([row.of_trained[name] for row in rows]) for name in rows[0].of_trained}
         self.batch_size, self.max_tokens, self.shuffle, self.seed = batch_size, max_tokens, shuffle, seed
         self.pin, self.epoch = pin, 0
         self._share = (0, 1)
@@ -185,7 +199,7 @@ class TokenBatches:
     def token_row(self, number: int) -> TokenRow:
         """Return a row as it was given."""
         row = self.dataset[number]
-        return TokenRow(row["ids"], row["weights"], self.origins[number])
+        return TokenRow(row.pop("ids"), row.pop("weights"), self.origins[number], row)
 
     @property
     def dataset(self) -> "TokenBatches._Rows":
@@ -206,13 +220,16 @@ class TokenBatches:
 
     def _row(self, row: int) -> dict[str, Tensor]:
         part = slice(self._starts[row], self._starts[row + 1])
-        return {"ids": self._ids[part], "weights": self._weights[part]}
+        trained = slice(self._trained[row], self._trained[row + 1])
+        beside = {name: tensor[trained] for name, tensor in self._beside.items()}
+        return {"ids": self._ids[part], "weights": self._weights[part], **beside}
 
     def _batch(self, rows: Sequence[int]) -> TokenBatch:
         batch = pack_rows([self._row(row) for row in rows], rows)
         if self.pin:
             for name in ("tokens", "places", "targets", "weights"):
                 setattr(batch, name, getattr(batch, name).pin_memory())
+            batch.of_trained = {name: tensor.pin_memory() for name, tensor in batch.of_trained.items()}
         return batch
 
     @cached_property

@@ -1,7 +1,7 @@
 """Tokens of one row, and by how much each is trained on: what rendering makes, and batches are made of."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ class TokenRow:
         ids: (L,) int32 token ids.
         weights: (L,) float32, by how much the prediction of each token counts; 0 for what is only read.
         place: where the row comes from, such as `line 5`.
+        of_trained: what else a loss needs to know of each token that is trained on, by name: tensors (N, ...), where N
+            is `trained`. All rows of a loader have the same.
     """
 
     ids: Tensor
     weights: Tensor
     place: str = ""
+    of_trained: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def of(ids: Sequence[int], weights: Sequence[float], place: str = "") -> "TokenRow":
@@ -53,4 +56,4 @@ class TokenRow:
     def needed(self) -> "TokenRow":
         """Return the row up to its last trained token: what follows has no part in the loss."""
         last = int(self.weights.nonzero().max()) + 1 if self.trained else 0
-        return self if last == len(self.ids) else TokenRow(self.ids[:last], self.weights[:last], self.place)
+        return self if last == len(self.ids) else replace(self, ids=self.ids[:last], weights=self.weights[:last])

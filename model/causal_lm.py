@@ -217,10 +217,18 @@ class CausalLM(nn.Module):
         Returns:
             Bytes that the copy takes; 0 where there is no use for it, such as on GPUs.
         """
+        return sum(group.pack() for group in self._groups())
+
+    def unpack_weights(self) -> None:
+        """Let the copy of `pack_weights` go, before something that needs the memory."""
+        for group in self._groups():
+            group.unpack()
+
+    def _groups(self) -> list[LinearGroup]:
         groups = [self._head]
         for layer in self.model.layers:
             groups += [*layer.self_attn.groups(), *layer.mlp.groups()]
-        return sum(group.pack() for group in groups)
+        return groups
 
     def recomputable_layers(self) -> list[nn.Module]:
         """Return the layers whose activations may be computed again in backward (`recompute_activations = on`)."""

@@ -96,6 +96,10 @@ class LinearGroup:
         self._packed = _Packed(packed, joined, bias, self._versions())
         return joined.nbytes
 
+    def unpack(self) -> None:
+        """Let the second copy go."""
+        self._packed = None
+
     def _versions(self) -> tuple[tuple[int, int], ...]:
         return tuple((layer.weight.data_ptr(), layer.weight._version) for layer in self._layers)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Probability of tokens beside the likeliest that is taken for none, in fp32.
+_LEAST_REST = 1e-5
 # What each loss takes beside the log-probabilities, and its settings with their defaults.
 LOSS_INPUTS: dict[str, tuple[str, ...]] = {
     "cross_entropy": ("weights",),
@@ -270,6 +272,28 @@ def kl_divergence(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """
     probabilities = logprobs.exp()
     return (probabilities * _only(logprobs - reference_logprobs, probabilities > 0)).sum(-1)
+
+
+def forward_kl_top_k(logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
+    """Return KL(teacher || student) of each token over the teacher's K likeliest tokens, and all others as one.
+
+    What both give to the others is one more outcome, so that nothing has to be said of how it lies among them, and the
+    student is neither pushed to give them nothing nor let off. It is at most the divergence of the whole
+    distributions, equal to it where K is the vocabulary, and 0 where both are the same.
+
+    Args:
+        logprobs: (N, K) the student's log-probabilities of these tokens.
+        teacher_logprobs: (N, K) the teacher's.
+
+    Returns:
+        (N,), in nats.
+    """
+    chosen = (teacher_logprobs.exp() * (teacher_logprobs - logprobs)).sum(-1)
+    rest, students = 1 - teacher_logprobs.exp().sum(-1), 1 - logprobs.exp().sum(-1)
+    # Below that, 1 - sum is rounding. The gradient is that of the number itself, so that it does not vanish there.
+    students = students + (_LEAST_REST - students).clamp(min=0).detach()
+    of_rest = rest * (rest.clamp(min=_LEAST_REST).log() - students.log())
+    return chosen + _only(of_rest, rest > _LEAST_REST)
 
 
 def kl_advantages(old_logprobs: Tensor, reference_logprobs: Tensor, weight: float) -> Tensor:

@@ -44,6 +44,26 @@ def test_rows_lie_end_to_end_and_only_trained_tokens_have_targets():
         pack_rows([TokenRow.of([1], [0.0])])
 
 
+def test_what_is_known_of_trained_tokens_goes_with_them():
+    lengths = drawn_lengths(9)
+    rows = [TokenRow(row.ids, row.weights, row.place, {"best": row.ids[-2:, None] * torch.tensor([1, -1])})
+            for row in rows_of(lengths)]  # fmt: skip
+    loader = TokenBatches(rows, 4, shuffle=True)
+    for batch in loader:
+        assert torch.equal(batch.of_trained["best"], batch.targets[:, None] * torch.tensor([1, -1]))
+        again = loader.collate_fn([loader.dataset[number] for number in batch.numbers])
+        assert torch.equal(again.of_trained["best"], batch.of_trained["best"])
+    row = loader.token_row(3)
+    assert torch.equal(row.of_trained["best"], rows[3].of_trained["best"]) and torch.equal(row.ids, rows[3].ids)
+    longer = TokenRow.of([1, 2, 3, 4], [0, 0, 1, 0])
+    longer = TokenRow(longer.ids, longer.weights, "", {"best": torch.tensor([[3]])}).needed()
+    assert len(longer.ids) == 3 and longer.of_trained["best"].tolist() == [[3]]
+    with pytest.raises(ValueError, match="best has 1 entries for 2 tokens"):
+        pack_rows([TokenRow(rows[0].ids, rows[0].weights, "", {"best": torch.tensor([1])})])
+    with pytest.raises(DataError, match="rows differ"):
+        TokenBatches([rows[0], rows_of([5])[0]], 2)
+
+
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(7, 2, 4), (3, 8, 1), (10, 2, 5), (1, 1, 1)])
 def test_no_row_is_lost_at_the_end(count, batch_size, steps):
     loader = TokenBatches(rows_of(drawn_lengths(count)), batch_size, shuffle=True)

@@ -221,7 +221,13 @@ def test_packed_weights_give_the_same_and_follow_changes(dtype):
     assert model.pack_weights() == sum(weight.nbytes for name, weight in model.named_parameters()
                                        if weight.dim() == 2 and "embed" not in name)  # fmt: skip
     near = 1e-5 if dtype == torch.float32 else 0.2
-    assert (logits() - plain).abs().max() < near
+    packed = logits()
+    assert (packed - plain).abs().max() < near
+    model.unpack_weights()
+    unpacked = logits()
+    assert (unpacked - plain).abs().max() < near
+    model.pack_weights()
+    assert torch.equal(logits(), packed)
     model.model.layers[0].mlp.up_proj.weight.mul_(2)
     model.model.layers[1].self_attn.q_proj.weight = torch.nn.Parameter(
         2 * model.model.layers[1].self_attn.q_proj.weight, requires_grad=False

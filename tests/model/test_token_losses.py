@@ -9,6 +9,7 @@ from model.token_losses import (
     LOSS_INPUTS,
     centred_advantages,
     count_rollouts,
+    forward_kl_top_k,
     has_effect,
     kl_advantages,
     kl_divergence,
@@ -163,6 +164,54 @@ def test_k3_is_never_negative_and_exact_near_zero():
     old = -torch.rand(1000, generator=generator)
     near = old + 1e-4 * torch.randn(1000, generator=generator)
     assert (kl_k3(old, near) >= 0).all() and kl_k3(old, near).max() < 1e-6
+
+
+def both(vocabulary: int = 30, tokens: int = 20, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a student and of a teacher, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (2 * torch.randn(tokens, vocabulary, generator=generator).double() for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+def of_likeliest(student: torch.Tensor, teacher: torch.Tensor, k: int) -> torch.Tensor:
+    best = teacher.log_softmax(1).topk(k)
+    return forward_kl_top_k(student.log_softmax(1).gather(1, best.indices), best.values)
+
+
+def test_the_divergence_of_the_likeliest_tokens_takes_all_others_as_one():
+    half, nine = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+    assert forward_kl_top_k(nine, half).item() == pytest.approx(0.5108, abs=5e-5)
+    assert forward_kl_top_k(half, nine).item() == pytest.approx(0.3681, abs=5e-5)
+    # of three outcomes two are told: 0.5, 0.3 and the rest 0.2 against 0.6, 0.3 and 0.1
+    told = forward_kl_top_k(torch.tensor([[0.6, 0.3]]).log(), torch.tensor([[0.5, 0.3]]).log()).item()
+    assert told == pytest.approx(0.5 * math.log(5 / 6) + 0.2 * math.log(2), abs=1e-6)
+    student, teacher = both()
+    whole = kl_divergence(teacher.log_softmax(1), student.log_softmax(1))
+    assert torch.allclose(of_likeliest(student, teacher, 30), whole)
+    fewer = [of_likeliest(student, teacher, k) for k in (1, 5, 20)]
+    assert (fewer[0] <= fewer[1] + 1e-12).all() and (fewer[1] <= fewer[2] + 1e-12).all()
+    assert (fewer[2] <= whole + 1e-12).all() and (fewer[0] >= 0).all()
+    assert of_likeliest(teacher, teacher, 5).abs().max() < 1e-12
+
+
+def test_the_gradient_of_the_likeliest_tokens_is_that_of_the_lumped_distributions():
+    student, teacher = both()
+    (gradient,) = torch.autograd.grad(of_likeliest(student, teacher, 4).sum(), student)
+    p, q = teacher.softmax(1), student.softmax(1)
+    best = p.topk(4).indices
+    chosen = torch.zeros_like(p).scatter(1, best, 1.0)
+    p_rest, q_rest = ((x * (1 - chosen)).sum(1, keepdim=True) for x in (p, q))
+    assert torch.allclose(gradient, q - torch.where(chosen.bool(), p, p_rest * q / q_rest))
+    assert gradient.sum(1).abs().max() < 1e-12
+
+
+def test_a_student_that_gives_the_rest_nothing_is_told_so_and_stays_finite():
+    teacher = torch.tensor([[0.6, 0.3]]).log()
+    logits = torch.tensor([[30.0, 29.3, 0.0, 0.0]], requires_grad=True)
+    loss = forward_kl_top_k(logits.log_softmax(1)[:, :2], teacher)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert loss.item() == pytest.approx(0.1 * math.log(0.1 / 1e-5), abs=0.1) and gradient.isfinite().all()
+    assert gradient[0, 2:].max() <= 0 and gradient.abs().max() < 1.1
 
 
 def test_a_step_with_the_penalty_alone_lowers_the_divergence():
