@@ -36,6 +36,7 @@ from train.registry import RegistryError, TrainerEntry, UnknownTrainerError
 
 OK, USAGE, DATA, FAILED = 0, 2, 3, 4
 _OLDEST_TORCH = (2, 10)
+_PREVIEWED = 3  # rows that --preview shows
 
 # What is done with a trainer instead of a plain run: an option, and the module whose `command(trainer_class, value)`
 # does it, with the option's value, and returns the exit code. They exclude each other and, but for some, --resume.
@@ -50,9 +51,12 @@ _MODES = {
     "seeds": "commands.seeds.command",
     "test": "commands.evaluate.test",
     "predict": "commands.evaluate.predict",
+    "chat": "commands.chat",
 }
 _RESUMABLE = _LABELLED = ("seeds",)
 _OF_A_SAVED_RUN = ("test", "predict")  # they take the run's settings
+_OF_SAVED_WEIGHTS = ("chat",)  # they need no trainer, and have settings of their own: section, of a config class
+_SECTIONS = {"chat": "Chat"}
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -66,6 +70,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --seeds 8
   python train.py ModelAutoEncoder --test
   python train.py ModelAutoEncoder --predict latest --out predictions.csv
+  python train.py LanguageModel --chat
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -133,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--note", metavar="TEXT", help="write TEXT beside the run, for tables and reports")
     parser.add_argument("--dry-run", action="store_true", help="build all, try one forward pass, show the plan, leave")
     parser.add_argument(
-        "--preview", nargs="?", const=3, type=_row_count, metavar="N",
+        "--preview", nargs="?", const=_PREVIEWED, type=_row_count, metavar="N",
         help="show the first N rows of text as they are trained on (3), and what became of all rows, leave",
     )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="go through the checklist before a long run, leave")
@@ -161,6 +166,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ..."
     )
     parser.add_argument("--force", action="store_true", help="of --predict: replace FILE where it is there already")
+    parser.add_argument(
+        "--chat", nargs="?", const="latest", metavar="RUN",
+        help="talk with a language model: a run, an exported folder, or a base model such as smollm2",
+    )  # fmt: skip
     new = parser.add_argument_group("a new trainer from a model")
     new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
     new.add_argument("--model", metavar="MODULE:CLASS", help="such as model.my_model:MyModel")
@@ -179,16 +188,21 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     alone = _given(arguments, [*_MODES, "replay", "new"])
     if alone and int(os.environ.get("WORLD_SIZE") or 1) > 1:
         return _report(arguments, f"{alone[0]} is for one process: start it without torchrun", USAGE)
-    for option in ("resume", "replay", *_OF_A_SAVED_RUN):  # `--resume epochs=5`: argparse takes the setting for the run
+    of_saved = (*_OF_A_SAVED_RUN, *_OF_SAVED_WEIGHTS)
+    for option in ("resume", "replay", *of_saved):  # `--resume epochs=5`: argparse takes the setting for the run
         given = getattr(arguments, option)
         if given and "=" in given and not Path(given).exists():
             arguments.settings.insert(0, given)
             setattr(arguments, option, "latest")
-        elif option in _OF_A_SAVED_RUN and given in TRAINER_REGISTRY and "=" in (arguments.trainer or "="):
+        elif option in of_saved and given in TRAINER_REGISTRY and "=" in (arguments.trainer or "="):
             arguments.settings[:0] = [arguments.trainer] if arguments.trainer else []
             arguments.trainer = given  # `--test NAME`: argparse takes the trainer for the run
             setattr(arguments, option, "latest")
-    if arguments.replay and arguments.trainer and "=" in arguments.trainer:  # a replay knows its trainer by itself
+    if isinstance(arguments.preview, str):  # so for `--preview epochs=5`
+        arguments.settings.insert(0, arguments.preview)
+        arguments.preview = _PREVIEWED
+    trainerless = arguments.replay or _given(arguments, _OF_SAVED_WEIGHTS)
+    if trainerless and arguments.trainer and "=" in arguments.trainer:
         arguments.settings.insert(0, arguments.trainer)
         arguments.trainer = None
     entry = TRAINER_REGISTRY.entry(arguments.trainer) if arguments.trainer else None
@@ -209,6 +223,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _new(arguments)
     if arguments.replay:
         return _replay(entry, arguments)
+    if _given(arguments, _OF_SAVED_WEIGHTS):
+        return _of_saved_weights(entry, arguments)
     if entry is None:
         parser.print_usage(sys.stderr)
         return _report(arguments, f"name a trainer; `{command('train')} --list` shows all", USAGE)
@@ -339,13 +355,32 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
     return _train(entry, arguments)
 
 
+def _of_saved_weights(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
+    """Do what needs a model that was trained, and not its trainer."""
+    clash = _given(arguments, [*_MODES, "resume", "out", "force"])
+    if len(clash) > 1:
+        return _report(arguments, f"{' and '.join(clash)} don't go together: use one at a time", USAGE)
+    option = next(name for name in _OF_SAVED_WEIGHTS if getattr(arguments, name))
+    artifacts_dir = _artifacts_dir(entry.section if entry else "BaseTrainer", arguments.settings)
+    settings = [setting for setting in arguments.settings if not setting.startswith("artifacts_dir=")]
+    ConfigParser.use(arguments.config, settings, _SECTIONS[option])
+    ConfigParser.check()
+    _require_torch()
+    module = importlib.import_module(_MODES[option])
+    model_name = entry.name.removesuffix("Trainer") if entry else None
+    request = importlib.import_module("commands.chat.request")
+    return int(module.command(request.ModelRequest(getattr(arguments, option), model_name, artifacts_dir)))
+
+
 def _seed_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seeds; a spread needs at least 2")
     return int(text)
 
 
-def _row_count(text: str) -> int:
+def _row_count(text: str) -> int | str:
+    if "=" in text:
+        return text  # a setting
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of rows; show 1 or more")
     return int(text)

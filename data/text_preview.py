@@ -46,7 +46,7 @@ def template_lines(renderer: Renderer) -> list[str]:
     ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(number)} ({number})" for number in renderer.end_ids)
     lines = [f"an answer ends with {renderer.end_of_turn}; ids that end it: {ends}"]
     if renderer.added:
-        lines.append(f"without a system message the template adds: {_printable(renderer.added).strip()}")
+        lines.append(f"without a system message the template adds: {printable(renderer.added).strip()}")
     if renderer.lacks_bos:
         lines.append("the tokenizer begins text with a special token; the template begins no conversation with it, so "
                      "there is none here, as in transformers")  # fmt: skip
@@ -67,7 +67,7 @@ def marked_text(row: TokenRow, renderer: Renderer, colour: bool) -> str:
     pairs = list(zip(row.ids.tolist(), row.weights.tolist(), strict=True))
     for trained, tokens in groupby(pairs, key=lambda pair: pair[1] != 0):
         text = renderer.tokenizer.decode([token for token, _ in tokens], skip_special_tokens=False)
-        text = _printable(text)
+        text = printable(text)
         if not trained and len(text) > _MOST_CHARACTERS:
             half = _MOST_CHARACTERS // 2
             text = f"{text[:half]} ... {len(text) - 2 * half:,} characters ... {text[-half:]}"
@@ -85,6 +85,10 @@ def _ids(row: TokenRow) -> str:
     return " ".join(ids)
 
 
-def _printable(text: str) -> str:
-    """Write control characters as escapes: text of others must not steer a terminal."""
+def printable(text: str) -> str:
+    """Write control characters as escapes: text of others must not steer a terminal.
+
+    Args:
+        text: the text; its line breaks and tabs stay.
+    """
     return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)

@@ -1,0 +1,37 @@
+"""`--chat`: a conversation with a run's model, an exported folder or a base model, in the terminal or through a pipe.
+
+`request.py` finds the model, `conversation.py` keeps what was said and asks; `terminal.py` is for a person, `pipe.py`
+for a program.
+"""
+
+import sys
+
+from commands.chat.conversation import Chat, sampling_of
+from commands.chat.pipe import answer_pipe
+from commands.chat.request import ModelRequest, open_model
+from commands.chat.terminal import Terminal
+from config import ConfigParser
+from config.chat_config import ChatConfig
+
+
+def command(request: ModelRequest) -> int:
+    """Talk with a model.
+
+    Args:
+        request: which model; `ConfigParser` has the settings of the chat.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ModelError: the model can't be loaded.
+        RunNotFoundError: there is no such run.
+    """
+    config = ConfigParser.get(ChatConfig)
+    model = open_model(request, config.device, config.precision)
+    for line in model.lines():
+        sys.stderr.write(f"{line}\n")
+    chat = Chat(model, sampling_of(config), config.system)
+    if sys.stdin.isatty():
+        return Terminal(chat, config.compare).run()
+    return answer_pipe(chat)
