@@ -29,6 +29,10 @@ LOSS_SETTINGS: dict[str, dict[str, float]] = {
     "dro": {"beta": 0.05},
 }
 
+# What a rollout is compared with: see `group_advantages`.
+ADVANTAGES = ("centred", "std", "leave_one_out")
+_SAME_REWARD = 1e-9  # share of a reward by which others differ from it by rounding alone
+
 
 def cross_entropy(logprobs: Tensor, weights: Tensor) -> Tensor:
     """Return -sum(weights * logprobs).
@@ -348,6 +352,45 @@ def centred_advantages(rewards: Sequence[float], groups: Sequence[int]) -> list[
         mean = math.fsum(above) / len(above)
         for index, value in zip(indices, above, strict=True):
             advantages[index] = value - mean
+    return advantages
+
+
+def group_advantages(rewards: Sequence[float], groups: Sequence[int], kind: str = "centred") -> list[float]:
+    """Return each rollout's advantage over its group.
+
+    A group whose rewards are the same but for rounding teaches exactly nothing, of whatever kind. A group of one
+    rollout has nothing to compare with: its advantage is 0.
+
+    Args:
+        rewards: of each rollout its reward.
+        groups: of each rollout the number of its group.
+        kind: `centred` (reward less the mean of the group), `std` (that, divided by the group's population standard
+            deviation) or `leave_one_out` (reward less the mean of the others: n / (n - 1) times the first).
+
+    Returns:
+        Of each rollout its advantage.
+
+    Raises:
+        ValueError: a reward is not finite, the numbers of rewards and groups differ, or there is no such kind.
+    """
+    if kind not in ADVANTAGES:
+        raise ValueError(f"there are no advantages {kind!r}; there are: {', '.join(ADVANTAGES)}")
+    advantages = centred_advantages(rewards, groups)
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    for indices in members.values():
+        size, own = len(indices), [rewards[index] for index in indices]
+        if max(own) - min(own) <= _SAME_REWARD * max(map(abs, own)):
+            scale = 0.0
+        elif kind == "leave_one_out":
+            scale = size / (size - 1)
+        elif kind == "std":
+            scale = math.sqrt(size / math.fsum(advantages[index] ** 2 for index in indices))
+        else:
+            scale = 1.0
+        for index in indices:
+            advantages[index] *= scale
     return advantages
 
 

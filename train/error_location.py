@@ -13,7 +13,7 @@ _BETWEEN = (
     "train.py", "menagerie.py", "train/base_trainer.py", "train/contract.py", "train/context.py", "train/session.py",
     "train/machine.py", "train/snapshot.py", "train/registry.py", "train/step_choice.py",
     "train/callbacks/callbacks.py", "train/steps/", "train/compiled/",
-    "train/loading/", "train/loop/", "train/distributed/", "train/checkpointing/",
+    "train/loading/", "train/agents/", "train/loop/", "train/distributed/", "train/checkpointing/",
     "train/failures/", "commands/", "data/loaders.py", "data/sharding.py", "data/batches.py",
     "data/batch_size.py", "data/batch_indices.py", "data/first_batch.py", "data/tensor_loader.py",
     "train/side_effects.py",

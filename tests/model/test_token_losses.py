@@ -10,6 +10,7 @@ from model.token_losses import (
     centred_advantages,
     count_rollouts,
     forward_kl_top_k,
+    group_advantages,
     has_effect,
     kl_advantages,
     kl_divergence,
@@ -255,3 +256,18 @@ def test_tokens_of_rollouts_that_were_cut_off_are_in_no_denominator():
     assert count_rollouts(lengths, cut_off, leave_out=False).denominator == 60
     assert count_rollouts([8], [True]).denominator == 0
     assert count_rollouts([], []).denominator == 0
+
+
+def test_advantages_of_each_kind_by_hand():
+    """E3: of one success in eight; equal rewards give 0 of every kind, also where rounding tells them apart."""
+    rewards, groups = [1.0, 0, 0, 0, 0, 0, 0, 0], [0] * 8
+    assert group_advantages(rewards, groups)[:2] == [0.875, -0.125]
+    assert group_advantages(rewards, groups, "std")[0] == pytest.approx(2.6458, abs=5e-5)
+    assert group_advantages(rewards, groups, "leave_one_out")[:2] == [1.0, pytest.approx(-1 / 7)]
+    for kind in ("centred", "std", "leave_one_out"):
+        assert group_advantages([0.35] * 8, groups, kind) == [0.0] * 8
+        assert group_advantages([0.1 + 0.2, 0.3, 0.3], [0] * 3, kind) == [0.0] * 3
+        assert group_advantages([5.0, 1.0, 3.0], [0, 1, 1], kind)[0] == 0.0
+        assert sum(group_advantages([0.2, 0.7, 1.0], [4] * 3, kind)) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="there are no advantages 'best'; there are: centred, std, leave_one_out"):
+        group_advantages([1.0], [0], "best")

@@ -1,0 +1,76 @@
+"""Settings of AgentTrainer: section `[AgentTrainer]` of config.ini."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from config.language_config import LanguageConfig
+
+
+@dataclass(kw_only=True)
+class AgentTrainerConfig(LanguageConfig):
+    """What `AgentTrainer` reads, beside the settings of every trainer of a language model."""
+
+    # the agent
+    agent: str = "examples/hello.py:hello"
+    """file:function or module:function; called with a task and an OpenAI client, it returns a reward."""
+    tasks: Path | None = None
+    """File of tasks, a row each (.jsonl, .json, .csv, .parquet); none takes those of the module, tasks(split)."""
+    val_tasks: Path | None = None
+    """File of tasks to validate on; none takes val_share of tasks."""
+    val_share: Annotated[float, Interval(gt=0, lt=1)] = 0.1
+    """Share of the tasks to validate on, at least one, where there are none of their own."""
+    val_samples: Annotated[int, Gt(0)] = 1
+    """Rollouts of each validation task."""
+
+    # rollouts
+    tasks_per_epoch: Annotated[int, Ge(0)] = 8
+    """Tasks that an epoch draws; 0 takes all."""
+    group_size: Annotated[int, Gt(1)] = 8
+    """Rollouts of a task, whose rewards are compared with one another."""
+    parallel_rollouts: Annotated[int, Gt(0)] = 64
+    """Rollouts under way at a time."""
+    rollout_seconds: Annotated[float, Ge(0)] = 300.0
+    """Time that a rollout has; one that takes longer is broken off and left out. 0 sets no limit."""
+    lockstep: bool = True
+    """Sample in waves, once every rollout under way waits for an answer: the same bits each time. off is faster where
+    tools are slow, and the same to rounding."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Temperature of requests that name none."""
+    max_tokens: Annotated[int, Ge(0)] = 0
+    """Most tokens of an answer, of requests that name no number; 0 for what the context has room for."""
+    success_reward: float = 1.0
+    """Reward from which on a rollout counts as a success, where the agent returns no `success`."""
+
+    # what is learned
+    advantage: Literal["centred", "std", "leave_one_out"] = "centred"
+    """What a reward becomes: less the mean of its group; that, divided by the group's deviation; or less the mean of
+    the others."""
+    loss: Literal["importance_sampling", "ppo", "cispo"] = "importance_sampling"
+    """Policy gradient, its clipped form, or clipped weights of the log-likelihood."""
+    clip: tuple[Annotated[float, Ge(0)], ...] = ()
+    """Lowest and highest ratio of probabilities that ppo and cispo don't clip; [] for 0.8, 1.2 and 0, 4."""
+    average: Literal["tokens", "rollouts"] = "tokens"
+    """What the loss of an optimizer step is a mean over: sampled tokens, or rollouts whatever their length."""
+    train_cut_off: bool = True
+    """Also train on rollouts in which an answer was cut off at its greatest length."""
+    kl_weight: Annotated[float, Ge(0)] = 0.0
+    """Weight of a penalty on the divergence from the model as training began."""
+
+    # training
+    epochs: Annotated[int, Gt(0)] = 20
+    """Rounds of rollouts and steps."""
+    steps_per_epoch: Annotated[int, Gt(0)] = 1
+    """Optimizer steps that the rollouts of an epoch are spread over."""
+    learning_rate: Annotated[float, Gt(0)] = 1e-4
+    """Step size of AdamW at its highest."""
+    warmup_share: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the optimizer steps in which the learning rate rises."""
+    final_rate_share: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Learning rate at the end, as a share of the highest; it falls along a cosine."""
+
+    # what is left of a run
+    sample_count: Annotated[int, Ge(0)] = 3
+    """Validation tasks whose transcripts are written at the end, from before and after."""

@@ -1,0 +1,137 @@
+"""Batches of sampled tokens with what reinforcement needs of each: advantage, weight, log-probability when sampled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from data.tensor_loader import epoch_generator
+from data.token_batches import TokenBatch
+from model.packed_attention import PackedRows
+
+
+@dataclass(frozen=True)
+class PolicyRow:
+    """Tokens of one row of a rollout.
+
+    Attributes:
+        ids: (L,) int32 token ids, 2 or more.
+        sampled: (L,) bool, which of them were sampled; never the first.
+        logprobs: (L,) float32, log-probability of each sampled id when it was sampled.
+        advantages: (L,) float32, how much better than expected each sampled id was; 0 for the others.
+        weight: by how much each sampled id counts in the mean.
+        rollout: number of the rollout, by which rows stay together.
+    """
+
+    ids: Tensor
+    sampled: Tensor
+    logprobs: Tensor
+    advantages: Tensor
+    weight: float = 1.0
+    rollout: int = 0
+
+
+@dataclass
+class PolicyBatch:
+    """Rows of rollouts, laid end to end.
+
+    Attributes:
+        tokens: (T,) int64 what the model reads: each row but its last token. Empty where there is nothing to learn.
+        rows: where each row begins, and the position of each token in it; None without rows.
+        places: (N,) int64 which of the tokens come right before a sampled one.
+        targets: (N,) int64 the sampled tokens.
+        old_logprobs: (N,) float32 their log-probabilities when they were sampled.
+        advantages: (N,) float32 their advantages, each times its weight.
+        total_weight: sum of their weights: what the loss is divided by, once an optimizer step.
+        rollouts: number of rollouts that the batch stands for.
+        fresh: whether the weights are still those that were sampled from when the batch's step begins.
+        numbers: what else is told of the rollouts, by name: the mean, and over how many it is one.
+    """
+
+    tokens: Tensor
+    rows: PackedRows | None
+    places: Tensor
+    targets: Tensor
+    old_logprobs: Tensor
+    advantages: Tensor
+    total_weight: float = 0.0
+    rollouts: int = 0
+    fresh: bool = True
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rollouts; 1 where there are none, since what is told of them counts all the same."""
+        return max(1, self.rollouts)
+
+    def token_batch(self) -> TokenBatch:
+        """Return the rows alone, for a forward pass.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.rows is None:
+            raise ValueError("the batch has no rows")
+        return TokenBatch(self.tokens, self.rows, self.places, self.targets, torch.ones_like(self.advantages))
+
+
+def pack_policy_rows(
+    rows: Sequence[PolicyRow],
+    rollouts: int,
+    fresh: bool = True,
+    numbers: Mapping[str, tuple[float, float]] | None = None,
+) -> PolicyBatch:
+    """Lay rows end to end.
+
+    Args:
+        rows: the rows; none for a batch from which nothing is learned.
+        rollouts: number of rollouts that the batch stands for.
+        fresh: whether the weights are still those that were sampled from.
+        numbers: what else is told, by name.
+
+    Raises:
+        ValueError: a row's first token is one that was sampled: nothing comes before it.
+    """
+    if any(bool(row.sampled[0]) for row in rows):
+        raise ValueError("the first token of a row can't have been sampled")
+    if not rows:
+        none, no_ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+        return PolicyBatch(no_ids, None, no_ids, no_ids, none, none, 0.0, rollouts, fresh, numbers or {})
+    tokens = torch.cat([row.ids[:-1] for row in rows]).long()
+    sampled = torch.cat([row.sampled[1:] for row in rows])
+    places = sampled.nonzero().flatten()  # on the CPU: nothing waits
+    targets, logprobs = (torch.cat(parts)[places] for parts in
+                         ([row.ids[1:] for row in rows], [row.logprobs[1:] for row in rows]))  # fmt: skip
+    advantages = torch.cat([row.advantages[1:] * row.weight for row in rows])[places]
+    total = sum(row.weight * int(row.sampled.sum()) for row in rows)
+    packed = PackedRows.of([len(row.ids) - 1 for row in rows])
+    return PolicyBatch(
+        tokens, packed, places, targets.long(), logprobs, advantages, total, rollouts, fresh, numbers or {}
+    )
+
+
+def spread_rollouts(rows: Sequence[PolicyRow], batches: int, seed: int, epoch: int) -> list[list[PolicyRow]]:
+    """Spread rollouts over batches so that these are about equally long; the rows of a rollout stay together.
+
+    Args:
+        rows: rows of all rollouts.
+        batches: number of batches; some may stay empty.
+        seed: seed of the order.
+        epoch: number of the epoch, from 0; each has an order of its own.
+
+    Returns:
+        The rows of each batch.
+    """
+    together: dict[int, list[PolicyRow]] = {}
+    for row in rows:
+        together.setdefault(row.rollout, []).append(row)
+    groups = list(together.values())
+    order = torch.randperm(len(groups), generator=epoch_generator(seed, epoch)).tolist()
+    found: list[list[PolicyRow]] = [[] for _ in range(batches)]
+    filled = [0] * batches
+    for number in order:
+        emptiest = filled.index(min(filled))
+        found[emptiest] += groups[number]
+        filled[emptiest] += sum(len(row.ids) for row in groups[number])
+    return found

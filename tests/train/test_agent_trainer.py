@@ -1,0 +1,252 @@
+"""Reinforcement of agents through the command line: what is learned, exactly, and agents that go wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("transformers")
+pytest.importorskip("openai")
+pytest.importorskip("starlette")
+
+AGENTS = '''
+import asyncio, os, signal, time
+
+def tasks(split):
+    return [{"ask": f"{split} {number}"} for number in range(6)]
+
+def say(client, messages, **more):
+    return client.chat.completions.create(model="whatever", messages=messages, **more)
+
+def ask(client, task, **more):
+    return say(client, [{"role": "user", "content": task["ask"]}], **more)
+
+def lower(text):
+    return sum(character.islower() for character in text or "")
+
+def letters(task, client):
+    print("printed by the agent")
+    answer = ask(client, task, max_tokens=2)
+    return {"reward": lower(answer.choices[0].message.content) / 2, "used": answer.usage.completion_tokens}
+
+def turns(task, client):
+    """Two calls with what a tool said between them, each answer as it came."""
+    messages, used, said = [{"role": "user", "content": task["ask"]}], 0, ""
+    for _ in range(3):
+        answer = say(client, messages, max_tokens=3)
+        used, text = used + answer.usage.completion_tokens, answer.choices[0].message.content
+        said += text
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "the tool says 5"}]
+    return {"reward": lower(said), "used": used}
+
+def edited(task, client):
+    """The second turn has another history than what was sampled."""
+    first = ask(client, task, max_tokens=3)
+    messages = [{"role": "user", "content": task["ask"]}, {"role": "assistant", "content": "something else"}]
+    second = say(client, [*messages, {"role": "user", "content": "go on"}], max_tokens=3)
+    used = first.usage.completion_tokens + second.usage.completion_tokens
+    return {"reward": lower(second.choices[0].message.content), "used": used}
+
+async def waits(task, client):
+    both = [client.chat.completions.create(model="m", messages=[{"role": "user", "content": word}], max_tokens=2)
+            for word in (task["ask"], "beside it")]
+    answers = await asyncio.gather(*both)
+    return lower(answers[0].choices[0].message.content)
+
+def fails_at_times(task, client):
+    text = ask(client, task, max_tokens=1).choices[0].message.content
+    number = int(task["ask"].split()[1])
+    if number == 1:
+        return {}["question"]
+    return {2: None, 3: float("nan"), 4: "good"}.get(number, lower(text))
+
+def always_fails(task, client):
+    return task["question"]
+
+def never_asks(task, client):
+    return 1.0
+
+def sleeps(task, client):
+    if task["ask"].endswith("3"):
+        time.sleep(600)
+    return lower(ask(client, task, max_tokens=1).choices[0].message.content)
+
+def likeliest(task, client):
+    return lower(ask(client, task, max_tokens=2, temperature=0).choices[0].message.content)
+
+def own_client(task):
+    from openai import OpenAI
+    print("printed by the agent")
+    return lower(ask(OpenAI(), task, max_tokens=1).choices[0].message.content)
+
+def killed(task, client):
+    """Ends the whole process in the middle of the rollouts of the second epoch."""
+    if os.environ.get("KILL_IN_ROLLOUTS") and task["ask"].startswith("train"):
+        with open("calls.txt", "a") as stream:
+            stream.write("x")
+        if os.path.getsize("calls.txt") == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return turns(task, client)
+
+def two(task, other, client):
+    return 0.0
+'''
+WATCH = """
+import os, signal
+from train.callbacks import Callback
+
+class Watch(Callback):
+    def on_step_end(self, trainer, steps):
+        if trainer.record.progress.step == int(os.environ.get("KILL_AT", 0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+QUICK = {
+    "base_model": "tiny", "plot_at_end": "off", "sample_count": "1", "lora_targets": "attention", "lora_rank": "4",
+    "tasks_per_epoch": "4", "group_size": "4", "validate_every_n_epochs": "2",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(shared_project):
+    (shared_project.path / "agents.py").write_text(AGENTS)
+    (shared_project.path / "watch.py").write_text(WATCH)
+    return shared_project
+
+
+def run(lab, agent: str, *words: str, **environment: str):
+    settings = {"agent": f"agents.py:{agent}"} | QUICK | dict(word.split("=", 1) for word in words)
+    return lab.run("Agent", *(f"{name}={value}" for name, value in settings.items()), **environment)
+
+
+def train(lab, agent: str, *words: str, **environment: str) -> tuple[Path, dict, str]:
+    done = run(lab, agent, *words, **environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    folder = lab.runs("Agent")[-1]
+    return folder, json.loads((folder / "metrics.json").read_text()), done.stdout + done.stderr
+
+
+def newest_state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((folder / "checkpoints").iterdir())[-1] / "weights.safetensors")
+
+
+def test_an_agent_learns_what_is_rewarded(lab):
+    """Any two letters from random bytes; what is said of the rollouts is what they were."""
+    words = ("epochs=12", "learning_rate=0.03", "group_size=8", "validate_every_n_epochs=6", "val_samples=2")
+    folder, metrics, told = train(lab, "letters", *words)
+    summary, history = metrics["summary"], metrics["history"]
+    assert summary["before"]["reward"] < 0.3 and summary["after"]["reward"] > 0.9
+    change = summary["change"]["reward"]
+    assert change["tasks"] == 6 and change["low"] > 0.5
+    assert change["difference"] == pytest.approx(summary["after"]["reward"] - summary["before"]["reward"])
+    assert history["val_reward"][-1] == -history["val_loss"][-1] == metrics["best"]["value"] == summary["after"]["reward"]
+    assert history["val_kl"][-1] > 0.1 and len(history["train_reward_interval"]) == 12
+    assert "printed by the agent" not in told
+    assert (folder / "agent_output.txt").read_text().count("printed by the agent") > 12 * 32
+    (sample,) = json.loads((folder / "samples.json").read_text())
+    assert sample["prompt"] == "<|im_start|>user\nval 0<|im_end|>\n<|im_start|>assistant\n"
+    assert sample["answer"].islower() and sample["place"].startswith("task 1, reward ")
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_rows_are_what_was_sampled_and_ratios_are_one(lab):
+    """E1, E2, E5: each sampled id counts once; the sampler's weights are the trainer's, at each step."""
+    words = ("epochs=3", "learning_rate=0.03", "validate_every_n_epochs=1")
+    _, metrics, _ = train(lab, "turns", *words)
+    history = metrics["history"]
+    assert history["train_length"] == history["train_used"] and history["train_turns"] == [3.0] * 3
+    assert history["train_split"] == [0.0] * 3
+    for name in ("train_sampler_gap", "val_sampler_gap"):
+        assert len(history[name]) == 3 and max(history[name]) < 1e-4
+    assert history["train_ratio"] == pytest.approx([1.0] * 3, abs=1e-4)
+    assert abs(history["val_kl"][-1]) > 1e-3, "the weights have changed, and the sampler's with them"
+
+
+def test_a_turn_that_does_not_go_on_from_the_last_is_a_row_of_its_own(lab):
+    _, metrics, _ = train(lab, "edited", "epochs=1")
+    history = metrics["history"]
+    assert history["train_length"] == history["train_used"] and history["train_split"] == [1.0]
+
+
+@pytest.mark.parametrize("how", ["inside an epoch", "in its rollouts"])
+def test_a_killed_run_goes_on_to_the_same_bits(lab, how):
+    """B3: between the steps of an epoch its rollouts are in the checkpoint; before them they are made again."""
+    words = ("epochs=3", "learning_rate=0.01", "steps_per_epoch=3", "checkpoint_every_n_steps=1", "kl_weight=0.05",
+             "loss=ppo", "callbacks=watch.py:Watch")  # fmt: skip
+    whole, expected, _ = train(lab, "killed", *words)
+    where = {"KILL_AT": "5"} if how == "inside an epoch" else {"KILL_IN_ROLLOUTS": "1"}
+    (lab.path / "calls.txt").unlink(missing_ok=True)
+    assert run(lab, "killed", *words, **where).returncode == -9
+    cut = lab.runs("Agent")[-1]
+    if how == "inside an epoch":
+        assert sorted((cut / "checkpoints").iterdir())[-1].name.endswith("step-00000002")
+    done = lab.run("Agent", "--resume")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((cut / "metrics.json").read_text())
+    assert metrics["history"] == expected["history"]
+    one, other = newest_state(whole), newest_state(cut)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_agent_that_fails_costs_its_rollouts_alone(lab):
+    _, metrics, told = train(lab, "fails_at_times", "tasks_per_epoch=6", "epochs=1")
+    assert metrics["history"]["train_failed"] == [pytest.approx(4 / 6)]
+    assert metrics["history"]["val_failed"] == [pytest.approx(4 / 6)]
+    assert "4 of 24 rollouts: the agent failed, and they are left out: agents.py:56 in fails_at_times: KeyError" in told
+    assert "there is no reward, and they are left out: agents.py:fails_at_times: what it returned is" in told
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ("always_fails", "agents.py:60 in always_fails: KeyError: 'question'"),
+        ("never_asks", "the agent never asked the model, so nothing can be learned: does it use the client"),
+    ],
+)
+def test_a_run_ends_where_nothing_can_be_learned(lab, agent, expected):
+    done = run(lab, agent, "epochs=2")
+    assert done.returncode == 4, done.stderr
+    assert "epoch 1: no rollout can be learned from." in done.stderr and expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rollout_that_takes_too_long_is_broken_off(lab):
+    (lab.path / "ask.jsonl").write_text('{"ask": "val 1"}\n')
+    words = ("tasks_per_epoch=6", "epochs=1", "rollout_seconds=5", "val_tasks=ask.jsonl", "group_size=2")
+    _, metrics, told = train(lab, "sleeps", *words)
+    assert metrics["history"]["train_failed"] == [pytest.approx(1 / 6)]
+    assert "2 of 12 rollouts: broken off, and left out: it took longer than rollout_seconds = 5" in told
+
+
+def test_async_agents_and_those_that_make_their_own_client(lab):
+    _, metrics, _ = train(lab, "waits", "epochs=1")
+    assert metrics["history"]["train_turns"] == [2.0]
+    folder, metrics, told = train(lab, "own_client", "epochs=1", "parallel_rollouts=2")
+    assert metrics["history"]["train_turns"] == [1.0] and metrics["history"]["train_failed"] == [0.0]
+    assert "printed by the agent" not in told
+    assert "printed by the agent" in (folder / "agent_output.txt").read_text()
+
+
+def test_settings_of_requests_that_teach_nothing_are_told(lab):
+    _, metrics, told = train(lab, "likeliest", "epochs=1", "lockstep=off")
+    assert metrics["history"]["train_flat_groups"] == [1.0]
+    assert "the agent asks for the likeliest tokens (temperature 0)" in told
+    assert "epoch 1: no step, since the rewards of the rollouts are the same within each of 4 tasks" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("agent=agents.py:lettters",), "agents.py has no function lettters; did you mean letters?"),
+        (("agent=nowhere.py:play",), "there is no file nowhere.py in"),
+        (("agent=agents.py",), "give it as file:function or module:function, such as examples/hello.py:hello"),
+        (("agent=agents.py:two",), "it needs task, other, client; it is called as two(task, client)"),
+        (("clip=0.9, 1.1",), "clip is for loss = ppo and loss = cispo"),
+        (("loss=ppo", "clip=1.2, 0.8"), "clip_low_threshold of the loss ppo is 1.2, above clip_high_threshold 0.8"),
+        (("tasks=nothing.jsonl",), "there is no file or folder nothing.jsonl"),
+    ],
+)
+def test_what_can_not_be_is_refused(lab, words, expected):
+    done = run(lab, "letters", *words)
+    assert done.returncode in (2, 3) and expected in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,296 @@
+"""Trains an agent, a function over the OpenAI client, by its reward: `python train.py Agent agent=my_agent.py:play`."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from beautilog import logger
+from torch import Tensor, nn
+
+from config import ConfigError, ConfigParser
+from config.agent_trainer_config import AgentTrainerConfig
+from constants.counting import counted
+from data.policy_batches import PolicyBatch, PolicyRow, pack_policy_rows
+from llm.base_model import BaseModel
+from llm.engine import version_of
+from model.adapted_causal_lm import OutsideOfState, logprobs_where
+from model.lora import LoraAdapter
+from model.token_losses import kl_k1, require_loss, token_loss
+from train.agents.agent_function import AgentFunctionError, find_agent
+from train.agents.comparison import compared, transcripts
+from train.agents.quiet import OUTPUT
+from train.agents.rollout import Rollout, RolloutPlan, SampledRow
+from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
+from train.agents.rollout_runner import RolloutRunner, RunnerSettings
+from train.agents.sampled_policy import SampledPolicy
+from train.agents.tasks import split_tasks
+from train.agents.watch import signs_of_gaming
+from train.base_trainer import BaseTrainer
+from train.language.optimization import adamw, warmup_then_cosine
+from train.language.samples import write_samples
+from train.language.token_clock import TokenClock
+from train.language.trained_model import TrainedModel
+from train.machine import peak_memory
+from train.process_group import process_group
+
+_FEW_TOKENS = 4096  # of rows that go through the model together where no gradients are wanted
+_GAP = 0.05  # mean distance of logprobs from which on sampler and trainer are not the same policy
+
+
+class AgentTrainer(BaseTrainer):
+    """Trains an agent, an ordinary function over the OpenAI client, by the reward that it returns.
+
+    An epoch begins with rollouts: the agent does some tasks, several times each, with the model as it is. Rewards are
+    compared within each task, and the model learns from the tokens that it sampled.
+    """
+
+    config: AgentTrainerConfig
+    train_loader: RolloutLoader
+    val_loader: ValidationRollouts
+
+    def __init__(self) -> None:
+        config = self.config = ConfigParser.get(AgentTrainerConfig)
+        self._loss_settings = _loss_settings(config)
+        try:
+            agent = find_agent(config.agent)
+        except AgentFunctionError as error:
+            raise ConfigError([str(error)]) from error
+        if not process_group().is_single_process:
+            raise ConfigError(["AgentTrainer runs in one process: start it without torchrun"])
+        tasks, val_tasks = split_tasks(agent, config.tasks, config.val_tasks, config.val_share, config.seed)
+        self._tasks = OutsideOfState((tasks, val_tasks))
+        self.language = TrainedModel(config, self.device)
+        self.model = self.language.module
+        self._start = OutsideOfState(self._as_it_is())
+        self._runner = OutsideOfState(RolloutRunner(agent, _runner_settings(config)))
+        settings = self._rollout_settings()
+        reference = self._start_logprobs if config.kl_weight else None
+        self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, reference)
+        self.val_loader = ValidationRollouts(len(val_tasks), config.val_samples, self._val_rollouts, settings)
+        self.optimizer = adamw(config, self.model)
+        self.scheduler = warmup_then_cosine(config, self.optimizer, len(self.train_loader))
+        self.init_progress_bar(total=len(self.train_loader) * config.epochs, desc="Training the agent")
+        self.clock = TokenClock()
+        self._warned = OutsideOfState(set[str]())
+        super().__init__()
+        self.language.write_record(self.run_folder.path)
+        for line in [*self.language.lines(), self._told(len(tasks), len(val_tasks))]:
+            logger.info(line)
+
+    # ---------------------------------------------------------------------------------------------------- the loss
+
+    def compute_loss(self, batch: PolicyBatch) -> Tensor:
+        """Return the policy's loss over the sampled tokens of rollouts; in validation, minus their mean reward."""
+        for name, (value, count) in batch.numbers.items():
+            self._collect_batch_metrics({name: value}, int(count))
+        if not self.model.training:
+            return self._val_loss(batch)
+        self._set_loss_count(torch.tensor(batch.total_weight))
+        if batch.rows is None:
+            return _nothing_to_learn(next(self.model.parameters()))
+        if self.run_context.in_session:
+            self.clock.note(len(batch.tokens))
+        logprobs = self.language.logprobs(batch.token_batch(), self.model)
+        old, advantages = batch.old_logprobs.to(self.device), batch.advantages.to(self.device)
+        change, count = (logprobs - old).detach(), len(batch.places)
+        self._collect_batch_metrics({"ratio": change.exp().mean()}, count)
+        if batch.fresh:
+            self._collect_batch_metrics({"sampler_gap": change.abs().mean()}, count)
+        inputs = {"logprobs": old, "advantages": advantages}
+        return token_loss(self.config.loss, logprobs, inputs, self._loss_settings) / batch.total_weight
+
+    def _val_loss(self, batch: PolicyBatch) -> Tensor:
+        if batch.rows is not None:
+            logprobs, start = self.language.logprobs(batch.token_batch()), self._start_logprobs_of(batch)
+            count, old = len(batch.places), batch.old_logprobs.to(self.device)
+            self._collect_batch_metrics({"kl": kl_k1(logprobs, start).mean()}, count)
+            self._collect_batch_metrics({"sampler_gap": (logprobs - old).abs().mean()}, count)
+        self._set_loss_count(batch.rollouts)
+        return torch.tensor(-batch.numbers.get("reward", (0.0, 0.0))[0], device=self.device)
+
+    def validate(self) -> float:
+        """Return minus the mean reward of the validation tasks, with the same random numbers each time."""
+        self.clock.pause()
+        val_loss = super().validate()
+        seen: dict[str, list[float]] = {name: list(values) for name, values in self.history.items()}
+        for name in ("val_reward", "val_length", "val_entropy", "val_sampler_gap"):
+            value = self.record.pending(name)
+            seen.setdefault(name, []).extend([] if value is None else [value])
+        found = signs_of_gaming(seen)
+        if seen["val_sampler_gap"] and seen["val_sampler_gap"][-1] > _GAP:
+            found["gap"] = (
+                f"logprobs of the sampler and of the trainer differ by {seen['val_sampler_gap'][-1]:.3g} a token on "
+                "average: what is learned from is not what was sampled"
+            )
+        for sign in found.keys() - self._warned.held:
+            self._warned.held.add(sign)
+            logger.warning(found[sign])
+        return val_loss
+
+    # ---------------------------------------------------------------------------------------------------- rollouts
+
+    def _train_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
+        return self._rollouts(plans, self._tasks.held[0], self._now())
+
+    def _val_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
+        return self._rollouts(plans, self._tasks.held[1], self._now())
+
+    def _rollouts(self, plans: Sequence[RolloutPlan], tasks: Sequence[object], policy: SampledPolicy) -> list[Rollout]:
+        self.clock.pause()
+        training = self.model.training
+        self.model.eval()
+        runner = self._runner.held
+        runner.print_to(None if self.options.dry_run else self.get_run_file_path(OUTPUT))
+        try:
+            return runner.run(plans, tasks, policy, self._look)
+        finally:
+            self.model.train(training)
+
+    def _look(self, done: int) -> None:
+        """Show how many rollouts are done, and leave where somebody wants the run to stop."""
+        self.progress_bar.show(rollouts=done)
+        if self.run_context.in_session:
+            self.stop_request.obey()
+
+    def _now(self) -> SampledPolicy:
+        """Return the weights as they are now, which nobody changes before the rollouts are made."""
+        adapter, step = self.language.adapter, self.record.progress.step
+        version = f"step-{step}" if adapter is None else version_of(self.language.base.digest, adapter)
+        return self._policy(self.language.base, None if adapter is None else adapter.sharing(), version)
+
+    def _policy(self, base: BaseModel, adapter: LoraAdapter | None, version: str) -> SampledPolicy:
+        return SampledPolicy(base, self.language.renderer, adapter, version)
+
+    # ---------------------------------------------------------------------------------------------------- the start
+
+    def _as_it_is(self) -> tuple[BaseModel, LoraAdapter | None]:
+        """Return the weights as training begins: a new adapter changes nothing, so the model without it."""
+        base, adapter = self.language.base, self.language.adapter
+        if adapter is None:
+            return dataclasses.replace(base, model=copy.deepcopy(base.model).requires_grad_(False)), None
+        return base, adapter.snapshot() if self.config.adapter is not None else None
+
+    @torch.no_grad()
+    def _start_logprobs_of(self, batch: PolicyBatch) -> Tensor:
+        assert batch.rows is not None
+        base, adapter = self._start.held
+        at = [part.to(self.device) for part in (batch.tokens, batch.targets, batch.places)]
+        with torch.autocast(self.device.type, enabled=False):
+            return logprobs_where(base.model, at[0], batch.rows, at[1], at[2], adapter)
+
+    def _start_logprobs(self, rows: Sequence[SampledRow]) -> list[Tensor]:
+        """Return of each row the log-probabilities of its sampled ids as training began; 0 for the others."""
+        found = []
+        for some in _by_length(rows, _FEW_TOKENS):
+            policy = [PolicyRow(row.ids, row.sampled, row.logprobs, torch.zeros(len(row.ids))) for row in some]
+            values = self._start_logprobs_of(pack_policy_rows(policy, len(policy))).cpu()
+            for row in some:
+                mine, values = values[: int(row.sampled.sum())], values[int(row.sampled.sum()) :]
+                found.append(torch.zeros(len(row.ids)).masked_scatter(row.sampled, mine))
+        return found
+
+    # ---------------------------------------------------------------------------------------------------- the state
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return which model it is, and the rollouts of an epoch whose steps are not all done."""
+        inside = self.run_context.position.steps > 0
+        return self.language.state() | ({"rollouts": self.train_loader.state_dict()} if inside else {})
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with the rollouts of the epoch at hand.
+
+        Raises:
+            ResumeError: the base model is another than the run's.
+        """
+        self.language.require(state)
+        self.train_loader.load_state_dict(state.get("rollouts", {}))
+
+    # ---------------------------------------------------------------------------------------------------- the end
+
+    def after_training(self) -> None:
+        """Write the model, and compare it with its start on the validation tasks, with the same random numbers."""
+        self.results["tokens_per_second"] = self.clock.rate()
+        self.results["peak_memory_bytes"] = peak_memory(self.device)
+        facts = {"agent": self.config.agent, "run": self.run_folder.id}
+        self.language.export(self.get_run_file_path, facts)
+        plans, tasks = self.val_loader.plans(), self._tasks.held[1]
+        before = self._rollouts(plans, tasks, self._policy(*self._start.held, "start"))
+        after = self._rollouts(plans, tasks, self._now())
+        self.results |= compared(before, after, self.config.success_reward)
+        count = min(self.config.sample_count, len(plans))
+        samples = transcripts(self.language.base.tokenizer, before[:count], after[:count])
+        write_samples(self.get_run_file_path, samples)
+
+    # ---------------------------------------------------------------------------------------------------- its parts
+
+    def _rollout_settings(self) -> RolloutSettings:
+        config = self.config
+        return RolloutSettings(
+            config.group_size, config.tasks_per_epoch, config.steps_per_epoch * config.accumulation_steps,
+            config.accumulation_steps, config.seed, config.advantage, config.average, config.train_cut_off,
+            config.success_reward, config.kl_weight, self.options.dry_run,
+        )  # fmt: skip
+
+    def _told(self, train: int, val: int) -> str:
+        config = self.config
+        drawn = min(config.tasks_per_epoch or train, train)
+        how = "in waves" if config.lockstep else "as they come"
+        return (
+            f"agent {config.agent}: {counted(train, 'task')} and {val} to validate with; an epoch has "
+            f"{counted(drawn * config.group_size, 'rollout')}, {config.group_size} a task, sampled {how}"
+        )
+
+
+class _NothingToLearn(torch.autograd.Function):
+    """A loss of 0 that leaves the parameters without a gradient: an optimizer then makes no step, not one of 0."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor) -> Tensor:
+        return anchor.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        return None
+
+
+def _nothing_to_learn(anchor: nn.Parameter) -> Tensor:
+    return _NothingToLearn.apply(anchor)
+
+
+def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
+    """Return the settings of the loss.
+
+    Raises:
+        ConfigError: `clip` is not for this loss, or no range.
+    """
+    if not config.clip:
+        return require_loss(config.loss)
+    if config.loss == "importance_sampling" or len(config.clip) != 2:
+        raise ConfigError(
+            ["clip is for loss = ppo and loss = cispo: the lowest and the highest ratio, such as 0.8, 1.2"]
+        )
+    try:
+        return require_loss(config.loss, {"clip_low_threshold": config.clip[0], "clip_high_threshold": config.clip[1]})
+    except ValueError as error:
+        raise ConfigError([f"clip: {error}"]) from error
+
+
+def _runner_settings(config: AgentTrainerConfig) -> RunnerSettings:
+    return RunnerSettings(
+        config.parallel_rollouts, config.rollout_seconds, config.lockstep, config.temperature, config.max_tokens
+    )
+
+
+def _by_length(rows: Sequence[SampledRow], most: int) -> list[list[SampledRow]]:
+    """Cut rows into runs of so many tokens at most; a longer row is alone."""
+    runs: list[list[SampledRow]] = []
+    tokens = 0
+    for row in rows:
+        tokens += len(row.ids)
+        if not runs or tokens > most:
+            runs.append([])
+            tokens = len(row.ids)
+        runs[-1].append(row)
+    return runs

@@ -1,0 +1,180 @@
+"""An agent: a function of a user's own, that is given a task and returns its reward."""
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from constants import PACKAGE_ROOT, PROJECT_ROOT
+from constants.nearest import nearest
+
+_HOW = "give it as file:function or module:function, such as examples/hello.py:hello"
+REWARD, CLIENT = "reward", "client"
+
+
+class AgentFunctionError(ValueError):
+    """An agent that can't be had, or what it returned that is no reward. The text says what to do."""
+
+
+@dataclass(frozen=True)
+class AgentFunction:
+    """A function that plays an agent.
+
+    Attributes:
+        target: how it was named, `file:function` or `module:function`.
+        function: the function.
+        module: what it was found in.
+        takes_client: whether it is given an OpenAI client; else it makes one itself.
+        is_async: whether it is a coroutine function; then its client is an AsyncOpenAI.
+    """
+
+    target: str
+    function: Callable[..., object]
+    module: ModuleType
+    takes_client: bool
+    is_async: bool
+
+    def call(self, task: object, client: object = None) -> tuple[float, dict[str, float]]:
+        """Let it do a task.
+
+        Args:
+            task: the task.
+            client: an OpenAI client, where it takes one.
+
+        Returns:
+            Its reward, and further numbers by name.
+
+        Raises:
+            AgentFunctionError: what it returned is no reward.
+            Exception: whatever it raises.
+        """
+        returned = self.function(task, client=client) if self.takes_client else self.function(task)
+        if inspect.isawaitable(returned):
+            returned = asyncio.run(_awaited(returned))
+        return reward_of(returned)
+
+
+async def _awaited(returned: Awaitable[object]) -> object:
+    return await returned
+
+
+def reward_of(returned: object) -> tuple[float, dict[str, float]]:
+    """Return the reward and the further numbers of what an agent returned.
+
+    Raises:
+        AgentFunctionError: it is neither a finite number, nor a mapping of names to such with a `reward`.
+    """
+    if isinstance(returned, Mapping):
+        numbers = {str(name): _number(value, f"{name!r} of what it returned") for name, value in returned.items()}
+        if REWARD not in numbers:
+            names = ", ".join(numbers) or "nothing"
+            raise AgentFunctionError(f"it returned a dict without 'reward' (it has {names}): a reward is needed")
+        return numbers.pop(REWARD), numbers
+    return _number(returned, "what it returned"), {}
+
+
+def _number(value: object, what: str) -> float:
+    if value is None:
+        raise AgentFunctionError(f"{what} is None (has a path through it no return?): it must be a number")
+    item = getattr(value, "item", None)  # numbers of numpy and torch
+    try:
+        number = value if isinstance(value, int | float) else item() if callable(item) else None
+        number = float(number) if isinstance(number, int | float) else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = None
+    if number is None:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+        raise AgentFunctionError(f"{what} is {shown} ({type(value).__name__}): it must be a number, such as 1.0")
+    if not math.isfinite(number):
+        raise AgentFunctionError(f"{what} is {number}: it must be a finite number")
+    return number
+
+
+def find_agent(target: str) -> AgentFunction:
+    """Import an agent.
+
+    Args:
+        target: `file:function`, of which the file is looked for in the folder at hand, in the project's and beside this
+            program; or `module:function`.
+
+    Raises:
+        AgentFunctionError: there is none, or it can't be called with a task.
+    """
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name.isidentifier():
+        raise AgentFunctionError(f"agent = {target}: {_HOW}")
+    module = _module_of(place, target)
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        near = nearest(name, functions)
+        there = f"did you mean {near}?" if near else f"it has: {', '.join(functions) or 'no function'}"
+        raise AgentFunctionError(f"agent = {target}: {place} has no function {name}; {there}")
+    takes_client = _takes_client(function, target)
+    is_async = inspect.iscoroutinefunction(function)
+    return AgentFunction(target, function, module, takes_client, is_async)
+
+
+def _module_of(place: str, target: str) -> ModuleType:
+    if place.endswith(".py"):
+        folders = (Path.cwd(), PROJECT_ROOT, PACKAGE_ROOT)
+        found = next((folder / place for folder in folders if (folder / place).is_file()), None)
+        if found is None:
+            raise AgentFunctionError(f"agent = {target}: there is no file {place} in {Path.cwd()}; {_HOW}")
+        return _imported(target, lambda: _of_file(found.resolve()))
+    if str(PROJECT_ROOT) not in sys.path:
+        sys.path.insert(0, str(PROJECT_ROOT))
+    return _imported(target, lambda: importlib.import_module(place))
+
+
+def _of_file(file: Path) -> ModuleType:
+    if str(file.parent) not in sys.path:  # what it imports from beside it
+        sys.path.append(str(file.parent))
+    name = f"agent_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # of a .py file
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _imported(target: str, load: Callable[[], ModuleType]) -> ModuleType:
+    try:
+        return load()
+    except Exception as error:  # whatever a user's module raises
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+        inside = [frame for frame in frames if frame.filename != __file__]
+        where = f"{inside[-1].filename}:{inside[-1].lineno}: " if inside else ""
+        raise AgentFunctionError(
+            f"agent = {target} can't be imported: {where}{type(error).__name__}: {error}"
+        ) from error
+
+
+def _takes_client(function: Callable[..., object], target: str) -> bool:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    named = {each.name for each in parameters}
+    needed = [each.name for each in parameters if each.default is each.empty
+              and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]  # fmt: skip
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    takes_task = bool(positional) and positional[0].name != CLIENT
+    takes_task = takes_task or any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    others = [name for name in needed if name != CLIENT][1:]
+    if not takes_task or others:
+        what = f"needs {', '.join(needed)}" if others else "takes no task"
+        raise AgentFunctionError(
+            f"agent = {target}: it {what}; it is called as {target.rpartition(':')[2]}(task, client), or as "
+            f"{target.rpartition(':')[2]}(task) where it makes its OpenAI() itself"
+        )
+    return CLIENT in named

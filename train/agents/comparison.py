@@ -1,0 +1,83 @@
+"""What training has changed: the same rollouts with the model as it was, and as it is."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evaluation.text_metrics import paired_bootstrap
+from storage.text_samples import TextSample
+from train.agents.rollout import Rollout
+from train.agents.rollout_summary import rollout_numbers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FEWEST = 3  # tasks that say something of others
+
+
+def compared(before: Sequence[Rollout], after: Sequence[Rollout], success: float) -> dict[str, Any]:
+    """Compare rollouts of the same tasks.
+
+    Args:
+        before: rollouts by the model as training began.
+        after: rollouts of the same plans by the trained model.
+        success: reward from which on a rollout is a success.
+
+    Returns:
+        `before` and `after`: means by name; `change`: of each name how much it has changed from task to task, with the
+        95 % interval of that.
+    """
+    means = [{name: mean for name, (mean, _) in rollout_numbers(each, success).items()} for each in (before, after)]
+    found: dict[str, Any] = {"before": means[0], "after": means[1], "change": {}}
+    tasks = sorted({each.task for each in before})
+    for name in means[0].keys() & means[1].keys():
+        pairs = []
+        for task in tasks:
+            both = [rollout_numbers([each for each in some if each.task == task], success) for some in (before, after)]
+            if all(name in each for each in both):
+                pairs.append((both[0][name][0], both[1][name][0]))
+        if len(pairs) >= _FEWEST:
+            change = paired_bootstrap([old for old, _ in pairs], [new for _, new in pairs])
+            found["change"][name] = {
+                "difference": change.difference, "low": change.low, "high": change.high, "tasks": len(pairs),
+            }  # fmt: skip
+    found["change"] = dict(sorted(found["change"].items()))
+    return found
+
+
+def transcripts(
+    tokenizer: "PreTrainedTokenizerBase", before: Sequence[Rollout], after: Sequence[Rollout]
+) -> list[TextSample]:
+    """Return rollouts as text: what the model read and said.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        before: rollouts by the model as training began.
+        after: rollouts of the same plans by the trained model.
+    """
+    found = []
+    for old, new in zip(before, after, strict=True):
+        prompt, said = _text(tokenizer, new)
+        rewards = " -> ".join("none" if each.reward is None else f"{each.reward:.4g}" for each in (old, new))
+        found.append(
+            TextSample(
+                place=f"task {new.task + 1}, reward {rewards}",
+                prompt=prompt,
+                before=_text(tokenizer, old)[1],
+                answer=said,
+                expected="",
+                finish="length" if new.cut_off else new.outcome,
+                tokens=new.tokens,
+            )
+        )
+    return found
+
+
+def _text(tokenizer: "PreTrainedTokenizerBase", rollout: Rollout) -> tuple[str, str]:
+    """Return the first prompt of a rollout, and all that follows."""
+    if not rollout.rows:
+        return "", rollout.told
+    first = rollout.rows[0]
+    begin = int(first.sampled.nonzero()[0])
+    rest = [tokenizer.decode(first.ids[begin:].tolist())]
+    rest += [tokenizer.decode(row.ids.tolist()) for row in rollout.rows[1:]]
+    return tokenizer.decode(first.ids[:begin].tolist()), "\n\n".join([*rest, *filter(None, [rollout.told])])

@@ -1,0 +1,271 @@
+"""Makes rollouts: plays an agent with many tasks at once against one model, and gathers what was sampled."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from data.trajectories import trajectory_of
+from llm.sampling_settings import SamplingSettings
+from service.exchange import Exchange, ExchangeLog, seed_of
+from service.loopback_server import LoopbackServer
+from service.openai_app import openai_app
+from service.sampling_loop import SamplingLoop
+from service.schedules import Continuous, Lockstep
+from train.agents.agent_function import AgentFunction
+from train.agents.played import TIMED_OUT, Played
+from train.agents.player import Player, ProcessPlayer, ThreadPlayer
+from train.agents.quiet import AgentOutput
+from train.agents.rollout import Rollout, RolloutPlan
+from train.agents.sampled_policy import SampledPolicy
+
+_LOOK = 0.2  # seconds between looks at time limits, and at whether the run is to stop
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """How rollouts are made.
+
+    Attributes:
+        at_once: rollouts under way at a time.
+        seconds: time a rollout has; 0 for no limit.
+        lockstep: whether requests are sampled in waves, so that results are the same to the bit each time.
+        temperature: of requests that name none.
+        max_tokens: most tokens of an answer, of requests that name no number; 0 for what the context has room for.
+    """
+
+    at_once: int = 64
+    seconds: float = 0.0
+    lockstep: bool = True
+    temperature: float = 1.0
+    max_tokens: int = 0
+
+
+class RolloutRunner:
+    """Plays an agent.
+
+    Rollouts lie on lanes, one after another on each: which lane a rollout is on follows from its place in the plan, so
+    that what is sampled together does too.
+
+    Args:
+        agent: the agent.
+        settings: how it is played.
+    """
+
+    def __init__(self, agent: AgentFunction, settings: RunnerSettings) -> None:
+        self.agent, self.settings, self._output = agent, settings, AgentOutput(None)
+
+    def print_to(self, output: Path | None) -> None:
+        """Let what agents print from now on go to a file; None drops it."""
+        self._output = AgentOutput(output)
+
+    def run(
+        self,
+        plans: Sequence[RolloutPlan],
+        tasks: Sequence[object],
+        policy: SampledPolicy,
+        look: Callable[[int], None] = lambda done: None,
+    ) -> list[Rollout]:
+        """Make rollouts.
+
+        Args:
+            plans: what is to be made.
+            tasks: all tasks, which the plans number.
+            policy: the weights.
+            look: called now and then by this thread with the number of rollouts that are done; what it raises ends
+                this.
+
+        Returns:
+            The rollouts, in the order of the plans.
+        """
+        schedule = Lockstep() if self.settings.lockstep else None
+        log = ExchangeLog()
+        with (
+            self._output.taken() as stream,
+            SamplingLoop(policy.sampler(), policy.served(), schedule or Continuous()) as loop,
+            self._server(loop, log, policy) as address,
+        ):
+            flight = _Flight(plans, tasks, self, log, schedule, address, stream)
+            try:
+                flight.begin(min(self.settings.at_once, len(plans)))
+                while not flight.wait(_LOOK):
+                    look(flight.done)
+            finally:
+                flight.end()
+            return flight.rollouts()
+
+    @contextmanager
+    def _server(self, loop: SamplingLoop, log: ExchangeLog, policy: SampledPolicy) -> Iterator[str]:
+        settings = self.settings
+        defaults = SamplingSettings(temperature=settings.temperature, max_tokens=settings.max_tokens or None)
+        with LoopbackServer(openai_app(loop, policy.renderer, log, defaults)) as server:
+            yield f"{server.url}/v1"
+
+    def player(self, stream: TextIO) -> Player:
+        """Return who plays the agent on a lane."""
+        if self.agent.takes_client:
+            return ThreadPlayer(self.agent, self._output.divert)
+        return ProcessPlayer(self.agent, stream)
+
+
+@dataclass
+class _Lane:
+    """Rollouts that are made one after another.
+
+    Attributes:
+        plans: places of those that are left.
+        key: of the requests of the one under way.
+        player: who plays the agent.
+        at: place of the rollout under way; None between two.
+        since: when it began.
+    """
+
+    plans: list[int]
+    key: str
+    player: Player
+    at: int | None = None
+    since: float = 0.0
+
+
+class _Flight:
+    """Rollouts under way."""
+
+    def __init__(
+        self,
+        plans: Sequence[RolloutPlan],
+        tasks: Sequence[object],
+        runner: RolloutRunner,
+        log: ExchangeLog,
+        schedule: Lockstep | None,
+        address: str,
+        stream: TextIO,
+    ) -> None:
+        self._plans, self._tasks, self._runner, self._log, self._schedule = plans, tasks, runner, log, schedule
+        self._address, self._stream = address, stream
+        self._condition = threading.Condition()
+        self._found: dict[int, Rollout] = {}
+        self._lanes: list[_Lane] = []
+        self._ended = False
+
+    @property
+    def done(self) -> int:
+        """Number of rollouts that are done."""
+        return len(self._found)
+
+    def begin(self, lanes: int) -> None:
+        """Spread the plans over lanes, and start them."""
+        self._lanes = [
+            _Lane(list(range(lane, len(self._plans), lanes)), f"{lane:05d}", self._runner.player(self._stream))
+            for lane in range(lanes)
+        ]
+        if self._schedule is not None:  # all at once, or the first wave would begin without the later ones
+            self._schedule.enter(*(lane.key for lane in self._lanes))
+        for lane in self._lanes:
+            self._start(lane)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is done, or for some seconds; then end rollouts that have taken too long.
+
+        Returns:
+            Whether all is done.
+        """
+        with self._condition:
+            done = self._condition.wait_for(lambda: len(self._found) == len(self._plans), seconds)
+        limit = self._runner.settings.seconds
+        if not done and limit:
+            for lane in list(self._lanes):
+                with self._condition:
+                    late = lane.at is not None and time.monotonic() - lane.since > limit
+                if late:
+                    self._break_off(lane)
+        return done
+
+    def end(self) -> None:
+        """Let no further rollout begin, and end processes of agents."""
+        with self._condition:
+            self._ended = True
+        for lane in self._lanes:
+            lane.player.stop()
+
+    def rollouts(self) -> list[Rollout]:
+        """Return the rollouts, in the order of the plans."""
+        return [self._found[place] for place in range(len(self._plans))]
+
+    def _start(self, lane: _Lane) -> None:
+        threading.Thread(target=self._fly, args=(lane, lane.key), name=f"agent-{lane.key}", daemon=True).start()
+
+    def _fly(self, lane: _Lane, key: str) -> None:
+        """Make the rollouts of a lane, as long as its key is this one: else somebody else goes on with it."""
+        while True:
+            with self._condition:
+                if self._ended or lane.key != key or not lane.plans:
+                    break
+                lane.at, lane.since = lane.plans.pop(0), time.monotonic()
+                plan = self._plans[lane.at]
+                self._log.open(key, plan.seed)
+            played = lane.player.play(self._tasks[plan.task], self._address, key)
+            with self._condition:
+                if self._ended or lane.key != key:
+                    return
+                self._land(lane, played, self._log.close(key))
+        if self._schedule is not None:
+            self._schedule.leave(key)
+
+    def _break_off(self, lane: _Lane) -> None:
+        """End a rollout that takes too long; the lane goes on under another key, in another thread or process."""
+        with self._condition:
+            if lane.at is None:
+                return
+            key, player = lane.key, lane.player
+            played = Played(TIMED_OUT, told=f"it took longer than rollout_seconds = {self._runner.settings.seconds:g}")
+            self._land(lane, played, self._log.close(key))
+            lane.key, lane.player = f"{key}+", self._runner.player(self._stream)
+            if self._schedule is not None and lane.plans:
+                self._schedule.enter(lane.key)
+        if self._schedule is not None:
+            self._schedule.leave(key)
+        player.stop()
+        if lane.plans:
+            self._start(lane)
+
+    def _land(self, lane: _Lane, played: Played, exchanges: Sequence[Exchange]) -> None:
+        """Note what came of the rollout that a lane is at."""
+        assert lane.at is not None
+        plan = self._plans[lane.at]
+        rollout = Rollout(plan.task, plan.sample, played.outcome, played.reward, played.numbers, played.told)
+        rollout.take(trajectory_of(exchanges))
+        rollout.remarks = remarks_on(exchanges, plan.seed)
+        self._found[lane.at], lane.at = rollout, None
+        self._condition.notify_all()
+
+
+def remarks_on(exchanges: Sequence[Exchange], seed: int) -> list[str]:
+    """Say what is odd about how a model was asked that is to be trained.
+
+    Args:
+        exchanges: the requests and their answers.
+        seed: seed of those that name none.
+    """
+    settings = [(each.number, each.settings) for each in exchanges]
+    alike = "its rollouts of a task are all the same, and nothing can be learned from that"
+    found = []
+    if any(each.greedy for _, each in settings):
+        found.append(
+            f"the agent asks for the likeliest tokens (temperature 0): {alike}. Leave temperature out in training."
+        )
+    elif any(each.seed != seed_of(seed, number) for number, each in settings):
+        found.append(f"the agent asks with a seed of its own: {alike}. Leave seed out in training.")
+    if any(each.top_p < 1 or each.top_k is not None for _, each in settings):
+        found.append(
+            "the agent asks with top_p or top_k: what is sampled is another policy than the one that is trained. Leave "
+            "them out in training."
+        )
+    elif any(not each.greedy and each.temperature != 1 for _, each in settings):
+        found.append(
+            "samples are drawn at another temperature than 1: log-probabilities, ratios and kl are those of the model "
+            "itself, at temperature 1."
+        )
+    return found

@@ -1,0 +1,103 @@
+"""What an epoch's rollouts came to: numbers for the history, and lines for what went wrong."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from constants.counting import counted
+from train.agents.played import DONE, FAILED, NO_CALL, NO_REWARD, TIMED_OUT
+from train.agents.rollout import Rollout
+
+Numbers = dict[str, tuple[float, float]]  # of each number its mean, and over how many it is one
+
+
+def group_of(rollouts: Sequence[Rollout]) -> dict[int, list[Rollout]]:
+    """Return rollouts that have a reward by their task."""
+    groups: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.reward is not None:
+            groups.setdefault(rollout.task, []).append(rollout)
+    return groups
+
+
+def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
+    """Return what is told of rollouts, before any of them is left out of training.
+
+    Args:
+        rollouts: all that were planned.
+        success: reward from which on a rollout is a success.
+
+    Returns:
+        By name: `reward`, `success` (the agent's own number of that name, where it has one), the agent's other numbers,
+        `turns` and `length` (sampled tokens) of a rollout, `entropy` (mean over the sampled tokens of how unlikely each
+        was), and the shares `cut_off`, `failed` and `split`.
+    """
+    rewarded = [each for each in rollouts if each.reward is not None]
+    asked = [each for each in rollouts if each.turns]
+    numbers: Numbers = {}
+    if rewarded:
+        _note(numbers, "reward", [each.reward for each in rewarded if each.reward is not None])
+        successes = [each.numbers.get("success", float((each.reward or 0.0) >= success)) for each in rewarded]
+        _note(numbers, "success", successes)
+        for name in sorted({name for each in rewarded for name in each.numbers} - {"success", "reward"}):
+            _note(numbers, name, [each.numbers[name] for each in rewarded if name in each.numbers])
+    if asked:
+        _note(numbers, "turns", [each.turns for each in asked])
+        _note(numbers, "length", [each.tokens for each in asked])
+        tokens = sum(each.tokens for each in asked)
+        numbers["entropy"] = (math.fsum(each.entropy_sum for each in asked) / tokens, tokens)
+        _note(numbers, "cut_off", [each.cut_off > 0 for each in asked])
+        _note(numbers, "split", [each.splits > 0 for each in asked])
+    _note(numbers, "failed", [each.reward is None for each in rollouts])
+    return numbers
+
+
+def _note(numbers: Numbers, name: str, values: Sequence[float]) -> None:
+    numbers[name] = (math.fsum(values) / len(values), len(values))
+
+
+def reward_interval(rollouts: Sequence[Rollout]) -> float | None:
+    """Return half the width of the 95 % interval of the mean reward; None with fewer than two tasks.
+
+    Rollouts of one task are alike, so each task counts once, by its own mean.
+    """
+    means = [math.fsum(each.reward or 0.0 for each in group) / len(group) for group in group_of(rollouts).values()]
+    if len(means) < 2:
+        return None
+    mean = math.fsum(means) / len(means)
+    variance = math.fsum((each - mean) ** 2 for each in means) / (len(means) - 1)
+    return 1.96 * math.sqrt(variance / len(means))
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong in rollouts.
+
+    Attributes:
+        lines: what is told of it, a line for each kind; empty where nothing went wrong.
+        hopeless: whether no rollout has a reward and tokens to learn from.
+    """
+
+    lines: tuple[str, ...]
+    hopeless: bool
+
+
+def trouble_in(rollouts: Sequence[Rollout]) -> Trouble:
+    """Say what went wrong, with the user's line of the most frequent error of each kind."""
+    kinds: Mapping[str, list[Rollout]] = {}
+    kinds = {kind: [each for each in rollouts if each.outcome == kind] for kind in {each.outcome for each in rollouts}}
+    lines = []
+    for kind in sorted(kinds.keys() - {DONE}):
+        told = Counter(each.told for each in kinds[kind]).most_common(1)[0][0]
+        count = f"{len(kinds[kind])} of {counted(len(rollouts), 'rollout')}"
+        lines.append(f"{count}: {_NAMES[kind]}{f': {told}' if told else ''}")
+    return Trouble(tuple(lines), all(each.reward is None or not each.turns for each in rollouts))
+
+
+_NAMES = {
+    FAILED: "the agent failed, and they are left out",
+    NO_REWARD: "there is no reward, and they are left out",
+    TIMED_OUT: "broken off, and left out",
+    NO_CALL: "the agent never asked the model, so nothing can be learned: does it use the client that it is given?",
+}

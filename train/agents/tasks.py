@@ -1,0 +1,79 @@
+"""Tasks for an agent: rows of a file, or what its module gives."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from constants.counting import counted
+from data.chat_messages import RowError
+from data.data_error import DataError
+from data.text_files import find_files
+from train.agents.agent_function import AgentFunction
+from train.error_advice import explained
+
+_GIVE = "give a file of tasks (tasks = tasks.jsonl), or a function tasks(split) beside the agent"
+
+
+def split_tasks(
+    agent: AgentFunction, tasks: Path | None, val_tasks: Path | None, val_share: float, seed: int
+) -> tuple[list[object], list[object]]:
+    """Return the tasks to train with, and those to validate with.
+
+    Args:
+        agent: the agent, in whose module a function `tasks(split)` may be, or `tasks()`.
+        tasks: file of tasks; None asks the module.
+        val_tasks: file of tasks to validate with; None takes a share of the others, unless the module has its own.
+        val_share: that share.
+        seed: seed of which tasks these are.
+
+    Raises:
+        DataError: there are none, or too few.
+    """
+    if tasks is not None:
+        found, held_out = _of_file(tasks), None
+    else:
+        found, held_out = _of_module(agent)
+    if val_tasks is not None:
+        held_out = _of_file(val_tasks)
+    if held_out is None:
+        if len(found) < 2:
+            raise DataError(
+                f"there is {counted(len(found), 'task')}: none is left to validate with. Give val_tasks too."
+            )
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
+        cut = max(1, round(val_share * len(found)))
+        chosen = sorted(order[:cut])
+        held_out = [found[place] for place in chosen]
+        found = [task for place, task in enumerate(found) if place not in set(chosen)]
+    for name, each in (("train", found), ("validate", held_out)):
+        if not each:
+            raise DataError(f"there are no tasks to {name} with: {_GIVE}.")
+    return found, held_out
+
+
+def _of_file(path: Path) -> list[object]:
+    found: list[object] = []
+    for row in find_files(path).rows():
+        if isinstance(row.value, RowError):
+            raise DataError(f"{path}, {row.place}: {row.value}")
+        found.append(dict(row.value))
+    return found
+
+
+def _of_module(agent: AgentFunction) -> tuple[list[object], list[object] | None]:
+    make = getattr(agent.module, "tasks", None)
+    if not callable(make):
+        raise DataError(f"agent = {agent.target} has no tasks: {_GIVE}.")
+    if not inspect.signature(make).parameters:
+        return _called(agent, make), None
+    return _called(agent, make, "train"), _called(agent, make, "val")
+
+
+def _called(agent: AgentFunction, make: Callable[..., Sequence[object]], *split: str) -> list[object]:
+    try:
+        return list(make(*split))
+    except Exception as error:  # whatever a user's function raises
+        shown = ", ".join(map(repr, split))
+        raise DataError(f"tasks({shown}) of agent = {agent.target} fails: {explained(error)}") from error
