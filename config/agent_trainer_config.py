@@ -33,7 +33,10 @@ class AgentTrainerConfig(LanguageConfig):
     parallel_rollouts: Annotated[int, Gt(0)] = 64
     """Rollouts under way at a time."""
     rollout_seconds: Annotated[float, Ge(0)] = 300.0
-    """Time that a rollout has; one that takes longer is broken off and left out. 0 sets no limit."""
+    """Time that the agent has for a rollout, without that in which it waits for answers; one that takes longer is
+    broken off and left out. 0 sets no limit."""
+    rollout_turns: Annotated[int, Ge(0)] = 1000
+    """Answers that a rollout may take; one that takes more is broken off and left out. 0 sets no limit."""
     lockstep: bool = True
     """Sample in waves, once every rollout under way waits for an answer: the same bits each time. off is faster where
     tools are slow, and the same to rounding."""
@@ -70,6 +73,12 @@ class AgentTrainerConfig(LanguageConfig):
     """Share of the optimizer steps in which the learning rate rises."""
     final_rate_share: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Learning rate at the end, as a share of the highest; it falls along a cosine."""
+    validate_every_n_epochs: Annotated[int, Gt(0)] = 5
+    """Epochs between two rounds of all validation tasks."""
+    monitor: str = "val_reward"
+    """Number of the history by which the best epoch is chosen."""
+    early_stopping_patience: Annotated[int, Ge(0)] = 0
+    """Validations in a row without improvement that end the run; 0 for none."""
 
     # what is left of a run
     sample_count: Annotated[int, Ge(0)] = 3

@@ -282,6 +282,11 @@ class SamplingLoop:
         finally:
             self.resume()
 
+    def keys(self) -> set[str]:
+        """Return whose requests wait or are under way."""
+        with self._condition:
+            return {ticket.key for ticket in (*self._waiting, *self._under_way)}
+
     @property
     def waiting(self) -> int:
         """Requests that have not begun."""

@@ -54,6 +54,7 @@ def copy_project(target: Path) -> Project:
 def _copy_program(target: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
+    shutil.copytree(ROOT / "examples", target / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (target / "data" / "zoo").symlink_to(ROOT / "data" / "zoo")
     for name in FILES:
         shutil.copy(ROOT / name, target / name)

@@ -200,7 +200,7 @@ def options_of(words: list[str]) -> tuple[Path | None, set[str]]:
     if script is None:
         return None, set()
     tree = ast.parse(script.read_text(encoding="utf-8"))
-    named = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and "." in str(node.value)]
+    named = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     trees = [tree, *_modules(named)]  # a script calls its command by the name of its module
     names = [node.module for each in trees for node in ast.walk(each) if isinstance(node, ast.ImportFrom)]
     trees += _modules(names)

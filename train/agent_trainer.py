@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ class AgentTrainer(BaseTrainer):
 
     def __init__(self) -> None:
         config = self.config = ConfigParser.get(AgentTrainerConfig)
+        _require_packages()
         self._loss_settings = _loss_settings(config)
         try:
             agent = find_agent(config.agent)
@@ -259,6 +261,12 @@ def _nothing_to_learn(anchor: nn.Parameter) -> Tensor:
     return _NothingToLearn.apply(anchor)
 
 
+def _require_packages() -> None:
+    missing = [name for name in ("openai", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError([f"training agents needs {', '.join(missing)}: pip install -r requirements-language.txt"])
+
+
 def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
     """Return the settings of the loss.
 
@@ -279,8 +287,9 @@ def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
 
 def _runner_settings(config: AgentTrainerConfig) -> RunnerSettings:
     return RunnerSettings(
-        config.parallel_rollouts, config.rollout_seconds, config.lockstep, config.temperature, config.max_tokens
-    )
+        config.parallel_rollouts, config.rollout_seconds, config.rollout_turns, config.lockstep, config.temperature,
+        config.max_tokens,
+    )  # fmt: skip
 
 
 def _by_length(rows: Sequence[SampledRow], most: int) -> list[list[SampledRow]]:

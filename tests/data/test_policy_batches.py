@@ -49,5 +49,7 @@ def test_rollouts_are_spread_whole_evenly_and_by_seed_and_epoch_alone():
     again = spread_rollouts(rows, 4, seed=3, epoch=2)
     assert [[id(each) for each in batch] for batch in again] == [[id(each) for each in batch] for batch in found]
     other = spread_rollouts(rows, 4, seed=3, epoch=3)
-    assert [[each.rollout for each in batch] for batch in other] != [[each.rollout for each in batch] for batch in found]
+    assert [[each.rollout for each in batch] for batch in other] != [
+        [each.rollout for each in batch] for batch in found
+    ]
     assert [len(batch) for batch in spread_rollouts(rows[:2], 3, 0, 0)] == [2, 0, 0]

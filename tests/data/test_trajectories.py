@@ -25,7 +25,7 @@ def rows_of(*turns):
 
 
 def test_ids_are_kept_as_sampled_and_a_turn_that_goes_on_joins_the_row():
-    """E1: [97, 98] stays two ids, whatever the tokenizer would make of their text. E2: what a tool says has no weight."""
+    """E1: [97, 98] stays two ids, whatever the tokenizer makes of their text. E2: what a tool says has no weight."""
     found = trajectory_of([Said((1, 2), (97, 98, 9)), Said((1, 2, 97, 98, 9, 50, 51, 3), (7, 9))])
     (row,) = found.rows
     assert row.ids == [1, 2, 97, 98, 9, 50, 51, 3, 7, 9]

@@ -5,8 +5,8 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from constants import PACKAGE_ROOT
@@ -44,6 +44,7 @@ class ThreadPlayer:
 
     def __init__(self, agent: AgentFunction, divert: Callable[[], None]) -> None:
         self._agent, self._divert = agent, divert
+        shared_http()
 
     def play(self, task: object, address: str, key: str) -> Played:
         """Play it once."""
@@ -65,25 +66,20 @@ class ThreadPlayer:
         if self._agent.is_async:
             http = httpx.AsyncClient(trust_env=False, timeout=None)
             return openai.AsyncOpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=http)
-        return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=_shared_http())
+        return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=shared_http())
 
     def stop(self) -> None:
         """Threads can't be broken off: their requests fail, and what they return is not looked at."""
 
 
-_http_lock = threading.Lock()
-_http: list["httpx.Client"] = []
-
-
-def _shared_http() -> "httpx.Client":
+@cache
+def shared_http() -> "httpx.Client":
+    """Return what all clients of agents share: making one takes a while."""
     import httpx
+    import openai  # noqa: F401 - a second that would count as the first agents' own time
 
-    with _http_lock:
-        if not _http:
-            logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each request
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-            _http.append(httpx.Client(trust_env=False, timeout=None, limits=limits))
-        return _http[0]
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each request
+    return httpx.Client(trust_env=False, timeout=None, limits=httpx.Limits(max_keepalive_connections=64))
 
 
 class ProcessPlayer:

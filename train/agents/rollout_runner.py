@@ -31,7 +31,8 @@ class RunnerSettings:
 
     Attributes:
         at_once: rollouts under way at a time.
-        seconds: time a rollout has; 0 for no limit.
+        seconds: time an agent has for a rollout, without that in which it waits for answers; 0 for no limit.
+        turns: answers that a rollout may have; 0 for no limit.
         lockstep: whether requests are sampled in waves, so that results are the same to the bit each time.
         temperature: of requests that name none.
         max_tokens: most tokens of an answer, of requests that name no number; 0 for what the context has room for.
@@ -39,6 +40,7 @@ class RunnerSettings:
 
     at_once: int = 64
     seconds: float = 0.0
+    turns: int = 0
     lockstep: bool = True
     temperature: float = 1.0
     max_tokens: int = 0
@@ -88,7 +90,7 @@ class RolloutRunner:
             SamplingLoop(policy.sampler(), policy.served(), schedule or Continuous()) as loop,
             self._server(loop, log, policy) as address,
         ):
-            flight = _Flight(plans, tasks, self, log, schedule, address, stream)
+            flight = _Flight(plans, tasks, self, log, schedule, loop, address, stream)
             try:
                 flight.begin(min(self.settings.at_once, len(plans)))
                 while not flight.wait(_LOOK):
@@ -120,14 +122,14 @@ class _Lane:
         key: of the requests of the one under way.
         player: who plays the agent.
         at: place of the rollout under way; None between two.
-        since: when it began.
+        seconds: time that the agent has taken for it, without that in which it waits for answers.
     """
 
     plans: list[int]
     key: str
     player: Player
     at: int | None = None
-    since: float = 0.0
+    seconds: float = 0.0
 
 
 class _Flight:
@@ -140,11 +142,13 @@ class _Flight:
         runner: RolloutRunner,
         log: ExchangeLog,
         schedule: Lockstep | None,
+        loop: SamplingLoop,
         address: str,
         stream: TextIO,
     ) -> None:
         self._plans, self._tasks, self._runner, self._log, self._schedule = plans, tasks, runner, log, schedule
-        self._address, self._stream = address, stream
+        self._loop, self._address, self._stream = loop, address, stream
+        self._looked = time.monotonic()
         self._condition = threading.Condition()
         self._found: dict[int, Rollout] = {}
         self._lanes: list[_Lane] = []
@@ -167,21 +171,33 @@ class _Flight:
             self._start(lane)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all is done, or for some seconds; then end rollouts that have taken too long.
+        """Wait until all is done, or for some seconds; then end rollouts that are over a limit.
 
         Returns:
             Whether all is done.
         """
         with self._condition:
             done = self._condition.wait_for(lambda: len(self._found) == len(self._plans), seconds)
-        limit = self._runner.settings.seconds
-        if not done and limit:
-            for lane in list(self._lanes):
-                with self._condition:
-                    late = lane.at is not None and time.monotonic() - lane.since > limit
-                if late:
-                    self._break_off(lane)
+        if not done:
+            self._look_at_limits()
         return done
+
+    def _look_at_limits(self) -> None:
+        """End rollouts that have taken too long, or too many answers."""
+        settings, now, waiting = self._runner.settings, time.monotonic(), self._loop.keys()
+        passed, self._looked = now - self._looked, now
+        for lane in self._lanes:
+            with self._condition:
+                if lane.at is None:
+                    continue
+                lane.seconds += 0 if lane.key in waiting else passed
+                why = ""
+                if settings.seconds and lane.seconds > settings.seconds:
+                    why = f"it took longer than rollout_seconds = {settings.seconds:g}"
+                elif settings.turns and len(self._log.exchanges(lane.key)) > settings.turns:
+                    why = f"it took more answers than rollout_turns = {settings.turns}"
+            if why:
+                self._break_off(lane, why)
 
     def end(self) -> None:
         """Let no further rollout begin, and end processes of agents."""
@@ -203,7 +219,7 @@ class _Flight:
             with self._condition:
                 if self._ended or lane.key != key or not lane.plans:
                     break
-                lane.at, lane.since = lane.plans.pop(0), time.monotonic()
+                lane.at, lane.seconds = lane.plans.pop(0), 0.0
                 plan = self._plans[lane.at]
                 self._log.open(key, plan.seed)
             played = lane.player.play(self._tasks[plan.task], self._address, key)
@@ -214,14 +230,13 @@ class _Flight:
         if self._schedule is not None:
             self._schedule.leave(key)
 
-    def _break_off(self, lane: _Lane) -> None:
-        """End a rollout that takes too long; the lane goes on under another key, in another thread or process."""
+    def _break_off(self, lane: _Lane, why: str) -> None:
+        """End a rollout that has no end; the lane goes on under another key, in another thread or process."""
         with self._condition:
             if lane.at is None:
                 return
             key, player = lane.key, lane.player
-            played = Played(TIMED_OUT, told=f"it took longer than rollout_seconds = {self._runner.settings.seconds:g}")
-            self._land(lane, played, self._log.close(key))
+            self._land(lane, Played(TIMED_OUT, told=why), self._log.close(key))
             lane.key, lane.player = f"{key}+", self._runner.player(self._stream)
             if self._schedule is not None and lane.plans:
                 self._schedule.enter(lane.key)
