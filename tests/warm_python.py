@@ -31,6 +31,10 @@ _HEAVY = (
     "matplotlib.backends.backend_agg", "scipy.stats", "scipy.optimize", "sklearn.linear_model",
     "sklearn.model_selection", "sklearn.ensemble",
 )  # fmt: skip
+_WHERE_INSTALLED = (
+    "transformers", "transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers", "tokenizers",
+    "gguf", "jinja2", "pyarrow.parquet",
+)  # fmt: skip
 _READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_")
 
 cold = False  # whether every start is one of Python itself
@@ -97,6 +101,9 @@ def _serve() -> None:
     """Fork a child for each order that is read; write its exit code."""
     for name in _HEAVY:
         importlib.import_module(name)
+    for name in _WHERE_INSTALLED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a child's collections don't copy pages that nobody changes
     for line in sys.stdin:
