@@ -7,7 +7,7 @@ any base dtype.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 TARGETS = ("attention", "mlp", "unembedding")
+# Ranks of layers that share their input which are applied in one product, most of which is zeros.
+_MOST_JOINED = 192
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class LoraAdapter(nn.Module):
     def __init__(self, parts: Sequence[SitePart], device: torch.device | str | None = None) -> None:
         super().__init__()
         self.stacks: dict[str, list[SitePart]] = {}
+        self._ready: ReadyFactors | None = None  # only of adapters that no one trains
         for part in parts:
             self.stacks.setdefault(stack_key(part.site.name), []).append(part)
         self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
@@ -161,13 +164,67 @@ class LoraAdapter(nn.Module):
         """Return another adapter of the same tensors, without gradients; it stays when the first gets other tensors."""
         other = LoraAdapter(self.parts(), device="meta")
         other.load_state_dict({key: value.detach() for key, value in self.state_dict().items()}, assign=True)
+        other._ready = ReadyFactors()
         return other.requires_grad_(False)
+
+    def ready_factors(self) -> "ReadyFactors | None":
+        """Return its factors as sampling needs them, kept from one call to the next; None for one that is trained."""
+        if self._ready is None or torch.is_grad_enabled():
+            return None
+        marks = tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.parameters())
+        if self._ready.marks != marks:
+            self._ready = ReadyFactors(marks, self.factors())
+        return self._ready
 
     def snapshot(self) -> "LoraAdapter":
         """Return a copy that later steps do not change, and that has no gradients."""
         copy = LoraAdapter(self.parts(), device=next(self.parameters()).device)
         copy.load_state_dict(self.state_dict())
         return copy.requires_grad_(False)
+
+
+@dataclass(eq=False)
+class ReadyFactors:
+    """Factors of an adapter that no one trains, for many calls with few tokens, in which views and copies would cost.
+
+    Attributes:
+        marks: address and version of each tensor that they are of.
+        factors: by layer name (A, B, scale).
+    """
+
+    marks: tuple[tuple[int, int], ...] = ()
+    factors: Mapping[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
+    _joined: dict[tuple[str, ...], tuple[Tensor, Tensor] | None] = field(default_factory=dict)
+
+    def joined(self, names: tuple[str, ...], sizes: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+        """Return the factors of layers that share their input as one pair.
+
+        Args:
+            names: the layers.
+            sizes: outputs of each.
+
+        Returns:
+            (inputs, ranks) and (ranks, sum of outputs) with the scales in it and zeros between the layers; None where
+            the adapter has no part in them, or so high a rank that the zeros would cost more than the calls.
+        """
+        if names not in self._joined:
+            self._joined[names] = _join([self.factors.get(name) for name in names], sizes)
+        return self._joined[names]
+
+
+def _join(factors: Sequence[tuple[Tensor, Tensor, float] | None], sizes: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+    ranks = sum(found[0].shape[0] for found in factors if found)
+    if not 0 < ranks <= _MOST_JOINED:
+        return None
+    down = torch.cat([found[0] for found in factors if found]).t().contiguous()
+    up, row, column = down.new_zeros(ranks, sum(sizes)), 0, 0
+    for found, size in zip(factors, sizes, strict=True):
+        if found:
+            a, b, scale = found
+            up[row : row + len(a), column : column + size] = b.t() * scale
+            row += len(a)
+        column += size
+    return down, up
 
 
 class LoraBank:
@@ -291,8 +348,11 @@ class AdapterRows:
             else:
                 runs.append((begin, begin + length, adapter))
             begin += length
-        factors = {id(adapter): adapter.factors() for _, _, adapter in runs if adapter is not None}
-        return [Segment(start, stop, factors[id(adapter)]) for start, stop, adapter in runs
+        known: dict[int, tuple[Mapping[str, tuple[Tensor, Tensor, float]], ReadyFactors | None]] = {}
+        for adapter in {id(each): each for _, _, each in runs if each is not None}.values():
+            ready = adapter.ready_factors()
+            known[id(adapter)] = (adapter.factors() if ready is None else ready.factors, ready)
+        return [Segment(start, stop, *known[id(adapter)]) for start, stop, adapter in runs
                 if adapter is not None and stop > start]  # fmt: skip
 
 
@@ -304,11 +364,13 @@ class Segment:
         start: first token.
         stop: token after the last.
         factors: by layer name (A, B, scale).
+        ready: the same for few tokens; None where the adapter is trained.
     """
 
     start: int
     stop: int
     factors: Mapping[str, tuple[Tensor, Tensor, float]]
+    ready: ReadyFactors | None = None
 
 
 Segments = list[Segment]
@@ -345,17 +407,30 @@ def adapted_linears(
     return list(_AdaptedLinears.apply(plan, inputs, *weights, *(bias for _, _, bias in layers), *factors))
 
 
-def add_adapters(outputs: Sequence[Tensor], inputs: Tensor, names: Sequence[str], segments: Segments) -> None:
+def add_adapters(
+    together: Tensor, sizes: Sequence[int], inputs: Tensor, names: Sequence[str], segments: Segments
+) -> None:
     """Add in place what adapters add to the outputs of linear layers that share their input; without gradients.
 
     Args:
-        outputs: of each layer (T, outputs).
+        together: (T, sum of outputs), the layers' outputs side by side.
+        sizes: outputs of each layer.
         inputs: (T, inputs).
         names: of each layer its name.
         segments: runs of tokens with an adapter.
     """
-    for part in _parts_of(names, segments):
-        _add(outputs, inputs, part)
+    for segment in segments:
+        joined = None if segment.ready is None else segment.ready.joined(tuple(names), sizes)
+        if joined is None:
+            for part in _parts_of(names, [segment]):
+                _add(together.split(sizes, dim=1), inputs, part)
+            continue
+        down, up = joined
+        low = torch.mm(inputs[segment.start : segment.stop].float(), down)
+        if together.dtype == torch.float32:
+            together[segment.start : segment.stop].addmm_(low, up)
+        else:
+            together[segment.start : segment.stop] += torch.mm(low, up)
 
 
 def _parts_of(names: Sequence[str], segments: Segments) -> list["_SegmentPart"]:

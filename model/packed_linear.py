@@ -51,6 +51,7 @@ class LinearGroup:
 
     def __init__(self, **layers: "FlatLinear") -> None:
         self._names, self._layers = tuple(layers), tuple(layers.values())
+        self._sizes = [layer.weight.shape[0] for layer in self._layers]
         self._packed: _Packed | None = None
 
     def __call__(self, inputs: Tensor, prefix: str, segments: Segments) -> Sequence[Tensor]:
@@ -110,6 +111,6 @@ class LinearGroup:
             together = torch.ops.mkldnn._linear_pointwise(inputs, packed.weight, packed.bias, "none", [], "")
         else:
             together = functional.linear(inputs, packed.plain, packed.bias)
-        outputs = together.split([layer.weight.shape[0] for layer in self._layers], dim=1)
-        add_adapters(outputs, inputs, names, segments)
-        return outputs
+        if segments:
+            add_adapters(together, self._sizes, inputs, names, segments)
+        return together.split(self._sizes, dim=1)

@@ -5,7 +5,7 @@ import torch
 from transformers_twins import T0, assert_gradients, fill, twins, with_peft
 
 from model.causal_lm import CausalLM, DecoderShape, PackedRows
-from model.lora import LoraBank, LoraSettings, adapted_linears
+from model.lora import AdapterRows, LoraBank, LoraSettings, adapted_linears
 
 ALL = ("attention", "mlp", "unembedding")
 
@@ -142,6 +142,39 @@ def test_several_adapters_in_one_batch_equal_each_alone():
     for name in "ab":
         for found, parameter in zip(grown[name], bank[name].parameters(), strict=True):
             assert (found - parameter.grad).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_ready_for_sampling_give_the_same_and_follow_changes(dtype):
+    """Joined factors, over packed weights, of adapters of all layers, of some, and of a rank too high to join."""
+    model = CausalLM(T0, dtype=dtype).draw(0, std=0.2)
+    bank = LoraBank(model)
+    chosen = {"a": (4, ALL), "b": (3, ("mlp",)), "c": (70, ("attention",)), "d": (2, ("unembedding",))}
+    lengths, names = [5, 6, 4, 3, 7], ["a", "b", None, "c", "d"]
+    for seed, (name, (rank, targets)) in enumerate(chosen.items()):
+        fill(bank.create(name, LoraSettings(rank=rank, alpha=3, targets=targets)), seed)
+    tokens, rows = tokens_of(lengths), PackedRows.of(lengths)
+
+    def logits(adapters) -> torch.Tensor:
+        which = AdapterRows(tuple(adapters), tuple(lengths))
+        return model.logits(model.hidden(tokens, rows, which), which)
+
+    own = [None if name is None else bank[name] for name in names]
+    shared = [None if each is None else each.sharing() for each in own]
+    plain = logits(own).detach()
+    assert model.pack_weights()
+    most = 1e-5 if dtype == torch.float32 else 0.02 * plain.abs().max()
+    with torch.inference_mode():
+        assert (logits(shared) - plain).abs().max() < most
+        assert shared[0].ready_factors() is shared[0].ready_factors(), "nothing is made anew in each call"
+    with torch.no_grad():
+        for each in own[:2]:
+            for b in each.lora_B.values():
+                b.mul_(-2)  # in place, so that the shared ones change too
+        changed = logits(own)
+        assert (changed - plain).abs().max() > 0.5
+        assert (logits(shared) - changed).abs().max() < most
+    assert own[0].ready_factors() is None and shared[0].ready_factors() is None, "with gradients none are kept"
 
 
 def test_weights_that_are_trained_too_get_the_same_gradients():
