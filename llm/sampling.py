@@ -13,7 +13,7 @@ computed once. What a row gets depends on its own request and the weights, and o
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
@@ -358,7 +358,8 @@ class Sampler:
 
     def _read(self) -> None:
         prompts, lengths, left = [], [], self.limits.prefill_tokens
-        for prompt in sorted(self._reading, key=lambda each: id(each.weights.adapter)):
+        ranks = _ranks(prompt.weights.adapter for prompt in self._reading)
+        for prompt in sorted(self._reading, key=lambda each: ranks[id(each.weights.adapter)]):
             length = min(left, len(prompt.tokens) - prompt.done)
             if length:
                 prompts.append(prompt)
@@ -421,7 +422,8 @@ class Sampler:
                 self._ready.remove(prompt)
         if not rows:
             return
-        rows.sort(key=lambda row: id(row.prompt.weights.adapter))
+        ranks = _ranks(row.prompt.weights.adapter for row in rows)
+        rows.sort(key=lambda row: ranks[id(row.prompt.weights.adapter)])
         hidden = torch.cat([row.prompt.last for row in rows if row.prompt.last is not None])
         batch = self._new_batch(rows)
         self._rows += rows
@@ -519,11 +521,13 @@ class Sampler:
     def _arrange(self) -> None:
         """Let rows lie side by side that have one adapter, one prefix, and like lengths, where it is worth the copy."""
         rows = {row.slot: row for row in self._rows}
+        now = [slot for slot in self._cache.slots if slot in rows]
+        adapters = _ranks(rows[slot].prompt.weights.adapter for slot in now)
+        prefixes = _ranks(self._cache.prefix(slot) for slot in now)
 
         def kind(slot: int) -> tuple[int, int]:
-            return id(rows[slot].prompt.weights.adapter), id(self._cache.prefix(slot))
+            return adapters[id(rows[slot].prompt.weights.adapter)], prefixes[id(self._cache.prefix(slot))]
 
-        now = [slot for slot in self._cache.slots if slot in rows]
         best = sorted(now, key=lambda slot: (*kind(slot), self._cache.own_length(slot)))
         costs = []
         for order in (now, best):
@@ -568,6 +572,14 @@ class Sampler:
                     self._cache.free(prompt.slot)
         for row in [row for row in self._rows if row.prompt.handle is handle]:
             self._leave(row)
+
+
+def _ranks(objects: Iterable[object]) -> dict[int, int]:
+    """Number objects, by their `id`, in the order in which they first come: ids themselves differ from run to run."""
+    ranks: dict[int, int] = {}
+    for each in objects:
+        ranks.setdefault(id(each), len(ranks))
+    return ranks
 
 
 def _left(prompt: _Prompt) -> int:

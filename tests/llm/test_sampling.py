@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llm import sampling
 from llm.base_model import BaseModel, load
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.sampling import Sampler, SamplerLimits
@@ -67,6 +68,23 @@ def scripted(text: str | bytes, tokenizer: bool = True, **changes) -> BaseModel:
         for before, after in zip(data, [*data[1:], 257], strict=True):
             model.lm_head.weight[after, before] = 10.0
     return BaseModel(model, byte_tokenizer() if tokenizer else None, "", 64, (257,), None, "script", "script", {})
+
+
+def test_no_bit_depends_on_where_objects_lie_in_memory(monkeypatch):
+    """Rows are ordered by adapter and prefix: by the order in which these come, since addresses differ in each run."""
+
+    def bits(sign: int) -> list[tuple]:
+        monkeypatch.setattr(sampling, "id", lambda each: sign * id(each), raising=False)
+        base = t0(context=2048)
+        bank = with_adapters(base, "a", "b")
+        sampler = Sampler(base, bank, SamplerLimits(rows=32))
+        asked = [SampleRequest([*tokens(200 + 60 * (n % 4), n % 4), *tokens(5, 9 + n)],
+                               SamplingSettings(max_tokens=20 + 10 * (n % 3), seed=n, end_ids=()), 1 + 3 * (n % 2),
+                               (None, "a", "b")[n % 4 % 3]) for n in range(16)]  # fmt: skip
+        found = [sample for samples in sampler.sample(asked) for sample in samples]
+        return [(sample.tokens, [value.hex() for value in sample.logprobs]) for sample in found]
+
+    assert bits(1) == bits(-1)
 
 
 # ------------------------------------------------------------------------------------------------------------ right
