@@ -208,11 +208,39 @@ def _tools(tools: object) -> tuple[dict[str, Any], ...]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    """Put the schema of a tool's parameters in place of JSON text of it."""
+    """Put the schema of a tool's parameters in place of JSON text of it, without properties of other rows' tools."""
     function = tool.get("function", tool)
-    if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
-        function = {**function, "parameters": _json(function["parameters"], "parameters of a tool", "the row")}
-    return {**tool, "function": function} if "function" in tool else dict(function)
+    if not isinstance(function, Mapping):
+        raise RowError("tools are not a list of descriptions", f"the function of one is {_kind(function)}")
+    function = _without_nulls(function, "parameters") | (
+        {"parameters": _schema(function["parameters"])} if "parameters" in function else {}
+    )
+    return _without_nulls(tool, "function") | {"function": function} if "function" in tool else function
+
+
+def _schema(value: Any) -> Any:
+    """Return a JSON schema; what is null in it is no schema, but the key of another tool in the same column.
+
+    A value that may be null stays: `default`, `const`, `enum` and examples.
+    """
+    if isinstance(value, str):
+        value = _json(value, "parameters of a tool", "the row")
+    if not isinstance(value, Mapping):
+        return value
+    done: dict[str, Any] = {}
+    for key, part in value.items():
+        if key in ("default", "const", "example", "examples", "enum"):
+            done[key] = part
+        elif key in ("properties", "$defs", "definitions", "patternProperties") and isinstance(part, Mapping):
+            done[key] = {name: _schema(one) if isinstance(one, Mapping) else one
+                         for name, one in part.items() if one is not None}  # fmt: skip
+        elif isinstance(part, Mapping):
+            done[key] = _schema(part)
+        elif key in ("anyOf", "oneOf", "allOf") and isinstance(part, list):
+            done[key] = [_schema(one) if isinstance(one, Mapping) else one for one in part]
+        elif part is not None:
+            done[key] = part
+    return done
 
 
 def _without_nulls(value: Mapping[str, Any], besides: str) -> dict[str, Any]:

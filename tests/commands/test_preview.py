@@ -1,5 +1,6 @@
 """`--preview`: the rows of a trainer of text, from the command line of a user."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,26 @@ def test_the_language_model_trainer_shows_its_rows(text_project):
     assert shown.stdout.count("--- row") == 2  # the third validates
     assert "1 row: an answer is empty: only the end of its turn is trained on [line 2]" in shown.stdout
     assert "<|im_start|>assistant\n[Ok<|im_end|>]" in shown.stdout or "\n[<|im_end|>]" in shown.stdout
+
+
+def test_a_template_of_ones_own_is_shown_with_what_it_adds(text_project):
+    """What begins the text is there once, and a system message of the template's own is told."""
+    template = text_project.path / "own.jinja"
+    template.write_text("{{ bos_token }}" + runpy.run_path(str(SAMPLES))["DROPS_THOUGHTS"])
+    terse = '{"messages": [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "Hi"}, '
+    terse += '{"role": "assistant", "content": "Ok"}]}\n'
+    (text_project.path / "data.jsonl").write_text(ROW % 1 + terse + ROW % 3)
+    words = ("base_model=tiny", "train_data=data.jsonl", "val_data=data.jsonl", f"template={template}")
+    shown = text_project.run("LanguageModel", "--preview", "9", *words)
+    assert shown.returncode == 0, shown.stderr
+    head, *rows = shown.stdout.split("--- row ")
+    assert len(rows) == 3
+    assert "without a system message the template adds: <|im_start|>system\nYou are a helpful assistant." in head
+    assert "2 rows: the template added" in head and "[line 1, line 3]" in head
+    assert [row.count("You are a helpful assistant.") for row in rows] == [1, 0, 1]
+    assert [row.count("Be terse.") for row in rows] == [0, 1, 0]
+    for row in rows:
+        assert row.count("<bos>") == 1 and "ids: 256 259 " in row and "[Ok<|im_end|>]" in row
 
 
 def test_a_trainer_without_text_says_so(text_project):

@@ -178,6 +178,25 @@ def test_tools_and_calls_may_be_json_one_by_one(tmp_path):
             Conversation.of(TURNS, tools)
 
 
+def test_a_tool_has_no_parameters_of_other_rows_tools(tmp_path):
+    """As a column of mappings has them, written to JSON; what may be null in a schema stays."""
+    limit = {"type": "integer", "default": None, "enum": [1, None], "description": None, "items": None}
+    choice = {"anyOf": [{"type": "string", "items": None}, {"type": "null"}]}
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}, "limit": limit, "unit": choice,
+                                                   "path": None}, "required": ["city"], "$defs": None}  # fmt: skip
+    tool = {"type": "function", "function": {"name": "f", "description": None, "strict": None,
+                                             "parameters": parameters}, "id": None}  # fmt: skip
+    wanted = {"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object", "required": ["city"], "properties": {
+            "city": {"type": "string"}, "limit": {"type": "integer", "default": None, "enum": [1, None]},
+            "unit": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}}}  # fmt: skip
+    assert examples(written(tmp_path, {"messages": TURNS, "tools": [tool]}))[0].tools == (wanted,)
+    plain = examples(written(tmp_path, {"messages": TURNS, "tools": [tool["function"]]}))[0]
+    assert plain.tools == (wanted["function"],)
+    with pytest.raises(RowError, match="the function of one is a number"):
+        Conversation.of(TURNS, [{"type": "function", "function": 1}])
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e400", '[{"y": -Infinity}]'])
 def test_arguments_that_are_no_json_are_not_trained_on(number):
     """Python reads and writes such numbers; the JSON that a model learns to write must not have them."""

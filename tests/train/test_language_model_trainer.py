@@ -11,7 +11,7 @@ two tokens that begin a text, or none | data/test_chat_renderer.py::test_one_bos
     llm/test_model_export.py::test_text_begins_in_the_export_as_it_did
 the template says more than the data | data/test_chat_renderer.py::test_a_default_system_message_is_told
     data/test_chat_renderer.py::test_a_message_that_the_template_leaves_out_is_refused
-    data/test_text_preview.py::test_brackets_are_around_what_is_trained_on
+    commands/test_preview.py::test_a_template_of_ones_own_is_shown_with_what_it_adds
     test_the_date_of_a_template_is_the_runs
 the mask is shifted | data/test_chat_renderer.py::test_thoughts_that_the_template_drops_are_not_trained_on
     data/test_chat_renderer.py::test_whatever_a_user_says_changes_nothing_of_what_is_trained
@@ -24,6 +24,7 @@ tool calls are altered | data/test_chat_renderer.py::test_tool_calls_are_rendere
     data/test_chat_renderer.py::test_arguments_keep_what_they_have_and_no_more
     data/test_conversations.py::test_tool_calls_of_parquet_have_no_arguments_of_other_rows
     data/test_conversations.py::test_what_is_null_beside_the_content_is_not_there
+    data/test_conversations.py::test_a_tool_has_no_parameters_of_other_rows_tools
     data/test_conversations.py::test_arguments_that_are_no_json_are_not_trained_on
 a reader changes the text | data/test_text_files.py::test_json_lines_keep_every_character
     data/test_text_files.py::test_what_cant_be_read_is_named_by_its_line
