@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import hashlib
 import importlib.util
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ from model.adapted_causal_lm import OutsideOfState, logprobs_where
 from model.lora import LoraAdapter
 from model.token_losses import kl_k1, require_loss, token_loss
 from train.agents.agent_function import AgentFunctionError, find_agent
-from train.agents.comparison import compared, transcripts
+from train.agents.comparison import compared, comparison_lines, transcripts
 from train.agents.quiet import OUTPUT
 from train.agents.rollout import Rollout, RolloutPlan, SampledRow
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
@@ -198,7 +200,8 @@ class AgentTrainer(BaseTrainer):
     def get_extra_state(self) -> dict[str, Any]:
         """Return which model it is, and the rollouts of an epoch whose steps are not all done."""
         inside = self.run_context.position.steps > 0
-        return self.language.state() | ({"rollouts": self.train_loader.state_dict()} if inside else {})
+        state = self.language.state() | {"tasks": self._digest()}
+        return state | ({"rollouts": self.train_loader.state_dict()} if inside else {})
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on with the rollouts of the epoch at hand.
@@ -207,7 +210,16 @@ class AgentTrainer(BaseTrainer):
             ResumeError: the base model is another than the run's.
         """
         self.language.require(state)
+        if state.get("tasks", self._digest()) != self._digest():
+            logger.warning("the tasks, or the agent's file, are others than when the run began: it goes on with these")
         self.train_loader.load_state_dict(state.get("rollouts", {}))
+
+    def _digest(self) -> str:
+        """Return a digest of what the agent does: its file, and its tasks."""
+        whole = hashlib.sha256(self._runner.held.agent.source())
+        for tasks in self._tasks.held:  # of objects without a form of their own, their classes
+            whole.update(json.dumps(tasks, default=lambda value: type(value).__name__, sort_keys=True).encode())
+        return whole.hexdigest()
 
     # ---------------------------------------------------------------------------------------------------- the end
 
@@ -220,7 +232,10 @@ class AgentTrainer(BaseTrainer):
         plans, tasks = self.val_loader.plans(), self._tasks.held[1]
         before = self._rollouts(plans, tasks, self._policy(*self._start.held, "start"))
         after = self._rollouts(plans, tasks, self._now())
-        self.results |= compared(before, after, self.config.success_reward)
+        change = compared(before, after, self.config.success_reward)
+        self.results |= change
+        for line in comparison_lines(change):
+            logger.info(line)
         count = min(self.config.sample_count, len(plans))
         samples = transcripts(self.language.base.tokenizer, before[:count], after[:count])
         write_samples(self.get_run_file_path, samples)
@@ -239,6 +254,9 @@ class AgentTrainer(BaseTrainer):
         config = self.config
         drawn = min(config.tasks_per_epoch or train, train)
         how = "in waves" if config.lockstep else "as they come"
+        runner = self._runner.held
+        if not runner.agent.takes_client:
+            how += f"; it makes its own client, so it runs in {counted(runner.lanes, 'process')}"
         return (
             f"agent {config.agent}: {counted(train, 'task')} and {val} to validate with; an epoch has "
             f"{counted(drawn * config.group_size, 'rollout')}, {config.group_size} a task, sampled {how}"

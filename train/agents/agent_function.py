@@ -41,6 +41,13 @@ class AgentFunction:
     takes_client: bool
     is_async: bool
 
+    def source(self) -> bytes:
+        """Return its file's content; nothing where there is none."""
+        try:
+            return Path(str(self.module.__file__)).read_bytes()
+        except OSError:
+            return b""
+
     def call(self, task: object, client: object = None) -> tuple[float, dict[str, float]]:
         """Let it do a task.
 

@@ -26,22 +26,36 @@ def compared(before: Sequence[Rollout], after: Sequence[Rollout], success: float
         `before` and `after`: means by name; `change`: of each name how much it has changed from task to task, with the
         95 % interval of that.
     """
-    means = [{name: mean for name, (mean, _) in rollout_numbers(each, success).items()} for each in (before, after)]
-    found: dict[str, Any] = {"before": means[0], "after": means[1], "change": {}}
-    tasks = sorted({each.task for each in before})
-    for name in means[0].keys() & means[1].keys():
-        pairs = []
-        for task in tasks:
-            both = [rollout_numbers([each for each in some if each.task == task], success) for some in (before, after)]
-            if all(name in each for each in both):
-                pairs.append((both[0][name][0], both[1][name][0]))
+    old, new = _means(before, success), _means(after, success)
+    by_task = [
+        (_means([each for each in before if each.task == task], success),
+         _means([each for each in after if each.task == task], success))
+        for task in sorted({each.task for each in before})
+    ]  # fmt: skip
+    changes: dict[str, dict[str, float]] = {}
+    for name in sorted(old.keys() & new.keys()):
+        pairs = [(one[name], other[name]) for one, other in by_task if name in one and name in other]
         if len(pairs) >= _FEWEST:
-            change = paired_bootstrap([old for old, _ in pairs], [new for _, new in pairs])
-            found["change"][name] = {
+            change = paired_bootstrap([one for one, _ in pairs], [other for _, other in pairs])
+            changes[name] = {
                 "difference": change.difference, "low": change.low, "high": change.high, "tasks": len(pairs),
             }  # fmt: skip
-    found["change"] = dict(sorted(found["change"].items()))
-    return found
+    return {"before": old, "after": new, "change": changes}
+
+
+def comparison_lines(compared: dict[str, Any]) -> list[str]:
+    """Say what has changed, of what `compared` returned: the reward, and what comes of it."""
+    lines = []
+    for name, change in compared["change"].items():
+        old, new = compared["before"][name], compared["after"][name]
+        if name in ("reward", "success", "turns", "length"):
+            interval = f"{change['difference']:+.3g}, 95 % interval [{change['low']:+.3g}, {change['high']:+.3g}]"
+            lines.append(f"{name} of {change['tasks']} validation tasks: {old:.3g} before, {new:.3g} now ({interval})")
+    return lines
+
+
+def _means(rollouts: Sequence[Rollout], success: float) -> dict[str, float]:
+    return {name: mean for name, (mean, _) in rollout_numbers(rollouts, success).items()}
 
 
 def transcripts(

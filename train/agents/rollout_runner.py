@@ -23,6 +23,8 @@ from train.agents.rollout import Rollout, RolloutPlan
 from train.agents.sampled_policy import SampledPolicy
 
 _LOOK = 0.2  # seconds between looks at time limits, and at whether the run is to stop
+_STAND_IN = "+"  # ends the key of a lane that goes on after a rollout was broken off
+MOST_PROCESSES = 16  # of agents that make their own clients
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ class RolloutRunner:
 
     def __init__(self, agent: AgentFunction, settings: RunnerSettings) -> None:
         self.agent, self.settings, self._output = agent, settings, AgentOutput(None)
+        self._port = 0  # stays the same: processes of agents live on, and know the address
+        self._idle: dict[str, Player] = {}
+
+    @property
+    def lanes(self) -> int:
+        """Rollouts under way at a time, at most."""
+        return self.settings.at_once if self.agent.takes_client else min(self.settings.at_once, MOST_PROCESSES)
 
     def print_to(self, output: Path | None) -> None:
         """Let what agents print from now on go to a file; None drops it."""
@@ -92,7 +101,7 @@ class RolloutRunner:
         ):
             flight = _Flight(plans, tasks, self, log, schedule, loop, address, stream)
             try:
-                flight.begin(min(self.settings.at_once, len(plans)))
+                flight.begin(min(self.lanes, len(plans)))
                 while not flight.wait(_LOOK):
                     look(flight.done)
             finally:
@@ -103,14 +112,33 @@ class RolloutRunner:
     def _server(self, loop: SamplingLoop, log: ExchangeLog, policy: SampledPolicy) -> Iterator[str]:
         settings = self.settings
         defaults = SamplingSettings(temperature=settings.temperature, max_tokens=settings.max_tokens or None)
-        with LoopbackServer(openai_app(loop, policy.renderer, log, defaults)) as server:
+        with LoopbackServer(openai_app(loop, policy.renderer, log, defaults), self._port) as server:
+            self._port = server.port
             yield f"{server.url}/v1"
 
-    def player(self, stream: TextIO) -> Player:
-        """Return who plays the agent on a lane."""
+    def player(self, key: str, stream: TextIO) -> Player:
+        """Return who plays the agent on a lane.
+
+        Args:
+            key: key of the lane's requests.
+            stream: where goes what the agent prints.
+        """
         if self.agent.takes_client:
             return ThreadPlayer(self.agent, self._output.divert)
-        return ProcessPlayer(self.agent, stream)
+        return self._idle.pop(key, None) or ProcessPlayer(self.agent, stream)
+
+    def put_back(self, key: str, player: Player, busy: bool) -> None:
+        """Take back who played on a lane; one that is busy, or that stood in for one, is stopped.
+
+        Args:
+            key: key of the lane's requests.
+            player: who played.
+            busy: whether a rollout is under way.
+        """
+        if busy or key.endswith(_STAND_IN):
+            player.stop()
+        elif not self.agent.takes_client:
+            self._idle[key] = player
 
 
 @dataclass
@@ -162,8 +190,8 @@ class _Flight:
     def begin(self, lanes: int) -> None:
         """Spread the plans over lanes, and start them."""
         self._lanes = [
-            _Lane(list(range(lane, len(self._plans), lanes)), f"{lane:05d}", self._runner.player(self._stream))
-            for lane in range(lanes)
+            _Lane(list(range(lane, len(self._plans), lanes)), key, self._runner.player(key, self._stream))
+            for lane, key in enumerate(f"{lane:05d}" for lane in range(lanes))
         ]
         if self._schedule is not None:  # all at once, or the first wave would begin without the later ones
             self._schedule.enter(*(lane.key for lane in self._lanes))
@@ -204,7 +232,7 @@ class _Flight:
         with self._condition:
             self._ended = True
         for lane in self._lanes:
-            lane.player.stop()
+            self._runner.put_back(lane.key, lane.player, busy=lane.at is not None)
 
     def rollouts(self) -> list[Rollout]:
         """Return the rollouts, in the order of the plans."""
@@ -237,7 +265,8 @@ class _Flight:
                 return
             key, player = lane.key, lane.player
             self._land(lane, Played(TIMED_OUT, told=why), self._log.close(key))
-            lane.key, lane.player = f"{key}+", self._runner.player(self._stream)
+            lane.key = f"{key}{_STAND_IN}"
+            lane.player = self._runner.player(lane.key, self._stream)
             if self._schedule is not None and lane.plans:
                 self._schedule.enter(lane.key)
         if self._schedule is not None:
