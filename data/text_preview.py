@@ -27,9 +27,23 @@ def preview(
     Returns:
         Lines of text: the account, what the template does, then the rows.
     """
+    return [*account.lines(), *template_lines(renderer), *marked_rows(rows[:count], renderer, colour)]
+
+
+def marked_rows(rows: Sequence[TokenRow], renderer: Renderer, colour: bool) -> list[str]:
+    """Show rows as they are trained on.
+
+    Args:
+        rows: rows of tokens.
+        renderer: renderer whose tokenizer decodes.
+        colour: mark what is trained on by colour; else by [brackets].
+
+    Returns:
+        Lines of text: how it is marked, then the rows.
+    """
     how = f"{_TRAINED}green{_PLAIN}" if colour else "in [brackets]"
-    lines = [*account.lines(), *template_lines(renderer), f"trained on is what is {how}"]
-    for number, row in enumerate(rows[:count], 1):
+    lines = [f"trained on is what is {how}"]
+    for number, row in enumerate(rows, 1):
         lines += ["", f"--- row {number}, {row.place}: {len(row.ids):,} tokens, {row.trained:,} trained on"]
         lines += marked_text(row, renderer, colour).split("\n")
         lines.append(f"ids: {_ids(row)}")

@@ -16,6 +16,8 @@ from config import ConfigError, ConfigParser
 from config.agent_trainer_config import AgentTrainerConfig
 from constants.counting import counted
 from data.policy_batches import PolicyBatch, PolicyRow, pack_policy_rows
+from data.text_preview import marked_rows, template_lines
+from data.token_row import TokenRow
 from llm.base_model import BaseModel
 from llm.engine import version_of
 from model.adapted_causal_lm import OutsideOfState, logprobs_where
@@ -166,6 +168,21 @@ class AgentTrainer(BaseTrainer):
 
     def _policy(self, base: BaseModel, adapter: LoraAdapter | None, version: str) -> SampledPolicy:
         return SampledPolicy(base, self.language.renderer, adapter, version)
+
+    def preview(self, count: int, colour: bool) -> list[str]:
+        """Play some rollouts of the first epoch, and show their rows as they would be trained on.
+
+        Args:
+            count: number of rollouts.
+            colour: mark what is trained on by colour; else by [brackets].
+        """
+        rows, told = [], []
+        for rollout in self._train_rollouts(self.train_loader.plans()[:count]):
+            place = f"task {rollout.task + 1}, reward {'none' if rollout.reward is None else f'{rollout.reward:.4g}'}"
+            rows += [TokenRow(row.ids, row.sampled.float(), place) for row in rollout.rows]
+            told += [f"{place}: {rollout.told}"] if rollout.told else []
+        renderer = self.language.renderer
+        return [*told, *template_lines(renderer), *marked_rows(rows, renderer, colour)]
 
     # ---------------------------------------------------------------------------------------------------- the start
 

@@ -151,9 +151,8 @@ def test_an_agent_learns_what_is_rewarded(lab):
     change = summary["change"]["reward"]
     assert change["tasks"] == 6 and change["low"] > 0.3
     assert change["difference"] == pytest.approx(summary["after"]["reward"] - summary["before"]["reward"])
-    assert (
-        history["val_reward"][-1] == -history["val_loss"][-1] == metrics["best"]["value"] == summary["after"]["reward"]
-    )
+    assert history["val_reward"][-1] == metrics["best"]["value"] == pytest.approx(summary["after"]["reward"])
+    assert history["val_loss"] == pytest.approx([-reward for reward in history["val_reward"]])
     assert history["val_kl"][-1] > 0.1 and len(history["train_reward_interval"]) == 16
     assert "printed by the agent" not in told
     assert (folder / "agent_output.txt").read_text().count("printed by the agent") > 16 * 64
@@ -254,6 +253,18 @@ def test_settings_of_requests_that_teach_nothing_are_told(lab):
     assert metrics["history"]["train_flat_groups"] == [1.0]
     assert "the agent asks for the likeliest tokens (temperature 0)" in told
     assert "epoch 1: no step, since the rewards of the rollouts are the same within each of 4 tasks" in told
+
+
+def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollouts(lab):
+    shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")
+    assert shown.returncode == 0, shown.stderr
+    assert "trained on is what is in [brackets]" in shown.stdout and "--- row 1, task " in shown.stdout
+    assert "<|im_start|>assistant\\n[" in shown.stdout or "<|im_start|>assistant\n[" in shown.stdout
+    checked = lab.run("Agent", "--check", "agent=agents.py:letters", "base_model=tiny", "tasks_per_epoch=0")
+    assert checked.returncode == 0 and "0 failed" in checked.stdout, checked.stdout + checked.stderr
+    failing = lab.run("Agent", "--check", "agent=agents.py:always_fails", "base_model=tiny")
+    where = f"agents.py:{line_of('return task')} in always_fails: KeyError: 'question'"
+    assert failing.returncode != 0 and where in failing.stdout + failing.stderr
 
 
 @pytest.mark.parametrize(
