@@ -52,11 +52,12 @@ _MODES = {
     "test": "commands.evaluate.test",
     "predict": "commands.evaluate.predict",
     "chat": "commands.chat",
+    "export": "commands.export",
 }
 _RESUMABLE = _LABELLED = ("seeds",)
 _OF_A_SAVED_RUN = ("test", "predict")  # they take the run's settings
-_OF_SAVED_WEIGHTS = ("chat",)  # they need no trainer, and have settings of their own: section, of a config class
-_SECTIONS = {"chat": "Chat"}
+_OF_SAVED_WEIGHTS = ("chat", "export")  # they need no trainer, and have settings of their own:
+_SECTIONS = {"chat": "Chat", "export": "Export"}
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -71,6 +72,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --test
   python train.py ModelAutoEncoder --predict latest --out predictions.csv
   python train.py LanguageModel --chat
+  python train.py LanguageModel --export latest merge=on
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -163,12 +165,19 @@ def _parser() -> argparse.ArgumentParser:
         help="write what the best weights of a run make of each sample to the file of --out; RUN as for --test",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ..."
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ...; of --export: a folder",
     )
-    parser.add_argument("--force", action="store_true", help="of --predict: replace FILE where it is there already")
+    parser.add_argument("--force", action="store_true", help="of --predict and --export: replace what is there already")
     parser.add_argument(
         "--chat", nargs="?", const="latest", metavar="RUN",
         help="talk with a language model: a run, an exported folder, or a base model such as smollm2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--export", nargs="?", const="latest", metavar="RUN",
+        help="write a language model's adapter once more, or with merge=on a whole model; RUN as for --chat",
     )  # fmt: skip
     new = parser.add_argument_group("a new trainer from a model")
     new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
@@ -357,7 +366,7 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
 
 def _of_saved_weights(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
     """Do what needs a model that was trained, and not its trainer."""
-    clash = _given(arguments, [*_MODES, "resume", "out", "force"])
+    clash = _given(arguments, [*_MODES, "resume", *([] if arguments.export else ["out", "force"])])
     if len(clash) > 1:
         return _report(arguments, f"{' and '.join(clash)} don't go together: use one at a time", USAGE)
     option = next(name for name in _OF_SAVED_WEIGHTS if getattr(arguments, name))
@@ -369,7 +378,8 @@ def _of_saved_weights(entry: TrainerEntry | None, arguments: argparse.Namespace)
     module = importlib.import_module(_MODES[option])
     model_name = entry.name.removesuffix("Trainer") if entry else None
     request = importlib.import_module("commands.chat.request")
-    return int(module.command(request.ModelRequest(getattr(arguments, option), model_name, artifacts_dir)))
+    wanted = request.ModelRequest(getattr(arguments, option), model_name, artifacts_dir, arguments.out, arguments.force)
+    return int(module.command(wanted))
 
 
 def _seed_count(text: str) -> int:

@@ -16,6 +16,7 @@ from llm.adapter_files import save_adapter
 from llm.base_model import BaseModel
 from llm.hub_config import config_of
 from llm.hub_model import HubCausalLM
+from llm.model_card import model_card
 from llm.model_error import ModelError
 from llm.model_record import ModelRecord
 from model.causal_lm import CausalLM
@@ -134,7 +135,9 @@ def export_model(
     _write_tokenizer(folder, base)
     if record is not None:
         replace(record, adapter=None).write(folder)
-    write_atomically(folder / "README.md", _card(base, adapter is not None, facts or {}).encode())
+    write_atomically(
+        folder / "README.md", model_card(base, "model" if adapter is None else "merged", facts or {}).encode()
+    )
     return ExportedModel(folder, change, untied)
 
 
@@ -162,7 +165,7 @@ def export_adapter(
     _write_tokenizer(folder, base)
     if record is not None:
         record.write(folder)
-    write_atomically(folder / "README.md", _card(base, True, facts or {}, "peft").encode())
+    write_atomically(folder / "README.md", model_card(base, "adapter", facts or {}).encode())
 
 
 def _config_of(base: BaseModel, whole: CausalLM) -> dict[str, Any]:
@@ -265,15 +268,3 @@ def _write_hub_model(folder: Path, base: BaseModel, model: HubCausalLM, adapter:
         for name, weight in saved.items():
             model.site_weight(name).copy_(weight)
     return float((before.float() - after.float()).abs().max())
-
-
-def _card(base: BaseModel, is_merged: bool, facts: Mapping[str, str], library: str = "transformers") -> str:
-    head = ["---", f"library_name: {library}", "pipeline_tag: text-generation"]
-    if base.licence:
-        head.append(f"license: {base.licence}")
-    if "/" in base.source and not Path(base.source).expanduser().exists():
-        head.append(f"base_model: {base.source}")
-    lines = [*head, "---", "", f"# {base.source}, fine-tuned" if is_merged else f"# {base.source}", ""]
-    lines += ["| | |", "|---|---|", f"| base model | {base.source} |", f"| its weights' digest | {base.digest} |"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    return "\n".join([*lines, ""])

@@ -14,6 +14,7 @@ from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches
 from data.token_row import TokenRow
 from data.token_rows import RowAccount, split_rows, token_rows
+from llm.model_card import data_fact
 from model.token_losses import cross_entropy
 from train.base_trainer import BaseTrainer
 from train.language.optimization import adamw, warmup_then_cosine
@@ -95,7 +96,7 @@ class LanguageModelTrainer(BaseTrainer):
             self.results["perplexity"] = math.exp(min(self.record.progress.best_value, 700.0))
         self.results["tokens_per_second"] = self.clock.rate()
         self.results["peak_memory_bytes"] = peak_memory(self.device)
-        facts = {name: f"{account.source}; {account.used:,} rows" for name, account in self.accounts.items()}
+        facts = {name: data_fact(account.state()) for name, account in self.accounts.items()}
         facts["run"] = self.run_folder.id
         facts |= {name: f"{value:.4g}" for name, value in self.results.items() if isinstance(value, float)}
         self.language.export(self.get_run_file_path, facts)

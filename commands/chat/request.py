@@ -22,11 +22,15 @@ class ModelRequest:
         text: `latest`, a run's id, name or folder, an exported folder, or a base model.
         model_name: name of the trainer's folder in artifacts, whose newest run is `latest`; None for that of all runs.
         artifacts_dir: folder of all runs.
+        out: folder to write to, where something is written; None for one of the run's.
+        force: whether that folder may have other things in it.
     """
 
     text: str
     model_name: str | None
     artifacts_dir: Path
+    out: Path | None = None
+    force: bool = False
 
 
 def open_model(request: ModelRequest, device: str, precision: str = "auto") -> SavedModel:

@@ -10,6 +10,7 @@ from data.token_row import TokenRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from storage.files import write_json
 from storage.text_samples import SAMPLES, TextSample
+from train.language.output_advice import weights_are_safe
 from train.language.trained_model import TrainedModel
 
 
@@ -66,7 +67,9 @@ def write_samples(path_of: Callable[[str], Path], samples: Sequence[TextSample])
         asked_for = shorten(sample.prompt, end=True)
         old = f", before training {shorten(sample.before)!r}" if sample.before else ""
         logger.info(f"{asked_for!r} is answered {shorten(sample.answer)!r}{old}")
-    write_json(path_of(SAMPLES), [dataclasses.asdict(sample) for sample in samples])
+    exported = [f"{name}/" for name in ("adapter", "merged", "model") if path_of(name).is_dir()]
+    with weights_are_safe(path_of, exported):
+        write_json(path_of(SAMPLES), [dataclasses.asdict(sample) for sample in samples])
 
 
 def shorten(text: str, most: int = 160, end: bool = False) -> str:

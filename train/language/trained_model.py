@@ -29,6 +29,7 @@ from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_whe
 from model.causal_lm import CausalLM
 from model.lora import LoraAdapter, LoraBank, LoraSettings
 from storage.errors import ResumeError
+from train.language.output_advice import weights_are_safe
 
 TRAINED = "trained"  # name of the adapter that is trained, in a sampler's bank
 
@@ -222,13 +223,16 @@ class TrainedModel:
         facts = dict(facts) | {name: str(getattr(config, name)) for name in chosen if hasattr(config, name)}
         if self.adapter is not None:
             facts["adapter"] = _told(self.adapter)
-        if self.adapter is None:
-            export_model(path_of("model"), self.base, None, facts, self.record())
-            return
-        export_adapter(path_of("adapter"), self.base, self.adapter, facts, self.record())
-        if config.merge:
-            done = export_model(path_of("merged"), self.base, self.adapter, facts, self.record())
-            logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
+        written: list[str] = []
+        with weights_are_safe(path_of, written, config.merge):
+            if self.adapter is None:
+                export_model(path_of("model"), self.base, None, facts, self.record())
+                return
+            export_adapter(path_of("adapter"), self.base, self.adapter, facts, self.record())
+            written.append("adapter/")
+            if config.merge:
+                done = export_model(path_of("merged"), self.base, self.adapter, facts, self.record())
+                logger.info(f"merged: the largest change of a logit is {done.largest_logit_change:.2g}")
 
 
 def _told(adapter: LoraAdapter) -> str:
