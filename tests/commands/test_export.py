@@ -105,7 +105,7 @@ def test_what_can_not_be_exported(lab):
     for words, code, told in (
         (("--export", "tiny"), 3, "tiny is a base model: there is nothing to export of a training"),
         (("--export", f"{run}/adapter"), 2, f"{run}/adapter is a folder, not a run: say where to, --out FOLDER"),
-        (("--export", run.name, "--out", "other"), 2, "a folder with other things in it: give another folder, or --force"),
+        (("--export", run.name, "--out", "other"), 2, "with other things in it: give another folder, or --force"),
         (("--export", run.name, "--out", "pairs.jsonl"), 2, "--out pairs.jsonl is a file: give another folder"),
         (("--export", run.name, "--out", f"{run}", "--force"), 2, "is the run itself"),
         (("--export", run.name, "merged=on"), 2, "unknown key 'merged'; did you mean 'merge'?"),
