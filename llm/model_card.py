@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from constants import command
 from llm.base_model import SMOLLM2, TINY, BaseModel
 
 _OF_ADAPTER = """from peft import PeftModel
@@ -47,7 +48,7 @@ def model_card(base: BaseModel, kind: str, facts: Mapping[str, str]) -> str:
         "model": f"{base.source}, all of whose weights were trained.",
     }[kind]
     lines = [*head, "---", "", f"# {name}, fine-tuned", "", what, "", "## Use", ""]
-    lines += [f"`python train.py --chat FOLDER` of Menagerie talks with it.{_transformers_note(base, kind)}", ""]
+    lines += [f"`{command('train')} --chat FOLDER` of Menagerie talks with it.{_transformers_note(base, kind)}", ""]
     if kind != "adapter" or on_hub or (on_disk and Path(base.source).is_dir()):
         code = _OF_ADAPTER.format(base=base.source) if kind == "adapter" else _OF_MODEL
         lines += ["```python", code, "", _ASK, "```", ""]
@@ -72,8 +73,8 @@ def data_fact(account: Mapping[str, Any]) -> str:
 def _transformers_note(base: BaseModel, kind: str) -> str:
     if kind == "adapter" and base.source.partition(":")[0] in (SMOLLM2, TINY):
         return (
-            " transformers knows no base model of that name: `python train.py --export RUN merge=on` writes a whole "
-            "model that it loads."
+            f" transformers knows no base model of that name: `{command('train')} --export RUN merge=on` writes a "
+            "whole model that it loads."
         )
     return ""
 
