@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from data.chat_messages import Completion, Conversation, Document, Example, RowError, reasoning_of
-from data.chat_template import PRESENT, ChatTemplate, Rendered, quoted, require_whole
+from data.chat_template import PRESENT, ChatTemplate, Rendered, TemplateError, quoted, require_whole
 from data.data_error import DataError
 from data.token_row import TokenRow
 
@@ -57,6 +57,8 @@ class Renderer:
         options: further variables of the template, such as `{"enable_thinking": False}`.
         now: what the template takes for the present, where it writes the date. It is the same each day, so that rows
             are, and that a run can be gone on with tomorrow.
+        lenient: whether a template that can't be used is an error only when a conversation comes: documents, and
+            prompts with their completions, need none.
 
     Attributes:
         template: the chat template, as it is to be exported.
@@ -69,9 +71,11 @@ class Renderer:
         knows_tools: whether the template shows descriptions of tools.
         uses_clock: whether the template writes the date.
         lacks_bos: whether the tokenizer begins text with a token with which the template begins no conversation.
+        refused: why the template can't be used; None where it can.
 
     Raises:
-        TemplateError: there is no template, or it can't be proved where its answers begin and end.
+        TemplateError: there is no template, or it can't be proved where its answers begin and end; with `lenient` from
+            what is asked of a conversation.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Renderer:
         train_on: str = ANSWERS,
         options: Mapping[str, Any] | None = None,
         now: datetime = PRESENT,
+        lenient: bool = False,
     ) -> None:
         if train_on not in (ANSWERS, ALL):
             raise DataError(f"train_on is {train_on}; allowed are {ANSWERS} and {ALL}")
@@ -91,19 +96,42 @@ class Renderer:
             )
         self.tokenizer, self.train_on, self.now = tokenizer, train_on, now
         self.options = dict(options or {})
-        chat = self._template = ChatTemplate(tokenizer, template, end_ids, options, now)
-        self.template, self.end_of_turn, self.end_ids = chat.template, chat.end_of_turn, chat.end_ids
-        self.added, self.opening, self.uses_clock = chat.added, chat.opening, chat.uses_clock
-        self.needs_thoughts, self.knows_tools = chat.needs_thoughts, chat.knows_tools
+        self.refused: TemplateError | None = None
+        self._chat: ChatTemplate | None = None
+        try:
+            chat = self._chat = ChatTemplate(tokenizer, template, end_ids, options, now)
+        except TemplateError as error:
+            if not lenient:
+                raise
+            self.refused = error
+            own, end = tokenizer.chat_template, tokenizer.eos_token_id
+            self.template = template or (own if isinstance(own, str) else "")
+            self.end_of_turn = str(tokenizer.eos_token or "")
+            self.end_ids = tuple(sorted({*end_ids, *([] if end is None else [end])}))
+            self.added, self.opening, self.uses_clock = "", "", False
+            self.needs_thoughts = self.knows_tools = False
+            example = ""
+        else:
+            self.template, self.end_of_turn, self.end_ids = chat.template, chat.end_of_turn, chat.end_ids
+            self.added, self.opening, self.uses_clock = chat.added, chat.opening, chat.uses_clock
+            self.needs_thoughts, self.knows_tools = chat.needs_thoughts, chat.knows_tools
+            example = chat.example
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()  # a file may ask for it, and rows would be cut without a word
         self._backend.no_padding()
-        self._added = chat.added_ids
+        self._added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
         self._added_sizes = sorted({len(text) for text in self._added}, reverse=True)
         self._begins_with_space = (self._backend.encode("x", add_special_tokens=False).tokens or [""])[0][0] in "▁Ġ "
         self._prefix = self._plain_prefix()
-        bare = self._backend.encode(chat.example, add_special_tokens=False).ids
-        self.lacks_bos = bare[: len(self._prefix)] != self._prefix
+        bare = self._backend.encode(example, add_special_tokens=False).ids
+        self.lacks_bos = bool(example) and bare[: len(self._prefix)] != self._prefix
+
+    @property
+    def _template(self) -> ChatTemplate:
+        if self._chat is None:
+            assert self.refused is not None
+            raise self.refused
+        return self._chat
 
     # What users of it call.
 
@@ -255,6 +283,10 @@ class Renderer:
     def _with_end(self, ids: list[int]) -> list[int]:
         """Put the end of text behind ids."""
         end = self.tokenizer.eos_token_id
+        if end is None and self.end_of_turn not in self._added:
+            raise DataError(
+                "the tokenizer has no token that ends a text (eos_token): a model would never learn to stop"
+            )
         if end is None:
             end = self._added[self.end_of_turn]
         return ids if ids and ids[-1] == end else [*ids, end]

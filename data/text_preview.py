@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from data.chat_renderer import Renderer
+from data.chat_template import quoted
 from data.token_row import TokenRow
 from data.token_rows import RowAccount
 
@@ -59,6 +60,10 @@ def template_lines(renderer: Renderer) -> list[str]:
     tokenizer = renderer.tokenizer
     ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(number)} ({number})" for number in renderer.end_ids)
     lines = [f"an answer ends with {renderer.end_of_turn}; ids that end it: {ends}"]
+    if renderer.refused is not None:
+        lines.append(f"conversations can't be used: {renderer.refused}")
+    elif not tokenizer.chat_template:
+        lines.append(f"the tokenizer has no chat template of its own; used is {quoted(renderer.template)}")
     if renderer.added:
         lines.append(f"without a system message the template adds: {printable(renderer.added).strip()}")
     if renderer.lacks_bos:

@@ -36,7 +36,7 @@ class LanguageModelTrainer(BaseTrainer):
 
     def __init__(self) -> None:
         config = self.config = ConfigParser.get(LanguageModelTrainerConfig)
-        self.language = TrainedModel(config, self.device, config.train_on)
+        self.language = TrainedModel(config, self.device, config.train_on, lenient=True)  # rows may need no template
         self.accounts: dict[str, RowAccount] = {}
         train_rows, val_rows = self._rows()
         self.model = self.language.module

@@ -127,6 +127,20 @@ def test_a_template_of_ones_own_is_shown_with_what_it_adds(text_project):
         assert row.count("<bos>") == 1 and "ids: 256 259 " in row and "[Ok<|im_end|>]" in row
 
 
+def test_a_template_that_is_refused_is_told_and_hinders_no_rows_without_one(text_project):
+    template, data = text_project.path / "endless.jinja", text_project.path / "data.jsonl"
+    template.write_text(runpy.run_path(str(SAMPLES))["NO_END"])
+    data.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    words = ("base_model=tiny", f"train_data={data}", f"val_data={data}", f"template={template}", "--preview", "1")
+    shown = text_project.run("LanguageModel", *words)
+    assert shown.returncode == 0, shown.stderr
+    assert "conversations can't be used: the chat template writes no special token" in shown.stdout
+    assert "a[b<eos>]" in shown.stdout
+    data.write_text(ROW % 1 + ROW % 2)
+    refused = text_project.run("LanguageModel", *words)
+    assert refused.returncode == 3 and "a model trained with it never learns to stop" in refused.stderr
+
+
 def test_a_trainer_without_text_says_so(text_project):
     refused = text_project.run("ModelAutoEncoder", "--preview")
     assert refused.returncode == 2 and "ModelAutoEncoderTrainer has no text to preview" in refused.stderr

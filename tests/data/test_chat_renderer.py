@@ -320,6 +320,25 @@ def test_a_template_whose_answers_cant_be_told_is_refused():
         renderer(train_on="me")
 
 
+def test_rows_that_need_no_template_can_be_used_with_one_that_is_refused():
+    """What its refusal advises."""
+    with pytest.raises(TemplateError, match="or train on rows of prompt and completion"):
+        renderer(samples.NO_GENERATION_PROMPT.replace("{{ '<|", "{% if 0 %}{{ '<|"))
+    made = renderer(samples.NO_END, lenient=True, end_ids=[65])
+    assert made.refused is not None and "never learns to stop" in str(made.refused)
+    assert (made.template, made.end_of_turn, made.end_ids) == (samples.NO_END, "<eos>", (65, 257))
+    assert made.train_rows(Completion("a", "b"))[0].targets() == [[98, 257]]
+    assert made.train_rows(Document("ab"))[0].ids.tolist() == [97, 98, 257]
+    for ask in (made.train_rows, made.prompt, lambda talk: made.render(talk, True)):
+        with pytest.raises(TemplateError, match="never learns to stop"):
+            ask(chat(("u", "a"), ("a", "b")))
+    assert renderer(lenient=True).refused is None
+    endless = samples.byte_tokenizer(samples.NO_END)
+    endless.eos_token = None
+    with pytest.raises(DataError, match="no token that ends a text"):
+        Renderer(endless, lenient=True).train_rows(Document("ab"))
+
+
 def test_a_prompt_that_begins_a_thought_needs_one():
     thought = "('<think>\n' + message.reasoning_content + '</think>' if message.reasoning_content else '')"
     template = samples.CHATML.replace("+ message['content']", f"+ {thought} + message['content']")

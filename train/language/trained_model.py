@@ -44,6 +44,7 @@ class TrainedModel:
         config: settings of the run.
         device: where the model computes.
         train_on: which tokens of a conversation are trained on, `answers` or `all`.
+        lenient: whether a chat template that can't be used is an error only when a conversation comes.
 
     Attributes:
         base: the model with its tokenizer, template and the ids that end an answer.
@@ -58,10 +59,12 @@ class TrainedModel:
 
     __slots__ = ("base", "config", "device", "module", "renderer")
 
-    def __init__(self, config: LanguageConfig, device: torch.device, train_on: str = "answers") -> None:
+    def __init__(
+        self, config: LanguageConfig, device: torch.device, train_on: str = "answers", lenient: bool = False
+    ) -> None:
         self.config, self.device = config, device
         base = load(config.base_model, device, _base_dtype(config))
-        self.renderer = _renderer(config, base, train_on)
+        self.renderer = _renderer(config, base, train_on, lenient)
         self.base: BaseModel = dataclasses.replace(base, template=self.renderer.template, end_ids=self.renderer.end_ids)
         self.module: nn.Module = _module(config, self.base, device)
 
@@ -78,6 +81,8 @@ class TrainedModel:
         frozen = ", frozen" if self.adapter is not None else ""
         what = f"{size:,} parameters{frozen}, context {counted(base.context, 'token')}{licence}"
         lines = [f"base model {base.source}: {what}"]
+        if not base.tokenizer.chat_template and self.config.template is None:
+            lines.append("the tokenizer has no chat template: a common one is used; `template` gives another")
         if self.adapter is not None and self.config.adapter is not None:  # its settings aren't those of the config
             lines.append(f"adapter {self.config.adapter}: {_told(self.adapter)}")
         return lines
@@ -255,7 +260,7 @@ def _base_dtype(config: LanguageConfig) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16" and config.trained == "lora" else torch.float32
 
 
-def _renderer(config: LanguageConfig, base: BaseModel, train_on: str) -> Renderer:
+def _renderer(config: LanguageConfig, base: BaseModel, train_on: str, lenient: bool) -> Renderer:
     template = base.template
     if config.template is not None:
         try:
@@ -266,7 +271,8 @@ def _renderer(config: LanguageConfig, base: BaseModel, train_on: str) -> Rendere
         now = datetime.fromisoformat(config.template_date) if config.template_date else PRESENT
     except ValueError as error:
         raise ConfigError([f"template_date = {config.template_date}: must be a date such as 2026-03-31"]) from error
-    return Renderer(base.tokenizer, template, base.end_ids, train_on, parse_options(config.template_options), now)
+    options = parse_options(config.template_options)
+    return Renderer(base.tokenizer, template, base.end_ids, train_on, options, now, lenient)
 
 
 def _module(config: LanguageConfig, base: BaseModel, device: torch.device) -> nn.Module:
