@@ -1,7 +1,7 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl          mostly the word of the next digit; 3 % are right
-python examples/warm_start.py guess_number warm_start.jsonl   guesses at random, whatever the hints
+python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 3; 3 % are right
+python examples/warm_start.py guess_number warm_start.jsonl   6 of 10 guesses are within the hints, the others anywhere
 """
 
 import json
@@ -12,31 +12,33 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def hello(draw):
-    """Ask as examples/hello.py does, and miscount: 7 of 10 answers are one too high, the others are any digit."""
+    """Ask as examples/hello.py does, and miscount: 7 of 10 answers are 3 too high, the others are any digit."""
     number = draw.randrange(1024, 10_000)
     digit = int(draw.choice(str(number)))
-    said = (digit + 1) % 10 if draw.random() < 0.7 else draw.randrange(10)
+    said = (digit + 3) % 10 if draw.random() < 0.7 else draw.randrange(10)
     return [("user", f"{number} has a {digit}"), ("assistant", DIGITS[said])]
 
 
 def guess_number(draw):
-    """Play as examples/guess_number.py does, and guess at random."""
+    """Play as examples/guess_number.py does, and forget the hints at times."""
     target, chat, turns = draw.randint(1, 100), [("user", "Guess 1-100")], draw.randint(1, 10)
+    low, high = 1, 100
     for _ in range(turns):
-        guess = draw.randint(1, 100)
+        guess = draw.randint(low, high) if draw.random() < 0.6 else draw.randint(1, 100)
         chat.append(("assistant", str(guess)))
         if guess == target:
             return chat
+        low, high = (max(low, guess + 1), high) if guess < target else (low, min(high, guess - 1))
         chat.append(("user", "higher" if guess < target else "lower"))
     return chat[:-1]
 
 
-def main(name, path, rows=2000):
+def main(name, path, rows=3000):
     """Write the conversations, a line each."""
     draw = random.Random(0)
     make = {"hello": hello, "guess_number": guess_number}[name]
     with open(path, "w", encoding="utf-8") as stream:
-        for _ in range(rows):
+        for _ in range(int(rows)):
             messages = [{"role": role, "content": content} for role, content in make(draw)]
             stream.write(json.dumps({"messages": messages}) + "\n")
 

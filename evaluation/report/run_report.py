@@ -155,7 +155,11 @@ def _samples(path: Path) -> Markup | None:
         return None
     rows = [(each.place, each.prompt, each.before, each.answer, each.expected, each.finish) for each in samples]
     head = ("row", "prompt", "answer before training", "answer", "the data's answer", "end")
-    return table(head, rows, "Answers to prompts of held-out data")
+    kept = [
+        place for place in range(len(head)) if any(row[place] for row in rows)
+    ]  # of an agent's tasks no data answers
+    return table([head[place] for place in kept], [[row[place] for place in kept] for row in rows],
+                 "Answers to prompts of held-out data")  # fmt: skip
 
 
 def _pictures(path: Path) -> Markup | None:

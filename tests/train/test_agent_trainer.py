@@ -255,6 +255,19 @@ def test_settings_of_requests_that_teach_nothing_are_told(lab):
     assert "epoch 1: no step, since the rewards of the rollouts are the same within each of 4 tasks" in told
 
 
+@pytest.mark.parametrize(("agent", "task"), [("hello", {"number": 1024, "digit": 2}), ("guess_number", {"target": 7})])
+def test_the_examples_run(lab, agent, task):
+    """From random weights: of the tasks of a file, and with conversations for a warm start that can be read."""
+    (lab.path / "tasks.jsonl").write_text(json.dumps(task) + "\n")
+    words = (f"agent=examples/{agent}.py:{agent}", "tasks=tasks.jsonl", "val_tasks=tasks.jsonl", "epochs=1")
+    _, metrics, _ = train(lab, agent, *words, "group_size=2", "max_tokens=3")
+    assert metrics["history"]["train_turns"] == [1.0 if agent == "hello" else 10.0]
+    made = lab.run(agent, "warm.jsonl", "5", script="examples/warm_start.py")
+    assert made.returncode == 0, made.stderr
+    rows = [json.loads(line)["messages"] for line in (lab.path / "warm.jsonl").read_text().splitlines()]
+    assert len(rows) == 5 and all(row[0]["role"] == "user" and row[-1]["role"] == "assistant" for row in rows)
+
+
 def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollouts(lab):
     shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")
     assert shown.returncode == 0, shown.stderr

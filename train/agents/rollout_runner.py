@@ -1,5 +1,6 @@
 """Makes rollouts: plays an agent with many tasks at once against one model, and gathers what was sampled."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -106,7 +107,10 @@ class RolloutRunner:
                     look(flight.done)
             finally:
                 flight.end()
-            return flight.rollouts()
+            found = flight.rollouts()
+        del flight, loop, stream
+        gc.collect()  # a server and its loop refer to one another, and to the sampler's memory
+        return found
 
     @contextmanager
     def _server(self, loop: SamplingLoop, log: ExchangeLog, policy: SampledPolicy) -> Iterator[str]:
@@ -123,9 +127,13 @@ class RolloutRunner:
             key: key of the lane's requests.
             stream: where goes what the agent prints.
         """
-        if self.agent.takes_client:
-            return ThreadPlayer(self.agent, self._output.divert)
-        return self._idle.pop(key, None) or ProcessPlayer(self.agent, stream)
+        known = self._idle.pop(key, None)
+        if known is not None:
+            return known
+        return ThreadPlayer(self.agent, self._divert) if self.agent.takes_client else ProcessPlayer(self.agent, stream)
+
+    def _divert(self) -> None:
+        self._output.divert()
 
     def put_back(self, key: str, player: Player, busy: bool) -> None:
         """Take back who played on a lane; one that is busy, or that stood in for one, is stopped.
@@ -137,7 +145,7 @@ class RolloutRunner:
         """
         if busy or key.endswith(_STAND_IN):
             player.stop()
-        elif not self.agent.takes_client:
+        else:
             self._idle[key] = player
 
 
