@@ -1,5 +1,6 @@
 """One request over HTTP and its answer: the body with a limit, events of a stream, and whether the client is there."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -116,6 +117,8 @@ class HttpHandler:
             return
         except RequestError as error:
             await _tell(call, error)
+        except asyncio.CancelledError:  # by the server's end, and nobody else
+            await _tell(call, RequestError("the service has been closed", status=503, kind=SERVER))
         except Exception:
             _LOG.exception("a request failed")
             await _tell(call, RequestError("the service failed; its log says how", status=500, kind=SERVER))

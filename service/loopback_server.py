@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HOST = "127.0.0.1"
+_LOG = logging.getLogger("uvicorn.error")
 _LONGEST_END = 1  # seconds that requests have to end in, when the server does
 _CONNECTIONS = 1024  # that wait to be taken
 
@@ -33,6 +34,7 @@ class LoopbackServer:
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
+        self._level = logging.NOTSET
 
     @property
     def url(self) -> str:
@@ -53,8 +55,9 @@ class LoopbackServer:
             self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_LONGEST_END,
             timeout_keep_alive=75, server_header=False, ws="none",
         )  # fmt: skip
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # starts and stops are nobody's news
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # What the app does wrong it says itself; starts, stops and what clients send that is no HTTP are nobody's news.
+        self._level = _LOG.level
+        _LOG.setLevel(logging.CRITICAL)
         self._server = uvicorn.Server(config)
         # The socket listens already: whoever connects before the thread has begun waits for it.
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
@@ -69,3 +72,4 @@ class LoopbackServer:
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
+        _LOG.setLevel(self._level)

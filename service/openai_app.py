@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Bytes of a request above which rendering it would hold up other clients: it is done beside them.
 _LONG = 65536
+TOO_LONG = "context_length_exceeded"
 T = TypeVar("T")
 
 
@@ -174,6 +175,7 @@ class _Endpoint:
         self._defaults = defaults or SamplingSettings()
         self._texts = TokenTexts(renderer.tokenizer)
         self._calls_tools = writes_tool_calls(renderer)
+        self._longest = max(map(len, renderer.tokenizer.get_vocab()))  # characters of a token
         self._started = int(time.time())
 
     # ---------------------------------------------------------------------------------------------------------- routes
@@ -191,6 +193,8 @@ class _Endpoint:
             )  # fmt: skip
         number, seed = self._log.begin(call.key)
         sampled = self._log.sampled(call.key, asked.messages, asked.tools)
+
+        self._require_fits(len(body), [asked.messages, asked.tools], "messages")
 
         def prompt() -> list[int]:
             try:
@@ -212,6 +216,9 @@ class _Endpoint:
         asked = completion_request(read_body(body), self._defaults)
         self._require_model(asked.wanted)
         begun = [self._log.begin(call.key) for _ in asked.prompts]
+
+        for prompt in asked.prompts:
+            self._require_fits(len(body), prompt, "prompt")
 
         def prompts() -> list[list[int]]:
             return [self._renderer.plain_ids(each) if isinstance(each, str) else list(each) for each in asked.prompts]
@@ -245,6 +252,16 @@ class _Endpoint:
     def _require_model(self, wanted: Wanted) -> None:
         with _refusing("model"):
             self._loop.models.find(wanted.model)
+
+    def _require_fits(self, size: int, text: object, field: str) -> None:
+        """Refuse what is far too long before it is rendered, which would take minutes."""
+        context = self._loop.sampler.base.context
+        if size <= context:
+            return
+        least = _least_tokens(text, self._longest)
+        if least > context:
+            raise RequestError(f"{field} is of {least} tokens or more; the model's context is {context} tokens", field,
+                               code=TOO_LONG)  # fmt: skip
 
     def _told(self, name: str) -> Json:
         return {"id": name, "object": "model", "created": self._started, "owned_by": "local"}
@@ -341,6 +358,17 @@ def _requests(
     return requests
 
 
+def _least_tokens(text: object, longest: int) -> int:
+    """Return how many tokens whatever has texts is at least, where no token has more characters than `longest`."""
+    if isinstance(text, str):
+        return -(-len(text) // longest)
+    if isinstance(text, Mapping):
+        return sum(_least_tokens(each, longest) for each in text.values())
+    if isinstance(text, list | tuple):
+        return sum(_least_tokens(each, longest) for each in text)
+    return 0
+
+
 async def _beside(size: int, work: Callable[[], T]) -> T:
     """Do work; where it is for a long request, in a thread beside the other clients."""
     return await asyncio.to_thread(work) if size > _LONG else work()
@@ -363,8 +391,10 @@ def _refusing(field: str) -> Iterator[None]:
     except SettingError as error:
         name, code = error.field, None
         if name == "prompt":
-            name, code = field, "context_length_exceeded" if "context" in error.allowed else None
-        raise RequestError(f"{name} is {error.given!r}; {error.allowed}", name, code=code) from error
+            name, code = field, TOO_LONG if "context" in error.allowed else None
+        elif name == "stop" and isinstance(error.given, int):
+            name = "stop_token_ids"
+        raise RequestError(f"{name} is {error.given}; {error.allowed}", name, code=code) from error
     except LoopEndedError as error:
         raise RequestError(str(error), None, 503, SERVER) from error
     except EngineError as error:

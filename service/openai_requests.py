@@ -201,6 +201,8 @@ def _wanted(fields: Mapping[str, Any], defaults: SamplingSettings, most: str, lo
         settings = replace(defaults, **given, logprobs=logprobs or 0)
     except SettingError as error:
         field = most if error.field == "max_tokens" else error.field
+        if field == "stop" and isinstance(error.given, int):
+            field = "stop_token_ids"
         raise _wrong(field, error.given, error.allowed) from error
     choices = _whole(fields, "n", 1, MOST_CHOICES)
     return Wanted(

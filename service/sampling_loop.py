@@ -304,35 +304,41 @@ class SamplingLoop:
             self._condition.notify_all()
 
     def _run(self) -> None:
-        while self._next():
-            try:
-                self.sampler.step()
-            except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
-                _LOG.exception("a step of the sampler failed")
-                self._fail(EngineError(f"sampling failed: {error}"))
-            self._deliver()
+        try:
+            while (tickets := self._next()) is not None:
+                for ticket in tickets:
+                    self._begin(ticket)
+                try:
+                    self.sampler.step()
+                except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
+                    _LOG.exception("a step of the sampler failed")
+                    self._fail(EngineError(f"sampling failed: {error}"))
+                self._deliver()
+        finally:  # nobody may wait for a thread that is no more
+            self._end_all(LoopEndedError("the service has been closed"))
 
-    def _next(self) -> bool:
-        """Wait for something to do, and begin what is due.
+    def _next(self) -> list[Ticket] | None:
+        """Wait for something to do.
 
         Returns:
-            Whether the loop goes on.
+            Requests that are to begin, which are counted as under way; None at the loop's end.
         """
         with self._condition:
             while True:
                 if self._closing:
-                    return False
+                    return None
                 self._drop_gone()
                 due = () if self._paused else self.schedule.due(self._waiting, len(self._under_way))
                 tickets = [self._waiting[place] for place in due]
                 if tickets:
                     chosen = set(due)
                     self._waiting = [each for place, each in enumerate(self._waiting) if place not in chosen]
-                for ticket in tickets:
-                    self._begin(ticket)
+                    self._under_way += tickets
                 if self._under_way:
-                    return True
+                    return tickets
                 self._condition.wait()
+
+    # The lock is held as short as can be: the thread that answers clients waits for it with each request.
 
     def _begin(self, ticket: Ticket) -> None:
         try:
@@ -342,9 +348,7 @@ class SamplingLoop:
                 request = replace(request, adapter=served.adapter)
             ticket.handle, ticket.version = self.sampler.submit(request), served.version
         except Exception as error:
-            ticket.end(error)
-        else:
-            self._under_way.append(ticket)
+            ticket.error = error
 
     def _drop_gone(self) -> None:
         """End what nobody waits for, as far as the schedule allows."""
@@ -355,34 +359,36 @@ class SamplingLoop:
                 ticket.end()
             elif ticket.handle is not None and self.schedule.ends_early:
                 self.sampler.cancel(ticket.handle)
-        self._forget_ended()
 
     def _deliver(self) -> None:
         """Tell clients what the step has brought."""
-        for ticket in self._under_way:
+        ended: list[Ticket] = []
+        others: list[Ticket] = []
+        for ticket in self._under_way:  # which only this thread changes
             ticket.tell()
-        with self._condition:
-            self._forget_ended()
-
-    def _forget_ended(self) -> None:
-        ended = [ticket for ticket in self._under_way if ticket.handle is None or ticket.handle.done]
+            over = ticket.error is not None or ticket.handle is None or ticket.handle.done
+            (ended if over else others).append(ticket)
         if ended:
-            self._under_way = [ticket for ticket in self._under_way if ticket not in ended]
+            self._under_way = others
             for ticket in ended:
                 ticket.end(None if ticket.handle is None else ticket.handle.error)
-            self._condition.notify_all()
+            self._wake()  # whoever has paused
 
     def _fail(self, error: EngineError) -> None:
         """End all that is under way by an error."""
         for ticket in self._under_way:
-            ticket.error = error
+            ticket.error = ticket.error or error
             if ticket.handle is not None:
                 self.sampler.cancel(ticket.handle)
 
     def _end_all(self, error: EngineError) -> None:
+        """End all that waits or is under way by an error, and take in nothing more."""
         with self._condition:
+            self._closing = True
             tickets, self._waiting, self._under_way = [*self._waiting, *self._under_way], [], []
+            self._condition.notify_all()
         for ticket in tickets:
-            if ticket.handle is not None and not ticket.handle.done:
-                self.sampler.cancel(ticket.handle)
             ticket.end(error)
+        for ticket in tickets:
+            if ticket.handle is not None:
+                self.sampler.cancel(ticket.handle)

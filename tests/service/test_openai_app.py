@@ -223,7 +223,7 @@ def test_models(letters):
         ({"stop": ""}, 'stop is ""; allowed are strings of 1 character or more'),
         ({"stop": 3}, "stop is 3; it must be a string, or a list of up to 64"),
         ({"stop": ["a"] * 65}, "it must be a string, or a list of up to 64"),
-        ({"stop_token_ids": [261]}, "stop is 261; token ids go from 0 to 260"),
+        ({"stop_token_ids": [261]}, "stop_token_ids is 261; token ids go from 0 to 260"),
         ({"logprobs": 1}, "logprobs is 1; allowed are true and false"),
         ({"top_logprobs": 2}, "top_logprobs is 2; it needs logprobs: true"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs is 21; allowed are integers from 0 to 20"),
@@ -255,7 +255,7 @@ def test_what_can_not_be_done_is_400_by_field_and_the_next_request_works(letters
     error = response.json()["error"]
     assert response.status_code == 400 and says in error["message"], error
     assert error["type"] == "invalid_request_error"
-    assert error["param"] in (*fields, "stream_options.other", "stop") and error.keys() == {
+    assert error["param"] in (*fields, "stream_options.other") and error.keys() == {
         "message", "type", "param", "code"}  # fmt: skip
     assert chat(letters).choices[0].message.content == "ABCDEFG"
 
@@ -316,7 +316,10 @@ def test_a_body_has_a_limit():
 
 def test_a_long_prompt_is_refused_by_its_tokens(letters):
     error = post(letters, messages=[{"role": "user", "content": "x" * 300000}]).json()["error"]
-    assert "of 300" in error["message"] and error["code"] == "context_length_exceeded"
+    assert (
+        "of 25001 tokens or more; the model's context is 2048" in error["message"]
+        and error["code"] == "context_length_exceeded"
+    )
     assert error["param"] == "messages"
 
 
@@ -551,6 +554,21 @@ def test_a_failed_step_is_500_and_in_a_stream_an_event(monkeypatch):
             chat(served)
         monkeypatch.undo()
         assert chat(served, max_tokens=2).usage.completion_tokens <= 2
+
+
+def test_a_server_that_ends_answers_who_waits(caplog):
+    """The client of a stream hears of the end, and no log does."""
+    with serving() as served:
+        response = httpx.Client(timeout=60).send(
+            httpx.Request("POST", f"{served.url}/v1/chat/completions", json={
+                "model": "tiny", "messages": HI, "stream": True, "ignore_eos": True, "max_tokens": 2000}), stream=True
+        )  # fmt: skip
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: ")
+        served.loop.close()
+        last = [line for line in lines if line][-1]
+    assert json.loads(last[6:])["error"]["message"] == "the service has been closed"
+    assert not [record for record in caplog.records if record.name.startswith(("uvicorn", "service"))]
 
 
 def test_an_ended_service_answers_503():

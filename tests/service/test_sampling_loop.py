@@ -65,6 +65,20 @@ class TestSamplingLoop:
             assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
             assert sampler.slots == 0
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_nobody_waits_for_a_thread_that_has_died(self, monkeypatch):
+        sampler = tiny_sampler()
+        monkeypatch.setattr(sampler, "step", lambda: 1 / 0)
+        monkeypatch.setattr(sampler, "cancel", lambda handle: 1 / 0)
+        loop = SamplingLoop(sampler, tiny_models())
+        loop.start()
+        with pytest.raises(EngineError, match="division by zero"):
+            loop.submit("k", "tiny", request("abc")).result(60)
+        with pytest.raises(LoopEndedError):
+            for _ in range(2):  # the first may come in before the end
+                loop.submit("k", "tiny", request("abc")).result(60)
+        loop.close()
+
     def test_who_has_gone_holds_no_row(self):
         sampler = tiny_sampler(rows=1)
         with SamplingLoop(sampler, tiny_models()) as loop:
@@ -95,12 +109,12 @@ class TestSamplingLoop:
         with SamplingLoop(tiny_sampler(), models) as loop:
             first = loop.submit("k", "tiny", request("abc", 30))
             with loop.paused():
-                assert first.done or first.version is None
+                assert loop.under_way == 0
                 second = loop.submit("k", "tiny", request("abc"))
                 models.put(ServedModel("tiny", version="v1"))
                 assert second.version is None
             second.result(60)
-            assert second.version == "v1"
+            assert second.version == "v1" and len(first.result(60).samples[0].tokens) == 30
 
 
 class TestLockstep:
