@@ -11,6 +11,7 @@ from config import ConfigError, ConfigParser
 from constants.counting import counted
 from evaluation.plots.run_pictures import pictures_of
 from evaluation.report.failure import failure_part
+from evaluation.report.language_part import data_part, is_account, samples_part
 from evaluation.report.markup import Markup, details, joined, table, tag
 from evaluation.report.page import page
 from evaluation.report.parts import last_of, lines, number, plots, state_badge, tiles
@@ -28,7 +29,6 @@ from storage.saved_run import (
     settings_in,
 )
 from storage.test_results import read_test_result
-from storage.text_samples import read_samples
 
 _TOTALS = ("epochs", "steps", "seconds", "steps_per_second", "parameters", "trainable", "bytes", "saving")
 _TILES = 3  # of the trainer's own metrics
@@ -53,7 +53,8 @@ def run_page(run: Run) -> str:
         "failure": ("What went wrong", failure_part(run.path, read_metrics(run.path).get("error"))),
         "results": ("Results", _results(run)),
         "test": ("Test", _test(run.path)),
-        "samples": ("Samples", _samples(run.path)),
+        "samples": ("Samples", samples_part(run.path)),
+        "data": ("Data", data_part(run.summary)),
         "plots": ("Plots", plots([run])),
         "pictures": ("Pictures", _pictures(run.path)),
         "history": ("History", _history(run)),
@@ -105,6 +106,10 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
     yield "steps", number(summary.get("steps")), ""
     seconds, rate = summary.get("seconds"), summary.get("steps_per_second")
     yield "time", "-" if seconds is None else clock(seconds), f"{number(rate, 4)} steps/s" if rate else ""
+    if summary.get("tokens_per_second"):
+        yield "tokens/s", number(round(summary["tokens_per_second"])), "in training"
+    if summary.get("peak_memory_bytes"):
+        yield "peak memory", _amount("peak_memory_bytes", summary["peak_memory_bytes"]), ""
     if summary.get("parameters") is not None:
         trainable = summary.get("trainable")
         remark = "" if trainable in (None, summary["parameters"]) else f"{number(trainable)} trainable"
@@ -113,19 +118,25 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
 
 def _results(run: Run) -> Markup | None:
     """Show what the trainer itself put into the summary; `x_low` and `x_high` stand beside `x`."""
-    own = {name: value for name, value in run.summary.items() if name not in _TOTALS}
+    own = {name: value for name, value in run.summary.items() if name not in _TOTALS and not is_account(value)}
     rows = []
     for name, value in own.items():
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in own:
             continue
         low, high = own.get(f"{name}_low"), own.get(f"{name}_high")
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else number(value)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else _amount(name, value)
         rows.append((name, shown, "" if low is None or high is None else f"{number(low)} to {number(high)}"))
     if not rows:
         return None
     intervals = any(row[2] for row in rows)
     head = ("result", "value", "interval") if intervals else ("result", "value")
     return table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end")
+
+
+def _amount(name: str, value: Any) -> str:
+    """Write a result; bytes in the unit that people read."""
+    of_memory = name.endswith("_bytes") and isinstance(value, int | float)
+    return f"{value / 2**20:,.0f} MiB" if of_memory else number(value)
 
 
 def _test(path: Path) -> Markup | None:
@@ -146,20 +157,6 @@ def _test(path: Path) -> Markup | None:
     caption = f"Means{samples}, by {weights}, tested {result.time.replace('T', ' ').replace('Z', ' UTC')}"
     changed = tag("p", f"Settings other than the run's: {', '.join(result.changed)}") if result.changed else None
     return joined([table(("metric", "test", "95 % interval", "validation"), rows, caption), changed])
-
-
-def _samples(path: Path) -> Markup | None:
-    """Show what a language model answers to prompts of held-out data."""
-    samples = read_samples(path)
-    if not samples:
-        return None
-    rows = [(each.place, each.prompt, each.before, each.answer, each.expected, each.finish) for each in samples]
-    head = ("row", "prompt", "answer before training", "answer", "the data's answer", "end")
-    kept = [
-        place for place in range(len(head)) if any(row[place] for row in rows)
-    ]  # of an agent's tasks no data answers
-    return table([head[place] for place in kept], [[row[place] for place in kept] for row in rows],
-                 "Answers to prompts of held-out data")  # fmt: skip
 
 
 def _pictures(path: Path) -> Markup | None:

@@ -71,6 +71,19 @@ def test_an_adapter_is_written_as_the_run_wrote_it_and_merged_later(lab):
     assert "AutoModelForCausalLM.from_pretrained(folder)" in (lab.path / "whole" / "README.md").read_text()
 
 
+def test_the_report_has_the_answers_the_data_and_what_training_took(lab):
+    run = lab.runs("LanguageModel")[0]
+    done = lab.run(run.name, "--report", script="plot.py")
+    assert done.returncode == 0, done.stderr
+    page = (run / "report.html").read_text()
+    summary = json.loads((run / "metrics.json").read_text())["summary"]
+    (sample,) = json.loads((run / "samples.json").read_text())
+    assert f"<dt>tokens/s</dt><dd>{round(summary['tokens_per_second']):,}<small>in training" in page
+    assert f"<dt>peak memory</dt><dd>{summary['peak_memory_bytes'] / 2**20:,.0f} MiB" in page
+    assert f'<pre class="wrapped">{sample["prompt"]}</pre>' in page and summary["train_data"]["sha256"] in page
+    assert "&#x27;sha256&#x27;" not in page, "an account is no result to be printed as Python has it"
+
+
 def test_a_disk_that_is_full_at_the_end_loses_nothing(lab):
     whole = files(lab.runs("LanguageModel")[0] / "adapter")
     for part, words, written in (

@@ -14,6 +14,7 @@ from constants.counting import counted
 from data.batches import to_device
 from data.epochs import set_epoch
 from data.loaders import Loader
+from data.token_batches import TokenBatch
 from storage.errors import OutputError
 from train.context import RunContext
 from train.errors import ElsewhereError, TrainingError
@@ -191,8 +192,8 @@ def recover(run: RunContext, bad: BadStep) -> Recovered:
 
 
 def _numbered(batches: Sequence[Any]) -> list[list[Any]] | None:
-    """Return the indices of batches that know those of their samples, as rows of tokens do."""
-    numbers = [list(getattr(batch, "numbers", ())) for batch in batches]
+    """Return the indices of rows of tokens, which their batches know; None for other batches."""
+    numbers = [list(batch.numbers) if isinstance(batch, TokenBatch) else [] for batch in batches]
     return numbers if all(numbers) else None
 
 

@@ -14,14 +14,14 @@ class TokenClock:
 
     def note(self, tokens: int) -> None:
         """Note that a batch of so many tokens begins."""
-        now = time.perf_counter()
-        if self._last is not None:
-            self._seconds += now - self._last[0]
-            self._tokens += self._last[1]
-        self._last = (now, tokens)
+        self.pause()
+        self._last = (time.perf_counter(), tokens)
 
     def pause(self) -> None:
-        """Leave out the time until the next batch."""
+        """Note that the batch at hand is done; the time until the next one is left out."""
+        if self._last is not None:
+            self._seconds += time.perf_counter() - self._last[0]
+            self._tokens += self._last[1]
         self._last = None
 
     def rate(self) -> float | None:
