@@ -214,6 +214,7 @@ class ChatTemplate:
         found = self._places(around, tools, generation, text)
         if found is not None:
             marked = [new is not old for new, old in zip(around, messages, strict=True)]
+            found.update(self._places_of_empty(messages, tools, generation, text))
             return _Shown(messages, tools, text, found, marked)
         places: dict[int, list[int]] = {}
         marked = [False] * len(messages)
@@ -225,7 +226,25 @@ class ChatTemplate:
             if found is not None:
                 places.update(found)
                 marked[number] = True
+        places.update(self._places_of_empty(messages, tools, generation, text))
         return _Shown(messages, tools, text, places, marked)
+
+    def _places_of_empty(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], generation: bool, text: str
+    ) -> dict[int, list[int]]:
+        """Find where empty messages of others than assistants are: where text would be, if nothing else changes."""
+        found = {}
+        for number, message in enumerate(messages):
+            if message["role"] == "assistant" or (message["content"] or "").strip():
+                continue
+            filled = [*messages[:number], {**message, "content": chr(_MARK + 2 * number)}, *messages[number + 1 :]]
+            try:
+                before, mark, _ = self._render(filled, tools, generation).partition(chr(_MARK + 2 * number))
+            except RowError:
+                continue
+            if mark and text.startswith(before):
+                found[2 * number] = [len(before)]
+        return found
 
     def _places(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], generation: bool, text: str
@@ -257,13 +276,11 @@ class ChatTemplate:
                 return None
         else:
             return None
-        start = at
-        if begin is not None and not reasoning_of(shown.messages[number]):
-            if begin < at:
-                return None
-            start = begin if text[at:begin].strip() else at
-        elif self.opening and text.startswith(self.opening, at):
-            start = at + len(self.opening)
+        if begin is not None and begin < at and not reasoning_of(shown.messages[number]):
+            return None
+        # What the template is known to put in is not trained on; anything else is of this answer: calls that stand in
+        # front of its text, a thought that its text begins with.
+        start = at + len(self.opening) if text.startswith(self.opening, at) else at
         end = self._end(shown, number, start)
         return None if end is None or end <= start else Answer(number, at, start, end)
 
@@ -288,6 +305,10 @@ class ChatTemplate:
         if not ends:
             return None
         place, end = min(ends)
+        after = number + 1
+        unknown = after < len(shown.messages) and not {2 * after, 2 * after + 1} & shown.places.keys()
+        if unknown and text[finish:place].strip() != self._tail.partition(self.end_of_turn)[0].strip():
+            return self._end_by_render(shown, number, start)  # the next message, an empty one, may lie between
         later = [at for mark, found in shown.places.items() if mark >= number * 2 + 2 for at in found if at >= start]
         return place + len(end) if place + len(end) <= min(later, default=len(text)) else None
 

@@ -77,6 +77,19 @@ GEMMA = (
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
+# The end of text stands once, behind all, and the end of a turn is another token.
+ENDS_ONCE = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|eot_id|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant\n' }}"
+    "{% else %}{{ eos_token }}{% endif %}"
+)
+# Calls stand in front of what is said with them.
+CALLS_FIRST = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for call in message.tool_calls or [] %}{{ '<tool_call>' + call.function | tojson + '</tool_call>' }}"
+    "{% endfor %}{{ (message['content'] or '') + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 NO_END = (
     "{% for message in messages %}{{ '### ' + message['role'] + ':\n' + message['content'] + '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"

@@ -128,6 +128,84 @@ def test_an_empty_thought_of_the_template_is_not_trained_on():
     assert check_prompts(told, plain) == 2
 
 
+def test_what_an_answer_begins_with_is_trained_on_wherever_the_template_puts_it():
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "so", "tool_calls": [call]}]
+    said = '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>so<|im_end|>'
+    assert trained(renderer(samples.CALLS_FIRST), Conversation.of(messages)) == [[said]]
+    made = renderer(samples.EMPTY_THOUGHT)
+    # As answers lie in data where the sampler's prompt had begun the thought.
+    assert trained(made, chat(("u", "a"), ("a", "x</think>b"))) == [["<think>\nx\n</think>\n\nb<|im_end|>"]]
+    assert trained(made, chat(("u", "a"), ("a", " b"))) == [[" b<|im_end|>"]]  # behind the empty thought
+
+
+def test_the_end_of_an_answer_is_its_own_where_the_end_of_text_stands_once():
+    made, end = renderer(samples.ENDS_ONCE), "<|eot_id|>\n<eos>"
+    assert trained(made, chat(("u", "a"), ("a", "b"))) == [[f"b{end}"]]
+    assert trained(made, chat(("u", "a"), ("a", "b"), ("u", "c"), ("a", "d"))) == [[f"b{end}"], [f"d{end}"]]
+    for last in ("c", "", " \n"):
+        assert trained(made, chat(("u", "a"), ("a", "b"), ("u", last))) == [[f"b{end}"]]
+
+
+ALL_KINDS = (
+    samples.CHATML, samples.LLAMA3, samples.MISTRAL, samples.GEMMA, samples.DROPS_THOUGHTS, samples.ENDS_ONCE,
+    samples.DROPS_BUT_LAST_ANSWER, samples.EMPTY_THOUGHT, samples.TOOLS_TOJSON, samples.CALLS_FIRST,
+)  # fmt: skip
+PIECES = ("a", "b", "ab", " ", "\n", "é😀\u2028", "<think>", "</think>", "assistant", "{x}", "[/INST]")
+
+
+@pytest.mark.parametrize("template", ALL_KINDS)
+def test_in_any_conversation_prompts_are_a_samplers_and_others_words_change_no_target(template):
+    """Drawn at random: empty messages, thoughts well formed or not, calls, special tokens in what users say."""
+    made, draw = renderer(template, merges=[("a", "b"), ("Ċ", "Ċ")]), random.Random(str(ALL_KINDS.index(template)))
+    tools = template in (samples.TOOLS_TOJSON, samples.CALLS_FIRST, samples.EMPTY_THOUGHT)
+    opening, used = made.plain_ids(made.opening) if made.opening else [], 0
+
+    def words(*more: str) -> str:
+        return "".join(draw.choice([*PIECES, *more]) for _ in range(draw.randint(0, 5)))
+
+    def turn() -> list[dict]:
+        said = [
+            {"role": "user", "content": words("<|im_end|>", "<|eot_id|>")} for _ in range(1 + (draw.random() < 0.1))
+        ]
+        answer: dict = {"role": "assistant", "content": words()}
+        kind = draw.choice(["plain", "plain", "thought", "reasoning", "call"])
+        if kind == "thought":
+            answer["content"] = f"<think>{words()}</think>{words()}"
+        elif kind == "reasoning":
+            answer["reasoning_content"] = words() or "r"
+        elif kind == "call" and tools:
+            answer["tool_calls"] = [{"function": {"name": "f", "arguments": {"x": words()}}}]
+            said += [answer, {"role": "tool", "content": words("<|im_end|>")}]
+            answer = {"role": "assistant", "content": words()}
+        return [*said, answer]
+
+    def targets(messages: list[dict]) -> list[list[int]]:
+        return [ids for row in made.train_rows(Conversation.of(messages)) for ids in row.targets()]
+
+    for _ in range(60):
+        messages = [message for _ in range(draw.randint(1, 3)) for message in turn()]
+        messages += [{"role": "user", "content": words()}] if draw.random() < 0.2 else []
+        asked = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        other = draw.choice([number for number in range(len(messages)) if number not in asked])
+        changed = [dict(message) for message in messages]
+        changed[other]["content"] = words("<|im_start|>")
+        try:
+            rows = made.train_rows(Conversation.of(messages))
+            prompts = [made.prompt(Conversation.of(messages[:number])) for number in asked]
+            before, after = targets(messages), targets(changed)
+        except RowError:
+            continue  # templates that want roles to alternate
+        used += 1
+        assert before == after and len(before) == len(asked), messages
+        for row in rows:
+            weights = row.weights.tolist()
+            for start in (n for n in range(1, len(weights)) if weights[n] and not weights[n - 1]):
+                read = row.ids[:start].tolist()
+                assert read in prompts or read in [[*prompt, *opening] for prompt in prompts], messages
+    assert used > 30
+
+
 @pytest.mark.parametrize(
     ("template", "end"),
     [(samples.CHATML, "<|im_end|>"), (samples.LLAMA3, "<|eot_id|>"), (samples.MISTRAL, "<eos>"),

@@ -16,6 +16,8 @@ the template says more than the data | data/test_chat_renderer.py::test_a_defaul
 the mask is shifted | data/test_chat_renderer.py::test_thoughts_that_the_template_drops_are_not_trained_on
     data/test_chat_renderer.py::test_whatever_a_user_says_changes_nothing_of_what_is_trained
     data/test_chat_renderer.py::test_an_empty_thought_of_the_template_is_not_trained_on
+    data/test_chat_renderer.py::test_in_any_conversation_prompts_are_a_samplers_and_others_words_change_no_target
+    data/test_chat_renderer.py::test_the_end_of_an_answer_is_its_own_where_the_end_of_text_stands_once
 nothing is left to learn | data/test_token_rows.py::test_nothing_left_to_learn_stops_with_figures
     commands/test_preview.py::test_nothing_to_learn_stops_before_the_first_step
     test_what_cannot_be_trained_is_refused_before_the_first_step
