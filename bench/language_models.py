@@ -1,5 +1,6 @@
 """The models that bench/language.py measures: SmolLM2-135M's shape with random weights, here and in transformers."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from llm.base_model import BaseModel
@@ -16,6 +17,17 @@ SMOLLM2 = DecoderShape(
 SMALL = DecoderShape(
     vocabulary=512, width=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp_width=128, context=2048, tied=True
 )
+
+
+def missing(*names: str) -> list[str]:
+    """Return those of these packages that are not installed."""
+    found = []
+    for name in names:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            found.append(name)
+    return found
 
 
 def base_model(quick: bool) -> BaseModel:

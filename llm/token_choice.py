@@ -14,6 +14,8 @@ from llm.sampling_settings import SamplingSettings
 # Likeliest tokens that are sorted first for top_p; where they don't add up to it, more are.
 _FIRST_CANDIDATES = 128
 _DRAWN_AT_ONCE = 64
+# Tokens of a large vocabulary whose shares are added up first.
+_BLOCK = 256
 
 
 class SampleRandom:
@@ -72,6 +74,7 @@ class TokenChoice:
         self._limited = limited
         self.drawn = drawn  # rows that need a random number
         self._temperatures = torch.tensor([each.temperature for each in settings], device=device)
+        self._without_top_k = any(settings[row].top_k is None for row in limited)
         self._top_k = torch.tensor([settings[row].top_k or 0 for row in limited], device=device)
         self._top_p = torch.tensor([settings[row].top_p for row in limited], device=device, dtype=torch.float64)
         self._most = max((each.logprobs for each in settings), default=0)
@@ -115,14 +118,15 @@ class TokenChoice:
 
     def _draw_free(self, logits: Tensor, temperatures: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
         """Draw from all tokens; returns the tokens and the logs of their probabilities."""
-        shares = _scaled(logits, temperatures).softmax(-1)
-        return _draw(shares, randoms)
+        return _draw(_scaled(logits, temperatures).exp_(), randoms)
 
     def _draw_limited(self, logits: Tensor, temperatures: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
         scaled = _scaled(logits, temperatures)
         vocabulary = scaled.shape[1]
         tops = torch.where(self._top_k > 0, self._top_k, vocabulary)
-        whole = scaled.double().exp().sum(-1)  # what top_p is a share of where there is no top_k
+        whole = self._top_p  # what top_p is a share of where there is no top_k; else it is not looked at
+        if self._without_top_k:
+            whole = scaled.exp().sum(-1).double()
         wanted = [row.top_k or _FIRST_CANDIDATES for row in (self._settings[each] for each in self._limited)]
         tokens = torch.zeros(len(scaled), dtype=torch.int64, device=self._device)
         logs = torch.zeros(len(scaled), device=self._device)
@@ -175,8 +179,36 @@ def _scaled(logits: Tensor, temperatures: Tensor) -> Tensor:
 
 def _draw(shares: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
     """Draw from shares (rows, n) that need not add up to 1: the first whose running sum is above the random part."""
-    sums = shares.cumsum(-1, dtype=torch.float64)
-    total = sums[:, -1:]
-    picked = torch.searchsorted(sums, randoms[:, None] * total, right=True).clamp_(max=shares.shape[1] - 1)
+    if shares.shape[1] < 4 * _BLOCK:
+        picked, total, _ = _first_above(shares, randoms)
+    else:  # a running sum over all would take longer than all else
+        picked, total = _draw_by_blocks(shares, randoms)
     mine = shares.gather(1, picked).double()
     return picked.squeeze(1), (mine / total).log().squeeze(1).float()
+
+
+def _draw_by_blocks(shares: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tokens (rows, 1), by drawing a block of tokens and one in it, and the sums (rows, 1) of the shares."""
+    size = shares.shape[1]
+    whole = size - size % _BLOCK
+    sums = shares[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1)
+    if whole < size:
+        sums = torch.cat([sums, shares[:, whole:].sum(-1, keepdim=True)], dim=1)
+    block, total, left = _first_above(sums, randoms)
+    within = block * _BLOCK + torch.arange(_BLOCK, device=shares.device)
+    inside = shares.gather(1, within.clamp(max=size - 1)).masked_fill_(within >= size, 0.0)
+    place, _, _ = _first_above(inside, left)
+    return (block * _BLOCK + place).clamp_(max=size - 1), total
+
+
+def _first_above(shares: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the place (rows, 1) where the running sum passes the random part of all, all (rows, 1), and what is left.
+
+    What is left of the random number, (rows,), says where in the place's own share it fell.
+    """
+    sums = shares.cumsum(-1, dtype=torch.float64)
+    total = sums[:, -1:]
+    wanted = randoms[:, None] * total
+    picked = torch.searchsorted(sums, wanted, right=True).clamp_(max=shares.shape[1] - 1)
+    own = shares.gather(1, picked).double()
+    return picked, total, ((wanted - sums.gather(1, picked) + own) / own).clamp_(0, 1).squeeze(1)

@@ -1,7 +1,9 @@
-"""bench/speed.py works. Its times are looked at by people, never by a test."""
+"""The benches of speed work. Their times are looked at by people, never by a test."""
 
+import importlib.util
 from pathlib import Path
 
+import pytest
 from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -10,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def cells(table: str, column: str) -> dict[str, str]:
     """One column of a Markdown table, by the row's first cell."""
     rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines() if "|" in line]
-    head = next(row for row in rows if row[0] == "contestant")
+    head = next(row for row in rows if row[0] in ("contestant", "ours", "case"))
     return {row[0]: row[head.index(column)] for row in rows if len(row) == len(head) and row != head}
 
 
@@ -24,4 +26,25 @@ def test_the_bench_of_speed_measures_equal_work():
     assert {"bare", "menagerie"} <= steps.keys()
     assert steps["bare"] == steps["menagerie"] == steps["menagerie eager"] != ""
     assert cells(done.stdout, "form")["menagerie eager"] == "eager"  # as a form that a run kept to is named
+    assert (ROOT / "docs" / "speed.md").read_bytes() == page
+
+
+def test_the_bench_of_language_models_says_what_it_lacks():
+    if importlib.util.find_spec("trl") is not None:
+        pytest.skip("trl is installed")
+    done = run_python([ROOT / "bench" / "language.py", "--quick", "--only", "training"], ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "Fine-tuning was not compared: " in done.stdout and "pip install" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_bench_of_language_models_has_trls_losses_and_transformers_tokens():
+    for name in ("transformers", "peft", "trl", "datasets"):
+        pytest.importorskip(name)
+    page = (ROOT / "docs" / "speed.md").read_bytes()
+    done = run_python([ROOT / "bench" / "language.py", "--quick", "--threads", "1"], ROOT)
+    assert done.returncode == 0, done.stderr  # it ends with an error where losses differ by more than 1e-4
+    training, sampling = done.stdout.split("### Fine-tuning")[1].split("### Sampling")
+    assert len(set(cells(training, "first loss").values())) == 2  # of fp32 and of bf16
+    assert list(cells(sampling, "same tokens").values()) == ["100%"] * 3
     assert (ROOT / "docs" / "speed.md").read_bytes() == page

@@ -40,7 +40,7 @@ def wanted(logits: torch.Tensor, temperature=1.0, top_k=None, top_p=1.0) -> torc
      {"temperature": 1.3, "top_p": 0.99}, {"temperature": 0.5, "top_k": 3, "top_p": 0.8}],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("vocabulary", [20, 400])
+@pytest.mark.parametrize("vocabulary", [20, 400, 1500])  # the last is drawn from block by block
 def test_distribution_by_chi_square(settings, vocabulary):
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(1)) * 2
     shares = wanted(logits, **settings)
@@ -58,6 +58,25 @@ def test_distribution_by_chi_square(settings, vocabulary):
     # The 99.99 % quantile by Wilson and Hilferty.
     limit = freedom * (1 - 2 / (9 * freedom) + 3.72 * math.sqrt(2 / (9 * freedom))) ** 3 if freedom else 1e-9
     assert square <= limit
+
+
+@pytest.mark.parametrize("vocabulary", [1024, 1500, 49152])
+def test_a_large_vocabulary_is_drawn_from_in_its_order(vocabulary):
+    """The token at which the running sum passes the random part, by a slow formula in float64."""
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(2)) * 3
+    logits[0, 256:512] = -torch.inf  # a block without any share
+    shares = logits[0].double().softmax(-1)
+    numbers = torch.rand(300, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    numbers[:2] = torch.tensor([0.0, 1 - 1e-12])
+    found = TokenChoice([SamplingSettings()] * 300, CPU).choose(logits.expand(300, -1), numbers.tolist())
+    tokens = torch.tensor(found.tokens)
+    sums = shares.cumsum(0)
+    before = sums - shares
+    assert ((before[tokens] - 1e-6 <= numbers) & (numbers <= sums[tokens] + 1e-6)).all()
+    assert (shares[tokens] > 0).all() and found.tokens[0] == 0
+    right = torch.searchsorted(sums, numbers, right=True)
+    assert (tokens == right).float().mean() > 0.95  # the others lie at a border, by rounding
+    assert torch.tensor(found.logprobs).sub(shares[tokens].log()).abs().max() < 1e-4
 
 
 def test_wrong_distributions_are_seen():
