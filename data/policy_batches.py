@@ -46,7 +46,9 @@ class PolicyBatch:
         total_weight: sum of their weights: what the loss is divided by, once an optimizer step.
         rollouts: number of rollouts that the batch stands for.
         fresh: whether the weights are still those that were sampled from when the batch's step begins.
-        numbers: what else is told of the rollouts, by name: the mean, and over how many it is one.
+        reward: mean reward of these rollouts; 0 where there are none.
+        numbers: what is told of all rollouts of the pass, by name: the mean, and over how many it is one. Only the
+            first batch of a pass has them.
     """
 
     tokens: Tensor
@@ -58,6 +60,7 @@ class PolicyBatch:
     total_weight: float = 0.0
     rollouts: int = 0
     fresh: bool = True
+    reward: float = 0.0
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -80,6 +83,7 @@ def pack_policy_rows(
     rows: Sequence[PolicyRow],
     rollouts: int,
     fresh: bool = True,
+    reward: float = 0.0,
     numbers: Mapping[str, tuple[float, float]] | None = None,
 ) -> PolicyBatch:
     """Lay rows end to end.
@@ -88,7 +92,8 @@ def pack_policy_rows(
         rows: the rows; none for a batch from which nothing is learned.
         rollouts: number of rollouts that the batch stands for.
         fresh: whether the weights are still those that were sampled from.
-        numbers: what else is told, by name.
+        reward: mean reward of these rollouts.
+        numbers: what is told of all rollouts of the pass, by name.
 
     Raises:
         ValueError: a row's first token is one that was sampled: nothing comes before it.
@@ -97,7 +102,9 @@ def pack_policy_rows(
         raise ValueError("the first token of a row can't have been sampled")
     if not rows:
         none, no_ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-        return PolicyBatch(no_ids, None, no_ids, no_ids, none, none, 0.0, rollouts, fresh, numbers or {})
+        return PolicyBatch(
+            no_ids, None, no_ids, no_ids, none, none, 0.0, rollouts, fresh, reward, numbers or {}
+        )  # fmt: skip
     tokens = torch.cat([row.ids[:-1] for row in rows]).long()
     sampled = torch.cat([row.sampled[1:] for row in rows])
     places = sampled.nonzero().flatten()  # on the CPU: nothing waits
@@ -107,7 +114,7 @@ def pack_policy_rows(
     total = sum(row.weight * int(row.sampled.sum()) for row in rows)
     packed = PackedRows.of([len(row.ids) - 1 for row in rows])
     return PolicyBatch(
-        tokens, packed, places, targets.long(), logprobs, advantages, total, rollouts, fresh, numbers or {}
+        tokens, packed, places, targets.long(), logprobs, advantages, total, rollouts, fresh, reward, numbers or {}
     )
 
 

@@ -1,7 +1,7 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
 python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 3; 3 % are right
-python examples/warm_start.py guess_number warm_start.jsonl   6 of 10 guesses are within the hints, the others anywhere
+python examples/warm_start.py guess_number warm_start.jsonl   9 of 10 guesses are within the hints, at random there
 """
 
 import json
@@ -24,7 +24,7 @@ def guess_number(draw):
     target, chat, turns = draw.randint(1, 100), [("user", "Guess 1-100")], draw.randint(1, 10)
     low, high = 1, 100
     for _ in range(turns):
-        guess = draw.randint(low, high) if draw.random() < 0.6 else draw.randint(1, 100)
+        guess = draw.randint(low, high) if draw.random() < 0.9 else draw.randint(1, 100)
         chat.append(("assistant", str(guess)))
         if guess == target:
             return chat

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ from train.machine import peak_memory
 from train.process_group import process_group
 
 _FEW_TOKENS = 4096  # of rows that go through the model together where no gradients are wanted
+_MEASURED = {"kl", "ratio", "sampler_gap"}
 _GAP = 0.05  # mean distance of logprobs from which on sampler and trainer are not the same policy
 
 
@@ -89,8 +91,7 @@ class AgentTrainer(BaseTrainer):
 
     def compute_loss(self, batch: PolicyBatch) -> Tensor:
         """Return the policy's loss over the sampled tokens of rollouts; in validation, minus their mean reward."""
-        for name, (value, count) in batch.numbers.items():
-            self._collect_batch_metrics({name: value}, int(count))
+        self._collect_numbers(batch)
         if not self.model.training:
             return self._val_loss(batch)
         self._set_loss_count(torch.tensor(batch.total_weight))
@@ -114,7 +115,21 @@ class AgentTrainer(BaseTrainer):
             self._collect_batch_metrics({"kl": kl_k1(logprobs, start).mean()}, count)
             self._collect_batch_metrics({"sampler_gap": (logprobs - old).abs().mean()}, count)
         self._set_loss_count(batch.rollouts)
-        return torch.tensor(-batch.numbers.get("reward", (0.0, 0.0))[0], device=self.device)
+        return torch.tensor(-batch.reward, device=self.device)
+
+    def _collect_numbers(self, batch: PolicyBatch) -> None:
+        """Note what is told of the rollouts; what was told before and is not now is no number, so that lists agree."""
+        if not batch.numbers:
+            return
+        for name, (value, count) in batch.numbers.items():
+            self._collect_batch_metrics({name: value}, int(count))
+        training = self.model.training
+        split = "train_" if training else "val_"
+        before = {name.removeprefix(split) for name in self.history if name.startswith(split)} - {"loss", "epoch"}
+        before -= _MEASURED - ({"kl"} if training else set())  # by the loss, of what is learned from
+        nothing = {"ratio", "sampler_gap"} if training and batch.rows is None else set()
+        for name in sorted((before | nothing) - batch.numbers.keys()):
+            self._collect_batch_metrics({name: math.nan}, 1)
 
     def validate(self) -> float:
         """Return minus the mean reward of the validation tasks, with the same random numbers each time."""

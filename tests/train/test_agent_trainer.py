@@ -81,6 +81,16 @@ def never_ends(task, client):
 def likeliest(task, client):
     return lower(ask(client, task, max_tokens=2, temperature=0).choices[0].message.content)
 
+calls = []
+
+def at_times(task, client):
+    text = ask(client, task, max_tokens=2).choices[0].message.content
+    if task["ask"].startswith("train"):
+        calls.append(text)
+    if 4 < len(calls) <= 8:
+        return {"reward": 0.5}
+    return {"reward": len(calls) + lower(text), "extra": 1}
+
 def own_client(task):
     from openai import OpenAI
     print("printed by the agent")
@@ -246,6 +256,16 @@ def test_async_agents_and_those_that_make_their_own_client(lab):
     assert metrics["history"]["train_turns"] == [1.0] and metrics["history"]["train_failed"] == [0.0]
     assert "printed by the agent" not in told
     assert "printed by the agent" in (folder / "agent_output.txt").read_text()
+
+
+def test_lists_of_the_history_agree_where_an_epoch_has_nothing_to_learn(lab):
+    """The second epoch's rewards are all the same; a number is returned at times only."""
+    _, metrics, told = train(lab, "at_times", "epochs=3", "tasks_per_epoch=2", "group_size=2")
+    history = metrics["history"]
+    assert {len(values) for name, values in history.items() if name.startswith("train_")} == {3}
+    assert [value is None for value in history["train_ratio"]] == [False, True, False]
+    assert [value is None for value in history["train_extra"]] == [False, True, False]
+    assert history["train_flat_groups"][1] == 1.0 and "epoch 2: no step" in told
 
 
 def test_settings_of_requests_that_teach_nothing_are_told(lab):

@@ -194,3 +194,19 @@ def test_signs_that_a_reward_is_gamed():
     assert set(signs_of_gaming(quiet | {"val_length": [20, 61]})) == {"length"}
     assert set(signs_of_gaming(quiet | {"val_length": [20, 5], "val_entropy": [1.0, 0.05]})) == {"length", "entropy"}
     assert signs_of_gaming({"val_reward": [0.5, 0.4], "val_length": [20, 100], "val_entropy": [1.0, 0.01]}) == {}
+
+
+def test_numbers_of_the_agent_do_not_take_the_place_of_others():
+    some = [rollout(0, 1.0, Said(2), numbers={"turns": 7.0, "loss": 3.0, "guesses": 2.0}), rollout(0, 0.0, Said(2))]
+    (batch,) = loader_of(some)
+    assert batch.numbers["turns"] == (1.0, 2) and batch.numbers["agent_turns"] == (7.0, 1)
+    assert batch.numbers["agent_loss"] == (3.0, 1) and batch.numbers["guesses"] == (2.0, 1)
+
+
+def test_validation_batches_have_their_own_rewards_and_the_numbers_of_all():
+    rollouts = [rollout(task, float(task < 32), Said(2)) for task in range(40)] + [rollout(40, None, outcome=FAILED)]
+    loader = ValidationRollouts(41, 1, lambda plans: rollouts, RolloutSettings())
+    first, second = loader
+    assert len(loader) == 2 and (first.reward, second.reward) == (1.0, 0.0)
+    assert (first.rollouts, second.rollouts) == (32, 8)
+    assert first.numbers["reward"] == (pytest.approx(32 / 40), 40) and second.numbers == {}

@@ -157,7 +157,7 @@ class RolloutLoader:
         counts = [len({row.rollout for row in batch}) for batch in batches]
         for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
             fresh = place < settings.fresh_batches
-            yield pack_policy_rows(batch, count, fresh, numbers if place == 0 else None)
+            yield pack_policy_rows(batch, count, fresh, numbers=numbers if place == 0 else None)
 
     def _rows(self, numbers: Numbers) -> tuple[list[PolicyRow], tuple[float, float] | None]:
         """Return what is trained on, and the share of groups whose rewards are all the same."""
@@ -234,15 +234,16 @@ class ValidationRollouts:
     def __iter__(self) -> Iterator[PolicyBatch]:
         rollouts = self._gather(self.plans())
         self._told.tell(rollouts, "the validation")
-        interval = reward_interval(rollouts)
+        numbers, interval = rollout_numbers(rollouts, self.settings.success), reward_interval(rollouts)
+        if interval is not None:
+            numbers["reward_interval"] = (interval, 1)
         for start in range(0, len(rollouts), _VAL_BATCH):
             some = rollouts[start : start + _VAL_BATCH]
-            numbers = rollout_numbers(some, self.settings.success)
-            if start == 0 and interval is not None:
-                numbers["reward_interval"] = (interval, 1)
+            rewards = [each.reward for each in some if each.reward is not None]
+            mean = math.fsum(rewards) / max(1, len(rewards))
             rows = [PolicyRow(row.ids, row.sampled, row.logprobs, row.sampled * (rollout.reward or 0.0), rollout=place)
                     for place, rollout in enumerate(some) for row in rollout.rows]  # fmt: skip
-            yield pack_policy_rows(rows, sum(each.reward is not None for each in some), True, numbers)
+            yield pack_policy_rows(rows, len(rewards), True, mean, None if start else numbers)
 
     def plans(self) -> list[RolloutPlan]:
         """Return the rollouts that are made."""

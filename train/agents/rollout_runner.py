@@ -4,7 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -116,7 +116,15 @@ class RolloutRunner:
     def _server(self, loop: SamplingLoop, log: ExchangeLog, policy: SampledPolicy) -> Iterator[str]:
         settings = self.settings
         defaults = SamplingSettings(temperature=settings.temperature, max_tokens=settings.max_tokens or None)
-        with LoopbackServer(openai_app(loop, policy.renderer, log, defaults), self._port) as server:
+        app = openai_app(loop, policy.renderer, log, defaults)
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(LoopbackServer(app, self._port))
+            except OSError:  # somebody else has taken the port meanwhile: processes that know it end
+                for player in self._idle.values():
+                    player.stop()
+                self._idle = {}
+                server = stack.enter_context(LoopbackServer(app))
             self._port = server.port
             yield f"{server.url}/v1"
 

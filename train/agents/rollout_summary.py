@@ -9,6 +9,12 @@ from constants.counting import counted
 from train.agents.played import DONE, FAILED, NO_CALL, NO_REWARD, TIMED_OUT
 from train.agents.rollout import Rollout
 
+_TAKEN = frozenset(
+    {
+        "cut_off", "entropy", "epoch", "failed", "flat_groups", "kl", "length", "loss", "ratio", "reward",
+        "reward_interval", "sampler_gap", "split", "turns",
+    }
+)  # fmt: skip
 Numbers = dict[str, tuple[float, float]]  # of each number its mean, and over how many it is one
 
 
@@ -23,6 +29,8 @@ def group_of(rollouts: Sequence[Rollout]) -> dict[int, list[Rollout]]:
 
 def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
     """Return what is told of rollouts, before any of them is left out of training.
+
+    A number of the agent's own whose name is taken is called `agent_<name>`.
 
     Args:
         rollouts: all that were planned.
@@ -40,8 +48,9 @@ def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
         _note(numbers, "reward", [each.reward for each in rewarded if each.reward is not None])
         successes = [each.numbers.get("success", float((each.reward or 0.0) >= success)) for each in rewarded]
         _note(numbers, "success", successes)
-        for name in sorted({name for each in rewarded for name in each.numbers} - {"success", "reward"}):
-            _note(numbers, name, [each.numbers[name] for each in rewarded if name in each.numbers])
+        for name in sorted({name for each in rewarded for name in each.numbers} - {"success"}):
+            own = f"agent_{name}" if name in _TAKEN else name
+            _note(numbers, own, [each.numbers[name] for each in rewarded if name in each.numbers])
     if asked:
         _note(numbers, "turns", [each.turns for each in asked])
         _note(numbers, "length", [each.tokens for each in asked])
