@@ -151,6 +151,7 @@ class Sampler:
         self._rows: list[_Row] = []  # in the order of the cache
         self._batch: _Batch | None = None
         self._known_weights: weakref.WeakSet[SampledWeights] = weakref.WeakSet()
+        self._recent_weights: SampledWeights | None = None  # kept for the next request, where none is under way
 
     # --------------------------------------------------------------------------------------------------------- requests
 
@@ -307,6 +308,7 @@ class Sampler:
         if found is None:
             found = SampledWeights(self._model, name, adapter)
             self._known_weights.add(found)
+        self._recent_weights = found
         return found
 
     # ------------------------------------------------------------------------------------------------ prompts that wait
