@@ -3,10 +3,11 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from data.chat_messages import Conversation
 from llm.sampling_settings import SamplingSettings
 
 Message = Mapping[str, Any]
@@ -146,16 +147,15 @@ class ExchangeLog:
             if record is not None:
                 record.exchanges.append(exchange)
                 if exchange.messages:
-                    marks = _marks([*exchange.messages, exchange.answer], exchange.tools)
-                    record.said[marks[-1]] = exchange
+                    chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools)
+                    record.said[_marks(chat)[-1]] = exchange
 
-    def sampled(self, key: str, messages: Sequence[Message], tools: Sequence[Message]) -> dict[int, tuple[int, ...]]:
+    def sampled(self, key: str, chat: Conversation) -> dict[int, tuple[int, ...]]:
         """Return the ids that earlier answers in a conversation were sampled as.
 
         Args:
             key: whose conversation it is.
-            messages: its messages, as the client sent them.
-            tools: its tools, as the client sent them.
+            chat: the conversation.
 
         Returns:
             Of each message (from 0) that is an answer the key got after the same messages, its ids. What the longest
@@ -163,10 +163,10 @@ class ExchangeLog:
         """
         with self._lock:
             record = self._records.get(key)
-            if record is None or not record.said or not any(each.get("role") == "assistant" for each in messages):
+            if record is None or not record.said or not any(each["role"] == "assistant" for each in chat.messages):
                 return {}
-            marks = _marks(messages, tools)
-            for number in range(len(messages) - 1, -1, -1):
+            marks = _marks(chat)
+            for number in range(len(marks) - 1, -1, -1):
                 found = record.said.get(marks[number])
                 if found is not None:
                     return {**found.sampled, number: found.token_ids}
@@ -195,16 +195,21 @@ def _in_order(exchanges: Iterable[Exchange]) -> list[Exchange]:
     return sorted(exchanges, key=lambda each: (each.number, each.choice))
 
 
-def _marks(messages: Sequence[Message], tools: Sequence[Message]) -> list[bytes]:
+def _marks(chat: Conversation) -> list[bytes]:
     """Return a digest of a conversation up to each of its messages."""
-    whole = hashlib.sha256(_plain(list(tools)))
+    whole = hashlib.sha256(_plain(chat.tools))
     marks = []
-    for message in messages:
-        # Clients send back null for what a message doesn't have, and what only answers have.
-        said = {key: value for key, value in message.items() if value is not None and value != []}
-        whole.update(_plain(said))
+    for message in chat.messages:
+        whole.update(_plain(_said(message)))
         marks.append(whole.digest())
     return marks
+
+
+def _said(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a message says: clients send back null or nothing for what isn't there."""
+    said = {name: value for name, value in message.items() if name != "tool_calls" and value not in (None, "", [])}
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    return {**said, "calls": [(call["name"], call["arguments"]) for call in calls]}
 
 
 def _plain(value: object) -> bytes:

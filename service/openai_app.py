@@ -191,16 +191,15 @@ class _Endpoint:
                 "tools are not supported: the chat template of this model shows none, or calls of them in another form "
                 "than <tool_call>{...}</tool_call>", "tools",
             )  # fmt: skip
-        number, seed = self._log.begin(call.key)
-        sampled = self._log.sampled(call.key, asked.messages, asked.tools)
-
         self._require_fits(len(body), [asked.messages, asked.tools], "messages")
+        with _refusing("messages"):
+            chat = Conversation.of(asked.messages, asked.tools)
+        number, seed = self._log.begin(call.key)
+        sampled = self._log.sampled(call.key, chat)
 
         def prompt() -> list[int]:
-            try:
-                return self._renderer.prompt(Conversation.of(asked.messages, asked.tools), sampled=sampled)
-            except RowError as error:
-                raise RequestError(f"messages can't be used: {error}", "messages") from error
+            with _refusing("messages"):
+                return self._renderer.prompt(chat, sampled=sampled)
 
         ids = await _beside(len(body), prompt)
         requests = _requests([ids], asked.wanted, [seed], "messages")
@@ -383,6 +382,8 @@ def _refusing(field: str) -> Iterator[None]:
     """
     try:
         yield
+    except RowError as error:
+        raise RequestError(f"{field} can't be used: {error}", field) from error
     except UnknownModelError as error:
         raise RequestError(str(error), "model", 404, NOT_FOUND, "model_not_found") from error
     except (UnknownKeyError, NotEnteredError) as error:
