@@ -72,13 +72,12 @@ class PromptDistillationTrainer(BaseTrainer):
         if self.model.training and self.run_context.in_session:
             self.clock.note(len(batch.tokens))
         self._set_loss_count(torch.tensor(batch.total_weight))
-        weights = batch.weights.to(self.device)
+        batch = to_device(batch, self.device)
         if self.config.distill_on == "answers":
-            return cross_entropy(self.language.logprobs(batch, self.model), weights) / batch.total_weight
+            return cross_entropy(self.language.logprobs(batch, self.model), batch.weights) / batch.total_weight
         likeliest = dataclasses.replace(batch, targets=batch.of_trained[IDS].long())
-        logprobs = self.language.logprobs(likeliest, self.model)
-        apart = forward_kl_top_k(logprobs, batch.of_trained[LOGPROBS].to(self.device))
-        return (weights * apart).sum() / batch.total_weight
+        apart = forward_kl_top_k(self.language.logprobs(likeliest, self.model), batch.of_trained[LOGPROBS])
+        return (batch.weights * apart).sum() / batch.total_weight
 
     def validate(self) -> float:
         """Return the validation loss; where it is of answers, its perplexity enters the history too."""
@@ -193,7 +192,7 @@ class PromptDistillationTrainer(BaseTrainer):
     def _begin_folder(self) -> None:
         """Write what belongs to a run from its first moment: the model's record, and the teacher's answers."""
         self.language.write_record(self.run_folder.path)
-        own, answers = self.run_folder.path / ANSWERS, self.teacher.used_answers()
+        own, answers = self.run_folder.path / ANSWERS, self.teacher.given
         if answers and not own.exists():
             write_answers(own, answers)
 

@@ -68,7 +68,7 @@ class AnswerCounts:
         cut_off: answers that did not end within answer_tokens, and are left out.
         kept_cut_off: such answers that are used.
         empty: answers without a character.
-        too_long: answers that are longer than max_length with the student's prompt.
+        too_long: answers that don't fit into max_length with the student's prompt, or the context with the teacher's.
         repeated: used answers that are the same as another one to the same question.
         shared: used answers that are the same as one to another question.
         sampled: answers that were sampled now; the others were read.
@@ -88,7 +88,7 @@ class AnswerCounts:
 
     def lines(self) -> list[str]:
         """Write the counts for the log."""
-        lost = {"cut off": self.cut_off, "empty": self.empty, "longer than max_length": self.too_long}
+        lost = {"cut off": self.cut_off, "empty": self.empty, "too long": self.too_long}
         left_out = "".join(f", {count:,} left out, {reason}" for reason, count in lost.items() if count)
         new = f", {self.sampled:,} of them sampled now" if self.sampled else ""
         lines = [f"the teacher's answers: {self.asked:,}{new} = {self.used:,} used{left_out}"]
@@ -122,6 +122,7 @@ class Teacher:
         accounts: of each split what became of its rows.
         counts: what became of the answers.
         held_out: the questions to validate with.
+        given: all answers that were sampled or read, those that are left out too, for the run's folder.
         digest: digest of all rows that were made.
 
     Raises:
@@ -129,7 +130,7 @@ class Teacher:
         DataError: a prompt can't be read.
     """
 
-    __slots__ = ("_answers", "_config", "_language", "_rehearsal", "_said", "_used", "accounts", "counts", "digest",
+    __slots__ = ("_answers", "_config", "_language", "_rehearsal", "_said", "accounts", "counts", "digest", "given",
                  "held_out", "prompt", "student_prompt")  # fmt: skip
 
     def __init__(
@@ -147,8 +148,8 @@ class Teacher:
         self.counts = AnswerCounts()
         self.held_out: list[Pupil] = []
         self.digest = ""
-        self._said: dict[str, str] = {}
-        self._used: list[KeptAnswer] = []
+        self._said: dict[str, tuple[int, ...]] = {}
+        self.given: list[KeptAnswer] = []
         settings = SamplingSettings(
             temperature=config.teacher_temperature, max_tokens=config.answer_tokens, seed=config.teacher_seed
         )
@@ -214,10 +215,6 @@ class Teacher:
         asker.forget()
         return [answer.text for (answer,) in found]
 
-    def used_answers(self) -> list[KeptAnswer]:
-        """Return all answers that were sampled or read, those that are left out too, for the run's folder."""
-        return self._used
-
     def lines(self) -> list[str]:
         """Say what the teacher is and what it answered, for the log."""
         lines = [line for account in self.accounts.values() for line in account.lines()]
@@ -257,6 +254,11 @@ class Teacher:
         if wrong:
             raise ConfigError(wrong)
 
+    @property
+    def _reads_prompt(self) -> bool:
+        """Whether the base model reads the teacher's prompt; else its length is told, no more."""
+        return self._config.teacher_answers is None or self._config.distill_on == "logprobs"
+
     def _asker(self, base: BaseModel, settings: SamplingSettings, run: Path | None = None) -> BaseAnswers:
         folder, pack = self._config.artifacts_dir / "teacher_answers", self._language.adapter is not None
         return BaseAnswers(base, settings, folder, run, keep=not self._rehearsal, pack=pack)
@@ -285,7 +287,7 @@ class Teacher:
         notes = RenderNotes()
         teacher = tuple(renderer.prompt(question.after(self.prompt))) if self.prompt else ()
         student = tuple(renderer.prompt(question.after(self.student_prompt), notes))
-        if len(teacher) >= context:
+        if len(teacher) >= context and self._reads_prompt:
             raise RowError("the teacher's prompt with the question leaves no room for an answer",
                            f"{len(teacher):,} tokens of {context:,}")  # fmt: skip
         for note in notes.counts:
@@ -341,7 +343,7 @@ class Teacher:
         found = self._answers.answers([asked[n] for n in chosen], number, _Teller("the teacher"))
         self.counts.sampled = self._answers.sampled
         self.counts.borrowed = len(pupils) - len(chosen)
-        self._used = list({(each.key, each.number): each for answers in found for each in answers}.values())
+        self.given = list({(each.key, each.number): each for answers in found for each in answers}.values())
         given = dict(zip(chosen, found, strict=True))
         for n, pupil in enumerate(pupils):
             self._choose(pupil, given[n] if n in given else found[n % len(found)])
@@ -349,7 +351,9 @@ class Teacher:
     def _choose(self, pupil: Pupil, answers: Sequence[KeptAnswer]) -> None:
         """Keep the answers that can be used, and count the others."""
         config, counts = self._config, self.counts
-        longest = config.max_length or self._language.base.context
+        context = self._language.base.context
+        longest = config.max_length or context
+        behind_prompt = len(pupil.teacher) if self._reads_prompt else 0
         pupil.answers = []
         said: set[tuple[int, ...]] = set()
         for each in answers:
@@ -359,15 +363,14 @@ class Teacher:
                 counts.cut_off += 1
             elif not each.text.strip():
                 counts.empty += 1
-            elif len(pupil.student) + len(each.tokens) > longest:
+            elif len(pupil.student) + len(each.tokens) > longest or behind_prompt + len(each.tokens) > context:
                 counts.too_long += 1
             else:
                 counts.used += 1
                 counts.kept_cut_off += cut_off
                 counts.repeated += each.tokens in said
                 said.add(each.tokens)
-                first = self._said.setdefault(each.text, pupil.question.place)
-                counts.shared += first != pupil.question.place
+                counts.shared += self._said.setdefault(each.text, pupil.student) != pupil.student
                 pupil.answers.append(each)
 
     def _usable(self, split: str, pupils: Sequence[Pupil]) -> list[Pupil]:
@@ -390,7 +393,7 @@ class Teacher:
         reasons = {
             f"did not end within answer_tokens = {config.answer_tokens}; give more, or cut_off = keep": counts.cut_off,
             "are empty": counts.empty,
-            f"are longer than max_length = {config.max_length}, with the student's prompt": counts.too_long,
+            f"are longer with their prompt than max_length = {config.max_length}, or the context": counts.too_long,
         }
         parts = [f"{count:,} of {counts.asked:,} {reason}" for reason, count in reasons.items() if count]
         asked = counted(len(pupils), "question")
