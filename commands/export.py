@@ -11,7 +11,9 @@ from llm.model_error import ModelError
 from llm.model_export import export_adapter, export_model
 from llm.saved_model import SavedModel, is_model_folder
 from storage.files import output_errors
+from storage.log_lines import log_to_stderr
 from storage.saved_run import RunDamagedError, RunNotFoundError, read_metrics, read_settings
+from train.loop.long_phases import long_phase
 
 _SETTINGS = ("trained", "epochs", "batch_size", "learning_rate", "seed")  # that a model card tells
 
@@ -32,7 +34,9 @@ def command(request: ModelRequest) -> int:
     """
     config = ConfigParser.get(ExportConfig)
     run = _run(request)
-    model = open_model(request, config.device)
+    log_to_stderr()
+    with long_phase(f"loading {request.text}"):
+        model = open_model(request, config.device)
     for line in model.lines():
         sys.stderr.write(f"{line}\n")
     if model.weights is None:

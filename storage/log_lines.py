@@ -36,6 +36,13 @@ def use_log_lines() -> None:
             handler.setFormatter(formatter)
 
 
+def log_to_stderr() -> None:
+    """Let log lines go to the standard error, where the standard output is for what a command was asked for."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setStream(sys.stderr)
+
+
 def wants_colours() -> bool:
     """Return whether the standard output shows colours: a terminal does, unless the environment says otherwise.
 

@@ -12,6 +12,8 @@ from commands.chat.request import ModelRequest, open_model
 from commands.chat.terminal import Terminal
 from config import ConfigParser
 from config.chat_config import ChatConfig
+from storage.log_lines import log_to_stderr
+from train.loop.long_phases import long_phase
 
 
 def command(request: ModelRequest) -> int:
@@ -28,7 +30,9 @@ def command(request: ModelRequest) -> int:
         RunNotFoundError: there is no such run.
     """
     config = ConfigParser.get(ChatConfig)
-    model = open_model(request, config.device, config.precision)
+    log_to_stderr()
+    with long_phase(f"loading {request.text}"):
+        model = open_model(request, config.device, config.precision)
     for line in model.lines():
         sys.stderr.write(f"{line}\n")
     chat = Chat(model, sampling_of(config), config.system)

@@ -32,8 +32,11 @@ def lab(shared_project):
             for asked, said in ANSWERS.items()]  # fmt: skip
     data = shared_project.path / "two.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ("LanguageModel", "plot_at_end=off", "base_model=tiny", f"train_data={data}", f"val_data={data}")
-    adapter = shared_project.run(*words, "epochs=30", "learning_rate=1e-2", "sample_count=2")
+    words = (
+        "LanguageModel", "plot_at_end=off", "base_model=tiny", f"train_data={data}", f"val_data={data}",
+        "validate_every_n_epochs=12", "saving_share=0.05",
+    )  # fmt: skip
+    adapter = shared_project.run(*words, "epochs=12", "learning_rate=1e-2", "sample_count=2")
     assert adapter.returncode == 0, adapter.stderr
     whole = shared_project.run(*words, "epochs=60", "learning_rate=3e-3", "trained=all", "--name", "whole")
     assert whole.returncode == 0, whole.stderr
