@@ -151,13 +151,18 @@ class GgufFile:
             kv_heads = self._size("attention.head_count_kv", heads)
             if heads % kv_heads:
                 raise ModelError(f"{self.path} is damaged: {heads} query heads can't share {kv_heads} key-value heads")
+            layers = self._size("block_count")
+            if layers > len(self.tensors):
+                raise ModelError(
+                    f"{self.path} is damaged: it says {layers} layers, and has {len(self.tensors)} tensors"
+                )
             # Before there was a type of scaling, its factor stood alone.
             factor = self.value("rope.scaling.factor", 1.0) if scaling == "linear" else self.value(
                 "rope.scale_linear", 1.0)  # fmt: skip
             return DecoderShape(
                 vocabulary=self.tensors["token_embd.weight"].sizes[0],
                 width=width,
-                layers=self._size("block_count"),
+                layers=layers,
                 heads=heads,
                 kv_heads=kv_heads,
                 head_dim=head_dim,
@@ -186,8 +191,10 @@ class GgufFile:
         if others:
             raise ModelError(f"{self.path}: {self.architecture}.{key} differs from layer to layer ({found}), which is "
                              "not supported")  # fmt: skip
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ModelError(f"{self.path} is damaged: {self.architecture}.{key} is {found!r}; it must be a number")
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size < 2**31:
+            raise ModelError(
+                f"{self.path} is damaged: {self.architecture}.{key} is {found!r}; it must be a number from 1 on"
+            )
         return size
 
     def value_of(self, key: str) -> Any:
@@ -208,6 +215,11 @@ class GgufFile:
                 values = torch.from_numpy(self._values(tensor, content))
                 part = tensor.name.split(".")[-2]
                 if part in turned and _PERMUTED[self.architecture]:
+                    if not values.numel() or values.shape[0] % (2 * turned[part]):
+                        raise ModelError(
+                            f"{self.path} is damaged: {tensor.name} has the sizes {tensor.sizes}, which {turned[part]} "
+                            "heads can't share"
+                        )
                     values = _halves(values, turned[part])
                 yield name, values
 

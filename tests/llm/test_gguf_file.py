@@ -184,6 +184,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
     refused("not a GGUF file")
     path.write_bytes(b"")
     refused("t0.gguf")
+    sizes = whole.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4
+    path.write_bytes(whole[: sizes + 8] + (3).to_bytes(8, "little") + whole[sizes + 16 :])
+    refused(r"damaged: blk.0.attn_q.weight has the sizes \(3, 256\), which 4 heads can't share")
     place = whole.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
     path.write_bytes(whole[:place] + (77).to_bytes(4, "little") + whole[place + 4 :])
     refused("tensor 'blk.0.attn_q.weight' has the type 77")
@@ -213,6 +216,8 @@ def test_what_the_metadata_says_of_the_model_is_done_or_refused(tmp_path):
         ({"llama__attention__head_count_kv": 3}, "4 query heads can't share 3"),
         ({"llama__attention__head_count_kv": 0}, "head_count_kv is 0; it must"),
         ({"llama__rope__dimension_count": 32, "llama__attention__key_length": 64}, "only a part of each head"),
+        ({"llama__block_count": 2**30}, "it says 1073741824 layers, and has 21 tensors"),
+        ({"llama__embedding_length": 2**32 - 1}, "embedding_length is 4294967295; it must be a number from 1 on"),
         ({"split__count": 2}, "one of 2 parts of a model: join them first"),
         ({"general__alignment": 0}, "general.alignment is 0"),
     ):  # fmt: skip
