@@ -119,7 +119,7 @@ def read_record(folder: Path) -> ModelRecord | None:
         return ModelRecord(**{**_known(found), "end_ids": tuple(found["end_ids"])})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of anything
         raise ModelError(f"{path} can't be read: {error}") from error
 
 
