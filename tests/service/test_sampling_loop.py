@@ -1,19 +1,23 @@
 """The thread that samples: requests of many threads, in waves or at once, cancelled, paused, failed."""
 
 import threading
+from dataclasses import replace
 
 import pytest
+import torch
 
 pytest.importorskip("transformers")
 
 from service_models import tiny_models, tiny_sampler
 
+from llm import base_model
 from llm.engine_error import EngineError
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
+from model.lora import LoraBank, LoraSettings
 from service.sampling_loop import LoopEndedError, SamplingLoop
 from service.schedules import Lockstep, NotEnteredError
-from service.served_models import ServedModel, UnknownModelError
+from service.served_models import ServedModel, ServedModels, UnknownModelError
 
 
 def request(prompt: str, tokens: int = 8, **settings) -> SampleRequest:
@@ -33,6 +37,31 @@ class TestSamplingLoop:
             sample = ticket.result(60).samples[0]
         assert (sample.tokens, sample.logprobs) == (wanted.tokens, wanted.logprobs)
         assert ticket.version == "v0"
+
+    def test_each_name_has_its_own_weights(self):
+        base = base_model.load("tiny")
+        bank = LoraBank(base.model)
+        for seed, name in enumerate(("first", "second")):
+            adapter = bank.create(name, LoraSettings(rank=2, seed=seed))
+            with torch.no_grad():
+                for stack in adapter.lora_B.values():
+                    stack.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+        alone = {
+            name: Sampler(base, bank).sample([replace(request("abc", temperature=0), adapter=name)])[0][0].tokens
+            for name in (None, "first", "second")
+        }
+        assert len({tuple(tokens) for tokens in alone.values()}) == 3
+        models = ServedModels(ServedModel("base", "v0"), ServedModel("tuned", "v1", "first"))
+        with SamplingLoop(Sampler(base, bank), models) as loop:
+            tickets = [loop.submit("k", name, request("abc", temperature=0)) for name in ("base", "tuned", "base")]
+            told = [(ticket.result(60).samples[0].tokens, ticket.version) for ticket in tickets]
+            assert told == [(alone[None], "v0"), (alone["first"], "v1"), (alone[None], "v0")]
+            models.put(ServedModel("tuned", "v2", "second"))
+            ticket = loop.submit("k", "tuned", request("abc", temperature=0))
+            assert (ticket.result(60).samples[0].tokens, ticket.version) == (alone["second"], "v2")
+            models.remove("tuned")
+            with pytest.raises(UnknownModelError, match="there are: base"):
+                loop.submit("k", "tuned", request("abc"))
 
     def test_increments_add_up_to_the_sample(self):
         with SamplingLoop(tiny_sampler(), tiny_models()) as loop:
