@@ -158,7 +158,7 @@ def _measure(
         f"| {pairing.ours.name} | {pairing.theirs.name} | {rate(mine):.0f} | {rate(other):.0f} | "
         f"{statistics.median(ratios):.2f} | {min(ratios):.2f}..{max(ratios):.2f} | 2 | "
         f"{mine.peak / 1e9:.2f} | {other.peak / 1e9:.2f} | {mine.peak / other.peak:.2f} | 0.6 | "
-        f"{losses[0][0]:.5f} | {difference:.1e} | {f'{statistics.median(share):.0%}' if share else ''} |"
+        f"{losses[0][0]:.5f} | {difference:.1e} | {f'{statistics.median(share):.0%}' if share else '-'} |"
     )
 
 
