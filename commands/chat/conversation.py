@@ -115,8 +115,6 @@ class Chat:
         self._sampler = Sampler(base, bank)
         self._untrained: Sampler | None = None
         self._dropped = 0  # oldest turns that the model no longer reads
-        if self.system:
-            self.set_system(self.system)
 
     # -------------------------------------------------------------------------------------------------- conversation
 

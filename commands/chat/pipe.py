@@ -25,16 +25,17 @@ OK, DATA = 0, 3
 _TOGETHER = 64  # lines of JSON that are answered at a time
 
 
-def answer_pipe(chat: Chat) -> int:
+def answer_pipe(chat: Chat, compare: bool = False) -> int:
     """Answer what comes from the standard input, to its end.
 
     Args:
         chat: the conversation.
+        compare: whether each answer of the conversation is followed by the base model's.
 
     Returns:
         The exit code: 3 where a line could not be answered.
     """
-    pipe = _Pipe(chat)
+    pipe = _Pipe(chat, compare)
     try:
         return pipe.run()
     except BrokenPipeError:  # nobody reads the answers any more
@@ -43,9 +44,9 @@ def answer_pipe(chat: Chat) -> int:
 
 
 class _Pipe:
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: Chat, compare: bool) -> None:
         self._chat, self._failed = chat, 0
-        self._commands = Commands(chat, _tell)
+        self._commands = Commands(chat, _tell, compare)
         self._lines = _Lines()
         self._answers = self._tokens = 0
 

@@ -176,8 +176,6 @@ class Terminal:
         """Talk until the person leaves; returns the exit code."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - lines can be edited, and earlier ones are a key away
-        if self._commands.compare:
-            self._chat.require_base()
         self._tell("/help shows the commands, Ctrl-C stops an answer, Ctrl-D ends")
         while True:
             try:

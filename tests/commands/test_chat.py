@@ -64,15 +64,15 @@ def test_answers_alone_go_to_a_pipe_and_are_those_of_the_run(lab):
     samples = {sample["place"]: sample for sample in json.loads((run / "samples.json").read_text())}
     said = (
         "/temperature 0\n/max_tokens 100\n"
-        "Hi\n/compare\n/reset\nWho?\n"
+        "Hi\n/compare off\n/reset\nWho?\n/compare\n"
         + json.dumps(ROW) + "\n" + json.dumps({"messages": [*ROW["messages"], {"role": "assistant", "content": "?"}]})
         + "\n" + json.dumps({"prompt": "abc", "id": 7}) + "\n"
     )  # fmt: skip
-    done = talk(lab, "LanguageModel", "--chat", run.name, said=said)
+    done = talk(lab, "LanguageModel", "--chat", run.name, "compare=on", said=said)
     assert done.returncode == 0, done.stderr
     hi, who = samples["line 1"], samples["line 2"]
     talked, rows = done.stdout[: done.stdout.index("{")], done.stdout[done.stdout.index("{") :].splitlines()
-    assert talked == f"{hi['answer']}\n{hi['before']}\n{who['answer']}\n"
+    assert talked == f"{hi['answer']}\n{hi['before']}\n{who['answer']}\n{who['before']}\n"
     first, again, plain = map(json.loads, rows)
     assert first == again == {
         "messages": [*ROW["messages"], {"role": "assistant", "content": hi["answer"]}], "finish": hi["finish"],
@@ -81,7 +81,7 @@ def test_answers_alone_go_to_a_pipe_and_are_those_of_the_run(lab):
     told = done.stderr
     assert "base model tiny: 1,017,600 parameters in float32, context 2,048 tokens" in told
     assert f"adapter {run / 'model.safetensors'}: rank 16" in told
-    assert "6 answers, " in told
+    assert "7 answers, " in told
 
 
 def test_an_exported_folder_is_the_run(lab):
@@ -163,6 +163,7 @@ def test_models_that_can_not_be_asked(lab):
         (("ModelAutoEncoder", "--chat"), 2, "there is no run 'ModelAutoEncoder'"),
         (("LanguageModel", "--chat", "--resume"), 2, "--chat and --resume don't go together"),
         (("LanguageModel", "--chat", "tempreature=1"), 2, "unknown key 'tempreature'; did you mean 'temperature'?"),
+        (("--chat", "tiny", "compare=on"), 2, "compare: this is the base model: there is nothing to compare it with"),
         (("--chat", "tiny", "device=cuda:9"), 2, "device = 'cuda:9' can't be used here"),
     ):
         done = lab.run(*words)
