@@ -32,6 +32,11 @@ from train.machine import peak_memory
 
 ANSWERS = "teacher_answers.jsonl"  # of a run, in its folder
 _TIMED = 3  # prompts whose reading is timed
+_FIGURES = {
+    "agreement": "share answered as the teacher answers",
+    "chrf": "chrF with the teacher's answers",
+    "answer_logprob": "log-probability of a token of the teacher's answers",
+}
 
 
 class PromptDistillationTrainer(BaseTrainer):
@@ -159,7 +164,7 @@ class PromptDistillationTrainer(BaseTrainer):
             results["prompt_tokens_saved"] = results["teacher_prompt_tokens"] - student
             seconds = [prompt_seconds(base, each[:_TIMED]) for each in (prompts, asked)]
             results["prompt_time_share"] = seconds[0] / seconds[1]
-        for name in ("agreement", "chrf", "answer_logprob"):
+        for name in _FIGURES:
             if name in found:
                 logger.info(_told(name, found))
 
@@ -214,6 +219,6 @@ def _told(name: str, found: dict[str, float]) -> str:
     low, high = found.get(f"{name}_gain_low"), found.get(f"{name}_gain_high")
     interval = "" if low is None or high is None else f" (95 % interval {low:+.3g} to {high:+.3g})"
     return (
-        f"{name.replace('_', ' ')} with the teacher on held-out questions: {found[name]:.4g}, before training "
-        f"{found[f'{name}_before']:.4g}, gain {found[f'{name}_gain']:+.4g}{interval}"
+        f"held-out questions, {_FIGURES[name]}: {found[name]:.4g}, before training {found[f'{name}_before']:.4g}, "
+        f"gain {found[f'{name}_gain']:+.4g}{interval}"
     )

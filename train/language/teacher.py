@@ -94,11 +94,10 @@ class AnswerCounts:
         lines = [f"the teacher's answers: {self.asked:,}{new} = {self.used:,} used{left_out}"]
         if self.kept_cut_off:
             lines.append(f"{counted(self.kept_cut_off, 'answer')} cut off at answer_tokens: trained on without an end")
-        if self.repeated or self.shared:
-            lines.append(
-                f"{counted(self.repeated, 'answer')} the same as another one to the same question, "
-                f"{self.shared:,} the same as one to another question: trained on as often"
-            )
+        alike = {"another one to the same question": self.repeated, "one to another question": self.shared}
+        for what, count in alike.items():
+            if count:
+                lines.append(f"{counted(count, 'answer')} the same as {what}: trained on as often")
         if self.borrowed:
             lines.append(f"{counted(self.borrowed, 'question')} not answered yet, as nothing is trained: they have the "
                          "answers of others")  # fmt: skip
