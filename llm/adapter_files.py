@@ -220,6 +220,15 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
             f"{path}: init_lora_weights is {start!r}, which changed the base model too: convert the adapter with PEFT "
             "(save_pretrained with path_initial_model_for_weight_conversion)"
         )
+    for key in ("rank_pattern", "alpha_pattern"):
+        try:
+            for pattern in _mapping(config.get(key)):
+                re.compile(pattern)
+        except (TypeError, re.error) as error:
+            raise ModelError(f"{path}: {key} is damaged: {error}") from error
+    whole = config.get("modules_to_save") or []
+    if not isinstance(whole, list) or not all(isinstance(name, str) for name in whole):
+        raise ModelError(f"{path}: modules_to_save is {whole!r}; it must be a list of names")
     known = _HARMLESS | {"bias", "modules_to_save", "init_lora_weights"}
     for key, value in config.items():
         if key not in known and value:
@@ -306,6 +315,12 @@ def _check_base(path: Path, name: str, stored: Tensor, ours: Tensor) -> None:
             f"{path}: the adapter comes with a weight of {name} that is not the model's: it was trained on another "
             "base model, or on one with added tokens"
         )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise TypeError(f"it is {value!r}, not a mapping of names and numbers")
+    return value or {}
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, name: str, otherwise: Any) -> Any:

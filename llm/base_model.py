@@ -19,7 +19,7 @@ from llm.hub_config import config_of, shape_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
 from llm.tiny_model import CHATML, byte_tokenizer, tiny_model
-from model.causal_lm import CausalLM
+from model.causal_lm import CausalLM, DecoderShape
 from storage.files import file_digest
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _INSTALL = "`make language`; without make: pip install -r requirements-language.txt"
 SMOLLM2 = "smollm2"
 TINY = "tiny"
+_MOST_LAYERS = 10_000
 # For a tokenizer without a template of its own: the words of the roles, and the end of text after each answer.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize }}{{ ': ' + message['content'] }}"
@@ -181,10 +182,13 @@ def _from_folder(folder: Path, source: str, device: torch.device | str, dtype: t
         shape = shape_of(config)
     except KeyError as error:
         raise ModelError(f"{folder / 'config.json'} is incomplete: it has no {error}") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is damaged: a size is no number, or 0 ({error})") from error
     model: CausalLM | HubCausalLM
     if isinstance(shape, str):
         model = _wrapped(folder, shape, device, dtype)
     else:
+        _check_sizes(folder / "config.json", shape)
         model = CausalLM(shape, "meta", dtype)
         _fill(model, _tensors_of(files), str(folder), device, dtype)
     generation = folder / "generation_config.json"
@@ -193,9 +197,24 @@ def _from_folder(folder: Path, source: str, device: torch.device | str, dtype: t
     return _complete(model, _tokenizer_of(folder), source, _digest_of(files), licence, config, settings)
 
 
+def _check_sizes(path: Path, shape: DecoderShape) -> None:
+    """Refuse sizes that no model has."""
+    names = ("vocabulary", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context")
+    for name in names:
+        size, most = getattr(shape, name), _MOST_LAYERS if name == "layers" else 2**31
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size < most:
+            raise ModelError(f"{path} is damaged: {name} is {size!r}; it must be a number from 1 to {most - 1:,}")
+    if shape.heads % shape.kv_heads or shape.head_dim % 2:
+        raise ModelError(
+            f"{path} is damaged: {shape.heads} query heads can't share {shape.kv_heads} key-value heads of "
+            f"{shape.head_dim} numbers"
+        )
+
+
 def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
-    names = config.get("architectures") or []
-    if not config.get("model_type"):
+    given = config.get("architectures")
+    names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         raise ModelError(f"{folder / 'config.json'} has no model_type: it is not a model that transformers knows")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "an unnamed method")
@@ -290,7 +309,9 @@ def _wrapped(folder: Path, why: str, device: torch.device | str, dtype: torch.dt
         found, notes = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
-    except (ValueError, KeyError, ImportError, OSError, RuntimeError) as error:
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise  # who called says so
+    except Exception as error:  # configs and models raise anything
         said = str(error).strip().split("\n")[0]
         raise ModelError(
             f"{folder}: {why}, and transformers {transformers.__version__} can't load it: {said}"
@@ -349,7 +370,8 @@ def _end_ids(
     """Return the ids that end an answer, lowest first."""
     found: set[int] = set()
     for stated in (generation.get("eos_token_id"), config.get("eos_token_id"), tokenizer.eos_token_id):
-        found.update([stated] if isinstance(stated, int) else stated or [])
+        each = stated if isinstance(stated, list) else [stated]
+        found.update(number for number in each if isinstance(number, int) and number >= 0)
     end = _end_of_turn(tokenizer, template)
     return tuple(sorted(found if end is None else found | {end}))
 

@@ -158,6 +158,9 @@ def test_what_would_be_ignored_is_refused(tmp_path):
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\]: .* and lm_head is none"),
         ({"init_lora_weights": "pissa_niter_4"}, "changed the base model too"),
         ({"init_lora_weights": "lora_ga"}, "changed the base model too"),
+        ({"rank_pattern": {"(": 2}}, "rank_pattern is damaged: missing"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is damaged: it is .1., not a mapping"),
+        ({"modules_to_save": "lm_head"}, "modules_to_save is 'lm_head'; it must be a list"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
         ({"r": 4}, "the config says rank 4, the tensors have 2"),
     ):

@@ -169,6 +169,18 @@ def test_folders_that_hold_no_usable_model(tmp_path):
     config.write_text(as_it_was)
     edit(config, hidden_size=None)
     refused(tmp_path, "it has no 'hidden_size'")
+    for sizes, words in (
+        ({"vocab_size": -1}, "vocabulary is -1; it must be a number from 1"),
+        ({"hidden_size": "32", "head_dim": None}, "a size is no number, or 0"),
+        ({"num_attention_heads": 0, "head_dim": None}, "a size is no number, or 0|heads is 0"),
+        ({"num_hidden_layers": 2**30}, "layers is 1073741824; it must be a number from 1 to 9,999"),
+        ({"num_key_value_heads": 3}, "4 query heads can't share 3"),
+        ({"model_type": [1]}, "has no model_type"),
+        ({"hidden_act": 5}, "its activation is 5, and transformers .* can't load it"),
+    ):
+        config.write_text(as_it_was)
+        edit(config, **sizes)
+        refused(tmp_path, words)
     config.write_text("{")
     refused(tmp_path, "config.json can't be read")
     config.write_text(as_it_was)
