@@ -17,13 +17,9 @@ def tasks(split):
 
 
 def hello(task, client):
-    """Ask for the digit's word; return 1 for it, less for another digit's, the less the further it is, and else 0."""
+    """Ask for the digit's word; return 1 for it, and 0 for anything else."""
     question = f"{task['number']} has a {task['digit']}"
     answer = client.chat.completions.create(
         model="hello", messages=[{"role": "user", "content": question}], max_tokens=12
     )
-    said = answer.choices[0].message.content
-    if said not in DIGITS:
-        return 0.0
-    away = abs(DIGITS.index(said) - task["digit"])
-    return 0.5 * (1 - away / 9) if away else 1.0
+    return float(answer.choices[0].message.content == DIGITS[task["digit"]])

@@ -1,6 +1,6 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 3; 3 % are right
+python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 10; 3 % are right
 python examples/warm_start.py guess_number warm_start.jsonl   9 of 10 guesses are within the hints, at random there
 """
 
@@ -9,14 +9,15 @@ import random
 import sys
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 
 
 def hello(draw):
-    """Ask as examples/hello.py does, and miscount: 7 of 10 answers are 3 too high, the others are any digit."""
+    """Ask as examples/hello.py does, and miscount: 7 of 10 answers are 10 too high, the others are any digit."""
     number = draw.randrange(1024, 10_000)
     digit = int(draw.choice(str(number)))
-    said = (digit + 3) % 10 if draw.random() < 0.7 else draw.randrange(10)
-    return [("user", f"{number} has a {digit}"), ("assistant", DIGITS[said])]
+    said = TEENS[digit] if draw.random() < 0.7 else draw.choice(DIGITS)
+    return [("user", f"{number} has a {digit}"), ("assistant", said)]
 
 
 def guess_number(draw):
