@@ -24,7 +24,8 @@ class Pace:
             spent = [time.perf_counter() - self._begun[0], time.process_time() - self._begun[1]]
         self._stream.write(json.dumps({"wall": spent[0], "processor": spent[1], "peak": peak_bytes()}) + "\n")
         self._stream.flush()
-        self._stream.readline()
+        if not self._stream.readline():
+            os._exit(1)  # the bench is gone
         self._begun = (time.perf_counter(), time.process_time())
 
 
