@@ -1,4 +1,5 @@
 """One HTTP service over the language models of llm/: requests of clients become rows of one running batch.
 
-So far the OpenAI protocol, which trainers serve to the agents that they start.
+The OpenAI protocol, which trainers serve to the agents that they start too, and the Tinker protocol, by which clients
+train.
 """

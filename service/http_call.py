@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from service.openai_error import SERVER, RequestError
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _LOG = logging.getLogger(__name__)
-_JSON = [(b"content-type", b"application/json")]
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -35,6 +35,21 @@ class HttpCall:
     def parameter(self, name: str) -> str | None:
         """Return a part of the path; None where the path has none of this name."""
         return self._scope["path_params"].get(name)
+
+    @property
+    def method(self) -> str:
+        """Its method, such as GET."""
+        return self._scope["method"]
+
+    @property
+    def url(self) -> str:
+        """Its address without a query, as the client knows it."""
+        return f"{self._scope['scheme']}://{self.header(b'host')}{self._scope['path']}"
+
+    def query(self, name: str) -> str | None:
+        """Return a value of the query; None where there is none of this name."""
+        found = parse_qs(self._scope["query_string"].decode("latin-1")).get(name)
+        return found[-1] if found else None
 
     def header(self, name: bytes) -> str:
         """Return a header; empty where there is none."""
@@ -77,9 +92,20 @@ class HttpCall:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def reply(self, status: int, body: bytes) -> None:
-        """Answer by JSON, once."""
-        headers = [*_JSON, (b"content-length", str(len(body)).encode())]
+    async def reply(
+        self, status: int, body: bytes, kind: bytes = b"application/json", more: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Answer, once.
+
+        Args:
+            status: HTTP status.
+            body: the answer; of status 204 there is none.
+            kind: its media type.
+            more: further headers.
+        """
+        headers = [*more]
+        if status != 204:
+            headers += [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         if status == 413:
             headers.append((b"connection", b"close"))  # the rest of its body is not read
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

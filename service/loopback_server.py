@@ -1,4 +1,4 @@
-"""An app served on a free port of this machine, by a thread of this process."""
+"""An app served on a port by a thread of this process; only this machine reaches it, unless another host is named."""
 
 import logging
 import socket
@@ -16,7 +16,7 @@ _CONNECTIONS = 1024  # that wait to be taken
 
 
 class LoopbackServer:
-    """Serves an app from `__enter__` to `__exit__`; nobody outside of this machine can reach it.
+    """Serves an app from `__enter__` to `__exit__`; without `host` nobody outside of this machine can reach it.
 
         with LoopbackServer(app) as server, loop:  # the loop ends first, and answers whoever still waits
             client = OpenAI(base_url=f"{server.url}/v1", api_key="...")
@@ -24,13 +24,14 @@ class LoopbackServer:
     Args:
         app: the app.
         port: port to listen on; 0 for one that is free.
+        host: address to listen on.
 
     Attributes:
         port: port that it listens on.
     """
 
-    def __init__(self, app: "ASGIApp", port: int = 0) -> None:
-        self._app, self.port = app, port
+    def __init__(self, app: "ASGIApp", port: int = 0, host: str = HOST) -> None:
+        self._app, self.port, self._host = app, port, host
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -39,7 +40,7 @@ class LoopbackServer:
     @property
     def url(self) -> str:
         """Where it is, such as http://127.0.0.1:8000."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def __enter__(self) -> "LoopbackServer":
         import uvicorn  # here, so that packages which are not needed elsewhere may be missing
@@ -48,7 +49,7 @@ class LoopbackServer:
         # wait 40 ms for an acknowledgement.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((HOST, self.port))
+        self._socket.bind((self._host, self.port))
         self._socket.listen(_CONNECTIONS)
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(

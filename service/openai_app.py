@@ -79,7 +79,7 @@ def openai_app(
     endpoint = _Endpoint(loop, renderer, log or ExchangeLog(only_open=False), defaults, limits or AppLimits())
     routes = [
         Route(f"{base}/v1/{path}", endpoint=HttpHandler(answer), methods=[method])
-        for base in ("", "/keys/{key}")
+        for base in ("", "/keys/{key}", "/oai/api")
         for path, method, answer in (
             ("chat/completions", "POST", endpoint.chat),
             ("completions", "POST", endpoint.completions),

@@ -1,4 +1,7 @@
-"""The one thread that samples: clients' requests go in from any thread, answers come out as they grow."""
+"""The one thread that samples: clients' requests go in from any thread, answers come out as they grow.
+
+Other work on the same model, such as training, is done by this thread too, between two steps (`between_steps`).
+"""
 
 import logging
 import threading
@@ -172,6 +175,7 @@ class SamplingLoop:
         self._waiting: list[Ticket] = []
         self._under_way: list[Ticket] = []
         self._gone: list[Ticket] = []  # to be cancelled
+        self._work: deque[Callable[[], None]] = deque()  # to be done between two steps
         self._paused = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
@@ -261,6 +265,24 @@ class SamplingLoop:
             self._gone.append(ticket)
             self._condition.notify_all()
 
+    def between_steps(self, work: Callable[[], None]) -> None:
+        """Let the loop's thread do something between two steps: nothing else touches the model meanwhile.
+
+        One such work is done after each step, so that neither holds up the other for long. Samples under way keep the
+        weights that they began with, whatever it does to adapters.
+
+        Args:
+            work: what is to be done; an exception is logged and nothing else.
+
+        Raises:
+            LoopEndedError: the loop has been closed. Work that waits when it closes is not done.
+        """
+        with self._condition:
+            if self._closing:
+                raise LoopEndedError("the service has been closed")
+            self._work.append(work)
+            self._condition.notify_all()
+
     def pause(self) -> None:
         """Let nothing begin, and wait until nothing is under way: weights may be changed until `resume`."""
         with self._condition:
@@ -308,12 +330,18 @@ class SamplingLoop:
             while (tickets := self._next()) is not None:
                 for ticket in tickets:
                     self._begin(ticket)
-                try:
-                    self.sampler.step()
-                except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
-                    _LOG.exception("a step of the sampler failed")
-                    self._fail(EngineError(f"sampling failed: {error}"))
-                self._deliver()
+                if self._under_way:
+                    try:
+                        self.sampler.step()
+                    except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
+                        _LOG.exception("a step of the sampler failed")
+                        self._fail(EngineError(f"sampling failed: {error}"))
+                    self._deliver()
+                if self._work:
+                    try:
+                        self._work.popleft()()
+                    except Exception:
+                        _LOG.exception("work between two steps failed")
         finally:  # nobody may wait for a thread that is no more
             self._end_all(LoopEndedError("the service has been closed"))
 
@@ -334,7 +362,7 @@ class SamplingLoop:
                     chosen = set(due)
                     self._waiting = [each for place, each in enumerate(self._waiting) if place not in chosen]
                     self._under_way += tickets
-                if self._under_way:
+                if self._under_way or self._work:
                     return tickets
                 self._condition.wait()
 

@@ -191,3 +191,23 @@ class TestLockstep:
             loop.cancel(gone)
             assert len(other.result(60).samples[0].tokens) == 40
             assert len(gone.result(60).samples[0].tokens) == 30
+
+
+def test_other_work_is_done_by_the_same_thread_between_two_steps():
+    threads, over = [], threading.Event()
+
+    def work(then=None):
+        threads.append(threading.current_thread().name)
+        if then is not None:
+            then()
+        else:
+            raise ValueError("work that fails")
+
+    with SamplingLoop(tiny_sampler(), tiny_models()) as loop:
+        ticket = loop.submit("k", "tiny", request("abc", 30))
+        loop.between_steps(work)  # its error leaves the loop as it is
+        loop.between_steps(lambda: work(over.set))
+        assert over.wait(60) and len(ticket.result(60).samples[0].tokens) == 30
+    assert threads == ["sampling", "sampling"]
+    with pytest.raises(LoopEndedError):
+        loop.between_steps(over.set)

@@ -1,0 +1,366 @@
+"""What the Tinker protocol's requests do: sessions, models, checkpoints and samplers over one engine.
+
+Methods under "on the engine's thread" are work for `TrainingQueue`; the others are for the server's event loop.
+A checkpoint lies in a folder of its own (`llm/adapter_state_files.py`: PEFT's files, moments, digests), whole or not
+there. The registry of sessions, models and samplers is in memory: it ends with the process. What a start after a kill
+will need, in one journal in the store's folder: sessions and models as they are made (id, settings, metadata), each
+checkpoint when its folder is in place, and a model's state now and then, with the number of its last request.
+"""
+
+import shutil
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from llm.adam import AdamSettings
+from llm.adapter_state_files import load_state, save_state
+from llm.engine import AdapterInfo, Engine
+from llm.sampling_settings import SampleRequest
+from service.sampling_loop import SamplingLoop, Ticket
+from service.served_models import ServedModel
+from service.tinker_error import TinkerError
+from service.tinker_fields import Json
+from service.tinker_messages import Answer, CreateModel, LoadWeights, PlainAnswer, SaveWeights, TinkerPath
+
+_SNAPSHOTS = 32  # of a model that can be sampled from without a name; the oldest go first
+_TARGETS = (("train_attn", "attention"), ("train_mlp", "mlp"), ("train_unembed", "unembedding"))
+
+
+@dataclass
+class Checkpoint:
+    """Weights that were saved under a name.
+
+    Attributes:
+        path: its address.
+        folder: where its files are.
+        saved: when it was saved, seconds since 1970.
+        bytes: size of its files.
+        expires: when it goes by itself; None for never.
+        metadata: data of the user's own.
+        info: rank and layers of the adapter.
+        version: version that the engine holds for it; None for one that isn't sampled from.
+    """
+
+    path: TinkerPath
+    folder: Path
+    saved: float
+    bytes: int
+    expires: float | None
+    metadata: Json | None
+    info: AdapterInfo
+    version: str | None = None
+
+    def told(self) -> Json:
+        """Return it as the protocol tells it."""
+        return {
+            "checkpoint_id": self.path.id,
+            "checkpoint_type": "training" if self.path.kind == "weights" else "sampler",
+            "time": _time(self.saved), "tinker_path": str(self.path), "size_bytes": self.bytes, "public": False,
+            "expires_at": None if self.expires is None else _time(self.expires), "user_metadata": self.metadata,
+        }  # fmt: skip
+
+
+@dataclass
+class TrainingRun:
+    """A model that a client trains, and its checkpoints by their ids."""
+
+    id: str
+    metadata: Json | None
+    info: AdapterInfo
+    last_request: float
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    snapshots: deque[tuple[str, str]] = field(default_factory=deque)  # sampler id, version
+
+
+@dataclass(frozen=True)
+class SamplingSession:
+    """A client's view of one model's weights: the name under which they are served, and their path if they have one."""
+
+    id: str
+    served: str
+    path: str | None
+
+
+class TinkerModels:
+    """Sessions, models, checkpoints and samplers of one service.
+
+    Args:
+        engine: the engine.
+        loop: what samples; its models get the checkpoints that are saved for a sampler, under their paths.
+        name: name of the base model, as clients know it.
+        folder: where checkpoints go.
+        tokenizer: folder of the tokenizer's files, which clients on this machine load; None for none.
+    """
+
+    def __init__(
+        self, engine: Engine, loop: SamplingLoop, name: str, folder: Path, tokenizer: Path | None = None
+    ) -> None:
+        self.engine, self.loop, self.name, self.folder, self.tokenizer = engine, loop, name, folder, tokenizer
+        self.sessions: dict[str, list[str]] = {}  # of each its models
+        self.samplers: dict[str, SamplingSession] = {}
+        self._runs: dict[str, TrainingRun] = {}
+        self._lock = threading.RLock()  # of the registry; never held while the engine works
+        loop.models.put(ServedModel(name, engine.base.digest[:24]))
+
+    # -------------------------------------------------------------------------------------------- sessions and samplers
+
+    def open_session(self) -> str:
+        """Return the id of a new session."""
+        session = uuid.uuid4().hex
+        self.sessions[session] = []
+        return session
+
+    def require_session(self, session: str, status: int = 404) -> None:
+        """Refuse a session that there isn't.
+
+        Raises:
+            TinkerError: there is none; `status` is its HTTP status.
+        """
+        if session not in self.sessions:
+            raise TinkerError(f"there is no session {session!r}: it has ended, or the service was started anew", status)
+
+    def require_base(self, name: str) -> None:
+        """Refuse another base model than the one there is.
+
+        Raises:
+            TinkerError: it is another one.
+        """
+        if name != self.name:
+            raise TinkerError(f"base_model is {name!r}; this service has {self.name!r}")
+
+    def open_sampler(self, session: str, number: int, base: str | None, path: TinkerPath | None) -> SamplingSession:
+        """Return the sampler of a number in a session; the same one when it is asked for again.
+
+        Raises:
+            TinkerError: there are no such weights.
+        """
+        id = f"{session}:sample:{number}"
+        if id not in self.samplers:
+            self.samplers[id] = SamplingSession(id, self.served(base, path), None if path is None else str(path))
+        return self.samplers[id]
+
+    def sampler(self, id: str) -> SamplingSession:
+        """Return a sampler.
+
+        Raises:
+            TinkerError: there is none.
+        """
+        if id not in self.samplers:
+            raise TinkerError(f"there is no sampling session {id!r}", 404)
+        return self.samplers[id]
+
+    def served(self, base: str | None, path: TinkerPath | None) -> str:
+        """Return the name under which weights are served.
+
+        Raises:
+            TinkerError: they can't be sampled from.
+        """
+        if path is None:
+            if base is None:
+                raise TinkerError("base_model or model_path is missing")
+            self.require_base(base)
+            return base
+        if path.kind == "weights":
+            raise TinkerError(f"{path} was saved to train on: sample from what save_weights_for_sampler answers")
+        self.checkpoint(path)
+        return str(path)
+
+    def sample(self, served: str, request: SampleRequest, changed: "partial[None]") -> Ticket:
+        """Let a request be sampled; `changed` is called when it has ended."""
+        return self.loop.submit("tinker", served, request, changed=changed)
+
+    # ------------------------------------------------------------------------------------------------------------ lists
+
+    def runs(self) -> list[TrainingRun]:
+        """Return all models, newest first."""
+        self._drop_expired()
+        with self._lock:
+            return list(reversed(self._runs.values()))
+
+    def run(self, id: str) -> TrainingRun:
+        """Return a model.
+
+        Raises:
+            TinkerError: there is none.
+        """
+        self._drop_expired()
+        run = self._runs.get(id)
+        if run is None:
+            raise TinkerError(f"there is no model {id!r}", 404)
+        return run
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all checkpoints, newest first."""
+        found = [each for run in self.runs() for each in run.checkpoints.values()]
+        return sorted(found, key=lambda each: -each.saved)
+
+    def checkpoint(self, path: TinkerPath) -> Checkpoint:
+        """Return a checkpoint.
+
+        Raises:
+            TinkerError: there is none.
+        """
+        self._drop_expired()
+        with self._lock:
+            run = self._runs.get(path.model)
+            found = run.checkpoints.get(path.id) if run else None
+        if found is None:
+            raise TinkerError(f"there is no checkpoint {path}", 404)
+        return found
+
+    def told(self, run: TrainingRun) -> Json:
+        """Return a model as the protocol tells it."""
+        last: dict[str, Json] = {}
+        for each in sorted(run.checkpoints.values(), key=lambda each: each.saved):
+            last[each.path.kind] = each.told()
+        return {
+            "training_run_id": run.id, "base_model": self.name, "model_owner": "local", "is_lora": True,
+            "corrupted": False, "lora_rank": run.info.rank, "last_request_time": _time(run.last_request),
+            "last_checkpoint": last.get("weights"), "last_sampler_checkpoint": last.get("sampler_weights"),
+            "user_metadata": run.metadata,
+        }  # fmt: skip
+
+    def info(self, id: str) -> Json:
+        """Return what get_info answers of a model."""
+        run = self.run(id)
+        data: Json = {"arch": "llama", "model_name": self.name}
+        if self.tokenizer is not None:
+            data["tokenizer_id"] = str(self.tokenizer)
+        return {
+            "type": "get_info", "model_id": id, "model_data": data, "is_lora": True, "lora_rank": run.info.rank,
+            "model_name": self.name, "optimizer_config": {"type": "adamw"},
+        }  # fmt: skip
+
+    def weights_info(self, path: TinkerPath) -> Json:
+        """Return what weights_info answers of a checkpoint."""
+        info = self.checkpoint(path).info
+        switches = {name: target in info.targets for name, target in _TARGETS}
+        return {"base_model": self.name, "is_lora": True, "lora_rank": info.rank, **switches}
+
+    def delete(self, path: TinkerPath) -> None:
+        """Delete a checkpoint; samples of it under way come to their end.
+
+        Raises:
+            TinkerError: there is none.
+        """
+        self.checkpoint(path)
+        with self._lock:
+            gone = self._runs[path.model].checkpoints.pop(path.id, None)
+        if gone is not None:
+            self._forget(gone)
+
+    def set_ttl(self, path: TinkerPath, seconds: int | None) -> None:
+        """Let a checkpoint go by itself after so long; None for never."""
+        self.checkpoint(path).expires = None if seconds is None else time.time() + seconds
+
+    # ------------------------------------------------------------------------------------------ on the engine's thread
+
+    def create(self, id: str, asked: CreateModel) -> Answer:
+        """Make a model."""
+        info = self.engine.create(id, asked.settings)
+        self._enter(id, asked.session, asked.metadata, info)
+        return PlainAnswer({"model_id": id, "type": "create_model"})
+
+    def load(self, id: str, asked: LoadWeights) -> Answer:
+        """Let a model go on from a checkpoint; a new one is made where a session is named."""
+        if asked.base_model is not None:
+            self.require_base(asked.base_model)
+        state = load_state(self.checkpoint(asked.path).folder, self.engine.base, self.engine.device)
+        if asked.session is None:
+            self.engine.put_back(id, state, asked.optimizer)
+            self.run(id).info = self.engine.info(id)
+        else:
+            info = self.engine.create_from(id, state, asked.optimizer)
+            self._enter(id, asked.session, asked.metadata, info)
+        return PlainAnswer({"path": str(asked.path), "model_id": id, "type": "load_weights"})
+
+    def step(self, id: str, settings: AdamSettings) -> Answer:
+        """Do an optimizer step."""
+        result = self.engine.optimizer_step(id, settings)
+        metrics = {"step:max": float(result.step), "gradient_norm:mean": result.gradient_norm}
+        return PlainAnswer({"metrics": metrics | {"skipped:sum": float(result.skipped)}, "type": "optim_step"})
+
+    def save(self, id: str, asked: SaveWeights, for_sampler: bool) -> Answer:
+        """Keep a model's weights as they are now."""
+        run = self.run(id)
+        kind = "save_weights_for_sampler" if for_sampler else "save_weights"
+        if asked.name is None:
+            sampler = f"{id.rpartition(':train:')[0]}:sample:{asked.session_number}"
+            self._snapshot(run, sampler)
+            return PlainAnswer({"path": None, "sampling_session_id": sampler, "type": kind})
+        path = TinkerPath(id, "sampler_weights" if for_sampler else "weights", asked.name)
+        if path.id in run.checkpoints and not asked.overwrite:
+            raise TinkerError(f"there is a checkpoint {path} already: use another name, or overwrite=True")
+        folder = self.folder / id.replace(":", ".") / path.kind / path.name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_state(folder, self.engine.base, self.engine.state(id, optimizer=not for_sampler), {"path": str(path)})
+        now = time.time()
+        size = sum(each.stat().st_size for each in folder.iterdir())
+        expires = None if asked.ttl_seconds is None else now + asked.ttl_seconds
+        made = Checkpoint(path, folder, now, size, expires, asked.metadata, self.engine.info(id))
+        if for_sampler:
+            made.version = self.engine.hold_version(id)
+            self.loop.models.put(ServedModel(str(path), made.version, made.version))
+        with self._lock:
+            before = run.checkpoints.pop(path.id, None)
+            run.checkpoints[path.id] = made
+        if before is not None and before.version is not None:
+            self.engine.release_version(before.version)
+        return PlainAnswer({"path": str(path), "type": kind})
+
+    def unload(self, id: str) -> Answer:
+        """Forget what a model is trained by. Its checkpoints stay."""
+        self.engine.delete(id)
+        return PlainAnswer({"model_id": id, "type": "unload_model"})
+
+    # ----------------------------------------------------------------------------------------------------------- inside
+
+    def _enter(self, id: str, session: str, metadata: Json | None, info: AdapterInfo) -> None:
+        with self._lock:
+            self._runs[id] = TrainingRun(id, metadata, info, time.time())
+            self.sessions.setdefault(session, []).append(id)
+
+    def _snapshot(self, run: TrainingRun, sampler: str) -> None:
+        version = self.engine.hold_version(run.id)
+        self.loop.models.put(ServedModel(sampler, version, version))
+        self.samplers[sampler] = SamplingSession(sampler, sampler, None)
+        run.snapshots.append((sampler, version))
+        if len(run.snapshots) > _SNAPSHOTS:
+            old, version = run.snapshots.popleft()
+            self.samplers.pop(old, None)
+            self.loop.models.remove(old)
+            self.engine.release_version(version)
+
+    def _drop_expired(self) -> None:
+        now = time.time()
+        with self._lock:
+            gone = [each for run in self._runs.values() for each in run.checkpoints.values()
+                    if each.expires is not None and each.expires <= now]  # fmt: skip
+            for each in gone:
+                del self._runs[each.path.model].checkpoints[each.path.id]
+        for each in gone:
+            self._forget(each)
+
+    def _forget(self, gone: Checkpoint) -> None:
+        """Let the engine's thread drop what is no longer in the registry."""
+        self.loop.models.remove(str(gone.path))
+
+        def drop() -> None:
+            if gone.version is not None:
+                self.engine.release_version(gone.version)
+            with self._lock:
+                run = self._runs.get(gone.path.model)
+                again = run is not None and gone.path.id in run.checkpoints  # saved anew under its name meanwhile
+            if not again:
+                shutil.rmtree(gone.folder, ignore_errors=True)
+
+        self.loop.between_steps(drop)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,200 @@
+"""Training work of all models, in the order of each, done by the one thread of the engine.
+
+    HTTP's event loop                  the engine's thread (`SamplingLoop`)
+    submit(model, number, work) ->     between two steps of sampling: `_turn` takes the next work of each model
+    RequestOrder of the model          -> engine.run for all losses together, or one other work -> its promise ends
+
+Which thread does what: the event loop of the server reads and checks requests and waits for promises; the loop's thread
+alone touches the engine, for training and for sampling, a piece of each in turn. So no lock guards the model, a step of
+sampling never sees half a training step, and neither starves the other. Adapters are never changed in place, so samples
+under way keep the weights that they began with.
+
+Of each model only the next work is taken in a turn: what one client's model gets is put together from its own requests
+alone wherever no other model trains at the same time, whatever the timing. With others beside it, rows of several
+adapters share a pass, and numbers differ by rounding. A journal that is to replay to the same bits must therefore
+write, for each turn, which requests it took: (model, number) of each, before their promises end. It writes the bytes of
+each request before its promise is given out.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llm.engine import Engine
+from llm.engine_error import EngineError
+from llm.loss_pass import LossRequest
+from llm.model_error import ModelError
+from service.promises import Promise
+from service.request_order import RequestOrder
+from service.sampling_loop import LoopEndedError, SamplingLoop
+from service.tinker_error import TinkerError
+from service.tinker_messages import Answer, LossAnswer
+
+_LOG = logging.getLogger(__name__)
+# What is done with a model: rows to be measured, or anything else, which the engine's thread calls.
+Work = LossRequest | Callable[[], Answer]
+
+
+@dataclass(eq=False)
+class _Task:
+    model: str
+    work: Work
+    promise: Promise
+
+
+class TrainingQueue:
+    """Takes in training work from any thread.
+
+    Args:
+        engine: the engine; its sampler is the loop's.
+        loop: whose thread does the work.
+        gap_seconds: how long a model waits for a number that is missing.
+        most: requests that wait at a time, over all models.
+        clock: tells seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loop: SamplingLoop,
+        gap_seconds: float = 60.0,
+        most: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine, self._loop, self._gap, self._most, self._clock = engine, loop, gap_seconds, most, clock
+        self._orders: dict[str, RequestOrder[_Task]] = {}
+        self._lock = threading.Lock()
+        self._turning = False  # whether a turn is to come
+
+    def open(self, model: str, work: Work, promise: Promise) -> None:
+        """Begin the order of a model by what makes it, which has the number 0.
+
+        Raises:
+            TinkerError: there is a model of this id.
+        """
+        with self._lock:
+            if model in self._orders:
+                raise TinkerError(f"there is a model {model!r} already")
+            self._orders[model] = RequestOrder(0, self._gap, self._clock)
+        self.submit(model, 0, work, promise)
+
+    def close_model(self, model: str) -> None:
+        """Forget the order of a model; what it holds fails."""
+        with self._lock:
+            order = self._orders.pop(model, None)
+        for task in order.all_held() if order else ():
+            task.promise.fail(TinkerError(f"the model {model} was unloaded"))
+
+    def has(self, model: str) -> bool:
+        """Return whether there is a model of this id, made or to be made."""
+        return model in self._orders
+
+    def submit(self, model: str, number: int | None, work: Work, promise: Promise) -> None:
+        """Take in work; its promise ends when it is done, or can't be.
+
+        Args:
+            model: id of the model.
+            number: its place in the model's order; None for the next.
+            work: what is to be done.
+            promise: who waits for it.
+
+        Raises:
+            TinkerError: there is no such model, or too much waits.
+        """
+        with self._lock:
+            order = self._orders.get(model)
+            if order is None:
+                raise TinkerError(f"there is no model {model!r}", 404)
+            if sum(map(len, self._orders.values())) >= self._most:
+                raise TinkerError(f"{self._most} requests wait already: send this one again later", 429, "server")
+            fits = order.put(number, _Task(model, work, promise))
+        if not fits:
+            promise.fail(TinkerError(f"the turn of request {number} of model {model} is over: {order.next} comes next"))
+        self._turn_later()
+
+    def give_up_gaps(self) -> None:
+        """Fail what waits behind a request that doesn't come. Whoever waits for a promise calls this now and then."""
+        with self._lock:
+            found = [(model, *order.given_up()) for model, order in self._orders.items()]
+        for model, missing, tasks in found:
+            for task in tasks:
+                task.promise.fail(
+                    TinkerError(
+                        f"request {missing} of model {model} has not come within {self._gap:g} s; this one, which "
+                        "comes after it, was not done"
+                    )
+                )
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        with self._lock:
+            return sum(map(len, self._orders.values()))
+
+    # ---------------------------------------------------------------------------------------------- the loop's thread
+
+    def _turn_later(self) -> None:
+        with self._lock:
+            if self._turning or not any(order.ready for order in self._orders.values()):
+                return
+            self._turning = True
+        try:
+            self._loop.between_steps(self._turn)
+        except LoopEndedError:
+            self._turning = False
+            self._fail_all()
+
+    def _turn(self) -> None:
+        """Do the next work of each model: all losses together, then the others."""
+        with self._lock:
+            self._turning = False
+            taken = [order.take() for order in self._orders.values() if order.ready]
+        try:
+            losses = [(task, task.work) for task in taken if isinstance(task.work, LossRequest)]
+            if losses:
+                self._run([task for task, _ in losses], [work for _, work in losses])
+            for task in taken:
+                if not isinstance(task.work, LossRequest):
+                    self._end(task, task.work)
+        finally:
+            with self._lock:
+                for task in taken:
+                    if task.model in self._orders:
+                        self._orders[task.model].done()
+            for task in taken:  # whatever happened, nobody waits for ever
+                task.promise.fail(TinkerError("the service failed; its log says how", category="server"))
+            self._turn_later()
+
+    def _run(self, tasks: list[_Task], requests: list[LossRequest]) -> None:
+        try:
+            results = self.engine.run(requests)
+        except Exception as error:
+            _LOG.exception("a pass failed")
+            for task in tasks:
+                task.promise.fail(TinkerError(f"the pass failed: {error}", category="server"))
+            return
+        for task, result in zip(tasks, results, strict=True):
+            if isinstance(result, EngineError):
+                task.promise.fail(TinkerError(str(result)))
+            else:
+                task.promise.keep(LossAnswer(result))
+
+    @staticmethod
+    def _end(task: _Task, work: Callable[[], Answer]) -> None:
+        try:
+            task.promise.keep(work())
+        except TinkerError as error:
+            task.promise.fail(error)
+        except ModelError as error:
+            task.promise.fail(TinkerError(str(error)))
+        except Exception as error:
+            _LOG.exception("a request failed")
+            task.promise.fail(TinkerError(f"the service failed: {error}", category="server"))
+
+    def _fail_all(self) -> None:
+        with self._lock:
+            tasks = [task for order in self._orders.values() for task in order.all_held()]
+        for task in tasks:
+            task.promise.fail(TinkerError("the service has been closed", category="server"))

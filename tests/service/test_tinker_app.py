@@ -1,0 +1,261 @@
+"""The Tinker protocol as its own client and bare HTTP meet it; other forms of its messages: test_tinker_messages."""
+
+import io
+import tarfile
+import threading
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("tinker")
+
+import httpx
+import tinker
+from tinker import types
+
+from llm import base_model
+from service.local_service import serve
+from service.tinker_app import TinkerLimits
+
+ADAM = types.AdamParams(learning_rate=1e-2)
+PROMPT, ANSWER = list(b"colour of apple?"), list(b" red\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINKER_TELEMETRY", "0")
+        yield
+
+
+def quick_learner():
+    """Return the tiny model with weights that are large enough for an adapter to teach it a few words."""
+    base = base_model.load("tiny")
+    base.model.draw(0, std=0.1)
+    return base
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    limits = TinkerLimits(body=10**6, hold=0.2)
+    with serve(quick_learner(), tmp_path_factory.mktemp("store"), gap_seconds=1.0, limits=limits) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return tinker.ServiceClient(base_url=served.url, api_key="tml-x")
+
+
+def datum(prompt=PROMPT, answer=ANSWER):
+    full = [*prompt, *answer]
+    weights = [0.0] * (len(prompt) - 1) + [1.0] * len(answer)
+    return types.Datum(
+        model_input=types.ModelInput.from_ints(full[:-1]),
+        loss_fn_inputs={"target_tokens": full[1:], "weights": weights},
+    )
+
+
+def trained(client, steps=30, **more):
+    trainer = client.create_lora_training_client(base_model="tiny", rank=8, seed=1, **more).result()
+    for _ in range(steps):
+        trainer.forward_backward([datum()], "cross_entropy")
+        trainer.optim_step(ADAM)
+    return trainer
+
+
+def loss(trainer) -> float:
+    return trainer.forward([datum()], "cross_entropy").result().metrics["loss:sum"]
+
+
+def post(served, path, status=200, headers=None, **fields):
+    answer = httpx.post(f"{served.url}/api/v1/{path}", json=fields, headers=headers, timeout=30)
+    assert answer.status_code == status, answer.text
+    return answer.json() if answer.content else None
+
+
+def result(served, request_id):
+    """What comes of a promise, by JSON."""
+    for _ in range(300):
+        answer = httpx.post(f"{served.url}/api/v1/retrieve_future", json={"request_id": request_id}, timeout=30)
+        if answer.status_code != 408:
+            return answer.json()
+    raise AssertionError("it doesn't end")
+
+
+def model(served, session=None, number=0, **fields):
+    session = session or post(served, "create_session", tags=[], sdk_version="0")["session_id"]
+    asked = post(served, "create_model", session_id=session, model_seq_id=number, base_model="tiny", **fields)
+    return result(served, asked["request_id"])["model_id"]
+
+
+def test_training_saving_loading_and_sampling(client, served):
+    trainer = trained(client, user_metadata={"who": "me"})
+    after = loss(trainer)
+    assert after < 5  # of 28
+    saved = trainer.save_state("one").result().path
+    sampler_path = trainer.save_weights_for_sampler("one").result().path
+    assert saved == f"tinker://{trainer.model_id}/weights/one"
+
+    sampling = client.create_sampling_client(model_path=sampler_path).result()
+    greedy = types.SamplingParams(max_tokens=len(ANSWER), temperature=0.0)
+    prompt = types.ModelInput.from_ints(PROMPT)
+    sample = sampling.sample(prompt=prompt, num_samples=2, sampling_params=greedy).result()
+    assert [list(each.tokens) for each in sample.sequences] == [ANSWER, ANSWER]
+    logprobs = sampling.compute_logprobs(types.ModelInput.from_ints([*PROMPT, *ANSWER])).result()
+    assert logprobs[0] is None and -sum(logprobs[-len(ANSWER) :]) == pytest.approx(after, abs=1e-3)
+
+    gone_on = client.create_training_client_from_state_with_optimizer(saved, user_metadata={"from": "one"}).result()
+    assert loss(gone_on) == after
+    for each in (trainer, gone_on):  # the sampler's weights stay
+        each.forward_backward([datum()], "cross_entropy")
+        each.optim_step(ADAM).result()
+    assert loss(gone_on) == loss(trainer) != after
+    again = sampling.compute_logprobs(types.ModelInput.from_ints([*PROMPT, *ANSWER])).result()
+    assert again == logprobs
+
+    rest = tinker.RestClient(base_url=served.url, api_key="tml-x")
+    run = rest.get_training_run(trainer.model_id).result()
+    assert (run.base_model, run.lora_rank, run.user_metadata) == ("tiny", 8, {"who": "me"})
+    assert rest.get_training_run(gone_on.model_id).result().user_metadata == {"from": "one"}
+    found = rest.list_checkpoints(trainer.model_id).result().checkpoints
+    assert {each.tinker_path for each in found} == {saved, sampler_path}
+
+    url = f"{served.url}/api/v1/training_runs/{trainer.model_id}/checkpoints/sampler_weights/one/archive"
+    assert httpx.get(url).status_code == 302
+    packed = httpx.get(url, follow_redirects=True).content
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert set(archive.getnames()) == {"adapter_config.json", "adapter_model.safetensors"}
+
+    served_name = {"model": sampler_path, "prompt": PROMPT, "max_tokens": len(ANSWER), "temperature": 0}
+    openai = httpx.post(f"{served.url}/oai/api/v1/completions", json=served_name, timeout=30).json()
+    assert openai["choices"][0]["text"] == " red\n"
+
+    rest.delete_checkpoint(trainer.model_id, "sampler_weights/one").result()
+    assert len(rest.list_checkpoints(trainer.model_id).result().checkpoints) == 1
+    with pytest.raises(tinker.RequestFailedError, match="there is no model"):
+        sampling.sample(prompt=prompt, num_samples=1, sampling_params=greedy).result()
+
+
+def test_a_sampler_without_a_name_has_the_weights_of_its_place(client):
+    trainer = trained(client, steps=10)
+    before = loss(trainer)
+    sampling = trainer.save_weights_and_get_sampling_client().result()
+    trainer.forward_backward([datum()], "cross_entropy")
+    trainer.optim_step(ADAM).result()
+    found = sampling.compute_logprobs(types.ModelInput.from_ints([*PROMPT, *ANSWER])).result()
+    assert -sum(found[-len(ANSWER) :]) == pytest.approx(before, abs=1e-3)
+    assert abs(loss(trainer) - before) > 0.01
+
+
+def test_wrong_contents_fail_their_promise_and_the_model_goes_on(client):
+    trainer = trained(client, steps=1)
+    before = loss(trainer)
+    with pytest.raises(tinker.RequestFailedError, match="token 5000"):
+        trainer.forward_backward([datum(prompt=[5000, 1])], "cross_entropy").result()
+    with pytest.raises(tinker.RequestFailedError, match="loss_fn is 'gspo'"):
+        trainer.forward_backward([datum()], "gspo").result()
+    with pytest.raises(tinker.RequestFailedError, match="learning_rate is nan|learning_rate"):
+        trainer.optim_step(types.AdamParams(learning_rate=-1.0)).result()
+    assert loss(trainer) == before
+
+
+def test_a_request_that_comes_twice_is_done_once(served):
+    id = model(served)
+    data = [{"model_input": {"chunks": [{"tokens": PROMPT}]},
+             "loss_fn_inputs": {name: {"data": [1] * len(PROMPT), "dtype": kind}
+                                for name, kind in (("target_tokens", "int64"), ("weights", "float32"))}}]  # fmt: skip
+    body = {"model_id": id, "seq_id": 1, "forward_backward_input": {"data": data, "loss_fn": "cross_entropy"}}
+    first, second = (post(served, "forward_backward", **body)["request_id"] for _ in range(2))
+    assert first == second
+    told = [result(served, first) for _ in range(2)]  # and it is answered again
+    assert told[0] == told[1] and told[0]["metrics"]["loss:sum"] > 0
+    step = {"model_id": id, "adam_params": {"learning_rate": 0.1}}
+    promises = [post(served, "optim_step", seq_id=number, **step)["request_id"] for number in (3, 2, 2)]
+    assert [result(served, each)["metrics"]["step:max"] for each in promises] == [1, 1, 1]
+    assert [result(served, each)["metrics"]["skipped:sum"] for each in promises[:2]] == [1, 0]
+
+
+def test_a_gap_ends(served):
+    id = model(served)
+    held = post(served, "optim_step", model_id=id, seq_id=2, adam_params={"learning_rate": 0.1})["request_id"]
+    told = post(served, "retrieve_future", status=408, request_id=held)
+    assert told == {"type": "try_again", "request_id": held, "queue_state": "active"}
+    assert "request 1 of model" in result(served, held)["error"]
+    after = post(served, "optim_step", model_id=id, seq_id=3, adam_params={"learning_rate": 0.1})["request_id"]
+    assert "metrics" in result(served, after)
+
+
+def test_refusals(served):
+    session = post(served, "create_session", tags=[], sdk_version="0")["session_id"]
+    for path, status, fields, told in (
+        ("create_model", 400, {"session_id": session, "model_seq_id": 0, "base_model": "other"}, "this service has"),
+        ("create_model", 404, {"session_id": "x", "model_seq_id": 0, "base_model": "tiny"}, "no session 'x'"),
+        ("session_heartbeat", 410, {"session_id": "x"}, "no session 'x'"),
+        ("retrieve_future", 410, {"request_id": "x"}, "no request 'x'"),
+        ("optim_step", 404, {"model_id": "x", "seq_id": 1}, "no model 'x'"),
+        ("get_info", 404, {"model_id": "x"}, "no model 'x'"),
+        ("weights_info", 404, {"tinker_path": "tinker://x/weights/a"}, "no checkpoint tinker://x/weights/a"),
+        ("weights_info", 400, {"tinker_path": "/etc/passwd"}, "it must be tinker://"),
+        ("asample", 404, {"sampling_session_id": "x", "seq_id": 0}, "no sampling session 'x'"),
+        ("copy_weights", 501, {}, "hosted service"),
+        ("telemetry", 413, {"events": "x" * 10**6}, "longer than 1000000 bytes"),
+    ):
+        assert told in post(served, path, status, **fields)["error"]
+    packed = post(served, "telemetry", 415, headers={"Content-Encoding": "br"})
+    assert "allowed are identity and zstd" in packed["error"]
+
+
+def test_packed_bodies_are_read_up_to_the_limit(served):
+    zstandard = pytest.importorskip("zstandard")
+    for size, status in ((10, 200), (10**8, 413)):
+        body = zstandard.compress(b'{"events": "' + b"x" * size + b'"}')
+        headers = {"Content-Encoding": "zstd"}
+        assert httpx.post(f"{served.url}/api/v1/telemetry", content=body, headers=headers).status_code == status
+
+
+def test_what_a_client_asks_at_its_start(served):
+    assert post(served, "client/config", sdk_version="0.38.0") == {}
+    assert post(served, "client/dynamic_config", sdk_version="0.38.0") == {}
+    models = httpx.get(f"{served.url}/api/v1/get_server_capabilities").json()["supported_models"]
+    assert [each["model_name"] for each in models] == ["tiny"]
+    for path in ("/healthz", "/api/v1/healthz"):
+        assert httpx.get(served.url + path).json() == {"status": "ok"}
+    session = post(served, "create_session", tags=[], sdk_version="0")["session_id"]
+    assert post(served, "session_heartbeat", session_id=session) == {"type": "session_heartbeat"}
+    assert post(served, f"sessions/{session}/finish", status=204) is None
+
+
+def test_several_clients_at_once(served):
+    """Each of four clients trains its own model, and learns its own answer."""
+    found = {}
+
+    def work(number):
+        client = tinker.ServiceClient(base_url=served.url, api_key="tml-x")
+        trainer = client.create_lora_training_client(base_model="tiny", rank=8, seed=number).result()
+        answer = [65 + number] * 4
+        for _ in range(15):
+            trainer.forward_backward([datum(answer=answer)], "cross_entropy")
+            trainer.optim_step(ADAM)
+        sampling = trainer.save_weights_and_get_sampling_client().result()
+        greedy = types.SamplingParams(max_tokens=4, temperature=0.0)
+        sample = sampling.sample(types.ModelInput.from_ints(PROMPT), 1, greedy).result()
+        found[number] = list(sample.sequences[0].tokens)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [65 + number] * 4 for number in range(4)}
+
+
+def test_a_key_is_asked_for_by_both_protocols(tmp_path):
+    with serve(base_model.load("tiny"), tmp_path, key="tml-secret") as service:
+        for key, status in (("tml-other", 401), ("", 401), ("tml-secret", 200)):
+            told = httpx.get(f"{service.url}/api/v1/sessions", headers={"X-API-Key": key})
+            assert told.status_code == status
+            bearer = {"Authorization": f"Bearer {key}"} if key else {}
+            assert httpx.get(f"{service.url}/v1/models", headers=bearer).status_code == status

@@ -1,0 +1,162 @@
+"""Training in the order of each model, several models in one pass, sampling between: all by one thread."""
+
+import threading
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from llm import base_model
+from llm.adam import AdamSettings
+from llm.engine import Engine
+from llm.loss_pass import LossRequest, LossRow
+from llm.sampling_settings import SampleRequest, SamplingSettings
+from model.lora import LoraSettings
+from service.promises import Promises
+from service.sampling_loop import SamplingLoop
+from service.served_models import ServedModel, ServedModels
+from service.tinker_error import TinkerError
+from service.tinker_messages import PlainAnswer
+from service.training_queue import TrainingQueue
+
+DONE = PlainAnswer({})
+WAIT = 60
+
+
+class Harness:
+    """An engine, its loop and a queue whose promises tests wait for."""
+
+    def __init__(self, **options) -> None:
+        self.engine = Engine(base_model.load("tiny"))
+        self.loop = SamplingLoop(self.engine.sampler, ServedModels(ServedModel("tiny", "v0")))
+        self.queue = TrainingQueue(self.engine, self.loop, **options)
+        self.promises = Promises()
+
+    def submit(self, model, number, work, opens=False):
+        promise, _ = self.promises.once(f"{model}:{number}")
+        (self.queue.open if opens else self.queue.submit)(*([model] if opens else [model, number]), work, promise)
+        return promise
+
+    def open(self, model, seed=0):
+        settings = LoraSettings(4, seed=seed)
+        return self.submit(model, 0, lambda: (self.engine.create(model, settings), DONE)[1], opens=True)
+
+
+def ended(*promises):
+    """Wait until promises have ended."""
+    for promise in promises:
+        over = threading.Event()
+        while not promise.done and not over.wait(0.005):
+            pass
+    return promises
+
+
+@pytest.fixture
+def made():
+    harness = Harness()
+    with harness.loop:
+        yield harness
+
+
+def rows(seed: int) -> list[LossRow]:
+    tokens = torch.randint(0, 256, (9,), generator=torch.Generator().manual_seed(seed))
+    return [LossRow(tokens[:-1], tokens[1:], {"weights": torch.ones(8)})]
+
+
+def training(harness, model, seed) -> list:
+    loss = LossRequest(model, rows(seed), backward=True)
+    settings = AdamSettings(1e-2)
+    step = lambda: (harness.engine.optimizer_step(model, settings), DONE)[1]  # noqa: E731
+    return [loss, step] * 3 + [LossRequest(model, rows(seed))]
+
+
+def test_work_is_done_by_its_numbers_whatever_order_it_comes_in(made):
+    done = []
+    made.open("m")
+    work = [lambda number=number: (done.append(number), DONE)[1] for number in range(1, 5)]
+    promises = [made.submit("m", number, work[number - 1]) for number in (3, 2, 4)]
+    assert made.queue.waiting >= 3
+    promises.append(made.submit("m", 1, work[0]))
+    ended(*promises)
+    assert done == [1, 2, 3, 4] and all(promise.error is None for promise in promises)
+
+
+def test_models_train_together_as_alone(made):
+    whole, alone = {}, {}
+    block = threading.Event()
+    made.loop.between_steps(lambda: block.wait(WAIT))  # until all is there
+    for name, seed in (("a", 1), ("b", 2)):
+        made.open(name, seed)
+        whole[name] = [made.submit(name, number + 1, work) for number, work in enumerate(training(made, name, seed))]
+    together = []
+    run = made.engine.run
+    made.engine.run = lambda requests: (together.append(len(requests)), run(requests))[1]
+    block.set()
+    for name in whole:
+        ended(*whole[name])
+    assert together == [2, 2, 2, 2]
+    for name, seed in (("a", 1), ("b", 2)):
+        made.open(f"{name} alone", seed)
+        work = training(made, f"{name} alone", seed)
+        alone[name] = ended(*[made.submit(f"{name} alone", number + 1, each) for number, each in enumerate(work)])
+        losses = [kept[name][-1].answer.result.loss for kept in (whole, alone)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+        assert losses[0] < whole[name][0].answer.result.loss - 1
+
+
+def test_what_fails_leaves_the_others_and_what_follows_alone(made):
+    made.open("m"), made.open("n")
+    wrong = made.submit("m", 1, LossRequest("m", [LossRow(torch.tensor([999]), torch.tensor([1]))], backward=True))
+    broken = made.submit("m", 2, lambda: 1 // 0)
+    fine = made.submit("m", 3, LossRequest("m", rows(1)))
+    other = made.submit("n", 1, LossRequest("n", rows(1)))
+    ended(wrong, broken, fine, other)
+    assert "token 999" in wrong.error.message and wrong.error.category == "user"
+    assert broken.error.category == "server"
+    assert fine.error is None and other.error is None
+
+
+def test_a_missing_number_fails_what_comes_after_it_and_the_model_goes_on():
+    now = [0.0]
+    harness = Harness(gap_seconds=60, clock=lambda: now[0])
+    with harness.loop:
+        ended(harness.open("m"))
+        held = harness.submit("m", 2, lambda: DONE)
+        harness.queue.give_up_gaps()
+        assert not held.done
+        now[0] = 61
+        harness.queue.give_up_gaps()
+        assert "request 1 of model m has not come within 60 s" in held.error.message
+        late, after = harness.submit("m", 1, lambda: DONE), harness.submit("m", 3, lambda: DONE)
+        ended(late, after)
+        assert "the turn of request 1 of model m is over" in late.error.message and after.error is None
+
+
+def test_unknown_models_and_too_many_requests_are_refused():
+    harness = Harness(most=1)
+    with pytest.raises(TinkerError, match="there is no model 'x'") as told:
+        harness.submit("x", 1, lambda: DONE)
+    assert told.value.status == 404
+    harness.open("m")  # the loop doesn't run: it waits
+    with pytest.raises(TinkerError, match="1 requests wait already") as told:
+        harness.submit("m", 1, lambda: DONE)
+    assert told.value.status == 429
+
+
+def test_samples_keep_their_weights_while_their_adapter_is_trained(made):
+    ended(made.open("m"))
+    settings = SamplingSettings(temperature=0, max_tokens=200, end_ids=())
+    want = made.engine.sample  # before any training the adapter is the base model
+    made.loop.models.put(ServedModel("m", "v1", "m"))
+    block = threading.Event()
+    made.loop.between_steps(lambda: block.wait(WAIT))
+    ticket = made.loop.submit("k", "m", SampleRequest([65, 66], settings))
+    work = training(made, "m", 1)
+    promises = [made.submit("m", number + 1, each) for number, each in enumerate(work)]
+    block.set()
+    sampled = ticket.result(WAIT).samples[0].tokens
+    ended(*promises)
+    assert made.engine.info("m").step == 3
+    with made.loop.paused():
+        assert want([SampleRequest([65, 66], settings)])[0][0].tokens == sampled
