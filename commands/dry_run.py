@@ -55,7 +55,9 @@ def plan_lines(run: RunContext) -> list[str]:
            if config.early_stopping_patience else "no early stopping"),
     ]  # fmt: skip
     for name, loss in run.first_losses.items():
-        lines.append(f"first forward pass, {name.removesuffix('_loader')}: loss {float(loss):.6g}")  # synchronisation
+        lines.append(
+            f"first forward pass, {name.removesuffix('_loader')}: loss {float(loss) + 0.0:.6g}"
+        )  # no -0; synchronisation
     runs = config.artifacts_dir / "models" / run.trainer.model_name / "runs"
     return [*lines, f"a run would write to {runs}", "dry run: nothing was trained or written"]
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from constants.counting import counted
 from data.chat_messages import Completion, Conversation, Document, Example, RowError
 from data.data_error import DataError
 from data.text_files import TEXT, FileRow, TextFiles, find_files
@@ -70,6 +71,7 @@ class TextSource:
         unused: names of columns that are not used.
         columns: names of the format's columns, and what they are called in the files.
         answers: whether rows need answers; else they may lack them, and are not looked at where they have some.
+        absent: columns of the files that `columns` names, and no row has by which the format was found out.
     """
 
     files: TextFiles
@@ -78,6 +80,7 @@ class TextSource:
     unused: tuple[str, ...]
     columns: Mapping[str, str]
     answers: bool = True
+    absent: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -88,6 +91,9 @@ class TextSource:
         """Say in one line what was found, and why."""
         count = f", {len(self.files.files)} files" if self.path.is_dir() else ""
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        unused += (
+            f"; data_columns names {', '.join(self.absent)}, which no row has that was looked at" if self.absent else ""
+        )
         passed = f"; not read: {', '.join(self.files.passed_over[:3])}" if self.files.passed_over else ""
         return f"{self.path}: {self.files.kinds}{count}, format {self.data_format} ({self.why}){unused}{passed}"
 
@@ -138,7 +144,9 @@ def open_source(
         raise DataError(f"{path} has no row.")
     if not good:
         first = rows[0]
-        raise DataError(f"{path}: none of the first {len(rows)} rows can be read; {first.place}: {first.value}.")
+        raise DataError(
+            f"{path}: none of the first {counted(len(rows), 'row')} can be read; {first.place}: {first.value}."
+        )
     names = list(dict.fromkeys(name for _, value in good for name in value))
     if data_format == AUTO:
         data_format, why = _found(path, good, names, answers)
@@ -150,7 +158,9 @@ def open_source(
             needed = _needed(answers)[data_format]
             raise DataError(f"{path}: data_format = {data_format} needs {needed}; the rows have {_listed(names)}.")
     unused = tuple(name for name in names if name not in _USED[data_format])
-    return TextSource(files, data_format, why, unused, columns, answers)
+    there = {name for row in rows if not isinstance(row.value, RowError) for name in row.value}
+    absent = tuple(other for other in columns.values() if other not in there)
+    return TextSource(files, data_format, why, unused, columns, answers, absent)
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -254,7 +254,7 @@ def judge_one_batch(losses: Sequence[float], rule: str) -> Verdict:
         return failed(f"its loss is {start}")
     lowest = min(finite)
     told = f"{start:.4g} to {lowest:.4g}"
-    if start > 0:
+    if start > 0 and lowest >= 0:
         told += f" ({100 * lowest / start:.3g} %)"
     told += f" in {counted(len(losses), 'step')}; {rule}"
     if lowest >= start:

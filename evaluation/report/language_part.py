@@ -56,7 +56,8 @@ def is_account(value: object) -> bool:
 
 
 def _sample(sample: TextSample) -> Markup:
-    end = "" if sample.finish == "stop" else f", cut off after {counted(sample.tokens, 'token')}"
+    ends = {"stop": "", "length": f", cut off after {counted(sample.tokens, 'token')}"}
+    end = ends.get(sample.finish, f", {sample.finish}")
     rows = [("prompt", _text(sample.prompt))]
     rows += [("before training", _text(sample.before))] if sample.before else []
     rows.append((f"answer{end}", _text(sample.answer)))

@@ -26,6 +26,8 @@ code, pre { font: .85rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu 
 pre { margin: .4rem 0; padding: .7rem .9rem; overflow: auto; max-height: 32rem; background: var(--card);
   border: 1px solid var(--line); border-radius: .4rem; }
 pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
+.scroll pre { max-height: 14rem; }
+.scroll:has(pre) { max-height: none; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0 0; padding: 0; list-style: none; }
 .verdict { font-size: 1.1rem; }
 .faint, figcaption, caption { color: var(--faint); font-size: .9rem; }

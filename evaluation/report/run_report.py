@@ -119,18 +119,46 @@ def _tiles(run: Run, settings: dict[str, str]) -> Iterator[tuple[str, str, str]]
 def _results(run: Run) -> Markup | None:
     """Show what the trainer itself put into the summary; `x_low` and `x_high` stand beside `x`."""
     own = {name: value for name, value in run.summary.items() if name not in _TOTALS and not is_account(value)}
+    groups = {name: value for name, value in own.items() if isinstance(value, dict)}
+    alike = {name: value for name, value in groups.items() if any(_alike(value, other) for other in groups.values())}
+    own = {name: value for name, value in own.items() if name not in alike}
     rows = []
     for name, value in own.items():
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in own:
             continue
         low, high = own.get(f"{name}_low"), own.get(f"{name}_high")
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else _amount(name, value)
-        rows.append((name, shown, "" if low is None or high is None else f"{number(low)} to {number(high)}"))
-    if not rows:
-        return None
-    intervals = any(row[2] for row in rows)
-    head = ("result", "value", "interval") if intervals else ("result", "value")
-    return table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end")
+        rows.append(
+            (name, _shown(name, value), "" if low is None or high is None else f"{number(low)} to {number(high)}")
+        )
+    parts = [_side_by_side(alike)] if alike else []
+    if rows:
+        intervals = any(row[2] for row in rows)
+        head = ("result", "value", "interval") if intervals else ("result", "value")
+        parts.append(table(head, [row[: len(head)] for row in rows], "What the trainer reports at its end"))
+    return joined(parts) if parts else None
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one is not other and len(one.keys() & other.keys()) > 1
+
+
+def _side_by_side(found: dict[str, dict[str, Any]]) -> Markup:
+    """Show mappings whose keys are alike in columns; `difference`, `low` and `high` are a change and its interval."""
+    names = dict.fromkeys(name for values in found.values() for name in values)
+    rows = [(name, *(_cell(values.get(name)) for values in found.values())) for name in names]
+    return table(("", *found), rows, "What the trainer compares at its end; of a change with its interval")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict) and {"difference", "low", "high"} <= value.keys():
+        return f"{value['difference']:+.4g} ({value['low']:+.4g} to {value['high']:+.4g})"
+    return _shown("", value)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(key, inner)}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else _amount(name, value)
 
 
 def _amount(name: str, value: Any) -> str:

@@ -447,6 +447,7 @@ def test_one_batch_is_learned_without_dropout_and_climbing_fails(subject_of):
         ([2.0] + [1.5] * 20, WARNING, "2 to 1.5 (75 %) in 21 steps; RULE\nit levels off: a loss with a floor above 0"),
         ([2.0 - 0.01 * i for i in range(100)], WARNING, "it was still falling: a small model or rate, or few steps"),
         ([2.0, 2.1, 2.0], FAILED, "the loss never went below its start"),
+        ([0.5, -3.0], OK, "0.5 to -3 in 2 steps; RULE"),
         ([-1.0, -3.0], OK, "-1 to -3 in 2 steps; RULE"),
         ([math.nan], FAILED, "its loss is nan"),
         ([2.0, 0.1, math.nan], OK, "2 to 0.1 (5 %)"),

@@ -73,6 +73,9 @@ def test_what_isnt_clear_is_refused_with_how_to_say_it(tmp_path):
     ):
         open_source(strange)
     columns = parse_columns("prompt=question, completion = answer")
+    assert "no row" not in open_source(strange, columns=columns).told()
+    told = open_source(strange, columns=columns | {"system": "frame"}).told()
+    assert "data_columns names frame, which no row has" in told
     assert examples(strange, columns=columns) == [Completion("a", "b")]
     with pytest.raises(DataError, match="data_format = alpaca needs `instruction`.*the rows have `question`"):
         open_source(strange, data_format="alpaca")

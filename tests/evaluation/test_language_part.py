@@ -13,14 +13,16 @@ def test_answers_are_shown_as_they_are_and_what_nobody_would_see_is_said(tmp_pat
     samples = [
         TextSample("line 3", "<b>?\n", "", "a & b", "c", "stop", 4),
         TextSample("line 4", "?", " \n ", "", "", "length", 100),
+        TextSample("task 1", "?", "", "d", "", "timed out", 5),
     ]
     (tmp_path / SAMPLES).write_text(json.dumps([dataclasses.asdict(sample) for sample in samples]))
     page = str(samples_part(tmp_path))
-    assert page.count("<caption>") == 2 and "<caption>line 3</caption>" in page
+    assert page.count("<caption>") == 3 and "<caption>line 3</caption>" in page
     assert '<pre class="wrapped">&lt;b&gt;?\n</pre>' in page and ">a &amp; b</pre>" in page
     assert page.count("before training") == 1 and "<em>white space alone, 3 characters</em>" in page
     assert page.count("the data&#x27;s answer") == 1
-    assert page.count("cut off after 100 tokens") == 1 and "<em>nothing</em>" in page
+    assert page.count("cut off") == page.count("cut off after 100 tokens") == 1 and "answer, timed out<" in page
+    assert "<em>nothing</em>" in page
 
 
 def test_rows_left_out_are_told_with_their_places():

@@ -244,6 +244,17 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown(tmp_path, name, content, t
     assert re.search(told, page.text) and "line 49" in page.text and "What the trainer reports" in page.text
 
 
+def test_results_of_the_same_names_stand_side_by_side(tmp_path):
+    change = {"reward": {"difference": 0.5, "low": 0.25, "high": 0.75, "tasks": 6}}
+    summary = {
+        "before": {"reward": 0.25, "turns": 1.0}, "after": {"reward": 0.75, "turns": 2.0}, "counts": {"used": 3},
+        "change": change | {"turns": {"difference": 1.0, "low": -1.0, "high": 3.0, "tasks": 6}},
+    }  # fmt: skip
+    rows = report(make_run(tmp_path, epochs=2, summary=summary)).rows
+    assert ["", "before", "after", "change"] in rows and ["reward", "0.25", "0.75", "+0.5 (+0.25 to +0.75)"] in rows
+    assert ["turns", "1", "2", "+1 (-1 to +3)"] in rows and ["counts", "used 3"] in rows
+
+
 def test_a_long_history_is_cut_short(tmp_path):
     page = report(make_run(tmp_path, epochs=5000, history={"accuracy": [0.5] * 5000}, readings={}))
     assert "Every 13th of 5000 rows; metrics.json has all." in page.text

@@ -168,7 +168,7 @@ def test_an_agent_learns_what_is_rewarded(lab):
     assert (folder / "agent_output.txt").read_text().count("printed by the agent") > 16 * 64
     (sample,) = json.loads((folder / "samples.json").read_text())
     assert sample["prompt"] == "<|im_start|>user\nval 0<|im_end|>\n<|im_start|>assistant\n"
-    assert sample["answer"].islower() and sample["place"].startswith("task 1, reward ")
+    assert sample["finish"] == "stop" and sample["answer"].islower() and sample["place"].startswith("task 1, reward ")
     assert (folder / "model" / "model.safetensors").is_file()
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.text_metrics import paired_bootstrap
 from storage.text_samples import TextSample
+from train.agents.played import DONE
 from train.agents.rollout import Rollout
 from train.agents.rollout_summary import rollout_numbers
 
@@ -79,7 +80,7 @@ def transcripts(
                 before=_text(tokenizer, old)[1],
                 answer=said,
                 expected="",
-                finish="length" if new.cut_off else new.outcome,
+                finish="length" if new.cut_off else "stop" if new.outcome == DONE else new.outcome,
                 tokens=new.tokens,
             )
         )

@@ -178,18 +178,22 @@ class TrainedModel:
             ResumeError: it is another.
         """
         base = self.base
-        if state["base_digest"] != base.digest:
-            raise ResumeError(
-                f"the run's base model was {state['base_model']} (digest {str(state['base_digest'])[:12]}); "
-                f"{base.source} has the digest {base.digest[:12]}: it is another, or its weights have changed since. "
-                "Give the model that the run began with."
-            )
+        self._require_base(str(state["base_model"]), str(state["base_digest"]))
         if state["template"] != base.template or state["end_ids"] != list(base.end_ids):
             raise ResumeError("the chat template, or the ids that end an answer, have changed since the run began.")
         if state["template_date"] != self._date() and self.renderer.uses_clock:
             raise ResumeError(
                 f"the chat template writes the date, and the run began on {state['template_date']}: go on with "
                 f"template_date={state['template_date']}"
+            )
+
+    def _require_base(self, source: str, digest: str) -> None:
+        base = self.base
+        if digest != base.digest:
+            raise ResumeError(
+                f"the run's base model was {source} (digest {digest[:12]}); {base.source} has the digest "
+                f"{base.digest[:12]}: it is another, or its weights have changed since. Give the model that the run "
+                "began with."
             )
 
     def _date(self) -> str:
@@ -203,13 +207,16 @@ class TrainedModel:
         """Write the record of a run that begins, so that its weights can be read at any time.
 
         Args:
-            folder: the run's folder; one that is gone on with has its record already.
+            folder: the run's folder; one that is gone on with has its record already, and must be of this base model.
 
         Raises:
             OutputError: it can't be written.
+            ResumeError: the run that is gone on with has another base model.
         """
         if not (folder / RECORD).exists():
             self.record().write(folder)
+        elif (known := read_record(folder)) is not None:  # before weights are put back, which may have other shapes
+            self._require_base(known.base_model, known.base_digest)
 
     # ------------------------------------------------------------------------------------------------------- the end
 
