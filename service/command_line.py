@@ -31,6 +31,9 @@ def main() -> int:
         return _wrong("--api-key must be ASCII and begin with tml-: Tinker's client sends no other keys")
     if not 0 <= words.port <= 65535:
         return _wrong(f"--port is {words.port}; allowed are 0 (any free one) to 65535")
+    for name, value in (("rank-max", words.rank_max), ("adapters", words.adapters)):
+        if value < 1:
+            return _wrong(f"--{name} is {value}; allowed are 1 or more")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -72,13 +72,17 @@ class TrainingQueue:
         """Begin the order of a model by what makes it, which has the number 0.
 
         Raises:
-            TinkerError: there is a model of this id.
+            TinkerError: there is a model of this id, or too much waits: then there is none.
         """
         with self._lock:
             if model in self._orders:
                 raise TinkerError(f"there is a model {model!r} already")
             self._orders[model] = RequestOrder(0, self._gap, self._clock)
-        self.submit(model, 0, work, promise)
+        try:
+            self.submit(model, 0, work, promise)
+        except TinkerError:
+            self.close_model(model)
+            raise
 
     def close_model(self, model: str) -> None:
         """Forget the order of a model; what it holds fails."""

@@ -178,6 +178,29 @@ def test_a_request_that_comes_twice_is_done_once(served):
     assert [result(served, each)["metrics"]["skipped:sum"] for each in promises[:2]] == [1, 0]
 
 
+def test_samples_for_clients_that_read_json(served):
+    session = post(served, "create_session", tags=[], sdk_version="0")["session_id"]
+    asked = {"session_id": session, "sampling_session_seq_id": 0, "base_model": "tiny"}
+    sampler = post(served, "create_sampling_session", **asked)["sampling_session_id"]
+    assert post(served, "create_sampling_session", **asked)["sampling_session_id"] == sampler
+    told = httpx.get(f"{served.url}/api/v1/samplers/{sampler}").json()
+    assert told == {"sampler_id": sampler, "base_model": "tiny", "model_path": None}
+    body = {"sampling_session_id": sampler, "seq_id": 0, "num_samples": 2, "prompt_logprobs": True,
+            "prompt": {"chunks": [{"type": "encoded_text", "tokens": PROMPT}]},
+            "sampling_params": {"max_tokens": 5, "seed": 3, "stop": []}}  # fmt: skip
+    first, again = post(served, "asample", **body), post(served, "asample", **body)
+    assert first == again and len(first["sample_sequence_ids"]) == 2
+    found = result(served, first["request_id"])
+    assert [(len(each["tokens"]), len(each["logprobs"]), each["stop_reason"]) for each in found["sequences"]] == [
+        (5, 5, "length"), (5, 5, "length"),
+    ]  # fmt: skip
+    assert found["prompt_logprobs"][0] is None and len(found["prompt_logprobs"]) == len(PROMPT)
+    other = post(served, "asample", **body | {"seq_id": 1})["request_id"]
+    assert result(served, other)["sequences"] == found["sequences"]  # by the seed
+    wrong = post(served, "asample", **body | {"seq_id": 2, "sampling_params": {"top_k": 0}})["request_id"]
+    assert "sampling_params.top_k is 0" in result(served, wrong)["error"]
+
+
 def test_a_gap_ends(served):
     id = model(served)
     held = post(served, "optim_step", model_id=id, seq_id=2, adam_params={"learning_rate": 0.1})["request_id"]

@@ -142,6 +142,9 @@ def test_unknown_models_and_too_many_requests_are_refused():
     with pytest.raises(TinkerError, match="1 requests wait already") as told:
         harness.submit("m", 1, lambda: DONE)
     assert told.value.status == 429
+    with pytest.raises(TinkerError, match="1 requests wait already"):
+        harness.open("n")
+    assert harness.queue.has("m") and not harness.queue.has("n")  # so that it can be made when it is sent again
 
 
 def test_samples_keep_their_weights_while_their_adapter_is_trained(made):
