@@ -56,7 +56,7 @@ async def waits(task, client):
     return lower(answers[0].choices[0].message.content)
 
 def fails_at_times(task, client):
-    text = ask(client, task, max_tokens=1).choices[0].message.content
+    text = ask(client, task, max_tokens=200).choices[0].message.content
     number = int(task["ask"].split()[1])
     if number == 1:
         return {}["question"]
@@ -168,7 +168,7 @@ def test_an_agent_learns_what_is_rewarded(lab):
     assert (folder / "agent_output.txt").read_text().count("printed by the agent") > 16 * 64
     (sample,) = json.loads((folder / "samples.json").read_text())
     assert sample["prompt"] == "<|im_start|>user\nval 0<|im_end|>\n<|im_start|>assistant\n"
-    assert sample["finish"] == "stop" and sample["answer"].islower() and sample["place"].startswith("task 1, reward ")
+    assert sample["finish"] == "length" and sample["answer"].islower() and sample["place"].startswith("task 1, reward ")
     assert (folder / "model" / "model.safetensors").is_file()
 
 
@@ -211,12 +211,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab, how):
 
 
 def test_an_agent_that_fails_costs_its_rollouts_alone(lab):
-    _, metrics, told = train(lab, "fails_at_times", "tasks_per_epoch=6", "epochs=1")
+    folder, metrics, told = train(lab, "fails_at_times", "tasks_per_epoch=6", "epochs=1", "sample_count=6")
     assert metrics["history"]["train_failed"] == [pytest.approx(4 / 6)]
     assert metrics["history"]["val_failed"] == [pytest.approx(4 / 6)]
     where = f"agents.py:{line_of('question')} in fails_at_times: KeyError: 'question'"
     assert f"4 of 24 rollouts: the agent failed, and they are left out: {where}" in told
     assert "there is no reward, and they are left out: agents.py:fails_at_times: what it returned is" in told
+    samples = json.loads((folder / "samples.json").read_text())
+    assert [sample["finish"] for sample in samples] == ["stop", "failed", *["no reward"] * 3, "stop"]
 
 
 @pytest.mark.parametrize(
