@@ -48,9 +48,9 @@ class AgentTrainerConfig(LanguageConfig):
     """Reward from which on a rollout counts as a success, where the agent returns no `success`."""
 
     # what is learned
-    advantage: Literal["centred", "std", "leave_one_out"] = "centred"
-    """What a reward becomes: less the mean of its group; that, divided by the group's deviation; or less the mean of
-    the others."""
+    advantage: Literal["centred", "std", "leave_one_out", "batch"] = "centred"
+    """What a reward becomes: less the mean of its group; that, divided by the group's deviation; less the mean of
+    the others; or less the mean of all of the epoch's rollouts (batch), so that failing where all fail counts too."""
     loss: Literal["importance_sampling", "ppo", "cispo"] = "importance_sampling"
     """Policy gradient, its clipped form, or clipped weights of the log-likelihood."""
     clip: tuple[Annotated[float, Ge(0)], ...] = ()

@@ -1,6 +1,6 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 10; 3 % are right
+python examples/warm_start.py hello warm_start.jsonl          mostly the digit itself, else any word; 4 % are right
 python examples/warm_start.py guess_number warm_start.jsonl   9 of 10 guesses are within the hints, at random there
 """
 
@@ -8,16 +8,14 @@ import json
 import random
 import sys
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+from hello import DIGITS, draw_task
 
 
 def hello(draw):
-    """Ask as examples/hello.py does, and miscount: 7 of 10 answers are 10 too high, the others are any digit."""
-    number = draw.randrange(1024, 10_000)
-    digit = int(draw.choice(str(number)))
-    said = TEENS[digit] if draw.random() < 0.7 else draw.choice(DIGITS)
-    return [("user", f"{number} has a {digit}"), ("assistant", said)]
+    """Ask as examples/hello.py does: 6 of 10 answers repeat the digit, the others are the word of any digit."""
+    task = draw_task(draw)
+    said = str(task["digit"]) if draw.random() < 0.6 else draw.choice(DIGITS)
+    return [("user", f"{task['number']} has a {task['digit']}"), ("assistant", said)]
 
 
 def guess_number(draw):

@@ -30,7 +30,7 @@ LOSS_SETTINGS: dict[str, dict[str, float]] = {
 }
 
 # What a rollout is compared with: see `group_advantages`.
-ADVANTAGES = ("centred", "std", "leave_one_out")
+ADVANTAGES = ("centred", "std", "leave_one_out", "batch")
 _SAME_REWARD = 1e-9  # share of a reward by which others differ from it by rounding alone
 
 
@@ -356,7 +356,7 @@ def centred_advantages(rewards: Sequence[float], groups: Sequence[int]) -> list[
 
 
 def group_advantages(rewards: Sequence[float], groups: Sequence[int], kind: str = "centred") -> list[float]:
-    """Return each rollout's advantage over its group.
+    """Return each rollout's advantage over its group, or over all of them.
 
     A group whose rewards are the same but for rounding teaches exactly nothing, of whatever kind. A group of one
     rollout has nothing to compare with: its advantage is 0.
@@ -365,7 +365,9 @@ def group_advantages(rewards: Sequence[float], groups: Sequence[int], kind: str 
         rewards: of each rollout its reward.
         groups: of each rollout the number of its group.
         kind: `centred` (reward less the mean of the group), `std` (that, divided by the group's population standard
-            deviation) or `leave_one_out` (reward less the mean of the others: n / (n - 1) times the first).
+            deviation), `leave_one_out` (reward less the mean of the others: n / (n - 1) times the first) or `batch`
+            (reward less the mean of all rollouts, whatever their group: one that fails in a group where all fail is
+            made less likely too, which no comparison inside of a group does).
 
     Returns:
         Of each rollout its advantage.
@@ -375,6 +377,8 @@ def group_advantages(rewards: Sequence[float], groups: Sequence[int], kind: str 
     """
     if kind not in ADVANTAGES:
         raise ValueError(f"there are no advantages {kind!r}; there are: {', '.join(ADVANTAGES)}")
+    if kind == "batch":
+        return group_advantages(rewards, [0] * len(groups))
     advantages = centred_advantages(rewards, groups)
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):

@@ -269,5 +269,10 @@ def test_advantages_of_each_kind_by_hand():
         assert group_advantages([0.1 + 0.2, 0.3, 0.3], [0] * 3, kind) == [0.0] * 3
         assert group_advantages([5.0, 1.0, 3.0], [0, 1, 1], kind)[0] == 0.0
         assert sum(group_advantages([0.2, 0.7, 1.0], [4] * 3, kind)) == pytest.approx(0, abs=1e-12)
-    with pytest.raises(ValueError, match="there are no advantages 'best'; there are: centred, std, leave_one_out"):
+    # Over the whole batch, who fails where all fail is made less likely too; equal rewards teach nothing even so.
+    assert group_advantages([1.0, 0.0, 0.0, 0.0], [0, 0, 1, 1], "batch") == [0.75, -0.25, -0.25, -0.25]
+    assert group_advantages([0.35] * 8, groups, "batch") == [0.0] * 8
+    with pytest.raises(
+        ValueError, match="there are no advantages 'best'; there are: centred, std, leave_one_out, batch"
+    ):
         group_advantages([1.0], [0], "best")

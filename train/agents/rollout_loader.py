@@ -166,8 +166,8 @@ class RolloutLoader:
         rewards, tasks = [each.reward or 0.0 for each in rewarded], [each.task for each in rewarded]
         advantages = group_advantages(rewards, tasks, settings.advantage)
         level: dict[int, bool] = {}
-        for rollout, advantage in zip(rewarded, advantages, strict=True):
-            level[rollout.task] = level.get(rollout.task, True) and advantage == 0
+        for rollout, apart in zip(rewarded, group_advantages(rewards, tasks), strict=True):
+            level[rollout.task] = level.get(rollout.task, True) and apart == 0
         flat = (sum(level.values()) / len(level), float(len(level))) if level else None
         if settings.probing:
             advantages = [1.0 if place % 2 else -1.0 for place in range(len(rewarded))]
