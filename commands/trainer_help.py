@@ -1,6 +1,7 @@
 """`--help` of a trainer: its settings as they are in force, and what they mean."""
 
 from config import BaseTrainerConfig, ConfigError, ConfigParser
+from config.config_classes import lineage, section_name
 from train.registry import TrainerEntry
 
 
@@ -15,8 +16,10 @@ def trainer_help(entry: TrainerEntry) -> str:
         return f"\n{entry.name} has no config class in config/.\n"
     docs = ConfigParser.describe(config_class)
     shared = {doc.name for doc in ConfigParser.describe(BaseTrainerConfig)}
+    between = [base for base in lineage(config_class) if base not in (config_class, BaseTrainerConfig)]
+    over = "".join(f" over [{section_name(base)}]" for base in between)
     parts = {
-        f"its own settings, [{entry.section}]": [doc for doc in docs if doc.name not in shared],
+        f"its own settings, [{entry.section}]{over}": [doc for doc in docs if doc.name not in shared],
         f"settings of every trainer, [{entry.section}] over [BaseTrainer]": [doc for doc in docs if doc.name in shared],
     }
     lines = [f"{entry.name}: {entry.description}"]

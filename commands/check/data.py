@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from commands.check.report import Verdict, failed, listed, ok, warning
+from commands.check.report import Verdict, failed, listed, ok, skipped, warning
 from commands.check.subject import Budget, Subject
 from constants.counting import counted
 from data.batch_indices import batch_indices
@@ -117,6 +117,8 @@ def no_shared_samples(subject: Subject) -> Verdict:
     with preserved_random_states():
         train, of_train = _digests(run.train_loader, subject.batches)
         val, of_val = _digests(run.val_loader, subject.val_batches)
+    if not train or not val:
+        return skipped("no sample can be told apart in a batch")
     known = set(train.values())
     shared = sorted(index for index, digest in val.items() if digest in known)
     compared = f"{_count(len(val), of_val)} validation samples against {_count(len(train), of_train)} of training"

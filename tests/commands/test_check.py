@@ -264,6 +264,11 @@ def test_indices_of_one_dataset_are_compared(subject_of, train, val, mark, text)
     assert (verdict.mark, verdict.text) == (mark, text)
 
 
+def test_no_duplicates_are_claimed_where_no_samples_can_be_told_apart(subject_of, monkeypatch):
+    monkeypatch.setattr(data, "_digests", lambda *_: ({}, None))
+    assert data.no_shared_samples(subject_of()).mark == SKIPPED
+
+
 def test_few_duplicates_are_a_warning_many_a_failure(subject_of):
     def apart(shared: int):
         rows = numbers(400, 4)

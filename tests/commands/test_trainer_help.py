@@ -25,6 +25,11 @@ def test_help_shows_the_values_in_force_and_defaults_that_differ(shared_project,
     assert own < at["hidden_dim"] < at["dropout"] < shared < at["epochs"]
 
 
+def test_help_names_the_section_that_trainers_share(project):
+    done = project.run("LanguageModel", "--help")
+    assert "its own settings, [LanguageModelTrainer] over [Language]:" in done.stdout.splitlines(), done.stdout
+
+
 def test_help_helps_where_settings_are_wrong(project):
     text = (project.path / "config.ini").read_text().replace("hidden_dim = 8", "hidden_dim = wide", 1)
     (project.path / "config.ini").write_text(text)
