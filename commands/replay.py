@@ -56,7 +56,7 @@ def _batches(saved: SavedFailure) -> Recovered | None:
     if saved.batches is None:
         return None  # they are read again
     indices = saved.report.get("indices")
-    return Recovered(saved.batches, indices, state["first"], state["harmless"], **random)
+    return Recovered(saved.batches, indices, first=state["first"], harmless=state["harmless"], **random)
 
 
 def _loss_scale(run: RunContext, saved: SavedFailure) -> float:

@@ -106,7 +106,7 @@ class TrainerRegistry(Mapping[str, type]):
             logger.warning(f"{former} is called {RENAMED_TRAINERS[former]} now; the old name goes on working")
             return entries[RENAMED_TRAINERS[former]]
         self._explain_file(name)
-        near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.4)]
+        near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.5)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
         broken = "".join(f"\n{path}: {reason} (its trainers are not listed)" for path, reason in self.broken.items())
         raise UnknownTrainerError(f"unknown trainer '{name}'{hint} `{command('train')} --list` shows all.{broken}")

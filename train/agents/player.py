@@ -39,14 +39,14 @@ class ThreadPlayer:
     """
 
     def __init__(self, agent: AgentFunction, divert: Callable[[], None]) -> None:
-        import httpx
-        import openai  # noqa: F401
+        import openai
 
         self._agent, self._divert = agent, divert
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each request
+        for name in ("httpx", "httpx2"):  # whichever openai is made with: it tells each request
+            logging.getLogger(name).setLevel(logging.WARNING)
         # One for each lane: many threads would spend their time in the locks of a common one. No proxy of the
         # environment's stands between this process and itself, and nothing is encrypted, so no certificates are read.
-        self._http: httpx.Client | None = None
+        self._http: openai.DefaultHttpxClient | None = None
 
     def play(self, task: object, address: str, key: str) -> Played:
         """Play it once."""
@@ -60,15 +60,14 @@ class ThreadPlayer:
         return Played(DONE, reward, numbers)
 
     def _client(self, address: str, key: str) -> object:
-        import httpx
         import openai
 
         # A retry would be another request with other random numbers; time is limited for the rollout as a whole.
         if self._agent.is_async:
-            http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)
+            http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=False, timeout=None)
             return openai.AsyncOpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=http)
         if self._http is None:
-            self._http = httpx.Client(trust_env=False, verify=False, timeout=None)
+            self._http = openai.DefaultHttpxClient(trust_env=False, verify=False, timeout=None)
         return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=self._http)
 
     def stop(self) -> None:
