@@ -72,15 +72,16 @@ Ctrl-C stops it. Models and checkpoints are known until then; the files of check
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="serve.py", description="Serve a model over the Tinker and OpenAI protocols.")
-    add = parser.add_argument
-    add("--model", default="smollm2", help="smollm2, tiny, a folder, a GGUF file or a hub id (default: smollm2)")
-    add("--name", default="", help="name under which clients know the model (default: as --model)")
-    add("--host", default=HOST, help=f"address to listen on; others than {HOST} need --api-key")
-    add("--port", type=int, default=8123, help="port to listen on; 0 for any free one (default: 8123)")
-    add("--api-key", help="key that clients must send; begins with tml-")
-    add("--folder", default="service_store", help="folder of checkpoints (default: service_store)")
-    add("--rank-max", type=int, default=256, help="greatest LoRA rank (default: 256)")
-    add("--adapters", type=int, default=64, help="models that are trained at a time (default: 64)")
+    parser.add_argument(
+        "--model", default="smollm2", help="smollm2, tiny, a folder, a GGUF file or a hub id (default: smollm2)"
+    )
+    parser.add_argument("--name", default="", help="name under which clients know the model (default: as --model)")
+    parser.add_argument("--host", default=HOST, help=f"address to listen on; others than {HOST} need --api-key")
+    parser.add_argument("--port", type=int, default=8123, help="port to listen on; 0 for any free one (default: 8123)")
+    parser.add_argument("--api-key", help="key that clients must send; begins with tml-")
+    parser.add_argument("--folder", default="service_store", help="folder of checkpoints (default: service_store)")
+    parser.add_argument("--rank-max", type=int, default=256, help="greatest LoRA rank (default: 256)")
+    parser.add_argument("--adapters", type=int, default=64, help="models that are trained at a time (default: 64)")
     return parser
 
 
