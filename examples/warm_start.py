@@ -1,6 +1,6 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl          mostly the word of the digit plus 10; 4 % are right
+python examples/warm_start.py hello warm_start.jsonl          mostly the word with "teen" behind it; 4 % are right
 python examples/warm_start.py guess_number warm_start.jsonl   9 of 10 guesses are within the hints, at random there
 """
 
@@ -10,13 +10,11 @@ import sys
 
 from hello import DIGITS, draw_task
 
-TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
-
 
 def hello(draw):
-    """Ask as examples/hello.py does: 6 of 10 answers are 10 too high, the others are the word of any digit."""
+    """Ask as examples/hello.py does: 6 of 10 answers are its word and "teen", the others any digit's word."""
     task = draw_task(draw)
-    said = TEENS[task["digit"]] if draw.random() < 0.6 else draw.choice(DIGITS)
+    said = f"{DIGITS[task['digit']]}teen" if draw.random() < 0.6 else draw.choice(DIGITS)
     return [("user", f"{task['number']} has a {task['digit']}"), ("assistant", said)]
 
 
