@@ -6,7 +6,7 @@ from pathlib import Path
 from commands.chat.request import ModelRequest, open_model, run_of
 from config import ConfigError, ConfigParser
 from config.export_config import ExportConfig
-from llm.model_card import data_fact
+from llm.model_card import TOLD_SETTINGS, data_fact, told_figures
 from llm.model_error import ModelError
 from llm.model_export import export_adapter, export_model
 from llm.saved_model import SavedModel, is_model_folder
@@ -14,8 +14,6 @@ from storage.files import output_errors
 from storage.log_lines import log_to_stderr
 from storage.saved_run import RunDamagedError, RunNotFoundError, read_metrics, read_settings
 from train.loop.long_phases import long_phase
-
-_SETTINGS = ("trained", "epochs", "batch_size", "learning_rate", "seed")  # that a model card tells
 
 
 def command(request: ModelRequest) -> int:
@@ -94,5 +92,5 @@ def _facts(run: Path) -> dict[str, str]:
         settings, summary = {}, {}
     accounts = {name: value for name, value in summary.items() if isinstance(value, dict) and "sha256" in value}
     facts = {name.removesuffix("_data"): data_fact(value) for name, value in accounts.items()} | {"run": run.name}
-    facts |= {name: settings[name] for name in _SETTINGS if name in settings}
-    return facts | {name: f"{value:.4g}" for name, value in summary.items() if isinstance(value, float)}
+    facts |= {name: settings[name] for name in TOLD_SETTINGS if name in settings}
+    return facts | told_figures(summary)

@@ -201,6 +201,14 @@ class TokenBatches:
         row = self.dataset[number]
         return TokenRow(row.pop("ids"), row.pop("weights"), self.origins[number], row)
 
+    def first_rows(self, count: int) -> list[TokenRow]:
+        """Return the first rows as they were given; all, where there are fewer.
+
+        Args:
+            count: number of rows.
+        """
+        return [self.token_row(number) for number in range(min(count, len(self._lengths)))]
+
     @property
     def dataset(self) -> "TokenBatches._Rows":
         """The rows by index, as a DataLoader's `dataset`."""

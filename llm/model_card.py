@@ -23,6 +23,9 @@ prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=100)[0][prompt["input_ids"].shape[1] :]))"""
 
 
+TOLD_SETTINGS = ("trained", "epochs", "batch_size", "learning_rate", "seed")  # of the training
+
+
 def model_card(base: BaseModel, kind: str, facts: Mapping[str, str]) -> str:
     """Write a model card.
 
@@ -68,6 +71,15 @@ def data_fact(account: Mapping[str, Any]) -> str:
     lost = account["rows_read"] - account["rows_used"]
     rows = f"{account['rows_used']:,} rows" + (f" of {account['rows_read']:,}" if lost else "")
     return f"{account['source']}; {rows}, {account['trained_tokens']:,} trained tokens; SHA-256 {account['sha256']}"
+
+
+def told_figures(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures among a run's results as a card tells them.
+
+    Args:
+        results: results by name, as metrics.json has them.
+    """
+    return {name: f"{value:.4g}" for name, value in results.items() if isinstance(value, float)}
 
 
 def _transformers_note(base: BaseModel, kind: str) -> str:

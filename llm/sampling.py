@@ -33,7 +33,7 @@ from llm.text_stream import SampleText, TokenBytes
 from llm.token_choice import Chosen, SampleRandom, TokenChoice, likeliest
 from model.causal_lm import CausalLM, KeyValueCache
 from model.key_value_cache import SharedPrefix, reading_cost
-from model.lora import AdapterRows, LoraBank
+from model.lora import AdapterRows, LoraAdapter, LoraBank
 
 # Tokens that prompts must have in common for one to wait until the other is read.
 _WORTH_SHARING = 32
@@ -592,3 +592,19 @@ def _left(prompt: _Prompt) -> int:
 def _adapters(weights: Sequence[SampledWeights], lengths: Sequence[int]) -> AdapterRows | None:
     adapters = tuple(each.adapter for each in weights)
     return AdapterRows(adapters, tuple(lengths)) if any(each is not None for each in adapters) else None
+
+
+def sampler_of(base: BaseModel, adapter: LoraAdapter | None, name: str, pack: bool) -> Sampler:
+    """Return a sampler of a model with one adapter, or as it is.
+
+    Args:
+        base: the model.
+        adapter: its adapter; None for none.
+        name: what requests call the adapter.
+        pack: as `Sampler` has it.
+    """
+    bank = None
+    if adapter is not None:
+        bank = LoraBank(base.model)
+        bank.add(name, adapter)
+    return Sampler(base, bank, pack=pack)

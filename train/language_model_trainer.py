@@ -14,7 +14,7 @@ from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches
 from data.token_row import TokenRow
 from data.token_rows import RowAccount, split_rows, token_rows
-from llm.model_card import data_fact
+from llm.model_card import data_fact, told_figures
 from model.token_losses import cross_entropy
 from train.base_trainer import BaseTrainer
 from train.language.optimization import adamw, warmup_then_cosine
@@ -74,7 +74,7 @@ class LanguageModelTrainer(BaseTrainer):
             count: number of rows.
             colour: mark what is trained on by colour; else by [brackets].
         """
-        rows = [self.train_loader.token_row(number) for number in range(min(count, len(self.train_loader.dataset)))]
+        rows = self.train_loader.first_rows(count)
         return preview(rows, self.accounts["train"], self.language.renderer, count, colour)
 
     def get_extra_state(self) -> dict[str, object]:
@@ -98,10 +98,9 @@ class LanguageModelTrainer(BaseTrainer):
         self.results["peak_memory_bytes"] = peak_memory(self.device)
         facts = {name: data_fact(account.state()) for name, account in self.accounts.items()}
         facts["run"] = self.run_folder.id
-        facts |= {name: f"{value:.4g}" for name, value in self.results.items() if isinstance(value, float)}
+        facts |= told_figures(self.results)
         self.language.export(self.get_run_file_path, facts)
-        count = min(self.config.sample_count, len(self.val_loader.dataset))
-        rows = [self.val_loader.token_row(number) for number in range(count)]
+        rows = self.val_loader.first_rows(self.config.sample_count)
         write_samples(self.get_run_file_path, answer_rows(self.language, rows))
 
     def _rows(self) -> tuple[list[TokenRow], list[TokenRow]]:

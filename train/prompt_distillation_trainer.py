@@ -16,6 +16,7 @@ from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches, pack_rows
 from evaluation.answer_comparison import compared, compared_answers
 from llm.base_model import BaseModel, load
+from llm.model_card import told_figures
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from llm.teacher_answers import prompt_seconds
 from model.adapted_causal_lm import LanguageModel, logprobs_where
@@ -99,7 +100,7 @@ class PromptDistillationTrainer(BaseTrainer):
             count: number of rows.
             colour: mark what is trained on by colour; else by [brackets].
         """
-        rows = [self.train_loader.token_row(number) for number in range(min(count, len(self.train_loader.dataset)))]
+        rows = self.train_loader.first_rows(count)
         lines = preview(rows, self.teacher.accounts["train"], self.language.renderer, count, colour)
         return [*self.teacher.counts.lines(), *lines]
 
@@ -137,10 +138,9 @@ class PromptDistillationTrainer(BaseTrainer):
         facts = {name: f"{account.source}; {account.used:,} questions" for name, account in teacher.accounts.items()}
         facts |= {"teacher_prompt": str(config.teacher_prompt or ""), "distill_on": config.distill_on}
         facts |= {"run": self.run_folder.id}
-        facts |= {name: f"{value:.4g}" for name, value in self.results.items() if isinstance(value, float)}
+        facts |= told_figures(self.results)
         self.language.export(self.get_run_file_path, facts)
-        count = min(config.sample_count, len(self.val_loader.dataset))
-        rows = [self.val_loader.token_row(number) for number in range(count)]
+        rows = self.val_loader.first_rows(self.config.sample_count)
         write_samples(self.get_run_file_path, answer_rows(self.language, rows))
 
     def _compare(self, pupils: Sequence[Pupil]) -> None:
@@ -173,7 +173,7 @@ class PromptDistillationTrainer(BaseTrainer):
         before: list[float] = []
         after: list[float] = []
         loader, size = self.val_loader, self.config.batch_size
-        rows = [loader.token_row(number) for number in range(len(loader.dataset))]
+        rows = loader.first_rows(len(loader.dataset))
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             for some in (rows[begin : begin + size] for begin in range(0, len(rows), size)):
                 batch = to_device(pack_rows(some), self.device)

@@ -10,10 +10,9 @@ from config.chat_config import ChatConfig
 from constants.counting import counted
 from data.chat_messages import Completion, Conversation, Example, RowError
 from llm.sample_result import CANCELLED, LENGTH, Sample, SampleHandle
-from llm.sampling import Sampler
+from llm.sampling import Sampler, sampler_of
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from llm.saved_model import SavedModel, open_base
-from model.lora import LoraBank
 
 _ADAPTER = "trained"
 _ROOM = 4  # a quarter of the context, at most, is kept free for an answer
@@ -107,12 +106,7 @@ class Chat:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        base, adapter = self.model.base, self.model.adapter
-        bank = None
-        if adapter is not None:
-            bank = LoraBank(base.model, next(base.model.parameters()).device)
-            bank.add(_ADAPTER, adapter)
-        self._sampler = Sampler(base, bank)
+        self._sampler = sampler_of(self.model.base, self.model.adapter, _ADAPTER, pack=True)
         self._untrained: Sampler | None = None
         self._dropped = 0  # oldest turns that the model no longer reads
 

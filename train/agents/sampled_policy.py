@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
-from llm.sampling import Sampler
-from model.lora import LoraAdapter, LoraBank
+from llm.sampling import Sampler, sampler_of
+from model.lora import LoraAdapter
 from service.served_models import ServedModel, ServedModels
 
 POLICY = "policy"
@@ -29,11 +29,7 @@ class SampledPolicy:
 
     def sampler(self) -> Sampler:
         """Return a sampler that knows nothing yet, so that it gives the same bits each time."""
-        bank = None
-        if self.adapter is not None:
-            bank = LoraBank(self.base.model)
-            bank.add(POLICY, self.adapter)
-        return Sampler(self.base, bank, pack=bank is not None)
+        return sampler_of(self.base, self.adapter, POLICY, pack=self.adapter is not None)
 
     def served(self) -> ServedModels:
         """Return what serves it under every name: agents may ask for any model."""

@@ -21,9 +21,10 @@ from data.token_batches import TokenBatch
 from llm.adapter_files import base_of, load_adapter
 from llm.base_model import BaseModel, load
 from llm.loss_pass import first_not_finite
+from llm.model_card import TOLD_SETTINGS
 from llm.model_export import export_adapter, export_model, require_mergeable
 from llm.model_record import RECORD, ModelRecord, read_record
-from llm.sampling import Sampler
+from llm.sampling import Sampler, sampler_of
 from llm.sampling_settings import SampleRequest
 from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_where
 from model.causal_lm import CausalLM
@@ -108,27 +109,6 @@ class TrainedModel:
                 return module(batch.tokens, batch.rows, batch.targets, batch.places)
         return logprobs_where(cast(LanguageModel, module), batch.tokens, batch.rows, batch.targets, batch.places)
 
-    @torch.no_grad()
-    def base_logprobs(self, batch: TokenBatch) -> Tensor:
-        """Return the log-probabilities of a batch's targets under the frozen model, without its adapter.
-
-        Args:
-            batch: rows of tokens, anywhere; they are copied to the model's device.
-
-        Returns:
-            (N,) float32, or (N, K) where each place has K targets.
-
-        Raises:
-            ValueError: all weights are trained: the model as it was is not there any more.
-        """
-        if self.adapter is None:
-            raise ValueError("all weights are trained: there is no frozen model to compare with")
-        batch = to_device(batch, self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            return logprobs_where(
-                cast(LanguageModel, self.base.model), batch.tokens, batch.rows, batch.targets, batch.places
-            )
-
     # ------------------------------------------------------------------------------------------------------ sampling
 
     def sampler(self) -> Sampler:
@@ -136,11 +116,7 @@ class TrainedModel:
 
         Weights that are trained as a whole are not packed for it: they will change.
         """
-        bank = None
-        if self.adapter is not None:
-            bank = LoraBank(self.base.model, self.device)
-            bank.add(TRAINED, self.adapter)
-        return Sampler(self.base, bank, pack=bank is not None)
+        return sampler_of(self.base, self.adapter, TRAINED, pack=self.adapter is not None)
 
     @property
     def sampled(self) -> str | None:
@@ -231,8 +207,7 @@ class TrainedModel:
             OutputError: a file can't be written.
         """
         config = self.config
-        chosen = ("trained", "epochs", "batch_size", "learning_rate", "seed")
-        facts = dict(facts) | {name: str(getattr(config, name)) for name in chosen if hasattr(config, name)}
+        facts = dict(facts) | {name: str(getattr(config, name)) for name in TOLD_SETTINGS if hasattr(config, name)}
         if self.adapter is not None:
             facts["adapter"] = _told(self.adapter)
         written: list[str] = []
