@@ -12,7 +12,7 @@ pytest.importorskip("openai")
 pytest.importorskip("starlette")
 
 AGENTS = '''
-import asyncio, os, signal, time
+import asyncio, itertools, os, signal, time
 
 def tasks(split):
     return [{"ask": f"{split} {number}"} for number in range(6)]
@@ -81,15 +81,14 @@ def never_ends(task, client):
 def likeliest(task, client):
     return lower(ask(client, task, max_tokens=2, temperature=0).choices[0].message.content)
 
-calls = []
+turns_taken = itertools.count(1)  # each number once, whatever the threads do
 
 def at_times(task, client):
     text = ask(client, task, max_tokens=2).choices[0].message.content
-    if task["ask"].startswith("train"):
-        calls.append(text)
-    if 4 < len(calls) <= 8:
+    number = next(turns_taken) if task["ask"].startswith("train") else 0
+    if 4 < number <= 8:
         return {"reward": 0.5}
-    return {"reward": len(calls) + lower(text), "extra": 1}
+    return {"reward": 3 * number + lower(text), "extra": 1}
 
 def own_client(task):
     from openai import OpenAI
@@ -101,7 +100,7 @@ def killed(task, client):
     if os.environ.get("KILL_IN_ROLLOUTS") and task["ask"].startswith("train"):
         with open("calls.txt", "a") as stream:
             stream.write("x")
-        if os.path.getsize("calls.txt") == 20:
+        if os.path.getsize("calls.txt") >= 20:  # threads may pass 20 side by side
             os.kill(os.getpid(), signal.SIGKILL)
     return turns(task, client)
 
