@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from data.chat_messages import Completion, Conversation, Document, Example, RowError
 from data.conversations import TextSource
 from data.data_error import DataError
-from data.token_rows import SKIP, STOP, RowAccount
+from data.token_rows import SKIP, RowAccount
 
 OWN_SYSTEM = "a system message of the row's own is not used"
 
@@ -64,20 +64,14 @@ def read_questions(source: TextSource, on_bad_row: str = SKIP) -> tuple[list[Que
         try:
             chat, had_system = _question(row.example)
         except RowError as error:
-            if on_bad_row == STOP:
-                raise DataError(
-                    f"{source.path}, {row.place}: {error}. Mend the row, or leave such rows out with "
-                    f"on_bad_row = {SKIP}."
-                ) from error
-            account.leave_out(row.place, error.reason, error.detail)
+            account.refuse(source.path, row.place, error, on_bad_row)
             continue
         if had_system:
             account.notes.setdefault(OWN_SYSTEM, []).append(row.place)
         found.append(Question(row.place, chat))
     account.used = len(found)
     if not found:
-        reasons = "; ".join(f"{reason} [{places[0]}]" for reason, places in account.left_out.items())
-        raise DataError(f"{source.path}: there is no question. {reasons or 'There is no row'}.")
+        raise DataError(f"{source.path}: there is no question. {account.reasons() or 'There is no row'}.")
     return found, account
 
 

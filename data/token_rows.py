@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,28 @@ class RowAccount:
     def leave_out(self, place: str, reason: str, detail: str = "") -> None:
         """Count a row that is not used."""
         self.left_out.setdefault(reason, []).append(f"{place}: {detail}" if detail else place)
+
+    def refuse(self, path: Path | str, place: str, error: RowError, on_bad_row: str) -> None:
+        """Leave out a row that can't be used, or end the run over it.
+
+        Args:
+            path: what is read.
+            place: where the row is in it, such as `line 5`.
+            error: why it can't be used.
+            on_bad_row: `stop` or `skip`.
+
+        Raises:
+            DataError: with `stop`.
+        """
+        if on_bad_row == STOP:
+            raise DataError(
+                f"{path}, {place}: {error}. Mend the row, or leave such rows out with on_bad_row = {SKIP}."
+            ) from error
+        self.leave_out(place, error.reason, error.detail)
+
+    def reasons(self) -> str:
+        """Say in one sentence why rows were left out, each reason with its first place; empty where none was."""
+        return "; ".join(f"{reason} [{places[0]}]" for reason, places in self.left_out.items())
 
     def lines(self) -> list[str]:
         """Write the account, a line for each fact."""
@@ -109,12 +132,7 @@ def token_rows(
         try:
             new, longest = _rows_of(row, renderer, max_length, account)
         except RowError as error:
-            if on_bad_row == STOP:
-                raise DataError(
-                    f"{source.path}, {row.place}: {error}. Mend the row, or leave such rows out with "
-                    f"on_bad_row = {SKIP}."
-                ) from error
-            account.leave_out(row.place, error.reason, error.detail)
+            account.refuse(source.path, row.place, error, on_bad_row)
             continue
         account.longest = max(account.longest, longest)
         if not new:

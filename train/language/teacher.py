@@ -20,7 +20,7 @@ from data.conversations import Row, open_source, parse_columns
 from data.data_error import DataError
 from data.questions import Question, behind, read_questions, without_system
 from data.token_row import TokenRow
-from data.token_rows import STOP, RowAccount
+from data.token_rows import RowAccount
 from llm.base_model import BaseModel
 from llm.sampling_settings import SamplingSettings
 from llm.teacher_answers import AnswerProgress, Asked, BaseAnswers
@@ -273,12 +273,9 @@ class Teacher:
             try:
                 pupils.append(self._pupil(question, account))
             except RowError as error:
-                if config.on_bad_row == STOP:
-                    raise DataError(f"{path}, {question.place}: {error}.") from error
-                account.leave_out(question.place, error.reason, error.detail)
+                account.refuse(path, question.place, error, config.on_bad_row)
         if not pupils:
-            reasons = "; ".join(f"{reason} [{places[0]}]" for reason, places in account.left_out.items())
-            raise DataError(f"{path}: no question can be asked. {reasons}.")
+            raise DataError(f"{path}: no question can be asked. {account.reasons()}.")
         return pupils
 
     def _pupil(self, question: Question, account: RowAccount) -> Pupil:
@@ -304,12 +301,9 @@ class Teacher:
             try:
                 pupils.append(self._told_pupil(row, account))
             except RowError as error:
-                if config.on_bad_row == STOP:
-                    raise DataError(f"{path}, {row.place}: {error}.") from error
-                account.leave_out(row.place, error.reason, error.detail)
+                account.refuse(path, row.place, error, config.on_bad_row)
         if not pupils:
-            reasons = "; ".join(f"{reason} [{places[0]}]" for reason, places in account.left_out.items())
-            raise DataError(f"{path}: no answer can be used. {reasons}.")
+            raise DataError(f"{path}: no answer can be used. {account.reasons()}.")
         for pupil in pupils:
             self._choose(pupil, pupil.answers)
         return pupils
