@@ -197,7 +197,7 @@ def test_a_cpu_is_searched_for_throughput(tmp_path, capsys):
     assert find_batch_size.command(lambda: HookTrainer(tmp_path), True) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "HookTrainer on cpu; a step is forward, backward, update (fastest of 5)"
-    sizes = [int(line.split()[0]) for line in lines[2:] if line.endswith(" MB")]
+    sizes = [int(line.split()[0]) for line in lines[2:] if re.search(r" [\d.]+ [MG]B$", line)]
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 93][: len(sizes)] and len(sizes) > 3
     assert int(lines[-2].removeprefix("batch_size = ")) in sizes
     assert re.fullmatch(
@@ -214,7 +214,7 @@ def test_the_command_on_a_cpu(shared_project):
     lines = done.stdout.splitlines()
     assert lines[0] == "OwnLoopTrainer on cpu; a step is forward, backward, update (fastest of 5)"
     assert lines[1].split() == ["batch", "size", "samples/s", "ms", "a", "step", "process", "peak"]
-    sizes = [int(line.split()[0]) for line in lines[2:] if re.match(r" +\d+ +[\d,]+ +[\d.]+ +[\d.]+ MB$", line)]
+    sizes = [int(line.split()[0]) for line in lines[2:] if re.match(r" +\d+ +[\d,]+ +[\d.]+ +[\d.]+ [MG]B$", line)]
     assert sizes[:3] == [1, 2, 4] and sizes[-1] <= 70
     (suggested,) = [line for line in lines if line.startswith("batch_size = ")]
     assert int(suggested.split()[-1]) in sizes
