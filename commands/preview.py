@@ -2,7 +2,7 @@
 
 import sys
 
-from storage.log_lines import wants_colours
+from storage.log_lines import log_to_stderr, wants_colours
 from train.base_trainer import BaseTrainer, RunOptions
 from train.errors import TrainerContractError
 
@@ -29,7 +29,8 @@ def command(trainer_class: type[BaseTrainer], count: int) -> int:
             f"{trainer_class.__name__} has no text to preview. --preview is for trainers of language models: those "
             "with a method preview(count, colour) that returns lines."
         )
-    BaseTrainer.options = RunOptions(dry_run=True)
+    log_to_stderr()
+    BaseTrainer.options = RunOptions(dry_run=True, preview=True)
     lines = show(trainer_class(), count, wants_colours())
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

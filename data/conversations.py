@@ -32,6 +32,8 @@ _ASKED = {  # where only questions are wanted; answers are not looked at
     PLAIN: "`text`, or lines of text",
 }
 FORMATS = tuple(_NEEDED)
+_QUESTIONS = {"human", "input", "instruction", "prompt", "q", "query", "question", "questions", "request", "user"}
+_ANSWERS = {"answer", "answers", "response", "output", "completion", "reply", "assistant", "target", "label", "a"}
 _LISTS = ("messages", "conversations", "conversation")
 _USED = {
     MESSAGES: {*_LISTS, "system", "tools"}, PROMPT_COMPLETION: {"prompt", "completion", "tools"},
@@ -194,8 +196,7 @@ def _found(
     if not first:
         needed = "; ".join(f"{name}: {what}" for name, what in formats.items())
         raise DataError(
-            f"{path}: no format fits rows with {_listed(names)}. Formats are {needed}. Other names of columns are "
-            "given by data_columns, such as data_columns = prompt=question, completion=answer."
+            f"{path}: no format fits rows with {_listed(names)}. {_advice(names, answers)} Formats are {needed}."
         )
     if len(first) > 1:
         fits = " and ".join(f"{name} ({place}: {formats[name]})" for name, place in first.items())
@@ -203,6 +204,19 @@ def _found(
         raise DataError(f"{path}: the format isn't clear, since rows fit {fits}. Say which is meant: {choices}.")
     found = next(iter(first))
     return found, f"rows have {formats[found]}"
+
+
+def _advice(names: list[str], answers: bool) -> str:
+    """Say how columns of other names are given, by the file's own names where these say what they are."""
+    asked = next((name for name in names if name.strip().lower() in _QUESTIONS), None)
+    answered = next((name for name in names if name.strip().lower() in _ANSWERS), None)
+    question, answer = asked or "question", answered or "answer"
+    if not answers:
+        return f"Name the column of questions: data_columns = instruction={question}."
+    return (
+        f"Name the columns of questions and answers: data_columns = instruction={question}, output={answer} for the "
+        f"model's chat template; data_columns = prompt={question}, completion={answer} for text as it is."
+    )
 
 
 def _fitting(value: Mapping[str, Any], answers: bool) -> list[str]:

@@ -196,7 +196,7 @@ def _json(file: Path) -> Iterator[FileRow]:
     if text[at : at + 1] != "[":
         yield from _wrapped_list(file, text)
         return
-    number, line, counted = 0, 1, 0
+    number, line, counted, before = 0, 1, 0, 0
     at = space.match(text, at + 1).end()  # type: ignore[union-attr]
     while text[at : at + 1] not in ("]", ""):
         line, counted, number = line + text.count("\n", counted, at), at, number + 1
@@ -204,7 +204,9 @@ def _json(file: Path) -> Iterator[FileRow]:
             value, at = decoder.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError) as error:
             raise DataError(f"{file}: bad JSON in row {number}: {_said(error)}.") from error
-        yield FileRow(f"line {line}", _row(value, escaped=True))
+        place = f"line {line}" if line != before else f"line {line} (row {number})"  # each row has a place of its own
+        yield FileRow(place, _row(value, escaped=True))
+        before = line
         at = space.match(text, at).end()  # type: ignore[union-attr]
         if text[at : at + 1] == ",":
             at = space.match(text, at + 1).end()  # type: ignore[union-attr]

@@ -1,8 +1,10 @@
 """What a run would learn of its data, to be looked at: what is trained on, and the account of rows."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
+from data.chat_messages import ROLES
 from data.chat_renderer import Renderer
 from data.chat_template import quoted
 from data.token_row import TokenRow
@@ -11,24 +13,26 @@ from data.token_rows import RowAccount
 _TRAINED, _READ, _PLAIN = "\033[1;32m", "\033[2m", "\033[0m"
 _MOST_CHARACTERS = 1500  # of a part that is only read; what is trained on is shown whole
 _MOST_IDS = 24
+_ROLES = {*ROLES, "human", "model"}
 
 
 def preview(
-    rows: Sequence[TokenRow], account: RowAccount, renderer: Renderer, count: int = 3, colour: bool = False
+    rows: Sequence[TokenRow], accounts: Sequence[RowAccount], renderer: Renderer, count: int = 3, colour: bool = False
 ) -> list[str]:
     """Show the first rows as they are trained on.
 
     Args:
         rows: rows of tokens.
-        account: what became of the rows of the source.
+        accounts: of each source what became of its rows.
         renderer: renderer that made them.
         count: number of rows to show.
         colour: mark what is trained on by colour, where a terminal wants it (`storage.log_lines`); else by [brackets].
 
     Returns:
-        Lines of text: the account, what the template does, then the rows.
+        Lines of text: the accounts, what the template does, then the rows.
     """
-    return [*account.lines(), *template_lines(renderer), *marked_rows(rows[:count], renderer, colour)]
+    told = [line for account in accounts for line in account.lines()]
+    return [*told, *template_lines(renderer), *marked_rows(rows[:count], renderer, colour)]
 
 
 def marked_rows(rows: Sequence[TokenRow], renderer: Renderer, colour: bool) -> list[str]:
@@ -102,6 +106,31 @@ def _ids(row: TokenRow) -> str:
     if len(ids) > 2 * _MOST_IDS:
         ids = [*ids[:_MOST_IDS], "...", *ids[-_MOST_IDS:]]
     return " ".join(ids)
+
+
+def as_said(text: str, special: Collection[str]) -> list[str]:
+    """Return what is said in rendered text, such as `user: Hi`: who speaks and what, without the template's signs.
+
+    Args:
+        text: text as the model reads it.
+        special: texts of the tokenizer's special tokens, between which roles and messages stand.
+
+    Returns:
+        A line for each message, white space brought together; of text without roles the text.
+    """
+    found, speaker = [], ""
+    signs = "|".join(re.escape(each) for each in sorted(special, key=len, reverse=True))
+    for part in re.split(f"({signs})", text) if signs else [text]:
+        if part in special:
+            role = re.sub(r"[\W_]", "", part).lower()  # <|user|>, <|im_start|>, [INST]
+            speaker = role if role in _ROLES else speaker
+            continue
+        first, _, rest = part.strip().partition("\n")
+        if first.strip().lower() in _ROLES and part is not text:
+            speaker, part = first.strip().lower(), rest
+        if said := " ".join(printable(part).split()):
+            found.append(f"{speaker}: {said}" if speaker else said)
+    return found
 
 
 def printable(text: str) -> str:

@@ -51,8 +51,16 @@ def perplexity(total_loss: float, total_weight: float) -> float:
     """
     if total_weight <= 0:
         raise DataError(f"perplexity needs a token: the weights add up to {total_weight:g}.")
-    mean = total_loss / total_weight
-    return math.exp(mean) if mean < 709 else math.inf  # beyond, a float has no place for it
+    return perplexity_of(total_loss / total_weight)
+
+
+def perplexity_of(mean_loss: float) -> float:
+    """Return the perplexity of a mean loss; infinite where a float has no place for it.
+
+    Args:
+        mean_loss: mean negative log-likelihood of a token, in nats.
+    """
+    return math.inf if mean_loss >= 709 else math.exp(mean_loss)
 
 
 def normalised(text: str) -> str:

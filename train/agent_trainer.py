@@ -270,7 +270,7 @@ class AgentTrainer(BaseTrainer):
             logger.info(line)
         count = min(self.config.sample_count, len(plans))
         samples = transcripts(self.language.base.tokenizer, before[:count], after[:count])
-        write_samples(self.get_run_file_path, samples)
+        write_samples(self.language, self.get_run_file_path, samples)
 
     # ---------------------------------------------------------------------------------------------------- its parts
 

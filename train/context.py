@@ -62,6 +62,7 @@ class RunOptions:
     Attributes:
         resume: run to go on with: `latest`, a run id or a run folder; None starts a new run.
         dry_run: whether the run leaves nothing behind.
+        preview: whether only rows of text are shown, with the account of them.
         publish: whether a finished run's weights become those that other trainers load.
         callbacks: callbacks that are called before the trainer's own.
         evaluated: folder of a saved run whose weights are evaluated, and nothing is trained; None otherwise.
@@ -71,6 +72,7 @@ class RunOptions:
 
     resume: str | None = None
     dry_run: bool = False
+    preview: bool = False
     publish: bool = True
     callbacks: list[Callback] = field(default_factory=list)
     evaluated: Path | None = None

@@ -1,7 +1,5 @@
 """Fine-tunes a language model on conversations or text: `python train.py LanguageModel train_data=chats.jsonl`."""
 
-import math
-
 import torch
 from beautilog import logger
 
@@ -14,6 +12,7 @@ from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches
 from data.token_row import TokenRow
 from data.token_rows import RowAccount, split_rows, token_rows
+from evaluation.text_metrics import perplexity_of
 from llm.model_card import data_fact, told_figures
 from model.token_losses import cross_entropy
 from train.base_trainer import BaseTrainer
@@ -49,7 +48,8 @@ class LanguageModelTrainer(BaseTrainer):
         self.clock = TokenClock()
         super().__init__()
         self.language.write_record(self.run_folder.path)
-        for line in [*self.language.lines(), *(line for account in self.accounts.values() for line in account.lines())]:
+        accounts = [] if self.options.preview else [*self.accounts.values()]  # which says it where its rows are
+        for line in [*self.language.lines(), *(line for account in accounts for line in account.lines())]:
             logger.info(line)
 
     def compute_loss(self, batch: TokenBatch) -> torch.Tensor:
@@ -64,7 +64,7 @@ class LanguageModelTrainer(BaseTrainer):
         """Return the validation loss; its perplexity enters the history too."""
         self.clock.pause()
         val_loss = super().validate()
-        self.record.note({"val_perplexity": math.exp(min(val_loss, 700.0))})
+        self.record.note({"val_perplexity": perplexity_of(val_loss)})
         return val_loss
 
     def preview(self, count: int, colour: bool) -> list[str]:
@@ -75,7 +75,7 @@ class LanguageModelTrainer(BaseTrainer):
             colour: mark what is trained on by colour; else by [brackets].
         """
         rows = self.train_loader.first_rows(count)
-        return preview(rows, self.accounts["train"], self.language.renderer, count, colour)
+        return preview(rows, [*self.accounts.values()], self.language.renderer, count, colour)
 
     def get_extra_state(self) -> dict[str, object]:
         """Return which base model the weights belong to, and how its prompts are made."""
@@ -93,7 +93,7 @@ class LanguageModelTrainer(BaseTrainer):
         """Write the adapter as PEFT does, and a whole model where it is asked for or is what was trained."""
         self.results |= {f"{split}_data": account.state() for split, account in self.accounts.items()}
         if self.record.progress.best_value is not None and self.config.monitor == "val_loss":
-            self.results["perplexity"] = math.exp(min(self.record.progress.best_value, 700.0))
+            self.results["perplexity"] = perplexity_of(self.record.progress.best_value)
         self.results["tokens_per_second"] = self.clock.rate()
         self.results["peak_memory_bytes"] = peak_memory(self.device)
         facts = {name: data_fact(account.state()) for name, account in self.accounts.items()}
@@ -101,7 +101,7 @@ class LanguageModelTrainer(BaseTrainer):
         facts |= told_figures(self.results)
         self.language.export(self.get_run_file_path, facts)
         rows = self.val_loader.first_rows(self.config.sample_count)
-        write_samples(self.get_run_file_path, answer_rows(self.language, rows))
+        write_samples(self.language, self.get_run_file_path, answer_rows(self.language, rows))
 
     def _rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
         config, base = self.config, self.language.base

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,6 +14,7 @@ from data.batches import to_device
 from data.text_preview import preview
 from data.token_batches import TokenBatch, TokenBatches, pack_rows
 from evaluation.answer_comparison import compared, compared_answers
+from evaluation.text_metrics import perplexity_of
 from llm.base_model import BaseModel, load
 from llm.model_card import told_figures
 from llm.sampling_settings import SampleRequest, SamplingSettings
@@ -68,7 +68,8 @@ class PromptDistillationTrainer(BaseTrainer):
         self.clock = TokenClock()
         super().__init__()
         self._begin_folder()
-        for line in [*self.language.lines(), *self.teacher.lines(), self._told_prompts()]:
+        answers = [] if self.options.preview else self.teacher.lines()  # which says it where its rows are
+        for line in [*self.language.lines(), *answers, self._told_prompts()]:
             logger.info(line)
 
     # ---------------------------------------------------------------------------------------------------- the loss
@@ -90,7 +91,7 @@ class PromptDistillationTrainer(BaseTrainer):
         self.clock.pause()
         val_loss = super().validate()
         if self.config.distill_on == "answers":
-            self.record.note({"val_perplexity": math.exp(min(val_loss, 700.0))})
+            self.record.note({"val_perplexity": perplexity_of(val_loss)})
         return val_loss
 
     def preview(self, count: int, colour: bool) -> list[str]:
@@ -101,7 +102,7 @@ class PromptDistillationTrainer(BaseTrainer):
             colour: mark what is trained on by colour; else by [brackets].
         """
         rows = self.train_loader.first_rows(count)
-        lines = preview(rows, self.teacher.accounts["train"], self.language.renderer, count, colour)
+        lines = preview(rows, [*self.teacher.accounts.values()], self.language.renderer, count, colour)
         return [*self.teacher.counts.lines(), *lines]
 
     # ---------------------------------------------------------------------------------------------------- the state
@@ -141,7 +142,7 @@ class PromptDistillationTrainer(BaseTrainer):
         facts |= told_figures(self.results)
         self.language.export(self.get_run_file_path, facts)
         rows = self.val_loader.first_rows(self.config.sample_count)
-        write_samples(self.get_run_file_path, answer_rows(self.language, rows))
+        write_samples(self.language, self.get_run_file_path, answer_rows(self.language, rows))
 
     def _compare(self, pupils: Sequence[Pupil]) -> None:
         """Measure held-out questions, answered by the likeliest tokens, and how likely the teacher's answers are."""

@@ -45,7 +45,7 @@ class TextTrainer(BaseTrainer):
     def preview(self, count: int, colour: bool) -> list[str]:
         """Show rows."""
         shown = [self.train_loader.token_row(n) for n in range(min(count, len(self.train_loader.dataset)))]
-        return preview(shown, self.account, self.renderer, count, colour)
+        return preview(shown, [self.account], self.renderer, count, colour)
 
     def compute_loss(self, batch):
         """The mean over trained tokens."""
@@ -103,6 +103,7 @@ def test_the_language_model_trainer_shows_its_rows(text_project):
     shown = text_project.run("LanguageModel", "--preview", "9", "base_model=tiny", "train_data=data.jsonl")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("--- row") == 2  # the third validates
+    assert (shown.stdout + shown.stderr).count("rows: 3 read = 3 used + 0 left out") == 1
     assert "1 row: an answer is empty: only the end of its turn is trained on [line 2]" in shown.stdout
     assert "<|im_start|>assistant\n[Ok<|im_end|>]" in shown.stdout or "\n[<|im_end|>]" in shown.stdout
 

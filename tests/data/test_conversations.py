@@ -72,6 +72,13 @@ def test_what_isnt_clear_is_refused_with_how_to_say_it(tmp_path):
         DataError, match="no format fits rows with `question`, `answer`.*data_columns = prompt=question"
     ):
         open_source(strange)
+    asked = written(tmp_path, {"id": 1, "Prompt": "a", "response": "b"})
+    with pytest.raises(DataError, match="data_columns = instruction=Prompt, output=response for the model's chat"):
+        open_source(asked)
+    assert said(examples(asked, columns={"instruction": "Prompt", "output": "response"})[0])[1][1] == "b"
+    with pytest.raises(DataError, match="Name the column of questions: data_columns = instruction=Prompt[.]"):
+        open_source(asked, answers=False)
+    strange = written(tmp_path, {"question": "a", "answer": "b"})
     columns = parse_columns("prompt=question, completion = answer")
     assert "no row" not in open_source(strange, columns=columns).told()
     told = open_source(strange, columns=columns | {"system": "frame"}).told()

@@ -53,8 +53,10 @@ def test_json_has_the_line_of_each_row(tmp_path):
     path.write_bytes(BOM + b'[{"a": 1},\r\n\r\n {"a":\n 2}, 3\n]')
     assert rows_of(path)[:2] == [("line 1", {"a": 1}), ("line 3", {"a": 2})]
     assert refusals(path) == [("line 4", "a row is not a mapping of names and values (it is a int)")]
+    path.write_text('[{"a": 1}, {"a": 2},\n{"a": 3}, {"a": 4}]')  # places of rows tell them apart
+    assert [place for place, _ in rows_of(path)] == ["line 1", "line 1 (row 2)", "line 2", "line 2 (row 4)"]
     path.write_bytes(b'[{"a": "x"}, {"a": "\xe9"},\n{"a": "\\ud83d"}]')
-    assert refusals(path) == [("line 1", "wrong encoding: not UTF-8 (byte 0xE9)"),
+    assert refusals(path) == [("line 1 (row 2)", "wrong encoding: not UTF-8 (byte 0xE9)"),
                               ("line 2", "half a character (the lone surrogate \\ud83d)")]  # fmt: skip
     path.write_text('{"data": [{"a": 1}, {"a": 2}], "n": 2}')
     assert rows_of(path) == [("row 1", {"a": 1}), ("row 2", {"a": 2})]

@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 
 from data.chat_renderer import Renderer
 from data.conversations import open_source
-from data.text_preview import preview
+from data.text_preview import as_said, preview
 from data.token_rows import token_rows
 
 
@@ -18,7 +18,7 @@ def shown(tmp_path, template, rows, colour=False, count=3, **options):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = Renderer(samples.byte_tokenizer(template, adds_bos=True), **options)
     found, account = token_rows(open_source(path), made, 20_000)
-    return "\n".join(preview(found, account, made, count, colour))
+    return "\n".join(preview(found, [account], made, count, colour))
 
 
 def chat(*texts):
@@ -46,3 +46,15 @@ def test_long_context_is_cut_and_the_date_told(tmp_path):
     text = shown(tmp_path, samples.DATED, [chat("q" * 9000, "b" * 3000)])
     assert "characters ..." in text and "b" * 3000 in text and len(text) < 6000
     assert "the template writes the date" in text and "the template begins no conversation with it" in text
+
+
+def test_who_speaks_is_told_whatever_the_template():
+    chatml = "<|im_start|>system\nBe terse.<|im_end|>\n<|im_start|>user\nHi\n there<|im_end|>\n<|im_start|>assistant\n"
+    assert as_said(chatml, {"<|im_start|>", "<|im_end|>"}) == ["system: Be terse.", "user: Hi there"]
+    header = "<s><|h|>user<|/h|>\n\nuser\x1b me<|eot|><|h|>assistant<|/h|>\n\nOk<|eot|>"
+    assert as_said(header, {"<s>", "<|h|>", "<|/h|>", "<|eot|>"}) == ["user: user\\x1b me", "assistant: Ok"]
+    named = "<|user|>\nHi<|end|>\n<|assistant|>\nOk<|end|>"
+    assert as_said(named, {"<|user|>", "<|end|>", "<|assistant|>"}) == ["user: Hi", "assistant: Ok"]
+    assert as_said("<s>[INST] Hi [/INST]", {"<s>", "[INST]", "[/INST]"}) == ["Hi"]
+    assert as_said("user\nHi", set()) == as_said("user\nHi", {"<s>"}) == ["user Hi"]
+    assert as_said(" \n", {"<s>"}) == []

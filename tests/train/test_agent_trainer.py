@@ -267,6 +267,8 @@ def test_lists_of_the_history_agree_where_an_epoch_has_nothing_to_learn(lab):
     assert [value is None for value in history["train_ratio"]] == [False, True, False]
     assert [value is None for value in history["train_extra"]] == [False, True, False]
     assert history["train_flat_groups"][1] == 1.0 and "epoch 2: no step" in told
+    second = next(line for line in told.splitlines() if "epoch 2/3" in line)
+    assert "train_ratio -," in second and "nan" not in told
 
 
 def test_settings_of_requests_that_teach_nothing_are_told(lab):
@@ -293,6 +295,7 @@ def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollou
     shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")
     assert shown.returncode == 0, shown.stderr
     assert "trained on is what is in [brackets]" in shown.stdout and "--- row 1, task " in shown.stdout
+    assert "INFO" not in shown.stdout
     assert "<|im_start|>assistant\\n[" in shown.stdout or "<|im_start|>assistant\n[" in shown.stdout
     checked = lab.run("Agent", "--check", "agent=agents.py:letters", "base_model=tiny", "tasks_per_epoch=0")
     assert checked.returncode == 0 and "0 failed" in checked.stdout, checked.stdout + checked.stderr

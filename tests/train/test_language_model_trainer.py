@@ -204,6 +204,8 @@ def test_an_answer_is_learned_with_the_end_of_its_turn(lab):
     assert metrics["history"]["val_loss"][-1] < 0.05
     assert metrics["summary"]["train_data"]["trained_tokens"] == 8 * 3
     assert greedy(run / "model", "Hi") == [79, 107, 260]
+    told = [line.partition(" INFO ")[2] for line in (run / "train.log").read_text().splitlines()]
+    assert told[told.index("line 1, user: Hi") + 1] == "    now: Ok"
     (sample,) = json.loads((run / "samples.json").read_text())
     assert (sample["answer"], sample["expected"], sample["finish"], sample["tokens"]) == ("Ok", "Ok", "stop", 3)
     settings = json.loads((run / "model" / "generation_config.json").read_text())

@@ -296,6 +296,9 @@ def test_several_drawn_answers_and_those_cut_off_are_counted(lab):
     stopped = lab.run("PromptDistillation", *words_of("answer_tokens=1"))
     assert stopped.returncode == 3, stopped.stderr
     assert "20 of 20 did not end within answer_tokens = 1; give more, or cut_off = keep" in stopped.stderr
+    assert "base_model = tiny" not in stopped.stderr
+    tiny = lab.run("PromptDistillation", *words_of("base_model=tiny", "answer_tokens=2"))
+    assert tiny.returncode == 3 and "try settings with it by teacher_temperature=1 cut_off=keep" in tiny.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """What a trained model answers at the end of its run, beside what it answered before: samples.json."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from beautilog import logger
 
+from data.text_preview import as_said
 from data.token_row import TokenRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from storage.files import write_json
@@ -51,10 +52,11 @@ def answer_rows(language: TrainedModel, rows: Sequence[TokenRow]) -> list[TextSa
     ]
 
 
-def write_samples(path_of: Callable[[str], Path], samples: Sequence[TextSample]) -> None:
+def write_samples(language: TrainedModel, path_of: Callable[[str], Path], samples: Sequence[TextSample]) -> None:
     """Tell samples in the log and write them into a run's folder; nothing where there are none.
 
     Args:
+        language: the model that answered.
         path_of: gives the place of a name in the run's folder.
         samples: what was answered.
 
@@ -63,13 +65,31 @@ def write_samples(path_of: Callable[[str], Path], samples: Sequence[TextSample])
     """
     if not samples:
         return
+    tokenizer = language.base.tokenizer
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
     for sample in samples:
-        asked_for = shorten(sample.prompt, end=True)
-        old = f", before training {shorten(sample.before)!r}" if sample.before else ""
-        logger.info(f"{asked_for!r} is answered {shorten(sample.answer)!r}{old}")
+        for line in sample_lines(sample, special):
+            logger.info(line)
     exported = [f"{name}/" for name in ("adapter", "merged", "model") if path_of(name).is_dir()]
     with weights_are_safe(path_of, exported):
         write_json(path_of(SAMPLES), [dataclasses.asdict(sample) for sample in samples])
+
+
+def sample_lines(sample: TextSample, special: Collection[str]) -> list[str]:
+    """Write a sample as a person reads it: who said what, the answer before training and the answer now.
+
+    Args:
+        sample: what was asked and answered.
+        special: texts of the tokenizer's special tokens.
+    """
+    asked = shorten("  ".join(as_said(sample.prompt, special)), end=True)
+    lines = [f"{sample.place}, {asked}" if sample.place else asked]
+    for when, text in (("before training", sample.before), ("now", sample.answer)):
+        if text or when == "now":
+            said = "  ".join(as_said(text, special)) or ("white space alone" if text else "nothing")
+            lines.append(f"    {when}: {shorten(said)}")
+    return lines
 
 
 def shorten(text: str, most: int = 160, end: bool = False) -> str:

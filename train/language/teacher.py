@@ -21,7 +21,7 @@ from data.data_error import DataError
 from data.questions import Question, behind, read_questions, without_system
 from data.token_row import TokenRow
 from data.token_rows import RowAccount
-from llm.base_model import BaseModel
+from llm.base_model import TINY, BaseModel
 from llm.sampling_settings import SamplingSettings
 from llm.teacher_answers import AnswerProgress, Asked, BaseAnswers
 from llm.teacher_logprobs import likeliest_of_answers
@@ -385,13 +385,18 @@ class Teacher:
         counts, config = self.counts, self._config
         reasons = {
             f"did not end within answer_tokens = {config.answer_tokens}; give more, or cut_off = keep": counts.cut_off,
-            "are empty": counts.empty,
+            f"are empty; teacher_temperature = {config.teacher_temperature:g}, a higher one gives others": counts.empty,
             f"are longer with their prompt than max_length = {config.max_length}, or the context": counts.too_long,
         }
         parts = [f"{count:,} of {counts.asked:,} {reason}" for reason, count in reasons.items() if count]
         asked = counted(len(pupils), "question")
         of = "" if split == "train" else " to validate with"
-        return f"no answer of the teacher's to {asked}{of} can be used: {'; '.join(parts)}."
+        advice = (
+            " The random weights of base_model = tiny rarely end an answer, and at temperature 0 say one token again "
+            "and again: try settings with it by teacher_temperature=1 cut_off=keep."
+        )
+        told = f"no answer of the teacher's to {asked}{of} can be used: {'; '.join(parts)}."
+        return told + (advice if self._language.base.source.partition(":")[0] == TINY else "")
 
     def _split(self, pupils: Sequence[Pupil]) -> tuple[list[Pupil], list[Pupil]]:
         """Set questions apart for validation; the same question stays on one side."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import re
 import time
 from collections import defaultdict
@@ -229,7 +230,7 @@ class RunRecord:
         known = [name for name, values in self.history.items() if values and name != "val_epoch"]
         first = [name for name in dict.fromkeys(("train_loss", "val_loss", self.monitor.name)) if name in known]
         shown = [
-            f"{name} {float(self.history[name][-1]):.4g}"
+            f"{name} {_shown(float(self.history[name][-1]), name in first)}"
             for name in first + [name for name in known if name not in first]
             if validated or not name.startswith("val_")
         ]
@@ -283,6 +284,11 @@ class RunRecord:
         self.step_losses.load_state_dict(state.get("readings", {}))
         self._rates = list(state.get("rates", []))  # which checkpoints of before do not have
         self._reported = {name: len(values) for name, values in self.history.items()}
+
+
+def _shown(value: float, judged: bool) -> str:
+    """Write a number; where it is none, `-`: nothing was measured. What a run is judged by is shown as it is."""
+    return "-" if math.isnan(value) and not judged else f"{value:.4g}"
 
 
 def progress_from(state: dict[str, Any]) -> Progress:
