@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qs
 
 from service.openai_error import SERVER, RequestError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _LOG = logging.getLogger(__name__)
+_PART = 2**20  # bytes of a file that are sent at a time
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -40,6 +42,11 @@ class HttpCall:
     def method(self) -> str:
         """Its method, such as GET."""
         return self._scope["method"]
+
+    @property
+    def path(self) -> str:
+        """Its path, as the client means it."""
+        return self._scope["path"]
 
     @property
     def url(self) -> str:
@@ -110,6 +117,21 @@ class HttpCall:
             headers.append((b"connection", b"close"))  # the rest of its body is not read
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+    async def reply_file(self, file: BinaryIO, kind: bytes = b"application/octet-stream") -> None:
+        """Answer by a file, of which a part is in memory at a time.
+
+        Args:
+            file: the file, open at its beginning.
+            kind: its media type.
+        """
+        size = await asyncio.to_thread(file.seek, 0, os.SEEK_END)
+        await asyncio.to_thread(file.seek, 0)
+        headers = [(b"content-type", kind), (b"content-length", str(size).encode())]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        while part := await asyncio.to_thread(file.read, _PART):
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def send_events(self, events: Iterable[bytes], more: bool = True) -> None:
         """Send events of a stream, which begins with the first of them.

@@ -17,7 +17,8 @@ from service.openai_app import openai_app
 from service.promises import Promises
 from service.sampling_loop import SamplingLoop
 from service.served_models import ServedModels
-from service.tinker_app import TinkerLimits, tinker_routes
+from service.tinker_app import tinker_routes
+from service.tinker_endpoint import TinkerLimits
 from service.tinker_error import TinkerError
 from service.tinker_models import TinkerModels
 from service.training_queue import TrainingQueue
@@ -79,7 +80,9 @@ def serve(
         tokenizer.mkdir(parents=True, exist_ok=True)
         base.tokenizer.save_pretrained(str(tokenizer))
         # Without it clients look for the model's type on the hub.
-        (tokenizer / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+        (tokenizer / "config.json").write_text(
+            json.dumps({"model_type": base.config.get("model_type", "llama")}), encoding="utf-8"
+        )
     engine = Engine(base, engine_limits)
     loop = SamplingLoop(engine.sampler, ServedModels())
     models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve())

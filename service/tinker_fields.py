@@ -127,17 +127,14 @@ class Fields:
         """Return plain data of the user's own, to be given back later.
 
         Raises:
-            TinkerError: it is no object, or has a number that JSON doesn't know.
+            TinkerError: it is no object of strings: clients read no others.
         """
         if not self.has(name):
             return None
         value = self.mapping(name)
-        try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        except ValueError as error:
-            raise self.wrong(
-                name, value, "it has a number that is not finite, or half a character, which JSON doesn't know"
-            ) from error
+        for key, each in value.items():
+            if not isinstance(each, str) or not _is_text(key) or not _is_text(each):
+                raise self.wrong(name, value, "it must be an object of strings, of whole characters")
         return value
 
     def wrong(self, name: str, value: object, allowed: str) -> TinkerError:
@@ -156,3 +153,12 @@ class Fields:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_text(text: str) -> bool:
+    """Return whether a string has whole characters only, so that JSON can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,8 +12,8 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from service.served_models import ServedModel
 from service.tinker_error import TinkerError
 from service.tinker_fields import Json
 from service.tinker_messages import Answer, CreateModel, LoadWeights, PlainAnswer, SaveWeights, TinkerPath
+from service.tinker_sessions import Session, iso_time
 
 _SNAPSHOTS = 32  # of a model that can be sampled from without a name; the oldest go first
 _TARGETS = (("train_attn", "attention"), ("train_mlp", "mlp"), ("train_unembed", "unembedding"))
@@ -60,8 +61,8 @@ class Checkpoint:
         return {
             "checkpoint_id": self.path.id,
             "checkpoint_type": "training" if self.path.kind == "weights" else "sampler",
-            "time": _time(self.saved), "tinker_path": str(self.path), "size_bytes": self.bytes, "public": False,
-            "expires_at": None if self.expires is None else _time(self.expires), "user_metadata": self.metadata,
+            "time": iso_time(self.saved), "tinker_path": str(self.path), "size_bytes": self.bytes, "public": False,
+            "expires_at": None if self.expires is None else iso_time(self.expires), "user_metadata": self.metadata,
         }  # fmt: skip
 
 
@@ -101,7 +102,7 @@ class TinkerModels:
         self, engine: Engine, loop: SamplingLoop, name: str, folder: Path, tokenizer: Path | None = None
     ) -> None:
         self.engine, self.loop, self.name, self.folder, self.tokenizer = engine, loop, name, folder, tokenizer
-        self.sessions: dict[str, list[str]] = {}  # of each its models
+        self.sessions: dict[str, Session] = {}
         self.samplers: dict[str, SamplingSession] = {}
         self._runs: dict[str, TrainingRun] = {}
         self._lock = threading.RLock()  # of the registry; never held while the engine works
@@ -109,20 +110,25 @@ class TinkerModels:
 
     # -------------------------------------------------------------------------------------------- sessions and samplers
 
-    def open_session(self) -> str:
-        """Return the id of a new session."""
-        session = uuid.uuid4().hex
-        self.sessions[session] = []
-        return session
+    def open_session(self, body: Json) -> str:
+        """Return the id of a new session.
 
-    def require_session(self, session: str, status: int = 404) -> None:
-        """Refuse a session that there isn't.
+        Raises:
+            TinkerError: a field of the request can't be used.
+        """
+        made = Session.of(uuid.uuid4().hex, body)
+        self.sessions[made.id] = made
+        return made.id
+
+    def require_session(self, session: str, status: int = 404) -> Session:
+        """Return a session.
 
         Raises:
             TinkerError: there is none; `status` is its HTTP status.
         """
         if session not in self.sessions:
             raise TinkerError(f"there is no session {session!r}: it has ended, or the service was started anew", status)
+        return self.sessions[session]
 
     def require_base(self, name: str) -> None:
         """Refuse another base model than the one there is.
@@ -160,10 +166,11 @@ class TinkerModels:
         Raises:
             TinkerError: they can't be sampled from.
         """
+        if base is not None:
+            self.require_base(base)
         if path is None:
             if base is None:
                 raise TinkerError("base_model or model_path is missing")
-            self.require_base(base)
             return base
         if path.kind == "weights":
             raise TinkerError(f"{path} was saved to train on: sample from what save_weights_for_sampler answers")
@@ -194,6 +201,19 @@ class TinkerModels:
             raise TinkerError(f"there is no model {id!r}", 404)
         return run
 
+    def touch(self, id: str) -> None:
+        """Note that a model was asked for something now."""
+        run = self._runs.get(id)
+        if run is not None:
+            run.last_request = time.time()
+
+    def checkpoints_of(self, models: Iterable[str]) -> list[Checkpoint]:
+        """Return the checkpoints of some models."""
+        self._drop_expired()
+        with self._lock:
+            runs = [self._runs[id] for id in models if id in self._runs]
+            return [each for run in runs for each in run.checkpoints.values()]
+
     def checkpoints(self) -> list[Checkpoint]:
         """Return all checkpoints, newest first."""
         found = [each for run in self.runs() for each in run.checkpoints.values()]
@@ -220,7 +240,7 @@ class TinkerModels:
             last[each.path.kind] = each.told()
         return {
             "training_run_id": run.id, "base_model": self.name, "model_owner": "local", "is_lora": True,
-            "corrupted": False, "lora_rank": run.info.rank, "last_request_time": _time(run.last_request),
+            "corrupted": False, "lora_rank": run.info.rank, "last_request_time": iso_time(run.last_request),
             "last_checkpoint": last.get("weights"), "last_sampler_checkpoint": last.get("sampler_weights"),
             "user_metadata": run.metadata,
         }  # fmt: skip
@@ -228,7 +248,7 @@ class TinkerModels:
     def info(self, id: str) -> Json:
         """Return what get_info answers of a model."""
         run = self.run(id)
-        data: Json = {"arch": "llama", "model_name": self.name}
+        data: Json = {"arch": self.engine.base.config.get("model_type", "llama"), "model_name": self.name}
         if self.tokenizer is not None:
             data["tokenizer_id"] = str(self.tokenizer)
         return {
@@ -323,7 +343,7 @@ class TinkerModels:
     def _enter(self, id: str, session: str, metadata: Json | None, info: AdapterInfo) -> None:
         with self._lock:
             self._runs[id] = TrainingRun(id, metadata, info, time.time())
-            self.sessions.setdefault(session, []).append(id)
+            self.sessions[session].models.append(id)
 
     def _snapshot(self, run: TrainingRun, sampler: str) -> None:
         version = self.engine.hold_version(run.id)
@@ -360,7 +380,3 @@ class TinkerModels:
                 shutil.rmtree(gone.folder, ignore_errors=True)
 
         self.loop.between_steps(drop)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from tinker import types
 
 from llm import base_model
 from service.local_service import serve
-from service.tinker_app import TinkerLimits
+from service.tinker_endpoint import TinkerLimits
 
 ADAM = types.AdamParams(learning_rate=1e-2)
 PROMPT, ANSWER = list(b"colour of apple?"), list(b" red\n")
@@ -46,7 +46,8 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(served):
-    return tinker.ServiceClient(base_url=served.url, api_key="tml-x")
+    with tinker.ServiceClient(base_url=served.url, api_key="tml-x") as client:  # else its heartbeats outlive the server
+        yield client
 
 
 def datum(prompt=PROMPT, answer=ANSWER):
@@ -223,7 +224,8 @@ def test_refusals(served):
         ("weights_info", 404, {"tinker_path": "tinker://x/weights/a"}, "no checkpoint tinker://x/weights/a"),
         ("weights_info", 400, {"tinker_path": "/etc/passwd"}, "it must be tinker://"),
         ("asample", 404, {"sampling_session_id": "x", "seq_id": 0}, "no sampling session 'x'"),
-        ("copy_weights", 501, {}, "hosted service"),
+        ("copy_weights", 404, {}, "copy_weights is a feature of the hosted service"),
+        ("no_such_route", 404, {}, "POST /api/v1/no_such_route is not served here"),
         ("telemetry", 413, {"events": "x" * 10**6}, "longer than 1000000 bytes"),
     ):
         assert told in post(served, path, status, **fields)["error"]
@@ -241,7 +243,7 @@ def test_packed_bodies_are_read_up_to_the_limit(served):
 
 def test_what_a_client_asks_at_its_start(served):
     assert post(served, "client/config", sdk_version="0.38.0") == {}
-    assert post(served, "client/dynamic_config", sdk_version="0.38.0") == {}
+    assert post(served, "client/dynamic_config", sdk_version="0.38.0") == {"sample_cancel_enabled": True}
     models = httpx.get(f"{served.url}/api/v1/get_server_capabilities").json()["supported_models"]
     assert [each["model_name"] for each in models] == ["tiny"]
     for path in ("/healthz", "/api/v1/healthz"):
@@ -249,6 +251,7 @@ def test_what_a_client_asks_at_its_start(served):
     session = post(served, "create_session", tags=[], sdk_version="0")["session_id"]
     assert post(served, "session_heartbeat", session_id=session) == {"type": "session_heartbeat"}
     assert post(served, f"sessions/{session}/finish", status=204) is None
+    assert "has ended" in post(served, "session_heartbeat", status=410, session_id=session)["error"]
 
 
 def test_several_clients_at_once(served):
@@ -256,16 +259,16 @@ def test_several_clients_at_once(served):
     found = {}
 
     def work(number):
-        client = tinker.ServiceClient(base_url=served.url, api_key="tml-x")
-        trainer = client.create_lora_training_client(base_model="tiny", rank=8, seed=number).result()
-        answer = [65 + number] * 4
-        for _ in range(15):
-            trainer.forward_backward([datum(answer=answer)], "cross_entropy")
-            trainer.optim_step(ADAM)
-        sampling = trainer.save_weights_and_get_sampling_client().result()
-        greedy = types.SamplingParams(max_tokens=4, temperature=0.0)
-        sample = sampling.sample(types.ModelInput.from_ints(PROMPT), 1, greedy).result()
-        found[number] = list(sample.sequences[0].tokens)
+        with tinker.ServiceClient(base_url=served.url, api_key="tml-x") as client:
+            trainer = client.create_lora_training_client(base_model="tiny", rank=8, seed=number).result()
+            answer = [65 + number] * 4
+            for _ in range(15):
+                trainer.forward_backward([datum(answer=answer)], "cross_entropy")
+                trainer.optim_step(ADAM)
+            sampling = trainer.save_weights_and_get_sampling_client().result()
+            greedy = types.SamplingParams(max_tokens=4, temperature=0.0)
+            sample = sampling.sample(types.ModelInput.from_ints(PROMPT), 1, greedy).result()
+            found[number] = list(sample.sequences[0].tokens)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -125,7 +125,7 @@ def test_adam():
 
 
 def test_create_model_has_the_protocols_defaults():
-    body = {"session_id": "s", "model_seq_id": 2, "base_model": "tiny", "user_metadata": {"a": 1}}
+    body = {"session_id": "s", "model_seq_id": 2, "base_model": "tiny", "user_metadata": {"a": "1"}}
     asked = CreateModel.of(body)
     assert (asked.settings.rank, asked.settings.alpha, asked.settings.targets) == (
         32, 32.0, ("attention", "mlp", "unembedding"),
@@ -135,7 +135,7 @@ def test_create_model_has_the_protocols_defaults():
     for change, told in (
         ({"lora_config": {"rank": 0}}, "lora_config.rank is 0; it must be an integer from 1 to 4096"),
         ({"user_metadata": {"a": math.inf}}, "user_metadata is"),
-        ({"user_metadata": {"a": "\ud800"}}, "half a character"),
+        ({"user_metadata": {"a": "\ud800"}}, "of whole characters"),
         ({"optimizer_config": {"type": "dimuon"}}, "optimizer_config.type is 'dimuon'"),
     ):
         with pytest.raises(TinkerError, match=told):
