@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from constants.counting import counted
 from data.chat_messages import Document, RowError
 from data.chat_renderer import Renderer, RenderNotes
 from data.conversations import Row, TextSource
 from data.data_error import DataError
+from data.held_out import set_apart
 from data.tensor_loader import epoch_generator
 from data.token_row import TokenRow
 
@@ -179,19 +178,12 @@ def split_rows(rows: Sequence[TokenRow], share: float, seed: int = 0) -> tuple[l
     roots = _belonging(rows, tokens=True)
     if len(set(roots)) < 2:
         roots = _belonging(rows, tokens=False)  # one row again and again: what is asked for is to know it by heart
-    groups = sorted(set(roots))
-    if len(groups) < 2:
+    if len(set(roots)) < 2:
         raise DataError(
             f"all that can be used ({counted(len(rows), 'row')} of tokens) is of one place, "
             f"{rows[0].place or 'unnamed'}: none is left to validate with. Give more rows, or val_data."
         )
-    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
-    drawn = torch.randperm(len(groups), generator=epoch_generator(seed, 0))[:wanted].tolist()
-    chosen = {groups[number] for number in drawn}
-    parts: tuple[list[TokenRow], list[TokenRow]] = ([], [])
-    for row, belongs in zip(rows, roots, strict=True):
-        parts[belongs in chosen].append(row)
-    return parts
+    return set_apart(rows, roots, share, epoch_generator(seed, 0))
 
 
 def _belonging(rows: Sequence[TokenRow], tokens: bool) -> list[int]:

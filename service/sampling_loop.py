@@ -7,7 +7,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -176,7 +175,6 @@ class SamplingLoop:
         self._under_way: list[Ticket] = []
         self._gone: list[Ticket] = []  # to be cancelled
         self._work: deque[Callable[[], None]] = deque()  # to be done between two steps
-        self._paused = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
         self.schedule.notify(self._wake)
@@ -283,27 +281,6 @@ class SamplingLoop:
             self._work.append(work)
             self._condition.notify_all()
 
-    def pause(self) -> None:
-        """Let nothing begin, and wait until nothing is under way: weights may be changed until `resume`."""
-        with self._condition:
-            self._paused += 1
-            self._condition.wait_for(lambda: not self._under_way or self._closing)
-
-    def resume(self) -> None:
-        """Go on after a `pause`."""
-        with self._condition:
-            self._paused -= 1
-            self._condition.notify_all()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Pause inside of a block."""
-        self.pause()
-        try:
-            yield
-        finally:
-            self.resume()
-
     def keys(self) -> set[str]:
         """Return whose requests wait or are under way."""
         with self._condition:
@@ -356,7 +333,7 @@ class SamplingLoop:
                 if self._closing:
                     return None
                 self._drop_gone()
-                due = () if self._paused else self.schedule.due(self._waiting, len(self._under_way))
+                due = self.schedule.due(self._waiting, len(self._under_way))
                 tickets = [self._waiting[place] for place in due]
                 if tickets:
                     chosen = set(due)
@@ -400,7 +377,6 @@ class SamplingLoop:
             self._under_way = others
             for ticket in ended:
                 ticket.end(None if ticket.handle is None else ticket.handle.error)
-            self._wake()  # whoever has paused
 
     def _fail(self, error: EngineError) -> None:
         """End all that is under way by an error."""

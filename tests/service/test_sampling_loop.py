@@ -133,18 +133,6 @@ class TestSamplingLoop:
         with pytest.raises(LoopEndedError):
             loop.submit("k", "tiny", request("abc"))
 
-    def test_paused_nothing_is_under_way_and_later_requests_have_the_new_weights(self):
-        models = tiny_models()
-        with SamplingLoop(tiny_sampler(), models) as loop:
-            first = loop.submit("k", "tiny", request("abc", 30))
-            with loop.paused():
-                assert loop.under_way == 0
-                second = loop.submit("k", "tiny", request("abc"))
-                models.put(ServedModel("tiny", version="v1"))
-                assert second.version is None
-            second.result(60)
-            assert second.version == "v1" and len(first.result(60).samples[0].tokens) == 30
-
 
 class TestLockstep:
     def run(self, order: list[str], gate: bool) -> dict[str, list[tuple]]:

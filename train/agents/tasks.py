@@ -9,6 +9,7 @@ import torch
 from constants.counting import counted
 from data.chat_messages import RowError
 from data.data_error import DataError
+from data.held_out import set_apart
 from data.text_files import find_files
 from train.agents.agent_function import AgentFunction
 from train.error_advice import explained
@@ -42,11 +43,8 @@ def split_tasks(
             raise DataError(
                 f"there is {counted(len(found), 'task')}: none is left to validate with. Give val_tasks too."
             )
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
-        cut = max(1, round(val_share * len(found)))
-        chosen = sorted(order[:cut])
-        held_out = [found[place] for place in chosen]
-        found = [task for place, task in enumerate(found) if place not in set(chosen)]
+        generator = torch.Generator().manual_seed(seed)
+        found, held_out = set_apart(found, range(len(found)), val_share, generator)
     for name, each in (("train", found), ("validate", held_out)):
         if not each:
             raise DataError(f"there are no tasks to {name} with: {_GIVE}.")

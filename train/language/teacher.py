@@ -18,6 +18,7 @@ from data.chat_messages import Completion, Conversation, RowError
 from data.chat_renderer import RenderNotes
 from data.conversations import Row, open_source, parse_columns
 from data.data_error import DataError
+from data.held_out import set_apart
 from data.questions import Question, behind, read_questions, without_system
 from data.token_row import TokenRow
 from data.token_rows import RowAccount
@@ -401,20 +402,14 @@ class Teacher:
     def _split(self, pupils: Sequence[Pupil]) -> tuple[list[Pupil], list[Pupil]]:
         """Set questions apart for validation; the same question stays on one side."""
         usable = self._usable("train", pupils)
-        groups = list(dict.fromkeys(pupil.student for pupil in usable))
-        if len(groups) < 2:
+        asked = [pupil.student for pupil in usable]
+        if len(set(asked)) < 2:
             raise DataError(
                 f"{self.accounts['train'].source.partition(':')[0]}: the teacher's answers to "
-                f"{counted(len(groups), 'question')} can be used: none is left to validate with. Give more questions, "
-                "or val_questions."
+                f"{counted(len(set(asked)), 'question')} can be used: none is left to validate with. Give more "
+                "questions, or val_questions."
             )
-        wanted = min(max(1, round(self._config.val_share * len(groups))), len(groups) - 1)
-        generator = torch.Generator().manual_seed(self._config.seed)
-        held_out = {groups[number] for number in torch.randperm(len(groups), generator=generator)[:wanted].tolist()}
-        parts: tuple[list[Pupil], list[Pupil]] = ([], [])
-        for pupil in usable:
-            parts[pupil.student in held_out].append(pupil)
-        return parts
+        return set_apart(usable, asked, self._config.val_share, torch.Generator().manual_seed(self._config.seed))
 
     def _with_likeliest(self, pupils: Sequence[Pupil], rows: Sequence[TokenRow]) -> list[TokenRow]:
         """Add the teacher's likeliest tokens in place of each token of the answers."""

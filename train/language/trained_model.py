@@ -32,6 +32,7 @@ from model.lora import LoraAdapter, LoraBank, LoraSettings
 from storage.errors import ResumeError
 from train.language.output_advice import weights_are_safe
 
+_OF_STATE = ("base_model", "base_digest", "template", "template_date")  # what a checkpoint has of a `ModelRecord`
 TRAINED = "trained"  # name of the adapter that is trained, in a sampler's bank
 
 
@@ -136,13 +137,8 @@ class TrainedModel:
 
     def state(self) -> dict[str, object]:
         """Return which base model the weights belong to, and how its prompts are made."""
-        return {
-            "base_model": self.base.source,
-            "base_digest": self.base.digest,
-            "template": self.base.template,
-            "end_ids": list(self.base.end_ids),
-            "template_date": self._date(),
-        }
+        record = self.record()
+        return {name: getattr(record, name) for name in _OF_STATE} | {"end_ids": list(record.end_ids)}
 
     def require(self, state: Mapping[str, object]) -> None:
         """Refuse another base model than a run's, or another template.
@@ -153,11 +149,11 @@ class TrainedModel:
         Raises:
             ResumeError: it is another.
         """
-        base = self.base
         self._require_base(str(state["base_model"]), str(state["base_digest"]))
-        if state["template"] != base.template or state["end_ids"] != list(base.end_ids):
+        mine = self.state()
+        if any(state[name] != mine[name] for name in ("template", "end_ids")):
             raise ResumeError("the chat template, or the ids that end an answer, have changed since the run began.")
-        if state["template_date"] != self._date() and self.renderer.uses_clock:
+        if state["template_date"] != mine["template_date"] and self.renderer.uses_clock:
             raise ResumeError(
                 f"the chat template writes the date, and the run began on {state['template_date']}: go on with "
                 f"template_date={state['template_date']}"
@@ -171,9 +167,6 @@ class TrainedModel:
                 f"{base.digest[:12]}: it is another, or its weights have changed since. Give the model that the run "
                 "began with."
             )
-
-    def _date(self) -> str:
-        return self.renderer.now.date().isoformat() if self.renderer.uses_clock else ""
 
     def record(self) -> ModelRecord:
         """Return what the weights are read with, by whoever has no trainer."""
