@@ -13,6 +13,9 @@ TINY_SHAPE = DecoderShape(
     vocabulary=256 + len(SPECIAL), width=128, layers=4, heads=4, kv_heads=2, head_dim=32, mlp_width=512, context=2048,
     tied=True,
 )  # fmt: skip
+# About 1 / sqrt(width), so that queries and keys differ from token to token. With the 0.02 of large models attention is
+# nearly even, and an adapter over frozen weights can't tell prompts apart.
+TINY_STD = 0.1
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
     "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -20,8 +23,13 @@ CHATML = (
 
 
 def tiny_model(seed: int = 0) -> CausalLM:
-    """Return the model, its weights drawn from a seed. It has learnt nothing."""
-    return CausalLM(TINY_SHAPE).draw(seed)
+    """Return the model, its weights drawn from a seed. It has learnt nothing, and learns quickly."""
+    return CausalLM(TINY_SHAPE).draw(seed, TINY_STD)
+
+
+def tiny_digest(seed: int) -> str:
+    """Return the digest of the model of a seed: another for each other number that its weights follow from."""
+    return f"tiny:{seed}, std {TINY_STD}"
 
 
 def byte_tokenizer(template: str | None = CHATML) -> "PreTrainedTokenizerFast":

@@ -158,7 +158,11 @@ def test_models_that_can_not_be_asked(lab):
     for words, code, told in (
         (("LanguageModel", "--chat", "smolm2"), 2, "Did you mean the base model smollm2? Allowed are a run"),
         (("--chat", "damaged"), 3, "damaged/model.safetensors is damaged: "),
-        (("--chat", "other"), 3, "was trained over tiny:1 (digest tiny:0); its weights are others now (digest tiny:1)"),
+        (
+            ("--chat", "other"),
+            3,
+            "was trained over tiny:1 (digest tiny:0, std 0.1); its weights are others now (digest tiny:1, std 0.1)",
+        ),
         (("--chat", "empty"), 3, "run empty has no model.safetensors: it has not come to the end of a validation"),
         (("ModelAutoEncoder", "--chat"), 2, "there is no run 'ModelAutoEncoder'"),
         (("LanguageModel", "--chat", "--resume"), 2, "--chat and --resume don't go together"),

@@ -157,7 +157,7 @@ def test_adapters_that_are_of_something_else(lab):
     (lab.path / "damaged" / file).write_bytes((adapter / file).read_bytes()[:-9])
     check(
         lab,
-        (("base_model=tiny:1", f"adapter={adapter}"), 3, "was trained over tiny (digest tiny:0); tiny:1 is another"),
+        (("base_model=tiny:1", f"adapter={adapter}"), 3, "was trained over tiny (digest tiny:0, std 0.1); tiny:1 is"),
         (("base_model=tiny", "adapter=vocabulary"), 3, "is of a model with another vocabulary: at lm_head"),
         (("base_model=tiny", "adapter=narrow"), 3, "is of a model with other sizes"),
         (("base_model=tiny", "adapter=damaged"), 3, "damaged/adapter_model.safetensors is damaged"),
