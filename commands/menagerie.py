@@ -21,6 +21,7 @@ _COMMANDS = {
     "plot": "evaluation.plot_command",
     "recommend": "evaluation.recommend_command",
     "evaluate": "evaluation.evaluate_command",
+    "serve": "service.command_line",
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
@@ -33,6 +34,7 @@ _DESCRIPTION = """Train and look at the trainers of a project: the folder with c
   menagerie plot RUN ...        draw, list and compare runs
   menagerie recommend DATASET   rank the zoo's models for a dataset
   menagerie evaluate            measure rankers against baselines
+  menagerie serve               serve a language model over the Tinker and OpenAI protocols
 
 `menagerie COMMAND --help` tells the words of each."""
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from constants.paths import PACKAGE_ROOT, PROJECT_ROOT
 
-_SCRIPTS = {"train": "train.py", "plot": "plot.py", "recommend": "recommend.py", "evaluate": "-m evaluation"}
+_SCRIPTS = {"train": "train.py", "plot": "plot.py", "recommend": "recommend.py", "evaluate": "-m evaluation",
+            "serve": "serve.py"}  # fmt: skip
 
 
 def command(name: str) -> str:
     """Say how whoever reads a message calls a command line.
 
     Args:
-        name: train, plot, recommend or evaluate.
+        name: train, plot, recommend, evaluate or serve.
 
     Returns:
         `python train.py`, or `menagerie train` where that was called, or where the project is no checkout.

@@ -1,28 +1,33 @@
 """Both protocols over one model, put together: Tinker under /api/v1, OpenAI under /v1 and /oai/api/v1."""
 
 import hmac
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.service_config import is_loopback
 from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
 from service.exchange import ExchangeLog, UnknownKeyError
+from service.front import Behind, Front, FrontRules
 from service.loopback_server import HOST, LoopbackServer
+from service.metrics import metrics_text
 from service.openai_app import openai_app
+from service.overview import Overview, Service, failure_of
 from service.promises import Promises
 from service.sampling_loop import SamplingLoop
 from service.served_models import ServedModels
+from service.service_limits import ServiceLimits
+from service.status_page import status_page
 from service.tinker_app import tinker_routes
 from service.tinker_endpoint import TinkerLimits
 from service.tinker_error import TinkerError
 from service.tinker_models import TinkerModels
+from service.tokenizer_files import write_tokenizer
 from service.training_queue import TrainingQueue
-from storage.files import output_errors
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -75,22 +80,50 @@ def serve(
     Raises:
         OutputError: the folder can't be written.
     """
+    taken = ServiceLimits(engine_limits or EngineLimits(), tinker=limits or TinkerLimits(), gap_seconds=gap_seconds)
+    front = Front(FrontRules(key, is_loopback(host)))
+    with LoopbackServer(front, port, host) as server, running(base, folder, server.url, front, name, taken) as service:
+        yield service
+
+
+@contextmanager
+def running(
+    base: BaseModel, folder: Path, url: str, front: Front, name: str = "", limits: ServiceLimits | None = None
+) -> Iterator[LocalService]:
+    """Let a model answer what comes to a front, which is served already, for as long as the block lasts.
+
+    Args:
+        base: the model.
+        folder: where checkpoints and the tokenizer's files go.
+        url: where the front is served.
+        front: lets requests through as soon as the model is ready; its key is the service's.
+        name: name under which clients know the model; empty for the one by which it was loaded.
+        limits: what is taken at a time.
+
+    Raises:
+        OutputError: the folder can't be written.
+    """
+    limits = limits or ServiceLimits()
     tokenizer = folder / "tokenizer"
-    with output_errors(folder):
-        tokenizer.mkdir(parents=True, exist_ok=True)
-        base.tokenizer.save_pretrained(str(tokenizer))
-        # Without it clients look for the model's type on the hub.
-        (tokenizer / "config.json").write_text(
-            json.dumps({"model_type": base.config.get("model_type", "llama")}), encoding="utf-8"
-        )
-    engine = Engine(base, engine_limits)
+    write_tokenizer(base, tokenizer)
+    engine = Engine(base, limits.engine, limits.sampler)
     loop = SamplingLoop(engine.sampler, ServedModels())
-    models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve())
-    queue, promises = TrainingQueue(engine, loop, gap_seconds), Promises()
-    app = _app(models, queue, promises, Renderer(base.tokenizer, base.template, base.end_ids), key, limits)
-    with LoopbackServer(app, port, host) as server, loop:
+    models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve(),
+                          limits.checkpoint_bytes)  # fmt: skip
+    queue, promises = TrainingQueue(engine, loop, limits.gap_seconds, limits.waiting), Promises()
+    renderer = Renderer(base.tokenizer, base.template, base.end_ids)
+    app = _app(models, queue, promises, renderer, front.rules.key, limits)
+    looked_at = Service(url, front, models, queue, loop, promises, limits.checkpoint_bytes)
+    with loop:
+        front.open(
+            Behind(
+                app, lambda: loop.waiting, lambda: (loop.sampled_tokens, queue.trained_tokens),
+                lambda: failure_of(loop),
+                lambda: status_page(Overview.of(looked_at)), lambda: metrics_text(Overview.of(looked_at)),
+            )
+        )  # fmt: skip
         try:
-            yield LocalService(server.url, models, queue, loop, promises)
+            yield LocalService(url, models, queue, loop, promises)
         finally:
             promises.fail_all(TinkerError("the service has been closed", category="server"))
 
@@ -101,13 +134,14 @@ def _app(
     promises: Promises,
     renderer: Renderer,
     key: str | None,
-    limits: TinkerLimits | None,
+    limits: ServiceLimits,
 ) -> "Starlette":
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
     log = ExchangeLog(only_open=False) if key is None else _OneKey(key)
-    routes = [*tinker_routes(models, queue, promises, key, limits), Mount("", openai_app(models.loop, renderer, log))]
+    openai = openai_app(models.loop, renderer, log, limits=limits.openai)
+    routes = [*tinker_routes(models, queue, promises, key, limits.tinker), Mount("", openai)]
     return Starlette(routes=routes)
 
 

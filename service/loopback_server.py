@@ -13,6 +13,7 @@ HOST = "127.0.0.1"
 _LOG = logging.getLogger("uvicorn.error")
 _LONGEST_END = 1  # seconds that requests have to end in, when the server does
 _CONNECTIONS = 1024  # that wait to be taken
+_SILENCE = 60  # seconds after which a connection is given up whose other end doesn't take what is sent, or isn't there
 
 
 class LoopbackServer:
@@ -40,17 +41,24 @@ class LoopbackServer:
     @property
     def url(self) -> str:
         """Where it is, such as http://127.0.0.1:8000."""
-        return f"http://{self._host}:{self.port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
 
     def __enter__(self) -> "LoopbackServer":
         import uvicorn  # here, so that packages which are not needed elsewhere may be missing
 
         # With the protocol named: asyncio sends at once on sockets that it knows to be TCP, and on others small answers
         # wait 40 ms for an acknowledgement.
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((self._host, self.port))
-        self._socket.listen(_CONNECTIONS)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _give_up_the_silent(self._socket)
+            self._socket.bind((self._host, self.port))
+            self._socket.listen(_CONNECTIONS)
+        except OSError:
+            self._socket.close()
+            raise
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_LONGEST_END,
@@ -74,3 +82,12 @@ class LoopbackServer:
         if self._socket is not None:
             self._socket.close()
         _LOG.setLevel(self._level)
+
+
+def _give_up_the_silent(listening: socket.socket) -> None:
+    """Let the system end connections whose client has vanished, or doesn't read; they inherit this where it can."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    wanted = {"TCP_KEEPIDLE": _SILENCE, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": _SILENCE * 1000}
+    for name, value in wanted.items():
+        if hasattr(socket, name):
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

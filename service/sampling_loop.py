@@ -165,6 +165,9 @@ class SamplingLoop:
         sampler: the sampler; nobody else may step it meanwhile.
         models: names by which weights are asked for. A request has those that its name stands for when it begins.
         schedule: when requests begin; None for at once.
+
+    Attributes:
+        sampled_tokens: of all requests that have ended.
     """
 
     def __init__(self, sampler: Sampler, models: ServedModels, schedule: Schedule | None = None) -> None:
@@ -176,6 +179,7 @@ class SamplingLoop:
         self._gone: list[Ticket] = []  # to be cancelled
         self._work: deque[Callable[[], None]] = deque()  # to be done between two steps
         self._closing = False
+        self.sampled_tokens = 0
         self._thread = threading.Thread(target=self._run, name="sampling", daemon=True)
         self.schedule.notify(self._wake)
 
@@ -296,6 +300,11 @@ class SamplingLoop:
         """Requests that have begun and not ended."""
         return len(self._under_way)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has been closed, or its thread has ended by an error: nothing is done any more."""
+        return self._closing
+
     # ------------------------------------------------------------------------------------------------ the loop's thread
 
     def _wake(self) -> None:
@@ -376,6 +385,7 @@ class SamplingLoop:
         if ended:
             self._under_way = others
             for ticket in ended:
+                self.sampled_tokens += 0 if ticket.handle is None else ticket.handle.completion_tokens
                 ticket.end(None if ticket.handle is None else ticket.handle.error)
 
     def _fail(self, error: EngineError) -> None:

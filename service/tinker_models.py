@@ -96,12 +96,20 @@ class TinkerModels:
         name: name of the base model, as clients know it.
         folder: where checkpoints go.
         tokenizer: folder of the tokenizer's files, which clients on this machine load; None for none.
+        room: bytes that checkpoints may take; 0 for what the disk has.
     """
 
     def __init__(
-        self, engine: Engine, loop: SamplingLoop, name: str, folder: Path, tokenizer: Path | None = None
+        self,
+        engine: Engine,
+        loop: SamplingLoop,
+        name: str,
+        folder: Path,
+        tokenizer: Path | None = None,
+        room: int = 0,
     ) -> None:
         self.engine, self.loop, self.name, self.folder, self.tokenizer = engine, loop, name, folder, tokenizer
+        self._room = room
         self.sessions: dict[str, Session] = {}
         self.samplers: dict[str, SamplingSession] = {}
         self._runs: dict[str, TrainingRun] = {}
@@ -316,6 +324,7 @@ class TinkerModels:
         path = TinkerPath(id, "sampler_weights" if for_sampler else "weights", asked.name)
         if path.id in run.checkpoints and not asked.overwrite:
             raise TinkerError(f"there is a checkpoint {path} already: use another name, or overwrite=True")
+        self._require_room(self.engine.info(id).parameters * (4 if for_sampler else 12))  # fp32, and two moments
         folder = self.folder / id.replace(":", ".") / path.kind / path.name
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_state(folder, self.engine.base, self.engine.state(id, optimizer=not for_sampler), {"path": str(path)})
@@ -344,6 +353,15 @@ class TinkerModels:
         with self._lock:
             self._runs[id] = TrainingRun(id, metadata, info, time.time())
             self.sessions[session].models.append(id)
+
+    def _require_room(self, size: int) -> None:
+        """Refuse a checkpoint for which there is no room."""
+        taken = sum(each.bytes for each in self.checkpoints())
+        if self._room and taken + size > self._room:
+            raise TinkerError(
+                f"checkpoints take {taken / 1e9:.3g} GB of the {self._room / 1e9:.3g} GB that they may "
+                f"(checkpoints_gb), and this one would take {size / 1e9:.3g} GB: delete some, or save with a ttl"
+            )
 
     def _snapshot(self, run: TrainingRun, sampler: str) -> None:
         version = self.engine.hold_version(run.id)

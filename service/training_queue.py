@@ -51,8 +51,11 @@ class TrainingQueue:
         engine: the engine; its sampler is the loop's.
         loop: whose thread does the work.
         gap_seconds: how long a model waits for a number that is missing.
-        most: requests that wait at a time, over all models.
+        most: requests that wait at a time, over all models; further ones are refused but for the next of a model.
         clock: tells seconds.
+
+    Attributes:
+        trained_tokens: of all passes.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class TrainingQueue:
         self.engine, self._loop, self._gap, self._most, self._clock = engine, loop, gap_seconds, most, clock
         self._orders: dict[str, RequestOrder[_Task]] = {}
         self._lock = threading.Lock()
+        self.trained_tokens = 0
         self._turning = False  # whether a turn is to come
 
     def open(self, model: str, work: Work, promise: Promise) -> None:
@@ -111,7 +115,8 @@ class TrainingQueue:
             order = self._orders.get(model)
             if order is None:
                 raise TinkerError(f"there is no model {model!r}", 404)
-            if sum(map(len, self._orders.values())) >= self._most:
+            # What others wait for is taken in always: else a queue that is full of them would stay so.
+            if (number != order.next or number == 0) and sum(map(len, self._orders.values())) >= self._most:
                 raise TinkerError(f"{self._most} requests wait already: send this one again later", 429, "server")
             fits = order.put(number, _Task(model, work, promise))
         if not fits:
@@ -183,6 +188,7 @@ class TrainingQueue:
             if isinstance(result, EngineError):
                 task.promise.fail(TinkerError(str(result)))
             else:
+                self.trained_tokens += result.trained_tokens
                 task.promise.keep(LossAnswer(result))
 
     @staticmethod
