@@ -41,8 +41,8 @@ class ServiceLimits:
         return ServiceLimits(
             EngineLimits(config.adapters, config.rank_max, config.rows_max, config.tokens_max),
             SamplerLimits(config.sampled_rows, prefix_bytes=int(config.prefix_mb * 2**20)),
-            TinkerLimits(body=body, samples=config.waiting_max), AppLimits(body=min(body, _OPENAI_BODY)), config.waiting_max,
-            int(config.checkpoints_gb * 1e9),
+            TinkerLimits(body=body, samples=config.waiting_max), AppLimits(body=min(body, _OPENAI_BODY)),
+            config.waiting_max, int(config.checkpoints_gb * 1e9),
         )  # fmt: skip
 
 
