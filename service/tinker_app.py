@@ -45,7 +45,7 @@ _CHECKPOINT = "training_runs/{run}/checkpoints/{kind}/{name}"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # What the hosted service has beside models: accounts, bills, copies between them, losses as programs of the client's.
 _HOSTED = (
-    ("POST", "save_weights_external"), ("POST", "copy_weights"), ("POST", "create_custom_loss"),
+    ("POST", "copy_weights"), ("POST", "create_custom_loss"),
     ("POST", "auth/token"), ("GET", "auth/apikey/me"), ("DELETE", "auth/apikey/me"), ("GET", "audit"),
     ("GET", "billing/{what:path}"), ("PUT", "sessions/{session}/project"),
     *((method, "sessions/{session}/trace_export") for method in ("GET", "POST")),
@@ -89,6 +89,7 @@ def tinker_routes(
         ("POST", "forward_backward", app.forward_backward), ("POST", "optim_step", app.optim_step),
         ("POST", "save_weights", partial(app.save_weights, False)),
         ("POST", "save_weights_for_sampler", partial(app.save_weights, True)),
+        ("POST", "save_weights_external", partial(app.save_weights, False, external=True)),
         ("POST", "load_weights", app.load_weights), ("POST", "weights_info", listing.weights_info),
         ("POST", "unload_model", app.unload_model),
         ("POST", "create_sampling_session", sampling.create_sampling_session),
@@ -222,7 +223,7 @@ class _Endpoint:
         self._models.require_session(asked.session)
         self._models.require_base(asked.base_model)
         id = _model_id(asked.session, asked.number)
-        await self._promise(call, f"{id}:0", partial(self._queue.open, id, partial(self._models.create, id, asked)))
+        await self._promise(call, f"{id}:0", partial(self._open, id, partial(self._models.create, id, asked)))
 
     async def get_info(self, call: HttpCall) -> None:
         """Tell of a model."""
@@ -244,13 +245,13 @@ class _Endpoint:
         id = Envelope.of(body).model
         await self._in_order(call, Envelope.of(body), lambda: partial(self._models.step, id, adam_settings(body)))
 
-    async def save_weights(self, for_sampler: bool, call: HttpCall) -> None:
+    async def save_weights(self, for_sampler: bool, call: HttpCall, external: bool = False) -> None:
         """Keep a model's weights."""
         body = await read_object(call, self._limits)
         envelope = Envelope.of(body)
 
         def work() -> Work:
-            return partial(self._models.save, envelope.model, SaveWeights.of(body, for_sampler), for_sampler)
+            return partial(self._models.save, envelope.model, SaveWeights.of(body, for_sampler, external), for_sampler)
 
         await self._in_order(call, envelope, work)
 
@@ -268,17 +269,36 @@ class _Endpoint:
         self._models.require_session(session)
         self._models.checkpoint(asked.path)
         id = _model_id(session, asked.number)
-        await self._promise(call, f"{id}:0", partial(self._queue.open, id, partial(self._models.load, id, asked)))
+        await self._promise(call, f"{id}:0", partial(self._open, id, partial(self._models.load, id, asked)))
 
     async def unload_model(self, call: HttpCall) -> None:
         """Forget a model, after all that was asked of it."""
         id = Fields(await read_object(call, self._limits)).text("model_id")
+        await self._in_order(call, Envelope(id, None), lambda: partial(self._unload, id))
 
-        def unload() -> Answer:
-            self._queue.close_model(id)
-            return self._models.unload(id)
+    def _open(self, id: str, work: Callable[[], Answer], promise: Promise) -> None:
+        """Begin the order of a model; where it can't be made, there is none."""
+        self._make_room()
 
-        await self._in_order(call, Envelope(id, None), lambda: unload)
+        def made() -> Answer:
+            try:
+                return work()
+            except BaseException:
+                self._queue.close_model(id)
+                raise
+
+        self._queue.open(id, made, promise)
+
+    def _make_room(self) -> None:
+        """Unload models whose clients are gone, where there is no place for one more: many clients never do it."""
+        models = self._queue.models
+        missing = len(models) + 1 - self._models.engine.limits.adapters
+        for id in self._models.forsaken(models)[: max(0, missing)]:
+            self._queue.submit(id, None, partial(self._unload, id), Promise(f"{id}:unload"))
+
+    def _unload(self, id: str) -> Answer:
+        self._queue.close_model(id)
+        return self._models.unload(id)
 
     async def _loss(self, call: HttpCall, backward: bool) -> None:
         body = await read_body(call, self._limits)
@@ -299,7 +319,7 @@ class _Endpoint:
     async def _in_order(self, call: HttpCall, envelope: Envelope, work: Callable[[], Work]) -> None:
         """Take in a request that has a place in its model's order, even where its contents are wrong."""
         if not self._queue.has(envelope.model):
-            raise TinkerError(f"there is no model {envelope.model!r}", 404)
+            raise TinkerError(f"there is no model {envelope.model!r}, or it was unloaded: load a checkpoint of it", 404)
         self._models.touch(envelope.model)
         try:
             found = work()

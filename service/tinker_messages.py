@@ -33,7 +33,9 @@ MOST_RANK = 4096
 NO_LOGPROB = -99999.0  # in the protocol's tables of likeliest tokens, where there is none
 _TYPES: dict[str, Any] = {"float32": numpy.dtype("<f4"), "int64": numpy.dtype("<i8")}
 _PROTOBUF_TYPES = {tinker_protobuf.FLOAT32: "float32", tinker_protobuf.INT64: "int64"}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]{0,199}")
+# Of each kind of checkpoint the type that clients are told.
+CHECKPOINT_TYPES = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 _MOST_CELLS = 100_000_000  # of a sparse tensor made whole
 
 # ------------------------------------------------------------------------------------------------------------ requests
@@ -161,6 +163,7 @@ class SaveWeights:
         ttl_seconds: how long it is kept; None for ever.
         overwrite: whether one of this name is replaced.
         metadata: data of the user's own.
+        external: whether it is kept to be downloaded.
     """
 
     name: str | None
@@ -168,16 +171,21 @@ class SaveWeights:
     ttl_seconds: int | None
     overwrite: bool
     metadata: Json | None
+    external: bool = False
 
     @staticmethod
-    def of(body: Json, for_sampler: bool) -> "SaveWeights":
+    def of(body: Json, for_sampler: bool, external: bool = False) -> "SaveWeights":
         """Read it from JSON.
 
         Args:
             body: the request.
             for_sampler: whether it is a save_weights_for_sampler.
+            external: whether it is a save_weights_external.
         """
         given = Fields(body)
+        if given.raw("age_encryption_recipients"):
+            raise given.wrong("age_encryption_recipients", given.raw("age_encryption_recipients"),
+                              "files are not encrypted here: download them and encrypt them yourself")  # fmt: skip
         name = checkpoint_name(given.text("path")) if given.has("path") else None
         number = given.whole("sampling_session_seq_id") if given.has("sampling_session_seq_id") else None
         if name is None and (number is None or not for_sampler):
@@ -188,8 +196,8 @@ class SaveWeights:
             raise given.wrong("kind", "inflight", "weights that change while they are sampled from are not supported: "
                               "use snapshot")  # fmt: skip
         ttl = given.whole("ttl_seconds", least=1) if given.has("ttl_seconds") else None
-        overwrite = for_sampler or given.flag("overwrite")
-        return SaveWeights(name, number, ttl, overwrite, given.metadata("user_metadata"))
+        overwrite = for_sampler or external or given.flag("overwrite")
+        return SaveWeights(name, number, ttl, overwrite, given.metadata("user_metadata"), external)
 
 
 @dataclass(frozen=True)
@@ -228,11 +236,11 @@ class LoadWeights:
 
 @dataclass(frozen=True)
 class TinkerPath:
-    """A checkpoint's address, tinker://MODEL/weights/NAME or tinker://MODEL/sampler_weights/NAME.
+    """A checkpoint's address, such as tinker://MODEL/weights/NAME.
 
     Attributes:
         model: id of the model.
-        kind: weights, with the optimizer, or sampler_weights.
+        kind: weights, with the optimizer; sampler_weights; or external_weights, to be downloaded.
         name: name of the checkpoint.
     """
 
@@ -249,7 +257,7 @@ class TinkerPath:
         """
         scheme, _, rest = text.partition("://")
         parts = rest.split("/")
-        if scheme != "tinker" or len(parts) != 3 or parts[1] not in ("weights", "sampler_weights") or not parts[0]:
+        if scheme != "tinker" or len(parts) != 3 or parts[1] not in CHECKPOINT_TYPES or not parts[0]:
             raise TinkerError(
                 f"path is {text[:200]!r}; it must be tinker://MODEL/weights/NAME or "
                 "tinker://MODEL/sampler_weights/NAME, as a save answers it"
@@ -273,8 +281,8 @@ def checkpoint_name(text: str) -> str:
     """
     if not _NAME.fullmatch(text):
         raise TinkerError(
-            f"path is {text[:200]!r}; a checkpoint's name has 1 to 200 letters, digits, '.', '_' and '-', and begins "
-            "with a letter or a digit"
+            f"path is {text[:200]!r}; a checkpoint's name has 1 to 200 letters, digits and . , _ = + -, and begins "
+            "with a letter, a digit or _"
         )
     return text
 

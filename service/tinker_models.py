@@ -25,7 +25,15 @@ from service.sampling_loop import SamplingLoop, Ticket
 from service.served_models import ServedModel
 from service.tinker_error import TinkerError
 from service.tinker_fields import Json
-from service.tinker_messages import Answer, CreateModel, LoadWeights, PlainAnswer, SaveWeights, TinkerPath
+from service.tinker_messages import (
+    CHECKPOINT_TYPES,
+    Answer,
+    CreateModel,
+    LoadWeights,
+    PlainAnswer,
+    SaveWeights,
+    TinkerPath,
+)
 from service.tinker_sessions import Session, iso_time
 
 _SNAPSHOTS = 32  # of a model that can be sampled from without a name; the oldest go first
@@ -60,7 +68,7 @@ class Checkpoint:
         """Return it as the protocol tells it."""
         return {
             "checkpoint_id": self.path.id,
-            "checkpoint_type": "training" if self.path.kind == "weights" else "sampler",
+            "checkpoint_type": CHECKPOINT_TYPES[self.path.kind],
             "time": iso_time(self.saved), "tinker_path": str(self.path), "size_bytes": self.bytes, "public": False,
             "expires_at": None if self.expires is None else iso_time(self.expires), "user_metadata": self.metadata,
         }  # fmt: skip
@@ -71,6 +79,7 @@ class TrainingRun:
     """A model that a client trains, and its checkpoints by their ids."""
 
     id: str
+    session: str
     metadata: Json | None
     info: AdapterInfo
     last_request: float
@@ -180,8 +189,10 @@ class TinkerModels:
             if base is None:
                 raise TinkerError("base_model or model_path is missing")
             return base
-        if path.kind == "weights":
-            raise TinkerError(f"{path} was saved to train on: sample from what save_weights_for_sampler answers")
+        if path.kind != "sampler_weights":
+            raise TinkerError(
+                f"{path} was not saved to be sampled from: sample from what save_weights_for_sampler answers"
+            )
         self.checkpoint(path)
         return str(path)
 
@@ -213,7 +224,13 @@ class TinkerModels:
         """Note that a model was asked for something now."""
         run = self._runs.get(id)
         if run is not None:
-            run.last_request = time.time()
+            run.last_request = self.sessions[run.session].heard = time.time()
+
+    def forsaken(self, models: Iterable[str]) -> list[str]:
+        """Return those of some models whose clients have ended or fallen silent, the longest idle first."""
+        runs = [self._runs[id] for id in models if id in self._runs]
+        idle = [run for run in runs if self.sessions[run.session].over]
+        return [run.id for run in sorted(idle, key=lambda run: run.last_request)]
 
     def checkpoints_of(self, models: Iterable[str]) -> list[Checkpoint]:
         """Return the checkpoints of some models."""
@@ -317,17 +334,20 @@ class TinkerModels:
         """Keep a model's weights as they are now."""
         run = self.run(id)
         kind = "save_weights_for_sampler" if for_sampler else "save_weights"
+        if asked.external:
+            kind = "save_weights_external"
         if asked.name is None:
             sampler = f"{id.rpartition(':train:')[0]}:sample:{asked.session_number}"
             self._snapshot(run, sampler)
             return PlainAnswer({"path": None, "sampling_session_id": sampler, "type": kind})
-        path = TinkerPath(id, "sampler_weights" if for_sampler else "weights", asked.name)
+        folders = "sampler_weights" if for_sampler else "external_weights" if asked.external else "weights"
+        path = TinkerPath(id, folders, asked.name)
         if path.id in run.checkpoints and not asked.overwrite:
             raise TinkerError(f"there is a checkpoint {path} already: use another name, or overwrite=True")
         self._require_room(self.engine.info(id).parameters * (4 if for_sampler else 12))  # fp32, and two moments
         folder = self.folder / id.replace(":", ".") / path.kind / path.name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_state(folder, self.engine.base, self.engine.state(id, optimizer=not for_sampler), {"path": str(path)})
+        save_state(folder, self.engine.base, self.engine.state(id, optimizer=folders == "weights"), {"path": str(path)})
         now = time.time()
         size = sum(each.stat().st_size for each in folder.iterdir())
         expires = None if asked.ttl_seconds is None else now + asked.ttl_seconds
@@ -351,7 +371,7 @@ class TinkerModels:
 
     def _enter(self, id: str, session: str, metadata: Json | None, info: AdapterInfo) -> None:
         with self._lock:
-            self._runs[id] = TrainingRun(id, metadata, info, time.time())
+            self._runs[id] = TrainingRun(id, session, metadata, info, time.time())
             self.sessions[session].models.append(id)
 
     def _require_room(self, size: int) -> None:

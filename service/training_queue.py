@@ -95,6 +95,11 @@ class TrainingQueue:
         for task in order.all_held() if order else ():
             task.promise.fail(TinkerError(f"the model {model} was unloaded"))
 
+    @property
+    def models(self) -> list[str]:
+        """Ids of the models that there are, made or to be made."""
+        return list(self._orders)
+
     def has(self, model: str) -> bool:
         """Return whether there is a model of this id, made or to be made."""
         return model in self._orders

@@ -1,0 +1,139 @@
+"""Samples that nobody waits for any more, that are cancelled, or that are too many: their places are free again."""
+
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("google.protobuf")
+
+import httpx
+from tinker_calls import PROMPT, Calls, quick_learner
+
+from service.local_service import serve
+from service.tinker_endpoint import TinkerLimits
+
+LONG = {"max_tokens": 1900, "stop": []}  # some seconds
+
+
+def asked(session, number, samples=1, **params):
+    prompt = {"chunks": [{"type": "encoded_text", "tokens": PROMPT}]}
+    return {"sampling_session_id": session, "seq_id": number, "num_samples": samples, "prompt": prompt,
+            "sampling_params": {"max_tokens": 2} | params}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    limits = TinkerLimits(hold=0.3, samples=3, silent=1.0, unasked=1.5)
+    with serve(quick_learner(), tmp_path_factory.mktemp("store"), limits=limits) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def calls(service):
+    return Calls(service.url)
+
+
+@pytest.fixture
+def sampler(calls):
+    session = calls.session()
+    made = calls.post("create_sampling_session", session_id=session, sampling_session_seq_id=0, base_model="tiny")
+    return made["sampling_session_id"]
+
+
+def idle(service):
+    """Wait until nothing is sampled any more; how long that took."""
+    begin = time.monotonic()
+    while service.loop.waiting or service.loop.under_way:
+        assert time.monotonic() - begin < 60, "it goes on"
+        threading.Event().wait(0.01)
+    return time.monotonic() - begin
+
+
+def test_a_client_cancels(service, calls, sampler):
+    id = calls.post("asample", **asked(sampler, 0, **LONG))["request_id"]
+    assert calls.post("retrieve_future", 408, request_id=id)["type"] == "try_again"
+    assert calls.post("cancel_future", 204, request_id=id) is None
+    assert calls.result(id) == {"error": "the request was cancelled by its client", "category": "user"}
+    idle(service)
+    done = calls.post("asample", **asked(sampler, 1))["request_id"]
+    told = calls.result(done)
+    for each in (done, "unknown"):  # too late
+        calls.post("cancel_future", 204, request_id=each)
+    assert calls.result(done) == told and len(told["sequences"]) == 1
+
+
+def test_samples_that_nobody_waits_for_are_cancelled_and_may_be_asked_for_again(service, calls, sampler):
+    id = calls.post("asample", **asked(sampler, 0, **LONG))["request_id"]
+    with pytest.raises(httpx.ReadTimeout):  # the client hangs up while it waits
+        httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, timeout=0.05)
+    never_asked = calls.post("asample", **asked(sampler, 1, **LONG))["request_id"]
+    idle(service)
+    for each in (id, never_asked):
+        assert "there is no request" in calls.post("retrieve_future", 410, request_id=each)["error"]
+    again = calls.post("asample", **asked(sampler, 0))["request_id"]
+    assert again == id and len(calls.result(again)["sequences"][0]["tokens"]) == 2
+
+
+def test_who_goes_on_asking_is_not_cancelled(service, calls, sampler):
+    with service.loop.paused():
+        id = calls.post("asample", **asked(sampler, 0))["request_id"]
+        begin = time.monotonic()
+        while time.monotonic() - begin < 1.6:  # longer than anybody may be silent
+            calls.post("retrieve_future", 408, request_id=id)
+    assert len(calls.result(id)["sequences"][0]["tokens"]) == 2
+
+
+def test_too_many_are_told_to_come_again(service, calls, sampler):
+    ids = [calls.post("asample", **asked(sampler, number, **LONG))["request_id"] for number in range(3)]
+    answer = httpx.post(f"{calls.url}/asample", json=asked(sampler, 3))
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert "3 requests for samples wait already" in answer.json()["error"]
+    assert calls.post("asample", **asked(sampler, 0, **LONG))["request_id"] == ids[0]  # one that is known already
+    for id in ids:
+        calls.post("cancel_future", 204, request_id=id)
+    idle(service)
+    assert calls.result(calls.post("asample", **asked(sampler, 3))["request_id"])["sequences"]
+
+
+def test_samplers_are_told_and_checked(calls):
+    session = calls.session()
+    made = {"session_id": session, "sampling_session_seq_id": 5, "base_model": "tiny"}
+    id = calls.post("create_sampling_session", **made)["sampling_session_id"]
+    assert calls.get(f"samplers/{id}") == {"sampler_id": id, "base_model": "tiny", "model_path": None}
+    assert calls.get(f"sessions/{session}")["sampler_ids"] == [id]
+    model = calls.model(session, lora_config={"rank": 2})
+    path = calls.save(model, 1, "one", sampler=True)
+    of_path = calls.post("create_sampling_session", **{**made, "sampling_session_seq_id": 6, "model_path": path})
+    assert calls.get(f"samplers/{of_path['sampling_session_id']}")["model_path"] == path
+    weights = calls.save(model, 2, "two")
+    for change, told in (
+        ({"base_model": "other"}, "this service has 'tiny'"),
+        ({"base_model": "other", "model_path": path}, "this service has 'tiny'"),
+        ({"base_model": None}, "base_model or model_path is missing"),
+        ({"model_path": weights}, "was not saved to be sampled from"),
+        ({"model_path": "file:///x"}, "it must be tinker://"),
+    ):
+        assert (
+            told
+            in calls.post("create_sampling_session", 400, **made | {"sampling_session_seq_id": 7} | change)["error"]
+        )
+
+
+def test_what_is_not_supported_is_refused_by_its_name(calls, sampler):
+    for number, (field, value) in enumerate(
+        (
+            ("record_stability_info", True),
+            ("topk_sample_logprobs", -1),
+            ("prompt_logprobs_last_n", 0),
+            ("num_samples", 0),
+        )
+    ):
+        body = asked(sampler, number) | {field: value}
+        if field == "num_samples":
+            assert "num_samples is 0" in calls.post("asample", 400, **body)["error"]
+        else:
+            assert field in calls.result(calls.post("asample", **body)["request_id"])["error"]
