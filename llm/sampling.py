@@ -26,11 +26,13 @@ from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.lookahead import Lookahead
 from llm.prefix_cache import PrefixCache, common_length
-from llm.sample_result import CANCELLED, FAILED, Sample, SampleHandle
+from llm.sample_result import CANCELLED, FAILED, STOP, Sample, SampleHandle
 from llm.sampled_weights import SampledWeights, identity_of
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
 from llm.token_choice import Chosen, SampleRandom, TokenChoice, likeliest
+from llm.token_grammar import TokenGrammars
+from llm.token_rules import TokenRules, rules_of
 from model.causal_lm import CausalLM, KeyValueCache
 from model.key_value_cache import SharedPrefix, reading_cost
 from model.lora import AdapterRows, LoraAdapter, LoraBank
@@ -99,6 +101,7 @@ class _Row:
     sample: Sample
     random: SampleRandom | None  # None where the likeliest token is taken
     slot: int
+    rules: TokenRules | None = None  # None where tokens are drawn from the model as it is
     lookahead: Lookahead | None = None
 
     @property
@@ -140,7 +143,11 @@ class Sampler:
         self._device = next(self._model.parameters()).device
         self._vocabulary = base.vocabulary
         self._guesses = self.limits.lookahead > 0 and isinstance(base.model, CausalLM)
-        self._token_bytes = None if base.tokenizer is None else TokenBytes(base.tokenizer)
+        self._token_bytes: TokenBytes | None = None
+        self._grammars: TokenGrammars | None = None
+        if base.tokenizer is not None:
+            self._token_bytes = TokenBytes(base.tokenizer)
+            self._grammars = TokenGrammars(base.tokenizer, self._token_bytes, self._vocabulary)
         self._cache: KeyValueCache = self._model.new_cache(slots=min(self.limits.rows, 8))
         self._prefixes = PrefixCache(self.limits.prefix_bytes)
         self._inbox: deque[Callable[[], None]] = deque()  # from other threads
@@ -199,7 +206,9 @@ class Sampler:
             SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
         """
         settings, length = request.settings, len(request.prompt)
-        for name, ids in (("prompt", request.prompt), ("stop", settings.stop), ("end_ids", settings.end_ids or ())):
+        biased = [token for token, _ in settings.logit_bias]
+        for name, ids in (("prompt", request.prompt), ("stop", settings.stop), ("end_ids", settings.end_ids or ()),
+                          ("logit_bias", biased)):  # fmt: skip
             numbers = [each for each in ids if isinstance(each, int)]
             if numbers and not 0 <= min(numbers) <= max(numbers) < self._vocabulary:
                 wrong = next(number for number in numbers if not 0 <= number < self._vocabulary)
@@ -210,6 +219,10 @@ class Sampler:
         strings = [stop for stop in settings.stop if isinstance(stop, str)]
         if strings and self._token_bytes is None:
             raise SettingError("stop", strings[0], "the model has no tokenizer: only token ids can be used")
+        if settings.grammar is not None:
+            if self._grammars is None:
+                raise SettingError("grammar", "asked for", "the model has no tokenizer")
+            self._grammars.check(settings.grammar)
 
     def cancel(self, handle: SampleHandle) -> None:
         """End a request; its memory is free at once, or after the step that runs.
@@ -419,7 +432,8 @@ class Sampler:
                 index, prompt.joined = prompt.joined, prompt.joined + 1
                 settings = prompt.handle.request.settings
                 random = None if settings.greedy else SampleRandom(settings.seed, index)
-                rows.append(_Row(prompt, prompt.handle.samples[index], random, self._slot_for(prompt)))
+                rules = rules_of(settings, self._grammars, prompt.ends, self._device)
+                rows.append(_Row(prompt, prompt.handle.samples[index], random, self._slot_for(prompt), rules))
             if not _left(prompt):
                 self._ready.remove(prompt)
         if not rows:
@@ -461,6 +475,8 @@ class Sampler:
         self._take(rows, self._model.logits(hidden, batch.adapters), batch, guesses)
 
     def _guess(self, row: _Row) -> list[int]:
+        if row.rules is not None:  # which each token changes
+            return []
         if row.lookahead is None:
             row.lookahead = Lookahead(row.prompt.tokens.tolist(), self.limits.lookahead)
         tokens = row.sample.tokens
@@ -473,7 +489,8 @@ class Sampler:
         guesses = guesses or [[] for _ in rows]
         randoms = [[] if row.random is None else [row.random.next() for _ in range(1 + len(guess))]
                    for row, guess in zip(rows, guesses, strict=True)]  # fmt: skip
-        chosen = batch.choice.choose(logits, [number for numbers in randoms for number in numbers])
+        ruled = self._ruled(rows, logits, guesses)
+        chosen = batch.choice.choose(logits, [number for numbers in randoms for number in numbers], ruled)
         begin = 0
         for row, guess, numbers in zip(rows, guesses, randoms, strict=True):
             used, end = 0, begin + 1 + len(guess)
@@ -498,7 +515,28 @@ class Sampler:
             return
         if sample.likeliest is not None:
             sample.likeliest.append(chosen.likeliest[number] or [])
-        sample.take(chosen.tokens[number], logprob, row.prompt.ends, row.prompt.limit)
+        token = chosen.tokens[number]
+        sample.take(token, logprob, row.prompt.ends, row.prompt.limit)
+        if row.rules is not None:
+            try:
+                if row.rules.take(token, token in row.prompt.ends):
+                    sample.end(STOP)
+            except EngineError as error:
+                self._end(row.prompt.handle, FAILED, error)
+
+    def _ruled(self, rows: Sequence[_Row], logits: Tensor, guesses: Sequence[list[int]]) -> Tensor | None:
+        """Return the logits to draw from, where some rows have rules; None where none has."""
+        if all(row.rules is None for row in rows):
+            return None
+        ruled, place = logits.to(torch.float32, copy=True), 0
+        for row, guess in zip(rows, guesses, strict=True):
+            if row.rules is not None:
+                try:
+                    row.rules.apply(ruled[place])
+                except EngineError as error:
+                    self._end(row.prompt.handle, FAILED, error)
+            place += 1 + len(guess)
+        return ruled
 
     def _take_back(self, row: _Row, guessed: int, used: int, numbers: Sequence[float]) -> None:
         """Forget what came of guesses that were wrong."""

@@ -11,6 +11,8 @@ from llm.engine_error import EngineError
 MOST_ALTERNATIVES = 1000
 MOST_STOPS = 64
 MOST_SAMPLES = 1024
+MOST_PENALTY = 2.0
+MOST_BIAS = 100.0
 
 
 class SettingError(EngineError):
@@ -38,6 +40,8 @@ class SamplingSettings:
     temperature, top_k and top_p, at temperature 0 too. This is what a forward pass of training gives, and what ratios
     of probabilities need. With `logprobs_of = "sampling"` it is the log of the probability with which it was drawn.
 
+    Penalties, `logit_bias` and `grammar` change the logits before all this; the model's own logprobs stay as they are.
+
     Attributes:
         temperature: 0 takes the likeliest token, always; 1 draws from the model as it is.
         top_k: how many of the likeliest tokens may be drawn; None (or -1) for all.
@@ -52,6 +56,12 @@ class SamplingSettings:
         prompt_logprobs: None for none; 0 for the logprob of each token of the prompt but the first; more for so many of
             the likeliest tokens too.
         logprobs_of: model or sampling, see above.
+        presence_penalty: taken off the logit of each token that the sample has already.
+        frequency_penalty: taken off the logit of a token for each time that the sample has it already.
+        logit_bias: (token, what is added to its logit), each token once.
+        grammar: form that the sample must have (`llm.token_grammar`); None for any. Ids that end a sample are drawn
+            only where the form is whole; where it is and no id ends the sample, it ends by itself. What `max_tokens` or
+            a stop string cuts off may not be whole.
     """
 
     temperature: float = 1.0
@@ -64,6 +74,10 @@ class SamplingSettings:
     logprobs: int = 0
     prompt_logprobs: int | None = None
     logprobs_of: str = "model"
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0.0, None)
@@ -81,6 +95,12 @@ class SamplingSettings:
             _whole("prompt_logprobs", self.prompt_logprobs, 0, MOST_ALTERNATIVES)
         if self.logprobs_of not in ("model", "sampling"):
             raise SettingError("logprobs_of", self.logprobs_of, "allowed are 'model' and 'sampling'")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _number(name, getattr(self, name), -MOST_PENALTY, MOST_PENALTY)
+        object.__setattr__(self, "logit_bias", tuple(self.logit_bias))
+        for token, bias in self.logit_bias:
+            _whole("logit_bias", token, 0, None)
+            _number("logit_bias", bias, -MOST_BIAS, MOST_BIAS)
         self._check_stops()
 
     def _check_stops(self) -> None:
@@ -101,6 +121,11 @@ class SamplingSettings:
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature == 0 or self.top_p == 0 or self.top_k == 1
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether the next token depends on more than the model, the temperature, top_k and top_p."""
+        return bool(self.presence_penalty or self.frequency_penalty or self.logit_bias or self.grammar is not None)
 
     @staticmethod
     def of(**given: object) -> "SamplingSettings":

@@ -80,12 +80,14 @@ class TokenChoice:
         self._most = max((each.logprobs for each in settings), default=0)
         self._as_drawn = [row for row, each in enumerate(settings) if each.logprobs_of == "sampling"]
 
-    def choose(self, logits: Tensor, randoms: Sequence[float]) -> Chosen:
+    def choose(self, logits: Tensor, randoms: Sequence[float], ruled: Tensor | None = None) -> Chosen:
         """Draw.
 
         Args:
-            logits: (rows, vocabulary).
+            logits: (rows, vocabulary), the model's.
             randoms: of each row in `drawn` a number from 0 to below 1.
+            ruled: (rows, vocabulary), float32: the logits to draw from where they are others than the model's; -inf is
+                never drawn.
 
         Returns:
             The tokens.
@@ -96,6 +98,7 @@ class TokenChoice:
         numbers = torch.tensor(randoms, dtype=torch.float64, device=self._device)
         at = {row: number for number, row in enumerate(self.drawn)}
         of_draw = torch.zeros(rows, device=self._device)
+        own, logits = logits, logits if ruled is None else ruled
         if len(self._free) == rows:
             tokens, of_draw = self._draw_free(logits, self._temperatures, numbers)
         else:
@@ -108,13 +111,16 @@ class TokenChoice:
                 some = torch.tensor(self._limited, device=self._device)
                 mine = numbers[[at[row] for row in self._limited]]
                 tokens[some], of_draw[some] = self._draw_limited(logits[some], self._temperatures[some], mine)
-        logprobs = logits.gather(1, tokens[:, None]).squeeze(1) - totals
+        if ruled is not None:  # rounding may let a draw end beside the token that it was to hit
+            forbidden = ruled.gather(1, tokens[:, None]).squeeze(1) == -torch.inf
+            tokens = torch.where(forbidden, ruled.argmax(-1), tokens)
+        logprobs = own.gather(1, tokens[:, None]).squeeze(1) - totals
         if self._as_drawn:
             some = torch.tensor(self._as_drawn, device=self._device)
             logprobs[some] = of_draw[some]
         logprobs.masked_fill_(~totals.isfinite(), float("nan"))
         both = torch.stack([tokens.double(), logprobs.double()]).tolist()  # synchronisation
-        return Chosen([int(token) for token in both[0]], both[1], self._likeliest(logits, totals))
+        return Chosen([int(token) for token in both[0]], both[1], self._likeliest(own, totals))
 
     def _draw_free(self, logits: Tensor, temperatures: Tensor, randoms: Tensor) -> tuple[Tensor, Tensor]:
         """Draw from all tokens; returns the tokens and the logs of their probabilities."""

@@ -176,4 +176,4 @@ async def _tell(call: HttpCall, error: RequestError) -> None:
     if call.streams:
         await call.send_events([b"data: ", error.body(), b"\n\n"], more=False)
     else:
-        await call.reply(error.status, error.body())
+        await call.reply(error.status, error.body(), more=error.headers)

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from llm.sample_result import STOP
+from llm.sample_result import LENGTH, STOP
 from llm.text_stream import IncrementalText
 from service.openai_requests import Wanted
-from service.sampling_loop import Increment
+from service.sampling_loop import Increment, Ticket
 from service.token_texts import TokenTexts
 from service.tool_calls import ToolCallText
 
@@ -22,8 +22,8 @@ Json = dict[str, Any]
 class Answers(Protocol):
     """Makes the answer to one request, of what its choices grow by."""
 
-    def begin(self, version: str) -> None:
-        """Take the id of the weights that answer."""
+    def begin(self, tickets: Sequence[Ticket]) -> None:
+        """Take the requests, of which the first has begun: what its weights are is told."""
 
     def take(self, number: int, new: Increment) -> list[bytes]:
         """Take in what a choice has grown by.
@@ -100,10 +100,10 @@ class ChatAnswers:
         self._head: Json = {}
         self._told_prompt = False
 
-    def begin(self, version: str) -> None:
-        """Take the id of the weights that answer."""
+    def begin(self, tickets: Sequence[Ticket]) -> None:
+        """Take the requests, of which the first has begun."""
         kind = "chat.completion.chunk" if self._wanted.stream else "chat.completion"
-        self._head = _head("chatcmpl", kind, self._wanted, version)
+        self._head = _head("chatcmpl", kind, self._wanted, tickets)
 
     def take(self, number: int, new: Increment) -> list[bytes]:
         """Take in what a choice has grown by."""
@@ -190,8 +190,9 @@ class ChatAnswers:
 class _CompletionChoice:
     """One answer of a plain completion."""
 
-    def __init__(self, prompt_ids: Sequence[int]) -> None:
-        self.prompt_ids, self.finish, self.begun = prompt_ids, "", False
+    def __init__(self, place: int, prompt_ids: Sequence[int]) -> None:
+        self.place, self.prompt_ids = place, prompt_ids
+        self.finish, self.begun = "", False
         self.parts: list[Increment] = []
         self.text: list[str] = []
         self.characters, self.offset = IncrementalText(), 0
@@ -204,20 +205,31 @@ class CompletionAnswers:
         wanted: what was asked.
         texts: how tokens are shown.
         prompts: ids of each prompt.
+        prompt_texts: text of each prompt; None for one that came as ids.
     """
 
-    def __init__(self, wanted: Wanted, texts: TokenTexts, prompts: Sequence[Sequence[int]]) -> None:
-        self._wanted, self._texts = wanted, texts
-        self._choices = [_CompletionChoice(ids) for ids in prompts for _ in range(wanted.choices)]
+    def __init__(
+        self,
+        wanted: Wanted,
+        texts: TokenTexts,
+        prompts: Sequence[Sequence[int]],
+        prompt_texts: Sequence[str | None] = (),
+    ) -> None:
+        self._wanted, self._texts, self._prompt_texts = wanted, texts, prompt_texts
+        self._choices = [_CompletionChoice(place, ids) for place, ids in enumerate(prompts)
+                         for _ in range(wanted.choices)]  # fmt: skip
         self._head: Json = {}
+        self._tickets: Sequence[Ticket] = ()
 
-    def begin(self, version: str) -> None:
-        """Take the id of the weights that answer."""
-        self._head = _head("cmpl", "text_completion", self._wanted, version)
+    def begin(self, tickets: Sequence[Ticket]) -> None:
+        """Take the requests, of which the first has begun."""
+        self._head, self._tickets = _head("cmpl", "text_completion", self._wanted, tickets), tickets
 
     def take(self, number: int, new: Increment) -> list[bytes]:
         """Take in what a choice has grown by."""
         choice = self._choices[number]
+        if self._wanted.only_prompt:
+            new = Increment(new.sample, (), (), None, "", new.finish and LENGTH)
         choice.text.append(new.text)
         choice.finish = new.finish or ""
         if not self._wanted.stream:
@@ -250,28 +262,45 @@ class CompletionAnswers:
 
     def _told(self, number: int, parts: Sequence[Increment]) -> Json:
         choice = self._choices[number]
+        echoes, first = self._wanted.echo and not choice.begun, not choice.begun
+        choice.begun = True
+        text = "".join(part.text for part in parts)
         told = {
-            "index": number, "text": "".join(part.text for part in parts), "logprobs": self._logprobs(choice, parts),
-            "finish_reason": parts[-1].finish,
+            "index": number, "text": self._prompt_text(choice) + text if echoes else text,
+            "logprobs": self._logprobs(choice, parts, echoes), "finish_reason": parts[-1].finish,
         }  # fmt: skip
         if self._wanted.return_token_ids:
             told["token_ids"] = [token for part in parts for token in part.tokens]
-            if not choice.begun:
-                choice.begun, told["prompt_token_ids"] = True, choice.prompt_ids
+            if first:
+                told["prompt_token_ids"] = choice.prompt_ids
         return told
 
-    def _logprobs(self, choice: _CompletionChoice, parts: Sequence[Increment]) -> Json | None:
+    def _prompt_text(self, choice: _CompletionChoice) -> str:
+        given = self._prompt_texts[choice.place]
+        if given is not None:
+            return given
+        characters = IncrementalText()
+        return "".join(characters.add(self._texts(token)[1] or b"") for token in choice.prompt_ids) + characters.end()
+
+    def _logprobs(self, choice: _CompletionChoice, parts: Sequence[Increment], echoes: bool) -> Json | None:
         if self._wanted.logprobs is None:
             return None
         told: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for part in parts:
-            for token, logprob, likeliest in part.entries():
-                text, raw = self._texts(token)
-                told["tokens"].append(text)
-                told["token_logprobs"].append(_finite(logprob))
-                told["top_logprobs"].append({self._texts(each)[0]: _finite(value) for each, value in likeliest})
-                told["text_offset"].append(choice.offset)
-                choice.offset += len(choice.characters.add(raw or b""))
+        entries: list[tuple[int, float | None, list[tuple[int, float]] | None]] = []
+        handle = self._tickets[choice.place].handle
+        if echoes and handle is not None and handle.prompt_logprobs is not None:
+            likeliest = handle.prompt_likeliest or [None, *([] for _ in choice.prompt_ids[1:])]
+            entries += zip(choice.prompt_ids, handle.prompt_logprobs, likeliest, strict=True)
+        entries += [entry for part in parts for entry in part.entries()]
+        for token, logprob, likely in entries:
+            text, raw = self._texts(token)
+            told["tokens"].append(text)
+            told["token_logprobs"].append(None if logprob is None else _finite(logprob))
+            told["top_logprobs"].append(
+                None if likely is None else {self._texts(each)[0]: _finite(value) for each, value in likely}
+            )
+            told["text_offset"].append(choice.offset)
+            choice.offset += len(choice.characters.add(raw or b""))
         return told
 
 
@@ -299,10 +328,10 @@ def event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + to_json(value) + b"\n\n"
 
 
-def _head(prefix: str, kind: str, wanted: Wanted, version: str) -> Json:
+def _head(prefix: str, kind: str, wanted: Wanted, tickets: Sequence[Ticket]) -> Json:
     return {
         "id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": wanted.model,
-        "system_fingerprint": version,
+        "system_fingerprint": next((ticket.version for ticket in tickets if ticket.version), ""),
     }  # fmt: skip
 
 

@@ -16,10 +16,11 @@ from data.chat_renderer import Renderer
 from llm.engine_error import EngineError
 from llm.sample_result import CANCELLED
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
+from service.answer_form import AnswerForm
 from service.exchange import Exchange, ExchangeLog, Message, UnknownKeyError
 from service.http_call import ClientGone, HttpCall, HttpHandler
 from service.openai_answers import Answers, ChatAnswers, CompletionAnswers, Json, to_json, usage_of
-from service.openai_error import NO_KEY, NOT_FOUND, SERVER, RequestError
+from service.openai_error import INVALID_VALUE, NO_KEY, NOT_FOUND, SERVER, RequestError
 from service.openai_requests import Wanted, chat_request, completion_request, read_body
 from service.sampling_loop import Increment, LoopEndedError, SamplingLoop, Ticket
 from service.schedules import NotEnteredError
@@ -203,6 +204,7 @@ class _Endpoint:
 
         ids = await _beside(len(body), prompt)
         requests = _requests([ids], asked.wanted, [seed], "messages")
+        await self._require_form(asked.wanted.form, requests[0])
         mark = f"{call.key}/{number}"
         answers = ChatAnswers(asked.wanted, self._texts, requests[0].prompt, bool(asked.tools), mark)
         record = _Record(self._log, "messages", asked.messages, asked.tools, sampled)
@@ -224,7 +226,9 @@ class _Endpoint:
 
         ids = await _beside(len(body), prompts)
         requests = _requests(ids, asked.wanted, [seed for _, seed in begun], "prompt")
-        answers = CompletionAnswers(asked.wanted, self._texts, [request.prompt for request in requests])
+        await self._require_form(asked.wanted.form, requests[0])
+        texts = [each if isinstance(each, str) else None for each in asked.prompts]
+        answers = CompletionAnswers(asked.wanted, self._texts, [request.prompt for request in requests], texts)
         record = _Record(self._log, "prompt")
         await self._answer(call, asked.wanted, requests, [number for number, _ in begun], answers, record)
 
@@ -261,6 +265,28 @@ class _Endpoint:
         if least > context:
             raise RequestError(f"{field} is of {least} tokens or more; the model's context is {context} tokens", field,
                                code=TOO_LONG)  # fmt: skip
+
+    async def _require_form(self, form: AnswerForm, request: SampleRequest) -> None:
+        """Read the grammar of an answer, beside the other clients, and refuse one that can't be used by its field."""
+        if form.grammar is None:
+            return
+        try:
+            await asyncio.to_thread(self._loop.sampler.check, request)
+        except SettingError as error:
+            if error.field == "grammar":
+                raise await asyncio.to_thread(self._refused_form, form, request, error) from error
+
+    def _refused_form(self, form: AnswerForm, request: SampleRequest, error: SettingError) -> RequestError:
+        """Say which schema can't be used, and why."""
+        refused = form.parts[0][0]
+        for field, grammar in form.parts:
+            try:
+                self._loop.sampler.check(replace(request, settings=replace(request.settings, grammar=grammar)))
+            except SettingError as own:
+                refused, error = field, own
+                break
+        code = "invalid_json_schema" if refused == "response_format" else "invalid_function_parameters"
+        return RequestError(f"{refused} has a schema that can't be followed: {error.allowed}", refused, code=code)
 
     def _told(self, name: str) -> Json:
         return {"id": name, "object": "model", "created": self._started, "owned_by": "local"}
@@ -308,7 +334,7 @@ class _Endpoint:
                 for new in self._new(ticket, wanted.stream, ended):
                     if not begun:
                         begun = True
-                        answers.begin(ticket.version or "")
+                        answers.begin(tickets)
                     number = place * wanted.choices + new.sample
                     events += answers.take(number, new)
                     if new.finish is not None and not ticket.cancelled:
@@ -321,7 +347,7 @@ class _Endpoint:
         handles = [ticket.handle for ticket in tickets if ticket.handle is not None]
         usage = usage_of(
             sum(handle.prompt_tokens for handle in handles),
-            sum(handle.completion_tokens for handle in handles),
+            0 if wanted.only_prompt else sum(handle.completion_tokens for handle in handles),
             sum(handle.cached_tokens for handle in handles),
         )
         if wanted.stream:
@@ -395,7 +421,7 @@ def _refusing(field: str) -> Iterator[None]:
             name, code = field, TOO_LONG if "context" in error.allowed else None
         elif name == "stop" and isinstance(error.given, int):
             name = "stop_token_ids"
-        raise RequestError(f"{name} is {error.given}; {error.allowed}", name, code=code) from error
+        raise RequestError(f"{name} is {error.given}; {error.allowed}", name, code=code or INVALID_VALUE) from error
     except LoopEndedError as error:
         raise RequestError(str(error), None, 503, SERVER) from error
     except EngineError as error:

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 
 from data.chat_messages import SURROGATE
 from llm.sampling_settings import MOST_STOPS, SamplingSettings, SettingError
-from service.openai_error import RequestError
+from service.answer_form import AnswerForm, answer_form
+from service.openai_error import INVALID_TYPE, MISSING, UNKNOWN, UNSUPPORTED, RequestError
+from service.openai_error import wrong as _wrong
 
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
@@ -24,25 +26,19 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 # Fields that do what they say only with these values.
 _ONLY: dict[str, tuple[object, ...]] = {
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "min_p": (0,),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
-    "presence_penalty": (0,),
     "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
     "store": (False,),
     "suffix": ("",),
 }
-_SETTINGS = ("temperature", "top_p", "top_k", "seed")
-_COMMON = {*_SETTINGS, "ignore_eos", "logprobs", "max_tokens", "model", "n", "return_token_ids", "stop",
-           "stop_token_ids", "stream", "stream_options"}  # fmt: skip
-_OF_CHATS = {*_COMMON, "max_completion_tokens", "messages", "tool_choice", "tools", "top_logprobs"}
-_OF_COMPLETIONS = {*_COMMON, "prompt"}
-_NOT_OF_CHATS, _NOT_OF_COMPLETIONS = {"best_of", "echo", "suffix"}, {"modalities", "parallel_tool_calls"}
+_SETTINGS = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
+_COMMON = {*_SETTINGS, "ignore_eos", "logit_bias", "logprobs", "max_tokens", "model", "n", "response_format",
+           "return_token_ids", "stop", "stop_token_ids", "stream", "stream_options"}  # fmt: skip
+_OF_CHATS = {*_COMMON, "max_completion_tokens", "messages", "parallel_tool_calls", "tool_choice", "tools",
+             "top_logprobs"}  # fmt: skip
+_OF_COMPLETIONS = {*_COMMON, "best_of", "echo", "prompt"}
+_NOT_OF_CHATS, _NOT_OF_COMPLETIONS = {"suffix"}, {"modalities"}
 _HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -58,6 +54,9 @@ class Wanted:
         include_usage: whether a stream ends by counts of tokens.
         logprobs: None for none; else how many of the likeliest tokens are told beside each token.
         return_token_ids: whether the ids of prompts and answers are told (as vLLM does).
+        form: the form that each answer must have.
+        echo: whether the text of the prompt is told in front of each answer.
+        only_prompt: whether nothing is told but that: the client wants no token, where the sampler gives one at least.
     """
 
     model: str
@@ -67,6 +66,9 @@ class Wanted:
     include_usage: bool
     logprobs: int | None
     return_token_ids: bool
+    form: AnswerForm
+    echo: bool = False
+    only_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,15 @@ class ChatRequest:
     Attributes:
         wanted: what is asked.
         messages: the conversation, as it was sent.
-        tools: tools that the model may call, as they were sent; none where it was told not to.
     """
 
     wanted: Wanted
     messages: tuple[dict[str, Any], ...]
-    tools: tuple[dict[str, Any], ...]
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """Tools that the model may call, as they were sent; none where it was told not to."""
+        return self.wanted.form.tools
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def chat_request(body: Mapping[str, Any], defaults: SamplingSettings) -> ChatReq
     """
     fields = _fields(body, _OF_CHATS, _NOT_OF_CHATS)
     if not isinstance(fields.get("messages"), list) or not fields["messages"]:
-        raise _wrong("messages", fields.get("messages"), "it must be a list of 1 message or more")
+        raise _missing("messages", fields.get("messages"), "it must be a list of 1 message or more")
     for number, message in enumerate(fields["messages"], 1):
         if not isinstance(message, dict):
             raise _wrong("messages", message, f"message {number} must be an object with role and content")
@@ -145,7 +150,7 @@ def chat_request(body: Mapping[str, Any], defaults: SamplingSettings) -> ChatReq
         if fields.get("max_tokens", fields[most]) != fields[most]:
             raise _wrong("max_tokens", fields["max_tokens"], f"max_completion_tokens is {fields[most]}: give one")
     wanted = _wanted(fields, defaults, most, (top or 0) if logprobs else None)
-    return ChatRequest(wanted, tuple(fields["messages"]), _tools(fields))
+    return ChatRequest(wanted, tuple(fields["messages"]))
 
 
 def completion_request(body: Mapping[str, Any], defaults: SamplingSettings) -> CompletionRequest:
@@ -164,7 +169,14 @@ def completion_request(body: Mapping[str, Any], defaults: SamplingSettings) -> C
     fields = _fields(body, _OF_COMPLETIONS, _NOT_OF_COMPLETIONS)
     if defaults.max_tokens is None:
         defaults = replace(defaults, max_tokens=COMPLETION_TOKENS)
-    wanted = _wanted(fields, defaults, "max_tokens", _whole(fields, "logprobs", 0, MOST_TOP_LOGPROBS))
+    echo, logprobs = _flag(fields, "echo"), _whole(fields, "logprobs", 0, MOST_TOP_LOGPROBS)
+    only_prompt = echo and fields.get("max_tokens") == 0 and not isinstance(fields["max_tokens"], bool)
+    wanted = _wanted({**fields, "max_tokens": 1} if only_prompt else fields, defaults, "max_tokens", logprobs)
+    if fields.get("best_of", wanted.choices) != wanted.choices:
+        raise _wrong("best_of", fields["best_of"], "only the value of n is supported: ask for n answers with logprobs, "
+                     "and choose", UNSUPPORTED)  # fmt: skip
+    settings = replace(wanted.settings, prompt_logprobs=logprobs) if echo else wanted.settings
+    wanted = replace(wanted, settings=settings, echo=echo, only_prompt=only_prompt)
     return CompletionRequest(wanted, _prompts(fields.get("prompt")))
 
 
@@ -175,15 +187,15 @@ def _fields(body: Mapping[str, Any], known: set[str], others: set[str]) -> dict[
         if name in known or name in _WITHOUT_EFFECT:
             continue
         if name in ("functions", "function_call"):
-            raise _wrong(name, value, "it is not supported: use tools and tool_choice")
+            raise _wrong(name, value, "it is not supported: use tools and tool_choice", UNSUPPORTED)
         if name not in _ONLY or name in others:
-            raise RequestError(f"{name} is not supported; known are {', '.join(sorted(known))}", name)
+            raise RequestError(f"{name} is not supported; known are {', '.join(sorted(known))}", name, code=UNKNOWN)
         allowed = _ONLY[name]
         if not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in allowed):
             shown = " or ".join(json.dumps(each) for each in allowed)
-            raise _wrong(name, value, f"only {shown} is supported")
+            raise _wrong(name, value, f"only {shown} is supported", UNSUPPORTED)
     if not isinstance(fields.get("model"), str):
-        raise _wrong("model", fields.get("model"), "it must be the name of a model")
+        raise _missing("model", fields.get("model"), "it must be the name of a model")
     return fields
 
 
@@ -195,6 +207,11 @@ def _wanted(fields: Mapping[str, Any], defaults: SamplingSettings, most: str, lo
     stops = [*_stop_strings(fields.get("stop")), *_stop_ids(fields.get("stop_token_ids"))]
     if stops:
         given["stop"] = tuple(stops)
+    if fields.get("logit_bias"):
+        given["logit_bias"] = _biases(fields["logit_bias"])
+    form = answer_form(fields)
+    if form.grammar is not None:
+        given["grammar"] = form.grammar
     if _flag(fields, "ignore_eos"):
         given["end_ids"] = ()
     try:
@@ -207,7 +224,7 @@ def _wanted(fields: Mapping[str, Any], defaults: SamplingSettings, most: str, lo
     choices = _whole(fields, "n", 1, MOST_CHOICES)
     return Wanted(
         fields["model"], settings, 1 if choices is None else choices, stream, _include_usage(fields, stream), logprobs,
-        _flag(fields, "return_token_ids"),
+        _flag(fields, "return_token_ids"), form,
     )  # fmt: skip
 
 
@@ -245,23 +262,11 @@ def _stop_ids(ids: object) -> Sequence[int]:
     return ids
 
 
-def _tools(fields: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    tools, choice = fields.get("tools"), fields.get("tool_choice")
-    if tools is not None and not (isinstance(tools, list) and all(map(_is_tool, tools))):
-        raise _wrong("tools", tools, "it must be a list of {type: function, function: {name, description, parameters}}")
-    if choice not in (None, "none", "auto"):
-        raise _wrong("tool_choice", choice, 'only "none" and "auto" are supported')
-    if choice == "auto" and not tools:
-        raise _wrong("tool_choice", choice, "it needs tools")
-    for tool in tools or ():
-        if tool["function"].get("strict"):
-            raise _wrong("tools", tool["function"]["name"], "strict: true is not supported")
-    return () if choice == "none" else tuple(tools or ())
-
-
-def _is_tool(tool: object) -> bool:
-    function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
+def _biases(given: object) -> tuple[tuple[int, float], ...]:
+    """Return the biases of tokens, whose ids are text in JSON."""
+    if not isinstance(given, dict) or not all(each.isascii() and each.isdecimal() for each in given):
+        raise _wrong("logit_bias", given, "it must be an object of token ids, as text, and numbers")
+    return tuple((int(token[:12]), bias) for token, bias in given.items())
 
 
 def _prompts(prompt: object) -> tuple[str | tuple[int, ...], ...]:
@@ -286,7 +291,7 @@ def _one_prompt(prompt: object) -> str | tuple[int, ...] | None:
 def _flag(fields: Mapping[str, Any], name: str, where: str = "") -> bool:
     value = fields.get(name, False)
     if not isinstance(value, bool):
-        raise _wrong(where + name, value, "allowed are true and false")
+        raise _wrong(where + name, value, "allowed are true and false", INVALID_TYPE)
     return value
 
 
@@ -299,12 +304,8 @@ def _whole(fields: Mapping[str, Any], name: str, least: int, most: int) -> int |
     return value
 
 
-def _wrong(field: str, given: object, allowed: str) -> RequestError:
-    try:
-        shown = json.dumps(given)
-    except (TypeError, ValueError):
-        shown = repr(given)
-    return RequestError(f"{field} is {shown if len(shown) <= 200 else shown[:200] + ' ...'}; {allowed}", field)
+def _missing(field: str, given: object, allowed: str) -> RequestError:
+    return _wrong(field, given, allowed, MISSING if given is None else INVALID_TYPE)
 
 
 def _require_whole(value: Any, path: str = "") -> None:

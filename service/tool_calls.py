@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from data.chat_messages import SURROGATE, Conversation, RowError
 from data.chat_renderer import Renderer
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_CALLS = re.compile(rf"\s*{_OPEN}(.*?){_CLOSE}", re.DOTALL)
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_CALLS = re.compile(rf"\s*{OPEN}(.*?){CLOSE}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class ToolCallText:
     def add(self, text: str) -> str:
         """Take in text; returns what is certain to have been said."""
         self._held += text
-        at = self._held.find(_OPEN)
+        at = self._held.find(OPEN)
         if at < 0:
-            sizes = range(min(len(_OPEN) - 1, len(self._held)), 0, -1)
-            at = len(self._held) - next((size for size in sizes if _OPEN.startswith(self._held[-size:])), 0)
+            sizes = range(min(len(OPEN) - 1, len(self._held)), 0, -1)
+            at = len(self._held) - next((size for size in sizes if OPEN.startswith(self._held[-size:])), 0)
         at = len(self._held[:at].rstrip())  # the template puts space between what is said and calls
         said, self._held = self._held[:at], self._held[at:]
         return said
