@@ -317,7 +317,14 @@ class TinkerModels:
             self.require_base(asked.base_model)
         state = load_state(self.checkpoint(asked.path).folder, self.engine.base, self.engine.device)
         if asked.session is None:
-            self.engine.put_back(id, state, asked.optimizer)
+            now = self.engine.info(id)
+            other = self.engine.state(id, optimizer=False).adapter.parts() != state.adapter.parts()
+            if other and now.step == 0 and now.rank == max(part.rank for part in state.adapter.parts()):
+                # Old clients make a model of the rank alone, and load the checkpoint into it.
+                self.engine.delete(id)
+                self.engine.create_from(id, state, asked.optimizer)
+            else:
+                self.engine.put_back(id, state, asked.optimizer)
             self.run(id).info = self.engine.info(id)
         else:
             info = self.engine.create_from(id, state, asked.optimizer)

@@ -8,10 +8,13 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("tinker")
 
 import httpx
+import numpy
 import tinker
 from tinker import types
+from tinker_calls import Calls, rows
 
 from llm import base_model
+from llm.engine import EngineLimits
 from service.local_service import serve
 from service.tinker_endpoint import TinkerLimits
 
@@ -111,6 +114,58 @@ def test_wrong_contents_fail_their_promise_and_the_model_goes_on(client):
     assert loss(trainer) == before
 
 
+def test_json_and_protobuf_say_the_same(served):
+    """The same request by both forms and packed; the same answer read by both forms."""
+    zstandard = pytest.importorskip("zstandard")
+    from tinker.proto import tinker_public_pb2 as messages
+
+    calls = Calls(served.url)
+    asked = messages.ForwardBackwardRequest(
+        model_id=calls.model(), seq_id=1, loss_fn="cross_entropy", forward_only=True
+    )
+    row = asked.data.add()
+    row.model_input.add().encoded_text.tokens = numpy.array(PROMPT, "<i4").tobytes()
+    for name, kind, values in (
+        ("target_tokens", messages.DTYPE_INT64, numpy.array(PROMPT, "<i8")),
+        ("weights", messages.DTYPE_FLOAT32, numpy.ones(len(PROMPT), "<f4")),
+    ):
+        row.loss_fn_inputs[name].dense, row.loss_fn_inputs[name].dtype = values.tobytes(), kind
+    packed = {"Content-Type": "application/x-protobuf", "Content-Encoding": "zstd"}
+    body = zstandard.compress(asked.SerializeToString())
+    first = calls.send("POST", "forward_backward", headers=packed, content=body)["request_id"]
+    fields = {"data": rows(*PROMPT), "loss_fn": "cross_entropy"}
+    second = calls.post("forward", model_id=asked.model_id, seq_id=2, forward_input=fields)["request_id"]
+    told = [calls.result(each) for each in (first, second)]
+    assert told[0] == told[1]
+    for id, json in zip((first, second), told, strict=True):
+        answer = httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, headers={
+            "Accept": "application/x-protobuf"})  # fmt: skip
+        assert answer.headers["content-type"] == "application/x-protobuf"
+        read = messages.ForwardBackwardOutput.FromString(answer.content)
+        (record,) = read.loss_fn_outputs
+        found = numpy.frombuffer(record.fields["logprobs"].data, "<f4")
+        assert found.tolist() == pytest.approx(json["loss_fn_outputs"][0]["logprobs"]["data"], abs=1e-6)
+        assert dict(read.metrics) == json["metrics"]
+    session = calls.session()
+    sample = {"base_model": "tiny", "prompt": {"chunks": [{"tokens": PROMPT}]}, "num_samples": 2,
+              "prompt_logprobs": True, "topk_prompt_logprobs": 2, "topk_sample_logprobs": 2,
+              "sampling_params": {"max_tokens": 4, "stop": [], "seed": 5}, "session_id": session}  # fmt: skip
+    id = calls.post("asample", **sample)["request_id"]
+    json = calls.result(id)
+    answer = httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, headers={
+        "Accept": "application/x-protobuf, application/json"})  # fmt: skip
+    read = messages.SampleResponse.FromString(answer.content)
+    for one, other in zip(read.sequences, json["sequences"], strict=True):
+        assert numpy.frombuffer(one.tokens, "<i4").tolist() == other["tokens"]
+        assert numpy.frombuffer(one.logprobs, "<f4").tolist() == pytest.approx(other["logprobs"], abs=1e-6)
+        tops = numpy.frombuffer(one.topk_sampled_logprobs.token_ids, "<i4").reshape(-1, 2).tolist()
+        assert tops == [[token for token, _ in row] for row in other["topk_logprobs"]]
+    found = numpy.frombuffer(read.prompt_logprobs, "<f4")
+    assert numpy.isnan(found[0]) and found[1:].tolist() == pytest.approx(json["prompt_logprobs"][1:], abs=1e-6)
+    tops = numpy.frombuffer(read.topk_prompt_logprobs.logprobs, "<f4").reshape(-1, 2)
+    assert (tops[0] == numpy.float32(-99999.0)).all() and json["topk_prompt_logprobs"][0] is None
+
+
 def test_a_request_that_comes_twice_is_done_once(served):
     id = model(served)
     data = [{"model_input": {"chunks": [{"tokens": PROMPT}]},
@@ -200,6 +255,31 @@ def test_what_a_client_asks_at_its_start(served):
     assert post(served, "session_heartbeat", session_id=session) == {"type": "session_heartbeat"}
     assert post(served, f"sessions/{session}/finish", status=204) is None
     assert "has ended" in post(served, "session_heartbeat", status=410, session_id=session)["error"]
+
+
+def test_a_model_whose_client_has_gone_gives_up_its_place(tmp_path):
+    with serve(base_model.load("tiny"), tmp_path, engine_limits=EngineLimits(adapters=2)) as service:
+        calls = Calls(service.url)
+        gone, silent, there = (calls.session() for _ in range(3))
+        first = calls.model(gone, lora_config={"rank": 2})
+        path = calls.save(first, 1, "one")
+        calls.model(silent, lora_config={"rank": 2})
+        made = {"session_id": there, "base_model": "tiny", "lora_config": {"rank": 2}}
+        refused = calls.result(calls.post("create_model", model_seq_id=0, **made)["request_id"])
+        assert "at most 2 adapters" in refused["error"]  # all are in use
+        calls.send("POST", f"sessions/{gone}/finish", 204, json={"reason": {"type": "success"}})
+        assert calls.model(there, 1, lora_config={"rank": 2}) == f"{there}:train:1"
+        told = calls.post("optim_step", 404, model_id=first, seq_id=2, adam_params={"learning_rate": 0.1})
+        assert "or it was unloaded: load a checkpoint of it" in told["error"]
+        service.models.sessions[silent].heard -= 1000  # without a heartbeat
+        new = calls.post("load_weights", path=path, optimizer=True, session_id=there, model_seq_id=2)
+        assert calls.result(new["request_id"])["model_id"] == f"{there}:train:2"  # what was saved is there
+        assert len(service.models.engine.names()) == 2
+        for _ in range(2):  # one that can't be made leaves nothing behind
+            body = {**made, "lora_config": {"rank": 1000}}
+            told = calls.result(calls.post("create_model", model_seq_id=3, **body)["request_id"])
+            assert "rank is 1000" in told["error"] or "at most 2" in told["error"]
+        assert len(service.queue.models) == 2
 
 
 def test_a_key_is_asked_for_by_both_protocols(tmp_path):

@@ -79,11 +79,13 @@ def test_samples_that_nobody_waits_for_are_cancelled_and_may_be_asked_for_again(
 
 
 def test_who_goes_on_asking_is_not_cancelled(service, calls, sampler):
-    with service.loop.paused():
-        id = calls.post("asample", **asked(sampler, 0))["request_id"]
-        begin = time.monotonic()
-        while time.monotonic() - begin < 1.6:  # longer than anybody may be silent
-            calls.post("retrieve_future", 408, request_id=id)
+    gate = threading.Event()
+    service.loop.between_steps(gate.wait)
+    id = calls.post("asample", **asked(sampler, 0))["request_id"]
+    begin = time.monotonic()
+    while time.monotonic() - begin < 1.6:  # longer than anybody may be silent
+        calls.post("retrieve_future", 408, request_id=id)
+    gate.set()
     assert len(calls.result(id)["sequences"][0]["tokens"]) == 2
 
 

@@ -400,6 +400,12 @@ def check_checkpoints(own: Client) -> None:
         learn(trainer, steps=2)
         assert (row_logprobs(trainer) == row_logprobs(whole)) is equal
 
+    few = learn(own.trainer(train_mlp=False, train_unembed=False), steps=2)
+    path = result(few.save_state("few")).path
+    again = result(own.service.create_training_client_from_state(path))
+    assert row_logprobs(again) == row_logprobs(few), "layers that are not trained are as in the checkpoint"
+    assert row_logprobs(learn(again, steps=1)) != row_logprobs(few)
+
     served = result(trainer.save_weights_for_sampler("one")).path
     assert served == f"tinker://{trainer.model_id}/sampler_weights/one"
     sampler, now = own.sampler(served), row_logprobs(trainer)[0]
