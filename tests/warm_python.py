@@ -29,11 +29,13 @@ _HEAVY = (
     "torch", "torch._dynamo", "torch.nn.utils.stateless", "torch.utils.data", "torch.utils.flop_counter", "numpy",
     "safetensors.torch", "pydantic", "pydantic.type_adapter", "yaml", "tqdm", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "scipy.stats", "scipy.optimize", "sklearn.linear_model",
-    "sklearn.model_selection", "sklearn.ensemble",
+    "sklearn.model_selection", "sklearn.ensemble", "PIL.PngImagePlugin",
 )  # fmt: skip
 _WHERE_INSTALLED = (
     "transformers", "transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers", "tokenizers",
-    "gguf", "jinja2", "pyarrow.parquet",
+    "gguf", "jinja2", "jinja2.debug", "pyarrow.parquet", "sacrebleu", "openai", "openai.lib.streaming.chat",
+    "openai.resources.chat.completions", "openai.resources.completions", "openai.types.chat", "jiter",
+    "starlette.applications", "uvicorn", "uvicorn.lifespan.on", "uvicorn.protocols.http.h11_impl",
 )  # fmt: skip
 _READ_AT_IMPORT = (
     "OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_", "HF_",
