@@ -17,7 +17,7 @@ from language_models import base_model, transformers_twin
 from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.causal_lm import CausalLM
-from model.lora import LoraBank, LoraSettings
+from model.lora import NO_SEGMENTS, LoraBank, LoraSettings
 
 
 @dataclass(frozen=True)
@@ -131,5 +131,5 @@ def _floor(model: CausalLM, rows: int, prefill: int, new: int) -> None:
             for groups in layers:
                 for group, width in zip(groups, (shape.width, shape.heads * shape.head_dim, shape.width,
                                                  shape.mlp_width), strict=True):  # fmt: skip
-                    group(inputs[width], "", [])
+                    group(inputs[width], "", NO_SEGMENTS)
             model.logits(torch.ones(rows, shape.width))

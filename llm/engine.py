@@ -5,7 +5,7 @@ It is what a service and a trainer of agents drive. One thread may use it. On a 
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from constants.counting import counted
 from llm.adam import AdamSettings, Moments, adam, no_moments
 from llm.base_model import BaseModel
-from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
+from llm.engine_error import EngineError, NonFiniteError, PassFailedError, UnknownAdapterError
 from llm.loss_pass import LossRequest, LossResult, LossRow, LossWork, first_not_finite, run_passes
 from llm.sample_result import Sample
 from llm.sampling import Sampler, SamplerLimits
@@ -335,10 +335,32 @@ class Engine:
     def run(self, requests: Sequence[LossRequest]) -> list[LossResult | EngineError]:
         """Do several requests, rows of several adapters in one pass where they fit.
 
-        Each gives what it would alone, up to rounding; one that fails leaves the others alone.
+        Each gives what it would alone: on a CPU the same bits, elsewhere up to rounding. One that fails leaves the
+        others alone.
 
         Args:
             requests: the requests; of one adapter they are done in their order.
+
+        Returns:
+            Of each request its result, or why there is none.
+        """
+        running = self.running(requests)
+        while True:
+            try:
+                next(running)
+            except StopIteration as over:
+                return over.value
+
+    def running(self, requests: Sequence[LossRequest]) -> Generator[None, None, list[LossResult | EngineError]]:
+        """Do several requests as `run` does; between two passes something else may be done, such as sampling.
+
+        Meanwhile the adapters must stay as they are.
+
+        Args:
+            requests: the requests.
+
+        Yields:
+            Nothing, between two passes.
 
         Returns:
             Of each request its result, or why there is none.
@@ -352,9 +374,17 @@ class Engine:
             except EngineError as error:
                 results[number] = error
         for together in _apart(sound, requests):
-            work = [LossWork(requests[number], self._adapter(requests[number])) for number in together]
-            run_passes(self.base.model, work, self.limits.pass_tokens, self.device)
-            results |= {number: self._finish(each) for number, each in zip(together, work, strict=True)}
+            try:
+                results |= yield from self._run_together(requests, together)
+            except Exception as error:
+                if len(together) == 1:
+                    results[together[0]] = _failed(error)
+                    continue
+                for number in together:  # so that only the one fails that is to blame
+                    try:
+                        results |= yield from self._run_together(requests, [number])
+                    except Exception as own:
+                        results[number] = _failed(own)
         return [results[number] for number in range(len(requests))]
 
     def optimizer_step(self, name: str, settings: AdamSettings) -> StepResult:
@@ -479,6 +509,13 @@ class Engine:
 
     # -------------------------------------------------------------------------------------------------------- passes
 
+    def _run_together(
+        self, requests: Sequence[LossRequest], numbers: Sequence[int]
+    ) -> Generator[None, None, dict[int, LossResult | EngineError]]:
+        work = [LossWork(requests[number], self._adapter(requests[number])) for number in numbers]
+        yield from run_passes(self.base.model, work, self.limits.pass_tokens, self.device)
+        return {number: self._finish(each) for number, each in zip(numbers, work, strict=True)}
+
     def _one(self, request: LossRequest) -> LossResult:
         (result,) = self.run([request])
         if isinstance(result, EngineError):
@@ -521,6 +558,12 @@ def version_of(digest: str, adapter: LoraAdapter) -> str:
         for tensor in (a, b):
             whole.update(tensor.detach().contiguous().cpu().numpy().tobytes())  # synchronisation
     return whole.hexdigest()[:24]
+
+
+def _failed(error: Exception) -> PassFailedError:
+    failed = PassFailedError(f"the pass failed: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def _assign(adapter: LoraAdapter, weights: Sequence[Tensor]) -> None:

@@ -13,3 +13,7 @@ class UnknownAdapterError(EngineError):
 
 class NonFiniteError(EngineError):
     """A number became infinite or NaN."""
+
+
+class PassFailedError(EngineError):
+    """Computing failed, such as for want of memory: no fault of the request's. Its cause is what was raised."""

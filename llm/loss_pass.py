@@ -1,4 +1,10 @@
-"""Rows of several adapters through a frozen model together: log-probabilities, losses, gradients."""
+"""Rows of several adapters through a frozen model together: log-probabilities, losses, gradients.
+
+On a CPU a request gets the bits that it gets alone, whoever shares its passes. For its rows are cut into the same
+pieces, each matrix product and each sum is of one request's rows, and whatever else the pass does treats each number or
+each row for itself. What is shared is the rest: calls, and the memory's and the interpreter's time for them, which is
+most of what a small request takes. On other devices products are of the whole pass, and numbers differ by rounding.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +121,9 @@ class LossWork:
         return None
 
 
-def run_passes(model: CausalLM | HubCausalLM, work: Sequence[LossWork], pass_tokens: int, device: torch.device) -> None:
+def run_passes(
+    model: CausalLM | HubCausalLM, work: Sequence[LossWork], pass_tokens: int, device: torch.device
+) -> Iterator[None]:
     """Do several requests; what is found is noted in each.
 
     Args:
@@ -123,77 +131,101 @@ def run_passes(model: CausalLM | HubCausalLM, work: Sequence[LossWork], pass_tok
         work: the requests, of which no two train the same adapter.
         pass_tokens: tokens that go through the model together; a longer row goes alone.
         device: where the model is.
+
+    Yields:
+        Nothing, between two passes: something else may be done then.
     """
-    for places in _passes(work, pass_tokens):
-        _pass(model, [(work[number], rows) for number, rows in places], device)
+    passes = [
+        each for backward in (False, True)  # apart: without gradients other, faster steps are taken
+        for each in _passes([part for part in work if part.request.backward is backward], pass_tokens)
+    ]  # fmt: skip
+    for number, parts in enumerate(passes):
+        if number:
+            yield
+        _pass(model, parts, device)
 
 
-def _passes(work: Sequence[LossWork], pass_tokens: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """Yield the rows of each pass: of requests their numbers and those of their rows. Long rows go together."""
-    order = []
-    for number, each in enumerate(work):
-        lengths = [len(row.tokens) for row in each.request.rows]
-        order += [(number, row) for row in sorted(range(len(lengths)), key=lambda row: -lengths[row])]
-    together: list[tuple[int, list[int]]] = []
+Part = tuple[LossWork, list[int]]  # a request and numbers of rows of it
+
+
+def _passes(work: Sequence[LossWork], pass_tokens: int) -> Iterator[list[Part]]:
+    """Yield the parts of each pass: what is one pass of a request alone stays in one piece."""
+    together: list[Part] = []
     tokens = 0
-    for number, row in order:
-        length = len(work[number].request.rows[row].tokens)
-        if together and tokens + length > pass_tokens:
-            yield together
-            together, tokens = [], 0
-        if not together or together[-1][0] != number:
-            together.append((number, []))
-        together[-1][1].append(row)
-        tokens += length
+    for each in work:
+        for numbers, length in _pieces(each.request.rows, pass_tokens):
+            if together and tokens + length > pass_tokens:
+                yield together
+                together, tokens = [], 0
+            together.append((each, numbers))
+            tokens += length
     if together:
         yield together
 
 
-def _pass(model: CausalLM | HubCausalLM, parts: Sequence[tuple[LossWork, list[int]]], device: torch.device) -> None:
-    rows = [each.request.rows[number] for each, numbers in parts for number in numbers]
-    owners = [each for each, numbers in parts for _ in numbers]
+def _pieces(rows: Sequence[LossRow], pass_tokens: int) -> Iterator[tuple[list[int], int]]:
+    """Yield the numbers of rows that fit in a pass, and how many tokens they have. Long rows go together."""
+    piece: list[int] = []
+    tokens = 0
+    for number in sorted(range(len(rows)), key=lambda row: -len(rows[row].tokens)):
+        length = len(rows[number].tokens)
+        if piece and tokens + length > pass_tokens:
+            yield piece, tokens
+            piece, tokens = [], 0
+        piece.append(number)
+        tokens += length
+    if piece:
+        yield piece, tokens
+
+
+def _pass(model: CausalLM | HubCausalLM, parts: Sequence[Part], device: torch.device) -> None:
+    rows = [[work.request.rows[number] for number in numbers] for work, numbers in parts]
+    lengths = [[len(row.tokens) for row in each] for each in rows]
+    flat = [length for each in lengths for length in each]
+    backward = parts[0][0].request.backward
+    adapters = AdapterRows(
+        tuple(work.adapter for work, numbers in parts for _ in numbers), tuple(flat),
+        tuple(len(numbers) for _, numbers in parts) if device.type == "cpu" else (),
+    )  # fmt: skip
+    with torch.set_grad_enabled(backward):
+        tokens = torch.cat([row.tokens for each in rows for row in each]).to(device, torch.int64)
+        hidden = model.hidden(tokens, PackedRows.of(flat, device=device), adapters)
+        found, losses = [], []
+        for (work, _), own, states in zip(parts, rows, hidden.split([sum(each) for each in lengths]), strict=True):
+            logprobs = _logprobs(model, work, own, states)
+            found.append(logprobs)
+            losses.append(_loss(work.request, own, logprobs))
+        if backward:
+            _add_gradients([work for work, _ in parts], losses)
+    for (work, numbers), own, logprobs, loss in zip(parts, lengths, found, losses, strict=True):
+        work.note(numbers, logprobs.detach().cpu().split(own), loss)  # synchronisation
+
+
+def _logprobs(model: CausalLM | HubCausalLM, work: LossWork, rows: Sequence[LossRow], hidden: Tensor) -> Tensor:
+    """Return the log-probabilities (T, K) of the targets of one request's rows, 0 where they are not wanted."""
+    request, device = work.request, hidden.device
     lengths = [len(row.tokens) for row in rows]
-    adapters = AdapterRows(tuple(each.adapter for each in owners), tuple(lengths))
-    # Where a log-probability has no effect on a loss, it needs no gradient: half the work.
-    effect = [has_effect(each.request.loss, row.inputs).cpu() for each, row in zip(owners, rows, strict=True)]
-    trained = [mask & each.request.backward for each, mask in zip(owners, effect, strict=True)]
-    read = [mask | each.request.all_logprobs for each, mask in zip(owners, effect, strict=True)]
-    training = [each for each, _ in parts if each.request.backward]
-    with torch.set_grad_enabled(bool(training)):
-        tokens = torch.cat([row.tokens for row in rows]).to(device, torch.int64)
-        hidden = model.hidden(tokens, PackedRows.of(lengths, device=device), adapters)
-        targets = _columns([row.targets for row in rows]).to(device, torch.int64)
-        found = torch.zeros(targets.shape, device=device)
-        for with_gradient in (True, False):
-            chosen = trained if with_gradient else [
-                seen & ~mask for seen, mask in zip(read, trained, strict=True)
-            ]  # fmt: skip
-            at = torch.cat(chosen).nonzero()[:, 0].to(device)
-            if not len(at):
-                continue
-            own = adapters.with_lengths([int(mask.sum()) for mask in chosen])
-            with torch.set_grad_enabled(with_gradient):
-                states = hidden[at] if with_gradient else hidden.detach()[at]
-                logprobs = target_logprobs(model, states, targets[at], own)
-            found = found.index_copy(0, at, logprobs)
-        split = list(found.split(lengths))
-        losses, begin = [], 0
-        for each, numbers in parts:
-            end = begin + len(numbers)
-            losses.append(_loss(each.request, rows[begin:end], split[begin:end]))
-            begin = end
-        if training:
-            _add_gradients([each for each, _ in parts], losses)
-    on_host = found.detach().cpu().split(lengths)  # synchronisation
-    begin = 0
-    for (each, numbers), loss in zip(parts, losses, strict=True):
-        each.note(numbers, on_host[begin : begin + len(numbers)], loss)
-        begin += len(numbers)
+    adapters = AdapterRows((work.adapter,) * len(rows), tuple(lengths))
+    targets = _columns([row.targets for row in rows]).to(device, torch.int64)
+    found = torch.zeros(targets.shape, device=device)
+    # Where a log-probability has no effect on the loss, it needs no gradient: half the work.
+    effect = [has_effect(request.loss, row.inputs).cpu() for row in rows]
+    trained = [mask & request.backward for mask in effect]
+    others = [(mask | request.all_logprobs) & ~own for mask, own in zip(effect, trained, strict=True)]
+    for chosen, with_gradient in ((trained, True), (others, False)):
+        at = torch.cat(chosen).nonzero()[:, 0].to(device)
+        if not len(at):
+            continue
+        own = adapters.with_lengths([int(mask.sum()) for mask in chosen])
+        with torch.set_grad_enabled(with_gradient):
+            states = hidden[at] if with_gradient else hidden.detach()[at]
+            logprobs = target_logprobs(model, states, targets[at], own)
+        found = found.index_copy(0, at, logprobs)
+    return found
 
 
-def _loss(request: LossRequest, rows: Sequence[LossRow], logprobs: Sequence[Tensor]) -> Tensor:
+def _loss(request: LossRequest, rows: Sequence[LossRow], found: Tensor) -> Tensor:
     """Return the loss of some rows of a request, from their log-probabilities (T, K)."""
-    found = torch.cat(list(logprobs))
     inputs = {name: _columns([row.inputs[name].float() for row in rows]).to(found.device)
               for name in LOSS_INPUTS[request.loss]}  # fmt: skip
     inputs = {name: torch.nn.functional.pad(value, (0, found.shape[1] - value.shape[1]))
@@ -205,13 +237,12 @@ def _loss(request: LossRequest, rows: Sequence[LossRow], logprobs: Sequence[Tens
 
 
 def _add_gradients(work: Sequence[LossWork], losses: Sequence[Tensor]) -> None:
-    training = [(each, loss) for each, loss in zip(work, losses, strict=True) if each.request.backward]
-    parameters = [list(each.adapter.parameters()) if each.adapter else [] for each, _ in training]
-    total = sum((loss for _, loss in training), torch.zeros((), device=losses[0].device))
+    parameters = [list(each.adapter.parameters()) if each.adapter else [] for each in work]
     wanted = [parameter for own in parameters for parameter in own]
+    total = torch.stack(list(losses)).sum()
     some = total.requires_grad  # else no token of these rows has an effect
     found = iter(torch.autograd.grad(total, wanted, allow_unused=True) if some else (None,) * len(wanted))
-    for (each, _), own in zip(training, parameters, strict=True):
+    for each, own in zip(work, parameters, strict=True):
         gradients = [next(found) for _ in own]
         each.add([torch.zeros_like(parameter) if gradient is None else gradient
                   for parameter, gradient in zip(own, gradients, strict=True)])  # fmt: skip

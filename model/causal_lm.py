@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.decoder_operations import gated, rms_norm, turn
 from model.key_value_cache import CacheStep, KeyValueCache
-from model.lora import AdapterRows, LinearSite, Segments
+from model.lora import NO_SEGMENTS, AdapterRows, LinearSite, Segments
 from model.packed_attention import PackedRows, attend_rows
 from model.packed_linear import FlatLinear, LinearGroup
 
@@ -164,7 +164,7 @@ class CausalLM(nn.Module):
         """
         if tokens.shape != rows.positions.shape:
             raise ValueError(f"{tuple(tokens.shape)} tokens for rows of {sum(rows.lengths)} tokens")
-        segments = [] if adapters is None else adapters.segments()
+        segments = NO_SEGMENTS if adapters is None else adapters.segments()
         if adapters is not None and adapters.lengths != rows.lengths:
             raise ValueError(f"adapters are of rows of {adapters.lengths} tokens, the batch has {rows.lengths}")
         step = None if cache is None else cache.begin(rows)
@@ -191,7 +191,7 @@ class CausalLM(nn.Module):
         Returns:
             (N, vocabulary) in the model's dtype.
         """
-        segments = [] if adapters is None else adapters.segments()
+        segments = NO_SEGMENTS if adapters is None else adapters.segments()
         return self._head(hidden, "", segments)[0]
 
     def new_cache(self, slots: int = 8, capacity: int = 256) -> KeyValueCache:

@@ -6,8 +6,9 @@ any base dtype.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -325,14 +326,19 @@ class AdapterRows:
     Attributes:
         adapters: of each row its adapter; None for the model as it is.
         lengths: of each row the number of its tokens in the batch.
+        parts: rows of each part of the batch whose products are made on their own, so that what a part gets has the
+            bits that it has alone; empty where the batch is one.
     """
 
     adapters: tuple[LoraAdapter | None, ...]
     lengths: tuple[int, ...]
+    parts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.adapters) != len(self.lengths):
             raise ValueError(f"{len(self.adapters)} adapters for {len(self.lengths)} rows")
+        if self.parts and sum(self.parts) != len(self.lengths):
+            raise ValueError(f"parts of {sum(self.parts)} rows of a batch of {len(self.lengths)}")
 
     def with_lengths(self, lengths: Sequence[int]) -> "AdapterRows":
         """Return the same adapters for rows of other lengths, such as the tokens that logits are made of."""
@@ -341,9 +347,10 @@ class AdapterRows:
     def segments(self) -> "Segments":
         """Return the runs of tokens that share an adapter; rows of one adapter are best put side by side."""
         runs: list[tuple[int, int, LoraAdapter | None]] = []
+        firsts = set(accumulate(self.parts))  # rows that begin a part
         begin = 0
-        for adapter, length in zip(self.adapters, self.lengths, strict=True):
-            if runs and runs[-1][2] is adapter:
+        for number, (adapter, length) in enumerate(zip(self.adapters, self.lengths, strict=True)):
+            if runs and runs[-1][2] is adapter and number not in firsts:
                 runs[-1] = (runs[-1][0], begin + length, adapter)
             else:
                 runs.append((begin, begin + length, adapter))
@@ -352,8 +359,11 @@ class AdapterRows:
         for adapter in {id(each): each for _, _, each in runs if each is not None}.values():
             ready = adapter.ready_factors()
             known[id(adapter)] = (adapter.factors() if ready is None else ready.factors, ready)
-        return [Segment(start, stop, *known[id(adapter)]) for start, stop, adapter in runs
-                if adapter is not None and stop > start]  # fmt: skip
+        found = tuple(Segment(start, stop, *known[id(adapter)]) for start, stop, adapter in runs
+                      if adapter is not None and stop > start)  # fmt: skip
+        ends = [0, *accumulate(self.lengths)]
+        edges = [ends[row] for row in (0, *accumulate(self.parts))]
+        return Segments(found, tuple((start, stop) for start, stop in pairwise(edges) if stop > start))
 
 
 @dataclass(frozen=True)
@@ -373,7 +383,20 @@ class Segment:
     ready: ReadyFactors | None = None
 
 
-Segments = list[Segment]
+@dataclass(frozen=True)
+class Segments:
+    """What of a batch has which adapter.
+
+    Attributes:
+        runs: runs of tokens with an adapter.
+        spans: tokens (start, stop) of each part whose products are made on their own; empty where the batch is one.
+    """
+
+    runs: tuple[Segment, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+NO_SEGMENTS = Segments()
 
 
 def adapted_linears(
@@ -389,22 +412,46 @@ def adapted_linears(
     Returns:
         Of each layer its outputs (T, outputs), in the dtype of `inputs`.
     """
-    parts = _parts_of([name for name, _, _ in layers], segments)
-    if not parts:
-        return [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
+    parts, spans = _parts_of([name for name, _, _ in layers], segments.runs), segments.spans
     weights = [weight for _, weight, _ in layers]
-    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+    trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+    if not parts and (trained or not spans):
+        return [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
+    if trained:
         return [_adapted(functional.linear(inputs, weight, bias), inputs, parts, index)
                 for index, (_, weight, bias) in enumerate(layers)]  # fmt: skip
     if not torch.is_grad_enabled():
-        outputs = [functional.linear(inputs, weight, bias) for _, weight, bias in layers]
+        outputs = [_linear(inputs, weight, bias, spans) for _, weight, bias in layers]
         for part in parts:
             _add(outputs, inputs, part)
         return outputs
     factors = [tensor for part in parts for found in part.factors if found for tensor in found[:2]]
     plan = _Plan(tuple((part.start, part.stop, tuple(found[2] if found else None for found in part.factors))
-                       for part in parts), len(layers))  # fmt: skip
+                       for part in parts), len(layers), spans)  # fmt: skip
     return list(_AdaptedLinears.apply(plan, inputs, *weights, *(bias for _, _, bias in layers), *factors))
+
+
+def each_apart(product: Callable[[Tensor], Tensor], inputs: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the product of each part of the inputs (T, inputs), end to end; of all at once where there are no parts.
+
+    How a product rounds depends on the number of its rows. Made apart, each part has the bits that it has alone.
+    """
+    if len(spans) < 2:
+        return product(inputs)
+    return torch.cat([product(inputs[start:stop]) for start, stop in spans])
+
+
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, spans: Sequence[tuple[int, int]]) -> Tensor:
+    """Apply a frozen linear layer, to each part on its own; without gradients."""
+    if not spans:
+        return functional.linear(inputs, weight, bias)
+    outputs = inputs.new_empty(len(inputs), len(weight))
+    for start, stop in spans:
+        if bias is None:
+            torch.mm(inputs[start:stop], weight.t(), out=outputs[start:stop])
+        else:
+            torch.addmm(bias, inputs[start:stop], weight.t(), out=outputs[start:stop])
+    return outputs
 
 
 def add_adapters(
@@ -419,7 +466,7 @@ def add_adapters(
         names: of each layer its name.
         segments: runs of tokens with an adapter.
     """
-    for segment in segments:
+    for segment in segments.runs:
         joined = None if segment.ready is None else segment.ready.joined(tuple(names), sizes)
         if joined is None:
             for part in _parts_of(names, [segment]):
@@ -433,7 +480,7 @@ def add_adapters(
             together[segment.start : segment.stop] += torch.mm(low, up)
 
 
-def _parts_of(names: Sequence[str], segments: Segments) -> list["_SegmentPart"]:
+def _parts_of(names: Sequence[str], segments: Sequence[Segment]) -> list["_SegmentPart"]:
     return [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name in names))
             for segment in segments if any(name in segment.factors for name in names)]  # fmt: skip
 
@@ -467,6 +514,7 @@ class _SegmentPart:
 class _Plan:
     segments: tuple[tuple[int, int, tuple[float | None, ...]], ...]  # start, stop, each layer's scale
     layers: int
+    spans: tuple[tuple[int, int], ...]
 
 
 def _adapted(outputs: Tensor, inputs: Tensor, parts: Sequence[_SegmentPart], index: int) -> Tensor:
@@ -492,7 +540,7 @@ class _AdaptedLinears(torch.autograd.Function):
     def forward(ctx, plan: _Plan, inputs: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases = tensors[: plan.layers], tensors[plan.layers : 2 * plan.layers]
         factors = iter(tensors[2 * plan.layers :])
-        outputs = [functional.linear(inputs, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        outputs = [_linear(inputs, weight, bias, plan.spans) for weight, bias in zip(weights, biases, strict=True)]
         kept = []
         for start, stop, scales in plan.segments:
             found = tuple((next(factors), next(factors), scale) if scale is not None else None for scale in scales)
@@ -507,11 +555,7 @@ class _AdaptedLinears(torch.autograd.Function):
         inputs, *rest = ctx.saved_tensors
         weights, kept = rest[: plan.layers], rest[len(rest) - len(plan.segments) :]
         factors = iter(rest[plan.layers : len(rest) - len(plan.segments)])
-        wanted = ctx.needs_input_grad[1]
-        into = torch.mm(gradients[0], weights[0]) if wanted else None
-        if into is not None:
-            for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-                into.addmm_(gradient, weight)
+        into = _into(gradients, weights, plan.spans, inputs) if ctx.needs_input_grad[1] else None
         found: list[Tensor | None] = []
         for (start, stop, scales), low in zip(plan.segments, kept, strict=True):
             pairs = [(next(factors), next(factors)) if scale is not None else None for scale in scales]
@@ -537,6 +581,19 @@ class _AdaptedLinears(torch.autograd.Function):
             elif into is not None:
                 into[start:stop] += torch.mm(low_gradient, downs)
         return (None, into, *[None] * (2 * plan.layers), *found)
+
+
+def _into(
+    gradients: Sequence[Tensor], weights: Sequence[Tensor], spans: Sequence[tuple[int, int]], inputs: Tensor
+) -> Tensor:
+    """Return the gradient of the inputs through the frozen weights."""
+    into = inputs.new_empty(inputs.shape)
+    for start, stop in spans or ((0, len(inputs)),):
+        part = into[start:stop]
+        torch.mm(gradients[0][start:stop], weights[0], out=part)
+        for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+            part.addmm_(gradient[start:stop], weight)
+    return into
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

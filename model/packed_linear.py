@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.lora import Segments, adapted_linears, add_adapters
+from model.lora import Segments, adapted_linears, add_adapters, each_apart
 
 # With fewer rows reading the weights is what takes time, with more the order in memory makes no difference.
 _FEWEST, _MOST = 4, 128
@@ -40,6 +40,12 @@ class _Packed:
     plain: Tensor  # the same in the usual order; the layers' own weights are views of it
     bias: Tensor | None
     of: tuple[tuple[int, int], ...]  # address and version of each weight
+
+    def product(self, inputs: Tensor) -> Tensor:
+        """Return the outputs of all layers side by side."""
+        if _FEWEST <= len(inputs) <= _MOST:
+            return torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+        return functional.linear(inputs, self.plain, self.bias)
 
 
 class LinearGroup:
@@ -107,10 +113,7 @@ class LinearGroup:
     def _from_packed(
         self, packed: _Packed, inputs: Tensor, names: Sequence[str], segments: Segments
     ) -> Sequence[Tensor]:
-        if _FEWEST <= len(inputs) <= _MOST:
-            together = torch.ops.mkldnn._linear_pointwise(inputs, packed.weight, packed.bias, "none", [], "")
-        else:
-            together = functional.linear(inputs, packed.plain, packed.bias)
-        if segments:
+        together = each_apart(packed.product, inputs, segments.spans)
+        if segments.runs:
             add_adapters(together, self._sizes, inputs, names, segments)
         return together.split(self._sizes, dim=1)

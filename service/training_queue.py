@@ -9,11 +9,12 @@ alone touches the engine, for training and for sampling, a piece of each in turn
 sampling never sees half a training step, and neither starves the other. Adapters are never changed in place, so samples
 under way keep the weights that they began with.
 
-Of each model only the next work is taken in a turn: what one client's model gets is put together from its own requests
-alone wherever no other model trains at the same time, whatever the timing. With others beside it, rows of several
-adapters share a pass, and numbers differ by rounding. A journal that is to replay to the same bits must therefore
-write, for each turn, which requests it took: (model, number) of each, before their promises end. It writes the bytes of
-each request before its promise is given out.
+Of each model only the next work is taken in a turn, and which works a turn takes is settled before it begins: it is
+the group that a journal writes down. On a CPU each of them gets the bits that it gets alone (`llm/loss_pass.py`), so
+what a model becomes follows from its own requests, whoever else trains and whenever it was. Elsewhere numbers differ by
+rounding, and a journal that is to replay to the same bits must do each turn again with the works that it had:
+(model, number) of each, written before their promises end. It writes the bytes of each request before its promise is
+given out.
 """
 
 import logging
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm.engine import Engine
-from llm.engine_error import EngineError
+from llm.engine_error import EngineError, PassFailedError
 from llm.loss_pass import LossRequest
 from llm.model_error import ModelError
 from service.promises import Promise
@@ -190,7 +191,10 @@ class TrainingQueue:
                 task.promise.fail(TinkerError(f"the pass failed: {error}", category="server"))
             return
         for task, result in zip(tasks, results, strict=True):
-            if isinstance(result, EngineError):
+            if isinstance(result, PassFailedError):
+                _LOG.error("a pass failed", exc_info=result.__cause__)
+                task.promise.fail(TinkerError(str(result), category="server"))
+            elif isinstance(result, EngineError):
                 task.promise.fail(TinkerError(str(result)))
             else:
                 self.trained_tokens += result.trained_tokens

@@ -186,7 +186,7 @@ def test_weights_that_are_trained_too_get_the_same_gradients():
     adapter = bank.create("a", LoraSettings(rank=2))
     segments = bank.rows([None, "a", None], [2, 3, 1]).segments()
     a, b = (torch.randn(*size, generator=generator, requires_grad=True) for size in ((2, 5), (3, 2)))
-    object.__setattr__(segments[0], "factors", {"x": (a, b, 0.5)})
+    object.__setattr__(segments.runs[0], "factors", {"x": (a, b, 0.5)})
     found = adapted_linears(inputs, [("x", weight, None)], segments)[0]
     frozen = adapted_linears(inputs, [("x", weight.detach(), None)], segments)[0]
     assert (found - frozen).abs().max() < 1e-6
