@@ -197,8 +197,8 @@ def _pass(model: CausalLM | HubCausalLM, parts: Sequence[Part], device: torch.de
             losses.append(_loss(work.request, own, logprobs))
         if backward:
             _add_gradients([work for work, _ in parts], losses)
-    for (work, numbers), own, logprobs, loss in zip(parts, lengths, found, losses, strict=True):
-        work.note(numbers, logprobs.detach().cpu().split(own), loss)  # synchronisation
+    for (work, numbers), each, logprobs, loss in zip(parts, lengths, found, losses, strict=True):
+        work.note(numbers, logprobs.detach().cpu().split(each), loss)  # synchronisation
 
 
 def _logprobs(model: CausalLM | HubCausalLM, work: LossWork, rows: Sequence[LossRow], hidden: Tensor) -> Tensor:
