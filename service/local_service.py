@@ -11,6 +11,7 @@ from config.service_config import is_loopback
 from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
+from service.aliases import Aliases
 from service.exchange import ExchangeLog, UnknownKeyError
 from service.front import Behind, Front, FrontRules
 from service.loopback_server import HOST, LoopbackServer
@@ -111,8 +112,9 @@ def running(
     models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve(),
                           limits.checkpoint_bytes)  # fmt: skip
     queue, promises = TrainingQueue(engine, loop, limits.gap_seconds, limits.waiting), Promises()
+    aliases = Aliases(loop.models, folder / "aliases.json")
     renderer = Renderer(base.tokenizer, base.template, base.end_ids)
-    app = _app(models, queue, promises, renderer, front.rules.key, limits)
+    app = _app(models, queue, promises, renderer, front.rules.key, limits, aliases)
     looked_at = Service(url, front, models, queue, loop, promises, limits.checkpoint_bytes)
     with loop:
         front.open(
@@ -135,12 +137,13 @@ def _app(
     renderer: Renderer,
     key: str | None,
     limits: ServiceLimits,
+    aliases: Aliases,
 ) -> "Starlette":
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
     log = ExchangeLog(only_open=False) if key is None else _OneKey(key)
-    openai = openai_app(models.loop, renderer, log, limits=limits.openai)
+    openai = openai_app(models.loop, renderer, log, limits=limits.openai, aliases=aliases)
     routes = [*tinker_routes(models, queue, promises, key, limits.tinker), Mount("", openai)]
     return Starlette(routes=routes)
 

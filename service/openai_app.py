@@ -16,6 +16,8 @@ from data.chat_renderer import Renderer
 from llm.engine_error import EngineError
 from llm.sample_result import CANCELLED
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
+from service.alias_routes import AliasRoutes
+from service.aliases import Aliases
 from service.answer_form import AnswerForm
 from service.exchange import Exchange, ExchangeLog, Message, UnknownKeyError
 from service.http_call import ClientGone, HttpCall, HttpHandler
@@ -54,6 +56,7 @@ def openai_app(
     log: ExchangeLog | None = None,
     defaults: SamplingSettings | None = None,
     limits: AppLimits | None = None,
+    aliases: Aliases | None = None,
 ) -> "Starlette":
     """Make the app.
 
@@ -63,6 +66,7 @@ def openai_app(
         log: records what is said under the keys that are open in it, and may refuse others; None serves everybody.
         defaults: settings of fields that a request doesn't have, or has as null.
         limits: what the app takes.
+        aliases: names that clients may point at models; None where they may not.
 
     Returns:
         An ASGI app, to be served by one event loop.
@@ -78,15 +82,15 @@ def openai_app(
         return Response(told.body(), error.status_code, error.headers, "application/json")
 
     endpoint = _Endpoint(loop, renderer, log or ExchangeLog(only_open=False), defaults, limits or AppLimits())
+    table = [
+        ("chat/completions", "POST", endpoint.chat), ("completions", "POST", endpoint.completions),
+        ("models", "GET", endpoint.models), ("models/{model:path}", "GET", endpoint.model),
+        *(AliasRoutes(aliases, endpoint.require_key).table() if aliases is not None else ()),
+    ]  # fmt: skip
     routes = [
         Route(f"{base}/v1/{path}", endpoint=HttpHandler(answer), methods=[method])
-        for base in ("", "/keys/{key}", "/oai/api")
-        for path, method, answer in (
-            ("chat/completions", "POST", endpoint.chat),
-            ("completions", "POST", endpoint.completions),
-            ("models", "GET", endpoint.models),
-            ("models/{model:path}", "GET", endpoint.model),
-        )
+        for base in ("", "/keys/{key}", "/oai/api", "/keys/{key}/oai/api")
+        for path, method, answer in table
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: http_error})
 
@@ -184,7 +188,7 @@ class _Endpoint:
     async def chat(self, call: HttpCall) -> None:
         """Answer a request for a chat completion."""
         body = await call.body(self._limits.body)
-        self._require_key(call)
+        self.require_key(call)
         asked = chat_request(read_body(body), self._defaults)
         self._require_model(asked.wanted)
         if asked.tools and not self._calls_tools:
@@ -213,7 +217,7 @@ class _Endpoint:
     async def completions(self, call: HttpCall) -> None:
         """Answer a request for completions."""
         body = await call.body(self._limits.body)
-        self._require_key(call)
+        self.require_key(call)
         asked = completion_request(read_body(body), self._defaults)
         self._require_model(asked.wanted)
         begun = [self._log.begin(call.key) for _ in asked.prompts]
@@ -234,13 +238,14 @@ class _Endpoint:
 
     async def models(self, call: HttpCall) -> None:
         """Tell which models there are."""
-        self._require_key(call)
-        told = [self._told(name) for name in self._loop.models.names()]
+        self.require_key(call)
+        models = self._loop.models
+        told = [self._told(name) for name in (*models.names(), *models.aliases())]
         await call.reply(200, to_json({"object": "list", "data": told}))
 
     async def model(self, call: HttpCall) -> None:
         """Tell of one model."""
-        self._require_key(call)
+        self.require_key(call)
         name = call.parameter("model") or ""
         with _refusing("model"):
             self._loop.models.find(name)
@@ -248,7 +253,8 @@ class _Endpoint:
 
     # ----------------------------------------------------------------------------------------------------------- steps
 
-    def _require_key(self, call: HttpCall) -> None:
+    def require_key(self, call: HttpCall) -> None:
+        """Refuse a call whose key is none."""
         with _refusing("model"):
             self._log.require(call.key)
 
@@ -289,7 +295,9 @@ class _Endpoint:
         return RequestError(f"{refused} has a schema that can't be followed: {error.allowed}", refused, code=code)
 
     def _told(self, name: str) -> Json:
-        return {"id": name, "object": "model", "created": self._started, "owned_by": "local"}
+        told = {"id": name, "object": "model", "created": self._started, "owned_by": "local"}
+        target = self._loop.models.resolve(name)
+        return told if target == name else {**told, "root": target}
 
     async def _answer(
         self,

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 
 INVALID, NO_KEY, NOT_FOUND, SERVER = "invalid_request_error", "authentication_error", "not_found_error", "server_error"
-BUSY = "rate_limit_error"
 # Codes of what is wrong with a field.
 INVALID_TYPE, INVALID_VALUE, MISSING = "invalid_type", "invalid_value", "missing_required_parameter"
 UNKNOWN, UNSUPPORTED = "unknown_parameter", "unsupported_value"
@@ -40,17 +39,6 @@ class RequestError(Exception):
         """Return it as JSON."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return json.dumps({"error": error}).encode()
-
-
-def busy(message: str, seconds: float) -> RequestError:
-    """Return the refusal of a request that may be sent again later: clients of OpenAI's wait and do so by themselves.
-
-    Args:
-        message: what there is too much of.
-        seconds: when to send it again.
-    """
-    wait = str(max(1, round(seconds))).encode()
-    return RequestError(message, None, 429, BUSY, "rate_limit_exceeded", [(b"retry-after", wait)])
 
 
 def wrong(field: str, given: object, allowed: str, code: str = INVALID_VALUE) -> RequestError:

@@ -66,6 +66,7 @@ class Ticket:
         key: whose request it is.
         number: place among the requests of its key.
         model: name of the model that was asked for.
+        target: name of the model that this stood for when the request came: aliases may be pointed elsewhere.
         request: what was asked.
         version: id of the weights that answer; None before it has begun.
         handle: its samples; None before it has begun.
@@ -81,8 +82,10 @@ class Ticket:
         request: SampleRequest,
         streams: bool,
         changed: Callable[[], None] | None,
+        target: str | None = None,
     ) -> None:
         self.key, self.number, self.model, self.request = key, number, model, request
+        self.target = model if target is None else target
         self.version: str | None = None
         self.handle: SampleHandle | None = None
         self.error: Exception | None = None
@@ -247,11 +250,11 @@ class SamplingLoop:
         changed: Callable[[], None] | None = None,
     ) -> list[Ticket]:
         """Take in several requests at once, as `submit` one; all of them or none."""
-        self.models.find(model)
+        target = self.models.find(model).name
         for request in requests:
             self.sampler.check(request)
         self.schedule.require(key)
-        tickets = [Ticket(key, number, model, request, streams, changed)
+        tickets = [Ticket(key, number, model, request, streams, changed, target)
                    for request, number in zip(requests, numbers, strict=True)]  # fmt: skip
         with self._condition:
             if self._closing:
@@ -356,7 +359,7 @@ class SamplingLoop:
 
     def _begin(self, ticket: Ticket) -> None:
         try:
-            served = self.models.find(ticket.model)
+            served = self.models.find(ticket.target)
             request = ticket.request
             if request.adapter != served.adapter:
                 request = replace(request, adapter=served.adapter)

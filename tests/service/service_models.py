@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SamplingSettings
 from llm.tiny_model import CHATML, byte_tokenizer
 from model.causal_lm import CausalLM, DecoderShape
+from service.aliases import Aliases
 from service.exchange import ExchangeLog
 from service.loopback_server import LoopbackServer
 from service.openai_app import AppLimits, openai_app
@@ -103,13 +105,15 @@ def serving(
     defaults: SamplingSettings | None = None,
     limits: AppLimits | None = None,
     names: Sequence[str] = ("tiny",),
+    aliases: Path | None = None,
 ) -> Iterator[Served]:
-    """Serve a model; None for the tiny one."""
+    """Serve a model; None for the tiny one. With a file for them, names may be pointed at models."""
     base = base or base_model.load("tiny")
     sampler = Sampler(base, limits=SamplerLimits(rows=rows))
     models = ServedModels(*(ServedModel(name, version=f"version of {name}") for name in names))
     loop = SamplingLoop(sampler, models, schedule)
     log = log or ExchangeLog(only_open=False)
     renderer = Renderer(base.tokenizer, base.template, base.end_ids)
-    with LoopbackServer(openai_app(loop, renderer, log, defaults, limits)) as server, loop:
+    pointed = None if aliases is None else Aliases(models, aliases)
+    with LoopbackServer(openai_app(loop, renderer, log, defaults, limits, pointed)) as server, loop:
         yield Served(server.url, loop, log)
