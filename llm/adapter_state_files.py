@@ -17,7 +17,7 @@ from llm.model_error import ModelError
 from model.lora import LoraAdapter
 from storage.files import TEMPORARY, file_digest, output_errors, sync, write_json
 
-STATE, OPTIMIZER = "adapter_state.json", "optimizer.safetensors"
+STATE, OPTIMIZER, GRADIENTS = "adapter_state.json", "optimizer.safetensors", "gradients.safetensors"
 _FORMAT = 1
 
 
@@ -52,6 +52,10 @@ def save_state(folder: Path, base: BaseModel, state: AdapterState, notes: dict[s
                 }
                 save_file(moments, temporary / OPTIMIZER)
                 sync(temporary / OPTIMIZER)
+            if state.gradients is not None:
+                named = zip(_names(state.adapter), state.gradients, strict=True)
+                save_file({name: tensor.cpu().contiguous() for name, tensor in named}, temporary / GRADIENTS)
+                sync(temporary / GRADIENTS)
             files = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
             told = {"format": _FORMAT, "version": version, "step": state.step, "base_model": base.source}
             told |= {"base_digest": base.digest, "files": files, "notes": notes or {}}
@@ -101,7 +105,14 @@ def load_state(folder: Path, base: BaseModel, device: torch.device | str = "cpu"
             moments = [(stored[f"{name}.mean"], stored[f"{name}.square"]) for name in _names(adapter)]
         except KeyError as error:
             raise ModelError(f"{folder / OPTIMIZER} lacks {error}") from error
-    return AdapterState(adapter, told["step"], moments)
+    gradients = None
+    if GRADIENTS in told["files"]:
+        stored = _tensors(folder / GRADIENTS, device)
+        try:
+            gradients = [stored[name] for name in _names(adapter)]
+        except KeyError as error:
+            raise ModelError(f"{folder / GRADIENTS} lacks {error}") from error
+    return AdapterState(adapter, told["step"], moments, gradients)
 
 
 def read_told(folder: Path) -> dict[str, Any]:
@@ -126,8 +137,8 @@ def _names(adapter: LoraAdapter) -> list[str]:
 
 
 def _tensors(path: Path, device: torch.device | str) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path, str(device))
+    try:  # copied: a file's tensors lie as they come, and where they lie may decide how sums are rounded
+        return {name: tensor.clone() for name, tensor in load_file(path, str(device)).items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
 

@@ -86,11 +86,13 @@ class AdapterState:
         adapter: its weights; never changed.
         step: optimizer steps that it had made.
         moments: of each parameter the mean and the mean squared gradient; None without the optimizer's state.
+        gradients: of each parameter the gradient of the calls since the last step; None for none.
     """
 
     adapter: LoraAdapter
     step: int = 0
     moments: list[Moments] | None = None
+    gradients: list[Tensor] | None = None
 
 
 @dataclass
@@ -168,7 +170,7 @@ class Engine:
     def put_back(self, name: str, state: AdapterState, optimizer: bool) -> AdapterInfo:
         """Let an adapter go on from a state: its own of before, or another's of the same sizes.
 
-        Gradients that no step has used are dropped.
+        Its gradients that no step has used are dropped.
 
         Args:
             name: name of the adapter.
@@ -188,19 +190,20 @@ class Engine:
         self._trained[name] = entry
         return self.info(name)
 
-    def state(self, name: str, optimizer: bool = True) -> AdapterState:
-        """Return an adapter as it is now; it costs no copy. Gradients that no step has used are not in it.
+    def state(self, name: str, optimizer: bool = True, gradients: bool = False) -> AdapterState:
+        """Return an adapter as it is now; it costs no copy.
 
         Args:
             name: name of the adapter.
             optimizer: whether the optimizer's moments are wanted.
+            gradients: whether gradients are wanted that no step has used; only with the optimizer.
         """
         entry = self._entry(name)
         frozen = entry.adapter.sharing()
         if not optimizer:
             return AdapterState(frozen, entry.step)
         moments = entry.moments or [no_moments(each) for each in frozen.parameters()]
-        return AdapterState(frozen, entry.step, list(moments))
+        return AdapterState(frozen, entry.step, list(moments), entry.gradients if gradients else None)
 
     def delete(self, name: str) -> None:
         """Forget an adapter. Versions of it that somebody holds stay.
@@ -243,9 +246,22 @@ class Engine:
         entry = self._entry(name)
         if entry.version is None:
             entry.version = version_of(self.base.digest, entry.adapter)
-        version = entry.version
+        return self._hold(entry.version, entry.adapter)
+
+    def hold_weights(self, adapter: LoraAdapter) -> str:
+        """Keep weights that were saved, as `hold_version` keeps those of an adapter that is trained.
+
+        Args:
+            adapter: the weights; nobody changes them any more.
+
+        Returns:
+            The version.
+        """
+        return self._hold(version_of(self.base.digest, adapter), adapter)
+
+    def _hold(self, version: str, adapter: LoraAdapter) -> str:
         if version not in self._holders:
-            self.bank.add(version, entry.adapter.sharing())
+            self.bank.add(version, adapter.sharing())
         self._holders[version] = self._holders.get(version, 0) + 1
         return version
 
@@ -454,7 +470,8 @@ class Engine:
         if not optimizer or state.moments is None:
             return _Trained(adapter)
         on_device = [(mean.to(self.device), square.to(self.device)) for mean, square in state.moments]
-        return _Trained(adapter, state.step, moments=on_device if state.step else None)
+        gradients = None if state.gradients is None else [each.to(self.device) for each in state.gradients]
+        return _Trained(adapter, state.step, gradients, on_device if state.step else None)
 
     def _require_place(self, name: str, rank: int) -> None:
         if name in self.bank:

@@ -24,6 +24,7 @@ from constants import command
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from constants.nearest import nearest
+from service.journal_file import JournalError
 from storage.errors import OutputError
 from storage.files import output_errors
 
@@ -72,7 +73,7 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         number = int(str(error) or signal.SIGINT)
         return _wrong("stopped before it served", 128 + number)
-    except OutputError as error:
+    except (OutputError, JournalError) as error:
         return _wrong(str(error), USAGE)
 
 
@@ -104,7 +105,8 @@ def _serve(config: ServiceConfig, stop: "_Stop") -> int:
         from service.local_service import running
 
         limits = ServiceLimits.of(config)
-        service = open_now.enter_context(running(base, config.folder, server.url, front, name, limits))
+        folder = config.folder / name.replace("/", ".")  # of each model its own: models and checkpoints are of one base
+        service = open_now.enter_context(running(base, folder, server.url, front, name, limits))
         stop.may_wait = True
         sys.stdout.write(_told(service, config))
         sys.stdout.flush()
@@ -259,7 +261,7 @@ curl:
       -H "Content-Type: application/json" \\
       -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 status page: {url}/   metrics: {url}/metrics   files: {_shown(config.folder)}
-Ctrl-C stops it.
+Ctrl-C stops it; started again, it goes on with all that it was told.
 """
 
 

@@ -1,28 +1,33 @@
 """Both protocols over one model, put together: Tinker under /api/v1, OpenAI under /v1 and /oai/api/v1."""
 
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.service_config import is_loopback
+from constants.version import VERSION
 from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
 from service.aliases import Aliases
 from service.exchange import ExchangeLog, UnknownKeyError
 from service.front import Behind, Front, FrontRules
+from service.journal import Unkept
 from service.loopback_server import HOST, LoopbackServer
 from service.metrics import metrics_text
 from service.openai_app import openai_app
 from service.overview import Overview, Service, failure_of
 from service.promises import Promises
+from service.replay import Replay, SampleToBegin
 from service.sampling_loop import SamplingLoop
 from service.served_models import ServedModels
 from service.service_limits import ServiceLimits
+from service.state_keeper import Cadence, StateKeeper
 from service.status_page import status_page
+from service.store import Store, facts_of
 from service.tinker_app import tinker_routes
 from service.tinker_endpoint import TinkerLimits
 from service.tinker_error import TinkerError
@@ -44,6 +49,7 @@ class LocalService:
         queue: what trains.
         loop: what samples.
         promises: answers to come.
+        replayed: turns that were done again because the last process was killed.
     """
 
     url: str
@@ -51,6 +57,7 @@ class LocalService:
     queue: TrainingQueue
     loop: SamplingLoop
     promises: Promises
+    replayed: int = 0
 
 
 @contextmanager
@@ -64,12 +71,14 @@ def serve(
     engine_limits: EngineLimits | None = None,
     limits: TinkerLimits | None = None,
     gap_seconds: float = 60.0,
+    keep: bool = True,
+    cadence: Cadence | None = None,
 ) -> Iterator[LocalService]:
     """Serve a model for as long as the block lasts.
 
     Args:
         base: the model.
-        folder: where checkpoints and the tokenizer's files go.
+        folder: where checkpoints, the journal and the tokenizer's files go.
         name: name under which clients know the model; empty for the one by which it was loaded.
         port: port to listen on; 0 for one that is free.
         host: address to listen on.
@@ -77,46 +86,76 @@ def serve(
         engine_limits: what the engine takes.
         limits: what the app takes.
         gap_seconds: how long a model waits for a request that is missing in its order.
+        keep: whether what is promised outlives this process: a later one in the same folder goes on with it.
+        cadence: when states are written.
 
     Raises:
         OutputError: the folder can't be written.
+        JournalError: another service has the folder, or it can't be gone on with.
     """
     taken = ServiceLimits(engine_limits or EngineLimits(), tinker=limits or TinkerLimits(), gap_seconds=gap_seconds)
     front = Front(FrontRules(key, is_loopback(host)))
-    with LoopbackServer(front, port, host) as server, running(base, folder, server.url, front, name, taken) as service:
+    with (
+        LoopbackServer(front, port, host) as server,
+        running(base, folder, server.url, front, name, taken, keep, cadence) as service,
+    ):
         yield service
 
 
 @contextmanager
 def running(
-    base: BaseModel, folder: Path, url: str, front: Front, name: str = "", limits: ServiceLimits | None = None
+    base: BaseModel,
+    folder: Path,
+    url: str,
+    front: Front,
+    name: str = "",
+    limits: ServiceLimits | None = None,
+    keep: bool = True,
+    cadence: Cadence | None = None,
 ) -> Iterator[LocalService]:
     """Let a model answer what comes to a front, which is served already, for as long as the block lasts.
 
     Args:
         base: the model.
-        folder: where checkpoints and the tokenizer's files go.
+        folder: where checkpoints, the journal and the tokenizer's files go.
         url: where the front is served.
         front: lets requests through as soon as the model is ready; its key is the service's.
         name: name under which clients know the model; empty for the one by which it was loaded.
         limits: what is taken at a time.
+        keep: whether what is promised outlives this process: a later one in the same folder goes on with it.
+        cadence: when states are written.
 
     Raises:
         OutputError: the folder can't be written.
+        JournalError: another service has the folder, or it can't be gone on with.
     """
     limits = limits or ServiceLimits()
     tokenizer = folder / "tokenizer"
     write_tokenizer(base, tokenizer)
     engine = Engine(base, limits.engine, limits.sampler)
     loop = SamplingLoop(engine.sampler, ServedModels())
-    models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve(),
-                          limits.checkpoint_bytes)  # fmt: skip
-    queue, promises = TrainingQueue(engine, loop, limits.gap_seconds, limits.waiting), Promises()
-    aliases = Aliases(loop.models, folder / "aliases.json")
     renderer = Renderer(base.tokenizer, base.template, base.end_ids)
-    app = _app(models, queue, promises, renderer, front.rules.key, limits, aliases)
-    looked_at = Service(url, front, models, queue, loop, promises, limits.checkpoint_bytes)
-    with loop:
+    samples: list[SampleToBegin] = []
+    replayed = 0
+    with ExitStack() as ends:
+        store = ends.enter_context(Store(folder, facts_of(base, engine.device, VERSION))) if keep else None
+        journal = Unkept() if store is None else store.journal
+        models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve(),
+                              limits.checkpoint_bytes, journal)  # fmt: skip
+        queue = TrainingQueue(engine, loop, limits.gap_seconds, limits.waiting, journal=journal)
+        promises = Promises(journal=journal)
+        if store is not None:
+            store.told(url)
+            replay = Replay(store, models, queue, promises)
+            samples, replayed = replay.run(), replay.turns
+            keeper = StateKeeper(store, models, queue, cadence)
+            ends.callback(keeper.close)
+            keeper.start()
+        aliases = Aliases(loop.models, folder / "aliases.json")
+        app = _app(models, queue, promises, renderer, front.rules.key, limits, aliases, samples)
+        looked_at = Service(url, front, models, queue, loop, promises, limits.checkpoint_bytes)
+        ends.enter_context(loop)
+        ends.callback(promises.close, TinkerError("the service has been closed", category="server"))
         front.open(
             Behind(
                 app, lambda: loop.waiting, lambda: (loop.sampled_tokens, queue.trained_tokens),
@@ -124,10 +163,7 @@ def running(
                 lambda: status_page(Overview.of(looked_at)), lambda: metrics_text(Overview.of(looked_at)),
             )
         )  # fmt: skip
-        try:
-            yield LocalService(url, models, queue, loop, promises)
-        finally:
-            promises.fail_all(TinkerError("the service has been closed", category="server"))
+        yield LocalService(url, models, queue, loop, promises, replayed)
 
 
 def _app(
@@ -138,13 +174,14 @@ def _app(
     key: str | None,
     limits: ServiceLimits,
     aliases: Aliases,
+    samples: Sequence[SampleToBegin],
 ) -> "Starlette":
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
     log = ExchangeLog(only_open=False) if key is None else _OneKey(key)
     openai = openai_app(models.loop, renderer, log, limits=limits.openai, aliases=aliases)
-    routes = [*tinker_routes(models, queue, promises, key, limits.tinker), Mount("", openai)]
+    routes = [*tinker_routes(models, queue, promises, key, limits.tinker, samples), Mount("", openai)]
     return Starlette(routes=routes)
 
 

@@ -4,8 +4,8 @@ A promise is answered again after its first read, since a response can get lost 
 same key gives the same promise, so that a request which the client sends twice is done once. Any thread may end a
 promise; the event loop of the server waits for it.
 
-Nothing here outlives the process. For survival the key and the bytes of each request are to be journalled before
-`once` returns: ids follow from keys, so that a client which asks again after a start finds its promise by its id.
+What outlives the process is in the journal: a promise is shown its end when that can be given again after any kill
+(`service/journal.py`), and a start puts back all promises under their ids (`restore`).
 """
 
 import asyncio
@@ -13,11 +13,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from service.journal import Then, Unkept
+from service.kept_answers import pack
 from service.tinker_error import TinkerError
 from service.tinker_messages import Answer
 
 HOLD = 20.0  # seconds that a client's question is held at most: its own patience is 45
+Ended = Answer | TinkerError
+Keeper = Callable[[str, Ended, Then], None]  # takes a promise's id and end, and what shows it
 
 
 class Promise:
@@ -29,14 +34,17 @@ class Promise:
         error: why nothing came of it.
         ended: when it ended, by the clock of its `Promises`; None before.
         read: whether a client has had the answer.
+        accepted: number of its request's record in the journal.
     """
 
-    def __init__(self, id: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.id, self._clock = id, clock
+    def __init__(self, id: str, clock: Callable[[], float] = time.monotonic, keeper: Keeper | None = None) -> None:
+        self.id, self._clock, self._keeper = id, clock, keeper
+        self.accepted = 0
         self.answer: Answer | None = None
         self.error: TinkerError | None = None
         self.ended: float | None = None
         self.read = False
+        self._decided = False  # whether it is known how it ends
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -46,12 +54,18 @@ class Promise:
         return self.ended is not None
 
     def keep(self, answer: Answer) -> None:
-        """End it with an answer. What has ended stays as it is."""
-        self._end(answer, None)
+        """End it with an answer, as soon as that is kept. What has ended stays as it is."""
+        self._end(answer)
 
     def fail(self, error: TinkerError) -> None:
-        """End it with an error. What has ended stays as it is."""
-        self._end(None, error)
+        """End it with an error, as soon as that is kept. What has ended stays as it is."""
+        self._end(error)
+
+    def refuse(self, error: TinkerError) -> None:
+        """End it with an error that is kept nowhere: its request was not taken in."""
+        with self._lock:
+            self._decided = True
+        self._show(error)
 
     async def wait(self, seconds: float) -> bool:
         """Wait for the end.
@@ -75,11 +89,23 @@ class Promise:
                 self._waiting.remove(here)
         return self.done
 
-    def _end(self, answer: Answer | None, error: TinkerError | None) -> None:
+    def _end(self, ended: Ended) -> None:
         with self._lock:
-            if self.done:
+            if self._decided:
                 return
-            self.answer, self.error, self.ended = answer, error, self._clock()
+            self._decided = True
+        if self._keeper is None:
+            self._show(ended)
+        else:
+            self._keeper(self.id, ended, partial(self._show, ended))
+
+    def _show(self, ended: Ended) -> None:
+        with self._lock:
+            if isinstance(ended, TinkerError):
+                self.error = ended
+            else:
+                self.answer = ended
+            self.ended = self._clock()
             waiting, self._waiting = self._waiting, []
         for loop, event in waiting:
             with suppress(RuntimeError):  # the server has ended
@@ -93,12 +119,19 @@ class Promises:
         unread_seconds: how long an answer is kept that nobody has asked for.
         read_seconds: how long one is kept that was read.
         clock: tells seconds.
+        journal: what keeps how they end.
     """
 
     def __init__(
-        self, unread_seconds: float = 3600.0, read_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic
+        self,
+        unread_seconds: float = 3600.0,
+        read_seconds: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        journal: Unkept | None = None,
     ) -> None:
         self._unread, self._read, self._clock = unread_seconds, read_seconds, clock
+        self._journal = journal or Unkept()
+        self._closing = False
         self._promises: dict[str, Promise] = {}
         self._lock = threading.Lock()
         self._next_look = clock()
@@ -117,8 +150,22 @@ class Promises:
             known = self._promises.get(id)
             if known is not None:
                 return known, False
-            made = self._promises[id] = Promise(id, self._clock)
+            made = self._promises[id] = Promise(id, self._clock, self._keep)
             return made, True
+
+    def restore(self, id: str, ended: Ended | None) -> Promise:
+        """Put back a promise that was given before this process began.
+
+        Args:
+            id: its id.
+            ended: how it ended; None where it has not.
+        """
+        with self._lock:
+            made = self._promises[id] = Promise(id, self._clock, self._keep)
+        if ended is not None:
+            made._decided = True
+            made._show(ended)
+        return made
 
     def find(self, id: str) -> Promise:
         """Return a promise.
@@ -133,24 +180,47 @@ class Promises:
             raise TinkerError(f"there is no request {id!r}, or its answer was kept long enough", 410)
         return found
 
-    def forget(self, id: str) -> None:
+    def refuse(self, promise: Promise, error: TinkerError) -> None:
         """Forget a promise whose work was not taken in, so that the client may send it again."""
         with self._lock:
-            self._promises.pop(id, None)
+            self._promises.pop(promise.id, None)
+        if promise.accepted:
+            self._journal.note("forgotten", id=promise.id)
+            self._journal.forget(promise.id)
+        promise.refuse(error)
 
-    def fail_all(self, error: TinkerError) -> None:
-        """End all that have not ended."""
+    def close(self, error: TinkerError) -> None:
+        """End: nothing that ends from now on is shown or kept, as it ends because the service does.
+
+        Args:
+            error: what those hear who wait, where no journal lets a later process go on.
+        """
+        self._closing = True
+        if self._journal.keeps:
+            return
         with self._lock:
             open_ones = [each for each in self._promises.values() if not each.done]
         for each in open_ones:
-            each.fail(error)
+            each.refuse(error)
 
     def _drop_old(self) -> None:
         now = self._clock()
         if now < self._next_look:  # not with each request: there may be many
             return
         self._next_look = now + min(self._read, self._unread) / 10
-        self._promises = {id: each for id, each in self._promises.items() if not self._is_old(each, now)}
+        old = [id for id, each in self._promises.items() if self._is_old(each, now)]
+        for id in old:
+            del self._promises[id]
+            self._journal.forget(id)
+
+    def _keep(self, id: str, ended: Ended, then: Then) -> None:
+        if self._closing:
+            return
+        if not self._journal.keeps:
+            then()
+            return
+        fields, content = pack(ended)
+        self._journal.answered(id, fields, content, then)
 
     def _is_old(self, promise: Promise, now: float) -> bool:
         return promise.ended is not None and now - promise.ended > (self._read if promise.read else self._unread)

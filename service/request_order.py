@@ -40,14 +40,17 @@ class RequestOrder(Generic[T]):
         Returns:
             Whether it can be done: False where its turn is over, or something else has its number.
         """
-        if number is None:
-            number = max(self._held, default=self.next - 1) + 1
+        number = self.place(number)
         if number < self.next or number in self._held:
             return False
         if not self._held:
             self._since = self._clock()
         self._held[number] = item
         return True
+
+    def place(self, number: int | None) -> int:
+        """Return a number; in place of None the first that nobody has."""
+        return max(self._held, default=self.next - 1) + 1 if number is None else number
 
     @property
     def ready(self) -> bool:

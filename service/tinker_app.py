@@ -10,32 +10,23 @@ a request that has a number makes its promise fail, and not the request: its num
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llm.loss_pass import LossRequest
 from service.download_links import DownloadLinks
 from service.http_call import ClientGone, HttpCall
 from service.openai_answers import to_json
 from service.promises import Promise, Promises
+from service.replay import SampleToBegin
 from service.tinker_endpoint import Handler, TinkerLimits, beside, read_body, read_object
 from service.tinker_error import TinkerError
 from service.tinker_fields import Fields, Json, read_json
 from service.tinker_listing import ListingEndpoints
-from service.tinker_messages import (
-    Answer,
-    CreateModel,
-    Envelope,
-    LoadWeights,
-    SaveWeights,
-    adam_settings,
-    loss_request,
-    loss_request_of_protobuf,
-)
 from service.tinker_models import TinkerModels
 from service.tinker_sampling import SamplingEndpoints
-from service.training_queue import TrainingQueue, Work
+from service.tinker_work import Asked, TinkerWork
+from service.training_queue import TrainingQueue
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -58,6 +49,7 @@ def tinker_routes(
     promises: Promises,
     key: str | None = None,
     limits: TinkerLimits | None = None,
+    samples: Sequence[SampleToBegin] = (),
 ) -> "list[Route]":
     """Make the routes of the protocol.
 
@@ -67,6 +59,7 @@ def tinker_routes(
         promises: answers to come.
         key: what clients must send as X-API-Key; None serves everybody.
         limits: what is taken.
+        samples: requests for samples that were promised before this process began.
 
     Returns:
         Routes for a Starlette app.
@@ -76,6 +69,8 @@ def tinker_routes(
     limits, links = limits or TinkerLimits(), DownloadLinks()
     app = _Endpoint(models, queue, promises, limits)
     sampling, listing = app.sampling, ListingEndpoints(models, limits, links)
+    for each in samples:
+        sampling.begin(read_json(each.body), each.served, each.promise)
     table: list[tuple[str, str, Callable[[HttpCall], Awaitable[None]]]] = [
         ("POST", "client/config", app.client_config), ("POST", "client/dynamic_config", app.dynamic_config),
         ("POST", "create_session", app.create_session), ("POST", "session_heartbeat", app.heartbeat),
@@ -87,9 +82,8 @@ def tinker_routes(
         ("POST", "create_model", app.create_model),
         ("POST", "get_info", app.get_info), ("POST", "forward", app.forward),
         ("POST", "forward_backward", app.forward_backward), ("POST", "optim_step", app.optim_step),
-        ("POST", "save_weights", partial(app.save_weights, False)),
-        ("POST", "save_weights_for_sampler", partial(app.save_weights, True)),
-        ("POST", "save_weights_external", partial(app.save_weights, False, external=True)),
+        *(("POST", what, partial(app.save_weights, what))
+          for what in ("save_weights", "save_weights_for_sampler", "save_weights_external")),
         ("POST", "load_weights", app.load_weights), ("POST", "weights_info", listing.weights_info),
         ("POST", "unload_model", app.unload_model),
         ("POST", "create_sampling_session", sampling.create_sampling_session),
@@ -118,6 +112,7 @@ class _Endpoint:
 
     def __init__(self, models: TinkerModels, queue: TrainingQueue, promises: Promises, limits: TinkerLimits) -> None:
         self._models, self._queue, self._promises, self._limits = models, queue, promises, limits
+        self._journal, self._work = models.journal, TinkerWork(models, queue)
         self.sampling = SamplingEndpoints(models, promises, limits, self._promise)
 
     # --------------------------------------------------------------------------------------------------------- sessions
@@ -135,6 +130,7 @@ class _Endpoint:
     async def create_session(self, call: HttpCall) -> None:
         """Begin a session."""
         made = self._models.open_session(await read_object(call, self._limits))
+        await self._models.settled()
         await call.reply(200, to_json({"session_id": made, "type": "create_session"}))
 
     async def heartbeat(self, call: HttpCall) -> None:
@@ -164,7 +160,8 @@ class _Endpoint:
     async def finish_session(self, call: HttpCall) -> None:
         """Hear that a client is done. Its models and samplers stay, as others may use them."""
         body = await read_body(call, self._limits)
-        self._models.require_session(call.parameter("session") or "").end(read_json(body or b"{}"))
+        self._models.end_session(call.parameter("session") or "", read_json(body or b"{}"))
+        await self._models.settled()
         await call.reply(204, b"")
 
     async def hosted_only(self, call: HttpCall) -> None:
@@ -204,26 +201,22 @@ class _Endpoint:
     async def _promise(
         self, call: HttpCall, id: str, begin: Callable[[Promise], None], more: Json | None = None
     ) -> None:
-        """Answer by the promise of an id; a new one is begun."""
+        """Answer by the promise of an id, once it will outlive this process; a new one is begun."""
         promise, new = self._promises.once(id)
         if new:
             try:
                 begin(promise)
             except TinkerError as error:
-                promise.fail(error)
-                self._promises.forget(id)
+                self._promises.refuse(promise, error)
                 raise
+        await self._journal.settled(promise.accepted)
         await call.reply(200, to_json({"request_id": id, **(more or {})}))
 
     # --------------------------------------------------------------------------------------------------------- training
 
     async def create_model(self, call: HttpCall) -> None:
         """Make a model."""
-        asked = CreateModel.of(await read_object(call, self._limits))
-        self._models.require_session(asked.session)
-        self._models.require_base(asked.base_model)
-        id = _model_id(asked.session, asked.number)
-        await self._promise(call, f"{id}:0", partial(self._open, id, partial(self._models.create, id, asked)))
+        await self._in_order("create_model", call)
 
     async def get_info(self, call: HttpCall) -> None:
         """Tell of a model."""
@@ -233,103 +226,66 @@ class _Endpoint:
 
     async def forward(self, call: HttpCall) -> None:
         """Measure rows."""
-        await self._loss(call, backward=False)
+        await self._in_order("forward", call)
 
     async def forward_backward(self, call: HttpCall) -> None:
         """Measure rows and add up their gradients."""
-        await self._loss(call, backward=True)
+        await self._in_order("forward_backward", call)
 
     async def optim_step(self, call: HttpCall) -> None:
         """Do an optimizer step."""
-        body = await read_object(call, self._limits)
-        id = Envelope.of(body).model
-        await self._in_order(call, Envelope.of(body), lambda: partial(self._models.step, id, adam_settings(body)))
+        await self._in_order("optim_step", call)
 
-    async def save_weights(self, for_sampler: bool, call: HttpCall, external: bool = False) -> None:
-        """Keep a model's weights."""
-        body = await read_object(call, self._limits)
-        envelope = Envelope.of(body)
-
-        def work() -> Work:
-            return partial(self._models.save, envelope.model, SaveWeights.of(body, for_sampler, external), for_sampler)
-
-        await self._in_order(call, envelope, work)
+    async def save_weights(self, what: str, call: HttpCall) -> None:
+        """Keep a model's weights, in the way that the route says."""
+        await self._in_order(what, call)
 
     async def load_weights(self, call: HttpCall) -> None:
         """Let a model go on from a checkpoint, one that there is or a new one."""
-        body = await read_object(call, self._limits)
-        if Fields(body).has("model_id"):
-            envelope = Envelope.of(body)
-            await self._in_order(
-                call, envelope, lambda: partial(self._models.load, envelope.model, LoadWeights.of(body))
-            )
-            return
-        asked = LoadWeights.of(body)
-        session = asked.session or ""
-        self._models.require_session(session)
-        self._models.checkpoint(asked.path)
-        id = _model_id(session, asked.number)
-        await self._promise(call, f"{id}:0", partial(self._open, id, partial(self._models.load, id, asked)))
+        await self._in_order("load_weights", call)
 
     async def unload_model(self, call: HttpCall) -> None:
         """Forget a model, after all that was asked of it."""
-        id = Fields(await read_object(call, self._limits)).text("model_id")
-        await self._in_order(call, Envelope(id, None), lambda: partial(self._unload, id))
+        await self._in_order("unload_model", call)
 
-    def _open(self, id: str, work: Callable[[], Answer], promise: Promise) -> None:
-        """Begin the order of a model; where it can't be made, there is none."""
-        self._make_room()
+    async def _in_order(self, what: str, call: HttpCall) -> None:
+        """Take in a request that has a place in its model's order, even where its contents are wrong."""
+        body = await read_body(call, self._limits)
+        protobuf = what in ("forward", "forward_backward") and _PROTOBUF in call.header(b"content-type")
+        asked = await beside(len(body), partial(self._work.read, what, body, protobuf))
+        if not asked.opens and not self._queue.has(asked.model):
+            raise TinkerError(f"there is no model {asked.model!r}, or it was unloaded: load a checkpoint of it", 404)
+        asked.require()
+        id = f"{asked.model}:{uuid.uuid4().hex if asked.number is None else asked.number}"
 
-        def made() -> Answer:
-            try:
-                return work()
-            except BaseException:
-                self._queue.close_model(id)
-                raise
+        def begin(promise: Promise) -> None:
+            accept = partial(self._accept, what, asked, id, protobuf, body)
+            if asked.opens:
+                self._make_room()
+                self._queue.open(asked.model, asked.work, promise, accept)
+            else:
+                self._queue.submit(asked.model, asked.number, asked.work, promise, accept)
 
-        self._queue.open(id, made, promise)
+        await self._promise(call, id, begin)
 
     def _make_room(self) -> None:
         """Unload models whose clients are gone, where there is no place for one more: many clients never do it."""
         models = self._queue.models
         missing = len(models) + 1 - self._models.engine.limits.adapters
-        for id in self._models.forsaken(models)[: max(0, missing)]:
-            self._queue.submit(id, None, partial(self._unload, id), Promise(f"{id}:unload"))
+        for model in self._models.forsaken(models)[: max(0, missing)]:
+            what, id, body = "unload_model", f"{model}:unload", to_json({"model_id": model})
+            promise, new = self._promises.once(id)
+            if new:
+                asked = self._work.read(what, body)
+                accept = partial(self._accept, what, asked, id, False, body)
+                self._queue.submit(model, None, asked.work, promise, accept)
 
-    def _unload(self, id: str) -> Answer:
-        self._queue.close_model(id)
-        return self._models.unload(id)
-
-    async def _loss(self, call: HttpCall, backward: bool) -> None:
-        body = await read_body(call, self._limits)
-        if _PROTOBUF in call.header(b"content-type"):
-            envelope, asked = await beside(len(body), partial(loss_request_of_protobuf, body))
-        else:
-            fields = await beside(len(body), partial(read_json, body))
-            envelope = Envelope.of(fields)
-            asked = await beside(len(body), partial(_loss_of_json, fields, backward))
-
-        def work() -> Work:
-            if isinstance(asked, TinkerError):
-                raise asked
-            return asked
-
-        await self._in_order(call, envelope, work)
-
-    async def _in_order(self, call: HttpCall, envelope: Envelope, work: Callable[[], Work]) -> None:
-        """Take in a request that has a place in its model's order, even where its contents are wrong."""
-        if not self._queue.has(envelope.model):
-            raise TinkerError(f"there is no model {envelope.model!r}, or it was unloaded: load a checkpoint of it", 404)
-        self._models.touch(envelope.model)
-        try:
-            found = work()
-        except TinkerError as error:
-            found = partial(_refuse, error)
-        if envelope.number is None:
-            id = f"{envelope.model}:{uuid.uuid4().hex}"
-        else:
-            id = f"{envelope.model}:{envelope.number}"
-        await self._promise(call, id, partial(self._queue.submit, envelope.model, envelope.number, found))
+    def _accept(self, what: str, asked: Asked, id: str, protobuf: bool, body: bytes, number: int) -> int:
+        """Write a request down under its number, and return the number of the record."""
+        now = time.time()
+        self._models.touch(asked.model, now)
+        told = {"what": what, "model": asked.model, "number": number, "protobuf": protobuf, "opens": asked.opens}
+        return self._journal.accept(id, {**told, "time": now}, body)
 
 
 async def _wait(call: HttpCall, promise: Promise, seconds: float) -> None:
@@ -346,19 +302,3 @@ async def _wait(call: HttpCall, promise: Promise, seconds: float) -> None:
         gone.cancel()
     if not promise.done and gone.done() and not here.done():
         raise ClientGone
-
-
-def _model_id(session: str, number: int) -> str:
-    """Return a model's id, which clients work out themselves."""
-    return f"{session}:train:{number}"
-
-
-def _refuse(error: TinkerError) -> Answer:
-    raise error
-
-
-def _loss_of_json(fields: Json, backward: bool) -> LossRequest | TinkerError:
-    try:
-        return loss_request(fields, backward)
-    except TinkerError as error:
-        return error

@@ -93,6 +93,7 @@ class ListingEndpoints:
     async def delete(self, call: HttpCall) -> None:
         """Delete a checkpoint."""
         self._models.delete(self._found(call).path)
+        await self._models.settled()
         await call.reply(204, b"")
 
     async def set_ttl(self, call: HttpCall) -> None:
@@ -100,6 +101,7 @@ class ListingEndpoints:
         given = Fields(await read_object(call, self._limits))
         seconds = given.whole("ttl_seconds", least=1, most=10**10) if given.has("ttl_seconds") else None
         self._models.set_ttl(self._found(call).path, seconds)
+        await self._models.settled()
         await call.reply(204, b"")
 
     async def publish(self, call: HttpCall) -> None:

@@ -571,7 +571,7 @@ class LossAnswer(Answer):
             tensor.data, tensor.dtype = b"".join(parts), tinker_protobuf.FLOAT32
             tensor.offsets = _bytes(numpy.cumsum([0, *map(len, parts)]), "<i8")
             tensor.trailing_shape.extend(rows[0].shape[1:])
-        return told.SerializeToString()
+        return told.SerializeToString(deterministic=True)
 
 
 @dataclass(frozen=True)
@@ -619,7 +619,7 @@ class SampleAnswer(Answer):
             told.prompt_logprobs = _bytes(found, "<f4")
         if settings.prompt_logprobs:
             _fill_likeliest(told.topk_prompt_logprobs, self._prompt_likeliest(), settings.prompt_logprobs)
-        return told.SerializeToString()
+        return told.SerializeToString(deterministic=True)
 
     def _prompt_logprobs(self) -> list[float | None]:
         found = self.handle.prompt_logprobs or []

@@ -2,9 +2,9 @@
 
 Methods under "on the engine's thread" are work for `TrainingQueue`; the others are for the server's event loop.
 A checkpoint lies in a folder of its own (`llm/adapter_state_files.py`: PEFT's files, moments, digests), whole or not
-there. The registry of sessions, models and samplers is in memory: it ends with the process. What a start after a kill
-will need, in one journal in the store's folder: sessions and models as they are made (id, settings, metadata), each
-checkpoint when its folder is in place, and a model's state now and then, with the number of its last request.
+there. One that is saved anew under its name gets another folder, so that what began with the old one can be done again
+after a kill; folders that nobody needs are `retired`, and go with the next state of the service. Changes that are no
+request of a model are noted in the journal; `kept` and `put_back` are the registry as plain data.
 """
 
 import shutil
@@ -12,15 +12,19 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llm.adam import AdamSettings
 from llm.adapter_state_files import load_state, save_state
 from llm.engine import AdapterInfo, Engine
 from llm.sampling_settings import SampleRequest
+from model.lora import LoraAdapter
+from service.journal import Unkept
 from service.sampling_loop import SamplingLoop, Ticket
 from service.served_models import ServedModel
 from service.tinker_error import TinkerError
@@ -85,6 +89,7 @@ class TrainingRun:
     last_request: float
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     snapshots: deque[tuple[str, str]] = field(default_factory=deque)  # sampler id, version
+    saves: dict[str, int] = field(default_factory=dict)  # how often each checkpoint was saved
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ class TinkerModels:
         folder: where checkpoints go.
         tokenizer: folder of the tokenizer's files, which clients on this machine load; None for none.
         room: bytes that checkpoints may take; 0 for what the disk has.
+        journal: what is told of changes.
+
+    Attributes:
+        replaying: whether what was done before this process began is done again: time stands still.
     """
 
     def __init__(
@@ -116,9 +125,14 @@ class TinkerModels:
         folder: Path,
         tokenizer: Path | None = None,
         room: int = 0,
+        journal: Unkept | None = None,
     ) -> None:
         self.engine, self.loop, self.name, self.folder, self.tokenizer = engine, loop, name, folder, tokenizer
         self._room = room
+        self.journal = journal or Unkept()
+        self.replaying = False
+        self._noted = 0  # number of the last note
+        self._retired: list[Path] = []  # folders that nobody needs
         self.sessions: dict[str, Session] = {}
         self.samplers: dict[str, SamplingSession] = {}
         self._runs: dict[str, TrainingRun] = {}
@@ -131,11 +145,32 @@ class TinkerModels:
         """Return the id of a new session.
 
         Raises:
-            TinkerError: a field of the request can't be used.
+            TinkerError: a field of the request can't be used, or there is no room to write it down.
         """
         made = Session.of(uuid.uuid4().hex, body)
-        self.sessions[made.id] = made
+        with self._lock:
+            self._noted = self.journal.note("session", must=True, session=asdict(made))
+            self.sessions[made.id] = made
         return made.id
+
+    def end_session(self, id: str, body: Json) -> None:
+        """Note how a session has ended.
+
+        Raises:
+            TinkerError: there is none, a field can't be used, or there is no room to write it down.
+        """
+        session = self.require_session(id)
+        with self._lock:
+            session.end(body)
+            self._noted = self.journal.note("finish", must=True, id=id, finish=session.finish)
+
+    async def settled(self) -> None:
+        """Wait until what the caller has just changed will outlive the process.
+
+        Raises:
+            TinkerError: it can't be.
+        """
+        await self.journal.settled(self._noted)
 
     def require_session(self, session: str, status: int = 404) -> Session:
         """Return a session.
@@ -164,7 +199,10 @@ class TinkerModels:
         """
         id = f"{session}:sample:{number}"
         if id not in self.samplers:
-            self.samplers[id] = SamplingSession(id, self.served(base, path), None if path is None else str(path))
+            made = SamplingSession(id, self.served(base, path), None if path is None else str(path))
+            with self._lock:
+                self._noted = self.journal.note("sampler", must=True, id=id, served=made.served, path=made.path)
+                self.samplers[id] = made
         return self.samplers[id]
 
     def sampler(self, id: str) -> SamplingSession:
@@ -220,11 +258,11 @@ class TinkerModels:
             raise TinkerError(f"there is no model {id!r}", 404)
         return run
 
-    def touch(self, id: str) -> None:
-        """Note that a model was asked for something now."""
+    def touch(self, id: str, when: float | None = None) -> None:
+        """Note that a model was asked for something: now, or when it was."""
         run = self._runs.get(id)
         if run is not None:
-            run.last_request = self.sessions[run.session].heard = time.time()
+            run.last_request = self.sessions[run.session].heard = when or time.time()
 
     def forsaken(self, models: Iterable[str]) -> list[str]:
         """Return those of some models whose clients have ended or fallen silent, the longest idle first."""
@@ -293,15 +331,19 @@ class TinkerModels:
         Raises:
             TinkerError: there is none.
         """
-        self.checkpoint(path)
+        found = self.checkpoint(path)
         with self._lock:
-            gone = self._runs[path.model].checkpoints.pop(path.id, None)
-        if gone is not None:
-            self._forget(gone)
+            self._noted = self.journal.note("dropped", must=True, path=str(path), folder=found.folder.name)
+            self._runs[path.model].checkpoints.pop(path.id, None)
+        self._forget(found)
 
     def set_ttl(self, path: TinkerPath, seconds: int | None) -> None:
         """Let a checkpoint go by itself after so long; None for never."""
-        self.checkpoint(path).expires = None if seconds is None else time.time() + seconds
+        found = self.checkpoint(path)
+        expires = None if seconds is None else time.time() + seconds
+        with self._lock:
+            self._noted = self.journal.note("ttl", must=True, path=str(path), folder=found.folder.name, expires=expires)
+            found.expires = expires
 
     # ------------------------------------------------------------------------------------------ on the engine's thread
 
@@ -349,13 +391,15 @@ class TinkerModels:
             return PlainAnswer({"path": None, "sampling_session_id": sampler, "type": kind})
         folders = "sampler_weights" if for_sampler else "external_weights" if asked.external else "weights"
         path = TinkerPath(id, folders, asked.name)
-        if path.id in run.checkpoints and not asked.overwrite:
+        if path.id in run.checkpoints and not asked.overwrite and not self.replaying:
             raise TinkerError(f"there is a checkpoint {path} already: use another name, or overwrite=True")
-        self._require_room(self.engine.info(id).parameters * (4 if for_sampler else 12))  # fp32, and two moments
-        folder = self.folder / id.replace(":", ".") / path.kind / path.name
+        if not self.replaying:
+            self._require_room(self.engine.info(id).parameters * (4 if for_sampler else 12))  # fp32, and two moments
+        saves = run.saves.get(path.id, 0) + 1
+        folder = self.folder / id.replace(":", ".") / path.kind / (path.name if saves == 1 else f"{path.name}@{saves}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_state(folder, self.engine.base, self.engine.state(id, optimizer=folders == "weights"), {"path": str(path)})
-        now = time.time()
+        now = self._turn_time
         size = sum(each.stat().st_size for each in folder.iterdir())
         expires = None if asked.ttl_seconds is None else now + asked.ttl_seconds
         made = Checkpoint(path, folder, now, size, expires, asked.metadata, self.engine.info(id))
@@ -364,9 +408,11 @@ class TinkerModels:
             self.loop.models.put(ServedModel(str(path), made.version, made.version))
         with self._lock:
             before = run.checkpoints.pop(path.id, None)
-            run.checkpoints[path.id] = made
-        if before is not None and before.version is not None:
-            self.engine.release_version(before.version)
+            run.checkpoints[path.id], run.saves[path.id] = made, saves
+            if before is not None and self.journal.keeps:
+                self._retired.append(before.folder)
+        if before is not None:
+            self._release(before)
         return PlainAnswer({"path": str(path), "type": kind})
 
     def unload(self, id: str) -> Answer:
@@ -374,11 +420,113 @@ class TinkerModels:
         self.engine.delete(id)
         return PlainAnswer({"model_id": id, "type": "unload_model"})
 
+    # ----------------------------------------------------------------------------------------------- what outlives it
+
+    def kept(self) -> Json:
+        """Return the registry as plain data, for `put_back`."""
+        with self._lock:
+            return {
+                "sessions": [asdict(each) for each in self.sessions.values()],
+                "samplers": [vars(each) for each in self.samplers.values()],
+                "runs": [self._kept_run(run) for run in self._runs.values()],
+                "retired": [str(each.relative_to(self.folder)) for each in self._retired],
+            }
+
+    @contextmanager
+    def still(self) -> Iterator[Json]:
+        """Let nothing change inside of a block; what `kept` gives."""
+        with self._lock:
+            yield self.kept()
+
+    def put_back(self, kept: Json, versions: Mapping[str, LoraAdapter]) -> None:
+        """Put back a registry, and all weights that can be sampled from.
+
+        Args:
+            kept: what `kept` has given.
+            versions: the weights of snapshots.
+
+        Raises:
+            ModelError: a checkpoint is missing or damaged.
+        """
+        for each in kept["sessions"]:
+            self._enter_session(each)
+        self.samplers = {each["id"]: SamplingSession(**each) for each in kept["samplers"]}
+        self._retired = [self.folder / each for each in kept["retired"]]
+        for each in kept["runs"]:
+            run = TrainingRun(each["id"], each["session"], each["metadata"], _info(each["info"]), each["last_request"])
+            run.saves = dict(each["saves"])
+            for told in each["checkpoints"]:
+                made = self._checkpoint(told)
+                run.checkpoints[made.path.id] = made
+            for sampler, version in each["snapshots"]:
+                self._serve(sampler, versions[version])
+                run.snapshots.append((sampler, version))
+            self._runs[run.id] = run
+
+    def note(self, told: Mapping[str, Any]) -> None:
+        """Do again what was noted in the journal.
+
+        Args:
+            told: the note.
+        """
+        if told["what"] == "session":
+            self._enter_session(told["session"])
+        elif told["what"] == "finish":
+            self.sessions[told["id"]].finish = told["finish"]
+        elif told["what"] == "sampler":
+            self.samplers[told["id"]] = SamplingSession(told["id"], told["served"], told["path"])
+        elif told["what"] in ("dropped", "ttl"):
+            path = TinkerPath.of(told["path"])
+            run = self._runs.get(path.model)
+            found = run.checkpoints.get(path.id) if run else None
+            if run is None or found is None or found.folder.name != told["folder"]:
+                return  # saved anew under its name meanwhile
+            if told["what"] == "ttl":
+                found.expires = told["expires"]
+            else:
+                del run.checkpoints[path.id]
+                self._forget(found)
+
+    def retired(self) -> list[Path]:
+        """Return the folders of checkpoints that nobody needs once a state is written; they are no longer known."""
+        with self._lock:
+            gone, self._retired = self._retired, []
+            return gone
+
+    def retire(self, folders: Sequence[Path]) -> None:
+        """Take back what `retired` has given: no state was written."""
+        with self._lock:
+            self._retired = [*folders, *self._retired]
+
+    def _kept_run(self, run: TrainingRun) -> Json:
+        return {
+            "id": run.id, "session": run.session, "metadata": run.metadata, "info": asdict(run.info), "last_request": run.last_request,
+            "saves": dict(run.saves), "snapshots": [list(each) for each in run.snapshots],
+            "checkpoints": [{
+                "path": str(each.path), "folder": str(each.folder.relative_to(self.folder)), "saved": each.saved,
+                "bytes": each.bytes, "expires": each.expires, "metadata": each.metadata, "info": asdict(each.info),
+                "served": each.version is not None,
+            } for each in run.checkpoints.values()],
+        }  # fmt: skip
+
+    def _checkpoint(self, told: Json) -> Checkpoint:
+        path, folder = TinkerPath.of(told["path"]), self.folder / told["folder"]
+        info = _info(told["info"])
+        made = Checkpoint(path, folder, told["saved"], told["bytes"], told["expires"], told["metadata"], info)
+        if told["served"]:
+            made.version = self._serve(str(path), load_state(folder, self.engine.base, self.engine.device).adapter)
+        return made
+
+    def _serve(self, name: str, adapter: LoraAdapter) -> str:
+        version = self.engine.hold_weights(adapter)
+        self.loop.models.put(ServedModel(name, version, version))
+        return version
+
     # ----------------------------------------------------------------------------------------------------------- inside
 
     def _enter(self, id: str, session: str, metadata: Json | None, info: AdapterInfo) -> None:
         with self._lock:
-            self._runs[id] = TrainingRun(id, session, metadata, info, time.time())
+            self._runs[id] = TrainingRun(id, session, metadata, info, self._turn_time)
             self.sessions[session].models.append(id)
 
     def _require_room(self, size: int) -> None:
@@ -401,27 +549,47 @@ class TinkerModels:
             self.loop.models.remove(old)
             self.engine.release_version(version)
 
+    def _enter_session(self, told: Json) -> None:
+        made = Session(**told)
+        made.heard = time.time()  # nobody could be heard while there was no service
+        self.sessions[made.id] = made
+
+    @property
+    def _turn_time(self) -> float:
+        return self.journal.turn_time or time.time()
+
     def _drop_expired(self) -> None:
+        if self.replaying:
+            return
         now = time.time()
         with self._lock:
             gone = [each for run in self._runs.values() for each in run.checkpoints.values()
                     if each.expires is not None and each.expires <= now]  # fmt: skip
             for each in gone:
+                self.journal.note("dropped", path=str(each.path), folder=each.folder.name)
                 del self._runs[each.path.model].checkpoints[each.path.id]
         for each in gone:
             self._forget(each)
 
     def _forget(self, gone: Checkpoint) -> None:
         """Let the engine's thread drop what is no longer in the registry."""
-        self.loop.models.remove(str(gone.path))
+        with self._lock:
+            run = self._runs.get(gone.path.model)
+            if run is None or gone.path.id not in run.checkpoints:  # else it was saved anew under its name meanwhile
+                self.loop.models.remove(str(gone.path))
+            if self.journal.keeps:
+                self._retired.append(gone.folder)
+        if self.replaying:
+            self._release(gone)
+        else:
+            self.loop.between_steps(partial(self._release, gone))
 
-        def drop() -> None:
-            if gone.version is not None:
-                self.engine.release_version(gone.version)
-            with self._lock:
-                run = self._runs.get(gone.path.model)
-                again = run is not None and gone.path.id in run.checkpoints  # saved anew under its name meanwhile
-            if not again:
-                shutil.rmtree(gone.folder, ignore_errors=True)
+    def _release(self, gone: Checkpoint) -> None:
+        if gone.version is not None:
+            self.engine.release_version(gone.version)
+        if not self.journal.keeps:
+            shutil.rmtree(gone.folder, ignore_errors=True)
 
-        self.loop.between_steps(drop)
+
+def _info(told: Json) -> AdapterInfo:
+    return AdapterInfo(**{**told, "targets": tuple(told["targets"])})

@@ -8,7 +8,7 @@ all is told that it is unknown (410), on which it sends the request again.
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,11 +19,12 @@ from llm.sampling_settings import SettingError
 from service.http_call import HttpCall
 from service.openai_answers import to_json
 from service.promises import Promise, Promises
+from service.replay import SAMPLE
 from service.sampling_loop import LoopEndedError, Ticket
 from service.served_models import UnknownModelError
-from service.tinker_endpoint import MOST_LISTED, TinkerLimits, read_object
+from service.tinker_endpoint import MOST_LISTED, TinkerLimits, beside, read_body, read_object
 from service.tinker_error import TinkerError
-from service.tinker_fields import Fields, Json
+from service.tinker_fields import Fields, Json, read_json
 from service.tinker_messages import SampleAnswer, Sampling, TinkerPath, setting_refused
 from service.tinker_models import TinkerModels
 
@@ -71,6 +72,7 @@ class SamplingEndpoints:
         session = given.text("session_id")
         self._models.require_session(session)
         made = self._models.open_sampler(session, given.whole("sampling_session_seq_id"), base, path)
+        await self._models.settled()
         await call.reply(200, to_json({"type": "create_sampling_session", "sampling_session_id": made.id}))
 
     async def sampler(self, call: HttpCall) -> None:
@@ -81,7 +83,8 @@ class SamplingEndpoints:
 
     async def sample(self, call: HttpCall) -> None:
         """Sample."""
-        body = await read_object(call, self._limits)
+        raw = await read_body(call, self._limits)
+        body = await beside(len(raw), partial(read_json, raw))
         given = Fields(body)
         if given.has("sampling_session_id"):
             session = given.text("sampling_session_id")
@@ -94,7 +97,14 @@ class SamplingEndpoints:
             id = f"sample:{uuid.uuid4().hex}"
         samples = given.whole("num_samples", 1, least=1, most=MOST_LISTED)
         more = {"sample_sequence_ids": [f"{id}:{place}" for place in range(samples)]}
-        await self._promised(call, id, partial(self._begin, body, served), more)
+
+        def begin(promise: Promise) -> None:
+            self._require_room()
+            told = {"what": SAMPLE, "served": served, "model": None, "number": None, "protobuf": False}
+            promise.accepted = self._models.journal.accept(id, told, raw)
+            self.begin(body, served, promise)
+
+        await self._promised(call, id, begin, more)
 
     async def cancel(self, call: HttpCall) -> None:
         """Cancel a sample. One that has ended or is unknown, and what is no sample, is left alone."""
@@ -119,7 +129,17 @@ class SamplingEndpoints:
             if not promise.done:
                 self._cancel_after(self._limits.silent, waited)
 
-    def _begin(self, body: Json, served: str, promise: Promise) -> None:
+    def begin(self, body: Json, served: str, promise: Promise) -> None:
+        """Let samples be made.
+
+        Args:
+            body: the request.
+            served: name of the weights.
+            promise: who waits for them.
+
+        Raises:
+            TinkerError: the service has been closed.
+        """
         tickets: list[Ticket] = []
 
         def ended() -> None:
@@ -128,9 +148,6 @@ class SamplingEndpoints:
                     _end(promise, asked, ticket)
                     self._waited.pop(promise.id, None)
 
-        if len(self._waited) >= self._limits.samples:
-            told = f"{len(self._waited)} requests for samples wait already: send this one again later"
-            raise TinkerError(told, 429, "server", retry_after=_RETRY_AFTER)
         try:
             asked = Sampling.of(body)
             tickets.append(self._models.sample(served, asked.request, partial(ended)))
@@ -149,18 +166,25 @@ class SamplingEndpoints:
             self._cancel_after(self._limits.unasked, waited)
             ended()  # where that was before the ticket was there
 
+    def _require_room(self) -> None:
+        if len(self._waited) >= self._limits.samples:
+            told = f"{len(self._waited)} requests for samples wait already: send this one again later"
+            raise TinkerError(told, 429, "server", retry_after=_RETRY_AFTER)
+
     def _cancel_after(self, seconds: float, waited: _Waited) -> None:
         """Cancel a sample after some seconds in which nobody asks for it."""
         waited.turn += 1
-        asyncio.get_running_loop().call_later(seconds, self._cancel_unwanted, waited.promise.id, waited.turn)
+        with suppress(RuntimeError):  # of before this process: it runs on until somebody has asked
+            asyncio.get_running_loop().call_later(seconds, self._cancel_unwanted, waited.promise.id, waited.turn)
 
     def _cancel_unwanted(self, id: str, turn: int) -> None:
         waited = self._waited.get(id)
         if waited is None or waited.asking or waited.turn != turn or waited.promise.done:
             return
         self._models.loop.cancel(waited.ticket)
-        self._promises.forget(waited.promise.id)  # whoever asks after all is told to send it again
-        waited.promise.fail(TinkerError("nobody has asked for these samples for long: send the request again"))
+        # Whoever asks after all is told to send it again.
+        told = TinkerError("nobody has asked for these samples for long: send the request again")
+        self._promises.refuse(waited.promise, told)
 
 
 def _end(promise: Promise, asked: Sampling, ticket: Ticket) -> None:

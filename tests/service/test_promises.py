@@ -56,5 +56,5 @@ def test_the_end_of_a_service_fails_what_is_open():
     promises = Promises()
     kept, open_one = promises.once("a")[0], promises.once("b")[0]
     kept.keep(DONE)
-    promises.fail_all(TinkerError("closed", category="server"))
+    promises.close(TinkerError("closed", category="server"))
     assert kept.error is None and open_one.error is not None and open_one.error.category == "server"

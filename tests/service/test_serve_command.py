@@ -52,7 +52,7 @@ def test_it_serves_until_it_is_stopped(tmp_path):
         told, errors = process.stdout.read(), process.stderr.read()
     assert errors == ""
     assert f"TINKER_BASE_URL={url}" in told and f"OPENAI_BASE_URL={url}/v1" in told
-    assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
+    assert (tmp_path / "org.small" / "tokenizer" / "tokenizer.json").is_file()
     assert "GET '/healthz' 200" in (tmp_path / "access.log").read_text()
 
 
