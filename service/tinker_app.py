@@ -259,7 +259,9 @@ class _Endpoint:
         id = f"{asked.model}:{uuid.uuid4().hex if asked.number is None else asked.number}"
 
         def begin(promise: Promise) -> None:
-            accept = partial(self._accept, what, asked, id, protobuf, body)
+            now = time.time()
+            self._models.touch(asked.model, now)
+            accept = partial(self._accept, what, asked, id, protobuf, body, now)
             if asked.opens:
                 self._make_room()
                 self._queue.open(asked.model, asked.work, promise, accept)
@@ -277,15 +279,13 @@ class _Endpoint:
             promise, new = self._promises.once(id)
             if new:
                 asked = self._work.read(what, body)
-                accept = partial(self._accept, what, asked, id, False, body)
+                accept = partial(self._accept, what, asked, id, False, body, time.time())
                 self._queue.submit(model, None, asked.work, promise, accept)
 
-    def _accept(self, what: str, asked: Asked, id: str, protobuf: bool, body: bytes, number: int) -> int:
+    def _accept(self, what: str, asked: Asked, id: str, protobuf: bool, body: bytes, time: float, number: int) -> int:
         """Write a request down under its number, and return the number of the record."""
-        now = time.time()
-        self._models.touch(asked.model, now)
         told = {"what": what, "model": asked.model, "number": number, "protobuf": protobuf, "opens": asked.opens}
-        return self._journal.accept(id, {**told, "time": now}, body)
+        return self._journal.accept(id, {**told, "time": time}, body)
 
 
 async def _wait(call: HttpCall, promise: Promise, seconds: float) -> None:

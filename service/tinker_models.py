@@ -262,7 +262,8 @@ class TinkerModels:
         """Note that a model was asked for something: now, or when it was."""
         run = self._runs.get(id)
         if run is not None:
-            run.last_request = self.sessions[run.session].heard = when or time.time()
+            self.sessions[run.session].heard = time.time()
+            run.last_request = when or time.time()
 
     def forsaken(self, models: Iterable[str]) -> list[str]:
         """Return those of some models whose clients have ended or fallen silent, the longest idle first."""
