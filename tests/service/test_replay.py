@@ -83,18 +83,20 @@ def test_a_client_goes_on_after_a_kill_and_ends_with_the_same_bits(tmp_path):
         whole = saved(tmp_path / "whole", path)
     words = ["serve.py", "--model", "tiny", "--port", "0", "--folder", str(tmp_path / "killed")]
     with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().split()[-1]
-        ended, reached = [], threading.Event()
-        told = lambda step: reached.set() if step == 2 else None  # noqa: E731
-        client = threading.Thread(target=lambda: ended.append(learn(url, 6, told)))
-        client.start()
-        assert reached.wait(WAIT)
-        process.send_signal(signal.SIGKILL)  # while the client's next requests are on their way
-    with serve(base, tmp_path / "killed", port=int(url.rpartition(":")[2])) as service:
+        try:
+            url = process.stdout.readline().split(" at ")[1].split()[0]
+            ended, reached = [], threading.Event()
+            told = lambda step: reached.set() if step == 2 else None  # noqa: E731
+            client = threading.Thread(target=lambda: ended.append(learn(url, 6, told)), daemon=True)
+            client.start()
+            assert reached.wait(WAIT)
+        finally:
+            process.send_signal(signal.SIGKILL)  # while the client's next requests are on their way
+    with serve(base, tmp_path / "killed" / "tiny", port=int(url.rpartition(":")[2])) as service:
         assert service.replayed >= 6
         client.join(WAIT)
         assert ended[0][0] == heard
-        assert_same(saved(tmp_path / "killed", ended[0][1]), whole)
+        assert_same(saved(tmp_path / "killed" / "tiny", ended[0][1]), whole)
 
 
 # ------------------------------------------------------------------------------------- copies of a folder at one moment
