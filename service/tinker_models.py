@@ -501,7 +501,8 @@ class TinkerModels:
 
     def _kept_run(self, run: TrainingRun) -> Json:
         return {
-            "id": run.id, "session": run.session, "metadata": run.metadata, "info": asdict(run.info), "last_request": run.last_request,
+            "id": run.id, "session": run.session, "metadata": run.metadata, "info": asdict(run.info),
+            "last_request": run.last_request,
             "saves": dict(run.saves), "snapshots": [list(each) for each in run.snapshots],
             "checkpoints": [{
                 "path": str(each.path), "folder": str(each.folder.relative_to(self.folder)), "saved": each.saved,
