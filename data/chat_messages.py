@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+WEIGHTS = ("weight", "train", "training")  # names of whether a message is trained on
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHER_ROLES = {"function": "tool"}  # of OpenAI's first interface
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which has no bytes
@@ -127,20 +128,29 @@ def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:
     if role not in ROLES and role not in _OTHER_ROLES:
         given = f"{where} has the role {role!r}" if "role" in message else f"{where} has no role"
         raise RowError(f"unknown role; allowed are {', '.join(ROLES)}", given)
-    weight = message.get("weight", 1)
-    if weight is not None and weight not in (0, 1):
-        raise RowError("a message's weight must be 0 or 1", f"{where} has {weight!r}")
+    weight = _weight(message, where)
     calls = message.get("tool_calls")
     if not calls and isinstance(message.get("function_call"), Mapping):
         calls = [{"type": "function", "function": message["function_call"]}]
     # What is null isn't there: `'name' in message` must not hold of a message that only has the columns of others.
     done = {key: value for key, value in message.items()
-            if value is not None and key not in ("weight", "tool_calls", "function_call")}  # fmt: skip
+            if value is not None and key not in (*WEIGHTS, "tool_calls", "function_call")}  # fmt: skip
     done["role"] = _OTHER_ROLES.get(role, role)
     done["content"] = _content(message.get("content"), bool(calls), where)
     if calls:
         done["tool_calls"] = _calls(calls, where)
     return done, weight != 0
+
+
+def _weight(message: Mapping[str, Any], where: str) -> float:
+    """Return whether a message is trained on: what it says as `weight`, or as `train`, in axolotl's words."""
+    said = {name: message[name] for name in WEIGHTS if message.get(name) is not None}
+    for name, value in said.items():
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise RowError(f"a message's {name} must be 0 or 1", f"{where} has {value!r}")
+    if len(set(map(float, said.values()))) > 1:
+        raise RowError(f"a message's {' and '.join(said)} say different things", where)
+    return next(iter(said.values()), 1)
 
 
 def _content(content: object, may_lack: bool, where: str) -> str | None:

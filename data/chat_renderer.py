@@ -1,5 +1,6 @@
 """The one renderer, of training, preview, chat and agents: conversations into token ids, with what is trained on."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -120,6 +121,9 @@ class Renderer:
         self._backend.no_truncation()  # a file may ask for it, and rows would be cut without a word
         self._backend.no_padding()
         self._added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        signs = "|".join(re.escape(text) for text in sorted(special, key=len, reverse=True) if text.strip())
+        self._signs = re.compile(signs or r"(?!)")
         self._added_sizes = sorted({len(text) for text in self._added}, reverse=True)
         self._begins_with_space = (self._backend.encode("x", add_special_tokens=False).tokens or [""])[0][0] in "▁Ġ "
         self._prefix = self._plain_prefix()
@@ -351,6 +355,12 @@ class Renderer:
                       "it is read, not trained on")  # fmt: skip
         if chat.tools and not self.knows_tools:
             notes.add("the template does not show the descriptions of tools")
+        for number, message in enumerate(chat.messages):
+            for sign in dict.fromkeys(self._signs.findall(message["content"] or "")):
+                ends = chat.trains_on(number) and self._added.get(sign) in self.end_ids
+                what = "answers have {} in their text: it ends them there, and the template writes the end once more"
+                what = what if ends else "messages have {} in their text: it is read as a special token"
+                notes.add(what.format(sign))
 
     @staticmethod
     def _lost_thought(message: dict[str, Any], text: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from constants.counting import counted
-from data.chat_messages import Completion, Conversation, Document, Example, RowError
+from data.chat_messages import WEIGHTS, Completion, Conversation, Document, Example, RowError
 from data.data_error import DataError
 from data.text_files import TEXT, FileRow, TextFiles, find_files
 
@@ -336,8 +336,7 @@ def _of_sharegpt(value: Mapping[str, Any], answers: bool) -> Example:
         message: dict[str, Any] = {"role": _SPEAKERS[speaker], "content": turn.get("value")}
         if speaker == "function_call":
             message |= {"content": None, "tool_calls": _called(turn.get("value"), number)}
-        if "weight" in turn:
-            message["weight"] = turn["weight"]
+        message |= {name: turn[name] for name in WEIGHTS if name in turn}
         messages.append(message)
     return _with_answer(Conversation.of(messages, value.get("tools")), answers)
 

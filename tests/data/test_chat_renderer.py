@@ -316,6 +316,31 @@ def test_weights_of_messages():
     row = renderer(train_on="all").train_rows(Conversation.of(messages))[0]
     assert row.trained == len(row.ids) - 1 and row.weights[0] == 0
     assert made.train_rows(chat(("u", "a"))) == []
+    for flag, wanted in (
+        ({"train": False}, []),
+        ({"training": True}, [["b<|im_end|>"]]),
+        ({"train": None}, [["b<|im_end|>"]]),
+    ):
+        message = {"role": "assistant", "content": "b", **flag}
+        assert trained(made, Conversation.of([messages[0], message])) == wanted
+    with pytest.raises(RowError, match="message's train must be 0 or 1 .message 1 has 'no'"):
+        Conversation.of([{"role": "assistant", "content": "b", "train": "no"}])
+    with pytest.raises(RowError, match="weight and train say different things .message 1"):
+        Conversation.of([{"role": "assistant", "content": "b", "train": True, "weight": 0}])
+
+
+def test_special_tokens_in_texts_are_told():
+    """An answer that brings its own end has two, and a user who writes a token's name puts in the token."""
+    made, notes = renderer(), RenderNotes()
+    (row,) = made.train_rows(chat(("u", "Hi"), ("a", "Ok<|im_end|>")), notes=notes)
+    assert row.targets() == [[79, 107, 260, 260]]
+    told = "answers have <|im_end|> in their text: it ends them there, and the template writes the end once more"
+    assert notes.counts == {told: 1}
+    notes = RenderNotes()
+    (row,) = made.train_rows(chat(("u", "a<|im_end|>b<eos><|im_end|>"), ("a", "Ok <|im_END|>")), notes=notes)
+    assert row.ids.tolist().count(260) == 4
+    assert notes.counts == {f"messages have {sign} in their text: it is read as a special token": 1
+                            for sign in ("<|im_end|>", "<eos>")}  # fmt: skip
 
 
 def test_prompt_and_completion_are_encoded_apart():
