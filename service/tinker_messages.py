@@ -25,6 +25,7 @@ from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from model.lora import LoraSettings
 from model.token_losses import LOSS_SETTINGS
 from service import tinker_protobuf
+from service.prompt_extras import FoundExtras, PromptExtras
 from service.tinker_error import TinkerError
 from service.tinker_fields import Fields, Json
 
@@ -36,6 +37,7 @@ _PROTOBUF_TYPES = {tinker_protobuf.FLOAT32: "float32", tinker_protobuf.INT64: "i
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]{0,199}")
 # Of each kind of checkpoint the type that clients are told.
 CHECKPOINT_TYPES = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
+_NO_STABLE = "stable_reinforce is not supported: train with importance_sampling, ppo, cispo or dro (loss_fn=...)"
 _MOST_CELLS = 100_000_000  # of a sparse tensor made whole
 
 # ------------------------------------------------------------------------------------------------------------ requests
@@ -299,6 +301,7 @@ class Sampling:
         request: what is asked; which weights answer is found out by the names above.
         last: how many of the prompt's logprobs are wanted, from its end; None for all.
         prompt_logprobs: whether the prompt's logprobs are wanted.
+        extras: what else is wanted of the prompt's places.
     """
 
     session: str | None
@@ -308,18 +311,14 @@ class Sampling:
     request: SampleRequest
     last: int | None
     prompt_logprobs: bool
+    extras: PromptExtras = field(default_factory=PromptExtras)
 
     @staticmethod
     def of(body: Json) -> "Sampling":
         """Read it from JSON."""
         given = Fields(body)
-        for name, why in (
-            ("target_prompt_logprobs", "logprobs of other tokens than the prompt's are not supported"),
-            ("prompt_alt_tokens_k", "alternatives to the prompt's tokens are not supported"),
-            ("record_stability_info", "stable_reinforce is not supported"),
-        ):
-            if given.raw(name):
-                raise given.wrong(name, given.raw(name), why)
+        if given.raw("record_stability_info"):
+            raise given.wrong("record_stability_info", True, _NO_STABLE)
         prompt = prompt_tokens(given.inside("prompt"))
         wanted, likeliest = given.flag("prompt_logprobs"), given.whole("topk_prompt_logprobs", 0)
         inside = given.inside("sampling_params", required=False)
@@ -347,7 +346,7 @@ class Sampling:
             given.whole("seq_id") if given.has("seq_id") else None,
             given.text("base_model") if given.has("base_model") else None,
             TinkerPath.of(given.text("model_path")) if given.has("model_path") else None,
-            request, last, wanted,
+            request, last, wanted, PromptExtras.of(given, len(prompt), _json_tensor),
         )  # fmt: skip
 
 
@@ -432,7 +431,7 @@ def _row(tokens: Sequence[int] | Tensor, tensors: Mapping[str, Tensor], place: s
     return LossRow(torch.as_tensor(tokens, dtype=torch.int64), targets, inputs)
 
 
-def _json_tensor(given: Fields) -> Tensor:
+def _json_tensor(given: Fields, empty: int = 0) -> Tensor:
     kind = given.text("dtype", "float32")
     if kind not in _TYPES:
         raise given.wrong("dtype", kind, f"allowed are {', '.join(_TYPES)}")
@@ -453,7 +452,7 @@ def _json_tensor(given: Fields) -> Tensor:
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise TinkerError(f"{given.place}sparse_crow_indices and sparse_col_indices must be integers") from error
-    return _tensor(values, shape, sparse, given.place.removesuffix("."))
+    return _tensor(values, shape, sparse, given.place.removesuffix("."), empty)
 
 
 def _protobuf_tensor(tensor: Any, place: str) -> Tensor:
@@ -471,8 +470,8 @@ def _protobuf_tensor(tensor: Any, place: str) -> Tensor:
     return _tensor(_array(data, _TYPES[kind], place), list(tensor.shape) or None, sparse, place)
 
 
-def _tensor(values: Any, shape: list[int] | None, sparse: Any, place: str) -> Tensor:
-    """Return values in their shape; of a sparse tensor the cells that it names, the others 0."""
+def _tensor(values: Any, shape: list[int] | None, sparse: Any, place: str, empty: int = 0) -> Tensor:
+    """Return values in their shape; of a sparse tensor the cells that it names, the others empty."""
     if shape is not None and (not 1 <= len(shape) <= 2 or min(shape) < 0):
         raise TinkerError(f"{place}.shape is {shape}; allowed are [T] and [T, K]")
     if sparse is None:
@@ -485,7 +484,7 @@ def _tensor(values: Any, shape: list[int] | None, sparse: Any, place: str) -> Te
     sound = len(col) == len(values) and crow[0] == 0 and crow[-1] == len(col) and bool((numpy.diff(crow) >= 0).all())
     if not sound or (len(col) and not (col.min() >= 0 and col.max() < shape[1])):
         raise TinkerError(f"{place}: its sparse indices don't fit its shape {shape} and its {len(values)} numbers")
-    whole = numpy.zeros(shape, values.dtype)
+    whole = numpy.full(shape, empty, values.dtype)
     whole[numpy.repeat(numpy.arange(shape[0]), numpy.diff(crow)), col] = values
     return torch.from_numpy(whole)
 
@@ -581,10 +580,12 @@ class SampleAnswer(Answer):
     Attributes:
         asked: the request.
         handle: its samples, all ended.
+        extras: what else was found of the prompt's places.
     """
 
     asked: Sampling
     handle: SampleHandle = field(repr=False)
+    extras: FoundExtras = field(default_factory=FoundExtras)
 
     def json(self) -> Json:
         """Return it as JSON."""
@@ -601,7 +602,7 @@ class SampleAnswer(Answer):
         if self.asked.request.settings.prompt_logprobs:
             whole["topk_prompt_logprobs"] = [None if row is None else [list(pair) for pair in row]
                                              for row in self._prompt_likeliest()]  # fmt: skip
-        return whole
+        return whole | self.extras.json()
 
     def protobuf(self) -> bytes:
         """Return it as protobuf."""
@@ -619,6 +620,7 @@ class SampleAnswer(Answer):
             told.prompt_logprobs = _bytes(found, "<f4")
         if settings.prompt_logprobs:
             _fill_likeliest(told.topk_prompt_logprobs, self._prompt_likeliest(), settings.prompt_logprobs)
+        self.extras.fill(told)
         return told.SerializeToString(deterministic=True)
 
     def _prompt_logprobs(self) -> list[float | None]:

@@ -42,7 +42,9 @@ _MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "SampleResponse": (
         (1, "sequences", "*SampledSequence"), (2, "prompt_logprobs", "?bytes"),
         (3, "topk_prompt_logprobs", "TopkLogprobs"), (4, "prompt_cache_hit_tokens", "int32"),
+        (5, "target_prompt_logprobs", "Tensor"), (6, "prompt_alt_tokens", "PromptAltTokens"),
     ),
+    "PromptAltTokens": ((1, "tokens", "Tensor"), (2, "logprobs", "Tensor")),
 }  # fmt: skip
 
 # Numbers of the protocol's enumerations, which travel as int32.

@@ -6,6 +6,7 @@ all is told that it is unknown (410), on which it sends the request again.
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from llm.engine_error import EngineError
-from llm.sample_result import CANCELLED
+from llm.sample_result import CANCELLED, SampleHandle
 from llm.sampling_settings import SettingError
 from service.http_call import HttpCall
 from service.openai_answers import to_json
@@ -28,6 +29,7 @@ from service.tinker_fields import Fields, Json, read_json
 from service.tinker_messages import SampleAnswer, Sampling, TinkerPath, setting_refused
 from service.tinker_models import TinkerModels
 
+_LOG = logging.getLogger(__name__)
 _RETRY_AFTER = 1  # seconds
 
 
@@ -145,7 +147,7 @@ class SamplingEndpoints:
         def ended() -> None:
             for ticket in tickets:
                 if ticket.done:
-                    _end(promise, asked, ticket)
+                    self._end(promise, asked, ticket)
                     self._waited.pop(promise.id, None)
 
         try:
@@ -186,14 +188,28 @@ class SamplingEndpoints:
         told = TinkerError("nobody has asked for these samples for long: send the request again")
         self._promises.refuse(waited.promise, told)
 
+    def _end(self, promise: Promise, asked: Sampling, ticket: Ticket) -> None:
+        """End a promise by what has become of its samples."""
+        handle = ticket.handle
+        if ticket.error is not None:
+            user = isinstance(ticket.error, SettingError | UnknownModelError)
+            promise.fail(TinkerError(str(ticket.error), category="user" if user else "server"))
+        elif handle is None or any(sample.finish == CANCELLED for sample in handle.samples):
+            promise.fail(TinkerError("the request was cancelled"))
+        elif asked.extras.any:
+            try:
+                self._models.loop.between_steps(partial(self._find_extras, promise, asked, handle))
+            except LoopEndedError as error:
+                promise.fail(TinkerError(str(error), category="server"))
+        else:
+            promise.keep(SampleAnswer(asked, handle))
 
-def _end(promise: Promise, asked: Sampling, ticket: Ticket) -> None:
-    """End a promise by what has become of its samples."""
-    handle = ticket.handle
-    if ticket.error is not None:
-        user = isinstance(ticket.error, SettingError | UnknownModelError)
-        promise.fail(TinkerError(str(ticket.error), category="user" if user else "server"))
-    elif handle is None or any(sample.finish == CANCELLED for sample in handle.samples):
-        promise.fail(TinkerError("the request was cancelled"))
-    else:
-        promise.keep(SampleAnswer(asked, handle))
+    def _find_extras(self, promise: Promise, asked: Sampling, handle: SampleHandle) -> None:
+        """End a promise by samples, and what else is wanted of their prompt; on the engine's thread."""
+        try:
+            promise.keep(SampleAnswer(asked, handle, asked.extras.found(self._models.engine, handle)))
+        except EngineError as error:
+            promise.fail(TinkerError(str(error)))
+        except Exception as error:
+            _LOG.exception("a prompt could not be scored")
+            promise.fail(TinkerError(f"the service failed: {error}", category="server"))

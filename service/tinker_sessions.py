@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from service.tinker_fields import Fields, Json
 
-SILENT = 90.0  # seconds without a word after which a session counts as ended: clients send one every 10 s
+SILENT = 45.0  # seconds without a word after which a session counts as ended: clients send one every 10 s
 _REASONS = ("success", "errored", "interrupted")
 _MOST_FOUND = 200
 

@@ -34,6 +34,7 @@ pytest.importorskip("tinker")
 import tinker_client_checks
 from tinker_calls import quick_learner
 
+from llm.engine import EngineLimits
 from service.local_service import serve
 
 CHECKS = Path(tinker_client_checks.__file__)
@@ -42,7 +43,8 @@ OLDER = ("0.6.3", "0.16.1", "0.24.1", "0.30.4")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    with serve(quick_learner(), tmp_path_factory.mktemp("store"), "org/tiny") as service:
+    limits = EngineLimits(adapters=1000)  # the clients of all versions leave theirs behind
+    with serve(quick_learner(), tmp_path_factory.mktemp("store"), "org/tiny", engine_limits=limits) as service:
         yield service
 
 

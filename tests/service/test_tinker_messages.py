@@ -184,7 +184,10 @@ def test_sampling():
         ({"topk_sample_logprobs": 5000}, "topk_sample_logprobs is 5000"),
         ({"prompt": {"chunks": []}}, "prompt is 'empty'"),
         ({"prompt": chunks(-1)}, r"prompt.chunks\[0\].tokens is -1"),
-        ({"prompt_alt_tokens_k": 2}, "prompt_alt_tokens_k is 2"),
+        ({"prompt_alt_tokens_k": -1}, "prompt_alt_tokens_k is -1"),
+        ({"target_prompt_logprobs": tensor([1, 2, 3], "int64")}, r"target_prompt_logprobs has the shape \(3,\)"),
+        ({"target_prompt_logprobs": tensor([1, -2], "int64", shape=[2, 1])}, "has at most 1000000 token ids, and -1"),
+        ({"target_prompt_logprobs": tensor([1.0, 2.0], shape=[2, 1])}, "must be of int64"),
     ],
 )
 def test_settings_are_refused_by_the_protocols_names(change, told):

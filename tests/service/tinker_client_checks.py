@@ -354,6 +354,36 @@ def check_prompt_logprobs(own: Client) -> None:
         more = {"include_prompt_logprobs": True, "prompt_logprobs_last_n": 4}
         last = sample(sampler, more=more, max_tokens=1).prompt_logprobs
         assert last[:-4] == [None] * (length - 4) and close(last[-4:], known[-4:])
+    if "prompt_alt_tokens_k" in options:
+        _check_other_tokens(sampler, known)
+
+
+def _check_other_tokens(sampler, known) -> None:
+    """Scores of other tokens than the prompt's in its places, as a table and as single cells; tokens drawn for them."""
+
+    def asked(data, shape, **cells):
+        targets = types.TensorData(data=data, dtype="int64", shape=shape, **cells)
+        return sample(sampler, more={"target_prompt_logprobs": targets}, max_tokens=1).target_prompt_logprobs
+
+    places = len(PROMPT) - 1
+    wanted = [each for token in PROMPT[1:] for each in (token, -1, 65)]
+    told = asked(wanted, [places, 3])
+    flat = list(told.data)
+    assert list(told.shape) == [places, 3]
+    assert close(flat[0::3], known[1:]) and not any(flat[1::3]) and all(each < 0 for each in flat[2::3])
+    rows = [0, *([2] * 3), *([3] * (places - 3))]  # two cells of the first place, one of the fourth
+    told = asked([65, PROMPT[1], 65], [places, 300], sparse_crow_indices=rows, sparse_col_indices=[3, 299, 0])
+    assert close(list(told.data), [flat[2], known[1], flat[3 * 3 + 2]])
+    assert list(told.sparse_crow_indices) == rows and list(told.sparse_col_indices) == [3, 299, 0]
+    greedy = sample(sampler, more={"prompt_alt_tokens_k": 2, "topk_prompt_logprobs": 1}, max_tokens=1, temperature=0.0)
+    likeliest = [int(row[0][0]) for row in greedy.topk_prompt_logprobs[1:]]
+    taken = [int(each) for each in greedy.prompt_alt_tokens.tokens.data]
+    assert taken[0::2] == taken[1::2] == likeliest
+    first, second = (sample(sampler, more={"prompt_alt_tokens_k": 8}, max_tokens=1, seed=3) for _ in range(2))
+    drawn = [int(each) for each in first.prompt_alt_tokens.tokens.data]
+    assert drawn == [int(each) for each in second.prompt_alt_tokens.tokens.data] and len(set(drawn)) > 20
+    told = asked(drawn, [places, 8])
+    assert close(list(told.data), list(first.prompt_alt_tokens.logprobs.data))
 
 
 def check_ends(own: Client) -> None:
