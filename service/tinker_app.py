@@ -72,13 +72,14 @@ def tinker_routes(
     for each in samples:
         sampling.begin(read_json(each.body), each.served, each.promise)
     table: list[tuple[str, str, Callable[[HttpCall], Awaitable[None]]]] = [
+        ("POST", "retrieve_future", app.retrieve), ("POST", "session_heartbeat", app.heartbeat),  # most of all calls
         ("POST", "client/config", app.client_config), ("POST", "client/dynamic_config", app.dynamic_config),
-        ("POST", "create_session", app.create_session), ("POST", "session_heartbeat", app.heartbeat),
+        ("POST", "create_session", app.create_session),
         ("POST", "telemetry", app.telemetry), ("GET", "healthz", app.health),
         ("GET", "get_server_capabilities", app.capabilities),
         ("POST", "sessions/search", listing.search_sessions), ("POST", "sessions/{session}/finish", app.finish_session),
         ("GET", "sessions", listing.sessions), ("GET", "sessions/{session}", listing.session),
-        ("POST", "retrieve_future", app.retrieve), ("POST", "cancel_future", sampling.cancel),
+        ("POST", "cancel_future", sampling.cancel),
         ("POST", "create_model", app.create_model),
         ("POST", "get_info", app.get_info), ("POST", "forward", app.forward),
         ("POST", "forward_backward", app.forward_backward), ("POST", "optim_step", app.optim_step),
