@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from language_models import missing  # noqa: E402 - these import the project
 from language_sampling import sampling_table  # noqa: E402
 from language_training import training_table  # noqa: E402
+from machine import processor  # noqa: E402
 
 
 def main() -> int:
@@ -83,20 +84,11 @@ def _facts(arguments: argparse.Namespace, quick: bool) -> list[str]:
     shape = "A tiny shape" if quick else "SmolLM2-135M's shape"
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"
     return [
-        f"Machine: {_processor()}, {platform.system()}; {threads}, {seconds}.",
+        f"Machine: {processor()}, {platform.system()}; {threads}, {seconds}.",
         f"Versions: Python {platform.python_version()}, {', '.join(versions)}.",
         f"{shape}, random weights. Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `python bench/language.py"
         f"{''.join(f' {word}' for word in sys.argv[1:])}`.",
     ]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} cores of {names[0]}" if names else platform.processor()
 
 
 if __name__ == "__main__":
