@@ -18,7 +18,7 @@ from llm.gguf_file import GgufFile, end_ids, special_tokens, tokenizer_of
 from llm.hub_config import config_of, shape_of
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
-from llm.tiny_model import CHATML, byte_tokenizer, tiny_digest, tiny_model
+from llm.tiny_model import CHATML, TOOLS_CHATML, byte_tokenizer, tiny_digest, tiny_model
 from model.causal_lm import CausalLM, DecoderShape
 from storage.files import file_digest
 
@@ -131,7 +131,7 @@ def _tiny(source: str, device: torch.device | str, dtype: torch.dtype) -> BaseMo
     except ValueError as error:
         raise ModelError(f"base_model = {source}: what follows {TINY}: must be a seed, such as {TINY}:1") from error
     model = tiny_model(seed).to(device=device, dtype=dtype).eval()
-    return _complete(model, byte_tokenizer(), source, tiny_digest(seed), None, config_of(model.shape), {})
+    return _complete(model, byte_tokenizer(TOOLS_CHATML), source, tiny_digest(seed), None, config_of(model.shape), {})
 
 
 def _smollm2_path() -> Path:

@@ -5,6 +5,7 @@ parts of JSON is one space, or a new line and its indentation: models that have 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from service.tool_calls import CLOSE, OPEN
 
 _SPACE = r"( |\n {0,24})?"
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+# Keywords by which an object may have properties that are named elsewhere.
+_ELSEWHERE = {"additionalProperties", "unevaluatedProperties", "patternProperties", "anyOf", "oneOf", "$ref"}
+_SCHEMAS = ("properties", "$defs", "definitions")  # keywords with a schema by each name
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -74,7 +78,32 @@ def _arguments(tool: Mapping[str, Any]) -> str:
 
 def _json(schema: Mapping[str, Any], strict: bool) -> str:
     options = {"whitespace_pattern": _SPACE, "lenient": not strict}
-    return "%json " + json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
+    whole = json.dumps(schema, ensure_ascii=False)
+    closed = schema if re.search(r'"allOf"\s*:', whole) else _closed(schema)
+    return "%json " + json.dumps({**closed, "x-guidance": options}, ensure_ascii=False)
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema whose objects have no properties but those it names, where it leaves that open.
+
+    What fits it fits the schema too; a model that has not learnt better would make up properties without end.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    done = dict(schema)
+    for name in _SCHEMAS:
+        if isinstance(schema.get(name), Mapping):
+            done[name] = {each: _closed(part) for each, part in schema[name].items()}
+    if "properties" not in schema:
+        for name in ("anyOf", "oneOf"):
+            if isinstance(schema.get(name), list):
+                done[name] = [_closed(part) for part in schema[name]]
+    elif not _ELSEWHERE & schema.keys():
+        done["additionalProperties"] = False
+    for name in ("items", "additionalProperties"):
+        if name in done:
+            done[name] = _closed(done[name])
+    return done
 
 
 def _text(text: str) -> str:

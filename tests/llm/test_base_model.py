@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from llm.base_model import PLAIN_TEMPLATE, load
 from llm.hub_model import HubCausalLM
 from llm.model_error import ModelError
-from llm.tiny_model import CHATML, byte_tokenizer
+from llm.tiny_model import CHATML, TOOLS_CHATML, byte_tokenizer
 from model.causal_lm import CausalLM, PackedRows
 from model.lora import LoraBank, LoraSettings
 
@@ -53,7 +53,7 @@ def test_tiny_is_the_same_each_time_and_goes_by_its_seed():
     assert torch.equal(first.model.unembedding(), again.model.unembedding())
     assert not torch.equal(first.model.unembedding(), other.model.unembedding())
     assert 0.8e6 < sum(parameter.numel() for parameter in first.model.parameters()) < 1.2e6
-    assert first.end_ids == (257, 260) and first.template == CHATML and first.digest == "tiny:0, std 0.1"
+    assert first.end_ids == (257, 260) and first.template == TOOLS_CHATML and first.digest == "tiny:0, std 0.1"
     text = "Ok\n é😀"
     assert first.tokenizer.encode(text) == list(text.encode()) and first.tokenizer.decode(list(text.encode())) == text
     assert first.tokenizer.encode("<|im_start|>Ok<|im_end|>") == [259, 79, 107, 260]

@@ -12,7 +12,7 @@ from llm import base_model
 from llm.base_model import BaseModel
 from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SamplingSettings
-from llm.tiny_model import CHATML, byte_tokenizer
+from llm.tiny_model import CHATML, TOOLS_CHATML, byte_tokenizer
 from model.causal_lm import CausalLM, DecoderShape
 from service.aliases import Aliases
 from service.exchange import ExchangeLog
@@ -23,17 +23,7 @@ from service.schedules import Schedule
 from service.served_models import ServedModel, ServedModels
 
 END = 260  # <|im_end|>
-# As Qwen's: tools in the system's message, calls and their results in tags.
-TOOLS = (
-    "{% if tools %}{{ '<|im_start|>system\n# Tools\n' }}{% for tool in tools %}{{ tool | tojson }}{{ '\n' }}"
-    "{% endfor %}{{ '<|im_end|>\n' }}{% endif %}"
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] %}{{ message['content'] }}{% endif %}{% for call in message.tool_calls or [] %}"
-    "{% if message['content'] or not loop.first %}{{ '\n' }}{% endif %}{{ '<tool_call>\n' }}"
-    "{{ '{\"name\": \"' + call.function.name + '\", \"arguments\": ' + (call.function.arguments | tojson) + '}' }}"
-    "{{ '\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+TOOLS = TOOLS_CHATML
 
 
 def tiny_sampler(rows: int = 64) -> Sampler:
