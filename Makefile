@@ -1,17 +1,19 @@
 # make train                                    set up .venv, train the ranker, recommend models for a dataset (3 minutes)
 # make train TRAINER=Name [ARGS="epochs=5"]     set up .venv and run a trainer
 # make language                                 install what language models need, fine-tune one (a few minutes)
+# make serve [MODEL=smollm2] [ARGS="--port 0"]   install what it needs, serve a model over the Tinker and OpenAI protocols
 # make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
 TRAINER ?= SimilarityTransformer
 ARGS    ?=
+MODEL   ?= smollm2
 # Of the test tasks, which the ranker is not trained on: what fine-tuning reached there is shown beside the ranking.
 TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train new language test test-all crash soak test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train new language serve test test-all crash soak soak-service test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -28,6 +30,10 @@ new: $(VENV)/.ready
 language: $(VENV)/.ready-language
 	$(RUN) train.py LanguageModel epochs=4 learning_rate=1e-3 $(ARGS)
 
+# Serve a model on this machine until Ctrl-C: smollm2, tiny, a folder, a GGUF file, a hub id (docs/service.md).
+serve: $(VENV)/.ready-language
+	$(RUN) serve.py --model $(MODEL) $(ARGS)
+
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile $(ARGS)
@@ -39,6 +45,10 @@ crash: $(VENV)/.ready-dev
 # 80,000 steps, fifty trainers in one process, runs side by side: nothing may grow (about five minutes).
 soak: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak.py $(ARGS)
+
+# 10,000 requests by 50 clients, some of which vanish: nothing of the service may grow (a few minutes).
+soak-service: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak_service.py $(ARGS)
 
 # And the cases that are marked slow; every run starts Python itself (about half an hour).
 test-all: $(VENV)/.ready-dev

@@ -40,6 +40,8 @@ class ServiceConfig:
     # what it keeps
     folder: Path = ARTIFACTS_DIR / "service"
     """Receives checkpoints, the tokenizer's files and the logs."""
+    journal: bool = True
+    """Write down what is promised before it is, so that a service which was killed goes on where it was."""
     checkpoints_gb: Annotated[float, Ge(0)] = 50.0
     """Room for checkpoints; what would take more is refused. 0: no limit but the disk's."""
 
@@ -62,6 +64,9 @@ class ServiceConfig:
     """Memory for beginnings that later prompts may share; 0 for none."""
     client_seconds: Annotated[float, Gt(0)] = 60.0
     """How long a client may be silent inside a request before it is hung up on."""
+    answer_seconds: Annotated[float, Gt(0)] = 300.0
+    """How long an answer to a Tinker client is kept once it was read, as it may have been lost on its way; twelve times
+    as long before."""
 
     # what it tells
     access_log: bool = True

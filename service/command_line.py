@@ -106,7 +106,7 @@ def _serve(config: ServiceConfig, stop: "_Stop") -> int:
 
         limits = ServiceLimits.of(config)
         folder = config.folder / name.replace("/", ".")  # of each model its own: models and checkpoints are of one base
-        service = open_now.enter_context(running(base, folder, server.url, front, name, limits))
+        service = open_now.enter_context(running(base, folder, server.url, front, name, limits, config.journal))
         stop.may_wait = True
         sys.stdout.write(_told(service, config))
         sys.stdout.flush()

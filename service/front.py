@@ -36,7 +36,7 @@ STARTING, READY, FAILED = "starting", "ready", "failed"
 _OPENAI = re.compile(r"/(v1|oai|keys)(/|$)")
 _SAMPLES = re.compile(r"/(asample|completions)$")  # what is refused while too much waits; training is in its queue
 _KEY_IN_PATH = re.compile(r"^/keys/[^/]+")
-_OWN = ("/", "/metrics", "/healthz")
+OWN_PAGES = ("/", "/metrics", "/healthz")
 _RETRY_AFTER = 2  # seconds after which a client that was refused comes again
 _LONGEST_START = 30.0  # seconds that a request waits for the model at most
 _LOOK = 0.05
@@ -132,7 +132,7 @@ class Front:
         if origin and call.method == "OPTIONS":
             await call.reply(204, b"", "", _preflight(call))
             return
-        if call.path in _OWN and call.method in ("GET", "HEAD"):
+        if call.path in OWN_PAGES and call.method in ("GET", "HEAD"):
             await self._tell(call)
             return
         behind = self._behind or await self._started()
@@ -207,19 +207,17 @@ class Front:
         """Count and log a request that has ended."""
         seconds = time.monotonic() - call.began
         status = call.status or 499  # as nginx has it: the client has gone
-        route = call.route
-        self.counts.end(route, call.method, status, seconds)
+        path = _KEY_IN_PATH.sub("/keys/...", call.path)
+        self.counts.end(call.route, call.method, status, seconds)
         if call.error and (text := error_text(bytes(call.error))):
             server = status >= 500 or b'"category": "server"' in call.error
-            self.counts.fail(f"{call.method} {route}", status, text, server)
+            self.counts.fail(f"{call.method} {path[:200]}", status, text, server)
         if self._access is not None:
-            path = _KEY_IN_PATH.sub("/keys/...", call.path)
             size = f"{call.received} {call.sent}"
             self._access.write(f"{call.client} {call.method} {path!r} {status} {seconds:.4f} {size}")
         if self._contents is not None:
             asked = body_text(bytes(call.asked), call.header(b"content-type"), call.received)
             told = body_text(bytes(call.told), call.kind, call.sent)
-            path = _KEY_IN_PATH.sub("/keys/...", call.path)
             self._contents.write(f"{call.method} {path} {status} {seconds:.4f}\n  asked: {asked}\n  told: {told}")
 
 
@@ -260,7 +258,7 @@ class _Call:
     def route(self) -> str:
         """Its path without what is its own alone, so that there are few; `other` where nothing is served."""
         path = getattr(self.scope.get("route"), "path", "")
-        return path or (self.path if self.path in _OWN else "other")
+        return path or (self.path if self.path in OWN_PAGES else "other")
 
     async def receive(self) -> "Message":
         """Give the app what the client sends; a client that is silent for too long has gone."""

@@ -143,7 +143,7 @@ def running(
         models = TinkerModels(engine, loop, name or base.source, folder / "checkpoints", tokenizer.resolve(),
                               limits.checkpoint_bytes, journal)  # fmt: skip
         queue = TrainingQueue(engine, loop, limits.gap_seconds, limits.waiting, journal=journal)
-        promises = Promises(journal=journal)
+        promises = Promises(12 * limits.answer_seconds, limits.answer_seconds, journal=journal)
         if store is not None:
             store.told(url)
             replay = Replay(store, models, queue, promises)

@@ -43,13 +43,13 @@ class ToldError:
 
     Attributes:
         time: seconds since 1970.
-        route: method and route, such as `POST /v1/completions`.
+        request: method and path, such as `POST /v1/completions`.
         status: HTTP status; 200 where a promise failed.
         text: what was said.
     """
 
     time: float
-    route: str
+    request: str
     status: int
     text: str
 
@@ -72,11 +72,11 @@ class RequestCounts:
             self.durations[route] = Duration()
         self.durations[route].add(seconds)
 
-    def fail(self, route: str, status: int, text: str, server: bool) -> None:
+    def fail(self, request: str, status: int, text: str, server: bool) -> None:
         """Note an error that a client was told."""
         whose = "server" if server else "user"
         self.failures[whose] = self.failures.get(whose, 0) + 1
-        self.errors.append(ToldError(time.time(), route, status, text))
+        self.errors.append(ToldError(time.time(), request, status, text))
 
 
 class TokenRates:

@@ -24,6 +24,7 @@ class ServiceLimits:
         waiting: requests that wait for the model.
         checkpoint_bytes: room for checkpoints; 0 for no limit.
         gap_seconds: how long a model waits for a request that is missing in its order.
+        answer_seconds: how long the answer of a promise is kept that was read.
     """
 
     engine: EngineLimits = field(default_factory=EngineLimits)
@@ -33,6 +34,7 @@ class ServiceLimits:
     waiting: int = 4096
     checkpoint_bytes: int = 0
     gap_seconds: float = 60.0
+    answer_seconds: float = 300.0
 
     @staticmethod
     def of(config: ServiceConfig) -> "ServiceLimits":
@@ -42,7 +44,7 @@ class ServiceLimits:
             EngineLimits(config.adapters, config.rank_max, config.rows_max, config.tokens_max),
             SamplerLimits(config.sampled_rows, prefix_bytes=int(config.prefix_mb * 2**20)),
             TinkerLimits(body=body, samples=config.waiting_max), AppLimits(body=min(body, _OPENAI_BODY)),
-            config.waiting_max, int(config.checkpoints_gb * 1e9),
+            config.waiting_max, int(config.checkpoints_gb * 1e9), answer_seconds=config.answer_seconds,
         )  # fmt: skip
 
 

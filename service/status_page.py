@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from service.front import READY
+from constants.counting import counted
+from service.front import OWN_PAGES, READY
 from service.overview import ModelRow, Overview
 
 _REFRESH = 5  # seconds
@@ -23,7 +24,7 @@ h2 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
 header { display: flex; flex-wrap: wrap; gap: .3rem .8rem; align-items: baseline; }
 p { margin: .3rem 0; } .soft, th, dt { color: var(--soft); }
 .state { font-weight: 600; color: var(--good); } .state.bad { color: var(--bad); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .7rem; margin: 1rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .7rem; margin: 1rem 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; margin: 0; }
 .card dt { font-size: .85rem; } .card dd { margin: 0; } .card .big { font-size: 1.5rem; font-weight: 600; }
 .card dd { font-variant-numeric: tabular-nums; }
@@ -38,6 +39,12 @@ tr:first-child th { border-top: 0; font-weight: 500; font-size: .85rem; }
 td.number, th.number { text-align: right; white-space: nowrap; } td.time { white-space: nowrap; }
 td.name, code { font-family: ui-monospace, monospace; font-size: .88em; overflow-wrap: anywhere; }
 td.name { min-width: 12rem; } td.text { min-width: 14rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  th, td { padding: .35rem .5rem; } .scroll { font-size: .9rem; } td.name { min-width: 9rem; }
+  .told, .told tbody, .told tr { display: block; } .told tr:first-child { display: none; }
+  .told tr { border-top: 1px solid var(--line); padding: .3rem 0; } .told tr:nth-child(2) { border-top: 0; }
+  .told td { display: inline-block; border: 0; padding: .1rem .5rem; min-width: 0; } .told td.text { display: block; }
+}
 .none { padding: .6rem .9rem; margin: 0; }
 footer { margin-top: 2rem; font-size: .85rem; } a { color: inherit; }
 """
@@ -91,10 +98,10 @@ def _cards(now: Overview) -> Iterable[str]:
     yield _card("sampled", f"{sampled:,.0f}", f"tokens/s · {_count(now.sampled_tokens)} in all")
     yield _card("trained on", f"{trained:,.0f}", f"tokens/s · {_count(now.trained_tokens)} in all")
     kinds = f"{now.waiting_sampling:,} to sample, {now.waiting_training:,} to train" if waiting else "nothing waits"
-    yield _card("queue", f"{waiting:,}", f"{kinds} · {now.sampling:,} being sampled")
+    yield _card("queue", f"{waiting:,}", f"{kinds} · {now.sampling:,} sampled now")
     memory = f"of {_bytes(process.memory_total)} · {process.threads} threads, {process.files} files"
     yield _card("memory", _bytes(process.memory), memory)
-    yield _card("models", f"{loaded:,}", f"of {now.adapters_most:,} · {now.sessions:,} sessions")
+    yield _card("models", f"{loaded:,}", f"of {now.adapters_most:,} · {counted(now.sessions, 'session')}")
     yield _card("checkpoints", f"{now.checkpoints:,}", f"{_bytes(now.checkpoint_bytes)} {disk}")
 
 
@@ -147,23 +154,26 @@ def _errors(now: Overview) -> str:
     errors = list(reversed(now.counts.errors))
     if not errors:
         return _none("None.")
-    head = '<th>when</th><th>request</th><th class="number">status</th><th>what was said</th>'
+    head = "<th>when</th><th>request</th><th>status</th><th>what was said</th>"
     rows = [
-        f'<td class="time">{_ago(each.time)}</td><td class="name">{escape(each.route)}</td>'
-        f'<td class="number">{each.status}</td><td class="text">{escape(_short(each.text))}</td>'
+        f'<td class="time">{_ago(each.time)}</td><td class="name">{escape(each.request)}</td>'
+        f"<td>{each.status if each.status >= 400 else 'failed'}</td>"
+        f'<td class="text">{escape(_short(each.text))}</td>'
         for each in errors
     ]
-    return _table(head, rows, len(rows))
+    return _table(head, rows, len(rows), "told")
 
 
 def _requests(now: Overview) -> str:
     totals: dict[str, tuple[int, int]] = {}
     for (route, _, status), count in now.counts.requests.items():
+        if route in OWN_PAGES:
+            continue
         every, bad = totals.get(route, (0, 0))
         totals[route] = every + count, bad + (count if status >= 400 and status != 408 else 0)
     if not totals:
         return _none("None yet.")
-    head = '<th>route</th><th class="number">requests</th><th class="number">refused or failed</th>'
+    head = '<th>route</th><th class="number">requests</th><th class="number">errors</th>'
     head += '<th class="number">mean time</th>'
     rows = []
     for route, (every, bad) in sorted(totals.items(), key=lambda item: -item[1][0]):
@@ -173,10 +183,10 @@ def _requests(now: Overview) -> str:
     return _table(head, rows, len(rows))
 
 
-def _table(head: str, rows: Sequence[str], total: int) -> str:
+def _table(head: str, rows: Sequence[str], total: int, kind: str = "") -> str:
     more = _none(f"and {total - len(rows):,} more") if total > len(rows) else ""
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table>{more}</div>'
+    return f'<div class="scroll"><table class="{kind}"><tr>{head}</tr>\n{body}</table>{more}</div>'
 
 
 def _none(text: str) -> str:

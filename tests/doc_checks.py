@@ -10,7 +10,9 @@ from doc_pages import ROOT, Block, Command, anchors_of, blocks_of, options_of, p
 
 from commands.command_line import _parser
 from config import ConfigError, ConfigParser
+from config.config_classes import key_types
 from config.ini_reader import parse_ini
+from config.service_config import ServiceConfig
 from train import TRAINER_REGISTRY
 from train.registry import UnknownTrainerError
 
@@ -75,6 +77,8 @@ def _python_problems(page: str, words: list[str], settings: tuple[str, ...]) -> 
         of_new = {path for path in paths if _compact(path.stem.removeprefix("test_")) in own_trainers(page)}
         return [f"there is no {path}" for path in paths if not (ROOT / path).exists() and path not in of_new]
     script, options = options_of(words)
+    if script is not None and script.name == "serve.py":  # its settings are options
+        options |= {f"--{key.replace('_', '-')}" for key in key_types(ServiceConfig)}
     if script is None:
         return [] if words[1:2] and words[1] in _written(page) else [f"there is no such script: {' '.join(words[:3])}"]
     given = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]

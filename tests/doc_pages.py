@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 NEVER_RUN = ("make", "sbatch", "squeue", "scancel", "srun", "ssh", "pip", "docker", "git")  # as first words
-_NOTE = re.compile(r"<!--\s*(not run|needs|exit|test|file|append|run)\b\s*(?:\[(.*?)\])?\s*:?\s*(.*?)\s*-->")
+_NOTE = re.compile(r"<!--\s*(not run|needs|exit|test|file|append|run|served)\b\s*(?:\[(.*?)\])?\s*:?\s*(.*?)\s*-->")
 _FENCE = re.compile(r"^(\s*)(`{3,})\s*(\w*)\s*$")
 
 
@@ -21,7 +21,7 @@ class Note:
     """An HTML comment before a block, such as `<!-- exit [--replay] 2 -->`.
 
     Attributes:
-        kind: not run, needs, exit, test, file, append or run.
+        kind: not run, needs, exit, test, file, append, run or served.
         only: text of the commands that it is for; empty for all of the block.
         text: what stands behind the kind.
     """
@@ -116,6 +116,8 @@ class Block:
                 settings = tuple(note.text.split())
             elif note.kind == "not run":
                 not_run = note.text or "(no reason)"
+            elif note.kind == "served":
+                not_run = "it needs a service: tests/service/test_service_page.py"
             elif note.kind == "needs" and find_spec(note.text) is None:
                 not_run = f"{note.text} is not installed"
         if not not_run and text.split()[0] in NEVER_RUN:

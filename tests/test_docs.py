@@ -20,6 +20,7 @@ HTML comments on the lines right before a block say what a test must know (a rea
 - `<!-- needs: optuna -->`           run only where this package is installed
 - `<!-- file: train/x_trainer.py -->`  the block is this file: it is written into the page's copy of the project
 - `<!-- append: config.ini -->`      the block is added to the end of this file
+- `<!-- served -->`                  runs against a service (tests/service/test_service_page.py), and not here
 - `<!-- run -->`                     a ```python block is run as a script in the page's copy
 
 `exit`, `test`, `needs` and `not run` may be for some commands alone, those that contain a text:

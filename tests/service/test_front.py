@@ -141,7 +141,7 @@ def test_what_is_noted_of_requests(tmp_path):
     counts = front.counts
     assert counts.requests == {("other", "POST", 200): 1, ("other", "POST", 400): 1, ("/metrics", "GET", 200): 1}
     (error,) = counts.errors
-    assert (error.route, error.status, error.text) == ("POST other", 400, "wrong secret")
+    assert (error.request, error.status, error.text) == ("POST /api/v1/bad", 400, "wrong secret")
     assert counts.failures == {"user": 1} and counts.open == 0
     lines = [line.split(" ", 1)[1] for line in (tmp_path / "access.log").read_text().splitlines()]
     assert [line.split()[:4] for line in lines] == [

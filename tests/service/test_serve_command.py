@@ -1,6 +1,7 @@
 """`python serve.py` in a process of its own: what it says, what it refuses, that it ends when it is told to."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -130,3 +131,29 @@ def test_a_model_without_a_name_is_known_by_the_last_part_of_its_path(tmp_path, 
     (tmp_path / "merged").mkdir()
     (tmp_path / "some model.gguf").touch()
     assert _name_of(model.format(tmp_path)) == name
+
+
+LOOKS = """
+import tinker
+client = tinker.ServiceClient()
+trainer = client.create_lora_training_client(base_model="org/small", rank=4)
+sampler = client.create_sampling_client(base_model="org/small")
+for each in (trainer, sampler):
+    print(each.get_tokenizer().encode("ab", add_special_tokens=False))
+"""
+
+
+@pytest.mark.slow
+def test_tinkers_client_finds_the_tokenizer_without_a_network(tmp_path):
+    pytest.importorskip("tinker")
+    assert main(["--model", "tiny", "--name", "org/small", "--tokenizer-for", str(tmp_path / "home")]) == 0
+    with start(tmp_path / "store", "--name", "org/small", "--api-key", "tml-mine") as process:
+        url = re.search(r"http://\S+", process.stdout.readline())[0]
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "TINKER_TELEMETRY": "0",
+                       "TINKER_BASE_URL": url, "TINKER_API_KEY": "tml-mine"}  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", LOOKS], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert done.stdout == "[97, 98]\n" * 2, done.stderr

@@ -83,7 +83,7 @@ def test_the_page_shows_what_goes_on(told):
     reader.feed(page)
     assert not reader.open
     assert 'a "b" <c>' in reader.text and "ready" in reader.text
-    assert model in reader.text and re.search(r"models1of 64 · 1 sessions", re.sub(r"\s*\n\s*", "", reader.text))
+    assert model in reader.text and re.search(r"models1of 64 · 1 session", re.sub(r"\s*\n\s*", "", reader.text))
     assert "learning_rate is -1" in reader.text and "there is no model '<b>no'" in reader.text
     assert '<meta http-equiv="refresh"' in page
 
