@@ -13,7 +13,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train new language serve test test-all crash soak soak-service test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train new language serve test test-all crash crash-service soak soak-service test-gpu lint zoo bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -41,6 +41,10 @@ test: $(VENV)/.ready-dev
 # Kills runs 700 times, at any instant and at single system calls, and counts what is lost (five minutes on two cores).
 crash: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/crash.py $(ARGS)
+
+# Kills services at every call by which their store changes, and at any instant, under the official client (an hour).
+crash-service: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) tests/suites/crash_service.py $(ARGS)
 
 # 80,000 steps, fifty trainers in one process, runs side by side: nothing may grow (about five minutes).
 soak: $(VENV)/.ready-dev

@@ -147,7 +147,7 @@ class Store:
     # ---------------------------------------------------------------------------------------------------------- reading
 
     def _read(self) -> None:
-        remove_temporaries(self.states)
+        remove_temporaries(self.folder)
         states = self._numbered(self.states, "")
         first, number = 1, 1
         if states:
