@@ -7,8 +7,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 from llm.engine_error import EngineError
 from llm.sample_result import Sample, SampleHandle
@@ -18,6 +20,7 @@ from service.schedules import Continuous, Schedule
 from service.served_models import ServedModels
 
 _LOG = logging.getLogger(__name__)
+_LOOK = 0.02  # seconds after which it is looked for new requests while another thread works
 
 
 class LoopEndedError(EngineError):
@@ -317,15 +320,7 @@ class SamplingLoop:
     def _run(self) -> None:
         try:
             while (tickets := self._next()) is not None:
-                for ticket in tickets:
-                    self._begin(ticket)
-                if self._under_way:
-                    try:
-                        self.sampler.step()
-                    except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
-                        _LOG.exception("a step of the sampler failed")
-                        self._fail(EngineError(f"sampling failed: {error}"))
-                    self._deliver()
+                self._advance(tickets)
                 if self._work:
                     try:
                         self._work.popleft()()
@@ -333,6 +328,31 @@ class SamplingLoop:
                         _LOG.exception("work between two steps failed")
         finally:  # nobody may wait for a thread that is no more
             self._end_all(LoopEndedError("the service has been closed"))
+
+    def meanwhile(self, others: Future[Any]) -> None:
+        """Go on sampling until another thread has done its work. For the loop's thread, between two steps.
+
+        Args:
+            others: what the other thread does; no adapter that can be sampled from may be changed by it.
+        """
+        while not others.done():
+            with self._condition:
+                tickets = [] if self._closing else self._due()
+            self._advance(tickets)
+            if not self._under_way or self._closing:
+                wait([others], timeout=_LOOK)
+
+    def _advance(self, tickets: Sequence[Ticket]) -> None:
+        """Begin what is due, and give all that is under way a step."""
+        for ticket in tickets:
+            self._begin(ticket)
+        if self._under_way:
+            try:
+                self.sampler.step()
+            except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
+                _LOG.exception("a step of the sampler failed")
+                self._fail(EngineError(f"sampling failed: {error}"))
+            self._deliver()
 
     def _next(self) -> list[Ticket] | None:
         """Wait for something to do.
@@ -344,16 +364,21 @@ class SamplingLoop:
             while True:
                 if self._closing:
                     return None
-                self._drop_gone()
-                due = self.schedule.due(self._waiting, len(self._under_way))
-                tickets = [self._waiting[place] for place in due]
-                if tickets:
-                    chosen = set(due)
-                    self._waiting = [each for place, each in enumerate(self._waiting) if place not in chosen]
-                    self._under_way += tickets
+                tickets = self._due()
                 if self._under_way or self._work:
                     return tickets
                 self._condition.wait()
+
+    def _due(self) -> list[Ticket]:
+        """Return requests that are to begin, which are counted as under way. The lock must be held."""
+        self._drop_gone()
+        due = self.schedule.due(self._waiting, len(self._under_way))
+        tickets = [self._waiting[place] for place in due]
+        if tickets:
+            chosen = set(due)
+            self._waiting = [each for place, each in enumerate(self._waiting) if place not in chosen]
+            self._under_way += tickets
+        return tickets
 
     # The lock is held as short as can be: the thread that answers clients waits for it with each request.
 

@@ -12,12 +12,13 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llm.adam import AdamSettings
 from llm.adapter_state_files import load_state, save_state
@@ -40,6 +41,7 @@ from service.tinker_messages import (
 )
 from service.tinker_sessions import Session, iso_time
 
+T = TypeVar("T")
 _SNAPSHOTS = 32  # of a model that can be sampled from without a name; the oldest go first
 _TARGETS = (("train_attn", "attention"), ("train_mlp", "mlp"), ("train_unembed", "unembedding"))
 
@@ -133,6 +135,7 @@ class TinkerModels:
         self.replaying = False
         self._noted = 0  # number of the last note
         self._retired: list[Path] = []  # folders that nobody needs
+        self._files = ThreadPoolExecutor(1, "checkpoints")
         self.sessions: dict[str, Session] = {}
         self.samplers: dict[str, SamplingSession] = {}
         self._runs: dict[str, TrainingRun] = {}
@@ -358,7 +361,8 @@ class TinkerModels:
         """Let a model go on from a checkpoint; a new one is made where a session is named."""
         if asked.base_model is not None:
             self.require_base(asked.base_model)
-        state = load_state(self.checkpoint(asked.path).folder, self.engine.base, self.engine.device)
+        folder = self.checkpoint(asked.path).folder
+        state = self._aside(partial(load_state, folder, self.engine.base, self.engine.device))
         if asked.session is None:
             now = self.engine.info(id)
             other = self.engine.state(id, optimizer=False).adapter.parts() != state.adapter.parts()
@@ -399,7 +403,8 @@ class TinkerModels:
         saves = run.saves.get(path.id, 0) + 1
         folder = self.folder / id.replace(":", ".") / path.kind / (path.name if saves == 1 else f"{path.name}@{saves}")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_state(folder, self.engine.base, self.engine.state(id, optimizer=folders == "weights"), {"path": str(path)})
+        state = self.engine.state(id, optimizer=folders == "weights")
+        self._aside(partial(save_state, folder, self.engine.base, state, {"path": str(path)}))
         now = self._turn_time
         size = sum(each.stat().st_size for each in folder.iterdir())
         expires = None if asked.ttl_seconds is None else now + asked.ttl_seconds
@@ -417,8 +422,11 @@ class TinkerModels:
         return PlainAnswer({"path": str(path), "type": kind})
 
     def unload(self, id: str) -> Answer:
-        """Forget what a model is trained by. Its checkpoints stay."""
+        """Forget what a model is trained by, and its samplers without a name. Its checkpoints stay."""
         self.engine.delete(id)
+        run = self.run(id)
+        while run.snapshots:
+            self._drop_snapshot(run)
         return PlainAnswer({"model_id": id, "type": "unload_model"})
 
     # ----------------------------------------------------------------------------------------------- what outlives it
@@ -546,10 +554,19 @@ class TinkerModels:
         self.samplers[sampler] = SamplingSession(sampler, sampler, None)
         run.snapshots.append((sampler, version))
         if len(run.snapshots) > _SNAPSHOTS:
-            old, version = run.snapshots.popleft()
-            self.samplers.pop(old, None)
-            self.loop.models.remove(old)
-            self.engine.release_version(version)
+            self._drop_snapshot(run)
+
+    def _drop_snapshot(self, run: TrainingRun) -> None:
+        old, version = run.snapshots.popleft()
+        self.samplers.pop(old, None)
+        self.loop.models.remove(old)
+        self.engine.release_version(version)
+
+    def _aside(self, work: Callable[[], T]) -> T:
+        """Let another thread read or write files, which can take seconds, while samples go on; nothing is trained."""
+        doing = self._files.submit(work)
+        self.loop.meanwhile(doing)
+        return doing.result()
 
     def _enter_session(self, told: Json) -> None:
         made = Session(**told)

@@ -1,6 +1,7 @@
 """The thread that samples: requests of many threads, in waves or at once, cancelled, paused, failed."""
 
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -83,6 +84,15 @@ class TestSamplingLoop:
                 loop.submit("k", "tiny", request("a" * 2048))
             with pytest.raises(NotEnteredError, match="'k' takes no part"):
                 loop.submit("k", "tiny", request("abc"))
+
+    def test_samples_go_on_while_another_thread_works(self):
+        other = Future()
+        with SamplingLoop(tiny_sampler(), tiny_models()) as loop:
+            loop.between_steps(lambda: loop.meanwhile(other))
+            for _ in range(2):
+                assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
+            other.set_result(None)
+            assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
 
     def test_a_failed_step_fails_its_requests_and_no_later_one(self, monkeypatch):
         sampler, real = tiny_sampler(), Sampler.step

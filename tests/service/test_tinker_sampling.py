@@ -13,6 +13,7 @@ pytest.importorskip("google.protobuf")
 import httpx
 from tinker_calls import PROMPT, Calls, quick_learner
 
+from service import tinker_models
 from service.local_service import serve
 from service.tinker_endpoint import TinkerLimits
 
@@ -99,6 +100,48 @@ def test_too_many_are_told_to_come_again(service, calls, sampler):
         calls.post("cancel_future", 204, request_id=id)
     idle(service)
     assert calls.result(calls.post("asample", **asked(sampler, 3))["request_id"])["sequences"]
+
+
+def test_samples_go_on_while_files_are_written_and_read(service, calls, sampler, monkeypatch):
+    """The disk waits here until a sample that was asked for meanwhile has ended."""
+    sampled = threading.Event()
+
+    def waits(name):
+        real = getattr(tinker_models, name)
+
+        def slow(*given):
+            assert sampled.wait(60), "samples waited for the disk"
+            return real(*given)
+
+        monkeypatch.setattr(tinker_models, name, slow)
+
+    waits("save_state")
+    waits("load_state")
+    model = calls.model(lora_config={"rank": 2})
+    saving = calls.post("save_weights", model_id=model, seq_id=1, path="one")["request_id"]
+    first = calls.post("asample", **asked(sampler, 0))["request_id"]
+    assert len(calls.result(first)["sequences"]) == 1
+    sampled.set()
+    path = calls.result(saving)["path"]
+    sampled.clear()
+    fields = {"model_id": model, "path": path, "optimizer": True}
+    loading = calls.post("load_weights", **fields, seq_id=2)["request_id"]
+    second = calls.post("asample", **asked(sampler, 1))["request_id"]
+    assert len(calls.result(second)["sequences"]) == 1
+    sampled.set()
+    assert calls.result(loading)["path"] == path
+
+
+def test_samplers_without_a_name_go_with_their_model(service, calls):
+    session = calls.session()
+    model = calls.model(session, lora_config={"rank": 2})
+    asks = {"model_id": model, "seq_id": 1, "sampling_session_seq_id": 9}
+    id = calls.result(calls.post("save_weights_for_sampler", **asks)["request_id"])["sampling_session_id"]
+    held = len(service.models.engine.versions())
+    assert len(calls.result(calls.post("asample", **asked(id, 0))["request_id"])["sequences"]) == 1
+    calls.result(calls.post("unload_model", model_id=model)["request_id"])
+    assert "no sampling session" in calls.post("asample", 404, **asked(id, 1))["error"]
+    assert len(service.models.engine.versions()) == held - 1
 
 
 def test_samplers_are_told_and_checked(calls):
