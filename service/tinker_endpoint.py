@@ -39,7 +39,7 @@ class TinkerLimits:
     body: int = 256 * 2**20
     hold: float = HOLD
     samples: int = 10_000
-    silent: float = 30.0
+    silent: float = 60.0
     unasked: float = 300.0
 
 

@@ -89,9 +89,11 @@ class TestSamplingLoop:
         other = Future()
         with SamplingLoop(tiny_sampler(), tiny_models()) as loop:
             loop.between_steps(lambda: loop.meanwhile(other))
-            for _ in range(2):
-                assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
-            other.set_result(None)
+            try:
+                for _ in range(2):
+                    assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
+            finally:
+                other.set_result(None)
             assert len(loop.submit("k", "tiny", request("abc")).result(60).samples[0].tokens) == 8
 
     def test_a_failed_step_fails_its_requests_and_no_later_one(self, monkeypatch):

@@ -27,9 +27,13 @@ def asked(session, number, samples=1, **params):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    limits = TinkerLimits(hold=0.3, samples=3, silent=1.0, unasked=1.5)
-    with serve(quick_learner(), tmp_path_factory.mktemp("store"), limits=limits) as service:
+def base():
+    return quick_learner()
+
+
+@pytest.fixture(scope="module")
+def service(base, tmp_path_factory):
+    with serve(base, tmp_path_factory.mktemp("store"), limits=TinkerLimits(hold=0.2, samples=3)) as service:
         yield service
 
 
@@ -40,9 +44,12 @@ def calls(service):
 
 @pytest.fixture
 def sampler(calls):
-    session = calls.session()
-    made = calls.post("create_sampling_session", session_id=session, sampling_session_seq_id=0, base_model="tiny")
-    return made["sampling_session_id"]
+    return sampler_of(calls)
+
+
+def sampler_of(calls):
+    made = {"session_id": calls.session(), "sampling_session_seq_id": 0, "base_model": "tiny"}
+    return calls.post("create_sampling_session", **made)["sampling_session_id"]
 
 
 def idle(service):
@@ -67,27 +74,35 @@ def test_a_client_cancels(service, calls, sampler):
     assert calls.result(done) == told and len(told["sequences"]) == 1
 
 
-def test_samples_that_nobody_waits_for_are_cancelled_and_may_be_asked_for_again(service, calls, sampler):
-    id = calls.post("asample", **asked(sampler, 0, **LONG))["request_id"]
-    with pytest.raises(httpx.ReadTimeout):  # the client hangs up while it waits
-        httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, timeout=0.05)
-    never_asked = calls.post("asample", **asked(sampler, 1, **LONG))["request_id"]
-    idle(service)
-    for each in (id, never_asked):
-        assert "there is no request" in calls.post("retrieve_future", 410, request_id=each)["error"]
-    again = calls.post("asample", **asked(sampler, 0))["request_id"]
-    assert again == id and len(calls.result(again)["sequences"][0]["tokens"]) == 2
+def test_samples_that_nobody_waits_for_are_cancelled_and_may_be_asked_for_again(base, tmp_path):
+    limits = TinkerLimits(hold=30.0, silent=0.3, unasked=0.3)
+    with serve(base, tmp_path, limits=limits) as service:
+        calls = Calls(service.url)
+        sampler = sampler_of(calls)
+        id = calls.post("asample", **asked(sampler, 0, **LONG))["request_id"]
+        with pytest.raises(httpx.ReadTimeout):  # the client hangs up while it waits
+            httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, timeout=0.05)
+        never_asked = calls.post("asample", **asked(sampler, 1, **LONG))["request_id"]
+        idle(service)
+        for each in (id, never_asked):
+            assert "there is no request" in calls.post("retrieve_future", 410, request_id=each)["error"]
+        again = calls.post("asample", **asked(sampler, 0))["request_id"]
+        assert again == id and len(calls.result(again)["sequences"][0]["tokens"]) == 2
 
 
-def test_who_goes_on_asking_is_not_cancelled(service, calls, sampler):
-    gate = threading.Event()
-    service.loop.between_steps(gate.wait)
-    id = calls.post("asample", **asked(sampler, 0))["request_id"]
-    begin = time.monotonic()
-    while time.monotonic() - begin < 1.6:  # longer than anybody may be silent
-        calls.post("retrieve_future", 408, request_id=id)
-    gate.set()
-    assert len(calls.result(id)["sequences"][0]["tokens"]) == 2
+def test_who_waits_is_waited_for(base, tmp_path):
+    limits = TinkerLimits(hold=60.0, silent=0.2, unasked=60.0)
+    with serve(base, tmp_path, limits=limits) as service:
+        calls = Calls(service.url)
+        gate = threading.Event()
+        service.loop.between_steps(gate.wait)
+        try:
+            id = calls.post("asample", **asked(sampler_of(calls), 0))["request_id"]
+            timer = threading.Timer(0.6, gate.set)  # longer than anybody may be silent
+            timer.start()
+            assert len(calls.result(id)["sequences"][0]["tokens"]) == 2
+        finally:
+            gate.set()
 
 
 def test_too_many_are_told_to_come_again(service, calls, sampler):
