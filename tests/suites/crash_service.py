@@ -451,6 +451,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--random", type=int, default=100, help="clients whose service is killed at random instants")
     parser.add_argument("--every", type=int, default=1, help="kill at every so many calls; 0 at none")
+    parser.add_argument("--every-state", type=int, default=2, help="the same where states are written all the time")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin with no further client after so long")
     parser.add_argument("--jobs", default=",".join(JOBS), help="what clients do, of " + ", ".join(JOBS))
     parser.add_argument("--side-by-side", type=int, default=3, help="trials at a time")
     parser.add_argument("--seed", type=int, default=0)
@@ -474,16 +476,20 @@ def main() -> int:
         part = "every call, states" if states else "at every call"
         calls = end.calls or 0
         tallies[part].boundaries[f"{job}{' with states' if states else ''}"] = calls
-        if options.every:
-            work += [(part, job, states, [(at, _HOW[at % 3])]) for at in range(1, calls + 1, options.every)]
+        every = options.every_state if states else options.every
+        if every:
+            work += [(part, job, states, [(at, _HOW[at % 3])]) for at in range(1, calls + 1, every)]
     random = Random(options.seed)
     for _ in range(options.random):
         job, states = random.choice(jobs), random.random() < 0.5
         times = [random.uniform(0, whole[job, states].seconds) for _ in range(random.randint(1, 2))]
         work.append(("at any instant", job, states, times))
+    random.shuffle(work)
     print(f"{len(work)} clients, seed {options.seed}, in {folder}", flush=True)
 
     def one(number: int) -> None:
+        if time.monotonic() - start > 60 * options.minutes:
+            return
         part, job, states, deaths = work[number]
         trial = Trial(f"trial-{number}", forks, folder, job, states)
         try:
