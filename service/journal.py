@@ -106,6 +106,11 @@ class Unkept:
         """Whether anything outlives the process."""
         return False
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the disk; None where nothing is."""
+        return None
+
     async def settled(self, number: int) -> None:
         """Wait until a record is on disk.
 

@@ -196,7 +196,9 @@ class _Endpoint:
                 await call.reply(200, packed, _PROTOBUF.encode())
             promise.read = True
         else:
-            told = {"type": "try_again", "request_id": promise.id, "queue_state": "active"}
+            told: Json = {"type": "try_again", "request_id": promise.id, "queue_state": "active"}
+            if self._journal.trouble is not None:  # what is done is told when it is kept
+                told |= {"queue_state": "paused_capacity", "queue_state_reason": self._journal.trouble}
             await call.reply(408, to_json(told))
 
     async def _promise(

@@ -20,6 +20,7 @@ pytest.importorskip("tinker")
 import httpx
 import tinker
 from safetensors.torch import load_file
+from system_calls import FullDisk, between_calls
 from tinker import types
 
 from llm import base_model
@@ -27,9 +28,11 @@ from service.journal_file import JournalError
 from service.local_service import serve
 from service.state_keeper import Cadence
 from service.store import STATE
+from service.tinker_endpoint import TinkerLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAM = {"adam_params": {"learning_rate": 1e-2}}
+HOLD = TinkerLimits(hold=1.0)
 NEVER = Cadence(seconds=1e9, rest=1e9)
 ALWAYS = Cadence(seconds=0.0, times=0.0, rest=0.0, rest_times=0.0)
 WAIT = 60
@@ -118,7 +121,10 @@ class Talk:
         return self.post(route, **fields)["request_id"]
 
     def bytes(self, id, kind="application/json"):
-        answer = self.http.post("retrieve_future", json={"request_id": id}, headers={"accept": kind})
+        for _ in range(WAIT):
+            answer = self.http.post("retrieve_future", json={"request_id": id}, headers={"accept": kind})
+            if answer.status_code != 408:
+                break
         assert answer.status_code == 200, answer.text
         return answer.content
 
@@ -244,6 +250,33 @@ def test_what_was_promised_and_not_done_is_done_after_the_start(tmp_path):
     with serve(base, copy) as service:  # and once more, after an orderly end
         assert service.replayed == 0
         assert Talk(service.url).both(*ids) == told
+
+
+def test_a_full_disk_refuses_requests_until_there_is_room_and_loses_nothing(tmp_path):
+    disk = FullDisk(10**7, ".journal")
+    with between_calls(disk), serve(base_model.load("tiny"), tmp_path / "first", limits=HOLD, cadence=NEVER) as service:
+        talk = Talk(service.url)
+        session = talk.session()
+        model = talk.model(session)
+        taken = talk.loss(model, 1)
+        before = talk.bytes(taken)
+        block = threading.Event()
+        service.loop.between_steps(lambda: block.wait(WAIT))
+        waiting = talk.loss(model, 2)
+        disk.room = 20
+        refused = talk.post("optim_step", 503, model_id=model, seq_id=3, **ADAM)
+        assert "No space left" in refused["error"] and refused["category"] == "server"
+        talk.post("create_session", 503)
+        block.set()
+        told = talk.http.post("retrieve_future", json={"request_id": waiting})  # done, and not yet kept
+        assert told.status_code == 408 and told.json()["queue_state"] == "paused_capacity"
+        copy = shutil.copytree(tmp_path / "first", tmp_path / "copy")
+        disk.room = 10**7
+        after = talk.both(waiting, talk.step(model, 3))
+    with serve(base_model.load("tiny"), copy) as service:
+        talk = Talk(service.url)
+        assert talk.bytes(taken) == before
+        assert talk.both(waiting, talk.step(model, 3)) == after
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals

@@ -48,6 +48,10 @@ def test_it_serves_until_it_is_stopped(tmp_path):
         assert model["model_name"] == "org/small" and model["max_context_length"] == 2048
         with urllib.request.urlopen(f"{url}/healthz", timeout=30) as answer:
             assert json.load(answer) == {"status": "ok"}
+        with start(tmp_path, "--name", "org/small") as second:
+            out, told = second.communicate(timeout=60)
+        assert second.returncode == 2 and out == "" and "Traceback" not in told
+        assert f"is in use by a service (process {process.pid} on " in told and f"at {url}" in told
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         told, errors = process.stdout.read(), process.stderr.read()
