@@ -16,10 +16,11 @@ from constants.counting import counted
 from llm.adam import AdamSettings, Moments, adam, no_moments
 from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, PassFailedError, UnknownAdapterError
-from llm.loss_pass import LossRequest, LossResult, LossRow, LossWork, first_not_finite, run_passes
+from llm.loss_pass import LossRequest, LossResult, LossRow, LossWork, all_finite, first_not_finite, run_passes
 from llm.sample_result import Sample
 from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SampleRequest
+from model.flat_tensors import flattened, views
 from model.lora import LoraAdapter, LoraBank, LoraSettings
 from model.token_losses import LOSS_INPUTS, require_loss
 
@@ -419,24 +420,30 @@ class Engine:
             return StepResult(entry.step, 0.0, skipped=True)
         names = [key for key, _ in entry.adapter.named_parameters()]
         old = [parameter.detach() for parameter in entry.adapter.parameters()]
-        norm = torch.stack([gradient.norm() for gradient in entry.gradients]).norm().item()  # synchronisation
+        gradient = flattened(entry.gradients)  # so that a step is a dozen calls, and not hundreds
+        norm = gradient.norm().item()  # synchronisation
         what = f"optimizer step {entry.step + 1} of adapter {name!r}"
         if not math.isfinite(norm):
             where = first_not_finite(names, entry.gradients) or "all tensors together"
             raise NonFiniteError(f"{what}: the gradient of {where} is not finite; the adapter is unchanged")
-        scale = settings.grad_clip_norm / norm if 0 < settings.grad_clip_norm < norm else 1.0
-        moments = entry.moments or [no_moments(each) for each in old]
-        found = [adam(weight, gradient * scale, both, entry.step + 1, settings)
-                 for weight, gradient, both in zip(old, entry.gradients, moments, strict=True)]  # fmt: skip
-        new, squares = [weight for weight, _ in found], [both[1] for _, both in found]
-        wrong = first_not_finite([*names, *(f"the mean squared gradient of {key}" for key in names)], [*new, *squares])
-        if wrong:
+        if 0 < settings.grad_clip_norm < norm:
+            gradient = gradient * (settings.grad_clip_norm / norm)
+        weight = flattened(old)
+        moments = no_moments(weight)
+        if entry.moments is not None:
+            means, variances = zip(*entry.moments, strict=True)
+            moments = flattened(means), flattened(variances)
+        weight, (mean, square) = adam(weight, gradient, moments, entry.step + 1, settings)
+        new, squares = views(weight, old), views(square, old)
+        if not (all_finite(weight) and all_finite(square)):  # synchronisation
+            parts = [*names, *(f"the mean squared gradient of {key}" for key in names)]
             raise NonFiniteError(
-                f"{what}: {wrong} would not be finite at learning rate {settings.learning_rate}; the adapter is "
-                "unchanged"
+                f"{what}: {first_not_finite(parts, [*new, *squares])} would not be finite at learning rate "
+                f"{settings.learning_rate}; the adapter is unchanged"
             )
         _assign(entry.adapter, new)
-        entry.moments, entry.gradients, entry.version = [both for _, both in found], None, None
+        entry.moments = list(zip(views(mean, old), squares, strict=True))
+        entry.gradients, entry.version = None, None
         entry.step += 1
         return StepResult(entry.step, norm, skipped=False)
 
@@ -496,8 +503,26 @@ class Engine:
         total = sum(len(row.tokens) for row in request.rows)
         if total > self.limits.tokens:
             raise EngineError(f"the rows have {total} tokens; one call takes at most {self.limits.tokens}")
-        for number, row in enumerate(request.rows):
-            self._require_sound_row(f"row {number}", row, request.loss)
+        if not self._sound(request):  # looked at together, as row by row small requests would take longer than a pass
+            for number, row in enumerate(request.rows):
+                self._require_sound_row(f"row {number}", row, request.loss)
+
+    def _sound(self, request: LossRequest) -> bool:
+        """Whether all rows can be used; False also where that can't be told of all together."""
+        rows, names = request.rows, LOSS_INPUTS[request.loss]
+        for row in rows:
+            shape = row.tokens.shape
+            if len(shape) != 1 or not 0 < shape[0] <= self.base.context or row.targets.shape != shape:
+                return False
+            if any(name not in row.inputs or row.inputs[name].shape != shape for name in names):
+                return False
+            if row.tokens.dtype != torch.int64 or row.targets.dtype != torch.int64:
+                return False
+        ids = torch.cat([each for row in rows for each in (row.tokens, row.targets)])
+        least, most = ids.aminmax()
+        if least < 0 or most >= self.vocabulary:
+            return False
+        return all(all_finite(torch.cat([row.inputs[name] for row in rows]).float()) for name in names)
 
     def _require_sound_row(self, where: str, row: LossRow, loss: str) -> None:
         length, shape = len(row.tokens), tuple(row.targets.shape)
@@ -551,11 +576,8 @@ class Engine:
                 at = f"adapter {request.adapter!r}{step}"
             return NonFiniteError(f"{verb} of {at}: {wrong}; the adapter and its gradients are unchanged")
         if request.backward and request.adapter is not None and work.gradients is not None:
-            entry = self._entry(request.adapter)
-            known = entry.gradients
-            entry.gradients = work.gradients if known is None else [
-                old + new for old, new in zip(known, work.gradients, strict=True)
-            ]  # fmt: skip
+            entry, new = self._entry(request.adapter), work.gradients.tensors()
+            entry.gradients = new if entry.gradients is None else list(torch._foreach_add(entry.gradients, new))
         return work.result()
 
 

@@ -6,15 +6,17 @@ each row for itself. What is shared is the rest: calls, and the memory's and the
 most of what a small request takes. On other devices products are of the whole pass, and numbers differ by rounding.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from llm.hub_model import HubCausalLM
 from model.causal_lm import CausalLM, PackedRows
-from model.lora import AdapterRows, LoraAdapter
+from model.lora import AdapterRows, LoraAdapter, LoraGradients
 from model.target_logprobs import target_logprobs
 from model.token_losses import LOSS_INPUTS, has_effect, token_loss
 
@@ -72,6 +74,21 @@ class LossResult:
     trained_tokens: int
 
 
+@dataclass(frozen=True)
+class PartResult:
+    """What a pass has found of a request's rows.
+
+    Attributes:
+        logprobs: (T, K) log-probabilities of the targets, rows end to end; 0 where they are not wanted.
+        loss: the rows' loss, summed.
+        trained_tokens: tokens that have an effect on it.
+    """
+
+    logprobs: Tensor
+    loss: Tensor
+    trained_tokens: int
+
+
 class LossWork:
     """A request under way: what the passes so far have found.
 
@@ -82,23 +99,21 @@ class LossWork:
 
     def __init__(self, request: LossRequest, adapter: LoraAdapter | None) -> None:
         self.request, self.adapter = request, adapter
-        self.gradients: list[Tensor] | None = None  # of the adapter's parameters, in their order
+        self.gradients = LoraGradients(adapter) if request.backward and adapter is not None else None
         self._logprobs: dict[int, Tensor] = {}
+        self._whole: list[Tensor] = []  # the same, of each pass
         self._losses: list[Tensor] = []
         self._trained_tokens = 0
 
-    def note(self, numbers: Sequence[int], logprobs: Sequence[Tensor], loss: Tensor) -> None:
-        """Take what a pass has found: of some rows the log-probabilities (T, K), and the sum of their losses."""
-        for number, found in zip(numbers, logprobs, strict=True):
-            row = self.request.rows[number]
-            self._logprobs[number] = found[:, : row.targets[0].numel()].reshape(row.targets.shape)
-            self._trained_tokens += int(has_effect(self.request.loss, row.inputs).sum())
-        self._losses.append(loss.detach())
-
-    def add(self, gradients: Sequence[Tensor]) -> None:
-        """Take the gradients of a pass."""
-        known = self.gradients
-        self.gradients = list(gradients) if known is None else [a + b for a, b in zip(known, gradients, strict=True)]
+    def note(self, numbers: Sequence[int], found: "PartResult") -> None:
+        """Take what a pass has found of some rows."""
+        rows = [self.request.rows[number] for number in numbers]
+        logprobs = found.logprobs.detach().cpu()  # synchronisation
+        for number, row, own in zip(numbers, rows, logprobs.split([len(row.tokens) for row in rows]), strict=True):
+            self._logprobs[number] = own[:, : row.targets[0].numel()].reshape(row.targets.shape)
+        self._whole.append(logprobs)
+        self._losses.append(found.loss.detach())
+        self._trained_tokens += found.trained_tokens
 
     def result(self) -> LossResult:
         """Return what all passes have found."""
@@ -108,17 +123,18 @@ class LossWork:
 
     def wrong(self) -> str | None:
         """Say which number is not finite; None where all are. A host-device synchronisation."""
-        for number, found in sorted(self._logprobs.items()):
+        sound = all(all_finite(each) for each in self._whole)
+        for number, found in () if sound else sorted(self._logprobs.items()):
             if not found.isfinite().all():
                 wrong = ~found.isfinite()
                 place, value = int(wrong.nonzero()[0, 0]), found[wrong][0].item()
                 return f"the log-probability of row {number}, token {place} is {value}"
         if not torch.stack(self._losses).isfinite().all():
             return "the loss is not finite (a ratio of probabilities too large?)"
-        if self.gradients is not None and self.adapter is not None:
-            name = first_not_finite([name for name, _ in self.adapter.named_parameters()], self.gradients)
-            return f"the gradient of {name} is not finite" if name else None
-        return None
+        if self.gradients is None or self.adapter is None or all_finite(self.gradients.flat):
+            return None
+        name = first_not_finite([name for name, _ in self.adapter.named_parameters()], self.gradients.tensors())
+        return f"the gradient of {name} is not finite"
 
 
 def run_passes(
@@ -185,74 +201,82 @@ def _pass(model: CausalLM | HubCausalLM, parts: Sequence[Part], device: torch.de
     backward = parts[0][0].request.backward
     adapters = AdapterRows(
         tuple(work.adapter for work, numbers in parts for _ in numbers), tuple(flat),
-        tuple(len(numbers) for _, numbers in parts) if device.type == "cpu" else (),
+        tuple(len(numbers) for _, numbers in parts) if device.type == "cpu" else (), _gradients(parts),
     )  # fmt: skip
     with torch.set_grad_enabled(backward):
         tokens = torch.cat([row.tokens for each in rows for row in each]).to(device, torch.int64)
         hidden = model.hidden(tokens, PackedRows.of(flat, device=device), adapters)
-        found, losses = [], []
-        for (work, _), own, states in zip(parts, rows, hidden.split([sum(each) for each in lengths]), strict=True):
-            logprobs = _logprobs(model, work, own, states)
-            found.append(logprobs)
-            losses.append(_loss(work.request, own, logprobs))
+        found = [_measured(model, work, own, states) for (work, _), own, states in zip(
+            parts, rows, hidden.split([sum(each) for each in lengths]), strict=True)]  # fmt: skip
         if backward:
-            _add_gradients([work for work, _ in parts], losses)
-    for (work, numbers), each, logprobs, loss in zip(parts, lengths, found, losses, strict=True):
-        work.note(numbers, logprobs.detach().cpu().split(each), loss)  # synchronisation
+            _go_back([each.loss for each in found], _gradients(parts))
+    for (work, numbers), each in zip(parts, found, strict=True):
+        work.note(numbers, each)
 
 
-def _logprobs(model: CausalLM | HubCausalLM, work: LossWork, rows: Sequence[LossRow], hidden: Tensor) -> Tensor:
-    """Return the log-probabilities (T, K) of the targets of one request's rows, 0 where they are not wanted."""
+def _measured(model: CausalLM | HubCausalLM, work: LossWork, rows: Sequence[LossRow], hidden: Tensor) -> PartResult:
+    """Measure some rows of one request by their hidden states (T, width)."""
     request, device = work.request, hidden.device
-    lengths = [len(row.tokens) for row in rows]
-    adapters = AdapterRows((work.adapter,) * len(rows), tuple(lengths))
     targets = _columns([row.targets for row in rows]).to(device, torch.int64)
-    found = torch.zeros(targets.shape, device=device)
+    inputs = {name: _columns([row.inputs[name].float() for row in rows]) for name in LOSS_INPUTS[request.loss]}
+    inputs = {name: functional.pad(value, (0, targets.shape[1] - value.shape[1])) for name, value in inputs.items()}
+    effect = has_effect(request.loss, inputs if request.loss == "cross_entropy" else _first_columns(inputs)).cpu()
     # Where a log-probability has no effect on the loss, it needs no gradient: half the work.
-    effect = [has_effect(request.loss, row.inputs).cpu() for row in rows]
-    trained = [mask & request.backward for mask in effect]
-    others = [(mask | request.all_logprobs) & ~own for mask, own in zip(effect, trained, strict=True)]
-    for chosen, with_gradient in ((trained, True), (others, False)):
-        at = torch.cat(chosen).nonzero()[:, 0].to(device)
+    trained = effect & request.backward
+    found = torch.zeros(targets.shape, device=device)
+    for chosen, with_gradient in ((trained, True), ((effect | request.all_logprobs) & ~trained, False)):
+        at = chosen.nonzero()[:, 0].to(device)
         if not len(at):
             continue
-        own = adapters.with_lengths([int(mask.sum()) for mask in chosen])
+        own = AdapterRows((work.adapter,), (len(at),), gradients=_gradients([(work, [])]))
         with torch.set_grad_enabled(with_gradient):
             states = hidden[at] if with_gradient else hidden.detach()[at]
             logprobs = target_logprobs(model, states, targets[at], own)
         found = found.index_copy(0, at, logprobs)
-    return found
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    if request.loss == "cross_entropy":
+        loss = token_loss(request.loss, found, inputs, request.config)
+    else:
+        loss = token_loss(request.loss, found[:, 0], _first_columns(inputs), request.config)
+    return PartResult(found, loss, int(effect.sum()))
 
 
-def _loss(request: LossRequest, rows: Sequence[LossRow], found: Tensor) -> Tensor:
-    """Return the loss of some rows of a request, from their log-probabilities (T, K)."""
-    inputs = {name: _columns([row.inputs[name].float() for row in rows]).to(found.device)
-              for name in LOSS_INPUTS[request.loss]}  # fmt: skip
-    inputs = {name: torch.nn.functional.pad(value, (0, found.shape[1] - value.shape[1]))
-              for name, value in inputs.items()}  # fmt: skip
-    if request.loss != "cross_entropy":
-        return token_loss(request.loss, found[:, 0], {name: value[:, 0] for name, value in inputs.items()},
-                          request.config)  # fmt: skip
-    return token_loss(request.loss, found, inputs, request.config)
+def _first_columns(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[:, 0] for name, value in inputs.items()}
 
 
-def _add_gradients(work: Sequence[LossWork], losses: Sequence[Tensor]) -> None:
-    parameters = [list(each.adapter.parameters()) if each.adapter else [] for each in work]
-    wanted = [parameter for own in parameters for parameter in own]
+def _gradients(parts: Sequence[Part]) -> dict[LoraAdapter, LoraGradients]:
+    return {work.adapter: work.gradients for work, _ in parts
+            if work.adapter is not None and work.gradients is not None}  # fmt: skip
+
+
+def _go_back(losses: Sequence[Tensor], gradients: Mapping[LoraAdapter, LoraGradients]) -> None:
+    """Add up gradients: layers of ours do it themselves, those of other models leave it to autograd."""
     total = torch.stack(list(losses)).sum()
-    some = total.requires_grad  # else no token of these rows has an effect
-    found = iter(torch.autograd.grad(total, wanted, allow_unused=True) if some else (None,) * len(wanted))
-    for each, own in zip(work, parameters, strict=True):
-        gradients = [next(found) for _ in own]
-        each.add([torch.zeros_like(parameter) if gradient is None else gradient
-                  for parameter, gradient in zip(own, gradients, strict=True)])  # fmt: skip
+    if not total.requires_grad:  # no token of these rows has an effect
+        return
+    pairs = [pair for adapter, own in gradients.items()
+             for pair in zip(adapter.parameters(), own.tensors(), strict=True)]  # fmt: skip
+    sparks = [own.spark for own in gradients.values()]
+    found = torch.autograd.grad(total, [*(parameter for parameter, _ in pairs), *sparks], allow_unused=True)
+    for (_, gradient), more in zip(pairs, found, strict=False):
+        if more is not None:
+            gradient.add_(more)
 
 
 def _columns(tensors: Sequence[Tensor]) -> Tensor:
     """Lay tensors (T,) and (T, K) of several K end to end: (sum of T, largest K), 0 where there is nothing."""
+    if all(each.dim() == 1 for each in tensors):
+        return torch.cat(list(tensors))[:, None]
     wide = [each if each.dim() == 2 else each[:, None] for each in tensors]
     most = max(each.shape[1] for each in wide)
-    return torch.cat([torch.nn.functional.pad(each, (0, most - each.shape[1])) for each in wide])
+    return torch.cat([functional.pad(each, (0, most - each.shape[1])) for each in wide])
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers are finite. A host-device synchronisation."""
+    # The norm takes one reading and no memory; it is not finite where a number isn't, or where its square is too large.
+    return math.isfinite(tensor.norm().item()) or bool(tensor.isfinite().all())
 
 
 def first_not_finite(names: Sequence[str], tensors: Sequence[Tensor]) -> str | None:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.flat_tensors import zeros_for
+
 TARGETS = ("attention", "mlp", "unembedding")
 # Ranks of layers that share their input which are applied in one product, most of which is zeros.
 _MOST_JOINED = 192
@@ -184,6 +186,38 @@ class LoraAdapter(nn.Module):
         return copy.requires_grad_(False)
 
 
+class LoraGradients:
+    """Gradients of one adapter, into which backward adds what each layer gives: to train by many small requests.
+
+    Autograd would take each layer's factors out of the stacks, and put as many gradients together again.
+
+    Args:
+        adapter: the adapter, which must stay as it is until backward is over.
+
+    Attributes:
+        flat: all gradients end to end, in the order of the adapter's parameters.
+    """
+
+    def __init__(self, adapter: LoraAdapter) -> None:
+        self.flat, self._tensors = zeros_for([parameter.detach() for parameter in adapter.parameters()])
+        by_name = dict(zip((name for name, _ in adapter.named_parameters()), self._tensors, strict=True))
+        self.sites: dict[str, tuple[Tensor, Tensor]] = {}
+        self.factors: dict[str, tuple[Tensor, Tensor, float]] = {}
+        for key, stack in adapter.stacks.items():
+            given = (adapter.lora_A[key].detach().unbind(0), adapter.lora_B[key].detach().unbind(0),
+                     by_name[f"lora_A.{key}"].unbind(0), by_name[f"lora_B.{key}"].unbind(0))  # fmt: skip
+            for part, a, b, of_a, of_b in zip(stack, *given, strict=True):
+                if part.rank:
+                    self.factors[part.site.name] = (a, b, part.scale)
+                    self.sites[part.site.name] = (of_a, of_b)
+        # What makes autograd go through layers whose own weights are nothing to it.
+        self.spark = torch.zeros((), device=self.flat.device, requires_grad=True)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the gradients of the adapter's parameters, in their order, as views."""
+        return list(self._tensors)
+
+
 @dataclass(eq=False)
 class ReadyFactors:
     """Factors of an adapter that no one trains, for many calls with few tokens, in which views and copies would cost.
@@ -328,11 +362,13 @@ class AdapterRows:
         lengths: of each row the number of its tokens in the batch.
         parts: rows of each part of the batch whose products are made on their own, so that what a part gets has the
             bits that it has alone; empty where the batch is one.
+        gradients: of adapters whose gradients go there, and not into their parameters.
     """
 
     adapters: tuple[LoraAdapter | None, ...]
     lengths: tuple[int, ...]
     parts: tuple[int, ...] = ()
+    gradients: Mapping[LoraAdapter, LoraGradients] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.adapters) != len(self.lengths):
@@ -355,15 +391,21 @@ class AdapterRows:
             else:
                 runs.append((begin, begin + length, adapter))
             begin += length
-        known: dict[int, tuple[Mapping[str, tuple[Tensor, Tensor, float]], ReadyFactors | None]] = {}
-        for adapter in {id(each): each for _, _, each in runs if each is not None}.values():
-            ready = adapter.ready_factors()
-            known[id(adapter)] = (adapter.factors() if ready is None else ready.factors, ready)
+        known = {id(adapter): self._known(adapter) for _, _, adapter in runs if adapter is not None}
         found = tuple(Segment(start, stop, *known[id(adapter)]) for start, stop, adapter in runs
                       if adapter is not None and stop > start)  # fmt: skip
         ends = [0, *accumulate(self.lengths)]
         edges = [ends[row] for row in (0, *accumulate(self.parts))]
         return Segments(found, tuple((start, stop) for start, stop in pairwise(edges) if stop > start))
+
+    def _known(
+        self, adapter: LoraAdapter
+    ) -> tuple[Mapping[str, tuple[Tensor, Tensor, float]], ReadyFactors | None, LoraGradients | None]:
+        gradients = self.gradients.get(adapter) if torch.is_grad_enabled() else None
+        if gradients is not None:
+            return gradients.factors, None, gradients
+        ready = adapter.ready_factors()
+        return (adapter.factors() if ready is None else ready.factors), ready, None
 
 
 @dataclass(frozen=True)
@@ -375,12 +417,14 @@ class Segment:
         stop: token after the last.
         factors: by layer name (A, B, scale).
         ready: the same for few tokens; None where the adapter is trained.
+        gradients: where the factors' gradients go; None where they are autograd's.
     """
 
     start: int
     stop: int
     factors: Mapping[str, tuple[Tensor, Tensor, float]]
     ready: ReadyFactors | None = None
+    gradients: LoraGradients | None = None
 
 
 @dataclass(frozen=True)
@@ -426,9 +470,10 @@ def adapted_linears(
             _add(outputs, inputs, part)
         return outputs
     factors = [tensor for part in parts for found in part.factors if found for tensor in found[:2]]
+    spark = next((part.gradients.spark for part in parts if part.gradients is not None), None)
     plan = _Plan(tuple((part.start, part.stop, tuple(found[2] if found else None for found in part.factors))
-                       for part in parts), len(layers), spans)  # fmt: skip
-    return list(_AdaptedLinears.apply(plan, inputs, *weights, *(bias for _, _, bias in layers), *factors))
+                       for part in parts), len(layers), spans, tuple(part.sinks for part in parts))  # fmt: skip
+    return list(_AdaptedLinears.apply(plan, spark, inputs, *weights, *(bias for _, _, bias in layers), *factors))
 
 
 def each_apart(product: Callable[[Tensor], Tensor], inputs: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
@@ -481,7 +526,8 @@ def add_adapters(
 
 
 def _parts_of(names: Sequence[str], segments: Sequence[Segment]) -> list["_SegmentPart"]:
-    return [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name in names))
+    return [_SegmentPart(segment.start, segment.stop, tuple(segment.factors.get(name) for name in names),
+                         segment.gradients, tuple(names))
             for segment in segments if any(name in segment.factors for name in names)]  # fmt: skip
 
 
@@ -508,6 +554,15 @@ class _SegmentPart:
     start: int
     stop: int
     factors: tuple[tuple[Tensor, Tensor, float] | None, ...]  # of each layer
+    gradients: LoraGradients | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def sinks(self) -> "tuple[tuple[Tensor, Tensor], ...] | None":
+        """Where the gradients of A and B of each layer go that has any; None where they are autograd's."""
+        if self.gradients is None:
+            return None
+        return tuple(self.gradients.sites[name] for name, found in zip(self.names, self.factors, strict=True) if found)
 
 
 @dataclass(frozen=True)
@@ -515,6 +570,7 @@ class _Plan:
     segments: tuple[tuple[int, int, tuple[float | None, ...]], ...]  # start, stop, each layer's scale
     layers: int
     spans: tuple[tuple[int, int], ...]
+    sinks: tuple[tuple[tuple[Tensor, Tensor], ...] | None, ...]  # of each segment
 
 
 def _adapted(outputs: Tensor, inputs: Tensor, parts: Sequence[_SegmentPart], index: int) -> Tensor:
@@ -537,7 +593,7 @@ class _AdaptedLinears(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, plan: _Plan, inputs: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx, plan: _Plan, spark: Tensor | None, inputs: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases = tensors[: plan.layers], tensors[plan.layers : 2 * plan.layers]
         factors = iter(tensors[2 * plan.layers :])
         outputs = [_linear(inputs, weight, bias, plan.spans) for weight, bias in zip(weights, biases, strict=True)]
@@ -555,32 +611,37 @@ class _AdaptedLinears(torch.autograd.Function):
         inputs, *rest = ctx.saved_tensors
         weights, kept = rest[: plan.layers], rest[len(rest) - len(plan.segments) :]
         factors = iter(rest[plan.layers : len(rest) - len(plan.segments)])
-        into = _into(gradients, weights, plan.spans, inputs) if ctx.needs_input_grad[1] else None
+        into = _into(gradients, weights, plan.spans, inputs) if ctx.needs_input_grad[2] else None
         found: list[Tensor | None] = []
-        for (start, stop, scales), low in zip(plan.segments, kept, strict=True):
+        for (start, stop, scales), sinks, low in zip(plan.segments, plan.sinks, kept, strict=True):
             pairs = [(next(factors), next(factors)) if scale is not None else None for scale in scales]
-            downs = _joined([pair[0] for pair in pairs if pair])
+            rows = inputs[start:stop].float()
             low_gradient = torch.empty_like(low)
-            ups, begin = [], 0
+            own = iter(sinks or ())
+            begin = 0
             for gradient, pair, scale in zip(gradients, pairs, scales, strict=True):
                 if pair is None:
                     continue
                 end = begin + pair[0].shape[0]
-                rows = gradient[start:stop].float()
-                low_gradient[:, begin:end] = torch.mm(rows, pair[1] * scale)
-                ups.append(torch.mm(rows.t(), low[:, begin:end]).mul_(scale))
+                of_rows, mine = gradient[start:stop].float(), low_gradient[:, begin:end]
+                torch.mm(of_rows, pair[1] * scale, out=mine)
+                if sinks is None:
+                    up = torch.mm(of_rows.t(), low[:, begin:end]).mul_(scale)
+                    found += [torch.mm(mine.t(), rows), up]
+                else:
+                    of_a, of_b = next(own)
+                    of_b.addmm_(of_rows.t(), low[:, begin:end], alpha=scale)
+                    of_a.addmm_(mine.t(), rows)
                 begin = end
-            downs_gradient = torch.mm(low_gradient.t(), inputs[start:stop].float())
-            begin = 0
-            for pair, up in zip([pair for pair in pairs if pair], ups, strict=True):
-                end = begin + pair[0].shape[0]
-                found += [downs_gradient[begin:end], up]
-                begin = end
-            if into is not None and into.dtype == torch.float32:
-                into[start:stop].addmm_(low_gradient, downs)
-            elif into is not None:
-                into[start:stop] += torch.mm(low_gradient, downs)
-        return (None, into, *[None] * (2 * plan.layers), *found)
+            if into is not None:
+                downs = _joined([pair[0] for pair in pairs if pair])
+                if into.dtype == torch.float32:
+                    into[start:stop].addmm_(low_gradient, downs)
+                else:
+                    into[start:stop] += torch.mm(low_gradient, downs)
+            if sinks is not None:
+                found += [None] * (2 * len(sinks))
+        return (None, None, into, *[None] * (2 * plan.layers), *found)
 
 
 def _into(

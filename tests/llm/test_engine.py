@@ -10,6 +10,7 @@ from llm.adam import AdamSettings
 from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
 from llm.engine_error import EngineError, NonFiniteError, PassFailedError, UnknownAdapterError
+from llm.hub_model import HubCausalLM
 from llm.loss_pass import LossRequest, LossRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.causal_lm import CausalLM, DecoderShape, PackedRows
@@ -117,6 +118,21 @@ def test_losses_and_gradients_are_pefts(name, pass_tokens):
     names = [name for name, _ in adapter.named_parameters()]
     mean = [gradient / 43 for gradient in made._trained["a"].gradients]
     assert_gradients(adapter, dict(zip(names, mean, strict=True)), twin)
+
+
+def test_gradients_of_transformers_own_model_are_those_of_ours():
+    """Its layers leave an adapter's gradients to autograd, ours add them up themselves."""
+    theirs, ours = twins("llama, tied")
+    found = []
+    for model in (HubCausalLM(theirs), ours):
+        made = Engine(BaseModel(model, None, "", 128, (257,), None, "twin", "twin", {}))
+        for name in ("a", "b"):
+            made.create(name, LoraSettings(rank=4, targets=("attention", "mlp")))
+            fill(made.bank[name])
+        rows = {"a": [row(9, 1), row(30, 2)], "b": [row(4, 3)]}
+        made.run([LossRequest(name, own, backward=True) for name, own in rows.items()])
+        found.append([gradient for name in ("a", "b") for gradient in made._trained[name].gradients])
+    assert largest_difference(*found) < 2e-3 and max(each.abs().max() for each in found[0]) > 10
 
 
 def test_packing_and_several_calls_change_neither_loss_nor_gradient():
