@@ -80,6 +80,7 @@ def tinker_routes(
         ("POST", "sessions/search", listing.search_sessions), ("POST", "sessions/{session}/finish", app.finish_session),
         ("GET", "sessions", listing.sessions), ("GET", "sessions/{session}", listing.session),
         ("POST", "cancel_future", sampling.cancel),
+        ("POST", "retrieve_futures", sampling.ended), ("POST", "join_sampling_session", sampling.join),
         ("POST", "create_model", app.create_model),
         ("POST", "get_info", app.get_info), ("POST", "forward", app.forward),
         ("POST", "forward_backward", app.forward_backward), ("POST", "optim_step", app.optim_step),

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -21,6 +21,7 @@ from service.http_call import HttpCall
 from service.openai_answers import to_json
 from service.promises import Promise, Promises
 from service.replay import SAMPLE
+from service.sample_updates import SampleUpdates
 from service.sampling_loop import LoopEndedError, Ticket
 from service.served_models import UnknownModelError
 from service.tinker_endpoint import MOST_LISTED, TinkerLimits, beside, read_body, read_object
@@ -65,6 +66,7 @@ class SamplingEndpoints:
     def __init__(self, models: TinkerModels, promises: Promises, limits: TinkerLimits, promised: Promised) -> None:
         self._models, self._promises, self._limits, self._promised = models, promises, limits, promised
         self._waited: dict[str, _Waited] = {}
+        self._updates = SampleUpdates()
 
     async def create_sampling_session(self, call: HttpCall) -> None:
         """Make a sampler of the base model or of a checkpoint."""
@@ -88,6 +90,7 @@ class SamplingEndpoints:
         raw = await read_body(call, self._limits)
         body = await beside(len(raw), partial(read_json, raw))
         given = Fields(body)
+        session, number = "", None
         if given.has("sampling_session_id"):
             session = given.text("sampling_session_id")
             served = self._models.sampler(session).served
@@ -102,6 +105,8 @@ class SamplingEndpoints:
 
         def begin(promise: Promise) -> None:
             self._require_room()
+            if number is not None:
+                self._updates.note(session, number, promise)
             told = {"what": SAMPLE, "served": served, "model": None, "number": None, "protobuf": False}
             promise.accepted = self._models.journal.accept(id, told, raw)
             self.begin(body, served, promise)
@@ -115,6 +120,27 @@ class SamplingEndpoints:
             self._models.loop.cancel(waited.ticket)
             waited.promise.fail(TinkerError("the request was cancelled by its client"))
         await call.reply(204, b"")
+
+    async def join(self, call: HttpCall) -> None:
+        """Let one more client use a sampler, under a number of its own."""
+        id = Fields(await read_object(call, self._limits)).text("sampling_session_id")
+        self._models.sampler(id)
+        told = {"type": "join_sampling_session", "client_counter": self._updates.join(id)}
+        await call.reply(200, to_json(told))
+
+    async def ended(self, call: HttpCall) -> None:
+        """Tell which samples of one client of a sampler have ended."""
+        given = Fields(await read_object(call, self._limits))
+        target = given.inside("target")
+        if target.text("type", "sampling_session") != "sampling_session":
+            raise target.wrong("type", target.raw("type"), "it must be sampling_session")
+        id, clone = target.text("sampling_session_id"), target.whole("cloned_sampler_id", 0)
+        self._models.sampler(id)
+        with ExitStack() as waiting:
+            for promise in self._updates.of(id, clone):
+                waiting.enter_context(self.asking(promise))
+            told = await self._updates.ended(given, id, clone, self._limits.hold)
+        await call.reply(200, to_json(told))
 
     @contextmanager
     def asking(self, promise: Promise) -> Iterator[None]:

@@ -147,6 +147,49 @@ def test_samples_go_on_while_files_are_written_and_read(service, calls, sampler,
     assert calls.result(loading)["path"] == path
 
 
+def test_one_question_tells_which_samples_have_ended(service, calls, sampler):
+    target = {"type": "sampling_session", "sampling_session_id": sampler, "cloned_sampler_id": 0}
+    assert calls.post("retrieve_futures", target=target, prev_cursor=0) == {"completions": [], "cursor": 0}
+    gate = threading.Event()
+    service.loop.between_steps(gate.wait)
+    try:
+        first = calls.post("asample", **asked(sampler, 0))["request_id"]
+        wrong = calls.post("asample", **asked(sampler, 1, temperature=-1))["request_id"]
+        told = calls.post("retrieve_futures", target=target, timeout=0)
+        assert told == {"completions": [{"state": "failed", "request_id": wrong}], "cursor": 1}
+        assert calls.post("retrieve_futures", target=target, prev_cursor=0, timeout=0) == told  # until it is seen
+        assert calls.post("retrieve_futures", target=target, prev_cursor=1)["completions"] == []
+    finally:
+        gate.set()
+    calls.result(first)
+    told = calls.post("retrieve_futures", target=target, prev_cursor=1)
+    assert told == {"completions": [{"state": "finished", "request_id": first}], "cursor": 2}
+    clone = calls.post("join_sampling_session", sampling_session_id=sampler)["client_counter"]
+    assert 0 < clone < calls.post("join_sampling_session", sampling_session_id=sampler)["client_counter"] < 2**33
+    other = calls.post("asample", **asked(sampler, clone * 10**9))["request_id"]
+    calls.result(other)
+    told = calls.post("retrieve_futures", target=target | {"cloned_sampler_id": clone})
+    assert [each["request_id"] for each in told["completions"]] == [other]
+    assert calls.post("retrieve_futures", target=target, prev_cursor=2) == {"completions": [], "cursor": 2}
+
+
+def test_the_official_client_asks_that_question_too(service, monkeypatch):
+    tinker = pytest.importorskip("tinker")
+    from tinker import types
+    from tinker.lib.internal_client_holder import InternalClientHolder
+
+    async def config(*_):
+        return types.ClientConfigResponse(sample_use_retrieve_futures=True)
+
+    monkeypatch.setattr(InternalClientHolder, "_fetch_client_config", config)
+    with tinker.ServiceClient(base_url=service.url, api_key="tml-x") as client:
+        sampler = client.create_sampling_client(base_model="tiny").result()
+        params = [types.SamplingParams(max_tokens=3, seed=seed, stop=[]) for seed in (1, 2, 1)]
+        prompt = types.ModelInput.from_ints(PROMPT)
+        found = [sampler.sample(prompt, 1, each).result(60).sequences[0].tokens for each in params]
+        assert found[0] == found[2] != found[1]
+
+
 def test_samplers_without_a_name_go_with_their_model(service, calls):
     session = calls.session()
     model = calls.model(session, lora_config={"rank": 2})
