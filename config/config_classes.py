@@ -68,9 +68,14 @@ def own_default(config_class: type, key: str) -> Any:
 
 def class_problems(config_class: Any) -> list[str]:
     """What is wrong with a config class itself, in ways that a dataclass would pass over in silence."""
-    name = getattr(config_class, "__name__", repr(config_class))
     if not isinstance(config_class, type):
         return [f"ConfigParser.get takes a config class, such as DigitsTrainerConfig; given: {config_class!r}"]
+    return list(_problems_of(config_class))
+
+
+@lru_cache(maxsize=512)
+def _problems_of(config_class: type) -> list[str]:
+    name = config_class.__name__
     if not is_config(config_class):
         return [f"{name} is not a dataclass: put @dataclass above the class"]
     # The fields of such a base would be lost, as dataclasses looks only at what its own decorator left behind.
@@ -109,7 +114,10 @@ def discover() -> tuple[dict[str, type], list[str]]:
     found: dict[str, type] = {}
     problems: list[str] = []
     folders = [Path(folder) for folder in sys.modules[__package__].__path__]
-    for path in [path for folder in folders for path in sorted(folder.glob("*_config.py"))]:
+    paths = [path for folder in folders for path in sorted(folder.glob("*_config.py"))]
+    if any(f"{__package__}.{path.stem}" not in sys.modules for path in paths):
+        importlib.invalidate_caches()  # a file may be younger than the import system's view of its folder
+    for path in paths:
         try:
             module = _import(path.stem)
         except Exception as error:
@@ -122,10 +130,7 @@ def discover() -> tuple[dict[str, type], list[str]]:
 
 
 def _import(stem: str) -> ModuleType:
-    name = f"{__package__}.{stem}"
-    if name not in sys.modules:
-        importlib.invalidate_caches()  # the file may be younger than the import system's view of the folder
-    return importlib.import_module(name)
+    return importlib.import_module(f"{__package__}.{stem}")
 
 
 def _line_of(error: Exception, path: Path) -> int | None:

@@ -33,7 +33,19 @@ _ASKED = {  # where only questions are wanted; answers are not looked at
 }
 FORMATS = tuple(_NEEDED)
 _QUESTIONS = {"human", "input", "instruction", "prompt", "q", "query", "question", "questions", "request", "user"}
-_ANSWERS = {"answer", "answers", "response", "output", "completion", "reply", "assistant", "target", "label", "a"}
+_ANSWERS = {
+    "answer",
+    "answers",
+    "chosen",
+    "response",
+    "output",
+    "completion",
+    "reply",
+    "assistant",
+    "target",
+    "label",
+    "a",
+}
 _LISTS = ("messages", "conversations", "conversation")
 _USED = {
     MESSAGES: {*_LISTS, "system", "tools"}, PROMPT_COMPLETION: {"prompt", "completion", "tools"},

@@ -1,12 +1,11 @@
 """Adapters saved and loaded: to the bit, with and without the optimizer, whole or not there, and of this model."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_python import run_python
 
 from llm.adam import AdamSettings
 from llm.adapter_files import load_adapter
@@ -90,9 +89,10 @@ def test_a_save_that_is_cut_off_is_not_there(tmp_path):
     made = trained()
     save_state(tmp_path / "s", made.base, made.state("a"))
     known = read_told(tmp_path / "s")["version"]
-    code = f"""
+    (tmp_path / "save.py").write_text(f"""
 import os, sys
 from pathlib import Path
+sys.path[:0] = [os.getcwd(), os.getcwd() + "/tests"]
 from tests.llm import test_adapter_state_files as own
 import llm.adapter_state_files as files
 made = own.engine()
@@ -110,10 +110,9 @@ def until(function):
 for name in ("save_adapter", "save_file", "write_json", "_move_into_place"):
     setattr(files, name, until(getattr(files, name)))
 files.save_state(Path({str(tmp_path)!r}) / "s", made.base, made.state("a"))
-"""
+""")
     for count in (1, 3):
-        command = [sys.executable, "-c", code, str(count)]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        ended = run_python([tmp_path / "save.py", count], Path(__file__).parents[2])
         assert ended.returncode == 9, ended.stderr
         assert read_told(tmp_path / "s")["version"] == known
         assert load_state(tmp_path / "s", made.base).step == 3

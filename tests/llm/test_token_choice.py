@@ -40,7 +40,7 @@ def wanted(logits: torch.Tensor, temperature=1.0, top_k=None, top_p=1.0) -> torc
      {"temperature": 1.3, "top_p": 0.99}, {"temperature": 0.5, "top_k": 3, "top_p": 0.8}],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("vocabulary", [20, 400, 1500])  # the last is drawn from block by block
+@pytest.mark.parametrize("vocabulary", [20, pytest.param(400, marks=pytest.mark.slow), 1500])  # the last: by blocks
 def test_distribution_by_chi_square(settings, vocabulary):
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(1)) * 2
     shares = wanted(logits, **settings)

@@ -189,15 +189,23 @@ def test_a_turn_that_does_not_go_on_from_the_last_is_a_row_of_its_own(lab):
     assert history["train_length"] == history["train_used"] and history["train_split"] == [1.0]
 
 
+KILLED = ("epochs=3", "learning_rate=0.01", "steps_per_epoch=3", "checkpoint_every_n_steps=1", "kl_weight=0.05",
+          "loss=ppo", "callbacks=watch:Watch")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_run(lab):
+    """A run that nothing interrupts: its folder and its numbers."""
+    return train(lab, "killed", *KILLED)[:2]
+
+
 @pytest.mark.parametrize("how", ["inside an epoch", "in its rollouts"])
-def test_a_killed_run_goes_on_to_the_same_bits(lab, how):
+def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
     """B3: between the steps of an epoch its rollouts are in the checkpoint; before them they are made again."""
-    words = ("epochs=3", "learning_rate=0.01", "steps_per_epoch=3", "checkpoint_every_n_steps=1", "kl_weight=0.05",
-             "loss=ppo", "callbacks=watch:Watch")  # fmt: skip
-    whole, expected, _ = train(lab, "killed", *words)
+    whole, expected = whole_run
     where = {"KILL_AT": "5"} if how == "inside an epoch" else {"KILL_IN_ROLLOUTS": "1"}
     (lab.path / "calls.txt").unlink(missing_ok=True)
-    assert run(lab, "killed", *words, **where).returncode == -9
+    assert run(lab, "killed", *KILLED, **where).returncode == -9
     cut = lab.runs("Agent")[-1]
     if how == "inside an epoch":
         assert sorted((cut / "checkpoints").iterdir())[-1].name.endswith("epoch-00001-step-00000001")
