@@ -53,7 +53,7 @@ def test_merged_export_is_the_model_with_its_adapter(tmp_path, dtype, targets):
     assert torch.equal(base.model.unembedding(), before)
     assert told.untied == ("unembedding" in targets)
     if dtype == torch.float32:
-        assert told.largest_logit_change < 1e-5
+        assert told.largest_logit_change < 4e-6 * logits_of(base.model, adapter).abs().max()  # of about 5
 
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
     again = load(str(tmp_path), dtype=dtype)

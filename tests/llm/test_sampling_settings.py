@@ -40,8 +40,8 @@ def test_what_is_allowed_is_kept():
 def test_null_is_the_default_and_0_is_not():
     made = SamplingSettings.of(temperature=None, top_p=0, seed=0, max_tokens=None)
     assert (made.temperature, made.top_p, made.seed, made.max_tokens) == (1.0, 0, 0, None)
-    with pytest.raises(SettingError, match="presence_penalty is 1; no setting has this name; there are .*top_p"):
-        SamplingSettings.of(presence_penalty=1)
+    with pytest.raises(SettingError, match="best_of is 2; no setting has this name; there are .*top_p"):
+        SamplingSettings.of(best_of=2)
 
 
 def test_requests():
