@@ -57,7 +57,7 @@ class Calls:
     def model(self, session: str | None = None, number: int = 0, **fields: Any) -> str:
         """Return the id of a new model."""
         session = session or self.session()
-        asked = self.post("create_model", session_id=session, model_seq_id=number, base_model="tiny", **fields)
+        asked = self.post("create_model", session_id=session, model_seq_id=number, **{"base_model": "tiny", **fields})
         return self.result(asked["request_id"])["model_id"]
 
     def save(self, model: str, number: int, name: str, sampler: bool = False, **fields: Any) -> str:
