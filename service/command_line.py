@@ -250,7 +250,7 @@ def _told(service: "LocalService", config: ServiceConfig) -> str:
     export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}
 Tinker (pip install tinker):
     import tinker
-    client = tinker.ServiceClient().create_lora_training_client(base_model="{name}", rank=16)
+    client = tinker.ServiceClient().create_lora_training_client(base_model="{name}", rank=16).result()
     print(client.get_info())
 OpenAI (pip install openai):
     from openai import OpenAI
@@ -260,9 +260,16 @@ curl:
     curl $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
       -H "Content-Type: application/json" \\
       -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+A client without a network that asks for the tokenizer by the model's name finds it after:
+    {command("serve")} {_model_words(config)}--tokenizer-for HF_HOME
 status page: {url}/   metrics: {url}/metrics   files: {_shown(config.folder)}
 Ctrl-C stops it; started again, it goes on with all that it was told.
 """
+
+
+def _model_words(config: ServiceConfig) -> str:
+    words = [f"--model {shlex.quote(config.model)} "] + ([f"--name {shlex.quote(config.name)} "] if config.name else [])
+    return "".join(words)
 
 
 def _shown(folder: Path) -> str:

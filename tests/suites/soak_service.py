@@ -32,7 +32,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 ALLOWED_GROWTH = 2**20  # bytes in 10,000 requests: an allocator's own pages come and go
 ANSWERS = 10  # seconds that answers are kept once they were read: so that the service is soon as full as it gets
 # oneDNN keeps a kernel for each shape of a batch, up to 1024 of two kinds, which takes far more requests to fill.
-KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32", "MALLOC_ARENA_MAX": "1"}
 PROMPT = list(b"colour of apple? colour of pear? ")
 
 
@@ -281,16 +281,27 @@ def service(folder: Path) -> Any:
             process.wait(60)
 
 
-def soak(requests: int, clients: int, folder: Path, only: str) -> tuple[Counted, Samples, int]:
-    """Let clients send requests until there were enough; returns the counts, what was seen, and the exit code."""
-    counted = Counted(requests)
+def soak(requests: int, warm_up: int, clients: int, folder: Path, only: str) -> tuple[Counted, Samples, int]:
+    """Let clients send requests until there were enough.
+
+    Args:
+        requests: requests that are looked at.
+        warm_up: requests before them, which fill whatever there is to fill.
+        clients: clients at a time.
+        folder: folder of the service.
+        only: the one thing that clients do; empty for all.
+
+    Returns:
+        The counts, what was seen after the warm-up, and the exit code.
+    """
+    counted = Counted(warm_up + requests)
     with service(folder) as (process, port):
         threads = [threading.Thread(target=Client(number, port, counted, only).live) for number in range(clients)]
         for thread in threads:
             thread.start()
         samples, every = Samples(process.pid), max(1, requests // 200)
         while any(thread.is_alive() for thread in threads):
-            if not samples.at or counted.total >= samples.at[-1] + every:
+            if counted.total >= (samples.at[-1] + every if samples.at else warm_up):
                 samples.take(counted.total)
             time.sleep(0.05)
     return counted, samples, process.returncode
@@ -300,13 +311,14 @@ def main() -> int:
     """Soak, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--warm-up", type=int, default=6000, help="requests before those that are looked at")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--only", default="", help="the one thing that clients do, such as chat, train or save")
     given = parser.parse_args()
     start = time.monotonic()
     folder = Path(tempfile.mkdtemp())
     try:
-        counted, seen, code = soak(given.requests, given.clients, folder, given.only)
+        counted, seen, code = soak(given.requests, given.warm_up, given.clients, folder, given.only)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.monotonic() - start
@@ -326,7 +338,8 @@ def main() -> int:
     files, threads = (f"{min(each)} to {max(each)}" for each in (seen.files[half:], seen.threads[half:]))
     growth = f"{slope:+.1f} ± {interval:.1f} B"
     named = ", ".join(grows) or "nothing"
-    print(f"| {counted.total:,} by {given.clients} clients | {memory} MB | {growth} | {files} | {threads} | {named} |")
+    total = counted.total - given.warm_up
+    print(f"| {total:,} by {given.clients} clients | {memory} MB | {growth} | {files} | {threads} | {named} |")
     for fault in counted.faults:
         print(f"fault: {fault}")
     bad = bool(grows or counted.faults or code)
