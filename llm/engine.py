@@ -5,7 +5,7 @@ It is what a service and a trainer of agents drive. One thread may use it. On a 
 
 import hashlib
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -361,15 +361,13 @@ class Engine:
         Returns:
             Of each request its result, or why there is none.
         """
-        running = self.running(requests)
-        while True:
-            try:
-                next(running)
-            except StopIteration as over:
-                return over.value
+        results: dict[int, LossResult | EngineError] = {}
+        for ended in self.running(requests):
+            results |= ended
+        return [results[number] for number in range(len(requests))]
 
-    def running(self, requests: Sequence[LossRequest]) -> Generator[None, None, list[LossResult | EngineError]]:
-        """Do several requests as `run` does; between two passes something else may be done, such as sampling.
+    def running(self, requests: Sequence[LossRequest]) -> Iterator[dict[int, LossResult | EngineError]]:
+        """Do several requests as `run` does, small ones first; after each pass something else may be done.
 
         Meanwhile the adapters must stay as they are.
 
@@ -377,32 +375,32 @@ class Engine:
             requests: the requests.
 
         Yields:
-            Nothing, between two passes.
-
-        Returns:
-            Of each request its result, or why there is none.
+            After each pass the results of those that have ended, or why there are none, by their number.
         """
-        results: dict[int, LossResult | EngineError] = {}
-        sound = []
+        sound, wrong = [], {}
         for number, request in enumerate(requests):
             try:
                 self._require_sound(request)
                 sound.append(number)
             except EngineError as error:
-                results[number] = error
+                wrong[number] = error
+        if wrong:
+            yield dict(wrong)
         for together in _apart(sound, requests):
+            left = list(together)
             try:
-                results |= yield from self._run_together(requests, together)
+                for ended in self._run_together(requests, left):
+                    left = [number for number in left if number not in ended]
+                    yield ended
             except Exception as error:
                 if len(together) == 1:
-                    results[together[0]] = _failed(error)
+                    yield {together[0]: _failed(error)}
                     continue
-                for number in together:  # so that only the one fails that is to blame
+                for number in left:  # so that only the one fails that is to blame
                     try:
-                        results |= yield from self._run_together(requests, [number])
+                        yield from self._run_together(requests, [number])
                     except Exception as own:
-                        results[number] = _failed(own)
-        return [results[number] for number in range(len(requests))]
+                        yield {number: _failed(own)}
 
     def optimizer_step(self, name: str, settings: AdamSettings) -> StepResult:
         """Use and drop the gradients of the calls since the last step. Without any, nothing is changed.
@@ -553,10 +551,12 @@ class Engine:
 
     def _run_together(
         self, requests: Sequence[LossRequest], numbers: Sequence[int]
-    ) -> Generator[None, None, dict[int, LossResult | EngineError]]:
-        work = [LossWork(requests[number], self._adapter(requests[number])) for number in numbers]
-        yield from run_passes(self.base.model, work, self.limits.pass_tokens, self.device)
-        return {number: self._finish(each) for number, each in zip(numbers, work, strict=True)}
+    ) -> Iterator[dict[int, LossResult | EngineError]]:
+        left = {number: LossWork(requests[number], self._adapter(requests[number])) for number in numbers}
+        for _ in run_passes(self.base.model, list(left.values()), self.limits.pass_tokens, self.device):
+            over = {number: work for number, work in left.items() if work.complete}
+            left = {number: work for number, work in left.items() if number not in over}
+            yield {number: self._finish(work) for number, work in over.items()}
 
     def _one(self, request: LossRequest) -> LossResult:
         (result,) = self.run([request])

@@ -115,6 +115,11 @@ class LossWork:
         self._losses.append(found.loss.detach())
         self._trained_tokens += found.trained_tokens
 
+    @property
+    def complete(self) -> bool:
+        """Whether all rows have been through the model."""
+        return len(self._logprobs) == len(self.request.rows)
+
     def result(self) -> LossResult:
         """Return what all passes have found."""
         logprobs = [self._logprobs[number] for number in range(len(self.request.rows))]
@@ -149,16 +154,18 @@ def run_passes(
         device: where the model is.
 
     Yields:
-        Nothing, between two passes: something else may be done then.
+        Nothing, after each pass: something else may be done then.
     """
+    work = sorted(
+        work, key=lambda each: sum(len(row.tokens) for row in each.request.rows)
+    )  # who asks little waits little
     passes = [
         each for backward in (False, True)  # apart: without gradients other, faster steps are taken
         for each in _passes([part for part in work if part.request.backward is backward], pass_tokens)
     ]  # fmt: skip
-    for number, parts in enumerate(passes):
-        if number:
-            yield
+    for parts in passes:
         _pass(model, parts, device)
+        yield
 
 
 Part = tuple[LossWork, list[int]]  # a request and numbers of rows of it

@@ -5,6 +5,7 @@ Other work on the same model, such as training, is done by this thread too, betw
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -171,13 +172,21 @@ class SamplingLoop:
         sampler: the sampler; nobody else may step it meanwhile.
         models: names by which weights are asked for. A request has those that its name stands for when it begins.
         schedule: when requests begin; None for at once.
+        clock: tells seconds.
 
     Attributes:
         sampled_tokens: of all requests that have ended.
     """
 
-    def __init__(self, sampler: Sampler, models: ServedModels, schedule: Schedule | None = None) -> None:
-        self.sampler, self.models = sampler, models
+    def __init__(
+        self,
+        sampler: Sampler,
+        models: ServedModels,
+        schedule: Schedule | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sampler, self.models, self._clock = sampler, models, clock
+        self._sampled = 0.0  # seconds of all steps
         self.schedule: Schedule = Continuous() if schedule is None else schedule
         self._condition = threading.Condition()
         self._waiting: list[Ticket] = []
@@ -276,8 +285,8 @@ class SamplingLoop:
     def between_steps(self, work: Callable[[], None]) -> None:
         """Let the loop's thread do something between two steps: nothing else touches the model meanwhile.
 
-        One such work is done after each step, so that neither holds up the other for long. Samples under way keep the
-        weights that they began with, whatever it does to adapters.
+        After it samples have as much time as it took, before the next such work is done; long work gives way itself
+        (`give_way`). Samples under way keep the weights that they began with, whatever it does to adapters.
 
         Args:
             work: what is to be done; an exception is logged and nothing else.
@@ -322,10 +331,13 @@ class SamplingLoop:
             while (tickets := self._next()) is not None:
                 self._advance(tickets)
                 if self._work:
+                    begun, sampled = self._clock(), self._sampled
                     try:
                         self._work.popleft()()
                     except Exception:
                         _LOG.exception("work between two steps failed")
+                    # What it gave to samples while it was at work counts for both.
+                    self.give_way(self._clock() - begun - 2 * (self._sampled - sampled))
         finally:  # nobody may wait for a thread that is no more
             self._end_all(LoopEndedError("the service has been closed"))
 
@@ -342,17 +354,35 @@ class SamplingLoop:
             if not self._under_way or self._closing:
                 wait([others], timeout=_LOOK)
 
+    def give_way(self, seconds: float) -> None:
+        """Let what is under way be sampled for as long as other work has taken. For the loop's thread, in such work.
+
+        So each has half of the time, whatever its pieces are: a step of samples may be a hundredth of a training pass.
+
+        Args:
+            seconds: how long at most, up to the end of the step that runs then.
+        """
+        until = self._clock() + seconds
+        while self._clock() < until:
+            with self._condition:
+                tickets = [] if self._closing else self._due()
+            self._advance(tickets)
+            if not self._under_way or self._closing:
+                return
+
     def _advance(self, tickets: Sequence[Ticket]) -> None:
         """Begin what is due, and give all that is under way a step."""
         for ticket in tickets:
             self._begin(ticket)
         if self._under_way:
+            begun = self._clock()
             try:
                 self.sampler.step()
             except Exception as error:  # whatever a step raises, clients must hear of it, and the loop goes on
                 _LOG.exception("a step of the sampler failed")
                 self._fail(EngineError(f"sampling failed: {error}"))
             self._deliver()
+            self._sampled += self._clock() - begun
 
     def _next(self) -> list[Ticket] | None:
         """Wait for something to do.

@@ -2,12 +2,13 @@
 
     HTTP's event loop                  the engine's thread (`SamplingLoop`)
     submit(model, number, work) ->     between two steps of sampling: `_turn` takes the next work of each model
-    RequestOrder of the model          -> engine.run for all losses together, or one other work -> its promise ends
+    RequestOrder of the model          -> passes for all losses together, then each other work -> promises end
 
 Which thread does what: the event loop of the server reads and checks requests and waits for promises; the loop's thread
 alone touches the engine, for training and for sampling, a piece of each in turn. So no lock guards the model, a step of
-sampling never sees half a training step, and neither starves the other. Adapters are never changed in place, so samples
-under way keep the weights that they began with.
+sampling never sees half a training step. Where both want it, each has half of the time: after each pass samples go on
+for as long as the pass took. Adapters are never changed in place, so samples under way keep the weights that they began
+with.
 
 Of each model only the next work is taken in a turn, and which works a turn takes is settled before it begins. On a CPU
 each of them gets the bits that it gets alone (`llm/loss_pass.py`), so what a model becomes follows from its own
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 
 from llm.engine import Engine
 from llm.engine_error import EngineError, PassFailedError
-from llm.loss_pass import LossRequest
+from llm.loss_pass import LossRequest, LossResult
 from llm.model_error import ModelError
 from service.journal import Unkept
 from service.promises import Promise
@@ -242,7 +243,7 @@ class TrainingQueue:
             taken = [order.take() for order in self._orders.values() if order.ready]
         try:
             self._journal.executed([task.promise.id for task in taken])
-            self._do(taken)
+            self._do(taken, self._loop.give_way)
         finally:
             with self._lock:
                 for task in taken:
@@ -252,33 +253,43 @@ class TrainingQueue:
                 task.promise.fail(TinkerError("the service failed; its log says how", category="server"))
             self._turn_later()
 
-    def _do(self, taken: Sequence[_Task]) -> None:
-        """Do work together. What comes of it follows from `taken` and the weights, and from nothing else."""
+    def _do(self, taken: Sequence[_Task], give_way: Callable[[float], None] = lambda seconds: None) -> None:
+        """Do work together. What comes of it follows from `taken` and the weights, and from nothing else.
+
+        Args:
+            taken: the work.
+            give_way: called after each pass with the seconds that it took: what may be done then changes no adapter.
+        """
         self._changes.update(task.model for task in taken)
         losses = [(task, task.work) for task in taken if isinstance(task.work, LossRequest)]
         if losses:
-            self._run([task for task, _ in losses], [work for _, work in losses])
+            self._run([task for task, _ in losses], [work for _, work in losses], give_way)
         for task in taken:
             if not isinstance(task.work, LossRequest):
                 self._end(task, task.work)
 
-    def _run(self, tasks: list[_Task], requests: list[LossRequest]) -> None:
+    def _run(self, tasks: list[_Task], requests: list[LossRequest], give_way: Callable[[float], None]) -> None:
+        begun = self._clock()
         try:
-            results = self.engine.run(requests)
+            for ended in self.engine.running(requests):
+                for number, result in ended.items():
+                    self._tell(tasks[number].promise, result)
+                give_way(self._clock() - begun)
+                begun = self._clock()
         except Exception as error:
-            _LOG.exception("a pass failed")
+            _LOG.exception("training failed")
             for task in tasks:
-                task.promise.fail(TinkerError(f"the pass failed: {error}", category="server"))
-            return
-        for task, result in zip(tasks, results, strict=True):
-            if isinstance(result, PassFailedError):
-                _LOG.error("a pass failed", exc_info=result.__cause__)
-                task.promise.fail(TinkerError(str(result), category="server"))
-            elif isinstance(result, EngineError):
-                task.promise.fail(TinkerError(str(result)))
-            else:
-                self.trained_tokens += result.trained_tokens
-                task.promise.keep(LossAnswer(result))
+                task.promise.fail(TinkerError(f"the service failed: {error}", category="server"))
+
+    def _tell(self, promise: Promise, result: LossResult | EngineError) -> None:
+        if isinstance(result, PassFailedError):
+            _LOG.error("a pass failed", exc_info=result.__cause__)
+            promise.fail(TinkerError(str(result), category="server"))
+        elif isinstance(result, EngineError):
+            promise.fail(TinkerError(str(result)))
+        else:
+            self.trained_tokens += result.trained_tokens
+            promise.keep(LossAnswer(result))
 
     @staticmethod
     def _end(task: _Task, work: Callable[[], Answer]) -> None:

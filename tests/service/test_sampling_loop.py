@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -211,3 +212,33 @@ def test_other_work_is_done_by_the_same_thread_between_two_steps():
     assert threads == ["sampling", "sampling"]
     with pytest.raises(LoopEndedError):
         loop.between_steps(over.set)
+
+
+def test_samples_have_as_much_time_as_other_work():
+    now, steps, at = [0.0], [], []
+    sampler = tiny_sampler()
+    step = sampler.step
+
+    def counted():
+        now[0] += 1
+        steps.append(now[0])
+        return step()
+
+    def work(seconds, gives=0):
+        at.append(len(steps))
+        now[0] += seconds
+        if gives:
+            loop.give_way(gives)
+        if len(at) == 3:
+            over.set()
+
+    sampler.step, over, begun = counted, threading.Event(), threading.Event()
+    with SamplingLoop(sampler, tiny_models(), clock=lambda: now[0]) as loop:
+        loop.between_steps(lambda: begun.wait(60))  # until all is there
+        ticket = loop.submit("k", "tiny", request("abc", 40))
+        for seconds, gives in ((10, 0), (10, 10), (3, 0)):
+            loop.between_steps(lambda seconds=seconds, gives=gives: work(seconds, gives))
+        begun.set()
+        assert over.wait(60) and len(ticket.result(60).samples[0].tokens) == 40
+    # One step between two works, and before the next as many as the last has taken and not given away itself.
+    assert [later - earlier for earlier, later in pairwise(at)] == [11, 11]

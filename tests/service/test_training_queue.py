@@ -1,6 +1,7 @@
 """Training in the order of each model, several models in one pass, sampling between: all by one thread."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ pytest.importorskip("transformers")
 
 from llm import base_model
 from llm.adam import AdamSettings
-from llm.engine import Engine
+from llm.engine import Engine, EngineLimits
 from llm.loss_pass import LossRequest, LossRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.lora import LoraSettings
@@ -90,8 +91,8 @@ def test_models_train_together_as_alone(made):
         made.open(name, seed)
         whole[name] = [made.submit(name, number + 1, work) for number, work in enumerate(training(made, name, seed))]
     together = []
-    run = made.engine.run
-    made.engine.run = lambda requests: (together.append(len(requests)), run(requests))[1]
+    running = made.engine.running
+    made.engine.running = lambda requests: (together.append(len(requests)), running(requests))[1]
     block.set()
     for name in whole:
         ended(*whole[name])
@@ -103,6 +104,34 @@ def test_models_train_together_as_alone(made):
         losses = [kept[name][-1].answer.result.loss for kept in (whole, alone)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
         assert losses[0] < whole[name][0].answer.result.loss - 1
+
+
+def test_samples_go_on_between_the_passes_of_a_long_request_and_short_ones_are_answered_first(made):
+    made.engine.limits = EngineLimits(pass_tokens=8)
+    ended(made.open("long"), made.open("short"))
+    events = []
+    step, hidden = made.loop.sampler.step, made.engine.base.model.hidden
+
+    def passed(tokens, rows, adapters=None, cache=None):
+        if cache is None:
+            events.append(f"pass of {len(tokens)}")
+        return hidden(tokens, rows, adapters, cache)
+
+    made.loop.sampler.step = lambda: (events.append("step"), step())[1]
+    made.engine.base.model.hidden = passed
+    block = threading.Event()
+    made.loop.between_steps(lambda: block.wait(WAIT))
+    ticket = made.loop.submit("k", "tiny", SampleRequest([65, 66], SamplingSettings(max_tokens=1000, end_ids=())))
+    short = [LossRow(each.tokens[:5], each.targets[:5], {"weights": torch.ones(5)}) for each in rows(1)]
+    first = made.submit("long", 1, LossRequest("long", [rows(seed)[0] for seed in range(4)], backward=True))
+    second = made.submit("short", 1, LossRequest("short", short, backward=True))
+    block.set()
+    ended(first, second)
+    made.loop.cancel(ticket)
+    passes = [place for place, event in enumerate(events) if event != "step"]
+    assert [events[place] for place in passes] == ["pass of 5", *["pass of 8"] * 4]
+    assert all(later - earlier > 1 for earlier, later in pairwise(passes))
+    assert first.error is None and second.error is None and second.ended < first.ended
 
 
 def test_what_fails_leaves_the_others_and_what_follows_alone(made):
