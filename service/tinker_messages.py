@@ -374,9 +374,9 @@ def prompt_tokens(given: Fields) -> list[int]:
         if inside.text("type", "encoded_text") != "encoded_text":
             raise inside.wrong("type", chunk["type"], "this model reads text only: encoded_text")
         tokens = inside.listed("tokens")
-        wrong = next((each for each in tokens if type(each) is not int or not 0 <= each < 2**31), None)
-        if wrong is not None:
-            raise inside.wrong("tokens", wrong, "tokens are integers of 0 or more")
+        for each in tokens:
+            if type(each) is not int or not 0 <= each < 2**31:
+                raise inside.wrong("tokens", each, "tokens are integers of 0 or more")
         found += tokens
     return found
 
@@ -436,13 +436,15 @@ def _json_tensor(given: Fields, empty: int = 0) -> Tensor:
     if kind not in _TYPES:
         raise given.wrong("dtype", kind, f"allowed are {', '.join(_TYPES)}")
     data = given.listed("data")
-    wrong = next((each for each in data if isinstance(each, bool) or not isinstance(each, int | float)), None)
-    if wrong is not None or (kind == "int64" and any(each != each or int(each) != each for each in data)):
-        raise given.wrong("data", wrong, f"it must be a flat list of numbers of {kind}")
+    allowed = f"it must be a flat list of numbers of {kind}"
+    for each in data:
+        if type(each) is not int and (type(each) is not float or (kind == "int64" and not each.is_integer())):
+            raise given.wrong("data", each, allowed)
     try:
-        values = numpy.array(data, dtype=_TYPES[kind])
+        with numpy.errstate(over="ignore"):  # what float32 can't hold is infinite, and refused as that
+            values = numpy.array(data, dtype=_TYPES[kind])
     except (OverflowError, ValueError) as error:
-        raise given.wrong("data", "a number too large", f"it must be a flat list of numbers of {kind}") from error
+        raise given.wrong("data", "a number too large", allowed) from error
     shape = [each if type(each) is int else -1 for each in given.listed("shape")] if given.has("shape") else None
     sparse = None
     if given.has("sparse_crow_indices"):

@@ -1,5 +1,6 @@
 """Requests of a model, from their bytes to the work that the engine's thread does: the same now and after a start."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from service.tinker_messages import (
 )
 from service.tinker_models import TinkerModels
 from service.training_queue import TrainingQueue, Work
+
+_LOG = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -133,6 +136,9 @@ def _or_refused(work: Callable[[], "Work | TinkerError"]) -> Work:
         found = work()
     except TinkerError as error:
         found = error
+    except Exception as error:  # whatever is wrong with our reading, the request's number is used
+        _LOG.exception("a request could not be read")
+        found = TinkerError(f"the service could not read the request: {error}", category="server")
     return partial(_refuse, found) if isinstance(found, TinkerError) else found
 
 

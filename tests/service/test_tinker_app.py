@@ -1,5 +1,9 @@
 """The Tinker protocol as its own client and bare HTTP meet it; other forms of its messages: test_tinker_messages."""
 
+import copy
+import json
+import math
+
 import pytest
 
 pytest.importorskip("transformers")
@@ -137,33 +141,33 @@ def test_json_and_protobuf_say_the_same(served):
     second = calls.post("forward", model_id=asked.model_id, seq_id=2, forward_input=fields)["request_id"]
     told = [calls.result(each) for each in (first, second)]
     assert told[0] == told[1]
-    for id, json in zip((first, second), told, strict=True):
+    for id, plain in zip((first, second), told, strict=True):
         answer = httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, headers={
             "Accept": "application/x-protobuf"})  # fmt: skip
         assert answer.headers["content-type"] == "application/x-protobuf"
         read = messages.ForwardBackwardOutput.FromString(answer.content)
         (record,) = read.loss_fn_outputs
         found = numpy.frombuffer(record.fields["logprobs"].data, "<f4")
-        assert found.tolist() == pytest.approx(json["loss_fn_outputs"][0]["logprobs"]["data"], abs=1e-6)
-        assert dict(read.metrics) == json["metrics"]
+        assert found.tolist() == pytest.approx(plain["loss_fn_outputs"][0]["logprobs"]["data"], abs=1e-6)
+        assert dict(read.metrics) == plain["metrics"]
     session = calls.session()
     sample = {"base_model": "tiny", "prompt": {"chunks": [{"tokens": PROMPT}]}, "num_samples": 2,
               "prompt_logprobs": True, "topk_prompt_logprobs": 2, "topk_sample_logprobs": 2,
               "sampling_params": {"max_tokens": 4, "stop": [], "seed": 5}, "session_id": session}  # fmt: skip
     id = calls.post("asample", **sample)["request_id"]
-    json = calls.result(id)
+    plain = calls.result(id)
     answer = httpx.post(f"{calls.url}/retrieve_future", json={"request_id": id}, headers={
         "Accept": "application/x-protobuf, application/json"})  # fmt: skip
     read = messages.SampleResponse.FromString(answer.content)
-    for one, other in zip(read.sequences, json["sequences"], strict=True):
+    for one, other in zip(read.sequences, plain["sequences"], strict=True):
         assert numpy.frombuffer(one.tokens, "<i4").tolist() == other["tokens"]
         assert numpy.frombuffer(one.logprobs, "<f4").tolist() == pytest.approx(other["logprobs"], abs=1e-6)
         tops = numpy.frombuffer(one.topk_sampled_logprobs.token_ids, "<i4").reshape(-1, 2).tolist()
         assert tops == [[token for token, _ in row] for row in other["topk_logprobs"]]
     found = numpy.frombuffer(read.prompt_logprobs, "<f4")
-    assert numpy.isnan(found[0]) and found[1:].tolist() == pytest.approx(json["prompt_logprobs"][1:], abs=1e-6)
+    assert numpy.isnan(found[0]) and found[1:].tolist() == pytest.approx(plain["prompt_logprobs"][1:], abs=1e-6)
     tops = numpy.frombuffer(read.topk_prompt_logprobs.logprobs, "<f4").reshape(-1, 2)
-    assert (tops[0] == numpy.float32(-99999.0)).all() and json["topk_prompt_logprobs"][0] is None
+    assert (tops[0] == numpy.float32(-99999.0)).all() and plain["topk_prompt_logprobs"][0] is None
 
 
 def test_a_request_that_comes_twice_is_done_once(served):
@@ -234,6 +238,73 @@ def test_refusals(served):
         assert told in post(served, path, status, **fields)["error"]
     packed = post(served, "telemetry", 415, headers={"Content-Encoding": "br"})
     assert "allowed are identity and zstd" in packed["error"]
+
+
+ODD = (None, True, -1, math.nan, 2**70, "\ud800", [None], {})
+
+
+def places(value, way=()):
+    """All places in plain data."""
+    if way:
+        yield way
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield from places(each, (*way, key))
+
+
+def with_odd(body, way, odd):
+    """A copy with something odd in one place."""
+    body = copy.deepcopy(body)
+    inside = body
+    for key in way[:-1]:
+        inside = inside[key]
+    inside[way[-1]] = odd
+    return body
+
+
+def test_whatever_a_field_holds_the_service_does_not_fail(served):
+    """Each field of each request by each odd value: refused or done, never an error of the service's; it goes on."""
+    calls = Calls(served.url)
+    session = calls.session()
+    model = calls.model(session, lora_config={"rank": 2})
+    calls.save(model, 1, "one")
+    made = {"session_id": session, "sampling_session_seq_id": 0, "base_model": "tiny"}
+    sampler = calls.post("create_sampling_session", **made)["sampling_session_id"]
+    adam = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.0, "grad_clip_norm": 1.0}
+    targets = {"data": [1] * (len(PROMPT) - 1), "dtype": "int64", "shape": [len(PROMPT) - 1, 1]}
+    bodies = (
+        ("forward_backward", {"model_id": model, "forward_backward_input": {
+            "data": rows(*PROMPT), "loss_fn": "cross_entropy", "loss_fn_config": {"beta": 0.1}}}),
+        ("optim_step", {"model_id": model, "adam_params": adam}),
+        ("save_weights", {"model_id": model, "path": "two", "ttl_seconds": 60, "overwrite": True, "user_metadata": {
+            "a": "b"}}),
+        ("load_weights", {"model_id": model, "path": f"tinker://{model}/weights/one", "optimizer": True}),
+        ("create_model", {"session_id": session, "model_seq_id": 0, "base_model": "tiny", "lora_config": {
+            "rank": 2, "seed": 1, "train_mlp": True}, "optimizer_config": {"type": "adamw"}}),
+        ("asample", {"sampling_session_id": sampler, "num_samples": 1, "prompt": {"chunks": [{
+            "type": "encoded_text", "tokens": PROMPT}]}, "prompt_logprobs": True, "topk_prompt_logprobs": 1,
+            "topk_sample_logprobs": 1, "prompt_logprobs_last_n": 2, "target_prompt_logprobs": targets,
+            "sampling_params": {"max_tokens": 1, "temperature": 1.0, "top_p": 0.9, "top_k": 5, "seed": 1,
+                                "stop": ["a"]}}),
+        ("sessions/search", {"display_name": "d", "limit": 2, "statuses": [{"type": "active", "reasons": ["success"]}],
+                             "cursor": {"last_created_at": "2026-01-01T00:00:00Z", "last_session_id": "x"}}),
+        ("create_session", {"user_metadata": {"a": "b"}, "display_name": "d", "project_id": "p"}),
+    )  # fmt: skip
+    promised = []
+    for route, body in bodies:
+        for way in places(body):
+            for odd in ODD:
+                content = json.dumps(with_odd(body, way, odd))
+                answer = calls._http.post(f"{calls.url}/{route}", content=content)
+                assert answer.status_code in (200, 204, 400, 404), (route, way, odd, answer.text)
+                if answer.status_code == 200 and "request_id" in answer.json():
+                    promised.append((route, way, odd, answer.json()["request_id"]))
+                elif answer.status_code >= 400:
+                    assert answer.json()["category"] == "user"
+    for route, way, odd, id in promised:
+        told = calls.result(id)
+        assert told.get("category") in (None, "user"), (route, way, odd, told)
+    assert calls.get(f"training_runs/{model}")["training_run_id"] == model and calls.get("checkpoints")
 
 
 def test_packed_bodies_are_read_up_to_the_limit(served):
