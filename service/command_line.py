@@ -23,6 +23,7 @@ from config.service_config import KEY_BEGINS, ServiceConfig, is_loopback
 from constants import command
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
+from constants.counting import counted
 from constants.nearest import nearest
 from service.journal_file import JournalError
 from storage.errors import OutputError
@@ -245,6 +246,9 @@ def _told(service: "LocalService", config: ServiceConfig) -> str:
         port = url.rpartition(":")[2]
         url = f"http://{socket.gethostname()}:{port}" if config.host in ("0.0.0.0", "::") else url
         note += "; without TLS: let others reach it over a network that you trust, or through a proxy with https"
+    again = ""
+    if service.replayed:
+        again = f"went on after a kill: {counted(service.replayed, 'turn')} of before done again\n"
     return f"""serving {name} at {url} ({note})
     export TINKER_BASE_URL={url} TINKER_API_KEY={key}
     export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}
@@ -262,7 +266,7 @@ curl:
       -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 A client without a network that asks for the tokenizer by the model's name finds it after:
     {command("serve")} {_model_words(config)}--tokenizer-for HF_HOME
-status page: {url}/   metrics: {url}/metrics   files: {_shown(config.folder)}
+{again}status page: {url}/   metrics: {url}/metrics   files: {_shown(config.folder)}
 Ctrl-C stops it; started again, it goes on with all that it was told.
 """
 

@@ -276,7 +276,7 @@ class Journal(Unkept):
 
     def _opened(self, number: int) -> tuple[Path, int]:
         path = self.file_path(number)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
         try:
             sync(self.folder)
         except OSError:

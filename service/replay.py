@@ -13,6 +13,7 @@ from typing import Any
 
 from llm.adapter_state_files import STATE as ADAPTER_STATE
 from llm.adapter_state_files import load_state
+from llm.engine_error import EngineError
 from llm.loss_pass import LossRequest
 from llm.model_error import ModelError
 from service.journal import Then
@@ -164,6 +165,11 @@ class Replay:
         told = {name: value for name, value in known.fields.items() if name not in ("kind", "id")}
         if told == fields and known.content() == content:
             return
+        if isinstance(found, TinkerError) and known.fields["form"] != "error":
+            raise JournalError(
+                f"{_named(request)} can't be done again: {found.message}. It would be lost, and all that follow it. "
+                f"{self._remedy}"
+            )
         raise JournalError(
             f"{_named(request)} does not give what it gave before: the numbers of this device, or of this version, are "
             f"other ones, so that this request and all that follow it are lost. {self._remedy}"
@@ -220,6 +226,8 @@ class Replay:
             weights = {version: load_state(state.folder / folder, engine.base, engine.device).adapter
                        for version, folder in state.told["weights"].items()}  # fmt: skip
             self._models.put_back(state.told["registry"], weights)
+        except EngineError as error:  # limits are lower than they were
+            raise JournalError(f"a model of before can't go on: {error}. {self._remedy}") from error
         except ModelError as error:
             raise JournalError(f"{error}. Put the folder back from a copy, or serve from another folder") from error
         for model, next in state.told["orders"].items():

@@ -223,7 +223,7 @@ class StateKeeper:
     def _carry(temporary: Path, folder: Path, live: Sequence[Place]) -> dict[Place, Place]:
         """Copy records of promises that still matter; return where each is to be found once the folder is in place."""
         moved, at = {}, 0
-        handle = os.open(temporary / CARRIED, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(temporary / CARRIED, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         try:
             for place in live:
                 rest = memoryview(place.read())

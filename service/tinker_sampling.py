@@ -217,7 +217,9 @@ class SamplingEndpoints:
     def _end(self, promise: Promise, asked: Sampling, ticket: Ticket) -> None:
         """End a promise by what has become of its samples."""
         handle = ticket.handle
-        if ticket.error is not None:
+        if isinstance(ticket.error, LoopEndedError):  # not for ever: a later process samples it
+            promise.refuse(TinkerError(str(ticket.error), category="server"))
+        elif ticket.error is not None:
             user = isinstance(ticket.error, SettingError | UnknownModelError)
             promise.fail(TinkerError(str(ticket.error), category="user" if user else "server"))
         elif handle is None or any(sample.finish == CANCELLED for sample in handle.samples):
@@ -226,7 +228,7 @@ class SamplingEndpoints:
             try:
                 self._models.loop.between_steps(partial(self._find_extras, promise, asked, handle))
             except LoopEndedError as error:
-                promise.fail(TinkerError(str(error), category="server"))
+                promise.refuse(TinkerError(str(error), category="server"))
         else:
             promise.keep(SampleAnswer(asked, handle))
 

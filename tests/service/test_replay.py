@@ -24,6 +24,7 @@ from system_calls import FullDisk, between_calls
 from tinker import types
 
 from llm import base_model
+from llm.engine import EngineLimits
 from service.journal_file import JournalError
 from service.local_service import serve
 from service.state_keeper import Cadence
@@ -299,8 +300,8 @@ def copied(left, name, folder):
     return shutil.copytree(left / name, folder / "copy")
 
 
-def refused(folder, base=None):
-    with pytest.raises(JournalError) as told, serve(base or base_model.load("tiny"), folder):
+def refused(folder, base=None, **options):
+    with pytest.raises(JournalError) as told, serve(base or base_model.load("tiny"), folder, **options):
         pass
     return str(told.value)
 
@@ -325,6 +326,14 @@ def test_other_numbers_are_refused_by_the_first_request_that_has_them(left, tmp_
     base.model.draw(1)
     told = refused(copied(left, "killed", tmp_path), base)
     assert "request 1 of model" in told and "(forward_backward) does not give what it gave before" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("first", "a model of before can't go on"), ("killed", "can't be done again")]
+)
+def test_lower_limits_than_before_are_told_as_such(left, tmp_path, name, told):
+    found = refused(copied(left, name, tmp_path), engine_limits=EngineLimits(rank=2))
+    assert told in found and "LoRA rank is 4; at most 2 is allowed here" in found
 
 
 def test_a_damaged_state_is_refused(left, tmp_path):
