@@ -20,7 +20,7 @@ from train.context import RunContext
 from train.seeding import preserved_random_states, seed_everything
 from train.steps import StepInput
 
-_STEPS_TO_FALL, _STEPS_TO_LEARN = 20, 500
+_STEPS_FOR_GRADIENTS, _STEPS_TO_FALL, _STEPS_TO_LEARN = 4, 20, 500
 _SECONDS = 5.0  # after which slow steps end
 _LEARNED = 0.1  # share of its start that the loss of one batch comes down to
 _TOO_HIGH = 1.5  # times ln(C): a classifier that starts there is sure of what it can't know
@@ -121,9 +121,12 @@ def gradients_arrive(subject: Subject) -> Verdict:
     run.model.train()
     warm_up = WarmUp(run.optimizer)
     with _modules_that_run(subject) as ran:
-        for number, step_input in enumerate(subject.step_inputs):
-            warm_up.set(number)
-            take_step(run, step_input)  # steps too, since what is zero at first may be so only at first
+        inputs, steps = subject.step_inputs, 0
+        while steps < len(inputs) or (steps < _STEPS_FOR_GRADIENTS and zero - missing):
+            warm_up.set(steps)
+            # Steps too, since what is zero at first may be so only at first: half of an adapter is.
+            take_step(run, inputs[steps % len(inputs)])
+            steps += 1
             for name, parameter in trainable.items():
                 if parameter.grad is not None:
                     missing.discard(name)
@@ -131,7 +134,6 @@ def gradients_arrive(subject: Subject) -> Verdict:
                     wrong[name] += not bool(values.isfinite().all())  # host-device synchronisations
                     if bool(values.any()):
                         zero.discard(name)
-    steps = len(subject.step_inputs)
     # A loss scale (fp16) begins so high that gradients overflow; it falls from step to step.
     most = 0 if run.precision.scaler is None else steps - 1
     overflown = {name for name, times in wrong.items() if times > most}
