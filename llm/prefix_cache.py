@@ -4,6 +4,7 @@ They are kept by the weights that they were made with, so that no adapter ever r
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
@@ -80,6 +81,16 @@ class PrefixCache:
         self._bytes += prefix.nbytes()
         while self._bytes > self._limit or len(self._entries) > self._most:
             self._drop(next(iter(self._entries)))
+
+    def keep(self, weights: Callable[[object], bool]) -> None:
+        """Forget beginnings of other weights.
+
+        Args:
+            weights: says of an identity of weights whether their beginnings are kept.
+        """
+        for number, entry in list(self._entries.items()):
+            if not weights(entry.weights):
+                self._drop(number)
 
     def clear(self) -> None:
         """Forget all."""

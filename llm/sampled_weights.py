@@ -8,6 +8,12 @@ from llm.engine_error import EngineError
 from model.lora import LoraAdapter
 
 
+def mark_of(tensor: Tensor) -> tuple[int, int]:
+    """Return a tensor's address and version: another one while it is held has others, and so has it after a change."""
+    # PyTorch counts the changes of each tensor; of tensors made in inference mode it doesn't, and they stay.
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
 class WeightsIdentity:
     """Tensors and their versions: equal to another one only while it is of the same numbers.
 
@@ -28,13 +34,17 @@ class WeightsIdentity:
         return hash(self._marks[:1])
 
     @property
+    def last(self) -> tuple[int, int]:
+        """Address and version of the last tensor: an adapter's, where there is one."""
+        return self._marks[-1]
+
+    @property
     def unchanged(self) -> bool:
         """Whether no number was changed since."""
         return self._marks == self._now()
 
     def _now(self) -> tuple[tuple[int, int], ...]:
-        # PyTorch counts the changes of each tensor; of tensors made in inference mode it doesn't, and they stay.
-        return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in self._tensors)
+        return tuple(mark_of(each) for each in self._tensors)
 
 
 class SampledWeights:

@@ -27,7 +27,7 @@ from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.lookahead import Lookahead
 from llm.prefix_cache import PrefixCache, common_length
 from llm.sample_result import CANCELLED, FAILED, STOP, Sample, SampleHandle
-from llm.sampled_weights import SampledWeights, identity_of
+from llm.sampled_weights import SampledWeights, WeightsIdentity, identity_of, mark_of
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
 from llm.token_choice import Chosen, SampleRandom, TokenChoice, likeliest
@@ -319,10 +319,20 @@ class Sampler:
         identity = identity_of(self._model, adapter)
         found = next((each for each in list(self._known_weights) if each.identity == identity), None)
         if found is None:
+            self._forget_old_weights()
             found = SampledWeights(self._model, name, adapter)
             self._known_weights.add(found)
         self._recent_weights = found
         return found
+
+    def _forget_old_weights(self) -> None:
+        """Drop beginnings made with weights that nobody can ask for any more: they keep them in memory.
+
+        While an agent learns, each step has weights of its own; those of a hundred steps are gigabytes.
+        """
+        adapters = [] if self.bank is None else [self.bank[name] for name in self.bank.names()]
+        current = {mark_of(list(each.parameters())[-1]) for each in (self._model, *adapters)}
+        self._prefixes.keep(lambda weights: isinstance(weights, WeightsIdentity) and weights.last in current)
 
     # ------------------------------------------------------------------------------------------------ prompts that wait
 

@@ -386,6 +386,49 @@ def test_versions_stay_what_they_are():
         made.forward_backward(newer, [row(3)])  # a version is never trained
 
 
+def held_bytes(made: Engine) -> int:
+    """Memory of all adapters and versions: what they share counts once."""
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+                for name in made.bank.names() for each in made.bank[name].parameters()}  # fmt: skip
+    return sum(storages.values())
+
+
+def test_versions_take_memory_for_each_step_and_none_for_each_version():
+    made = engine()
+    trained(made, "a", steps=1)
+    one = held_bytes(made)
+    assert one >= 4 * made.info("a").parameters
+    for step in range(1, 4):
+        held = [made.hold_version("a") for _ in range(10)]
+        made.create_from(f"copy {step}", made.state("a"), optimizer=True)
+        assert len(set(held)) == 1 and held_bytes(made) == step * one
+        made.forward_backward("a", [row(9, step)])
+        made.optimizer_step("a", STEP)
+        assert held_bytes(made) == (step + 1) * one
+    for name in ("a", "copy 1", "copy 2", "copy 3"):
+        made.delete(name)
+    for version in made.versions() * 10:
+        made.release_version(version)
+    assert held_bytes(made) == 0
+
+
+def test_beginnings_of_prompts_keep_no_weights_that_nobody_can_ask_for():
+    made = engine()
+    made.create("a", LoraSettings(4))
+    settings = SamplingSettings(temperature=0, max_tokens=2, end_ids=())
+    for step in range(4):
+        version = made.hold_version("a")
+        made.sample([SampleRequest(list(range(40)), settings, adapter=version)])
+        again = made.sampler.submit(SampleRequest(list(range(40)), settings, adapter=version))
+        while made.sampler.step():
+            pass
+        assert again.cached_tokens == 39  # of weights that are there, beginnings are kept
+        made.release_version(version)
+        made.forward_backward("a", [row(9, step)])
+        made.optimizer_step("a", STEP)
+    assert len(made.sampler._prefixes) == 1
+
+
 def sampled(made: Engine, name: str | None, seed: int = 0):
     prompt = list(range(40, 60))
     settings = SamplingSettings(temperature=1.0, seed=seed, max_tokens=12, end_ids=())
