@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _KEPT = 32  # grammars that are not read anew when they are asked for again
 _MOST_SHOWN = 300  # characters of what is wrong with a grammar
+MOST_CHARACTERS = 262_144  # of a grammar
+# How much work llguidance does on one, about a second's: a pattern of a few letters can ask for hours.
+_FUEL = 200_000
+_FORCED = 512  # bytes without a choice that are taken apart at a time
 
 
 class GrammarState:
@@ -112,11 +116,16 @@ class TokenGrammars:
             if self._tokens is None:
                 self._tokens = self._read_tokens()
             tokens = self._tokens
-        from llguidance import LLMatcher
+        if len(grammar) > MOST_CHARACTERS:
+            raise SettingError("grammar", f"of {len(grammar):,} characters", f"at most {MOST_CHARACTERS:,} are allowed")
+        from llguidance import LLMatcher, LLParserLimits
 
-        found = LLMatcher(tokens, grammar, log_level=0)
-        if found.is_error():
-            raise SettingError("grammar", "no grammar that can be used", _shown(found.get_error()))
+        found = LLMatcher(tokens, grammar, log_level=0, limits=LLParserLimits(initial_lexer_fuel=_FUEL))
+        begun = found.deep_copy()
+        begun.compute_bitmask()  # some faults show only then
+        for matcher in (found, begun):
+            if matcher.is_error():
+                raise SettingError("grammar", "no grammar that can be used", _shown(matcher.get_error()))
         with self._lock:
             self._known[grammar] = found
             if len(self._known) > _KEPT:
@@ -152,7 +161,11 @@ class _Tokens:
         self._longest = max(map(len, self._ids), default=0)
 
     def __call__(self, text: bytes) -> list[int]:
-        """Return the tokens of a text that the grammar leaves no choice about: those that training would have."""
+        """Return the tokens of a text that the grammar leaves no choice about: those that training would have.
+
+        Of a long text only its beginning is told: what follows is asked about later, and again with each token.
+        """
+        text = text if len(text) <= _FORCED else text[:_FORCED].decode(errors="ignore").encode()
         try:
             ids = self._tokenizer.encode(text.decode(), add_special_tokens=False)
         except UnicodeDecodeError:
@@ -175,4 +188,5 @@ def _shown(error: str) -> str:
     line = error.strip().splitlines()[0] if error.strip() else "no reason was given"
     head, separator, rest = line.partition("): ")
     line = rest if separator and head.startswith("at ") else line
+    line = "nothing is of this form" if line.startswith("NoExtension") else line
     return line if len(line) <= _MOST_SHOWN else line[:_MOST_SHOWN] + " ..."

@@ -58,6 +58,18 @@ def test_what_is_no_grammar_is_refused_with_the_reason():
         known.check('start: %json {"type": "strin"}')
     with pytest.raises(SettingError):
         known.check("nonsense")
+    with pytest.raises(SettingError, match="at most 262,144 are allowed"):
+        known.check(f'start: "{"x" * 300_000}"')
+    with pytest.raises(SettingError, match="nothing is of this form"):  # which shows at the first token only
+        known.check('start: %json {"$ref": "#"}')
+
+
+def test_a_long_text_without_a_choice_is_taken_apart_piece_by_piece():
+    tokenizer, text = byte_tokenizer(), "é😀a" * 400
+    state = grammars(tokenizer, 261).begin(f'start: %json {{"const": "{text}"}}', [257])
+    for byte in f'"{text}"'.encode():
+        assert numpy.flatnonzero(state.allowed()).tolist() == [byte]
+        state.take(byte)
 
 
 @pytest.mark.parametrize("kind", ["byte level", "with bytes for the rest"])
