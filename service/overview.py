@@ -121,7 +121,7 @@ class Overview:
         rows: models that clients train, the last used first.
         adapters_most: how many of them may be loaded.
         checkpoint_bytes_most: room for checkpoints; 0 where there is no limit.
-        names: names that can be sampled from.
+        aliases: names that stand for models, and for which.
         process: what the process takes.
         counts: of requests.
         rates: tokens a second.
@@ -147,7 +147,7 @@ class Overview:
     rows: tuple[ModelRow, ...]
     adapters_most: int
     checkpoint_bytes_most: int
-    names: tuple[str, ...]
+    aliases: dict[str, str]
     process: ProcessUse
     counts: RequestCounts
     rates: TokenRates
@@ -181,7 +181,7 @@ class Overview:
             failure_of(loop), service.started, loop.sampled_tokens, queue.trained_tokens, loop.under_way, loop.waiting,
             queue.waiting, len(service.promises), len(models.sessions),
             tuple(sorted(rows, key=lambda row: -row.last)), models.engine.limits.adapters, service.checkpoint_bytes,
-            tuple(loop.models.names()), ProcessUse.now(), service.front.counts, service.front.rates,
+            loop.models.aliases(), ProcessUse.now(), service.front.counts, service.front.rates,
         )  # fmt: skip
 
 

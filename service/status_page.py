@@ -72,6 +72,7 @@ def status_page(now: Overview) -> str:
 {_plot(now)}
 <h2>Models that are trained</h2>
 {_models(now)}
+{_aliases(now)}
 <h2>Newest errors</h2>
 {_errors(now)}
 <h2>Requests</h2>
@@ -148,6 +149,14 @@ def _model_row(row: ModelRow) -> str:
     kept = f"{row.checkpoints:,} ({_bytes(row.bytes)})" if row.checkpoints else "0"
     return (f'<td class="name">{escape(row.id)}</td><td class="number">{row.rank}</td><td class="number">{steps}</td>'
             f'<td class="time">{_ago(row.last)}</td><td class="number">{kept}</td>')  # fmt: skip
+
+
+def _aliases(now: Overview) -> str:
+    if not now.aliases:
+        return ""
+    rows = [f'<td class="name">{escape(name)}</td><td class="name">{escape(target)}</td>'
+            for name, target in now.aliases.items()]  # fmt: skip
+    return f"<h2>Aliases</h2>\n{_table('<th>name</th><th>stands for</th>', rows, len(rows))}"
 
 
 def _errors(now: Overview) -> str:

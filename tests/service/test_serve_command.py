@@ -21,7 +21,12 @@ from config import ConfigParser
 from config.config_classes import key_types
 from config.service_config import ServiceConfig
 from constants import CONFIG_PATH
+from llm import base_model
 from service.command_line import _name_of, main
+from service.front import Front
+from service.local_service import running
+from service.loopback_server import LoopbackServer
+from service.service_limits import ServiceLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,3 +166,43 @@ def test_tinkers_client_finds_the_tokenizer_without_a_network(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert done.stdout == "[97, 98]\n" * 2, done.stderr
+
+
+def test_a_service_whose_engine_has_died_ends(tmp_path, capsys, monkeypatch):
+    """So that whatever watches over it starts it anew."""
+
+    def died(self):
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr("service.sampling_loop.SamplingLoop._next", died)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    assert main(["--model", "tiny", "--port", "0", "--folder", str(tmp_path), "--journal", "off"]) == 4
+    assert f"the engine's thread has ended; {tmp_path / 'service.log'} says how" in capsys.readouterr().err
+
+
+def test_checkpoints_for_which_there_is_no_room_are_refused(tmp_path):
+    limits = ServiceLimits(checkpoint_bytes=500_000)
+    front = Front()
+    with LoopbackServer(front) as server, running(base_model.load("tiny"), tmp_path, server.url, front, limits=limits):
+
+        def ask(route, /, **fields):
+            body = json.dumps(fields).encode()
+            with urllib.request.urlopen(f"{server.url}/api/v1/{route}", body, timeout=60) as answer:
+                return json.load(answer)
+
+        session = ask("create_session", tags=[], sdk_version="0")["session_id"]
+        lora = {"rank": 1, "train_mlp": False, "train_unembed": False}
+        made = ask("create_model", session_id=session, model_seq_id=0, base_model="tiny", lora_config=lora)
+        model = ask("retrieve_future", **made)["model_id"]
+        told = []
+        for number in range(1, 100):
+            saved = ask("save_weights", model_id=model, seq_id=number, path=f"s{number}")
+            told.append(ask("retrieve_future", request_id=saved["request_id"]))
+            if "error" in told[-1]:
+                break
+        assert len(told) > 1 and "path" in told[-2]
+        assert re.search(
+            r"checkpoints take \S+ GB of the 0.0005 GB that they may \(checkpoints_gb\)", told[-1]["error"]
+        )
+        kept = sum(file.stat().st_size for file in (tmp_path / "checkpoints").rglob("*") if file.is_file())
+        assert kept <= 500_000

@@ -72,6 +72,7 @@ def told(tmp_path_factory):
         chat = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "temperature": 0}
         answer = httpx.post(f"{url}/v1/chat/completions", json={**chat, "stop": None}, timeout=60).json()
         assert httpx.post(f"{url}/v1/chat/completions", json={**chat, "model": "<b>no"}).status_code == 404
+        assert httpx.put(f"{url}/v1/aliases/newest", json={"model": name}).status_code == 200
         page, metrics = httpx.get(url).text, httpx.get(f"{url}/metrics")
         assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         yield model, answer["usage"]["completion_tokens"], page, metrics.text
@@ -84,6 +85,7 @@ def test_the_page_shows_what_goes_on(told):
     assert not reader.open
     assert 'a "b" <c>' in reader.text and "ready" in reader.text
     assert model in reader.text and re.search(r"models1of 64 · 1 session", re.sub(r"\s*\n\s*", "", reader.text))
+    assert "newest" in reader.text.split("Aliases")[1].split("Newest errors")[0]
     assert "learning_rate is -1" in reader.text and "there is no model '<b>no'" in reader.text
     assert '<meta http-equiv="refresh"' in page
 
