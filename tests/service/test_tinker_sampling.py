@@ -190,6 +190,22 @@ def test_the_official_client_asks_that_question_too(service, monkeypatch):
         assert found[0] == found[2] != found[1]
 
 
+def test_the_official_client_cancels_what_its_user_does(service):
+    tinker = pytest.importorskip("tinker")
+    from tinker import types
+
+    with tinker.ServiceClient(base_url=service.url, api_key="tml-x") as client:
+        sampler = client.create_sampling_client(base_model="tiny").result()
+        prompt, params = types.ModelInput.from_ints(PROMPT), types.SamplingParams(max_tokens=1900, stop=[])
+        before = service.loop.sampled_tokens
+        future = sampler.sample(prompt, 1, params).future()
+        while not service.loop.under_way:
+            threading.Event().wait(0.01)
+        future.cancel()
+        idle(service)
+        assert future.cancelled() and service.loop.sampled_tokens - before < 1900
+
+
 def test_samplers_without_a_name_go_with_their_model(service, calls):
     session = calls.session()
     model = calls.model(session, lora_config={"rank": 2})
