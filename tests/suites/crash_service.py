@@ -7,10 +7,12 @@ heard, all promises asked once more, the adapters to the bit. Exit code 1 where 
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import re
+import resource
 import select
 import shutil
 import signal
@@ -26,7 +28,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -118,18 +120,25 @@ class Service:
         words = ["--model", "tiny", "--port", str(self.port), "--folder", str(self.folder / "store")]
         told = {"words": words, "output": str(self.folder / "output.txt"), "death": death, "states": self._states}
         self.pid = self._forks.start(told)
+        self.forget()
         self._ended = os.pidfd_open(self.pid)
 
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until its process has ended, and say whether it has."""
-        return bool(select.select([self._ended], [], [], seconds)[0])
+        poll = select.poll()  # select takes no numbers of 1024 and more
+        poll.register(self._ended, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
+    def forget(self) -> None:
+        """Give the handle of its process back."""
+        if self._ended >= 0:
+            os.close(self._ended)
+            self._ended = -1
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal, where it is still there."""
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._ended, number)
-        except ProcessLookupError:
-            return
 
     def ready(self) -> bool:
         """Return whether it answers."""
@@ -165,18 +174,18 @@ def tokens(number: int) -> list[int]:
     return [(number * 37 + place * 11 + number * place) % 256 for place in range(12)]
 
 
-def supervised(url: str, closing: ExitStack) -> list[Any]:
+def supervised(url: str, closing: ExitStack, seed: int = 1) -> list[Any]:
     """Train on rows; return what was heard."""
     import tinker
     from tinker import types
 
     def datum(number: int) -> types.Datum:
-        whole = tokens(number)
+        whole = tokens(number * seed)
         inputs = {"target_tokens": whole[1:], "weights": [1.0] * (len(whole) - 1)}
         return types.Datum(model_input=types.ModelInput.from_ints(whole[:-1]), loss_fn_inputs=inputs)
 
     client = closing.enter_context(tinker.ServiceClient(base_url=url, api_key="tml-x"))
-    trainer = client.create_lora_training_client(base_model="tiny", rank=4, seed=1).result()
+    trainer = client.create_lora_training_client(base_model="tiny", rank=4, seed=seed).result()
     heard: list[Any] = []
     for step in range(4):
         waited = [trainer.forward_backward([datum(step), datum(step + 50)], "cross_entropy"),
@@ -239,7 +248,15 @@ def sampled(url: str, closing: ExitStack) -> list[Any]:
     return heard
 
 
-JOBS: dict[str, Callable[[str, ExitStack], list[Any]]] = {"SFT": supervised, "RL": reinforced, "sampling": sampled}
+def together(url: str, closing: ExitStack) -> list[Any]:
+    """Train two adapters at a time, by two clients; return what they heard."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda seed: supervised(url, closing, seed), (1, 2)))
+
+
+JOBS: dict[str, Callable[[str, ExitStack], list[Any]]] = {
+    "SFT": supervised, "RL": reinforced, "sampling": sampled, "two clients": together,
+}  # fmt: skip
 
 
 @dataclass
@@ -249,14 +266,14 @@ class End:
     Attributes:
         heard: what it heard.
         promises: answers of all promises, asked once more, as JSON.
-        tensors: of each checkpoint the digests of its tensors' files.
+        tensors: of each checkpoint's files of tensors the name and the digest.
         seconds: how long the client took.
         calls: of the service by which its files changed; None where they weren't counted.
     """
 
     heard: list[Any]
     promises: list[str]
-    tensors: dict[str, bytes]
+    tensors: list[tuple[str, str]]
     seconds: float
     calls: int | None = None
 
@@ -267,10 +284,8 @@ class End:
         if self.promises != other.promises:
             wrong = [f"{a}\n{b}" for a, b in zip(self.promises, other.promises, strict=False) if a != b]
             return f"a promise asked once more: {wrong[0] if wrong else 'another number of them'}"
-        if self.tensors.keys() != other.tensors.keys():
-            return f"checkpoints: {sorted(self.tensors)} and {sorted(other.tensors)}"
-        unequal = [name for name, content in self.tensors.items() if content != other.tensors[name]]
-        return f"tensors: {', '.join(unequal)}" if unequal else ""
+        unequal = {name for name, _ in set(self.tensors) ^ set(other.tensors)}
+        return f"tensors: {', '.join(sorted(unequal))}" if unequal or self.tensors != other.tensors else ""
 
 
 def ended(service: Service, heard: list[Any], seconds: float) -> End:
@@ -278,7 +293,7 @@ def ended(service: Service, heard: list[Any], seconds: float) -> End:
     store = service.folder / "store" / "tiny"
     sessions = ask(service.url, "GET", "sessions")["sessions"]
     promises = []
-    for session in sorted(sessions, key=lambda each: len(ask(service.url, "GET", f"sessions/{each}")["sampler_ids"])):
+    for session in sessions:
         of_session = ask(service.url, "GET", f"sessions/{session}")
         for run in of_session["training_run_ids"]:
             promises += answers(service.url, run, 0, session)
@@ -287,9 +302,11 @@ def ended(service: Service, heard: list[Any], seconds: float) -> End:
     service.kill(signal.SIGTERM)
     if not service.wait_for_end(60):
         raise RuntimeError("the service doesn't end")
-    tensors = {str(path.relative_to(store)).split("/", 2)[2]: path.read_bytes()
-               for path in (store / "checkpoints").rglob("*.safetensors")}  # fmt: skip
-    return End(heard, promises, tensors, seconds)
+    tensors = [
+        (str(path.relative_to(store)).split("/", 2)[2], hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in (store / "checkpoints").rglob("*.safetensors")
+    ]
+    return End(heard, sorted(promises), sorted(tensors), seconds)
 
 
 def answers(url: str, of: str, first: int, session: str) -> list[str]:
@@ -461,6 +478,8 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     import tinker  # noqa: F401 - here, so that no thread waits for it
 
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the client gives some of its handles back late
     start = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="menagerie-crash-service-"))
     forks = Forks()
@@ -496,6 +515,9 @@ def main() -> int:
             trial.compare(trial.run(deaths), whole[job, states])
         except Exception as error:
             trial.tally.failures.append(("manual", str(trial.folder), repr(error)))
+        finally:
+            trial.service.kill()
+            trial.service.forget()
         add(tallies[part], trial.tally)
         for kind, where, text in trial.tally.failures:
             print(f"{kind}: {job}, states {states}, {deaths}: {where}: {text}", flush=True)
