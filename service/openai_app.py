@@ -345,7 +345,7 @@ class _Endpoint:
                         answers.begin(tickets)
                     number = place * wanted.choices + new.sample
                     events += answers.take(number, new)
-                    if new.finish is not None and not ticket.cancelled:
+                    if new.finish is not None and not ticket.cancelled and not wanted.only_prompt:
                         record.write(ticket, new.sample, answers.finish(number), answers.message(number))
             if events and not any(ticket.cancelled for ticket in tickets):
                 await call.send_events(events)

@@ -385,6 +385,18 @@ def test_an_exchange_has_all_that_was_said_and_its_exact_ids():
     assert third.token_ids == tuple(ids) and third.settings.seed == 5
 
 
+def test_what_only_reads_a_prompt_is_no_exchange():
+    """A token that the client never got is nothing to be trained on."""
+    log = ExchangeLog()
+    with serving(scripted(b"AB"), log=log) as served:
+        log.open("a")
+        given = {"model": "tiny", "prompt": "A", "echo": True, "logprobs": 0, "max_tokens": 0}
+        assert served.client("a").completions.create(**given).choices[0].text == "A"
+        assert served.client("a").completions.create(**given | {"max_tokens": 1}).choices[0].text == "AB"
+        (exchange,) = log.close("a")
+    assert exchange.token_ids == (ord("B"),) and exchange.number == 1
+
+
 def test_keys_with_a_seed_draw_the_same_again_and_each_request_other_numbers():
     log = ExchangeLog()
     with serving(log=log) as served:

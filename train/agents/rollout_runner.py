@@ -318,10 +318,10 @@ def remarks_on(exchanges: Sequence[Exchange], seed: int) -> list[str]:
         )
     elif any(each.seed != seed_of(seed, number) for number, each in settings):
         found.append(f"the agent asks with a seed of its own: {alike}. Leave seed out in training.")
-    if any(each.top_p < 1 or each.top_k is not None for _, each in settings):
+    if any(each.top_p < 1 or each.top_k is not None or each.has_rules for _, each in settings):
         found.append(
-            "the agent asks with top_p or top_k: what is sampled is another policy than the one that is trained. Leave "
-            "them out in training."
+            "the agent asks with top_p, top_k, a penalty, logit_bias, response_format or a forced tool: what is "
+            "sampled is another policy than the one that is trained. Leave them out in training."
         )
     elif any(not each.greedy and each.temperature != 1 for _, each in settings):
         found.append(
