@@ -50,7 +50,7 @@ crash-service: $(VENV)/.ready-dev
 soak: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak.py $(ARGS)
 
-# 10,000 requests by 50 clients, some of which vanish: nothing of the service may grow (a few minutes).
+# 16,000 requests by 50 clients, some of which vanish: nothing of the service may grow (ten minutes).
 soak-service: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) tests/suites/soak_service.py $(ARGS)
 

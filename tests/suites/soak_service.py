@@ -1,4 +1,4 @@
-"""10,000 requests to a service by 50 clients at once, some of which vanish: `make soak-service`.
+"""16,000 requests to a service by 50 clients at once, some of which vanish: `make soak-service`.
 
 Memory, file descriptors and threads of the service are looked at from outside (/proc). Exit code 1 where something
 grows, or an answer is not the one that belongs to its request.
