@@ -9,6 +9,7 @@ most of what a small request takes. On other devices products are of the whole p
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -99,7 +100,6 @@ class LossWork:
 
     def __init__(self, request: LossRequest, adapter: LoraAdapter | None) -> None:
         self.request, self.adapter = request, adapter
-        self.gradients = LoraGradients(adapter) if request.backward and adapter is not None else None
         self._logprobs: dict[int, Tensor] = {}
         self._whole: list[Tensor] = []  # the same, of each pass
         self._losses: list[Tensor] = []
@@ -114,6 +114,11 @@ class LossWork:
         self._whole.append(logprobs)
         self._losses.append(found.loss.detach())
         self._trained_tokens += found.trained_tokens
+
+    @cached_property
+    def gradients(self) -> LoraGradients | None:
+        """Where the adapter's gradients are added up, from the first pass on; None where it is not trained."""
+        return LoraGradients(self.adapter) if self.request.backward and self.adapter is not None else None
 
     @property
     def complete(self) -> bool:
