@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/speed.md")
     parser.add_argument("--quick", action="store_true", help="tiny, 1 round")
     words = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no service is left behind
     rounds = 1 if words.quick else words.rounds
     lines = [*_facts(words.threads), "", *_HEAD]
     print("\n".join(lines), flush=True)
