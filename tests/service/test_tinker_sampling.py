@@ -16,6 +16,7 @@ from tinker_calls import PROMPT, Calls, quick_learner
 from service import tinker_models
 from service.local_service import serve
 from service.tinker_endpoint import TinkerLimits
+from service.tinker_sampling import SamplingEndpoints
 
 LONG = {"max_tokens": 1900, "stop": []}  # some seconds
 
@@ -190,17 +191,23 @@ def test_the_official_client_asks_that_question_too(service, monkeypatch):
         assert found[0] == found[2] != found[1]
 
 
-def test_the_official_client_cancels_what_its_user_does(service):
+def test_the_official_client_cancels_what_its_user_does(service, monkeypatch):
     tinker = pytest.importorskip("tinker")
     from tinker import types
 
+    asks, real = threading.Event(), SamplingEndpoints.asking
+
+    def asking(self, promise):
+        asks.set()
+        return real(self, promise)
+
+    monkeypatch.setattr(SamplingEndpoints, "asking", asking)
     with tinker.ServiceClient(base_url=service.url, api_key="tml-x") as client:
         sampler = client.create_sampling_client(base_model="tiny").result()
         prompt, params = types.ModelInput.from_ints(PROMPT), types.SamplingParams(max_tokens=1900, stop=[])
         before = service.loop.sampled_tokens
         future = sampler.sample(prompt, 1, params).future()
-        while not service.loop.under_way:
-            threading.Event().wait(0.01)
+        assert asks.wait(60)  # only now the client knows the request's id
         future.cancel()
         idle(service)
         assert future.cancelled() and service.loop.sampled_tokens - before < 1900
