@@ -36,7 +36,7 @@ serve: $(VENV)/.ready-language
 
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Kills runs 700 times, at any instant and at single system calls, and counts what is lost (five minutes on two cores).
 crash: $(VENV)/.ready-dev
@@ -56,7 +56,7 @@ soak-service: $(VENV)/.ready-dev
 
 # And the cases that are marked slow; every run starts Python itself (about half an hour).
 test-all: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --cold -m "slow or not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cold -m "slow or not slow" $(ARGS)
 
 # What only a CUDA device can show: the tests marked gpu, then the speed of all forms of the step.
 test-gpu: $(VENV)/.ready-dev

@@ -5,6 +5,7 @@ import compileall
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,12 @@ from warm_python import run_python
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = ("commands", "config", "constants", "data", "evaluation", "llm", "model", "service", "storage", "train")
+# Files that take longest, by the time of their processors: whoever begins with one of these last lets the others wait.
+LONGEST = (
+    "test_steps", "test_agent_trainer", "test_similarity_transformer_trainer", "test_recommend_command",
+    "test_language_model_trainer", "test_distributed", "test_menagerie", "test_model_auto_encoder_trainer",
+    "test_training_command", "test_evaluate", "test_crashes", "test_model_zoo_trainer", "test_run_folder",
+)  # fmt: skip
 FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "config.ini", "beautilog.ini")
 
 
@@ -122,7 +129,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests marked `gpu` only where there is a CUDA device."""
+    """Begin with the files that take longest; run tests marked `gpu` only where there is a CUDA device."""
+    sizes = Counter(item.path for item in items)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.stem, len(LONGEST)), -sizes[item.path], str(item.path)))
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu:
         import torch

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each package may import of ours, in functions too.
@@ -205,3 +206,9 @@ def test_tests_mirror_the_tree(package):
     """Each package with tests of its own has them in a folder of its name."""
     if package != "constants":
         assert list((ROOT / "tests" / package).glob("test_*.py")), f"tests/{package} has no tests"
+
+
+def test_the_files_that_take_longest_are_there():
+    """The tests begin with these, by name."""
+    for name in LONGEST:
+        assert list((ROOT / "tests").glob(f"*/{name}.py")), f"tests/conftest.py: LONGEST has {name}"
