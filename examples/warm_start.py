@@ -1,13 +1,14 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
 python examples/warm_start.py hello warm_start.jsonl          mostly the word with "teen" behind it; 4 % are right
-python examples/warm_start.py guess_number warm_start.jsonl   9 of 10 guesses are within the hints, at random there
+python examples/warm_start.py guess_number warm_start.jsonl   6 of 10 games count up, the others halve the range
 """
 
 import json
 import random
 import sys
 
+from guess_number import HIGH, LOW, TURNS, narrowed, shown
 from hello import DIGITS, draw_task
 
 
@@ -19,16 +20,16 @@ def hello(draw):
 
 
 def guess_number(draw):
-    """Play as examples/guess_number.py does, and forget the hints at times."""
-    target, chat, turns = draw.randint(1, 100), [("user", "Guess 1-100")], draw.randint(1, 10)
-    low, high = 1, 100
-    for _ in range(turns):
-        guess = draw.randint(low, high) if draw.random() < 0.9 else draw.randint(1, 100)
-        chat.append(("assistant", str(guess)))
+    """Play as examples/guess_number.py does: in 6 of 10 games count up from the lowest number, in the others halve."""
+    target, low, high, counts = draw.randint(LOW, HIGH), LOW, HIGH, draw.random() < 0.6
+    chat = [("user", shown(low, high))]
+    for _ in range(TURNS):
+        guess = low if counts else (low + high) // 2
+        chat.append(("assistant", f"{guess:03}"))
         if guess == target:
             return chat
-        low, high = (max(low, guess + 1), high) if guess < target else (low, min(high, guess - 1))
-        chat.append(("user", "higher" if guess < target else "lower"))
+        low, high = narrowed(low, high, guess, target)
+        chat.append(("user", shown(low, high)))
     return chat[:-1]
 
 

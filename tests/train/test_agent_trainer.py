@@ -322,6 +322,15 @@ def test_hello_1024_is_learned(lab):
     assert found["change"]["reward"]["tasks"] == 100 and found["change"]["reward"]["low"] > 0.8
 
 
+@pytest.mark.slow
+def test_ranges_are_halved_sooner(lab):
+    """Of held-out numbers, from a warm start that halves the range in 4 of 10 games, and counts up in the others."""
+    warm_start = ("1000", "epochs=1", "batch_size=4", "learning_rate=2e-3")
+    words = ("epochs=5", "tasks_per_epoch=16", "group_size=4", "advantage=batch", "steps_per_epoch=2", "val_samples=2")
+    found = example_run(lab, "guess_number", warm_start, (*words, "learning_rate=3e-4", "gradient_clip_value=0.5"))
+    assert found["change"]["reward"]["tasks"] == 20 and found["change"]["reward"]["low"] > 0
+
+
 def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollouts(lab):
     shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")
     assert shown.returncode == 0, shown.stderr
