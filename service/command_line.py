@@ -25,7 +25,7 @@ from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from constants.counting import counted
 from constants.nearest import nearest
-from service.journal_file import JournalError
+from service.journal.journal_file import JournalError
 from storage.errors import OutputError
 from storage.files import output_errors
 
@@ -82,10 +82,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _serve(config: ServiceConfig, stop: "_Stop") -> int:
-    from service.front import Front
-    from service.loopback_server import LoopbackServer
-    from service.request_log import LogFile
     from service.service_limits import ServiceLimits, rules_of
+    from service.web.front import Front
+    from service.web.loopback_server import LoopbackServer
+    from service.web.request_log import LogFile
 
     _allow_files()
     with ExitStack() as open_now:

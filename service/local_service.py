@@ -12,28 +12,28 @@ from constants.version import VERSION
 from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
 from llm.engine import Engine, EngineLimits
-from service.aliases import Aliases
-from service.exchange import ExchangeLog, UnknownKeyError
-from service.front import Behind, Front, FrontRules
-from service.journal import Unkept
-from service.loopback_server import HOST, LoopbackServer
-from service.metrics import metrics_text
-from service.openai_app import openai_app
-from service.overview import Overview, Service, failure_of
-from service.promises import Promises
-from service.replay import Replay, SampleToBegin
-from service.sampling_loop import SamplingLoop
-from service.served_models import ServedModels
+from service.journal.journal import Unkept
+from service.journal.store import Store, facts_of
+from service.openai.aliases import Aliases
+from service.openai.openai_app import openai_app
+from service.sampling.exchange import ExchangeLog, UnknownKeyError
+from service.sampling.sampling_loop import SamplingLoop
+from service.sampling.served_models import ServedModels
 from service.service_limits import ServiceLimits
-from service.state_keeper import Cadence, StateKeeper
-from service.status_page import status_page
-from service.store import Store, facts_of
-from service.tinker_app import tinker_routes
-from service.tinker_endpoint import TinkerLimits
-from service.tinker_error import TinkerError
-from service.tinker_models import TinkerModels
+from service.status.metrics import metrics_text
+from service.status.overview import Overview, Service, failure_of
+from service.status.status_page import status_page
+from service.tinker.promises import Promises
+from service.tinker.replay import Replay, SampleToBegin
+from service.tinker.state_keeper import Cadence, StateKeeper
+from service.tinker.tinker_app import tinker_routes
+from service.tinker.tinker_endpoint import TinkerLimits
+from service.tinker.tinker_models import TinkerModels
+from service.tinker.training_queue import TrainingQueue
 from service.tokenizer_files import write_tokenizer
-from service.training_queue import TrainingQueue
+from service.web.front import Behind, Front, FrontRules
+from service.web.loopback_server import HOST, LoopbackServer
+from service.web.tinker_error import TinkerError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from config.service_config import ServiceConfig
 from llm.engine import EngineLimits
 from llm.sampling import SamplerLimits
-from service.front import FrontRules
-from service.openai_app import AppLimits
-from service.tinker_endpoint import TinkerLimits
+from service.openai.openai_app import AppLimits
+from service.tinker.tinker_endpoint import TinkerLimits
+from service.web.front import FrontRules
 
 _OPENAI_BODY = 16 * 2**20  # a text of a few contexts is far shorter
 

@@ -14,13 +14,13 @@ from llm.sampling import Sampler, SamplerLimits
 from llm.sampling_settings import SamplingSettings
 from llm.tiny_model import CHATML, TOOLS_CHATML, byte_tokenizer
 from model.causal_lm import CausalLM, DecoderShape
-from service.aliases import Aliases
-from service.exchange import ExchangeLog
-from service.loopback_server import LoopbackServer
-from service.openai_app import AppLimits, openai_app
-from service.sampling_loop import SamplingLoop
-from service.schedules import Schedule
-from service.served_models import ServedModel, ServedModels
+from service.openai.aliases import Aliases
+from service.openai.openai_app import AppLimits, openai_app
+from service.sampling.exchange import ExchangeLog
+from service.sampling.sampling_loop import SamplingLoop
+from service.sampling.schedules import Schedule
+from service.sampling.served_models import ServedModel, ServedModels
+from service.web.loopback_server import LoopbackServer
 
 END = 260  # <|im_end|>
 TOOLS = TOOLS_CHATML

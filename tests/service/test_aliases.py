@@ -13,8 +13,8 @@ import httpx
 import openai
 from service_models import scripted, serving
 
-from service.aliases import Aliases
-from service.served_models import ServedModel, ServedModels
+from service.openai.aliases import Aliases
+from service.sampling.served_models import ServedModel, ServedModels
 from storage.errors import OutputError
 
 HI = [{"role": "user", "content": "Hi"}]

@@ -11,7 +11,7 @@ from llm.engine_error import EngineError
 from llm.text_stream import TokenBytes
 from llm.tiny_model import byte_tokenizer
 from llm.token_grammar import TokenGrammars
-from service.answer_grammars import ANY_OBJECT, json_grammar, parameters_grammar, tool_grammar
+from service.openai.answer_grammars import ANY_OBJECT, json_grammar, parameters_grammar, tool_grammar
 
 END = 257
 OPEN_PLACE = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

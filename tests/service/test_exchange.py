@@ -4,7 +4,7 @@ import pytest
 
 from data.chat_messages import Conversation
 from llm.sampling_settings import SamplingSettings
-from service.exchange import Exchange, ExchangeLog, UnknownKeyError, seed_of
+from service.sampling.exchange import Exchange, ExchangeLog, UnknownKeyError, seed_of
 
 ASK = {"role": "user", "content": "Hi"}
 

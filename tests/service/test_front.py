@@ -14,9 +14,9 @@ pytest.importorskip("starlette")
 
 import httpx
 
-from service.front import Behind, Front, FrontRules
-from service.loopback_server import LoopbackServer
-from service.request_log import LogFile
+from service.web.front import Behind, Front, FrontRules
+from service.web.loopback_server import LoopbackServer
+from service.web.request_log import LogFile
 
 
 async def app(scope, receive, send):

@@ -8,9 +8,9 @@ import threading
 import pytest
 from system_calls import FullDisk, between_calls
 
-from service.journal import Journal
-from service.journal_file import read_file
-from service.tinker_error import TinkerError
+from service.journal.journal import Journal
+from service.journal.journal_file import read_file
+from service.web.tinker_error import TinkerError
 
 WAIT = 60
 

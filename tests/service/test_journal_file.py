@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.journal_file import JournalError, packed, read_file
+from service.journal.journal_file import JournalError, packed, read_file
 
 RECORDS = [({"kind": "note", "text": "ä\n"}, b""), ({"id": "m:1"}, b"\x00rec\n" * 9), ({}, b"x")]
 

@@ -10,10 +10,10 @@ pytest.importorskip("google.protobuf")
 
 from llm.loss_pass import LossResult
 from llm.sample_result import Sample, SampleHandle
-from service.kept_answers import pack, unpack
-from service.openai_answers import to_json
-from service.tinker_error import TinkerError
-from service.tinker_messages import LossAnswer, PlainAnswer, SampleAnswer, Sampling
+from service.openai.openai_answers import to_json
+from service.tinker.kept_answers import pack, unpack
+from service.tinker.tinker_messages import LossAnswer, PlainAnswer, SampleAnswer, Sampling
+from service.web.tinker_error import TinkerError
 
 
 def again(answer):

@@ -10,7 +10,7 @@ pytest.importorskip("uvicorn")
 
 import httpx
 
-from service.loopback_server import LoopbackServer
+from service.web.loopback_server import LoopbackServer
 
 
 async def app(scope, receive, send):

@@ -20,9 +20,9 @@ from data.chat_messages import Conversation
 from data.chat_renderer import Renderer
 from llm import base_model
 from llm.sampling_settings import SamplingSettings
-from service.exchange import ExchangeLog, seed_of
-from service.openai_app import AppLimits
-from service.schedules import Lockstep
+from service.openai.openai_app import AppLimits
+from service.sampling.exchange import ExchangeLog, seed_of
+from service.sampling.schedules import Lockstep
 
 HI = [{"role": "user", "content": "Hi"}]
 EMOJI = "é😀".encode()

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from service.promises import Promises
-from service.tinker_error import TinkerError
-from service.tinker_messages import PlainAnswer
+from service.tinker.promises import Promises
+from service.tinker.tinker_messages import PlainAnswer
+from service.web.tinker_error import TinkerError
 
 DONE = PlainAnswer({"done": True})
 

@@ -25,11 +25,11 @@ from tinker import types
 
 from llm import base_model
 from llm.engine import EngineLimits
-from service.journal_file import JournalError
+from service.journal.journal_file import JournalError
+from service.journal.store import STATE
 from service.local_service import serve
-from service.state_keeper import Cadence
-from service.store import STATE
-from service.tinker_endpoint import TinkerLimits
+from service.tinker.state_keeper import Cadence
+from service.tinker.tinker_endpoint import TinkerLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 ADAM = {"adam_params": {"learning_rate": 1e-2}}

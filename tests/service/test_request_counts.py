@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.request_counts import Duration, RequestCounts, TokenRates
+from service.web.request_counts import Duration, RequestCounts, TokenRates
 
 
 def test_each_duration_is_in_one_bucket():

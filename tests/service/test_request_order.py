@@ -1,6 +1,6 @@
 """Requests of a model come out by their numbers; a gap holds them back, and for no longer than it may."""
 
-from service.request_order import RequestOrder
+from service.tinker.request_order import RequestOrder
 
 
 class Clock:

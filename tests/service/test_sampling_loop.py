@@ -17,9 +17,9 @@ from llm.engine_error import EngineError
 from llm.sampling import Sampler
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from model.lora import LoraBank, LoraSettings
-from service.sampling_loop import LoopEndedError, SamplingLoop
-from service.schedules import Lockstep, NotEnteredError
-from service.served_models import ServedModel, ServedModels, UnknownModelError
+from service.sampling.sampling_loop import LoopEndedError, SamplingLoop
+from service.sampling.schedules import Lockstep, NotEnteredError
+from service.sampling.served_models import ServedModel, ServedModels, UnknownModelError
 
 
 def request(prompt: str, tokens: int = 8, **settings) -> SampleRequest:

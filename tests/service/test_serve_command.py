@@ -23,10 +23,10 @@ from config.service_config import ServiceConfig
 from constants import CONFIG_PATH
 from llm import base_model
 from service.command_line import _name_of, main
-from service.front import Front
 from service.local_service import running
-from service.loopback_server import LoopbackServer
 from service.service_limits import ServiceLimits
+from service.web.front import Front
+from service.web.loopback_server import LoopbackServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -174,7 +174,7 @@ def test_a_service_whose_engine_has_died_ends(tmp_path, capsys, monkeypatch):
     def died(self):
         raise MemoryError("nothing left")
 
-    monkeypatch.setattr("service.sampling_loop.SamplingLoop._next", died)
+    monkeypatch.setattr("service.sampling.sampling_loop.SamplingLoop._next", died)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     assert main(["--model", "tiny", "--port", "0", "--folder", str(tmp_path), "--journal", "off"]) == 4
     assert f"the engine's thread has ended; {tmp_path / 'service.log'} says how" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from tinker_calls import Calls, rows
 from llm import base_model
 from llm.engine import EngineLimits
 from service.local_service import serve
-from service.tinker_endpoint import TinkerLimits
+from service.tinker.tinker_endpoint import TinkerLimits
 
 ADAM = types.AdamParams(learning_rate=1e-2)
 PROMPT, ANSWER = list(b"colour of apple?"), list(b" red\n")

@@ -17,7 +17,7 @@ from safetensors.torch import load
 from tinker_calls import Calls, quick_learner
 
 from service.local_service import serve
-from service.tinker_endpoint import TinkerLimits
+from service.tinker.tinker_endpoint import TinkerLimits
 
 FILES = {"adapter_config.json", "adapter_model.safetensors"}
 

@@ -9,9 +9,8 @@ import torch
 from llm.loss_pass import LossResult
 from llm.sample_result import Sample, SampleHandle
 from llm.sampling_settings import SampleRequest, SamplingSettings
-from service.tinker_error import TinkerError
-from service.tinker_fields import read_json
-from service.tinker_messages import (
+from service.tinker.tinker_fields import read_json
+from service.tinker.tinker_messages import (
     CreateModel,
     Envelope,
     LoadWeights,
@@ -24,6 +23,7 @@ from service.tinker_messages import (
     loss_request,
     loss_request_of_protobuf,
 )
+from service.web.tinker_error import TinkerError
 
 
 def chunks(*tokens):

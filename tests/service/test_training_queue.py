@@ -14,12 +14,12 @@ from llm.engine import Engine, EngineLimits
 from llm.loss_pass import LossRequest, LossRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.lora import LoraSettings
-from service.promises import Promises
-from service.sampling_loop import SamplingLoop
-from service.served_models import ServedModel, ServedModels
-from service.tinker_error import TinkerError
-from service.tinker_messages import PlainAnswer
-from service.training_queue import TrainingQueue
+from service.sampling.sampling_loop import SamplingLoop
+from service.sampling.served_models import ServedModel, ServedModels
+from service.tinker.promises import Promises
+from service.tinker.tinker_messages import PlainAnswer
+from service.tinker.training_queue import TrainingQueue
+from service.web.tinker_error import TinkerError
 
 DONE = PlainAnswer({})
 WAIT = 60

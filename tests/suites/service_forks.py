@@ -71,8 +71,8 @@ class DeathAtTheStore:
 
 def main() -> None:
     """Fork services until the input ends."""
-    for name in ("llm.base_model", "service.command_line", "service.local_service", "service.loopback_server",
-                 "service.request_log", "service.tinker_protobuf", "starlette.applications", "uvicorn",
+    for name in ("llm.base_model", "service.command_line", "service.local_service", "service.web.loopback_server",
+                 "service.web.request_log", "service.tinker.tinker_protobuf", "starlette.applications", "uvicorn",
                  "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.off", "transformers", "zstandard",
                  "google.protobuf.message_factory", "torch._dynamo"):  # fmt: skip
         try:
@@ -102,7 +102,8 @@ def main() -> None:
 
 
 def _serve(told: dict[str, Any]) -> int:
-    from service import command_line, local_service, state_keeper
+    from service import command_line, local_service
+    from service.tinker import state_keeper
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     output = os.open(told["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

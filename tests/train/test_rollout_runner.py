@@ -3,7 +3,7 @@
 import pytest
 
 from llm.sampling_settings import SamplingSettings
-from service.exchange import Exchange, seed_of
+from service.sampling.exchange import Exchange, seed_of
 from train.agents.rollout_runner import remarks_on
 
 

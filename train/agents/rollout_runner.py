@@ -11,11 +11,11 @@ from typing import TextIO
 
 from data.trajectories import trajectory_of
 from llm.sampling_settings import SamplingSettings
-from service.exchange import Exchange, ExchangeLog, seed_of
-from service.loopback_server import LoopbackServer
-from service.openai_app import openai_app
-from service.sampling_loop import SamplingLoop
-from service.schedules import Continuous, Lockstep
+from service.openai.openai_app import openai_app
+from service.sampling.exchange import Exchange, ExchangeLog, seed_of
+from service.sampling.sampling_loop import SamplingLoop
+from service.sampling.schedules import Continuous, Lockstep
+from service.web.loopback_server import LoopbackServer
 from train.agents.agent_function import AgentFunction
 from train.agents.played import TIMED_OUT, Played
 from train.agents.player import Player, ProcessPlayer, ThreadPlayer

@@ -6,7 +6,7 @@ from data.chat_renderer import Renderer
 from llm.base_model import BaseModel
 from llm.sampling import Sampler, sampler_of
 from model.lora import LoraAdapter
-from service.served_models import ServedModel, ServedModels
+from service.sampling.served_models import ServedModel, ServedModels
 
 POLICY = "policy"
 

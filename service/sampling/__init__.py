@@ -1,0 +1,1 @@
+"""One running batch for all clients: the thread that samples, when requests join, and what they sample from."""

@@ -1,0 +1,1 @@
+"""A service as it is at one moment: a page for people, numbers for Prometheus."""

@@ -1,0 +1,1 @@
+"""Connections: what every request goes through, whatever protocol it speaks."""
