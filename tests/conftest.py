@@ -13,17 +13,12 @@ from pathlib import Path
 
 import pytest
 import warm_python
+from longest_files import LONGEST
 from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = ("commands", "config", "constants", "data", "evaluation", "llm", "model", "service", "storage", "train")
-# Files that take longest, by the time of their processors: whoever begins with one of these last lets the others wait.
-LONGEST = (
-    "test_steps", "test_agent_trainer", "test_similarity_transformer_trainer", "test_recommend_command",
-    "test_language_model_trainer", "test_distributed", "test_menagerie", "test_model_auto_encoder_trainer",
-    "test_training_command", "test_evaluate", "test_crashes", "test_model_zoo_trainer", "test_run_folder",
-)  # fmt: skip
 FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "config.ini", "beautilog.ini")
 
 

@@ -2,13 +2,14 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import LONGEST
+from longest_files import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each package may import of ours, in functions too.
@@ -201,6 +202,12 @@ def test_library_code_logs_and_never_prints_or_unpickles(path):
             assert not options & {"allow_pickle=True", "weights_only=False"}, f"line {node.lineno}"
 
 
+def test_files_of_tests_have_different_names():
+    """Two of one name can't be collected together."""
+    names = Counter(path.name for path in (ROOT / "tests").glob("**/*test_*.py"))
+    assert not [name for name, times in names.items() if times > 1]
+
+
 @pytest.mark.parametrize("package", ALLOWED)
 def test_tests_mirror_the_tree(package):
     """Each package with tests of its own has them in a folder of its name."""
@@ -211,4 +218,4 @@ def test_tests_mirror_the_tree(package):
 def test_the_files_that_take_longest_are_there():
     """The tests begin with these, by name."""
     for name in LONGEST:
-        assert list((ROOT / "tests").glob(f"*/{name}.py")), f"tests/conftest.py: LONGEST has {name}"
+        assert list((ROOT / "tests").glob(f"*/{name}.py")), f"tests/longest_files.py has {name}"
