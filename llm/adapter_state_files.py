@@ -14,6 +14,7 @@ from llm.adapter_files import load_adapter, save_adapter
 from llm.base_model import BaseModel
 from llm.engine import AdapterState, version_of
 from llm.model_error import ModelError
+from llm.shown_digest import shown_digest
 from model.lora import LoraAdapter
 from storage.files import TEMPORARY, file_digest, output_errors, sync, write_json
 
@@ -94,8 +95,8 @@ def load_state(folder: Path, base: BaseModel, device: torch.device | str = "cpu"
             raise ModelError(f"{folder / name} is damaged: it is not what was written. Load another save")
     if told["base_digest"] != base.digest:
         raise ModelError(
-            f"{folder} is of the base model {told['base_model']} (digest {told['base_digest'][:12]}), not of "
-            f"{base.source} (digest {base.digest[:12]})"
+            f"{folder} is of the base model {told['base_model']} (digest {shown_digest(told['base_digest'])}), not of "
+            f"{base.source} (digest {shown_digest(base.digest)})"
         )
     adapter = load_adapter(folder, base.model, device).requires_grad_(False)
     moments = None

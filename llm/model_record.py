@@ -12,6 +12,7 @@ from data.chat_template import PRESENT
 from llm.adapter_files import adapter_config
 from llm.base_model import BaseModel
 from llm.model_error import ModelError
+from llm.shown_digest import shown_digest
 from model.lora import LoraAdapter
 from storage.files import write_atomically
 
@@ -96,8 +97,8 @@ class ModelRecord:
         if base.digest != self.base_digest:
             other = "its weights are others now" if _same(base.source, self.base_model) else f"{base.source} is another"
             raise ModelError(
-                f"{folder} was trained over {self.base_model} (digest {self.base_digest[:12]}); {other} (digest "
-                f"{base.digest[:12]}). Use it with the base model that it was trained over"
+                f"{folder} was trained over {self.base_model} (digest {shown_digest(self.base_digest)}); {other} "
+                f"(digest {shown_digest(base.digest)}). Use it with the base model that it was trained over"
             )
 
 

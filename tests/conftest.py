@@ -90,7 +90,7 @@ def new_users_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], 
         _copy_program(target)
         shutil.copy(ROOT / "pyproject.toml", target / "pyproject.toml")
         shutil.copytree(SAMPLES, target / "tests" / "samples")
-        for name in ("conftest.py", "warm_python.py"):
+        for name in ("conftest.py", "longest_files.py", "warm_python.py"):
             shutil.copy(ROOT / "tests" / name, target / "tests" / name)
         return Project(target)
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from llm.base_model import BaseModel
+from llm.shown_digest import shown_digest
 from service.journal.journal import Journal
 from service.journal.journal_file import JournalError, Place, Record, read_file
 from storage.file_lock import FolderLock
@@ -179,10 +180,12 @@ class Store:
         told += [each.fields["facts"] for each in self.records if each.fields["kind"] == "begin"]
         for facts in told:
             if facts["base_digest"] != self.facts["base_digest"]:
+                theirs, ours = (
+                    f"{each['base']} (digest {shown_digest(each['base_digest'])})" for each in (facts, self.facts)
+                )
                 raise JournalError(
-                    f"{self.folder} is of the base model {facts['base']} (digest {facts['base_digest'][:12]}), and "
-                    f"this service's is {self.facts['base']} (digest {self.facts['base_digest'][:12]}): its models "
-                    "can't go on. Serve that model, or give another folder by --folder"
+                    f"{self.folder} is of the base model {theirs}, and this service's is {ours}: its models can't "
+                    "go on. Serve that model, or give another folder by --folder"
                 )
 
     def _begin(self) -> None:

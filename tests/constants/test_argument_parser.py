@@ -35,7 +35,7 @@ import pytest
         ),
         (
             ("menagerie.py", "tran"),
-            "argument COMMAND: 'tran' is none of init, train, plot, recommend, evaluate; did you mean train? "
+            "argument COMMAND: 'tran' is none of init, train, plot, recommend, evaluate, serve; did you mean train? "
             "`menagerie --help` shows all.",
         ),
     ],

@@ -26,6 +26,7 @@ from llm.model_export import export_adapter, export_model, require_mergeable
 from llm.model_record import RECORD, ModelRecord, read_record
 from llm.sampling import Sampler, sampler_of
 from llm.sampling_settings import SampleRequest
+from llm.shown_digest import shown_digest
 from model.adapted_causal_lm import AdaptedCausalLM, LanguageModel, logprobs_where
 from model.causal_lm import CausalLM
 from model.lora import LoraAdapter, LoraBank, LoraSettings
@@ -163,9 +164,9 @@ class TrainedModel:
         base = self.base
         if digest != base.digest:
             raise ResumeError(
-                f"the run's base model was {source} (digest {digest[:12]}); {base.source} has the digest "
-                f"{base.digest[:12]}: it is another, or its weights have changed since. Give the model that the run "
-                "began with."
+                f"the run's base model was {source} (digest {shown_digest(digest)}); {base.source} has the digest "
+                f"{shown_digest(base.digest)}: it is another, or its weights have changed since. Give the model that "
+                "the run began with."
             )
 
     def record(self) -> ModelRecord:
