@@ -14,7 +14,6 @@ import platform
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from language_models import missing  # noqa: E402 - these import the project
 from language_sampling import sampling_table  # noqa: E402
 from language_training import training_table  # noqa: E402
-from machine import processor  # noqa: E402
+from machine import installed, processor  # noqa: E402
 
 
 def main() -> int:
@@ -74,12 +73,7 @@ def _lacking(what: str, packages: list[str]) -> str:
 
 def _facts(arguments: argparse.Namespace, quick: bool) -> list[str]:
     """Say what was measured where."""
-    versions = []
-    for name in ("torch", "transformers", "peft", "trl"):
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"{name} is not installed")
+    versions = installed(("torch", "transformers", "peft", "trl"))
     seconds = "processor time" if arguments.processor_time else "wall clock"
     shape = "A tiny shape" if quick else "SmolLM2-135M's shape"
     threads = f"{arguments.threads} thread{'s' if arguments.threads > 1 else ''}"

@@ -1,6 +1,8 @@
 """What the benches say of the machine."""
 
 import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -12,3 +14,18 @@ def processor() -> str:
         return platform.processor()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} cores of {names[0]}" if names else platform.processor()
+
+
+def installed(names: Sequence[str]) -> list[str]:
+    """Return each package with its version, or that it is not installed.
+
+    Args:
+        names: packages.
+    """
+    told = []
+    for name in names:
+        try:
+            told.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            told.append(f"{name} is not installed")
+    return told

@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ PAGE = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- service: begin -->", "<!-- service: end -->"
 sys.path.insert(0, str(ROOT))
 
-from machine import processor  # noqa: E402 - beside this file
+from machine import installed, processor  # noqa: E402 - beside this file
 
 KEY = "tml-bench"
 
@@ -386,12 +385,7 @@ def interleaved(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[
 
 def _facts(threads: int) -> list[str]:
     """Say what was measured where."""
-    versions = []
-    for name in ("torch", "uvicorn", "httptools", "tinker"):
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"{name} is not installed")
+    versions = installed(("torch", "uvicorn", "httptools", "tinker"))
     return [
         f"Machine: {processor()}; {threads} threads; load average at the start {os.getloadavg()[0]:.1f}.",
         f"Versions: {', '.join(versions)}. Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `python bench/service.py"

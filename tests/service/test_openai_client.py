@@ -9,8 +9,6 @@ agentlightning 0.3.0 (slow)          agentlightning_trainer_checks: its trainer,
 
 import os
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ pytest.importorskip("openai")
 pytest.importorskip("llguidance")
 
 import openai_client_checks
+from client_environments import client_python
 from tinker_calls import PROMPT, Calls, rows
 
 from llm import base_model
@@ -100,15 +99,7 @@ def test_the_two_protocols_sample_the_same(served, checkpoints):
 
 def run_in(folder: Path, script: str, served, words: Sequence[str], *packages: str, alone: bool = False) -> str:
     """Run a script in a new environment with packages, over those that are here or alone; returns what it told."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "client"], check=True)
-    python = folder / "client" / "bin" / "python"
-    (own,) = (folder / "client" / "lib").glob("python*/site-packages")
-    if not alone:
-        (own / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", *packages]
-    done = subprocess.run(install, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"{packages} can't be installed here: {(done.stderr or done.stdout).strip()[-300:]}")
+    python = client_python(folder, *packages, alone=alone)
     done = subprocess.run(
         [python, "-W", "ignore", HERE / script, served.url, *words], cwd=folder, capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=900,

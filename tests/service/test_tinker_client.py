@@ -20,8 +20,6 @@ What of the protocol is served, and what shows it. What isn't is refused by an e
 
 import os
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("tinker")
 
 import tinker_client_checks
+from client_environments import client_python
 from tinker_calls import quick_learner
 
 from llm.engine import EngineLimits
@@ -64,7 +63,7 @@ def test_the_newest_client(client, check):
 @pytest.mark.slow
 @pytest.mark.parametrize("version", OLDER)
 def test_an_older_client(served, tmp_path, version):
-    python = environment(tmp_path, version)
+    python = client_python(tmp_path, "--no-deps", f"tinker=={version}")
     quiet = {"TINKER_TELEMETRY": "0", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [python, "-W", "ignore", CHECKS, served.url, served.models.name],
@@ -73,16 +72,3 @@ def test_an_older_client(served, tmp_path, version):
     held = [line for line in done.stdout.splitlines() if f"tinker {version}" in line and " holds " in line]
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(held) == len(tinker_client_checks.CHECKS)
-
-
-def environment(folder: Path, version: str) -> Path:
-    """Return the Python of a new environment with one version of the client; all else is as it is here."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "client"], check=True)
-    python = folder / "client" / "bin" / "python"
-    (own,) = (folder / "client" / "lib").glob("python*/site-packages")
-    (own / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", f"tinker=={version}"]
-    done = subprocess.run(install, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"tinker {version} can't be installed here: {(done.stderr or done.stdout).strip()[-300:]}")
-    return python

@@ -15,13 +15,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from process_samples import ProcessSamples
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 EPOCH = 1000  # steps; a history grows with the epochs, as it should, so few long ones show what a step leaves behind
 EVERY = 50  # steps between two looks
 ALLOWED_GROWTH = 2**18  # bytes in 10,000 steps, or in 25 trainers: an allocator's own pages come and go
@@ -33,30 +31,8 @@ RUNS = {
 }
 
 
-@dataclass
-class Samples:
-    """What /proc says of this process, again and again."""
-
-    memory: list[float] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
-    threads: list[int] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)
-
-    def take(self, at: int) -> None:
-        """Look now."""
-        self.at.append(at)
-        self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
-        self.files.append(len(os.listdir("/proc/self/fd")))
-        self.threads.append(len(os.listdir("/proc/self/task")))
-
-    def slope(self) -> tuple[float, float]:
-        """Return bytes of memory a step, and the half-width of its 95 % interval (least squares, second half)."""
-        half = len(self.at) // 2
-        x, y = np.array(self.at[half:], float), np.array(self.memory[half:], float)
-        x = x - x.mean()
-        slope = float(x @ y / (x @ x))
-        rest = y - y.mean() - slope * x
-        return slope, 1.96 * float(np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)))
+class Samples(ProcessSamples):
+    """What /proc says of this process, and what of it grows."""
 
     def verdict(self, scale: float) -> str:
         """Say what grows, or nothing."""

@@ -21,14 +21,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from process_samples import ProcessSamples
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = os.sysconf("SC_PAGE_SIZE")
 ALLOWED_GROWTH = 2**20  # bytes in 10,000 requests: an allocator's own pages come and go
 ANSWERS = 10  # seconds that answers are kept once they were read: so that the service is soon as full as it gets
 # oneDNN keeps a kernel for each shape of a batch, up to 1024 of two kinds, which takes far more requests to fill.
@@ -40,32 +38,8 @@ class Fault(Exception):
     """An answer that does not belong to its request."""
 
 
-@dataclass
-class Samples:
-    """What /proc says of a process, again and again."""
-
-    process: int
-    at: list[int] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
-    threads: list[int] = field(default_factory=list)
-
-    def take(self, at: int) -> None:
-        """Look now."""
-        place = Path("/proc") / str(self.process)
-        self.at.append(at)
-        self.memory.append(int((place / "statm").read_text().split()[1]) * PAGE)
-        self.files.append(len(os.listdir(place / "fd")))
-        self.threads.append(len(os.listdir(place / "task")))
-
-    def slope(self) -> tuple[float, float]:
-        """Return bytes of memory a request, and the half-width of its 95 % interval (least squares, second half)."""
-        half = len(self.at) // 2
-        x, y = np.array(self.at[half:], float), np.array(self.memory[half:], float)
-        x = x - x.mean()
-        slope = float(x @ y / (x @ x))
-        rest = y - y.mean() - slope * x
-        return slope, 1.96 * float(np.sqrt(rest @ rest / (len(x) - 2) / (x @ x)))
+class Samples(ProcessSamples):
+    """What /proc says of a service, and what of it grows."""
 
     def grows(self, clients: int) -> list[str]:
         """Say what grows."""
