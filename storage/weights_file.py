@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 
 from storage.plain_state import UNSTORED, flatten, restore
 
@@ -72,6 +72,33 @@ def load_weights_file(path: Path) -> dict[str, Any]:
         path: file that `encode_weights` made, or any safetensors file.
     """
     return decode_weights(path.read_bytes())
+
+
+def read_tensors(path: Path) -> Any:
+    """Read a file of weights of others, onto the CPU: safetensors, or what `torch.save` wrote, without running code.
+
+    Args:
+        path: the file; its content says which of the two it is, not its name.
+
+    Returns:
+        Tensors by name, or what else a file of PyTorch holds: tensors in dicts and lists, beside plain data.
+
+    Raises:
+        OSError: the file can't be read.
+        safetensors.SafetensorError: it is a damaged safetensors file.
+        ValueError: it is a pickle that holds more than tensors and plain data, or none that PyTorch reads.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    is_torch = start[:2] == b"PK" or start[:1] == b"\x80"  # a zip archive; a pickle of releases before 1.6
+    if not is_torch:
+        return load_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # pickle.UnpicklingError, RuntimeError of the archive, EOFError
+        raise ValueError(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
 
 
 def _is_known(value: Any) -> bool:

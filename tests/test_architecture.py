@@ -197,8 +197,10 @@ def test_library_code_logs_and_never_prints_or_unpickles(path):
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called != "print" and called not in ("torch.load", "pickle.load", "pickle.loads"), f"{node.lineno}"
             options = {f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords}
+            if path.name == "weights_file.py" and "weights_only=True" in options:
+                continue  # files of others, which hold tensors: the one place where they are read
+            assert called != "print" and called not in ("torch.load", "pickle.load", "pickle.loads"), f"{node.lineno}"
             assert not options & {"allow_pickle=True", "weights_only=False"}, f"line {node.lineno}"
 
 
