@@ -13,7 +13,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train new language serve test test-all crash crash-service soak soak-service test-gpu lint zoo bench bench-rank bench-tables clean
+.PHONY: train new language serve test test-all crash crash-service soak soak-service test-gpu lint zoo rankers bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -71,6 +71,11 @@ zoo: $(VENV)/.ready
 	$(RUN) train.py ModelZooTrainer publish=on $(ARGS)
 	$(RUN) -m evaluation.describe_zoo
 	$(RUN) train.py GroundTruthTrainer publish=on
+	$(RUN) -m evaluation.ship_rankers
+
+# Train the rankers of data/zoo/rankers/ anew, by which recommend.py answers right after the clone (two minutes).
+rankers: $(VENV)/.ready
+	$(RUN) -m evaluation.ship_rankers
 
 # The tables of docs/speed.md: the training loop against loops by hand (and Lightning, where it is installed).
 bench: $(VENV)/.ready

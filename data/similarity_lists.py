@@ -13,6 +13,8 @@ from data.ranking_evidence import HYBRID_SCORES, Evidence
 from data.ranking_world import EncodedImages, Fold, RankingWorld, by_row, load_world, make_fold
 from data.sharding import own_part
 
+FEATURES_VERSION = 1
+"""Of what rankers read. Raise it where tokens or pair features change, and make the shipped rankers anew."""
 _FEWEST_CLASSES, _FEWEST_SHOTS = 2, 3  # of a sub-sampled training task
 _LEAST_MODELS = 0.5  # share of the models that a training list keeps
 

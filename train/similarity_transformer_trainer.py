@@ -1,7 +1,6 @@
 """Learns to rank a zoo's models for a dataset: `python train.py SimilarityTransformerTrainer`."""
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from constants import command
 from data.data_error import DataError
 from data.image_encoder import load_encoder
 from data.ranking_world import RankingWorld, load_world, make_fold
-from data.similarity_lists import ListMaker, SimilarityLists, build_combined_similarity_loader
+from data.similarity_lists import FEATURES_VERSION, ListMaker, SimilarityLists, build_combined_similarity_loader
 from evaluation.ranking.comparison import RANKERS, Job, compare, table_lines
 from evaluation.ranking.ranking_metrics import ranking_metrics
+from evaluation.ranking.saved_ranker import table_digest, zoo_digest
 from model.ranking_losses import RANKING_LOSSES
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
 from train.base_trainer import BaseTrainer
@@ -119,7 +119,8 @@ class SimilarityTransformerTrainer(BaseTrainer):
             "schema_version": 1, "split": self.config.split, "fold": self.config.fold, "hybrid": self.config.hybrid,
             "encoder": self.config.encoder, "codes": None if self.config.codes is None else str(self.config.codes),
             "zoo": str(self.config.zoo), "performance": str(self.config.performance),
-            "table_digest": hashlib.sha256(self.config.performance.read_bytes()).hexdigest(),
+            "table_digest": table_digest(self.config.performance), "zoo_digest": zoo_digest(self.config.zoo),
+            "features_version": FEATURES_VERSION,
             "members": self.config.members, "shape": dataclasses.asdict(self.shape),
         }  # fmt: skip
         self.run_folder.write_json("ranker.json", content)

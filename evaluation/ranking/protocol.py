@@ -8,7 +8,6 @@ the scores; `comparison.py` compares.
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,10 @@ from typing import Any
 
 from beautilog import logger
 
-from constants import PACKAGE_ROOT, PROJECT_ROOT
 from data.data_error import DataError
 from data.ranking_world import FOLDS
 from evaluation.ranking.comparison import RANKERS, Job
-
-TRAINER = "SimilarityTransformerTrainer"
+from evaluation.ranking.ranker_training import training_words
 
 
 def run_rankers(splits: Sequence[str], settings: Sequence[str], out: Path, workers: int) -> dict[Job, dict[str, Any]]:
@@ -60,8 +57,7 @@ def _run(job: Job, settings: Sequence[str], out: Path) -> dict[str, Any]:
     stamp = folder / "settings.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == own and (found := _rankings(folder)):
         return found
-    script = [str(PACKAGE_ROOT / "train.py")] if PROJECT_ROOT == PACKAGE_ROOT else ["-m", "menagerie", "train"]
-    command = [sys.executable, *script, TRAINER, *own, f"artifacts_dir={folder.resolve()}"]
+    command = training_words(own, folder)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     found = _rankings(folder)

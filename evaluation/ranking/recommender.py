@@ -182,10 +182,8 @@ class Recommender:
                 f"a class has {counts.min()} images, fewer than the {min(SHOTS)} of the smallest measured task: the "
                 "accuracies are extrapolated."
             )
-        if self.file.table_changed:
-            notes.append(
-                f"{self.file.performance} has changed since the ranker was trained; train it again: {self.file.command}"
-            )
+        if self.file.stale:
+            notes.append(f"{self.file.stale}; train it again: {self.file.command}")
         if task is not None and self.was_trained_on(task):
             notes.append(f"the ranker was trained on {task}, so this ranking is no test of it.")
         if self._user_models:

@@ -3,6 +3,7 @@
 import configparser
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from config import ConfigError
-from constants import command
+from constants import PACKAGE_ROOT, ZOO_DIR
 from data.data_error import DataError
 from data.image_encoder import ImageEncoder, load_encoder
 from data.ranking_world import Fold, RankingWorld, load_world, make_fold
-from data.similarity_lists import ListMaker
+from data.similarity_lists import FEATURES_VERSION, ListMaker
+from evaluation.ranking.ranker_training import train_command, train_ranker
 from model.similarity_transformer import SimilarityEnsemble, TransformerShape
 from storage.saved_run import FINISHED, Run, RunDamagedError, load_run, run_age
 
 SCHEMA_VERSION = 1
+SHIPPED_DIR = ZOO_DIR / "rankers"
+"""Rankers that the program comes with, a folder each: `python -m evaluation.ship_rankers` makes them."""
+_ZOO_FILES = ("zoo.yaml", "images.npz", "descriptions.npz")  # zoo.yaml holds the digest of the weights
 _KINDS = {
     "split": str, "fold": int, "hybrid": bool, "encoder": str, "zoo": str, "performance": str, "members": int,
     "shape": dict,
@@ -43,6 +48,8 @@ class RankerFile:
         members: number of transformers of the ensemble.
         shape: sizes of each transformer, the fields of `TransformerShape`.
         table_digest: SHA-256 of the table of accuracies as it was in training; None where it was not noted.
+        zoo_digest: `zoo_digest` of the zoo as it was in training; None where it was not noted.
+        features_version: `FEATURES_VERSION` of the program that trained the ranker; None where it was not noted.
     """
 
     folder: Path
@@ -56,17 +63,24 @@ class RankerFile:
     members: int
     shape: dict[str, Any]
     table_digest: str | None = None
+    zoo_digest: str | None = None
+    features_version: int | None = None
 
     @property
     def id(self) -> str:
-        """The run's name."""
-        return self.folder.name
+        """The run's name; `shipped` of a ranker that the program comes with."""
+        return "shipped" if self.folder.parent == SHIPPED_DIR else self.folder.name
 
     @property
-    def table_changed(self) -> bool:
-        """Whether the table of accuracies is no longer the one that the ranker was trained on."""
-        now = hashlib.sha256(self.performance.read_bytes()).hexdigest()
-        return self.table_digest is not None and self.table_digest != now
+    def stale(self) -> str | None:
+        """What the ranker was trained on and is no longer so, as a person is told; None where all is as it was."""
+        if self.table_digest not in (None, table_digest(self.performance)):
+            return f"{self.performance} has changed since the ranker was trained"
+        if self.zoo_digest not in (None, zoo_digest(self.zoo)):
+            return f"the zoo in {self.zoo} has changed since the ranker was trained"
+        if self.features_version not in (None, FEATURES_VERSION):
+            return "the program has changed what rankers read since the ranker was trained"
+        return None
 
     @property
     def command(self) -> str:
@@ -74,9 +88,21 @@ class RankerFile:
         return train_command(self.split, self.hybrid)
 
 
-def train_command(split: str, hybrid: bool) -> str:
-    """Return the command that trains a ranker."""
-    return f"{command('train')} SimilarityTransformerTrainer split={split}" + (" hybrid=on" if hybrid else "")
+def table_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a table of accuracies; None where it can't be read."""
+    return _digest([path])
+
+
+def zoo_digest(folder: Path) -> str | None:
+    """Return the SHA-256 of what rankers read of a zoo; None where it can't be read."""
+    return _digest([folder / name for name in _ZOO_FILES])
+
+
+def _digest(files: list[Path]) -> str | None:
+    try:
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    except OSError:
+        return None
 
 
 def read_ranker_file(folder: Path) -> RankerFile:
@@ -97,8 +123,10 @@ def read_ranker_file(folder: Path) -> RankerFile:
         raise DataError(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}. {_remedy()}")
     if wrong := [key for key, kind in _KINDS.items() if type(content.get(key)) is not kind]:
         raise DataError(f"{path} is damaged: {wrong[0]} is {content.get(wrong[0])!r}. {_remedy()}")
-    values = {key: content[key] for key in _KINDS} | {key: content.get(key) for key in ("codes", "table_digest")}
-    return RankerFile(folder, **values | {key: Path(content[key]) for key in ("zoo", "performance")})
+    noted = ("codes", "table_digest", "zoo_digest", "features_version")
+    values = {key: content[key] for key in _KINDS} | {key: content.get(key) for key in noted}
+    # Paths of a shipped ranker are relative: they are the program's own files, wherever it lies.
+    return RankerFile(folder, **values | {key: PACKAGE_ROOT / content[key] for key in ("zoo", "performance")})
 
 
 def _remedy() -> str:
@@ -106,7 +134,10 @@ def _remedy() -> str:
 
 
 def newest_ranker(artifacts_dir: Path, splits: tuple[str, ...], hybrid: bool) -> Path:
-    """Find the newest finished run of the first split that has one.
+    """Find a ranker: the newest finished run of the first split that has one, else the one that the program comes with.
+
+    A run that was trained on something that has changed since gives way to a shipped ranker. Where that too is of other
+    data, a ranker is trained now, and says so.
 
     Args:
         artifacts_dir: folder of all runs and published models.
@@ -114,27 +145,53 @@ def newest_ranker(artifacts_dir: Path, splits: tuple[str, ...], hybrid: bool) ->
         hybrid: whether the ranker reads scores measured on the dataset.
 
     Returns:
-        The run folder.
+        The ranker's folder.
 
     Raises:
-        DataError: there is none; the text holds the command that trains one.
+        DataError: there is none, and none can be trained; the text holds the command that trains one.
     """
+    own, shipped = _newest_run(artifacts_dir, splits, hybrid), _shipped(splits, hybrid)
+    # One of a zoo or table of the user's own is meant, also where these have grown: who recommends is told.
+    if own and (shipped is None or not own.stale or (own.zoo, own.performance) != (shipped.zoo, shipped.performance)):
+        return own.folder
+    kind = "hybrid ranker" if hybrid else "ranker"
+    if shipped is None:
+        raise DataError(
+            f"there is no finished {kind} (split = {' or '.join(splits)}) in {artifacts_dir}. Train one: "
+            f"`{train_command(splits[0], hybrid)}`."
+        )
+    if not shipped.stale:
+        return shipped.folder
+    sys.stderr.write(f"note: {shipped.stale} ({shipped.folder}); training one: {shipped.command} (half a minute)\n")
+    sys.stderr.flush()
+    if train_ranker(shipped.split, hybrid, artifacts_dir) and (own := _newest_run(artifacts_dir, splits, hybrid)):
+        return own.folder
+    raise DataError(f"the training of a {kind} failed, as is said above. Train one: `{shipped.command}`.")
+
+
+def _newest_run(artifacts_dir: Path, splits: tuple[str, ...], hybrid: bool) -> RankerFile | None:
     folders = [file.parent for file in artifacts_dir.glob("models/SimilarityTransformer/runs/*/ranker.json")]
-    fitting: dict[str, Path] = {}
+    fitting: dict[str, RankerFile] = {}
     for folder in sorted(folders, key=run_age):
         try:
             ranker, run = read_ranker_file(folder), load_run(folder)
         except (DataError, RunDamagedError):
             continue  # another may be whole; who names this one is told what is wrong with it
         if ranker.hybrid is hybrid and run.state in FINISHED and not _is_control(run):
-            fitting[ranker.split] = folder
-    if found := [fitting[split] for split in splits if split in fitting]:
-        return found[0]
-    kind = "hybrid ranker" if hybrid else "ranker"
-    raise DataError(
-        f"there is no finished {kind} (split = {' or '.join(splits)}) in {artifacts_dir}. Train one: "
-        f"`{train_command(splits[0], hybrid)}`."
-    )
+            fitting[ranker.split] = ranker
+    return next((fitting[split] for split in splits if split in fitting), None)
+
+
+def _shipped(splits: tuple[str, ...], hybrid: bool) -> RankerFile | None:
+    for folder in (shipped_folder(split, hybrid) for split in splits):
+        if folder.is_dir():
+            return read_ranker_file(folder)
+    return None
+
+
+def shipped_folder(split: str, hybrid: bool) -> Path:
+    """Return where a ranker lies that the program comes with."""
+    return SHIPPED_DIR / (f"{split}-hybrid" if hybrid else split)
 
 
 def _is_control(run: Run) -> bool:

@@ -157,7 +157,7 @@ def test_what_an_installed_program_has(installed):
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     wanted = {"constants/beautilog.ini", "constants/dataset_model_performance.json", "menagerie.py"}
-    wanted |= {f"data/zoo/{file.name}" for file in (ROOT / "data" / "zoo").iterdir()}
+    wanted |= {str(file.relative_to(ROOT)) for file in (ROOT / "data" / "zoo").rglob("*") if file.is_file()}
     files = ROOT / "commands" / "new_project" / "files"
     wanted |= {str(file.relative_to(ROOT)) for file in files.rglob("*.*") if "__pycache__" not in file.parts}
     assert not wanted - names

@@ -16,6 +16,7 @@ from data.ranking_world import load_world
 from data.zoo_images import load_domains
 from evaluation.ranking import saved_ranker
 from evaluation.ranking.expected_accuracy import AccuracyModel, dataset_facts, from_logit, logit
+from evaluation.ranking.saved_ranker import shipped_folder
 from evaluation.recommend_command import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,10 +50,17 @@ def train(artifacts: Path, *settings: str) -> None:
 
 @pytest.fixture(scope="session")
 def rankers(tmp_path_factory) -> Path:
-    """An artifacts folder with a ranker of each kind, and with younger ones that must not be chosen."""
+    """An artifacts folder with a ranker of each kind, and with younger ones that must not be chosen.
+
+    One is trained here; the others are the shipped ones, in the folder of a run.
+    """
     artifacts = tmp_path_factory.mktemp("rankers")
-    for settings in (["split=all"], ["split=all", "hybrid=on"], ["split=foreign"]):
-        train(artifacts, *settings)
+    train(artifacts, "split=all")
+    trained = run_folder(artifacts, "all")
+    for number, shipped in enumerate((shipped_folder("all", True), shipped_folder("foreign", False)), start=2):
+        run = trained.with_name(f"{trained.name}-{number}")
+        shutil.copytree(trained, run)
+        shutil.copytree(shipped, run, dirs_exist_ok=True)
     for index, state in enumerate(("interrupted", "failed", "running")):
         folder = artifacts / f"models/SimilarityTransformer/runs/2099010{index + 1}-000000"
         shutil.copytree(run_folder(artifacts, "all"), folder)
@@ -268,11 +276,30 @@ def test_models_of_ones_own_that_fail_are_named(rankers, arrays, tmp_path, capsy
     assert code == 3 and "for the zoo itself train one with split=all." in text
 
 
-def test_without_a_ranker_the_command_that_trains_one_is_told(tmp_path, arrays, capsys):
+def test_without_a_run_the_shipped_rankers_answer(rankers, arrays, tmp_path, capsys):
+    """Right after a clone nothing has been trained."""
     data = save(tmp_path / "my.npz", arrays)
-    done = run("recommend.py", data, "--artifacts", tmp_path)
-    assert done.returncode == 3 and done.stdout == ""
-    assert done.stderr == (
+    done = run("recommend.py", "hebrew-4", "--artifacts", tmp_path, "--top", 3)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.splitlines()[1].startswith("ranker shipped (split=all), 96 models of ")
+    agreed = float(re.search(r"weighted Kendall of (-?\d\.\d\d)", done.stdout)[1])
+    assert agreed > 0.5, "it is trained to the end, unlike those of the other tests"
+    plain, hybrid = (ask(capsys, data, "--artifacts", tmp_path, *words) for words in ([], ["--hybrid"]))
+    assert [each["ranker"]["run"] for each in (plain, hybrid)] == ["shipped", "shipped"]
+    assert hybrid["ranker"]["hybrid"] and plain["models"] != hybrid["models"]
+    assert plain["ranker"]["path"] == str(ROOT / "data/zoo/rankers/all")
+    zoo = write_zoo(tmp_path, {}, {})
+    foreign, both = (ask(capsys, data, "--artifacts", tmp_path, "--zoo", zoo, *words) for words in ([], ["--hybrid"]))
+    assert foreign["ranker"]["split"] == both["ranker"]["split"] == "foreign" and both["ranker"]["hybrid"]
+    # One that the user has trained goes first.
+    assert ask(capsys, data, "--artifacts", rankers)["ranker"]["run"] == run_folder(rankers, "all").name
+
+
+def test_without_any_ranker_the_command_that_trains_one_is_told(tmp_path, arrays, capsys, monkeypatch):
+    monkeypatch.setattr(saved_ranker, "SHIPPED_DIR", tmp_path / "none")
+    data = save(tmp_path / "my.npz", arrays)
+    code, text = refused(capsys, data, "--artifacts", tmp_path)
+    assert code == 3 and text == (
         f"error: there is no finished ranker (split = all or A) in {tmp_path}. Train one: "
         "`python train.py SimilarityTransformerTrainer split=all`.\n"
     )
