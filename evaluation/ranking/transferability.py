@@ -13,6 +13,7 @@ _MOST_DIMENSIONS = 64
 _ROWS_PER_COMPONENT = 3
 _MIXTURE_ITERATIONS = 20
 _MIXTURE_FLOOR = 0.1
+_LARGE = 512  # rows and columns from which on singular values are taken from a product
 _PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
 
 
@@ -360,8 +361,22 @@ def _accuracy(scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 def _singular(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # Left singular vectors (M, n, r) and squared singular values (M, r), the largest first.
-    left, values, _ = torch.linalg.svd(features, full_matrices=False)
-    return left, values.square()
+    rows, width = features.shape[-2:]
+    if min(rows, width) < _LARGE:
+        left, values, _ = torch.linalg.svd(features, full_matrices=False)
+        return left, values.square()
+    # The eigenvalues of the smaller product take a tenth of the time. They are exact to 1e-13 of the largest; directions
+    # below 1e-12 of it, which are rounding, count as none.
+    if rows <= width:
+        spectrum, left = torch.linalg.eigh(features @ features.mT)
+        return left.flip(-1), _without_rounding(spectrum.flip(-1))
+    spectrum, right = torch.linalg.eigh(features.mT @ features)
+    spectrum = _without_rounding(spectrum.flip(-1))
+    return features @ right.flip(-1) * torch.where(spectrum > 0, spectrum.rsqrt(), 0.0)[:, None], spectrum
+
+
+def _without_rounding(spectrum: torch.Tensor) -> torch.Tensor:
+    return torch.where(spectrum > 1e-12 * spectrum[..., :1], spectrum, 0.0)
 
 
 def _centred(features: torch.Tensor) -> torch.Tensor:
