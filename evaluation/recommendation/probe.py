@@ -180,7 +180,9 @@ class _Problem:
         Returns:
             (S, r + 1, C).
         """
-        curvature = torch.cat([self._variances / self._classes + penalty, self._variances.new_full((1,), 0.25)])[:, None]
+        curvature = torch.cat([self._variances / self._classes + penalty, self._variances.new_full((1,), 0.25)])[
+            :, None
+        ]
         loss, gradient = self._loss(weights, penalty)
         history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for _ in range(_ITERATIONS):
