@@ -365,8 +365,8 @@ def _singular(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if min(rows, width) < _LARGE:
         left, values, _ = torch.linalg.svd(features, full_matrices=False)
         return left, values.square()
-    # The eigenvalues of the smaller product take a tenth of the time. They are exact to 1e-13 of the largest; directions
-    # below 1e-12 of it, which are rounding, count as none.
+    # Eigenvalues of the smaller product take a tenth of the time. They are exact to 1e-13 of the largest; those below
+    # 1e-12 of it, which are rounding, count as 0.
     if rows <= width:
         spectrum, left = torch.linalg.eigh(features @ features.mT)
         return left.flip(-1), _without_rounding(spectrum.flip(-1))

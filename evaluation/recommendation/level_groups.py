@@ -1,6 +1,6 @@
 """Which models can't be told apart: from draws of how good each may be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 

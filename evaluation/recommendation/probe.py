@@ -8,7 +8,7 @@ import torch
 from evaluation.recommendation.splits import Splits
 
 _PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-"""Strengths to choose from, the strongest first; features are scaled so that their rows have a norm of 1 in the mean."""
+"""Strengths to choose from, the strongest first; rows of features have a norm of 1 in the mean."""
 _WORSE = 1  # strengths that are worse than the best, before no weaker one is tried
 _KEPT_VARIANCE = 0.9995
 _MOST_COMPONENTS = 1024
