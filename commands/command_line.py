@@ -267,7 +267,8 @@ def _use_settings(entry: TrainerEntry, file: Path | None, settings: Sequence[str
 
 def _artifacts_dir(section: str, settings: Sequence[str]) -> Path:
     """Return where saved runs are; all other settings wait for the config.ini of the run that is found there."""
-    ConfigParser.use(None, [setting for setting in settings if setting.startswith("artifacts_dir=")], "BaseTrainer")
+    known = section if section in ConfigParser.sections() else "BaseTrainer"
+    ConfigParser.use(None, [setting for setting in settings if setting.startswith("artifacts_dir=")], known)
     artifacts_dir: Path = ConfigParser.peek(section, "artifacts_dir")
     return artifacts_dir
 

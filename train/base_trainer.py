@@ -339,7 +339,7 @@ class BaseTrainer(metaclass=TrainerType):
         run = self.run_context
         if not run.own_loop.is_open:
             self._end_epoch_meter()  # of a plain loop of the trainer's own
-        training, run.meter = run.meter, EpochMeter()  # the body of an own loop's epoch may go on after it
+        training, run.meter = run.meter, run.new_meter()  # the body of an own loop's epoch may go on after it
         self.model.eval()
         set_epoch(self.val_loader, self.record.progress.epoch)
         try:

@@ -163,6 +163,7 @@ class RunContext:
         shared_rng: random numbers that several processes draw alike; None for one process.
         sharded: the loss over a model whose weights are spread over the processes; None where they are not.
         meter: averages of the epoch, or validation, at hand.
+        new_meter: what makes the averages of a validation.
         sample_counter: rule by which the samples of a batch are counted, where the trainer has none of its own.
         batch_samples: number of samples of the batch that is in the model; None while there is none.
         loss_count: number of samples that the last loss is a mean over.
@@ -201,6 +202,7 @@ class RunContext:
     callbacks: Callbacks = field(default_factory=Callbacks)
     stop_request: StopRequest = field(default_factory=StopRequest)
     meter: EpochMeter = field(default_factory=EpochMeter)
+    new_meter: Callable[[], EpochMeter] = EpochMeter
     sample_counter: SampleCounter = field(default_factory=SampleCounter)
     batch_samples: int | None = None
     loss_count: int | torch.Tensor = 1

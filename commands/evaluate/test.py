@@ -124,13 +124,24 @@ def measure_by_validate(run: RunContext, loader: Loader) -> Measured:
         loader: loader that it shall go through.
     """
     run.trainer.val_loader = loader
+    meters: list[SampleMeter] = []
+
+    def new_meter() -> SampleMeter:
+        meters.append(SampleMeter())
+        return meters[-1]
+
+    run.new_meter = new_meter  # of the base class's `validate`, where the trainer's own calls that
     with machine_for(run):
         run.trainer.validate()
     run.record.flush(1)
     found = {name: values[-1] for name, values in run.record.history.items() if values and name != "val_epoch"}
     dataset = getattr(loader, "dataset", None)
     samples = len(dataset) if isinstance(dataset, Sized) else None
-    return Measured(samples, {name.removeprefix("val_"): float(found[name]) for name in found if name[:4] == "val_"})
+    metrics = {name.removeprefix("val_"): float(found[name]) for name in found if name[:4] == "val_"}
+    if samples is None or len(meters) != 1:
+        return Measured(samples, metrics)
+    values = {name: values.numpy() for name in metrics if (values := meters[0].values(name, samples)) is not None}
+    return Measured(samples, metrics, values)
 
 
 def _result(trained: TrainedRun, request: EvaluationRequest, measured: Measured, seconds: float) -> TestResult:
