@@ -35,7 +35,7 @@ class ImageClassifierTrainerConfig(BaseTrainerConfig):
     model: str = "timm/resnet18.a1_in1k"
     """The pretrained model: timm/NAME, hf/ORG/NAME, torchvision/NAME, package.module:Class, or a name in `zoo`."""
     zoo: str | None = None
-    """Manifest of models in which `model` is looked for first (docs/recommending_models.md); `hub`: the one that ships."""
+    """Manifest of models in which `model` is looked for first (docs/recommending_models.md); `hub`: the shipped one."""
     tune: Literal["full", "head", "lora"] = "full"
     """What is trained: full, all weights; head, the last layer over a frozen body; lora, low-rank changes and head."""
     lora_rank: Annotated[int, Gt(0)] = 8
@@ -76,7 +76,7 @@ class ImageClassifierTrainerConfig(BaseTrainerConfig):
     mixup: Annotated[float, Ge(0)] = 0.0
     """Alpha of mixup (images added to others, with their classes); 0 for none, 0.2 is usual."""
     cutmix: Annotated[float, Ge(0)] = 0.0
-    """Alpha of CutMix (a part of another image pasted in); 0 for none, 1 is usual. With mixup: each for half of them."""
+    """Alpha of CutMix (a part of another image pasted in); 0 for none, 1 is usual. With mixup: each for half."""
 
     # machine
     cache_mb: Annotated[int, Ge(0)] = 1024

@@ -17,6 +17,7 @@ _DRAWN_BY = {
     "autoencoder.npz": "evaluation.plots.autoencoder_pictures",
     "rankings.json": "evaluation.ranking.ranking_pictures",
     "comparison.json": "evaluation.ranking.comparison",
+    "image_review.npz": "evaluation.plots.image_classifier_pictures",
 }
 
 

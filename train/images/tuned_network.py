@@ -141,7 +141,8 @@ def optimizer_of(config: ImageClassifierTrainerConfig, tuned: TunedNetwork) -> A
         tuned: the network.
     """
     parameters = dict(tuned.classifier.named_parameters())
-    rates, head = {}, len(tuned.groups) - 1
+    rates: dict[str, float] = {}
+    head = len(tuned.groups) - 1
     for number, names in enumerate(tuned.groups):
         factor = config.head_rate_factor if number == head else config.layer_decay ** (head - 1 - number)
         rates |= dict.fromkeys(names, config.learning_rate * factor)
