@@ -1,14 +1,17 @@
-"""Trains a trainer with many settings in one process, or in several that torchrun starts: each start takes seconds.
+"""Trains a trainer with many settings in one process, or in several: each start takes seconds.
 
-    python tests/suites/many_runs.py SharedTrainer RESULTS.json '[["accumulation_steps=3"], ["loader=made"]]'
+    python tests/suites/many_runs.py SharedTrainer RESULTS.json '[["accumulation_steps=3"], ["loader=made"]]' 2
 
-It is run in the project's folder. A setting `resume=RUN` goes on with a run. Processes end together: an error in one of
-them alone would put its next runs out of step with the others', and what is told then is not what went wrong.
+It is run in the project's folder. The processes are forked when torch is there, and get what torchrun would give them:
+a launcher and each of its processes would import torch anew; torchrun itself starts the runs of other tests. A setting
+`resume=RUN` goes on with a run. Processes end together: an error in one of them alone would put its next runs out of
+step with the others', and what is told then is not what went wrong.
 """
 
 import faulthandler
 import json
 import os
+import socket
 import sys
 import traceback
 from datetime import timedelta
@@ -62,6 +65,29 @@ def require_all(run: str, rank: int, size: int, result: dict[str, object]) -> No
         raise RuntimeError(f"{run} has ended differently in the processes: {outcomes}; here {result}")
 
 
+def in_processes(count: int) -> int:
+    """Run all in several processes; returns the largest exit code."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            code = 1
+            try:
+                main()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    return max(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) for child in children)
+
+
 def main() -> None:
     """Run all, one after the other."""
     name, out, cases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
@@ -79,4 +105,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    processes = int(sys.argv[4]) if len(sys.argv) > 4 else 1
+    if processes > 1:
+        sys.exit(in_processes(processes))
     main()

@@ -91,11 +91,7 @@ def run(project, command: list[str], **environment: str):
 def many(project, cases: list[list[str]], processes: int) -> list[dict[str, str]]:
     """Train with many settings; returns folders or errors."""
     out = project.path / f"results{processes}.json"
-    words = ["SharedTrainer", str(out), json.dumps(cases)]
-    if processes == 1:
-        done = project.run(*words, script=str(MANY))
-    else:
-        done = run(project, torchrun(str(MANY), *words, processes=processes))
+    done = project.run("SharedTrainer", str(out), json.dumps(cases), str(processes), script=str(MANY))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
 
