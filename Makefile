@@ -2,6 +2,7 @@
 # make train TRAINER=Name [ARGS="epochs=5"]     set up .venv and run a trainer
 # make language                                 install what language models need, fine-tune one (a few minutes)
 # make serve [MODEL=smollm2] [ARGS="--port 0"]   install what it needs, serve a model over the Tinker and OpenAI protocols
+# make images                                   install what pretrained image models need
 # make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
@@ -13,7 +14,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train new language serve test test-all crash crash-service soak soak-service test-gpu lint zoo rankers bench bench-rank bench-tables clean
+.PHONY: train new language images serve test test-all crash crash-service soak soak-service test-gpu lint zoo rankers bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -29,6 +30,9 @@ new: $(VENV)/.ready
 # Install what language models need; SmolLM2 learns to talk like a captain from 40 answers (a few minutes on two cores).
 language: $(VENV)/.ready-language
 	$(RUN) train.py LanguageModel epochs=4 learning_rate=1e-3 $(ARGS)
+
+# Install what recommending and fine-tuning pretrained image models needs (docs/recommending_models.md).
+images: $(VENV)/.ready-images
 
 # Serve a model on this machine until Ctrl-C: smollm2, tiny, a folder, a GGUF file, a hub id (docs/service.md).
 serve: $(VENV)/.ready-language
@@ -103,8 +107,12 @@ $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements-images.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-images: requirements-images.txt requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-images.txt
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-language: requirements-language.txt requirements.txt | $(VENV)/bin/python

@@ -51,7 +51,7 @@ def _no_network(error: BaseException, entry: ZooEntry, repository: str) -> Model
 
     cache = Path(constants.HF_HUB_CACHE)
     folder = f"models--{repository.replace('/', '--')}"
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES
+    offline = is_offline()
     why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({_said(error)})"
     again = "unset HF_HUB_OFFLINE here, or on" if offline else "on"
     return ModelUnavailableError(
@@ -59,6 +59,11 @@ def _no_network(error: BaseException, entry: ZooEntry, repository: str) -> Model
         f"`hf download {shlex.quote(repository)}`, and copy the folder {folder} of its cache "
         f"(~/.cache/huggingface/hub) to {cache / folder}."
     )
+
+
+def is_offline() -> bool:
+    """Tell whether somebody has said that no hub is to be asked: HF_HUB_OFFLINE counts for all of them."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES
 
 
 def url_error(error: BaseException, entry: ZooEntry, url: str, target: Path) -> ModelUnavailableError:

@@ -137,11 +137,17 @@ def load_network(entry: ZooEntry) -> LoadedNetwork:
         from data.pretrained.module_source import load_module
 
         return load_module(entry)
-    if entry.source == "timm":
-        from data.pretrained.timm_source import load_timm
+    if entry.source == "torchvision":
+        from data.pretrained.torchvision_source import load_torchvision
 
-        return load_timm(entry)
-    raise ModelUnavailableError(f"{entry.where}: {entry.source}/ can't be loaded yet.")
+        return load_torchvision(entry)
+    if entry.source == "hf" and not entry.identifier.startswith("timm/"):
+        from data.pretrained.hf_source import load_hf
+
+        return load_hf(entry)
+    from data.pretrained.timm_source import load_timm
+
+    return load_timm(dataclasses.replace(entry, identifier=entry.identifier.removeprefix("timm/")))
 
 
 def _checked(entry: ZooEntry, spec: InputSpec) -> InputSpec:
@@ -161,7 +167,7 @@ def _digest(entry: ZooEntry, loaded: LoadedNetwork) -> str:
     for name, value in sorted(loaded.network.state_dict().items()):
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

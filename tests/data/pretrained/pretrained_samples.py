@@ -47,3 +47,18 @@ class ListOfImages:
         """Return an image, and note that it was asked for."""
         self.asked.append(index)
         return self.images[index]
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def put_on_hub(home: Path, repository: str, files: dict[str, bytes]) -> Path:
+    """Write a repository as the cache of the Hugging Face hub has it; returns its snapshot's folder."""
+    folder = home / "hub" / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(REVISION)
+    for name, content in files.items():
+        (snapshot / name).write_bytes(content)
+    return snapshot
