@@ -1,5 +1,6 @@
 """Models of timm, by its names: weights from the hub, from its cache, or from files of older releases of timm."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Pretrained models of each source: their features, logits, new heads and groups, and what is told when they can't be had."""
+"""Pretrained models of each source: features, logits, new heads and groups; what is told of those that can't be had."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_models_of_timm_are_those_of_the_hub(hub, name):
 
 def test_names_that_timm_does_not_have(hub):
     for given, text in (
-        ("timm/resnet18.a2_in1k", "has no pretrained model resnet18.a2_in1k. Did you mean timm/resnet18.a1_in1k"),
+        ("timm/resnet18.a9_in1k", "has no pretrained model resnet18.a9_in1k. Did you mean timm/resnet18.a"),
         ("timm/resnet_18", "Did you mean timm/resnet18"),
         ("timm/zzzzz", "`timm.list_pretrained()` lists the "),
     ):
@@ -214,9 +214,9 @@ def test_models_of_torchvision(hub, name):
 def test_what_torchvision_lacks_is_told(hub):
     for given, text in (
         ("torchvision/resnet81", "torchvision/resnet18"),
-        ("torchvision/resnet18.V3", "torchvision's resnet18 has no weights V3; it has IMAGENET1K_V1."),
-        ("torchvision/resnet18", f"download https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere, and put "
-                                 f"it at {hub}/hub/checkpoints/resnet18-f37072fd.pth"),
+        ("torchvision/resnet18.V3", "torchvision's resnet18 has no weights V3; it has IMAGENET1K_V1, DEFAULT."),
+        ("torchvision/resnet18", "download https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere, and "
+                                 f"put it at {hub}/hub/checkpoints/resnet18-f37072fd.pth"),
     ):  # fmt: skip
         with pytest.raises(ModelUnavailableError, match=re.escape(text)):
             open_pretrained(zoo_entry(given))
@@ -258,7 +258,8 @@ def own(tmp_path):
     def open_one(attribute, weights, size=16):
         torch.save(weights, tmp_path / "own.pth")
         (tmp_path / "zoo.yaml").write_text(
-            f"models: [{{name: own, module: '{name}:{attribute}', weights: own.pth, input: {{size: {size}, channels: 3}}}}]"
+            f"models: [{{name: own, module: '{name}:{attribute}', weights: own.pth, "
+            f"input: {{size: {size}, channels: 3}}}}]"
         )
         return open_pretrained(read_zoo_manifest(tmp_path / "zoo.yaml")[0])
 
