@@ -31,9 +31,11 @@ def load_timm(entry: ZooEntry) -> LoadedNetwork:
     """
     timm = import_timm()
     registry = import_timm("timm.models")
-    name = entry.identifier
-    config = registry.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
-    if config is None or ("." in name and name not in timm.list_pretrained(name)):
+    name = registry.get_deprecated_models().get(entry.identifier) or entry.identifier
+    config = None
+    with contextlib.suppress(RuntimeError):  # of a tag that there is not
+        config = registry.get_pretrained_cfg(name)
+    if config is None or not timm.is_model(name.partition(".")[0]):
         raise no_such_model(entry, f"timm {timm.__version__}", timm.list_pretrained(), "timm.list_pretrained()")
     if not config.has_weights and entry.weights is None:
         raise ModelUnavailableError(f"{entry.where}: timm {timm.__version__} has {name}, but no weights for it.")
