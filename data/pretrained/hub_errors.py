@@ -97,9 +97,11 @@ def no_such_model(entry: ZooEntry, library: str, names: Iterable[str], command: 
         command: Python code that lists them.
     """
     known = list(names)
-    near = difflib.get_close_matches(entry.identifier.lower(), known, n=3, cutoff=0.6)
-    inside = [name for name in known if name.startswith(entry.identifier.partition(".")[0])]
-    meant = near or inside[:3]
+    given, architecture = entry.identifier.lower(), entry.identifier.lower().partition(".")[0]
+    first = {name.partition(".")[0]: name for name in reversed(known)}  # one for each architecture
+    of_it = [name for name in known if name.partition(".")[0] == architecture]
+    near = difflib.get_close_matches(given, of_it, n=3, cutoff=0.0)
+    meant = near or [first[name] for name in difflib.get_close_matches(architecture, first, n=3, cutoff=0.6)]
     hint = f"Did you mean {' or '.join(f'{entry.source}/{name}' for name in meant)}?" if meant else ""
     tail = f" `{command}` lists the {len(known)} that it has."
     return ModelUnavailableError(
