@@ -1,0 +1,62 @@
+"""Rates by layer, and what decays."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from config.image_classifier_trainer_config import ImageClassifierTrainerConfig
+from model.image_classifier import ImageClassifier
+from train.images.tuned_network import optimizer_of
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4, 6))
+        self.blocks = nn.ModuleList([nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6)) for _ in range(2)])
+        self.head = nn.Linear(6, 3)
+
+
+GROUPS = (
+    ("network.pos_embed",),
+    *(tuple(f"network.blocks.{block}.{rest}" for rest in ("0.weight", "0.bias", "1.weight", "1.bias"))
+      for block in range(2)),
+    ("network.head.weight", "network.head.bias"),
+)  # fmt: skip
+
+
+@dataclass
+class Tuned:
+    classifier: ImageClassifier = field(default_factory=lambda: ImageClassifier(Tokens(), (0.5,), (0.5,), False, False))
+    groups: tuple = GROUPS
+
+
+def test_rates_fall_towards_the_input_and_norms_and_biases_do_not_decay():
+    config = ImageClassifierTrainerConfig(learning_rate=0.01, head_rate_factor=5, layer_decay=0.5, weight_decay=0.1)
+    tuned = Tuned()
+    optimizer = optimizer_of(config, tuned)
+    names = {id(parameter): name for name, parameter in tuned.classifier.named_parameters()}
+    found = {
+        names[id(parameter)].removeprefix("network."): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found == {
+        "head.weight": (pytest.approx(0.05), 0.1), "head.bias": (pytest.approx(0.05), 0.0),
+        "blocks.1.1.weight": (0.01, 0.1), "blocks.1.1.bias": (0.01, 0.0),
+        "blocks.1.0.weight": (0.01, 0.0), "blocks.1.0.bias": (0.01, 0.0),
+        "blocks.0.1.weight": (0.005, 0.1), "blocks.0.1.bias": (0.005, 0.0),
+        "blocks.0.0.weight": (0.005, 0.0), "blocks.0.0.bias": (0.005, 0.0),
+        "pos_embed": (0.0025, 0.0),
+    }  # fmt: skip
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_what_is_frozen_is_not_optimized():
+    config, tuned = ImageClassifierTrainerConfig(), Tuned()
+    for name, parameter in tuned.classifier.named_parameters():
+        parameter.requires_grad_(name.startswith("network.head"))
+    held = [parameter for group in optimizer_of(config, tuned).param_groups for parameter in group["params"]]
+    assert {id(each) for each in held} == {id(each) for each in tuned.classifier.network.head.parameters()}
