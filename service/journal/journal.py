@@ -15,7 +15,8 @@ before it begins, once for each group, and does a group by nothing but the reque
 after a kill does the turns again, one by one, with the same groups (`service/tinker/replay.py`).
 
 An answer is shown when it can be given again whatever happens: one of a turn when the turn is on disk, since doing it
-again gives the same; another (samples: who else is in the batch is a matter of timing) when it is on disk itself.
+again gives the same; another (samples: who else is in the batch is a matter of timing) when it is on disk itself. What
+follows from its model's own requests, in whatever turns they are done, needs these alone (`Promise.needs`).
 
 Records are written at once, by whoever has them, so that a full disk is known before anything is promised; one thread
 waits for the disk, for all records that have come meanwhile together. What is not a request and finds no room waits in
@@ -67,11 +68,18 @@ class Unkept:
         """
         return 0
 
-    def executed(self, ids: Sequence[str]) -> None:
-        """Write down which requests are done together now."""
-        self.turn_time = time.time()
+    def executed(self, ids: Sequence[str]) -> int:
+        """Write down which requests are done together now.
 
-    def answered(self, id: str, fields: Mapping[str, Any], content: bytes, then: Then) -> None:
+        Returns:
+            Number of the record.
+        """
+        self.turn_time = time.time()
+        return 0
+
+    def answered(
+        self, id: str, fields: Mapping[str, Any], content: bytes, then: Then, needs: int | None = None
+    ) -> None:
         """Write down what came of a request.
 
         Args:
@@ -79,6 +87,8 @@ class Unkept:
             fields: the answer, with `content`.
             content: bytes of the answer.
             then: called when it may be shown, by any thread.
+            needs: number of the record that must be on disk for it to be given again; None for that of its turn, and
+                without one its own.
         """
         then()
 
@@ -170,19 +180,21 @@ class Journal(Unkept):
         with self._condition:
             return self._append_now({"kind": "request", "id": id, **fields}, content, id)
 
-    def executed(self, ids: Sequence[str]) -> None:
+    def executed(self, ids: Sequence[str]) -> int:
         """Write down which requests are done together now."""
         self.turn_time = time.time()
         with self._condition:
             self._turn = self.number, frozenset(ids)
             self.turns += 1
-            self._append({"kind": "turn", "ids": list(ids), "time": self.turn_time})
+            return self._append({"kind": "turn", "ids": list(ids), "time": self.turn_time})
 
-    def answered(self, id: str, fields: Mapping[str, Any], content: bytes, then: Then) -> None:
+    def answered(
+        self, id: str, fields: Mapping[str, Any], content: bytes, then: Then, needs: int | None = None
+    ) -> None:
         """Write down what came of a request; `then` is called when it can be shown."""
         with self._condition:
             turn, ids = self._turn
-            number = turn if id in ids else self.number
+            number = needs if needs is not None else turn if id in ids else self.number
             self._append({"kind": "answer", "id": id, **fields}, content, id)
             if self._synced < number:
                 self._waiting.append((number, then))

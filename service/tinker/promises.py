@@ -22,7 +22,7 @@ from service.web.tinker_error import TinkerError
 
 HOLD = 20.0  # seconds that a client's question is held at most: its own patience is 45
 Ended = Answer | TinkerError
-Keeper = Callable[[str, Ended, Then], None]  # takes a promise's id and end, and what shows it
+Keeper = Callable[["Promise", Ended, Then], None]  # takes a promise and its end, and what shows it
 
 
 class Promise:
@@ -35,11 +35,13 @@ class Promise:
         ended: when it ended, by the clock of its `Promises`; None before.
         read: whether a client has had the answer.
         accepted: number of its request's record in the journal.
+        needs: number of the record that must be on disk for an answer to be given again; None for that of its turn.
     """
 
     def __init__(self, id: str, clock: Callable[[], float] = time.monotonic, keeper: Keeper | None = None) -> None:
         self.id, self._clock, self._keeper = id, clock, keeper
         self.accepted = 0
+        self.needs: int | None = None
         self.answer: Answer | None = None
         self.error: TinkerError | None = None
         self.ended: float | None = None
@@ -97,7 +99,7 @@ class Promise:
         if self._keeper is None:
             self._show(ended)
         else:
-            self._keeper(self.id, ended, partial(self._show, ended))
+            self._keeper(self, ended, partial(self._show, ended))
 
     def _show(self, ended: Ended) -> None:
         with self._lock:
@@ -213,14 +215,16 @@ class Promises:
             del self._promises[id]
             self._journal.forget(id)
 
-    def _keep(self, id: str, ended: Ended, then: Then) -> None:
+    def _keep(self, promise: Promise, ended: Ended, then: Then) -> None:
         if self._closing:
             return
         if not self._journal.keeps:
             then()
             return
         fields, content = pack(ended)
-        self._journal.answered(id, fields, content, then)
+        self._journal.answered(
+            promise.id, fields, content, then, None if isinstance(ended, TinkerError) else promise.needs
+        )
 
     def _is_old(self, promise: Promise, now: float) -> bool:
         return promise.ended is not None and now - promise.ended > (self._read if promise.read else self._unread)

@@ -125,8 +125,8 @@ class Replay:
         self._models.journal.turn_time = turn["time"]
         ended: dict[str, Ended] = {}
 
-        def keep(id: str, what: Ended, then: Then) -> None:
-            ended[id] = what
+        def keep(promise: Promise, what: Ended, then: Then) -> None:
+            ended[promise.id] = what
 
         redone = []
         requests = []

@@ -57,6 +57,11 @@ class RequestOrder(Generic[T]):
         """Whether `take` gives something."""
         return not self._at_work and self.next in self._held
 
+    @property
+    def first(self) -> T:
+        """What `take` would give, where anything is ready."""
+        return self._held[self.next]
+
     def take(self) -> T:
         """Return what is next; nothing more is ready until `done`."""
         item = self._held.pop(self.next)

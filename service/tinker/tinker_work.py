@@ -17,7 +17,7 @@ from service.tinker.tinker_messages import (
     loss_request_of_protobuf,
 )
 from service.tinker.tinker_models import TinkerModels
-from service.tinker.training_queue import TrainingQueue, Work
+from service.tinker.training_queue import Step, TrainingQueue, Work
 from service.web.tinker_error import TinkerError
 
 _LOG = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class TinkerWork:
             if what in ("forward", "forward_backward"):
                 return loss_request(fields, backward=what == "forward_backward")
             if what == "optim_step":
-                return partial(self._models.step, id, adam_settings(fields))
+                return Step(partial(self._models.step, id, adam_settings(fields)))
             if what == "load_weights":
                 return partial(self._models.load, id, LoadWeights.of(fields))
             for_sampler, external = what == "save_weights_for_sampler", what == "save_weights_external"

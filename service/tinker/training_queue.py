@@ -16,12 +16,18 @@ requests, whoever else trains and whenever it was. Elsewhere numbers differ by r
 turn, before it is done, which requests it takes and in which order; what `_do` does follows from these requests, their
 order and the weights alone. Whoever changes what is done together keeps to that: `journal.executed(ids)` once for each
 group that `_do` takes.
+
+On a CPU a turn takes no more small losses than fill half a pass, of those models first that have waited longest. For
+whoever has an answer needs time until it asks again: while one half of many clients think, the other half are computed,
+where they would all think, and then all wait, if a turn took all. (Large losses are answered one by one in any case.)
+What is no loss comes first in a turn, as it is short. What losses and steps give is shown as soon as the requests that
+it follows from are on disk: the disk doesn't have to know of their turn, so nobody waits for that.
 """
 
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +44,25 @@ from service.tinker.tinker_messages import Answer, LossAnswer
 from service.web.tinker_error import TinkerError
 
 _LOG = logging.getLogger(__name__)
-# What is done with a model: rows to be measured, or anything else, which the engine's thread calls.
-Work = LossRequest | Callable[[], Answer]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimizer step, of which nothing comes but what follows from its model's own requests.
+
+    Attributes:
+        do: does it, on the engine's thread.
+    """
+
+    do: Callable[[], Answer]
+
+    def __call__(self) -> Answer:
+        """Do it."""
+        return self.do()
+
+
+# What is done with a model: rows to be measured, a step, or anything else, which the engine's thread calls.
+Work = LossRequest | Step | Callable[[], Answer]
 # Writes down a request under its number, and returns the number of the record.
 Accept = Callable[[int], int]
 
@@ -94,7 +117,8 @@ class TrainingQueue:
     ) -> None:
         self.engine, self._loop, self._gap, self._most, self._clock = engine, loop, gap_seconds, most, clock
         self._journal = journal or Unkept()
-        self._orders: dict[str, RequestOrder[_Task]] = {}
+        self._orders: OrderedDict[str, RequestOrder[_Task]] = OrderedDict()  # who has waited longest first
+        self._firm: dict[str, int] = {}  # of each model the record of its last turn with more than losses and steps
         self._lock = threading.Lock()
         self.trained_tokens = 0
         self._turning = False  # whether a turn is to come
@@ -126,6 +150,7 @@ class TrainingQueue:
         """Forget the order of a model; what it holds fails."""
         with self._lock:
             order = self._orders.pop(model, None)
+            self._firm.pop(model, None)
         for task in order.all_held() if order else ():
             task.promise.fail(TinkerError(f"the model {model} was unloaded"))
 
@@ -237,12 +262,17 @@ class TrainingQueue:
             self._fail_all()
 
     def _turn(self) -> None:
-        """Do the next work of each model: all losses together, then the others."""
+        """Do the next work of models: what is short first, then losses, all together."""
         with self._lock:
             self._turning = False
-            taken = [order.take() for order in self._orders.values() if order.ready]
+            taken = self._take()
         try:
-            self._journal.executed([task.promise.id for task in taken])
+            record = self._journal.executed([task.promise.id for task in taken])
+            for task in taken:
+                if not isinstance(task.work, LossRequest | Step):
+                    self._firm[task.model] = record
+                elif self._alone:
+                    task.promise.needs = max(task.promise.accepted, self._firm.get(task.model, 0))
             self._do(taken, self._loop.give_way)
         finally:
             with self._lock:
@@ -253,6 +283,29 @@ class TrainingQueue:
                 task.promise.fail(TinkerError("the service failed; its log says how", category="server"))
             self._turn_later()
 
+    @property
+    def _alone(self) -> bool:
+        """Whether work gives the same bits whatever is done together with it."""
+        return self.engine.device.type == "cpu"
+
+    def _take(self) -> list[_Task]:
+        """Return what is done in a turn. The lock must be held."""
+        taken: list[_Task] = []
+        half = self.engine.limits.pass_tokens // 2
+        small = 0  # tokens of all small losses
+        for order in self._orders.values():
+            if not order.ready:
+                continue
+            tokens = _tokens(order.first.work)
+            if self._alone and tokens <= half:
+                if small + tokens > half:
+                    continue
+                small += tokens
+            taken.append(order.take())
+        for task in taken:
+            self._orders.move_to_end(task.model)
+        return taken
+
     def _do(self, taken: Sequence[_Task], give_way: Callable[[float], None] = lambda seconds: None) -> None:
         """Do work together. What comes of it follows from `taken` and the weights, and from nothing else.
 
@@ -261,12 +314,12 @@ class TrainingQueue:
             give_way: called after each pass with the seconds that it took: what may be done then changes no adapter.
         """
         self._changes.update(task.model for task in taken)
-        losses = [(task, task.work) for task in taken if isinstance(task.work, LossRequest)]
-        if losses:
-            self._run([task for task, _ in losses], [work for _, work in losses], give_way)
         for task in taken:
             if not isinstance(task.work, LossRequest):
                 self._end(task, task.work)
+        losses = [(task, task.work) for task in taken if isinstance(task.work, LossRequest)]
+        if losses:
+            self._run([task for task, _ in losses], [work for _, work in losses], give_way)
 
     def _run(self, tasks: list[_Task], requests: list[LossRequest], give_way: Callable[[float], None]) -> None:
         begun = self._clock()
@@ -308,3 +361,8 @@ class TrainingQueue:
             tasks = [task for order in self._orders.values() for task in order.all_held()]
         for task in tasks:
             task.promise.refuse(TinkerError("the service has been closed", category="server"))
+
+
+def _tokens(work: Work) -> int:
+    """Return how many tokens go through the model for a work."""
+    return sum(len(row.tokens) for row in work.rows) if isinstance(work, LossRequest) else 0

@@ -57,12 +57,16 @@ def test_an_answer_of_a_turn_is_shown_when_the_turn_is_on_disk_and_another_when_
         waits.set()
         journal.answered("m:1", {"form": "x"}, b"", lambda: shown.append("turn"))
         journal.answered("s:1", {"form": "x"}, b"", lambda: shown.append("sample"))
-        assert shown == ["turn"]
+        accepted = journal.accept("m:2", {})
+        assert journal.executed(["m:2"]) == accepted + 1
+        journal.answered("m:2", {"form": "x"}, b"", lambda: shown.append("later"), needs=accepted)
+        journal.answered("m:2", {"form": "x"}, b"", lambda: shown.append("needs no more"), needs=2)
+        assert shown == ["turn", "needs no more"]
         go.set()
         asyncio.run(journal.settled(journal.number - 1))
         journal.close()
-    assert shown == ["turn", "sample"]
-    assert kinds(journal) == ["begin", "request", "turn", "answer", "answer"]
+    assert shown == ["turn", "needs no more", "sample", "later"]
+    assert kinds(journal) == ["begin", "request", "turn", "answer", "answer", "request", "turn", "answer", "answer"]
 
 
 def test_a_full_disk_refuses_requests_and_keeps_the_rest_until_there_is_room(tmp_path):

@@ -263,21 +263,23 @@ def test_a_full_disk_refuses_requests_until_there_is_room_and_loses_nothing(tmp_
         before = talk.bytes(taken)
         block = threading.Event()
         service.loop.between_steps(lambda: block.wait(WAIT))
-        waiting = talk.loss(model, 2)
+        loss = talk.loss(model, 2)
+        save = talk.ask("save_weights", model_id=model, seq_id=3, path="kept")
         disk.room = 20
-        refused = talk.post("optim_step", 503, model_id=model, seq_id=3, **ADAM)
+        refused = talk.post("optim_step", 503, model_id=model, seq_id=4, **ADAM)
         assert "No space left" in refused["error"] and refused["category"] == "server"
         talk.post("create_session", 503)
         block.set()
-        told = talk.http.post("retrieve_future", json={"request_id": waiting})  # done, and not yet kept
+        shown = talk.both(loss)  # follows from requests that are on disk, whatever is not
+        told = talk.http.post("retrieve_future", json={"request_id": save})  # done, and not yet kept
         assert told.status_code == 408 and told.json()["queue_state"] == "paused_capacity"
         copy = shutil.copytree(tmp_path / "first", tmp_path / "copy")
         disk.room = 10**7
-        after = talk.both(waiting, talk.step(model, 3))
+        after = talk.both(save, talk.step(model, 4))
     with serve(base_model.load("tiny"), copy) as service:
         talk = Talk(service.url)
-        assert talk.bytes(taken) == before
-        assert talk.both(waiting, talk.step(model, 3)) == after
+        assert talk.bytes(taken) == before and talk.both(loss) == shown
+        assert talk.both(save, talk.step(model, 4)) == after
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals

@@ -14,6 +14,7 @@ from llm.engine import Engine, EngineLimits
 from llm.loss_pass import LossRequest, LossRow
 from llm.sampling_settings import SampleRequest, SamplingSettings
 from model.lora import LoraSettings
+from service.journal.journal import Unkept
 from service.sampling.sampling_loop import SamplingLoop
 from service.sampling.served_models import ServedModel, ServedModels
 from service.tinker.promises import Promises
@@ -104,6 +105,29 @@ def test_models_train_together_as_alone(made):
         losses = [kept[name][-1].answer.result.loss for kept in (whole, alone)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
         assert losses[0] < whole[name][0].answer.result.loss - 1
+
+
+def test_half_of_many_small_requests_are_computed_while_the_clients_of_the_other_half_think():
+    turns = []
+
+    class Noted(Unkept):
+        def executed(self, ids):
+            turns.append(list(ids))
+            return super().executed(ids)
+
+    harness = Harness(journal=Noted())
+    harness.engine.limits = EngineLimits(pass_tokens=32)
+    block = threading.Event()
+    with harness.loop:
+        ended(*[harness.open(name) for name in "abcd"])
+        turns.clear()
+        harness.loop.between_steps(lambda: block.wait(WAIT))
+        promises = [harness.submit(name, number + 1, work)
+                    for name in "abcd" for number, work in enumerate(training(harness, name, 1)[:2])]  # fmt: skip
+        block.set()
+        ended(*promises)
+    assert turns == [["a:1", "b:1"], ["c:1", "d:1", "a:2", "b:2"], ["c:2", "d:2"]]
+    assert all(promise.error is None for promise in promises)
 
 
 def test_samples_go_on_between_the_passes_of_a_long_request_and_short_ones_are_answered_first(made):
