@@ -4,11 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from constants.counting import counted
 from constants.nearest import nearest
 from data.data_error import DataError
-from data.pretrained.zoo_manifest import ZooEntry
+
+if TYPE_CHECKING:  # it needs torch, which a command line's `--help` does not
+    from data.pretrained.zoo_manifest import ZooEntry
 
 _POWERS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _LICENCES = {"apache": "apache-2.0", "apache2": "apache-2.0", "apache2.0": "apache-2.0", "bsd": "bsd-3-clause"}
@@ -92,8 +95,8 @@ class Refused:
 
 
 def choose_candidates(
-    entries: Sequence[ZooEntry], names: Sequence[str], limits: Limits
-) -> tuple[list[ZooEntry], list[Refused]]:
+    entries: "Sequence[ZooEntry]", names: Sequence[str], limits: Limits
+) -> "tuple[list[ZooEntry], list[Refused]]":
     """Leave out what was not asked for or is over a limit, by what is known without loading.
 
     Args:
@@ -129,7 +132,7 @@ def choose_candidates(
     return kept, refused
 
 
-def nothing_left(entries: Sequence[ZooEntry], refused: Sequence[Refused]) -> str:
+def nothing_left(entries: "Sequence[ZooEntry]", refused: Sequence[Refused]) -> str:
     """Say that limits leave no model, and which of them to relax."""
     options = Counter(each.option for each in refused)
     told = ", ".join(f"{count} by {option}" for option, count in options.most_common())

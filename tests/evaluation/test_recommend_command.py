@@ -139,7 +139,9 @@ def test_json_says_all_there_is_to_know(rankers, arrays, tmp_path):
     done = run("recommend.py", data, "--artifacts", rankers, "--json", "--top", 200, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     content = json.loads(done.stdout)
-    assert content["schema_version"] == 1 and content["notes"] == []
+    (note,) = content["notes"]
+    assert content["schema_version"] == 1 and note.endswith(f"`python recommend.py {data} --zoo hub`")
+    assert note.startswith("THESE ARE THE LABORATORY'S NETWORKS of 8,000 parameters")
     assert content["dataset"] == {
         "given": str(data), "task": None, "images": 40, "classes": 4, "class_names": list("abcd"),
         "images_of_each_class": [10] * 4, "size": [24, 24],
@@ -252,7 +254,7 @@ def write_zoo(folder: Path, *arguments: dict) -> Path:
 
 def test_models_of_ones_own_are_ranked(rankers, arrays, tmp_path):
     zoo, data = write_zoo(tmp_path, {}, {}, {}), save(tmp_path / "my.npz", arrays)
-    done = run("recommend.py", data, "--artifacts", rankers, "--zoo", zoo, "--json", cwd=tmp_path)
+    done = run("recommend.py", data, "--artifacts", rankers, "--laboratory", "--zoo", zoo, "--json", cwd=tmp_path)
     assert done.returncode == 0 and set(done.stderr.split()) == {"loud"}, done.stderr
     content = json.loads(done.stdout)
     assert content["ranker"]["split"] == "foreign" and content["ranker"]["zoo"] == str(zoo)
@@ -265,9 +267,13 @@ def test_models_of_ones_own_are_ranked(rankers, arrays, tmp_path):
 
 def test_models_of_ones_own_that_fail_are_named(rankers, arrays, tmp_path, capsys):
     data = save(tmp_path / "my.npz", arrays)
-    code, text = refused(capsys, data, "--artifacts", rankers, "--zoo", write_zoo(tmp_path, {}, {"broken": True}))
+    code, text = refused(
+        capsys, data, "--artifacts", rankers, "--laboratory", "--zoo", write_zoo(tmp_path, {}, {"broken": True})
+    )
     assert code == 3 and "model tiny-1 gives values that are not finite" in text
-    code, text = refused(capsys, data, "--ranker", run_folder(rankers, "all"), "--zoo", write_zoo(tmp_path, {}))
+    code, text = refused(
+        capsys, data, "--ranker", run_folder(rankers, "all"), "--laboratory", "--zoo", write_zoo(tmp_path, {})
+    )
     assert (
         code == 3
         and "was trained with split=all; models of your own need one that was trained with split=foreign." in text
@@ -289,7 +295,9 @@ def test_without_a_run_the_shipped_rankers_answer(rankers, arrays, tmp_path, cap
     assert hybrid["ranker"]["hybrid"] and plain["models"] != hybrid["models"]
     assert plain["ranker"]["path"] == str(ROOT / "data/zoo/rankers/all")
     zoo = write_zoo(tmp_path, {}, {})
-    foreign, both = (ask(capsys, data, "--artifacts", tmp_path, "--zoo", zoo, *words) for words in ([], ["--hybrid"]))
+    foreign, both = (
+        ask(capsys, data, "--artifacts", tmp_path, "--laboratory", "--zoo", zoo, *words) for words in ([], ["--hybrid"])
+    )
     assert foreign["ranker"]["split"] == both["ranker"]["split"] == "foreign" and both["ranker"]["hybrid"]
     # One that the user has trained goes first.
     assert ask(capsys, data, "--artifacts", rankers)["ranker"]["run"] == run_folder(rankers, "all").name
@@ -305,7 +313,7 @@ def test_without_any_ranker_the_command_that_trains_one_is_told(tmp_path, arrays
     )
     code, text = refused(capsys, data, "--artifacts", tmp_path, "--hybrid")
     assert code == 3 and text.endswith("`python train.py SimilarityTransformerTrainer split=all hybrid=on`.\n")
-    code, text = refused(capsys, data, "--artifacts", tmp_path, "--zoo", write_zoo(tmp_path, {}))
+    code, text = refused(capsys, data, "--artifacts", tmp_path, "--laboratory", "--zoo", write_zoo(tmp_path, {}))
     assert code == 3 and text.endswith("`python train.py SimilarityTransformerTrainer split=foreign`.\n")
 
 

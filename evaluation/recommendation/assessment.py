@@ -1,0 +1,125 @@
+"""One model on a dataset: its features, how well they fit the classes, and what the model costs."""
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from data.images.image_dataset import ImageDataset
+from data.pretrained.errors import ModelUnavailableError
+from data.pretrained.image_features import image_features
+from data.pretrained.pretrained_model import PretrainedModel, open_pretrained
+from data.pretrained.zoo_manifest import ZooEntry
+from evaluation.recommendation.candidates import Limits, Refused
+from evaluation.recommendation.feature_scores import feature_scores
+from evaluation.recommendation.probe import ProbeResult, linear_probe
+from evaluation.recommendation.splits import Splits
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs.
+
+    Attributes:
+        parameters: numbers that it has learnt, its own head not counted.
+        gflops: billions of multiply-adds for one image of its own size; None if unknown.
+        memory: bytes that fine-tuning takes, estimated; None if unknown.
+        milliseconds: time of an image on this machine, decoding included; None if it was not measured this time.
+    """
+
+    parameters: int
+    gflops: float | None
+    memory: float | None
+    milliseconds: float | None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of a model on the dataset.
+
+    Attributes:
+        entry: the model.
+        input: size of the images that it reads, (H, W).
+        feature_size: number of its features.
+        location: where its weights are.
+        licence: licence of its weights; None where nobody says.
+        costs: what it costs.
+        scores: value of each score of `feature_scores`; NaN where there is none.
+        probe: the linear probe.
+        notes: what was done aloud.
+    """
+
+    entry: ZooEntry
+    input: tuple[int, int]
+    feature_size: int
+    location: str
+    licence: str | None
+    costs: Costs
+    scores: dict[str, float]
+    probe: ProbeResult = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+class OverLimitError(Exception):
+    """A model turned out to be over a limit when it was loaded."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"{refused.name}: {refused.reason}")
+        self.refused = refused
+
+
+def assess(
+    entry: ZooEntry,
+    dataset: ImageDataset,
+    splits: Splits,
+    limits: Limits,
+    *,
+    cache: Path | None,
+    device: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Assessment:
+    """Load a model, run it on all images and judge its features.
+
+    Args:
+        entry: the model.
+        dataset: the images.
+        splits: which images the probe is trained and scored on.
+        limits: what the model may cost.
+        cache: folder in which features are kept; None keeps none.
+        device: device to run on; None chooses.
+        progress: called with how many images are done.
+
+    Raises:
+        ModelUnavailableError: the model can't be loaded or run, or its features say nothing.
+        OverLimitError: it is over a limit that could not be checked before.
+        DataError: an image can't be read any more.
+    """
+    model = open_pretrained(entry)
+    costs = costs_of(model)
+    over = limits.refusal(costs.parameters, costs.gflops, model.licence, costs.memory, loaded=True)
+    if over is not None:
+        raise OverLimitError(Refused(entry.name, *over))
+    found = image_features(model, dataset, cache, device=device, progress=progress)
+    facts = (model.input.size, model.feature_size, model.location, model.licence)
+    del model
+    gc.collect()  # the next one is loaded before this one's cycles would go
+    features = torch.from_numpy(found.features)
+    logits = None if found.logits is None else torch.from_numpy(found.logits)
+    if not bool(features.isfinite().all()):
+        raise ModelUnavailableError(f"{entry.where or entry.name}: features are not finite.")
+    try:
+        probe = linear_probe(features, dataset.labels, splits, len(dataset.class_names))
+    except ValueError as error:
+        raise ModelUnavailableError(f"{entry.where or entry.name}: {error}.") from error
+    seconds = found.seconds_an_image
+    costs = Costs(costs.parameters, costs.gflops, costs.memory, None if math.isnan(seconds) else 1000 * seconds)
+    return Assessment(entry, *facts, costs, feature_scores(features, dataset.labels, logits), probe, found.notes)
+
+
+def costs_of(model: PretrainedModel) -> Costs:
+    """Say what a loaded model costs, as far as that is known without running it on images."""
+    parameters = model.entry.parameters or sum(each.numel() for each in model.body.parameters())
+    return Costs(parameters, model.entry.gflops, None, None)

@@ -1,0 +1,208 @@
+"""`python recommend.py photos/ --zoo hub.yaml`: from images and a zoo to a ranking, as far as it has come."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from constants.counting import counted
+from data.data_error import DataError
+from data.images.image_dataset import ImageDataset, read_image_dataset
+from data.pretrained.errors import ModelUnavailableError
+from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest
+from evaluation.recommendation.answer import Answer, content_of, text_of
+from evaluation.recommendation.assessment import Assessment, OverLimitError, assess
+from evaluation.recommendation.candidates import Limits, Refused, choose_candidates
+from evaluation.recommendation.fine_tuning import DatasetWords, Winner, fine_tune_winners
+from evaluation.recommendation.progress import Progress
+from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
+from evaluation.recommendation.results_table import OWN_TABLE
+from evaluation.recommendation.splits import Splits, cross_validation, given_parts
+
+OK, INTERRUPTED = 0, 130
+
+
+def recommend_real_models(arguments: argparse.Namespace) -> int:
+    """Rank a zoo's models for a user's images and print the answer.
+
+    Args:
+        arguments: what the command line was given.
+
+    Returns:
+        The exit code: 130 where Ctrl-C ended it, after the ranking so far.
+
+    Raises:
+        DataError: the images, the zoo or a table can't be used, or no model could be assessed.
+        OutputError: a picture or a page can't be written.
+    """
+    zoo = read_zoo_manifest(arguments.zoo)
+    limits = Limits(arguments.max_params, arguments.max_gflops, tuple(arguments.licence), arguments.memory)
+    candidates, refused = choose_candidates(zoo, arguments.models, limits)
+    device = _device(arguments.device)
+    words = DatasetWords(
+        Path(arguments.dataset), arguments.labels, arguments.images, arguments.max_images, arguments.seed
+    )
+    dataset = read_image_dataset(
+        words.path, labels=words.labels, images=words.images, max_images=words.max_images, seed=words.seed
+    )
+    dataset, splits, notes = _split(dataset, words.seed)
+    survey = Survey(dataset, splits, limits, arguments.artifacts / "features", device, refused)
+    try:
+        survey.run(_in_order(candidates))
+    except KeyboardInterrupt:
+        survey.interrupted = True
+    if not survey.assessed and not survey.interrupted:
+        raise DataError(_none_left(survey))
+    answer = Answer(
+        dataset, words, arguments.zoo, len(zoo), survey.ranking(words.seed), survey.refused, survey.failed,
+        survey.remaining, notes + survey.notes, arguments.top,
+    )  # fmt: skip
+    if arguments.fine_tune and answer.ranking is not None and not survey.interrupted:
+        _fine_tune(answer, arguments)
+    text = json.dumps(content_of(answer), indent=1, allow_nan=False) if arguments.json else text_of(answer)
+    sys.stdout.write(f"{text}\n")
+    return INTERRUPTED if survey.interrupted else OK
+
+
+@dataclass
+class Survey:
+    """Models that are assessed one after another; what is there so far can be ranked at any time.
+
+    Attributes:
+        dataset: the images.
+        splits: which images the probes are trained and scored on.
+        limits: what a model may cost.
+        cache: folder in which features are kept.
+        device: device to run on.
+        refused: models over a limit.
+        assessed: models that are done.
+        failed: name and reason of each model that could not be loaded or run.
+        remaining: names of the models that were not come to.
+        notes: what was done aloud.
+        interrupted: whether a person has stopped it.
+    """
+
+    dataset: ImageDataset
+    splits: Splits
+    limits: Limits
+    cache: Path
+    device: str | None
+    refused: list[Refused]
+    assessed: list[Assessment] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    def run(self, entries: list[ZooEntry]) -> None:
+        """Assess models in a given order.
+
+        Raises:
+            KeyboardInterrupt: a person has stopped it; what is done stays.
+            DataError: an image can't be read any more.
+        """
+        progress = Progress([work_of(entry) for entry in entries], len(self.dataset))
+        self.remaining = [entry.name for entry in entries]
+        try:
+            for place, entry in enumerate(entries):
+                told = progress.begin(place, entry.name)
+                progress.end(self._try(entry, told))
+                self.remaining.pop(0)
+        finally:
+            progress.clear()
+
+    def _try(self, entry: ZooEntry, told: Callable[[int], None]) -> str:
+        try:
+            found = assess(
+                entry, self.dataset, self.splits, self.limits, cache=self.cache, device=self.device, progress=told,
+            )  # fmt: skip
+        except OverLimitError as error:
+            self.refused.append(error.refused)
+            return f"left out by {error.refused.option}: {error.refused.reason}"
+        except ModelUnavailableError as error:
+            self.failed.append((entry.name, str(error)))
+            return f"left out: {error}"
+        self.assessed.append(found)
+        self.notes += found.notes
+        took = "" if found.costs.milliseconds is None else f", {found.costs.milliseconds:.3g} ms an image"
+        return f"probe {found.probe.accuracy:.3f}{took}"
+
+    def ranking(self, seed: int) -> Ranking | None:
+        """Rank what is done; None where nothing is."""
+        if not self.assessed:
+            return None
+        draws = probe_draws(self.assessed, self.dataset, self.splits, seed)
+        return rank_models(self.assessed, self.dataset, self.splits, draws)
+
+
+def work_of(entry: ZooEntry) -> float:
+    """Guess how long a model takes for an image, in any unit."""
+    return entry.gflops or (entry.parameters or 20e6) / 6e6  # the ratio of usual networks
+
+
+def _in_order(entries: list[ZooEntry]) -> list[ZooEntry]:
+    return sorted(entries, key=work_of)
+
+
+def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, Splits, list[str]]:
+    """Set apart what a person has set apart: a test part is not looked at, a validation part is what is scored on."""
+    notes = []
+    parts = dataset.parts
+    if parts is not None and (parts == "test").any() and (parts != "test").any():
+        notes.append(
+            f"the {counted(int((parts == 'test').sum()), 'image')} of the test part were not looked at: they are to "
+            "measure what fine-tuning reaches"
+        )
+        dataset = dataset.subset(np.flatnonzero(parts != "test"))
+        parts = dataset.parts
+    if parts is not None and (parts == "val").any() and (parts == "train").any():
+        splits = given_parts(dataset.labels, dataset.groups, parts == "val", seed)
+        copied = int((parts == "val").sum()) - int(splits.scored.sum())
+        if copied:
+            notes.append(f"{counted(copied, 'validation image')} also among the training images: not scored")
+        if splits.scored.any():
+            return dataset, splits, notes
+        notes.append("no validation image is left: cross-validation on all images instead")
+    return dataset, cross_validation(dataset.labels, dataset.groups, seed), notes
+
+
+def _device(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        device = torch.device(given)
+    except RuntimeError:
+        raise DataError(f"--device {given}: there is no such device; needed: cpu, cuda, or cuda:0.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"--device {given}: this machine has no CUDA device that torch can use; use --device cpu.")
+    return given
+
+
+def _none_left(survey: Survey) -> str:
+    reasons = [f"  {name}: {reason}" for name, reason in survey.failed]
+    reasons += [f"  {each.name}: left out by {each.option}: {each.reason}" for each in survey.refused]
+    if survey.failed:
+        advice = "Mend the first of these, then run the same command again."
+    else:
+        advice = f"Relax {survey.refused[0].option}."
+    return "\n".join(["no model could be assessed:", *reasons[:10], advice])
+
+
+def _fine_tune(answer: Answer, arguments: argparse.Namespace) -> None:
+    assert answer.ranking is not None
+    chosen = answer.ranking.models[: arguments.fine_tune]
+    winners = [Winner(each.assessment.entry, answer.zoo, each.assessment.probe.accuracy) for each in chosen]
+    answer.fine_tuning = fine_tune_winners(
+        winners, answer.words, artifacts=arguments.artifacts, table=arguments.artifacts / OWN_TABLE.name,
+        device=arguments.device, say=_say,
+    )  # fmt: skip
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

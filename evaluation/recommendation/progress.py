@@ -1,0 +1,90 @@
+"""How far a recommendation is: one line that changes on a terminal, a line for each model elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+_EVERY = 0.2  # seconds between two changes of the line
+
+
+class Progress:
+    """Tells how many models are done and how long the rest will take.
+
+    Args:
+        weights: how much work each model is, in any unit: its time is taken to go with that.
+        images: images of the dataset.
+        stream: where it is told; None takes the standard error.
+    """
+
+    def __init__(self, weights: list[float], images: int, stream: TextIO | None = None) -> None:
+        self._weights, self._images = weights, images
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._place, self._name, self._last = 0, "", 0.0
+        self._began = time.monotonic()
+        self._work = self._seconds = 0.0
+
+    def begin(self, place: int, name: str) -> Callable[[int], None]:
+        """Tell that a model begins.
+
+        Args:
+            place: its place in the order of work, from 0.
+            name: its name.
+
+        Returns:
+            What is to be called with the number of images that are done.
+        """
+        self._place, self._name, self._began = place, name, time.monotonic()
+        self._show("loading")
+        return self._images_done
+
+    def end(self, text: str) -> None:
+        """Tell what became of the model.
+
+        Args:
+            text: what became of it.
+        """
+        self._seconds += time.monotonic() - self._began
+        self._work += self._weights[self._place]
+        left = self._left(sum(self._weights[self._place + 1 :]))
+        self.clear()
+        self._stream.write(f"{self._where()}: {text}{left}\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Take the changing line away."""
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _images_done(self, done: int) -> None:
+        now = time.monotonic()
+        if not self._live or (done < self._images and now - self._last < _EVERY):
+            return
+        self._last = now
+        own = self._weights[self._place]
+        spent = now - self._began
+        rest = spent * (self._images - done) / max(done, 1)
+        after = sum(self._weights[self._place + 1 :])
+        rate = (self._seconds + spent + rest) / max(self._work + own, 1e-12)
+        self._show(f"{done:,} of {self._images:,} images, about {span(rest + rate * after)} left")
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            self._stream.write(f"\r\x1b[K{self._where()}: {text}")
+            self._stream.flush()
+
+    def _where(self) -> str:
+        return f"[{self._place + 1}/{len(self._weights)}] {self._name}"
+
+    def _left(self, work: float) -> str:
+        return f"; about {span(self._seconds / max(self._work, 1e-12) * work)} left" if work else ""
+
+
+def span(seconds: float) -> str:
+    """Write a time that people wait for: 40 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
