@@ -73,6 +73,7 @@ def recommend_in_laboratory(arguments: argparse.Namespace) -> int:
     learnt = task is not None and recommender.was_trained_on(task)
     measured = {} if task is None or models else recommender.measured(task)
     facts = _facts(arguments.dataset, dataset.images, dataset.size, task)
+    aloud = [_real_models(arguments.dataset)] if is_path and not models else []
     content = {
         "schema_version": SCHEMA_VERSION,
         "dataset": facts,
@@ -81,7 +82,7 @@ def recommend_in_laboratory(arguments: argparse.Namespace) -> int:
             "hybrid": recommender.file.hybrid, "models": len(ranking),
             "zoo": str(arguments.zoo or recommender.file.zoo),
         },
-        "notes": [*recommender.notes(dataset.images, task), *([_real_models(arguments.dataset)] if is_path and not models else [])],
+        "notes": [*recommender.notes(dataset.images, task), *aloud],
         "models": [asdict(model) for model in ranking[: arguments.top]],
         "measured": _beside_measured(ranking, measured, learnt) if measured else None,
     }  # fmt: skip
