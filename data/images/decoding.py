@@ -1,9 +1,12 @@
 """Opening a user's image: whatever its format, as RGB the right way up."""
 
+import hashlib
 import io
 import struct
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from constants.counting import counted
 from data.data_error import DataError
 
 IMAGE_SUFFIXES = frozenset((
@@ -29,6 +33,7 @@ _FORMATS = (
 )  # fmt: skip
 """Formats of Pillow that are tried. Others start programs (EPS), or take any file for theirs (TGA)."""
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+WHITE_16_BIT = 65535
 HEIC_ADVICE = (
     "HEIC, which Pillow doesn't read: pip install pillow-heif, or convert it to JPEG (on an iPhone: Settings > "
     "Camera > Formats > Most Compatible)"
@@ -40,7 +45,7 @@ class ImageError(DataError):
     """An image that can't be opened; the text is the reason, without the file's name."""
 
 
-def open_image(source: Path | str | bytes, at_least: int | None = None) -> Image.Image:
+def open_image(source: Path | str | bytes, at_least: int | None = None, white: int = WHITE_16_BIT) -> Image.Image:
     """Open an image as RGB: the right way up by its EXIF orientation, over white where it is transparent.
 
     16-bit grey levels are scaled to 8 bits. Of several frames or pages the first is taken. Colour profiles are not
@@ -50,6 +55,7 @@ def open_image(source: Path | str | bytes, at_least: int | None = None) -> Image
         source: the file, or the bytes of one.
         at_least: pixels that the shorter side needs; a JPEG that is larger may then be decoded at 1/2, 1/4 or 1/8 of
             its size, which is several times as fast and differs a little from resizing the whole. None decodes all.
+        white: level of 16-bit grey that becomes white.
 
     Returns:
         The image, mode RGB, with no tie to the file.
@@ -57,38 +63,106 @@ def open_image(source: Path | str | bytes, at_least: int | None = None) -> Image
     Raises:
         ImageError: it can't be opened; the text is the reason.
     """
-    _set_up_pillow()
+    with _opened(_content_of(source)) as opened:
+        if at_least is not None and opened.format in ("JPEG", "MPO"):
+            shorter = min(opened.size)
+            scale = max((step for step in (1, 2, 4, 8) if shorter // step >= at_least), default=1)
+            opened.draft(None, (opened.width // scale, opened.height // scale))
+        opened.load()
+        with suppress(Exception):  # broken EXIF says nothing of the pixels, which are there
+            ImageOps.exif_transpose(opened, in_place=True)
+        return _as_rgb(opened, white)
+
+
+@dataclass(frozen=True)
+class ImageCheck:
+    """What came of trying to open an image.
+
+    Attributes:
+        digest: hexadecimal SHA-256 of its bytes, or pixels; empty where they can't be read.
+        reason: why it can't be opened; empty where it can.
+        brightest: highest level of an image of 16-bit grey; 0 of other images.
+    """
+
+    digest: str
+    reason: str = ""
+    brightest: int = 0
+
+
+def check_image(source: Path | str | bytes) -> ImageCheck:
+    """Find out whether an image can be opened, at the least expense that makes it sure.
+
+    All bytes of a JPEG are decoded, to an eighth of its size; of a PNG, the check sums that it has of all its parts are
+    enough. Others are opened.
+
+    Args:
+        source: the file, or the bytes of one.
+    """
+    digest, brightest = "", 0
+    try:
+        content = _content_of(source)
+        digest = hashlib.sha256(content).hexdigest()
+        if _png_is_whole(content):
+            return ImageCheck(digest)
+        with _opened(content) as opened:
+            if opened.format in ("JPEG", "MPO"):
+                opened.draft(None, (1, 1))
+            opened.load()
+            if opened.mode.startswith("I"):
+                brightest = max(int(np.asarray(opened).max()), 0)
+            elif opened.mode == "F":
+                _as_rgb(opened, WHITE_16_BIT)  # its pixels must be numbers
+    except ImageError as error:
+        return ImageCheck(digest, str(error))
+    return ImageCheck(digest, brightest=brightest)
+
+
+def _png_is_whole(content: bytes) -> bool:
+    """Whether these are all parts of a PNG of 8 bits or less, with their right check sums."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        return False
+    try:
+        with _opened(content) as opened:
+            if opened.mode.startswith("I"):
+                return False  # how bright it is must be known
+            opened.verify()
+    except ImageError:
+        return False
+    return True
+
+
+def _content_of(source: Path | str | bytes) -> bytes:
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
     if not content:
         raise ImageError("an empty file (0 bytes)")
+    return content
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Open bytes with Pillow; whatever error its readers raise in the block becomes an ImageError."""
+    _set_up_pillow()
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as opened:
-            if at_least is not None and opened.format in ("JPEG", "MPO"):
-                shorter = min(opened.size)
-                scale = max((step for step in (1, 2, 4, 8) if shorter // step >= at_least), default=1)
-                opened.draft(None, (opened.width // scale, opened.height // scale))
-            opened.load()
-            _turn_upright(opened)
-            return _as_rgb(opened)
+            yield opened
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise errors of many kinds for broken files
         raise ImageError(_reason(error, content)) from error
 
 
-def _turn_upright(image: Image.Image) -> None:
-    with suppress(Exception):  # broken EXIF says nothing of the pixels, which are there
-        ImageOps.exif_transpose(image, in_place=True)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image, white: int = WHITE_16_BIT) -> Image.Image:
     """Turn a loaded image of any of Pillow's modes into a new one: transparent over white, 16 bits scaled to 8."""
     mode = image.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
+    if mode == "F":
         return array_image(np.asarray(image))
+    if mode.startswith("I"):  # 16 bits in files, and 32 where one level is higher
+        levels = np.asarray(image)
+        low, high = int(levels.min()), int(levels.max())
+        return array_image(levels, (0, white) if low >= 0 and high <= white else (low, max(high, low + 1)))
     if mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")  # type: ignore[return-value]  # not in place
@@ -120,7 +194,7 @@ def array_image(pixels: np.ndarray, value_range: tuple[float, float] | None = No
             raise ImageError(f"pixels of type {pixels.dtype}: needed are numbers")
         values = pixels.astype(np.float64)
         if bad := int((~np.isfinite(values)).sum()):
-            raise ImageError(f"{bad:,} pixels are NaN or infinite")
+            raise ImageError(f"{counted(bad, 'pixel')} of it NaN or infinite")
         low, high = value_range or range_of_values(pixels.dtype, float(values.min()), float(values.max()))
         pixels = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return _as_rgb(Image.fromarray(np.ascontiguousarray(pixels)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from data.images.image_sources import ImageSource
+from data.images.image_sources import UnreadImages
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS = {
@@ -49,7 +49,7 @@ class FoundImages:
     keys: list[str]
     classes: list[str]
     class_names: list[str]
-    source: ImageSource
+    source: UnreadImages
     parts: list[str] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -1,8 +1,7 @@
 """A user's images with their classes: read from a folder, a table or arrays, checked once, opened one at a time."""
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +13,19 @@ from constants.counting import counted
 from data.data_error import DataError
 from data.images.decoding import ImageError
 from data.images.found_images import LAYOUTS, FoundImages, LeftOut
-from data.images.image_arrays import read_idx_pairs, read_npz
-from data.images.image_folder import list_folder, read_class_folders, refuse_folder
+from data.images.image_checks import check_images
+from data.images.image_reader import find_images
+from data.images.image_selection import (
+    FEWEST_IMAGES,
+    classes_left_out,
+    draw_images,
+    find_copies,
+    told_classes,
+    white_of,
+)
 from data.images.image_sources import ImageSource
 
 __all__ = ["ImageDataset", "LeftOut", "read_image_dataset"]
-
-FEWEST_IMAGES = 2
-"""Of a class: an only image can't be both learnt from and tested on."""
-_THREADS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +110,18 @@ class ImageDataset:
 
 
 def read_image_dataset(
-    path: Path, *, labels: str | None = None, images: str | None = None, max_images: int | None = None, seed: int = 0
+    path: Path,
+    *,
+    labels: str | None = None,
+    images: str | None = None,
+    max_images: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ImageDataset:
-    """Read a user's images: a folder with a sub-folder for each class, an .npz, IDX files, a CSV or parquet.
+    """Read a user's images: a folder with a sub-folder for each class, a CSV, an .npz, Parquet or IDX files.
 
-    Every image that is in the result was opened once. What can't be opened is in `left_out`; what was done besides, in
-    `notes`.
+    Every image of the result was opened once. What can't be opened is in `left_out`; what was done besides, in `notes`.
 
     Args:
         path: the file or folder.
@@ -120,6 +129,9 @@ def read_image_dataset(
         images: name of the column or array of images; None finds it.
         max_images: the most images that are taken, of each class in proportion, at least 2; None takes all.
         seed: seed of which are taken.
+        cache: folder in which the digests of files are remembered: a file that hasn't changed isn't read again. None
+            remembers nothing.
+        progress: called with the number of images that were opened, and of all, at most 200 times.
 
     Returns:
         The dataset: at least 2 classes with at least 2 images each.
@@ -130,69 +142,75 @@ def read_image_dataset(
     path = Path(path).expanduser()
     if max_images is not None and max_images < 2 * FEWEST_IMAGES:
         raise DataError(f"max_images is {max_images}; at least {2 * FEWEST_IMAGES} are needed: 2 of each of 2 classes.")
-    found = _find(path, labels, images)
-    name = path.resolve().name if path.is_dir() else path.stem
-    rows = _sampled(found, max_images, seed)
+    found = find_images(path, labels, images)
+    rows = draw_images(found, max_images, seed)
+    notes = list(found.notes)
     if len(rows) < len(found.keys):
-        found.notes.append(
+        notes.append(
             f"{len(rows):,} of {len(found.keys):,} images were drawn, of each class in proportion (seed {seed})"
         )
     source = found.source.chosen(rows)
-    with ThreadPoolExecutor(min(_THREADS, 2 * (os.cpu_count() or 1))) as pool:
-        checks = list(pool.map(source.check, range(len(rows))))
-    good = np.array([not reason for _, reason in checks], bool)
-    left_out = [
-        *found.left_out,
-        *(LeftOut(found.keys[row], reason) for row, (_, reason) in zip(rows, checks, strict=True) if reason),
-    ]
-    number_of = {name: number for number, name in enumerate(found.class_names)}
-    numbers = np.array([number_of[found.classes[row]] for row in rows], np.int64)
-    counts = np.bincount(numbers[good], minlength=len(found.class_names))
-    notes = list(found.notes)
-    few = [name for name, count in zip(found.class_names, counts.tolist(), strict=True) if count < FEWEST_IMAGES]
-    for name_of_class in few:
-        count = counts[number_of[name_of_class]]
-        said = "an empty folder" if count == 0 else "1 image, which can't be both learnt from and tested on"
-        notes.append(f"class {name_of_class} is left out: {said}")
-    keep = good & (counts[numbers] >= FEWEST_IMAGES)
-    kept = [name for name in found.class_names if name not in few]
-    if len(kept) < 2:
-        raise DataError(_too_few(path, found, counts, left_out))
-    new_number = np.full(len(found.class_names), -1, np.int64)
-    for number, name_of_class in enumerate(kept):
-        new_number[number_of[name_of_class]] = number
-    at = np.flatnonzero(keep)
+    checks = check_images(source, cache, progress)
+    left_out = [*found.left_out]
+    left_out += [LeftOut(found.keys[row], check.reason)
+                 for row, check in zip(rows, checks, strict=True) if check.reason]  # fmt: skip
+    source, told = _scaled(source, max((check.brightest for check in checks), default=0))
+    notes += told
+
+    usable = [index for index, check in enumerate(checks) if not check.reason]
+    keys = [found.keys[rows[index]] for index in usable]
+    classes = [found.classes[rows[index]] for index in usable]
+    parts = [found.parts[rows[index]] for index in usable] if found.parts else None
+    digests = [_with_scaling(checks[index].digest, source.scaling) for index in usable]
+
+    few = classes_left_out(found, classes, parts)
+    kept = [index for index, name in enumerate(classes) if name not in few]
+    copies = find_copies(kept, keys, classes, parts, digests)
+    left_out += [LeftOut(keys[index], f"the same image as {keys[first]}") for index, first in copies.left_out.items()]
+    kept = [index for index in kept if index not in copies.left_out]
+    kept_parts = [parts[index] for index in kept] if parts else None
+    few = classes_left_out(found, [classes[index] for index in kept], kept_parts) | few
+    notes += [*told_classes(few), *copies.notes]
+    class_names = [name for name in found.class_names if name not in few]
+    if len(class_names) < 2:
+        raise DataError(_too_few(path, found, classes, left_out))
+    number_of = {name: number for number, name in enumerate(class_names)}
+    kept = [index for index in kept if classes[index] in number_of]
     return ImageDataset(
-        name, path, tuple(found.keys[rows[row]] for row in at), new_number[numbers[at]], tuple(kept),
-        tuple(checks[row][0] for row in at), tuple(left_out), tuple(notes), source.chosen(at),
-        None if found.parts is None else np.array([found.parts[rows[row]] for row in at]),
+        path.resolve().name if path.is_dir() else path.stem, path, tuple(keys[index] for index in kept),
+        np.array([number_of[classes[index]] for index in kept], np.int64), tuple(class_names),
+        tuple(digests[index] for index in kept), tuple(left_out), tuple(notes),
+        source.chosen(np.array(usable)[kept]),
+        np.array([parts[index] for index in kept]) if parts else None,
     )  # fmt: skip
 
 
-def _find(path: Path, labels: str | None, images: str | None) -> FoundImages:
-    if path.is_dir():
-        found = read_idx_pairs(path) or read_class_folders(path)
-        if found is None:
-            raise refuse_folder(path, list_folder(path))
-        return found
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}.")
-    if path.suffix.lower() == ".npz":
-        return read_npz(path, labels, images)
-    raise DataError(f"{path} is not read.\n{LAYOUTS}")
+def _scaled(source: ImageSource, brightest: int) -> tuple[ImageSource, list[str]]:
+    """Choose what white is in images of 16-bit grey, by the highest level of all."""
+    white = white_of(brightest)
+    if not brightest or white_of(white + 1) == white:  # there are none, or they use all 16 bits
+        return source, []
+    return source.with_white(white), [f"levels of 16-bit images end at {brightest:,}: {white:,} is taken as white"]
 
 
-def _sampled(found: FoundImages, max_images: int | None, seed: int) -> np.ndarray:
-    return np.arange(len(found.keys))
+def _with_scaling(digest: str, scaling: str) -> str:
+    return hashlib.sha256(f"{digest} {scaling}".encode()).hexdigest() if scaling else digest
 
 
-def _too_few(path: Path, found: FoundImages, counts: np.ndarray, left_out: list[LeftOut]) -> str:
-    said = ", ".join(f"{name} {count:,}" for name, count in zip(found.class_names, counts.tolist(), strict=True))
+def _too_few(path: Path, found: FoundImages, classes: list[str], left_out: list[LeftOut]) -> str:
+    counts = [f"{name} {classes.count(name):,}" for name in found.class_names[:10]]
+    more = f" and {len(found.class_names) - 10:,} more" if len(found.class_names) > 10 else ""
     broken = ""
     if left_out:
         unusable = counted(len(left_out), "image")
         broken = f" {unusable} can't be used, such as {left_out[0].key}: {left_out[0].reason}."
     return (
-        f"{path}: at least 2 classes with at least {FEWEST_IMAGES} images each are needed; there are {said or 'none'}."
-        f"{broken}"
+        f"{path}: at least 2 classes with at least {FEWEST_IMAGES} images each are needed; there are "
+        f"{', '.join(counts) or 'none'}{more}.{broken} {_more_images(len(found.class_names))}"
     )
+
+
+def _more_images(classes: int) -> str:
+    if classes < 2:
+        return f"Add a folder, or label, for a second class.\n{LAYOUTS}"
+    return "Add images to the classes."

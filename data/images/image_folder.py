@@ -131,8 +131,8 @@ def read_class_folders(folder: Path) -> FoundImages | None:
         classes.append(way[depth])
         paths.append(os.path.join(folder, *way))
         part_of.append(parts.get(way[depth - 1], TRAIN))
-    if not keys:
-        return None
+    if not keys or (not parts and {name.lower() for name in classes} <= PARTS.keys()):
+        return None  # train/ and test/ without classes in them are no classes
     for way in loose:
         if parts and len(way) >= depth + 1 and way[depth - 1] not in parts:
             found.left_out.append(LeftOut(shown(way), f"neither in {' nor '.join(f'{part}/' for part in parts)}"))
@@ -164,7 +164,9 @@ def _parts(tops: list[str], found: FolderFiles, depth: int) -> dict[str, str]:
     """Return the folders that are parts of the dataset; empty where classes come first."""
     named = {name: PARTS[name.lower()] for name in tops if name.lower() in PARTS}
     with_classes = {way[depth] for way in found.images if len(way) > depth + 2}
-    return named if TRAIN in named.values() and set(named) & with_classes else {}
+    others = {way[depth] for way in found.images if len(way) > depth + 1} - named.keys()
+    are_parts = TRAIN in named.values() and named.keys() & with_classes and (len(named) > 1 or not others)
+    return named if are_parts else {}
 
 
 def refuse_folder(folder: Path, found: FolderFiles) -> DataError:

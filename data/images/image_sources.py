@@ -2,17 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from data.images.decoding import ImageError, array_image, open_image
+from data.images.decoding import WHITE_16_BIT, ImageCheck, ImageError, array_image, check_image, open_image
 
 
-class ImageSource(Protocol):
-    """Images in rows 0, 1, ...; it can be sent to other processes."""
+class UnreadImages(Protocol):
+    """Images in rows 0, 1, ..., perhaps not read yet."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -26,6 +25,10 @@ class ImageSource(Protocol):
         """
         ...
 
+
+class ImageSource(UnreadImages, Protocol):
+    """Images in rows 0, 1, ..., each opened when it is asked for; it can be sent to other processes."""
+
     def image(self, row: int, at_least: int | None = None) -> Image.Image:
         """Open an image as RGB; `at_least` is that of `open_image`.
 
@@ -34,13 +37,17 @@ class ImageSource(Protocol):
         """
         ...
 
-    def check(self, row: int) -> tuple[str, str]:
-        """Read an image once, and try to open it.
+    def check(self, row: int) -> ImageCheck:
+        """Read an image once, and find out whether it can be opened."""
+        ...
 
-        Returns:
-            Hexadecimal SHA-256 of its bytes or pixels ("" where they can't be read), and the reason where it can't be
-            opened (otherwise "").
-        """
+    def with_white(self, white: int) -> "ImageSource":
+        """Return the same images, with another level of 16-bit grey that becomes white."""
+        ...
+
+    @property
+    def scaling(self) -> str:
+        """How levels are scaled to 8 bits, as text; empty where nothing was chosen for this dataset."""
         ...
 
 
@@ -49,29 +56,35 @@ class FileImages:
 
     Args:
         paths: the files, as the system names them.
+        white: level of 16-bit grey that becomes white.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = tuple(paths)
+    def __init__(self, paths: Sequence[str], white: int = WHITE_16_BIT) -> None:
+        self.paths, self.white = tuple(paths), white
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def chosen(self, rows: np.ndarray) -> "FileImages":
         """Return a source of some of the files."""
-        return FileImages([self.paths[row] for row in rows])
+        return FileImages([self.paths[row] for row in rows], self.white)
+
+    def with_white(self, white: int) -> "FileImages":
+        """Return the same images, with another white of 16-bit grey."""
+        return FileImages(self.paths, white)
+
+    @property
+    def scaling(self) -> str:
+        """The level that is white, where it isn't 65535."""
+        return "" if self.white == WHITE_16_BIT else f"white {self.white}"
 
     def image(self, row: int, at_least: int | None = None) -> Image.Image:
         """Open an image as RGB."""
-        return open_image(self.paths[row], at_least)
+        return open_image(self.paths[row], at_least, self.white)
 
-    def check(self, row: int) -> tuple[str, str]:
+    def check(self, row: int) -> ImageCheck:
         """Read a file once."""
-        try:
-            content = Path(self.paths[row]).read_bytes()
-        except OSError as error:
-            return "", error.strerror or str(error)
-        return _checked_bytes(content)
+        return check_image(self.paths[row])
 
 
 class EncodedImages:
@@ -81,28 +94,49 @@ class EncodedImages:
         buffer: (bytes,) uint8, the files laid end to end; may be a memory map.
         starts: (n,) int64, where each begins.
         ends: (n,) int64, where each ends.
+        white: level of 16-bit grey that becomes white.
     """
 
-    def __init__(self, buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-        self.buffer, self.starts, self.ends = buffer, starts, ends
+    def __init__(self, buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, white: int = WHITE_16_BIT) -> None:
+        self.buffer, self.starts, self.ends, self.white = buffer, starts, ends, white
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def __getstate__(self) -> dict[str, object]:
+        state = dict(self.__dict__)
+        if isinstance(self.buffer, np.memmap):  # which would be sent whole
+            state["buffer"] = str(self.buffer.filename)
+        return state
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.buffer, str):
+            self.buffer = np.memmap(self.buffer, np.uint8, mode="r")
 
     def _bytes(self, row: int) -> bytes:
         return self.buffer[self.starts[row] : self.ends[row]].tobytes()
 
     def chosen(self, rows: np.ndarray) -> "EncodedImages":
         """Return a source of some of the images, in the same buffer."""
-        return EncodedImages(self.buffer, self.starts[rows], self.ends[rows])
+        return EncodedImages(self.buffer, self.starts[rows], self.ends[rows], self.white)
+
+    def with_white(self, white: int) -> "EncodedImages":
+        """Return the same images, with another white of 16-bit grey."""
+        return EncodedImages(self.buffer, self.starts, self.ends, white)
+
+    @property
+    def scaling(self) -> str:
+        """The level that is white, where it isn't 65535."""
+        return "" if self.white == WHITE_16_BIT else f"white {self.white}"
 
     def image(self, row: int, at_least: int | None = None) -> Image.Image:
         """Open an image as RGB."""
-        return open_image(self._bytes(row), at_least)
+        return open_image(self._bytes(row), at_least, self.white)
 
-    def check(self, row: int) -> tuple[str, str]:
+    def check(self, row: int) -> ImageCheck:
         """Read an image once."""
-        return _checked_bytes(self._bytes(row))
+        return check_image(self._bytes(row))
 
 
 class ArrayImages:
@@ -139,22 +173,22 @@ class ArrayImages:
         """Return an image as RGB."""
         return array_image(self._pixels(row), self.value_range)
 
-    def check(self, row: int) -> tuple[str, str]:
+    def with_white(self, white: int) -> "ArrayImages":
+        """Return the same images: the range of their values is known."""
+        return self
+
+    @property
+    def scaling(self) -> str:
+        """The range of values, where it isn't that of bytes."""
+        return "" if self.value_range == (0, 255) else f"{self.value_range[0]!r} to {self.value_range[1]!r}"
+
+    def check(self, row: int) -> ImageCheck:
         """Read an image once."""
         pixels = np.ascontiguousarray(self._pixels(row))
         digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.str} ".encode())
-        digest.update(pixels)
+        digest.update(pixels.tobytes())
         try:
             array_image(pixels, self.value_range)
         except ImageError as error:
-            return digest.hexdigest(), str(error)
-        return digest.hexdigest(), ""
-
-
-def _checked_bytes(content: bytes) -> tuple[str, str]:
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        open_image(content, at_least=1)  # a JPEG at an eighth of its size: all of its bytes are read, few pixels made
-    except ImageError as error:
-        return digest, str(error)
-    return digest, ""
+            return ImageCheck(digest.hexdigest(), str(error))
+        return ImageCheck(digest.hexdigest())

@@ -51,6 +51,7 @@ def read_unlabelled_images(path: Path, images: str | None = None, labels: str | 
         DataError: there are no images, or they can't be read.
     """
     from data.images.decoding import IMAGE_SUFFIXES  # needs Pillow
+    from data.images.image_checks import check_images
     from data.images.image_folder import list_folder, shown
     from data.images.image_sources import FileImages
 
@@ -68,7 +69,7 @@ def read_unlabelled_images(path: Path, images: str | None = None, labels: str | 
         paths = [os.path.join(path, *way) for way in found.images]
         left_out = [f"{each.key}: {each.reason}" for each in found.left_out]
     source = FileImages(paths)
-    reasons = [source.check(row)[1] for row in range(len(paths))]
+    reasons = [check.reason for check in check_images(source)]
     left_out += [f"{key}: {reason}" for key, reason in zip(keys, reasons, strict=True) if reason]
     kept = [row for row, reason in enumerate(reasons) if not reason]
     if not kept:

@@ -4,25 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_samples import make_folder
 
 from data.data_error import DataError
 from data.images.image_dataset import LeftOut, read_image_dataset
-
-
-def coloured(number: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
-    """An image of one colour of its own."""
-    return Image.new("RGB", size, (number % 256, number // 256, 77))
-
-
-def make_folder(path, counts):
-    number = 0
-    for name, count in counts.items():
-        (path / name).mkdir(parents=True)
-        for index in range(count):
-            coloured(number).save(path / name / f"{index}.png")
-            number += 1
-    return path
 
 
 def test_a_folder_has_a_class_for_each_sub_folder(tmp_path):

@@ -1,0 +1,96 @@
+"""Finding out in which form a user's images are, and reading it."""
+
+from pathlib import Path
+
+from data.data_error import DataError
+from data.images.found_images import LAYOUTS, PARTS, FoundImages
+from data.images.image_arrays import read_idx_pairs, read_npz
+from data.images.image_folder import list_folder, read_class_folders, refuse_folder
+from data.images.image_table import (
+    TABLE_SUFFIXES,
+    find_tables,
+    has_bytes,
+    is_image_table,
+    read_parquet,
+    read_table,
+)
+
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+_NOT_READ = {
+    ".pkl": "a pickle, which is never read: it may run any code", ".pickle": "a pickle, which is never read: it may "
+    "run any code", ".pt": "a file of torch", ".pth": "a file of torch", ".npy": "one array, without labels",
+    ".h5": "HDF5", ".hdf5": "HDF5", ".mat": "a file of MATLAB", ".arrow": "an Arrow file", ".tfrecord": "a TFRecord",
+}  # fmt: skip
+
+
+def find_images(path: Path, labels: str | None = None, images: str | None = None) -> FoundImages:
+    """Find the images of a dataset, in whichever form it is.
+
+    Args:
+        path: the file or folder.
+        labels: name of the column or array of labels; None finds it.
+        images: name of the column or array of images; None finds it.
+
+    Returns:
+        What was found; no image was opened.
+
+    Raises:
+        DataError: it is missing, or in no form that is read; the text says which are.
+    """
+    if path.is_dir():
+        return _in_folder(path, labels, images)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}.")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return read_npz(path, labels, images)
+    if suffix == ".parquet" and has_bytes(path):
+        return read_parquet([path], path, labels, images)
+    if suffix in TABLE_SUFFIXES or suffix == ".parquet":
+        return read_table(path, labels, images)
+    if suffix in _ARCHIVES:
+        raise DataError(f"{path} is an archive, which is not read: unpack it, and name the folder.\n{LAYOUTS}")
+    if suffix in _NOT_READ:
+        raise DataError(
+            f"{path} is {_NOT_READ[suffix]}. Save arrays by np.savez('my.npz', images=images, labels=labels).\n"
+            f"{LAYOUTS}"
+        )
+    raise DataError(f"files with the suffix {suffix or '(none)'} are not read: {path}.\n{LAYOUTS}")
+
+
+def _in_folder(folder: Path, labels: str | None, images: str | None) -> FoundImages:
+    named = labels is not None or images is not None
+    if not named and (found := read_idx_pairs(folder)):
+        return found
+    classes = None if named else read_class_folders(folder)
+    with_images = set(classes.classes) if classes else set()
+    if classes and len(with_images) > 1:
+        return classes
+    tables, parquet = find_tables(folder)
+    if parquet and all(has_bytes(file) for file in parquet):
+        return read_parquet(parquet, folder, labels, images)
+    tables = [table for table in tables if is_image_table(table)]
+    if len(tables) > 1 and (best := [table for table in tables if _is_usual(table, folder)]):
+        tables = best
+    if len(tables) == 1:
+        found = read_table(tables[0], labels, images)
+        found.notes.insert(0, f"the table {tables[0].relative_to(folder)} in {folder} is read")
+        return found
+    if len(tables) > 1:
+        raise DataError(
+            f"{folder} has several tables of images: "
+            f"{', '.join(str(table.relative_to(folder)) for table in tables[:5])}. Name the one that is meant in place "
+            "of the folder."
+        )
+    if classes:
+        return classes
+    if named:
+        raise DataError(
+            f"{folder} has no table that columns could be named of; tables end in {', '.join(TABLE_SUFFIXES)}."
+        )
+    raise refuse_folder(folder, list_folder(folder))
+
+
+def _is_usual(table: Path, folder: Path) -> bool:
+    """Whether a table has the name and the place that the one with the labels mostly has."""
+    return table.parent == folder and table.stem.lower() in ("labels", "metadata", "train", "train_labels", *PARTS)
