@@ -1,251 +1,52 @@
-"""Learns model tokens: `python train.py ModelAutoEncoderTrainer`."""
+"""Learns model tokens: `python train.py ModelAutoEncoderTrainer`.
 
-from collections.abc import Sequence
+Two objectives, each in a file of `train/tokens/`: `reconstruction` of the weights of the zoo's networks, and
+`properties` of the networks of a population.
+"""
+
 from typing import Any
 
-import numpy as np
 import torch
-from beautilog import logger
-from safetensors.torch import save_file
-from torch.nn import functional as F
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from config import ConfigError, ConfigParser
+from config import ConfigParser
 from config.model_auto_encoder_trainer_config import ModelAutoEncoderTrainerConfig
-from constants.counting import counted
-from data.model_zoo import ZooEntry, load_zoo
-from data.network_weights import AugmentedLoader, join_tokens, split_networks
-from data.tensor_loader import TensorLoader
-from evaluation.ranking.weight_probes import probe_networks, reconstruction_r2
-from model.model_auto_encoder import ModelAutoEncoder
-from model.weight_alignment import align_units, common_reference, join_vector, shuffle_units, split_vector
-from model.weight_tokens import layer_columns, weight_statistics
-from model.zoo_families import family_shapes, permutation_groups
-from storage.files import write_arrays, write_atomically
 from train.base_trainer import BaseTrainer
+from train.tokens.population import open_population
+from train.tokens.property_objective import PropertyObjective
+from train.tokens.reconstruction_objective import ReconstructionObjective
 
 
 class ModelAutoEncoderTrainer(BaseTrainer):
-    """Learns model tokens: an autoencoder over the parameters of the zoo's networks."""
+    """Learns model tokens from networks' parameters: to give them back, or to tell what the networks are worth."""
 
     config: ModelAutoEncoderTrainerConfig
-    model: ModelAutoEncoder
 
     def __init__(self) -> None:
         self.config = ConfigParser.get(ModelAutoEncoderTrainerConfig)
-        self.zoo = load_zoo(self.config.zoo)
-        self.split = split_networks(self.zoo, self.config.val_share, self.config.test_share, self.config.seed)
-        self.model = self._build_model()
-        self._fit_references()
-        canonical = [self.model.canonical(entry.vectors.float(), entry.family) for entry in self.zoo]
-        self.vectors = [vectors for vectors, _ in canonical]  # of each network (checkpoints, parameters)
-        self.references = [references for _, references in canonical]  # likewise
-        self._leave_training_networks_out_of_their_reference()
-        train_tokens = self._tokens(self.split.train)
-        self.model.fit_slots(train_tokens["tokens"], train_tokens["slots"])
-        # Mean squared deviation of a training token from its slot's mean: the loss is 1 where a constant would do.
-        deviation = train_tokens["tokens"] - self.model.mean[train_tokens["slots"]]
-        self.token_variance = float(deviation.square().sum() / len(deviation))
-        self.train_loader = AugmentedLoader(self._augmented_tokens, self.config.batch_size, self.config.seed)
-        self.val_loader = TensorLoader(self._tokens(self.split.val), self.config.batch_size)
-        self.optimizer = Adam(
-            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-        )
-        self.scheduler = ReduceLROnPlateau(
-            self.optimizer,
-            mode=self.config.monitor_direction,
-            factor=self.config.lr_decay_factor,
-            patience=self.config.lr_patience,
-        )
+        if self.config.objective == "properties":
+            population = open_population(self.config.population, self.config.networks)
+            self.objective: PropertyObjective | ReconstructionObjective = PropertyObjective(self.config, population)
+        else:
+            self.objective = ReconstructionObjective(self.config)
+        self.model = self.objective.model
+        self.train_loader, self.val_loader = self.objective.train_loader, self.objective.val_loader
+        self.optimizer, self.scheduler = self.objective.optimizer, self.objective.scheduler
         self.init_progress_bar(total=len(self.train_loader) * self.config.epochs, desc="Training the autoencoder")
         super().__init__()
 
-    def _forward_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the reconstruction error in units of the training tokens' variance, plus the code's L1 penalty.
+    def _forward_batch(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of the objective; its metrics are collected.
 
         Args:
-            batch: `tokens` (B, W) and `slots` (B,).
+            batch: see the objective's `loss`.
         """
-        tokens, slots = batch["tokens"].to(self.device), batch["slots"].to(self.device)
-        back, codes = self.model(tokens, slots)
-        squared = (back - tokens).square().sum() / len(tokens) / self.token_variance
-        self._collect_batch_metrics({"r2": 1 - squared.detach()})
-        loss = squared
-        if self.config.loss == "smooth_l1":
-            unit = (self.token_variance / self.model.width) ** 0.5
-            # Twice, so that small errors count as in the squared loss.
-            loss = 2 * F.smooth_l1_loss(back / unit, tokens / unit, reduction="sum") / tokens.numel()
-        return loss + self.config.code_l1 * codes.abs().mean() if self.config.code_l1 else loss
+        loss, metrics = self.objective.loss(batch, self.device)
+        self._collect_batch_metrics(metrics)
+        return loss
 
     def after_training(self) -> None:
-        """Write every network's model tokens; report reconstruction and probes on the held-out networks."""
+        """Write every network's model tokens; report on the held-out networks what they know."""
         self.model.eval()
-        self.model.fit_model_tokens([self._network(index) for index in self.split.train])
+        self.objective.finish(self.device)
         self.save_model()  # with what standardises the tokens
-        tokens = [
-            self.model.model_tokens(*self._network(index)).cpu() for index in range(len(self.zoo))
-        ]  # synchronises
-        named = {entry.name: token.contiguous() for entry, token in zip(self.zoo, tokens, strict=True)}
-        write_atomically(self.get_run_file_path("model_tokens.safetensors"), lambda path: save_file(named, path))
-        self._write_picture_data(tokens)
-        self.results |= self._reconstruction()
-        for name, features in (("code", tokens), ("statistics", self._statistics())):
-            self.results |= probe_networks(self.zoo, features, self.split.train, self.split.test, prefix=f"{name}_")
-        logger.info(f"on {counted(len(self.split.test), 'held-out network')} (95 % intervals over networks):")
-        for name, value in self.results.items():
-            low, high = self.results.get(f"{name}_low"), self.results.get(f"{name}_high")
-            if not name.endswith(("_low", "_high")):
-                logger.info(f"  {name} = {value}" + ("" if low is None else f"  ({low} to {high})"))
-
-    # ------------------------------------------------------------------------------------------------------ parts
-
-    def _build_model(self) -> ModelAutoEncoder:
-        config = self.config
-        families = list(dict.fromkeys(entry.family for entry in self.zoo))
-        try:
-            return ModelAutoEncoder(
-                shapes={family: family_shapes(family) for family in families},
-                groups={family: permutation_groups(family) for family in families},
-                tokenization=config.tokenization,
-                chunk_width=config.chunk_width,
-                code_dim=config.code_dim,
-                compression=config.compression,
-                hidden_dims=config.hidden_dims,
-                activation=config.activation,
-                dropout=config.dropout,
-                references={family: len(self._init_seeds(family)) if config.align else 0 for family in families},
-            )
-        except ValueError as error:
-            raise ConfigError([f"[ModelAutoEncoderTrainer] {error}"]) from error
-
-    def _fit_references(self) -> None:
-        """Make a reference of the training networks of each family that began at the same weights: their mean."""
-        if not self.config.align:
-            return
-        for family, shapes in self.model.shapes.items():
-            groups = self.model.groups[family]
-            for number, seed in enumerate(self._init_seeds(family)):
-                kin = [
-                    split_vector(vector, shapes)
-                    for entry in self._training_entries(family, seed)
-                    for vector in entry.vectors.float().flip(0)  # the finished network first: its order is the start
-                ]
-                reference = join_vector(common_reference(kin, groups))
-                self.model.get_buffer(f"references_{family}")[number] = reference
-
-    def _leave_training_networks_out_of_their_reference(self) -> None:
-        """Give each training network the mean of the others that began as it did.
-
-        A reference is the mean of a few networks, itself among them, so a training network would be nearer to it than
-        a network never seen, and the autoencoder would learn differences that are too small.
-        """
-        if not self.config.align:
-            return
-        for family in self.model.shapes:
-            for seed in self._init_seeds(family):
-                names = {entry.name for entry in self._training_entries(family, seed)}
-                kin = [index for index in self.split.train if self.zoo.entries[index].name in names]
-                for index in kin if len(kin) > 1 else []:
-                    others = torch.cat([self.vectors[other] for other in kin if other != index]).mean(0)
-                    self.references[index] = others.expand_as(self.vectors[index]).clone()
-
-    def _training_entries(self, family: str, init_seed: int | None = None) -> list[ZooEntry]:
-        entries = [self.zoo.entries[index] for index in self.split.train]
-        return [
-            entry for entry in entries if entry.family == family and (init_seed is None or entry.init_seed == init_seed)
-        ]
-
-    def _init_seeds(self, family: str) -> list[int]:
-        return sorted({entry.init_seed for entry in self._training_entries(family)})
-
-    def _network(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
-        vectors, references = self.vectors[index].to(self.device), self.references[index].to(self.device)
-        return vectors, references, self.zoo.entries[index].family
-
-    def _tokens(self, indices: Sequence[int], vectors: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
-        parts = []
-        for index in indices:
-            family = self.zoo.entries[index].family
-            differences = (vectors or self.vectors)[index] - self.references[index]
-            tokens, slots = self.model.tokens_of(differences, family)
-            parts.append({"tokens": tokens.flatten(0, 1), "slots": slots.repeat(len(tokens))})
-        return join_tokens(parts)
-
-    def _augmented_tokens(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Make an epoch's training tokens: each network with hidden units that changed places at random.
-
-        Where networks are aligned they are aligned again, so what remains is what alignment can't undo.
-        """
-        if not self.config.permute:
-            return self._tokens(self.split.train)
-        vectors = list(self.vectors)
-        for index in self.split.train:
-            rows = zip(self.vectors[index], self.references[index], strict=True)
-            family = self.zoo.entries[index].family
-            vectors[index] = torch.stack([self._shuffled(vector, base, family, generator) for vector, base in rows])
-        return self._tokens(self.split.train, vectors)
-
-    def _shuffled(
-        self, vector: torch.Tensor, reference: torch.Tensor, family: str, generator: torch.Generator
-    ) -> torch.Tensor:
-        shapes, groups = self.model.shapes[family], self.model.groups[family]
-        network = shuffle_units(split_vector(vector, shapes), groups, self.config.permute, generator)
-        if self.config.align:
-            network = align_units(network, split_vector(reference, shapes), groups)
-        return join_vector(network)
-
-    def _statistics(self) -> list[torch.Tensor]:
-        """Return what the code is measured against: each network's standardised layer-wise weight statistics."""
-        places = max(len(shapes) for shapes in self.model.shapes.values())
-        rows = [
-            layer_columns(weight_statistics(vectors, self.model.shapes[entry.family]), places)
-            for entry, vectors in zip(self.zoo, self.vectors, strict=True)
-        ]
-        known = torch.cat([rows[index] for index in self.split.train])
-        return [(row - known.mean(0)) / known.std(0).clamp(min=1e-6) for row in rows]
-
-    def _write_picture_data(self, tokens: Sequence[torch.Tensor]) -> None:
-        """Write autoencoder.npz, from which evaluation/plots/autoencoder_pictures.py draws: see there what it holds."""
-        held_out: dict[str, int] = {}  # of each family the first
-        for index in self.split.test:
-            held_out.setdefault(self.zoo.entries[index].family, index)
-        arrays = {
-            "tokens": np.stack([token[-1].numpy() for token in tokens]),
-            "families": np.array([entry.family for entry in self.zoo]),
-            "domains": np.array([entry.domain for entry in self.zoo]),
-            "held_out": np.isin(np.arange(len(self.zoo)), self.split.test),
-            "examples": np.array([self.zoo.entries[index].name for index in held_out.values()]),
-        }
-        for number, (family, index) in enumerate(held_out.items()):
-            vectors, references, _ = self._network(index)
-            back = self.model.reconstruct(vectors[-1:], references[-1:], family)
-            shapes = self.model.shapes[family]
-            layer, _ = max(shapes.items(), key=lambda item: item[1].numel())
-            arrays[f"layer_{number}"] = np.array(layer)
-            for name, network in (("weights", vectors), ("reconstruction", back), ("reference", references)):
-                matrix = split_vector(network[-1], shapes)[layer].flatten(1)  # a row is a unit's incoming weights
-                arrays[f"{name}_{number}"] = matrix.cpu().numpy()  # synchronisation
-        write_arrays(self.get_run_file_path("autoencoder.npz"), arrays)
-
-    def _reconstruction(self) -> dict[str, float | None]:
-        """Measure R2 over all weights of the test networks.
-
-        Against the mean of the training networks of the family; and, much harder, against the mean of those that began
-        at the same initial weights: what is known without any code once one knows where a network began.
-        """
-        scores: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        beyond: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        for index in self.split.test:
-            entry = self.zoo.entries[index]
-            vectors, references, family = self._network(index)
-            back = self.model.reconstruct(vectors, references, family)
-            error = (vectors - back).square().sum(1).cpu()  # synchronisation
-            for table, init_seed in ((scores, None), (beyond, entry.init_seed)):
-                names = {known.name for known in self._training_entries(family, init_seed)}
-                kin = [self.vectors[other] for other, known in enumerate(self.zoo) if known.name in names]
-                if kin:
-                    mean = torch.cat(kin).mean(0)
-                    table[entry.name] = (error, (self.vectors[index] - mean).square().sum(1))
-        harder = reconstruction_r2(self.zoo, beyond)["reconstruction_r2"] if beyond else None
-        return reconstruction_r2(self.zoo, scores) | {"reconstruction_r2_beyond_initial_weights": harder}
+        self.results |= self.objective.report(self.device, self.get_run_file_path)

@@ -357,7 +357,7 @@ def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(fro
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [
         "AgentTrainer", "DigitsTrainer", "GroundTruthTrainer", "LanguageModelTrainer", "ModelAutoEncoderTrainer",
-        "ModelZooTrainer", "PromptDistillationTrainer", "SimilarityTransformerTrainer",
+        "ModelZooTrainer", "NetworkPopulationTrainer", "PromptDistillationTrainer", "SimilarityTransformerTrainer",
     ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Model tokens that are trained to tell what a network is worth."""
