@@ -190,7 +190,7 @@ def _legend(answer: Answer, ranking: Ranking) -> list[str]:
         ]
     else:
         lines = [
-            f"expected: accuracy after fine-tuning, {ranking.learnt_from}; {guess}",
+            f"expected: accuracy after fine-tuning, learned from {ranking.learnt_from}; {guess}",
             "interval: holds what fine-tuning reaches in 9 of 10 cases, as far as your results tell",
         ]
     lines.append(

@@ -18,10 +18,12 @@ from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest
 from evaluation.recommendation.answer import Answer, content_of, text_of
 from evaluation.recommendation.assessment import Assessment, OverLimitError, assess
 from evaluation.recommendation.candidates import Limits, Refused, choose_candidates
+from evaluation.recommendation.fine_tuned_accuracy import Knowledge, expect, gather
 from evaluation.recommendation.fine_tuning import DatasetWords, Winner, fine_tune_winners
+from evaluation.recommendation.picture import draw_ranking
 from evaluation.recommendation.progress import Progress
 from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
-from evaluation.recommendation.results_table import OWN_TABLE
+from evaluation.recommendation.results_table import OWN_TABLE, read_results
 from evaluation.recommendation.splits import Splits, cross_validation, given_parts
 
 OK, INTERRUPTED = 0, 130
@@ -51,19 +53,24 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
         words.path, labels=words.labels, images=words.images, max_images=words.max_images, seed=words.seed
     )
     dataset, splits, notes = _split(dataset, words.seed)
-    survey = Survey(dataset, splits, limits, arguments.artifacts / "features", device, refused)
+    own_table = arguments.artifacts / OWN_TABLE.name
+    knowledge, more = _knowledge(arguments.results, own_table, candidates, dataset)
+    survey = Survey(dataset, splits, limits, arguments.artifacts / "features", device, refused, candidates, knowledge)
     try:
-        survey.run(_in_order(candidates))
+        survey.run(_in_order(candidates, knowledge))
     except KeyboardInterrupt:
         survey.interrupted = True
     if not survey.assessed and not survey.interrupted:
         raise DataError(_none_left(survey))
     answer = Answer(
         dataset, words, arguments.zoo, len(zoo), survey.ranking(words.seed), survey.refused, survey.failed,
-        survey.remaining, notes + survey.notes, arguments.top,
+        survey.remaining, notes + more + survey.notes, arguments.top,
     )  # fmt: skip
     if arguments.fine_tune and answer.ranking is not None and not survey.interrupted:
-        _fine_tune(answer, arguments)
+        _fine_tune(answer, arguments, own_table)
+    if arguments.out and answer.ranking is not None:
+        draw_ranking(answer.ranking, dataset.name, arguments.out, arguments.top)
+        answer.files["picture"] = str(arguments.out)
     text = json.dumps(content_of(answer), indent=1, allow_nan=False) if arguments.json else text_of(answer)
     sys.stdout.write(f"{text}\n")
     return INTERRUPTED if survey.interrupted else OK
@@ -80,6 +87,8 @@ class Survey:
         cache: folder in which features are kept.
         device: device to run on.
         refused: models over a limit.
+        candidates: the models, in the order that `knowledge` has them in.
+        knowledge: measured results about them; None where there are none.
         assessed: models that are done.
         failed: name and reason of each model that could not be loaded or run.
         remaining: names of the models that were not come to.
@@ -93,6 +102,8 @@ class Survey:
     cache: Path
     device: str | None
     refused: list[Refused]
+    candidates: list[ZooEntry]
+    knowledge: Knowledge | None
     assessed: list[Assessment] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     remaining: list[str] = field(default_factory=list)
@@ -137,7 +148,12 @@ class Survey:
         if not self.assessed:
             return None
         draws = probe_draws(self.assessed, self.dataset, self.splits, seed)
-        return rank_models(self.assessed, self.dataset, self.splits, draws)
+        expectation = None
+        if self.knowledge is not None:
+            place = {entry.name: number for number, entry in enumerate(self.candidates)}
+            models = [place[each.entry.name] for each in self.assessed]
+            expectation = expect(self.knowledge, models, draws, len(self.candidates), seed)
+        return rank_models(self.assessed, self.dataset, self.splits, draws, expectation)
 
 
 def work_of(entry: ZooEntry) -> float:
@@ -145,8 +161,25 @@ def work_of(entry: ZooEntry) -> float:
     return entry.gflops or (entry.parameters or 20e6) / 6e6  # the ratio of usual networks
 
 
-def _in_order(entries: list[ZooEntry]) -> list[ZooEntry]:
-    return sorted(entries, key=work_of)
+def _in_order(entries: list[ZooEntry], knowledge: Knowledge | None) -> list[ZooEntry]:
+    """Put models that did well elsewhere first, then the cheap ones: an answer that is broken off is worth most so."""
+    quality = np.zeros(len(entries)) if knowledge is None else knowledge.quality(len(entries))
+    places = sorted(range(len(entries)), key=lambda m: (-max(round(float(quality[m]), 6), 0.0), work_of(entries[m])))
+    return [entries[place] for place in places]
+
+
+def _knowledge(
+    given: Path | None, own: Path, entries: list[ZooEntry], dataset: ImageDataset
+) -> tuple[Knowledge | None, list[str]]:
+    """Read what was measured of the zoo's models: from the table that was named, else from the user's own."""
+    path = given or own
+    if given is None and not own.exists():
+        return None, []
+    zoo = [(entry.reference, entry.name) for entry in entries]
+    knowledge = gather(read_results(path), path, zoo, dataset.digest)
+    if knowledge is None:
+        return None, [f"{path} has no accuracy of any of these models"] if given else []
+    return knowledge, [knowledge.ignored] if knowledge.ignored else []
 
 
 def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, Splits, list[str]]:
@@ -193,12 +226,12 @@ def _none_left(survey: Survey) -> str:
     return "\n".join(["no model could be assessed:", *reasons[:10], advice])
 
 
-def _fine_tune(answer: Answer, arguments: argparse.Namespace) -> None:
+def _fine_tune(answer: Answer, arguments: argparse.Namespace, table: Path) -> None:
     assert answer.ranking is not None
     chosen = answer.ranking.models[: arguments.fine_tune]
     winners = [Winner(each.assessment.entry, answer.zoo, each.assessment.probe.accuracy) for each in chosen]
     answer.fine_tuning = fine_tune_winners(
-        winners, answer.words, artifacts=arguments.artifacts, table=arguments.artifacts / OWN_TABLE.name,
+        winners, answer.words, artifacts=arguments.artifacts, table=table,
         device=arguments.device, say=_say,
     )  # fmt: skip
 
