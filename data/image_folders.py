@@ -8,7 +8,6 @@ import numpy as np
 
 from data.data_error import DataError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _IDX_UINT8 = 0x08
 _IDX_REMEDY = "Give an IDX file of unsigned bytes as MNIST's, plain or .gz; fetch it again if it was cut short."
 
@@ -85,7 +84,9 @@ def read_image_folder(folder: Path, size: int | None = None) -> tuple[np.ndarray
     Raises:
         DataError: no class folder, no image, an unreadable one, or sizes that differ where `size` is None.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from data.images.decoding import IMAGE_SUFFIXES, ImageError, open_image
 
     classes = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
     images: list[np.ndarray] = []
@@ -95,18 +96,17 @@ def read_image_folder(folder: Path, size: int | None = None) -> tuple[np.ndarray
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             try:
-                with Image.open(path) as opened:
-                    grey = opened.convert("L")
-                    image = np.asarray(grey.resize((size, size), Image.Resampling.BOX) if size else grey)
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+                grey = open_image(path).convert("L")
+            except ImageError as error:
                 raise DataError(f"cannot read image {path}: {error}. Repair or remove it.") from error
+            image = np.asarray(grey.resize((size, size), Image.Resampling.BOX) if size else grey)
             if images and image.shape != images[0].shape:
                 raise DataError(f"{path} is {image.shape}, images before it {images[0].shape}; give a size to resize.")
             images.append(image)
             labels.append(label)
     if not images:
         raise DataError(
-            f"{folder} has no images; needed: one sub-folder a class with {', '.join(IMAGE_SUFFIXES)} files."
+            f"{folder} has no images; needed: one sub-folder a class with files of images (.jpg, .png, ...)."
         )
     return np.stack(images), np.asarray(labels, np.int64), [path.name for path in classes]
 

@@ -1,6 +1,5 @@
 """Datasets of users: an .npz or a folder of images, checked and brought to the form that rankers read."""
 
-import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -140,8 +139,8 @@ def _shrink(images: np.ndarray) -> np.ndarray:
 def _read_folder(path: Path) -> UserDataset:
     try:
         images, labels, names = read_images(path, IMAGE_SIZE)
-    except (OSError, SyntaxError, ValueError, struct.error) as error:  # Pillow's readers raise any of these
-        raise DataError(f"cannot read the images in {path}: {error}. Repair or remove the file.") from error
+    except OSError as error:
+        raise DataError(f"cannot read the images in {path}: {error}.") from error
     counts = np.bincount(labels, minlength=len(names))
     size = None
     if any(path.glob("*-images-idx3-ubyte*")):  # an IDX file has no class for a number that it never uses

@@ -92,3 +92,29 @@ def test_image_folder_says_what_is_wrong(tmp_path):
     (tmp_path / "cat" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(DataError, match=r"cannot read image .*b\.png"):
         read_images(tmp_path, size=12)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "png"), ("RGB", "png"), ("RGB", "jpg"), ("L", "jpg"), ("P", "gif"), ("1", "png"), ("CMYK", "jpg")],
+)
+def test_grey_levels_are_those_of_pillow(tmp_path, mode, kind):
+    """The laboratory's figures were made of such: what opens a user's image may not change them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 41, 3), np.uint8)
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "cat" / f"1.{kind}")
+    with Image.open(tmp_path / "cat" / f"1.{kind}") as opened:
+        grey = opened.convert("L")
+    assert np.array_equal(read_images(tmp_path)[0][0], np.asarray(grey))
+    small = np.asarray(grey.resize((12, 12), Image.Resampling.BOX))
+    assert np.array_equal(read_images(tmp_path, 12)[0][0], small)
+
+
+def test_images_are_upright_and_over_white(tmp_path):
+    (tmp_path / "cat").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "cat" / "turned.png", exif=exif.tobytes())
+    assert read_images(tmp_path)[0].shape == (1, 40, 20)
+    Image.new("RGBA", (20, 40), (0, 0, 0, 51)).save(tmp_path / "cat" / "clear.png")
+    assert read_images(tmp_path)[0][0].max() == read_images(tmp_path)[0][0].min() == 204
