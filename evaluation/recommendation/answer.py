@@ -89,7 +89,7 @@ def text_of(answer: Answer) -> str:
         lines += [f"  {model.rank}. {model.name}: {model.why}" for model in shown]
         lines += ["weights:", *(f"  {model.rank}. {model.assessment.location}" for model in shown)]
         lines += ["go on:", *(f"  {go_on(answer, model)}" for model in shown[:3]), ""]
-        lines += _legend(answer, ranking)
+        lines += legend_of(ranking)
     if answer.fine_tuning is not None:
         lines += ["", *_fine_tuned(answer.fine_tuning)]
     lines += [f"note: {note}" for note in answer.notes]
@@ -147,7 +147,7 @@ def _table(ranking: Ranking, top: int) -> list[str]:
         rows.append(
             [
                 str(model.rank), letter(standing.group), model.name, f"{standing.expected:.3f}",
-                f"{standing.low:.3f} to {standing.high:.3f}", _percent(standing.chance), short(costs.parameters),
+                f"{standing.low:.3f} to {standing.high:.3f}", percent(standing.chance), short(costs.parameters),
                 "-" if costs.gflops is None else f"{costs.gflops:.3g}",
                 "-" if costs.milliseconds is None else f"{costs.milliseconds:.3g}",
                 "-" if costs.memory is None else size(costs.memory), model.assessment.licence or "unknown",
@@ -175,11 +175,13 @@ def letter(group: int) -> str:
     return text
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share in whole percent, never 0 or 100 where it is neither."""
     return "<1 %" if 0 < share < 0.005 else ">99 %" if 0.995 < share < 1 else f"{100 * share:.0f} %"
 
 
-def _legend(answer: Answer, ranking: Ranking) -> list[str]:
+def legend_of(ranking: Ranking) -> list[str]:
+    """Say what the columns of a ranking mean, a sentence each."""
     guess = f"always naming the commonest class is right on {100 * ranking.guess:.0f} % of the images"
     if ranking.accuracy_of == PROBE:
         lines = [
@@ -194,8 +196,9 @@ def _legend(answer: Answer, ranking: Ranking) -> list[str]:
             "interval: holds what fine-tuning reaches in 9 of 10 cases, as far as your results tell",
         ]
     lines.append(
-        "group: models with the same letter can't be told apart; the truly best one is in A in 19 of 20 cases. best: "
-        "the chance of each to be it"
+        "group: models with the same letter can't be told apart (paired bootstrap over images); the one with the truly "
+        f"best {'accuracy' if ranking.accuracy_of == FINE_TUNED else 'probe'} is in A in 19 of 20 cases. best: the "
+        "chance of each to be it"
     )
     if ranking.accuracy_of == PROBE and ranking.learnt_from:
         lines.append(f"the order and the intervals also know {ranking.learnt_from}; the level is the probe's")

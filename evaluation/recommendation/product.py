@@ -23,6 +23,7 @@ from evaluation.recommendation.fine_tuning import DatasetWords, Winner, fine_tun
 from evaluation.recommendation.picture import draw_ranking
 from evaluation.recommendation.progress import Progress
 from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
+from evaluation.recommendation.report_page import write_page
 from evaluation.recommendation.results_table import OWN_TABLE, read_results
 from evaluation.recommendation.splits import Splits, cross_validation, given_parts
 
@@ -71,6 +72,9 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
     if arguments.out and answer.ranking is not None:
         draw_ranking(answer.ranking, dataset.name, arguments.out, arguments.top)
         answer.files["picture"] = str(arguments.out)
+    if arguments.report and answer.ranking is not None:
+        write_page(answer, arguments.report)
+        answer.files["report"] = str(arguments.report)
     text = json.dumps(content_of(answer), indent=1, allow_nan=False) if arguments.json else text_of(answer)
     sys.stdout.write(f"{text}\n")
     return INTERRUPTED if survey.interrupted else OK

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_VOID = ("meta",)
+_VOID = ("meta", "img")
 # A page may not hold control characters, which a log may, except tabs and line ends; nor halves of characters, which
 # names of files that are no UTF-8 have.
 _UNFIT = [number for number in range(32) if number not in (9, 10)] + [*range(127, 160), *range(0xD800, 0xE000)]

@@ -45,6 +45,10 @@ svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-
 .wide > div { overflow-x: auto; } .wide svg { min-width: 42rem; }
 .scroll { overflow: auto; width: fit-content; max-width: 100%; max-height: 34rem; margin: .4rem 0;
   border: 1px solid var(--line); border-radius: .4rem; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; margin: .6rem 0; }
+.images img { display: block; max-width: 100%; height: auto; border-radius: .3rem; background: var(--card); }
+.images figure { margin: 0; overflow-wrap: anywhere; }
+.bars td, .bars th { white-space: nowrap; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid var(--link); }
 table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; padding: .35rem .7rem; }
@@ -63,7 +67,9 @@ h2, h3 { break-after: avoid; }
 """
 
 
-def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]], made: str) -> str:
+def page(
+    title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]], made: str, by: str | None = None
+) -> str:
     """Put a page together.
 
     Args:
@@ -71,6 +77,7 @@ def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]
         head: content above all sections.
         parts: title and content of each section, by the section's id; one without content is left out.
         made: text that says from what the page was made.
+        by: command that has made it; None for plot.py's.
 
     Returns:
         The whole file.
@@ -97,7 +104,7 @@ def page(title: str, head: Markup, parts: Mapping[str, tuple[str, Markup | None]
         "body",
         tag("header", head, tag("nav", tag("ul", *links), aria_label="Contents")),
         tag("main", *sections),
-        tag("footer", tag("p", f"{made} by {command('plot')} --report on {time.strftime('%Y-%m-%d %H:%M')}.",
+        tag("footer", tag("p", f"{made} by {by or command('plot') + ' --report'} on {time.strftime('%Y-%m-%d %H:%M')}.",
                           class_="faint")),
     )  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', top, body, lang='en')}\n"
