@@ -39,14 +39,13 @@ class PretrainedModel(nn.Module):
         self.feature_size = head.feature_size
         self.classes = min(head.outputs, entry.classes or head.outputs)
         self._head = head
-        self._taken: list[torch.Tensor] = []
         self.body = loaded.network
         self.heads = nn.ModuleList([self.body.get_submodule(name) for name in head.names])
         if head.is_last:
             for name in head.names:
                 _replace(self.body, name, nn.Identity())
         else:
-            self.heads[0].register_forward_pre_hook(lambda layer, given: self._taken.append(given[0]))
+            self.heads[0].register_forward_pre_hook(_take)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute what the model's head reads.
@@ -60,9 +59,7 @@ class PretrainedModel(nn.Module):
         output = self.body(pixels)
         if self._head.is_last:
             return pool(logits_of(output), channels_first=True)
-        taken = self._taken.pop()
-        self._taken.clear()
-        return pool(taken, channels_first=False)
+        return pool(_taken_from(self.heads[0]), channels_first=False)
 
     def source_logits(self, features: torch.Tensor) -> torch.Tensor | None:
         """Compute the logits of the model's own classes.
@@ -78,7 +75,6 @@ class PretrainedModel(nn.Module):
         head = self.heads[0]
         given = features[:, :, None, None] if isinstance(head, nn.Conv2d) else features
         logits: torch.Tensor = head(given)
-        self._taken.clear()
         return logits.flatten(1)[:, : self.classes]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -97,9 +93,7 @@ class PretrainedModel(nn.Module):
             A copy that maps (n, C, H, W) to logits (n, classes). Its parameters have the names that the source gives
             them, and the body's have the pretrained values.
         """
-        taken, self._taken = self._taken, []
         network = copy.deepcopy(self.body)
-        self._taken = taken
         for name, old in zip(self._head.names, self.heads, strict=True):
             _replace(network, name, _new_head(old, self._feature_count(old), classes))
         return network
@@ -169,6 +163,16 @@ def _digest(entry: ZooEntry, loaded: LoadedNetwork) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _take(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    """Remember what a head that can't be taken off was given."""
+    layer.__dict__["_given"] = given[0]
+
+
+def _taken_from(layer: nn.Module) -> torch.Tensor:
+    taken: torch.Tensor = layer.__dict__.pop("_given")
+    return taken
 
 
 def _replace(network: nn.Module, name: str, new: nn.Module) -> None:

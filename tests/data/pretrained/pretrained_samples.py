@@ -9,6 +9,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from data.pretrained.input_spec import InputSpec
+from data.pretrained.loaded_network import LoadedNetwork
+from data.pretrained.network_head import find_head
+from data.pretrained.pretrained_model import PretrainedModel
+from data.pretrained.timm_source import timm_input
+from data.pretrained.torchvision_import import import_timm
 from data.pretrained.zoo_manifest import ZooEntry
 
 
@@ -62,3 +67,14 @@ def put_on_hub(home: Path, repository: str, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (snapshot / name).write_bytes(content)
     return snapshot
+
+
+def drawn_timm(name: str) -> PretrainedModel:
+    """Return a model of timm with weights as they are drawn."""
+    network = import_timm().create_model(name).eval()
+    spec = timm_input(import_timm("timm.data").resolve_model_data_config(network))
+    heads = (network.pretrained_cfg["classifier"],)
+    loaded = LoadedNetwork(network, spec, heads, "drawn", "test")
+    return PretrainedModel(
+        ZooEntry(name, "timm", name, where=name), loaded, spec, find_head(network, spec, heads, name)
+    )
