@@ -90,8 +90,6 @@ def text_of(answer: Answer) -> str:
         lines += ["weights:", *(f"  {model.rank}. {model.assessment.location}" for model in shown)]
         lines += ["go on:", *(f"  {go_on(answer, model)}" for model in shown[:3]), ""]
         lines += legend_of(ranking)
-    if answer.fine_tuning is not None:
-        lines += ["", *_fine_tuned(answer.fine_tuning)]
     lines += [f"note: {note}" for note in answer.notes]
     lines += [f"wrote {path}" for path in answer.files.values()]
     return "\n".join(lines)
@@ -205,7 +203,8 @@ def legend_of(ranking: Ranking) -> list[str]:
     return lines
 
 
-def _fine_tuned(found: FineTuning) -> list[str]:
+def fine_tuned_lines(found: FineTuning) -> list[str]:
+    """Tell what fine-tuning found."""
     rows = [["fine-tuned", "accuracy", "95 % interval", "probe", "run"]]
     rows += [
         [each.name, f"{each.accuracy:.3f}", f"{each.low:.3f} to {each.high:.3f}", f"{each.probe_accuracy:.3f}",

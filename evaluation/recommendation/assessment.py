@@ -1,18 +1,18 @@
 """One model on a dataset: its features, how well they fit the classes, and what the model costs."""
 
-import gc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from data.images.image_dataset import ImageDataset
 from data.pretrained.errors import ModelUnavailableError
-from data.pretrained.image_features import image_features
+from data.pretrained.image_features import ImageFeatures, image_features
 from data.pretrained.pretrained_model import PretrainedModel, open_pretrained
 from data.pretrained.zoo_manifest import ZooEntry
+from evaluation.recommendation.assessment_cache import AssessmentCache, Judgement
 from evaluation.recommendation.candidates import Limits, Refused
 from evaluation.recommendation.feature_scores import feature_scores
 from evaluation.recommendation.probe import ProbeResult, linear_probe
@@ -27,7 +27,7 @@ class Costs:
         parameters: numbers that it has learnt, its own head not counted.
         gflops: billions of multiply-adds for one image of its own size; None if unknown.
         memory: bytes that fine-tuning takes, estimated; None if unknown.
-        milliseconds: time of an image on this machine, decoding included; None if it was not measured this time.
+        milliseconds: time of an image on this machine, decoding included; None if it was not measured.
     """
 
     parameters: int
@@ -77,6 +77,7 @@ def assess(
     splits: Splits,
     limits: Limits,
     *,
+    judgements: AssessmentCache,
     cache: Path | None,
     device: str | None = None,
     progress: Callable[[int], None] | None = None,
@@ -88,6 +89,7 @@ def assess(
         dataset: the images.
         splits: which images the probe is trained and scored on.
         limits: what the model may cost.
+        judgements: what was found out before.
         cache: folder in which features are kept; None keeps none.
         device: device to run on; None chooses.
         progress: called with how many images are done.
@@ -102,21 +104,27 @@ def assess(
     over = limits.refusal(costs.parameters, costs.gflops, model.licence, costs.memory, loaded=True)
     if over is not None:
         raise OverLimitError(Refused(entry.name, *over))
-    found = image_features(model, dataset, cache, device=device, progress=progress)
-    facts = (model.input.size, model.feature_size, model.location, model.licence)
-    del model
-    gc.collect()  # the next one is loaded before this one's cycles would go
+    known = judgements.read(model)
+    notes: tuple[str, ...] = ()
+    if known is None:
+        found = image_features(model, dataset, cache, device=device, progress=progress)
+        known = _judge(entry, found, dataset, splits)
+        problem = judgements.write(model, known)
+        notes = found.notes if problem is None else (*found.notes, problem)
+    if not math.isnan(known.milliseconds):
+        costs = replace(costs, milliseconds=known.milliseconds)
+    return Assessment(entry, model.input.size, model.feature_size, model.location, model.licence, costs, known.scores,
+                      known.probe, notes)  # fmt: skip
+
+
+def _judge(entry: ZooEntry, found: ImageFeatures, dataset: ImageDataset, splits: Splits) -> Judgement:
     features = torch.from_numpy(found.features)
     logits = None if found.logits is None else torch.from_numpy(found.logits)
-    if not bool(features.isfinite().all()):
-        raise ModelUnavailableError(f"{entry.where or entry.name}: features are not finite.")
     try:
         probe = linear_probe(features, dataset.labels, splits, len(dataset.class_names))
     except ValueError as error:
         raise ModelUnavailableError(f"{entry.where or entry.name}: {error}.") from error
-    seconds = found.seconds_an_image
-    costs = Costs(costs.parameters, costs.gflops, costs.memory, None if math.isnan(seconds) else 1000 * seconds)
-    return Assessment(entry, *facts, costs, feature_scores(features, dataset.labels, logits), probe, found.notes)
+    return Judgement(probe, feature_scores(features, dataset.labels, logits), 1000 * found.seconds_an_image)
 
 
 def costs_of(model: PretrainedModel) -> Costs:

@@ -99,5 +99,6 @@ def _facts(model: Any) -> str:
 
 def _shortened(name: str) -> str:
     # A dollar sign would begin a formula.
-    text = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+    half = _LONGEST_NAME // 2  # names of models differ at their ends
+    text = name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[3 - half :]}"
     return text.replace("$", r"\$")

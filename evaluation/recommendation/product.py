@@ -15,11 +15,12 @@ from data.data_error import DataError
 from data.images.image_dataset import ImageDataset, read_image_dataset
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest
-from evaluation.recommendation.answer import Answer, content_of, text_of
+from evaluation.recommendation.answer import Answer, content_of, fine_tuned_lines, text_of
 from evaluation.recommendation.assessment import Assessment, OverLimitError, assess
+from evaluation.recommendation.assessment_cache import AssessmentCache
 from evaluation.recommendation.candidates import Limits, Refused, choose_candidates
 from evaluation.recommendation.fine_tuned_accuracy import Knowledge, expect, gather
-from evaluation.recommendation.fine_tuning import DatasetWords, Winner, fine_tune_winners
+from evaluation.recommendation.fine_tuning import DatasetWords, FineTuning, Winner, fine_tune_winners
 from evaluation.recommendation.picture import draw_ranking
 from evaluation.recommendation.progress import Progress
 from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
@@ -50,12 +51,12 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
     words = DatasetWords(
         Path(arguments.dataset), arguments.labels, arguments.images, arguments.max_images, arguments.seed
     )
-    dataset = read_image_dataset(
+    whole = read_image_dataset(
         words.path, labels=words.labels, images=words.images, max_images=words.max_images, seed=words.seed
     )
-    dataset, splits, notes = _split(dataset, words.seed)
+    dataset, splits, notes = _split(whole, words.seed)
     own_table = arguments.artifacts / OWN_TABLE.name
-    knowledge, more = _knowledge(arguments.results, own_table, candidates, dataset)
+    knowledge, more = _knowledge(arguments.results, own_table, candidates, whole)
     survey = Survey(dataset, splits, limits, arguments.artifacts / "features", device, refused, candidates, knowledge)
     try:
         survey.run(_in_order(candidates, knowledge))
@@ -67,17 +68,26 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
         dataset, words, arguments.zoo, len(zoo), survey.ranking(words.seed), survey.refused, survey.failed,
         survey.remaining, notes + more + survey.notes, arguments.top,
     )  # fmt: skip
-    if arguments.fine_tune and answer.ranking is not None and not survey.interrupted:
-        _fine_tune(answer, arguments, own_table)
     if arguments.out and answer.ranking is not None:
         draw_ranking(answer.ranking, dataset.name, arguments.out, arguments.top)
         answer.files["picture"] = str(arguments.out)
     if arguments.report and answer.ranking is not None:
         write_page(answer, arguments.report)
         answer.files["report"] = str(arguments.report)
-    text = json.dumps(content_of(answer), indent=1, allow_nan=False) if arguments.json else text_of(answer)
-    sys.stdout.write(f"{text}\n")
-    return INTERRUPTED if survey.interrupted else OK
+    if not arguments.json:  # before the fine-tuning, which takes long
+        _print(text_of(answer))
+    interrupted = survey.interrupted
+    if arguments.fine_tune and answer.ranking is not None and not interrupted:
+        try:
+            answer.fine_tuning = _fine_tune(answer, whole, arguments, own_table)
+        except KeyboardInterrupt:
+            interrupted = True
+            _say("interrupted: the same command goes on with the fine-tuning")
+        if answer.fine_tuning is not None and not arguments.json:
+            _print("\n".join(["", *fine_tuned_lines(answer.fine_tuning)]))
+    if arguments.json:
+        _print(json.dumps(content_of(answer), indent=1, allow_nan=False))
+    return INTERRUPTED if interrupted else OK
 
 
 @dataclass
@@ -121,6 +131,8 @@ class Survey:
             KeyboardInterrupt: a person has stopped it; what is done stays.
             DataError: an image can't be read any more.
         """
+        place_of_models = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._judgements = AssessmentCache(self.cache, self.dataset, self.splits, place_of_models)
         progress = Progress([work_of(entry) for entry in entries], len(self.dataset))
         self.remaining = [entry.name for entry in entries]
         try:
@@ -134,14 +146,16 @@ class Survey:
     def _try(self, entry: ZooEntry, told: Callable[[int], None]) -> str:
         try:
             found = assess(
-                entry, self.dataset, self.splits, self.limits, cache=self.cache, device=self.device, progress=told,
+                entry, self.dataset, self.splits, self.limits, judgements=self._judgements, cache=self.cache,
+                device=self.device, progress=told,
             )  # fmt: skip
         except OverLimitError as error:
             self.refused.append(error.refused)
             return f"left out by {error.refused.option}: {error.refused.reason}"
         except ModelUnavailableError as error:
-            self.failed.append((entry.name, str(error)))
-            return f"left out: {error}"
+            reason = str(error).removeprefix(f"{entry.where}: ")
+            self.failed.append((entry.name, reason))
+            return f"left out: {reason}"
         self.assessed.append(found)
         self.notes += found.notes
         took = "" if found.costs.milliseconds is None else f", {found.costs.milliseconds:.3g} ms an image"
@@ -230,14 +244,19 @@ def _none_left(survey: Survey) -> str:
     return "\n".join(["no model could be assessed:", *reasons[:10], advice])
 
 
-def _fine_tune(answer: Answer, arguments: argparse.Namespace, table: Path) -> None:
+def _fine_tune(answer: Answer, whole: ImageDataset, arguments: argparse.Namespace, table: Path) -> FineTuning:
     assert answer.ranking is not None
     chosen = answer.ranking.models[: arguments.fine_tune]
     winners = [Winner(each.assessment.entry, answer.zoo, each.assessment.probe.accuracy) for each in chosen]
-    answer.fine_tuning = fine_tune_winners(
-        winners, answer.words, artifacts=arguments.artifacts, table=table,
-        device=arguments.device, say=_say,
+    return fine_tune_winners(
+        winners, answer.words, artifacts=arguments.artifacts, table=table, device=arguments.device, say=_say,
+        images=whole,
     )  # fmt: skip
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:
