@@ -99,7 +99,7 @@ def _serve(config: ServiceConfig, stop: "_Stop") -> int:
                 open_now.callback(log.close)
         front = Front(rules_of(config, is_loopback(config.host)), *logs)
         try:  # the port first: one that is taken is told at once, and clients may come while the model is loaded
-            server = open_now.enter_context(LoopbackServer(front, config.port, config.host))
+            server = open_now.enter_context(LoopbackServer(front, config.port, config.host, config.client_seconds))
         except OSError as error:
             return _wrong(_no_port(config, error), USAGE)
         base, name = _load(config)

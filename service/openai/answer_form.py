@@ -22,11 +22,13 @@ class AnswerForm:
         grammar: what the answer's text must be; None for any text.
         tools: tools that are shown to the model, as they were sent; none where it was told not to call any.
         parts: of each schema in the grammar the field that has it, and its own grammar: to say which can't be used.
+        must_call: whether the answer is calls and nothing else.
     """
 
     grammar: str | None = None
     tools: tuple[Json, ...] = ()
     parts: tuple[tuple[str, str], ...] = ()
+    must_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def answer_form(fields: Mapping[str, Any]) -> AnswerForm:
     one = isinstance(fields.get("tool_choice"), dict) and fields["tool_choice"].get("type") == "function"
     otherwise, strict = (None, True) if said is None else (said.schema, said.strict)
     grammar = tool_grammar(callable_tools, must_call, several and not one, otherwise, strict)
-    return AnswerForm(grammar, tools, tuple(parts))
+    return AnswerForm(grammar, tools, tuple(parts), must_call)
 
 
 def _format(fields: Mapping[str, Any]) -> _Schema | None:

@@ -52,12 +52,12 @@ class Answers(Protocol):
 class _ChatChoice:
     """One answer of a chat."""
 
-    def __init__(self, calls_tools: bool, mark: str) -> None:
+    def __init__(self, tool_text: ToolCallText | None, mark: str) -> None:
         self.finish = ""
         self.calls: list[Json] = []
         self.begun = False
         self.parts: list[Increment] = []
-        self._mark, self._tool_text = mark, ToolCallText() if calls_tools else None
+        self._mark, self._tool_text = mark, tool_text
         self._said: list[str] = []
 
     def take(self, new: Increment) -> str:
@@ -66,7 +66,7 @@ class _ChatChoice:
         if new.finish is not None:
             self.finish = new.finish
             if self._tool_text is not None:
-                rest, calls = self._tool_text.end()
+                rest, calls = self._tool_text.end(cut=new.finish == LENGTH)
                 said += rest
                 self.calls = [call.message(number, self._mark) for number, call in enumerate(calls)]
                 if calls and new.finish == STOP:
@@ -96,7 +96,10 @@ class ChatAnswers:
         self, wanted: Wanted, texts: TokenTexts, prompt_ids: Sequence[int], calls_tools: bool, mark: str
     ) -> None:
         self._wanted, self._texts, self._prompt_ids = wanted, texts, prompt_ids
-        self._choices = [_ChatChoice(calls_tools, f"{mark}/{number}") for number in range(wanted.choices)]
+        self._choices = [
+            _ChatChoice(ToolCallText(wanted.form.must_call) if calls_tools else None, f"{mark}/{number}")
+            for number in range(wanted.choices)
+        ]
         self._head: Json = {}
         self._told_prompt = False
 

@@ -11,6 +11,8 @@ from data.chat_renderer import Renderer
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _CALLS = re.compile(rf"\s*{OPEN}(.*?){CLOSE}", re.DOTALL)
+# A call that was cut off once its name was known.
+_CUT = re.compile(rf'\s*{OPEN}\s*{{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ToolCall:
 
     Attributes:
         name: name of the function.
-        arguments: JSON text of an object.
+        arguments: JSON text of an object; of a call that was cut off its beginning.
     """
 
     name: str
@@ -42,10 +44,13 @@ class ToolCallText:
 
     What is said before the first call is shown as it comes. What begins like a call is held back to the end: it is
     calls if all of it is, and else was said.
+
+    Args:
+        must_call: whether there can be nothing but calls.
     """
 
-    def __init__(self) -> None:
-        self._held = ""
+    def __init__(self, must_call: bool = False) -> None:
+        self._held, self._must_call = "", must_call
 
     def add(self, text: str) -> str:
         """Take in text; returns what is certain to have been said."""
@@ -58,8 +63,11 @@ class ToolCallText:
         said, self._held = self._held[:at], self._held[at:]
         return said
 
-    def end(self) -> tuple[str, list[ToolCall]]:
+    def end(self, cut: bool = False) -> tuple[str, list[ToolCall]]:
         """There is no more text.
+
+        Args:
+            cut: whether there would have been more: the last call may be half of one.
 
         Returns:
             What else was said, and the calls.
@@ -71,7 +79,12 @@ class ToolCallText:
                 return self._held, []
             calls.append(call)
             at = found.end()
-        return (self._held, []) if self._held[at:].strip() or not calls else ("", calls)
+        rest = self._held[at:]
+        if cut and (half := _CUT.match(rest)):
+            return "", [*calls, ToolCall(json.loads(half[1]), _beginning(half[2]))]
+        if cut and (self._must_call or (calls and f"\n{OPEN}".startswith(rest))):
+            return "", calls  # what was cut off had no name yet
+        return (self._held, []) if rest.strip() or not calls else ("", calls)
 
 
 def writes_tool_calls(renderer: Renderer) -> bool:
@@ -87,6 +100,15 @@ def writes_tool_calls(renderer: Renderer) -> bool:
         return False
     found = _CALLS.search(text)
     return found is not None and _call(found[1]) == ToolCall("probe", '{"city": "SF"}')
+
+
+def _beginning(text: str) -> str:
+    """Return the arguments that a text begins with, or the part of them that it has."""
+    try:
+        _, end = json.JSONDecoder(parse_constant=_no_number).raw_decode(text)
+    except (ValueError, RecursionError):
+        return text
+    return text[:end]
 
 
 def _call(text: str) -> ToolCall | None:

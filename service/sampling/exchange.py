@@ -4,10 +4,11 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.chat_messages import Conversation
+from data.chat_messages import Conversation, RowError
 from llm.sampling_settings import SamplingSettings
 
 Message = Mapping[str, Any]
@@ -147,8 +148,9 @@ class ExchangeLog:
             if record is not None:
                 record.exchanges.append(exchange)
                 if exchange.messages:
-                    chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools)
-                    record.said[_marks(chat)[-1]] = exchange
+                    with suppress(RowError):  # a call that was cut off is no message to go on from
+                        chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools)
+                        record.said[_marks(chat)[-1]] = exchange
 
     def sampled(self, key: str, chat: Conversation) -> dict[int, tuple[int, ...]]:
         """Return the ids that earlier answers in a conversation were sampled as.

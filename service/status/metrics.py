@@ -19,6 +19,7 @@ def _lines(now: Overview) -> Iterator[str]:
     name, version = ("model", now.name), ("version", now.version)
     yield from _one("menagerie_info", "gauge", "The service: its model and version.", 1, (name, version))
     yield from _one("menagerie_ready", "gauge", "Whether requests are answered.", int(now.state == READY))
+    yield from _one("menagerie_journal_trouble", "gauge", "Whether its disk takes no requests.", int(bool(now.trouble)))
     yield from _one("menagerie_sampled_tokens_total", "counter", "Tokens that were sampled.", now.sampled_tokens)
     yield from _one("menagerie_trained_tokens_total", "counter", "Tokens that were trained on.", now.trained_tokens)
     yield from _one("menagerie_samples_running", "gauge", "Requests that are sampled now.", now.sampling)

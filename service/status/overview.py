@@ -110,6 +110,7 @@ class Overview:
         version: of this program.
         state: starting, ready or failed.
         failure: why it failed.
+        trouble: what is wrong with the disk of its journal; empty where nothing is.
         started: seconds since 1970.
         sampled_tokens: since the start.
         trained_tokens: since the start.
@@ -136,6 +137,7 @@ class Overview:
     version: str
     state: str
     failure: str
+    trouble: str
     started: float
     sampled_tokens: int
     trained_tokens: int
@@ -178,8 +180,8 @@ class Overview:
         return Overview(
             service.url, models.name, base.source, sum(each.numel() for each in weights), base.context,
             f"{weights[0].device}, {str(weights[0].dtype).removeprefix('torch.')}", VERSION, service.front.state,
-            failure_of(loop), service.started, loop.sampled_tokens, queue.trained_tokens, loop.under_way, loop.waiting,
-            queue.waiting, len(service.promises), len(models.sessions),
+            failure_of(loop), models.journal.trouble or "", service.started, loop.sampled_tokens, queue.trained_tokens,
+            loop.under_way, loop.waiting, queue.waiting, len(service.promises), len(models.sessions),
             tuple(sorted(rows, key=lambda row: -row.last)), models.engine.limits.adapters, service.checkpoint_bytes,
             loop.models.aliases(), ProcessUse.now(), service.front.counts, service.front.rates,
         )  # fmt: skip

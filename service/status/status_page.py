@@ -66,7 +66,7 @@ def status_page(now: Overview) -> str:
 <body>
 <header><h1>{escape(now.name)}</h1><span class="state{good}">{escape(state)}</span>
 <span class="soft">for {_duration(time.time() - now.started)}</span></header>
-<p class="soft">{_model(now)}</p>
+{_trouble(now)}<p class="soft">{_model(now)}</p>
 <p class="soft">Tinker: <code>{escape(now.url)}</code> &ensp; OpenAI: <code>{escape(now.url)}/v1</code></p>
 <dl class="cards">{"".join(_cards(now))}</dl>
 {_plot(now)}
@@ -82,6 +82,13 @@ def status_page(now: Overview) -> str:
 </body>
 </html>
 """
+
+
+def _trouble(now: Overview) -> str:
+    if not now.trouble:
+        return ""
+    told = f"{now.trouble[:1].upper()}{now.trouble[1:]}: no request is taken, and what is done waits to be kept"
+    return f'<p class="state bad">{escape(told)}</p>\n'
 
 
 def _model(now: Overview) -> str:

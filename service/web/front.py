@@ -304,7 +304,8 @@ class _Call:
         """Refuse the request, in the form of the protocol that it speaks."""
         whose = SERVER if status >= 500 else "rate_limit_error" if status == 429 else INVALID
         if _OPENAI.match(self.path):
-            body = RequestError(text, status=status, kind=whose).body()
+            code = "rate_limit_exceeded" if status == 429 else None
+            body = RequestError(text, status=status, kind=whose, code=code).body()
         else:
             body = TinkerError(text, category="server" if status in (429, 503) else "user").body()
         more = ((b"connection", b"close"),) if close else ()

@@ -6,6 +6,8 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from service.web.patient_protocol import patient_protocol
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -26,13 +28,14 @@ class LoopbackServer:
         app: the app.
         port: port to listen on; 0 for one that is free.
         host: address to listen on.
+        head_seconds: how long a client may take for the head of a request.
 
     Attributes:
         port: port that it listens on.
     """
 
-    def __init__(self, app: "ASGIApp", port: int = 0, host: str = HOST) -> None:
-        self._app, self.port, self._host = app, port, host
+    def __init__(self, app: "ASGIApp", port: int = 0, host: str = HOST, head_seconds: float = 60.0) -> None:
+        self._app, self.port, self._host, self._head_seconds = app, port, host, head_seconds
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -62,7 +65,7 @@ class LoopbackServer:
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_LONGEST_END,
-            timeout_keep_alive=75, server_header=False, ws="none",
+            timeout_keep_alive=75, server_header=False, ws="none", http=patient_protocol(self._head_seconds),
         )  # fmt: skip
         # What the app does wrong it says itself; starts, stops and what clients send that is no HTTP are nobody's news.
         self._level = _LOG.level

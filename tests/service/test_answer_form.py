@@ -197,6 +197,26 @@ def test_calls_that_must_come(tiny, choice, names):
     assert {each["message"]["tool_calls"][0]["function"]["name"] for each in answer["choices"]} <= names
 
 
+def test_a_call_that_max_tokens_cuts_is_a_call_with_the_beginning_of_its_arguments(tiny):
+    fields = {"tools": [ADD], "tool_choice": "required", "parallel_tool_calls": False, "seed": 4}
+    whole = chat(tiny, **fields, return_token_ids=True)["choices"][0]
+    text = bytes(token for token in whole["token_ids"] if token < 256).decode()
+    arguments = whole["message"]["tool_calls"][0]["function"]["arguments"]
+    name_known = text.index('"arguments":') + len('"arguments":')
+    begin = text.index("{", name_known)
+    for size in (5, name_known - 1, name_known, begin + 3, len(text) - 3):
+        cut = chat(tiny, **fields, max_tokens=size)["choices"][0]
+        told = [call["function"] for call in cut["message"].get("tool_calls", [])]
+        assert cut["finish_reason"] == "length" and "tool_call" not in (cut["message"]["content"] or "")
+        if size < name_known:
+            assert not told
+        else:
+            assert [call["name"] for call in told] == ["add"]
+            expected = text[begin:size] if size < len(text) - 3 else text[begin : text.index("}") + 1]
+            assert told[0]["arguments"] == expected
+    assert json.loads(arguments) == json.loads(expected)
+
+
 def test_a_stream_calls_as_the_answer_does_and_a_tool_without_parameters_gets_none(tiny):
     fields = {"tools": [{"type": "function", "function": {"name": "now"}}], "tool_choice": "required", "n": 1,
               "parallel_tool_calls": False}  # fmt: skip

@@ -114,6 +114,7 @@ def test_too_much_at_once_is_told_in_each_protocols_form():
         told = client.post("/v1/chat/completions", content=b"{}")
         assert told.status_code == 429 and int(told.headers["retry-after"]) > 0
         assert told.json()["error"]["type"] == "rate_limit_error"
+        assert told.json()["error"]["code"] == "rate_limit_exceeded"
         told = client.post("/api/v1/asample", content=b"{}")
         assert told.status_code == 429 and int(told.headers["retry-after"]) > 0
         assert told.json()["category"] == "server" and "3 requests wait" in told.json()["error"]

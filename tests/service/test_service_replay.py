@@ -273,6 +273,8 @@ def test_a_full_disk_refuses_requests_until_there_is_room_and_loses_nothing(tmp_
         shown = talk.both(loss)  # follows from requests that are on disk, whatever is not
         told = talk.http.post("retrieve_future", json={"request_id": save})  # done, and not yet kept
         assert told.status_code == 408 and told.json()["queue_state"] == "paused_capacity"
+        assert "The journal&#x27;s disk is full: no request is taken" in httpx.get(service.url).text
+        assert "menagerie_journal_trouble 1" in httpx.get(f"{service.url}/metrics").text
         copy = shutil.copytree(tmp_path / "first", tmp_path / "copy")
         disk.room = 10**7
         after = talk.both(save, talk.step(model, 4))

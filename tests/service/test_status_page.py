@@ -108,6 +108,7 @@ def test_the_metrics_are_prometheus_text(told):
         assert kinds.get(family) != "counter" or family.endswith("_total")
     assert values[f'menagerie_info{{model="a \\"b\\" <c>",version="{VERSION}"}}'] == 1
     assert values["menagerie_ready"] == 1 and values["menagerie_trained_tokens_total"] == 2
+    assert values["menagerie_journal_trouble"] == 0
     assert values["menagerie_sampled_tokens_total"] == sampled > 0
     assert values["menagerie_adapters"] == values["menagerie_checkpoints"] == values["menagerie_sessions"] == 1
     route = 'route="/v1/chat/completions"'

@@ -24,7 +24,7 @@ LONG = {"max_tokens": 1900, "stop": []}  # some seconds
 def asked(session, number, samples=1, **params):
     prompt = {"chunks": [{"type": "encoded_text", "tokens": PROMPT}]}
     return {"sampling_session_id": session, "seq_id": number, "num_samples": samples, "prompt": prompt,
-            "sampling_params": {"max_tokens": 2} | params}  # fmt: skip
+            "sampling_params": {"max_tokens": 2, "stop": []} | params}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
