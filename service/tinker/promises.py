@@ -141,6 +141,11 @@ class Promises:
     def __len__(self) -> int:
         return len(self._promises)
 
+    def all(self) -> list[Promise]:
+        """Return all that are known."""
+        with self._lock:
+            return list(self._promises.values())
+
     def once(self, id: str) -> tuple[Promise, bool]:
         """Return the promise of an id.
 

@@ -59,6 +59,7 @@ class SampleUpdates:
         since = given.whole("prev_cursor", 0)
         held = min(hold, given.number("timeout", hold))
         told = self._told[session, clone]
+        told.cursor = max(told.cursor, since)  # of before this process: what has ended is told once more, behind it
         told.entries = [each for each in told.entries if each[0] > since]
         self._look(told, session, clone)
         end = time.monotonic() + held
@@ -73,7 +74,7 @@ class SampleUpdates:
                 for each in waiting:
                     each.cancel()
             self._look(told, session, clone)
-        return {"completions": [entry for _, entry in told.entries], "cursor": max(told.cursor, since)}
+        return {"completions": [entry for _, entry in told.entries], "cursor": told.cursor}
 
     def _look(self, told: _Told, session: str, clone: int) -> None:
         """Enter what has ended."""

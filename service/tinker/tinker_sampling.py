@@ -67,6 +67,10 @@ class SamplingEndpoints:
         self._models, self._promises, self._limits, self._promised = models, promises, limits, promised
         self._waited: dict[str, _Waited] = {}
         self._updates = SampleUpdates()
+        for promise in promises.all():  # of before this process
+            session, _, number = promise.id.rpartition(":")
+            if number.isdecimal() and session in models.samplers:
+                self._updates.note(session, int(number), promise)
 
     async def create_sampling_session(self, call: HttpCall) -> None:
         """Make a sampler of the base model or of a checkpoint."""

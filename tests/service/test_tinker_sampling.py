@@ -179,6 +179,25 @@ def test_one_question_tells_which_samples_have_ended(service, calls, sampler):
     assert calls.post("retrieve_futures", target=target, prev_cursor=2) == {"completions": [], "cursor": 2}
 
 
+def test_that_question_is_answered_after_a_start_too(base, tmp_path):
+    with serve(base, tmp_path) as service:
+        calls = Calls(service.url)
+        sampler = sampler_of(calls)
+        target = {"type": "sampling_session", "sampling_session_id": sampler, "cloned_sampler_id": 0}
+        ids = [calls.post("asample", **asked(sampler, number))["request_id"] for number in (0, 1)]
+        for id in ids:
+            calls.result(id)
+        assert calls.post("retrieve_futures", target=target)["cursor"] == 2
+    with serve(base, tmp_path) as service:
+        calls = Calls(service.url)
+        told = calls.post("retrieve_futures", target=target, prev_cursor=2)
+        assert (told["cursor"], {each["request_id"] for each in told["completions"]}) == (4, set(ids))
+        third = calls.post("asample", **asked(sampler, 2))["request_id"]
+        calls.result(third)
+        told = calls.post("retrieve_futures", target=target, prev_cursor=4)
+        assert told == {"completions": [{"state": "finished", "request_id": third}], "cursor": 5}
+
+
 def test_the_official_client_asks_that_question_too(service, monkeypatch):
     tinker = pytest.importorskip("tinker")
     from tinker import types
