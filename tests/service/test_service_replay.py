@@ -56,16 +56,16 @@ def datum(number):
 
 def learn(url, steps, told=lambda step: None):
     """Train by the official client; return what it was told, and where the end is saved."""
-    client = tinker.ServiceClient(base_url=url, api_key="tml-x")
-    trainer = client.create_lora_training_client(base_model="tiny", rank=4, seed=1).result()
-    heard = []
-    for step in range(steps):
-        waited = [trainer.forward_backward([datum(step), datum(step + 50)], "cross_entropy"),
-                  trainer.forward_backward([datum(step + 100)], "cross_entropy"),
-                  trainer.optim_step(types.AdamParams(learning_rate=1e-2))]  # fmt: skip
-        heard.append([each.result().metrics for each in waited])
-        told(step)
-    return heard, trainer.save_state("end").result().path
+    with tinker.ServiceClient(base_url=url, api_key="tml-x") as client:  # else it would knock at a closed door for ever
+        trainer = client.create_lora_training_client(base_model="tiny", rank=4, seed=1).result()
+        heard = []
+        for step in range(steps):
+            waited = [trainer.forward_backward([datum(step), datum(step + 50)], "cross_entropy"),
+                      trainer.forward_backward([datum(step + 100)], "cross_entropy"),
+                      trainer.optim_step(types.AdamParams(learning_rate=1e-2))]  # fmt: skip
+            heard.append([each.result().metrics for each in waited])
+            told(step)
+        return heard, trainer.save_state("end").result().path
 
 
 def saved(folder, path):
