@@ -42,6 +42,9 @@ class ServiceConfig:
     """Receives checkpoints, the tokenizer's files and the logs."""
     journal: bool = True
     """Write down what is promised before it is, so that a service which was killed goes on where it was."""
+    replay: Literal["exact", "close"] = "exact"
+    """After a kill, where what has to be done again gives other numbers (another version, a GPU): exact refuses to
+    start, close goes on with them and says so."""
     checkpoints_gb: Annotated[float, Ge(0)] = 50.0
     """Room for checkpoints; what would take more is refused. 0: no limit but the disk's."""
 

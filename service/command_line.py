@@ -107,7 +107,10 @@ def _serve(config: ServiceConfig, stop: "_Stop") -> int:
 
         limits = ServiceLimits.of(config)
         folder = config.folder / name.replace("/", ".")  # of each model its own: models and checkpoints are of one base
-        service = open_now.enter_context(running(base, folder, server.url, front, name, limits, config.journal))
+        exact = config.replay == "exact"
+        service = open_now.enter_context(
+            running(base, folder, server.url, front, name, limits, config.journal, exact=exact)
+        )
         stop.may_wait = True
         sys.stdout.write(_told(service, config))
         sys.stdout.flush()
@@ -249,6 +252,11 @@ def _told(service: "LocalService", config: ServiceConfig) -> str:
     again = ""
     if service.replayed:
         again = f"went on after a kill: {counted(service.replayed, 'turn')} of before done again\n"
+    if service.others:
+        again += f"WARNING: {counted(len(service.others), 'request')} gave other numbers than before (replay = close), "
+        again += (
+            f"the first: {service.others[0]}. Clients keep what they were told; models go on from the new numbers\n"
+        )
     return f"""serving {name} at {url} ({note})
     export TINKER_BASE_URL={url} TINKER_API_KEY={key}
     export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}

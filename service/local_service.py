@@ -50,6 +50,7 @@ class LocalService:
         loop: what samples.
         promises: answers to come.
         replayed: turns that were done again because the last process was killed.
+        others: requests that gave other numbers then, by what they are called.
     """
 
     url: str
@@ -58,6 +59,7 @@ class LocalService:
     loop: SamplingLoop
     promises: Promises
     replayed: int = 0
+    others: Sequence[str] = ()
 
 
 @contextmanager
@@ -73,6 +75,7 @@ def serve(
     gap_seconds: float = 60.0,
     keep: bool = True,
     cadence: Cadence | None = None,
+    exact: bool = True,
 ) -> Iterator[LocalService]:
     """Serve a model for as long as the block lasts.
 
@@ -88,6 +91,7 @@ def serve(
         gap_seconds: how long a model waits for a request that is missing in its order.
         keep: whether what is promised outlives this process: a later one in the same folder goes on with it.
         cadence: when states are written.
+        exact: whether work of before that has to be done again must give the numbers of before.
 
     Raises:
         OutputError: the folder can't be written.
@@ -97,7 +101,7 @@ def serve(
     front = Front(FrontRules(key, is_loopback(host)))
     with (
         LoopbackServer(front, port, host) as server,
-        running(base, folder, server.url, front, name, taken, keep, cadence) as service,
+        running(base, folder, server.url, front, name, taken, keep, cadence, exact) as service,
     ):
         yield service
 
@@ -112,6 +116,7 @@ def running(
     limits: ServiceLimits | None = None,
     keep: bool = True,
     cadence: Cadence | None = None,
+    exact: bool = True,
 ) -> Iterator[LocalService]:
     """Let a model answer what comes to a front, which is served already, for as long as the block lasts.
 
@@ -124,6 +129,7 @@ def running(
         limits: what is taken at a time.
         keep: whether what is promised outlives this process: a later one in the same folder goes on with it.
         cadence: when states are written.
+        exact: whether work of before that has to be done again must give the numbers of before.
 
     Raises:
         OutputError: the folder can't be written.
@@ -137,6 +143,7 @@ def running(
     renderer = Renderer(base.tokenizer, base.template, base.end_ids)
     samples: list[SampleToBegin] = []
     replayed = 0
+    others: Sequence[str] = ()
     with ExitStack() as ends:
         store = ends.enter_context(Store(folder, facts_of(base, engine.device, VERSION))) if keep else None
         journal = Unkept() if store is None else store.journal
@@ -146,10 +153,12 @@ def running(
         promises = Promises(12 * limits.answer_seconds, limits.answer_seconds, journal=journal)
         if store is not None:
             store.told(url)
-            replay = Replay(store, models, queue, promises)
-            samples, replayed = replay.run(), replay.turns
+            replay = Replay(store, models, queue, promises, exact)
+            samples, replayed, others = replay.run(), replay.turns, replay.others
             keeper = StateKeeper(store, models, queue, cadence)
             ends.callback(keeper.close)
+            if not exact:
+                keeper.write()  # so that a further start has nothing of before to do again
             keeper.start()
         aliases = Aliases(loop.models, folder / "aliases.json")
         app = _app(models, queue, promises, renderer, front.rules.key, limits, aliases, samples)
@@ -163,7 +172,7 @@ def running(
                 lambda: status_page(Overview.of(looked_at)), lambda: metrics_text(Overview.of(looked_at)),
             )
         )  # fmt: skip
-        yield LocalService(url, models, queue, loop, promises, replayed)
+        yield LocalService(url, models, queue, loop, promises, replayed, others)
 
 
 def _app(

@@ -4,8 +4,12 @@ Turns are done with the requests that they had, in the order that they had, so t
 was answered is compared with what comes of it now. A difference, or another torch, device or number of threads where
 there is anything to do again, is an error that names the first request which would be lost. What was accepted and not
 done waits in its order, as before; requests for samples that had no answer begin anew.
+
+Where it need not be exact, no difference is an error: what clients were told stays what they were told, models go on
+from the numbers of now, and the differences are counted and told.
 """
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +32,7 @@ from service.tinker.training_queue import Redone, TrainingQueue
 from service.web.tinker_error import TinkerError
 from storage.files import file_digest
 
+_LOG = logging.getLogger(__name__)
 SAMPLE = "asample"  # what requests for samples are in the journal
 
 
@@ -54,10 +59,19 @@ class Replay:
         models: without anything.
         queue: without anything.
         promises: without any.
+        exact: whether other numbers than before are an error.
+
+    Attributes:
+        turns: that were done again.
+        others: requests that gave other numbers than before, by what they are called.
     """
 
-    def __init__(self, store: Store, models: TinkerModels, queue: TrainingQueue, promises: Promises) -> None:
+    def __init__(
+        self, store: Store, models: TinkerModels, queue: TrainingQueue, promises: Promises, exact: bool = True
+    ) -> None:
         self._store, self._models, self._queue, self._promises = store, models, queue, promises
+        self._exact = exact
+        self.others: list[str] = []
         self._work = TinkerWork(models, queue)
         self._answers: dict[str, deque[Record]] = {}  # by promise, those that were not come to yet
         self._waiting: dict[str, Record] = {}  # requests that no turn has done
@@ -74,7 +88,8 @@ class Replay:
             JournalError: it can't be done to the same bits, or something is damaged.
         """
         state, records = self._store.state, self._store.records
-        self._require_facts(records)
+        if self._exact:
+            self._require_facts(records)
         for record in records:
             if record.fields["kind"] == "answer":
                 self._answers.setdefault(record.fields["id"], deque()).append(record)
@@ -92,6 +107,12 @@ class Replay:
         self._models.journal.turn_time = 0.0
         self._queue_again()
         self._store.records = []
+        if self.others:
+            _LOG.warning(
+                "%d of the requests that were done again gave other numbers than before, the first of them %s "
+                "(replay = close): clients keep what they were told, and models go on from the numbers of now",
+                len(self.others), self.others[0],
+            )  # fmt: skip
         return self._samples_again()
 
     def _do(self, record: Record) -> None:
@@ -170,6 +191,9 @@ class Replay:
                 f"{_named(request)} can't be done again: {found.message}. It would be lost, and all that follow it. "
                 f"{self._remedy}"
             )
+        if not self._exact:
+            self.others.append(_named(request))
+            return
         raise JournalError(
             f"{_named(request)} does not give what it gave before: the numbers of this device, or of this version, are "
             f"other ones, so that this request and all that follow it are lost. {self._remedy}"
@@ -270,7 +294,7 @@ class Replay:
     def _remedy(self) -> str:
         return (
             "Start the service as it was before, which goes on with all of them and, stopped by Ctrl-C, leaves nothing "
-            "to be done again; or give another folder by --folder"
+            "to be done again; or go on with other numbers by --replay close; or give another folder by --folder"
         )
 
 

@@ -101,6 +101,10 @@ class StateKeeper:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self.write()
+
+    def write(self) -> None:
+        """Write a state at once, where anything has changed; while neither this nor the engine's thread runs."""
         if self._changed:
             self._hold()
             self._write()

@@ -332,6 +332,26 @@ def test_other_numbers_are_refused_by_the_first_request_that_has_them(left, tmp_
     assert "request 1 of model" in told and "(forward_backward) does not give what it gave before" in told
 
 
+def test_where_numbers_may_be_others_what_was_told_stays_and_models_go_on(left, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("service.local_service.VERSION", "99.0")
+    with serve(base_model.load("tiny"), copied(left, "killed", tmp_path), exact=False) as service:
+        assert service.replayed == 3 and not service.others and not caplog.records
+        models = service.models.engine.names()
+        before = Talk(service.url).both(f"{models[0]}:1", f"{models[0]}:2")
+    base = base_model.load("tiny")
+    base.model.draw(1)
+    with serve(base, shutil.copytree(left / "killed", tmp_path / "other"), exact=False) as service:
+        assert [each.split(" of ")[0] for each in service.others] == ["request 1", "request 2"]
+        assert "2 of the requests that were done again gave other numbers" in caplog.text
+        talk = Talk(service.url)
+        assert talk.both(f"{models[0]}:1", f"{models[0]}:2") == before
+        assert service.models.engine.info(models[0]).step == 1
+        assert b'"step:max":2' in talk.bytes((talk.loss(models[0], 3), talk.step(models[0], 4))[1])
+        folder = shutil.copytree(tmp_path / "other", tmp_path / "later")
+    with serve(base, folder) as service:  # the next start is exact again, from the new numbers
+        assert not service.others and service.models.engine.info(models[0]).step == 2
+
+
 @pytest.mark.parametrize(
     ("name", "told"), [("first", "a model of before can't go on"), ("killed", "can't be done again")]
 )
