@@ -46,7 +46,7 @@ class PerformanceTable:
 
 def read_performance_table(
     path: Path, models: Path | None = None, scores: Path | None = None, distances: Path | None = None,
-    metric: str | None = None,
+    metric: str | None = None, metadata: Path | None = None, target: str | None = None,
 ) -> PerformanceTable:  # fmt: skip
     """Read a table of results, and files that go with it.
 
@@ -59,6 +59,8 @@ def read_performance_table(
         distances: CSV `dataset_a,dataset_b,value` (`distance` for `value` will do), or a square with names in the
             first row and column.
         metric: name of the metric to read; needed only where a dataset has results by several.
+        metadata: CSV with a column `dataset` and whatever is known of datasets; rows of other datasets are left out.
+        target: name of the dataset that models are ranked for; it may have few results, none, or be new to the table.
 
     Returns:
         The table.
@@ -66,13 +68,15 @@ def read_performance_table(
     Raises:
         DataError: a file is missing, no such CSV, or says something twice, or nothing that can be used.
     """
-    models_found, datasets, cells, metrics, columns = _read_results(Path(path), metric)
+    models_found, datasets, cells, metrics, columns = _read_results(Path(path), metric, target)
     values = np.full((len(models_found), len(datasets)), np.nan)
     for (model, dataset), value in cells.items():
         values[models_found[model], datasets[dataset]] = value
     of_models, of_datasets = columns
     if models is not None:
-        of_models |= _read_models(Path(models), models_found)
+        of_models |= _read_facts(Path(models), "model", models_found)
+    if metadata is not None:
+        of_datasets |= _read_facts(Path(metadata), "dataset", datasets)
     return PerformanceTable(
         path=Path(path), models=tuple(models_found), datasets=tuple(datasets), values=values, metrics=metrics,
         model_columns=of_models, dataset_columns=of_datasets,
@@ -138,7 +142,7 @@ def _named(row: dict[str, str], keys: Iterable[str], where: str) -> list[str]:
     return [row[key] for key in keys]
 
 
-def _read_results(path: Path, metric: str | None) -> tuple:
+def _read_results(path: Path, metric: str | None, target: str | None) -> tuple:
     header, rows = _rows(path, [(key,) for key in _KEYS])
     seen, metrics, texts = {}, {}, {"model": {}, "dataset": {}}
     for number, row in rows:
@@ -170,13 +174,20 @@ def _read_results(path: Path, metric: str | None) -> tuple:
                 f"one metric. Choose it with --metric {by_dataset[dataset]}, or give each metric a file."
             )
     cells = {(model, dataset): value for (model, dataset, _), (_, value) in seen.items()}
-    _check_size(path, datasets, cells)
+    _check_size(path, datasets, cells, target)
     columns = _known(texts["model"], models), _known(texts["dataset"], datasets)
     columns = columns[0], {name: column for name, column in columns[1].items() if name not in columns[0]}
     return models, datasets, cells, tuple(by_dataset.values()), columns
 
 
-def _check_size(path: Path, datasets: dict[str, int], cells: dict[tuple[str, str], float]) -> None:
+def _check_size(path: Path, datasets: dict[str, int], cells: dict[tuple[str, str], float], target: str | None) -> None:
+    if target is not None:
+        if len(others := [name for name in datasets if name != target]) > 1:
+            return  # of these, datasets with too few values just teach nothing
+        raise DataError(
+            f"{path}: {counted(len(others), 'dataset')} besides {target!r} ({', '.join(others) or 'no rows'}); 2 or "
+            "more are needed: models are ranked for a dataset by their results on the others."
+        )
     if len(datasets) < 3:
         raise DataError(
             f"{path}: {len(datasets)} datasets ({', '.join(datasets) or 'no rows'}); 3 or more are needed: a dataset "
@@ -202,24 +213,25 @@ def _known(texts: dict[str, dict[str, set[str]]], names: dict[str, int]) -> dict
     return columns
 
 
-def _read_models(path: Path, models: dict[str, int]) -> dict[str, tuple[str, ...]]:
-    header, rows = _rows(path, [("model",)])
+def _read_facts(path: Path, kind: str, names: dict[str, int]) -> dict[str, tuple[str, ...]]:
+    """Read what is known of models or datasets (`kind`), a row each."""
+    header, rows = _rows(path, [(kind,)])
     found = {}
     for number, row in rows:
-        (model,) = _named(row, ("model",), f"{path}:{number}")
-        if model in found:
-            raise DataError(f"{path}:{number}: {model!r} was given in line {found[model][0]}; keep one row a model.")
-        found[model] = number, row
-    if not set(found) & set(models):
-        raise DataError(f"{path}: none of its models is in the table; names must be spelt alike.")
-    if absent := [model for model in models if model not in found]:
-        logger.warning(f"{path}: nothing about {len(absent)} of the table's models, such as {absent[0]!r}.")
+        (name,) = _named(row, (kind,), f"{path}:{number}")
+        if name in found:
+            raise DataError(f"{path}:{number}: {name!r} was given in line {found[name][0]}; keep one row a {kind}.")
+        found[name] = number, row
+    if not set(found) & set(names):
+        raise DataError(f"{path}: none of its {kind}s is in the table; names must be spelt alike.")
+    if absent := [name for name in names if name not in found]:
+        logger.warning(f"{path}: nothing about {len(absent)} of the table's {kind}s, such as {absent[0]!r}.")
     columns = {
-        name: tuple(found[model][1][name] if model in found else "" for model in models)
-        for name in header
-        if name != "model"
+        column: tuple(found[name][1][column] if name in found else "" for name in names)
+        for column in header
+        if column != kind
     }
-    return {name: cells for name, cells in columns.items() if len(set(cells)) > 1}
+    return {column: cells for column, cells in columns.items() if len(set(cells)) > 1}
 
 
 def _read_scores(path: Path, models: dict[str, int], datasets: dict[str, int]) -> dict[str, np.ndarray]:

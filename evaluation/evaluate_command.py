@@ -12,12 +12,14 @@ from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from data.data_error import DataError
 from evaluation.ranking.table_protocol import add_table_arguments, run_table
+from evaluation.ranking.table_recommend_command import add_recommend_arguments, run_table_recommendation
 from storage.log_lines import use_log_lines
 
 _DESCRIPTION = """Compare rankers with baselines on tasks, domains and models that they have never seen.
 
 Without --table: the shipped benchmark. Trains a ranker for every fold, prints one table, and writes protocol.json and
-protocol.png. With --table: every dataset of a CSV of your own is left out once."""
+protocol.png. With --table: every dataset of a CSV of your own is left out once. With --table and --recommend: all
+models of the table ranked for one dataset, by what you have measured on it, and which to measure next."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -41,9 +43,12 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument("--version", action=ShowVersion)
     add_table_arguments(parser)
+    add_recommend_arguments(parser)
     arguments = parser.parse_intermixed_args(words)
     _refuse_what_does_not_go_together(parser, arguments)
     try:
+        if arguments.recommend is not None:
+            return run_table_recommendation(arguments)
         return run_table(arguments) if arguments.table else _run_benchmark(parser, arguments)
     except ConfigError as error:
         return _report(error, 2)
@@ -54,10 +59,14 @@ def main(words: list[str] | None = None) -> int:
 def _refuse_what_does_not_go_together(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     if arguments.table and arguments.settings:
         parser.error(f"{arguments.settings[0]}: settings are of the shipped benchmark; --table has none")
-    of_tables = ("models", "scores", "distances", "metric", "json")
+    of_tables = ("recommend", "known", "top", "models", "scores", "distances", "metadata", "metric", "json")
     if not arguments.table and (given := [name for name in of_tables if getattr(arguments, name) is not None]):
         hint = "; the shipped benchmark writes protocol.json into --out" if "json" in given else ""
         parser.error(f"--{given[0]} needs --table{hint}")
+    if arguments.recommend is None and (given := [name for name in ("known", "top") if getattr(arguments, name)]):
+        parser.error(f"--{given[0]} needs --recommend DATASET, the dataset that models are ranked for")
+    if arguments.top is not None and arguments.top < 1:
+        parser.error(f"--top {arguments.top}: at least 1 is needed")
 
 
 def _run_benchmark(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from beautilog import logger
-from scipy.stats import rankdata
 
 from constants.counting import counted
 from data.performance_table import PerformanceTable, read_performance_table
+from evaluation.ranking.few_results import mean_ranks
 from evaluation.ranking.ranking_metrics import ranking_metrics
 from evaluation.ranking.table_ranker import TableRanker
 
@@ -91,13 +91,7 @@ def static_scores(table: PerformanceTable, dataset: str) -> np.ndarray:
     Returns:
         (M,) float64; 0.5 for a model that was measured on no other dataset.
     """
-    total, count = np.zeros(len(table.models)), np.zeros(len(table.models))
-    for column, name in enumerate(table.datasets):
-        found = np.isfinite(table.values[:, column])
-        if name != dataset and found.any():
-            total[found] += (rankdata(table.values[found, column]) - 0.5) / found.sum()
-            count[found] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), 0.5)
+    return mean_ranks(table.values[:, [name != dataset for name in table.datasets]])
 
 
 def _rank_rows(dataset: str, truth: np.ndarray, methods: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -249,8 +243,12 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distances", type=Path, metavar="DISTANCES.csv", help="dataset_a,dataset_b,value; or a square with names"
     )
+    parser.add_argument("--metadata", type=Path, metavar="DATASETS.csv", help="what is known of datasets: dataset,...")
     parser.add_argument("--metric", help="which metric to take, where a dataset has several")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", nargs="?", const=Path("-"),
+        help="write all figures to this file; without a file, print them instead of text",
+    )  # fmt: skip
 
 
 def run_table(arguments: argparse.Namespace) -> int:
@@ -268,11 +266,15 @@ def run_table(arguments: argparse.Namespace) -> int:
         OSError: the JSON file can't be written.
     """
     table = read_performance_table(
-        arguments.table, arguments.models, arguments.scores, arguments.distances, arguments.metric
-    )
+        arguments.table, arguments.models, arguments.scores, arguments.distances, arguments.metric,
+        arguments.metadata,
+    )  # fmt: skip
     results = evaluate_table(table)
+    text = json.dumps(results_json(results), indent=1, ensure_ascii=False, allow_nan=False)
+    if arguments.json == Path("-"):
+        sys.stdout.write(text + "\n")
+        return 0
     sys.stdout.write("\n".join(table_lines(results)) + "\n")
     if arguments.json is not None:
-        text = json.dumps(results_json(results), indent=1, ensure_ascii=False, allow_nan=False)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     return 0
