@@ -9,6 +9,7 @@ COVERAGE = 0.9
 KEPT = 0.95
 """Probability with which the truly best model is in the first group."""
 _DRAWS = 4000
+_TIE = 1e-12  # a smaller difference is one of rounding
 _AT_ONCE = 250  # draws of weights in memory
 
 
@@ -76,7 +77,8 @@ def standings(draws: np.ndarray) -> list[Standing]:
     expected = draws.mean(0)
     edge = (1 - COVERAGE) / 2
     low, high = np.quantile(draws, (edge, 1 - edge), axis=0)
-    best = np.bincount(draws.argmax(1), minlength=draws.shape[1]) / len(draws)
+    leads = draws >= draws.max(1, keepdims=True) - _TIE  # who is right on the same images shares the chance
+    best = (leads / leads.sum(1, keepdims=True)).mean(0)
     groups = level_groups(draws)
     return [
         Standing(float(expected[m]), float(low[m]), float(high[m]), int(groups[m]), float(best[m]))
@@ -118,8 +120,8 @@ def _may_be_best(draws: np.ndarray, model: int, rivals: np.ndarray, kept: float)
         return True
     ahead = draws[:, others] - draws[:, [model]]  # (B, M - 1)
     mean, error = ahead.mean(0), ahead.std(0)
-    told = error > 1e-12  # two models that are right on the same images don't differ
+    told = error > _TIE  # two models that are right on the same images don't differ
     if not told.any():
-        return bool((mean <= 1e-12).all())
+        return bool((mean <= _TIE).all())
     largest = ((ahead[:, told] - mean[told]) / error[told]).max(1)
     return bool((mean[told] / error[told]).max() <= np.quantile(largest, kept))

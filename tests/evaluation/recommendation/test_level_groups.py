@@ -75,3 +75,10 @@ def test_pairing_tells_models_apart_that_intervals_do_not():
     one, two = standings(accuracy_draws(hits, np.arange(100)))
     assert two.high > one.low and (one.group, two.group) == (1, 2)
     assert one.chance > 0.99
+
+
+def test_models_that_are_right_on_the_same_images_have_the_same_chance():
+    hits = np.ones((3, 40))
+    hits[2, :20] = 0
+    first, second, third = (standing.chance for standing in standings(accuracy_draws(hits, np.arange(40))))
+    assert first == second == 0.5 and third == 0
