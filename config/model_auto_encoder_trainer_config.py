@@ -62,7 +62,7 @@ class ModelAutoEncoderTrainerConfig(BaseTrainerConfig):
     """Passes over the training networks."""
     batch_size: Annotated[int, Gt(0)] = 512
     """Tokens a batch."""
-    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    learning_rate: Annotated[float, Gt(0)] = 2e-3
     """Step size of the optimizer at the start, or after the warm-up where objective = properties."""
 
     def __post_init__(self) -> None:

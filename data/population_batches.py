@@ -73,7 +73,8 @@ class Targets:
         accuracy: (N,) logit of the test accuracy less the task's mean.
         gap: (N,) train accuracy less test accuracy.
         domain: (N,) int64 number of the image domain.
-        outputs: (N, 32) principal components of the network's probabilities on the fixed images.
+        outputs: (N, 32) principal components of the network's probabilities on the fixed images, of each the largest
+            first.
         task: (N,) int64 number of the task; not asked for, but ranked within.
     """
 
@@ -92,7 +93,8 @@ def make_targets(population: Population, train: np.ndarray) -> Targets:
     """Make targets; what standardises them comes from the networks `train`."""
     gap = population.table["train_accuracy"] - population.table["test_accuracy"]
     domain = np.unique([network.domain for network in population.planned], return_inverse=True)[1]
-    shown = population.outputs.float().softmax(2).flatten(1).double()
+    # Largest first: which class a task's third is differs from task to task, how sure a network is does not.
+    shown = population.outputs.float().softmax(2).sort(2, descending=True).values.flatten(1).double()
     mean = shown[train].mean(0)
     axes = torch.linalg.svd(shown[train] - mean, full_matrices=False).Vh[:OUTPUT_COMPONENTS]
     outputs = (shown - mean) @ axes.T

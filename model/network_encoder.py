@@ -200,12 +200,15 @@ class _Beginning(nn.Module):
 
     def __init__(self, layer: UnitLayer, unit_dim: int) -> None:
         super().__init__()
-        self.places = nn.Parameter(0.5 * torch.randn(layer.units if layer.ordered else 1, unit_dim))
-        self.numbers = nn.Linear(2 + len(layer.vectors), unit_dim)
+        # Units that keep their places are each read in a way of their own: an output stands for a class.
+        kinds, numbers = layer.units if layer.ordered else 1, 2 + len(layer.vectors)
+        self.places = nn.Parameter(0.5 * torch.randn(kinds, unit_dim))
+        self.numbers = nn.Parameter(torch.randn(kinds, numbers, unit_dim) / numbers**0.5)
 
     def forward(self, norms: torch.Tensor, vectors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Map norms (n, units, 2) and vectors (n, units) to (n, units, unit_dim)."""
-        return self.places + self.numbers(torch.cat([norms, *(vector[..., None] for vector in vectors)], dim=2))
+        numbers = torch.cat([norms, *(vector[..., None] for vector in vectors)], dim=2)  # (n, units, numbers)
+        return self.places + (numbers[:, :, None] @ self.numbers)[:, :, 0]
 
 
 class _Messages(nn.Module):

@@ -15,6 +15,7 @@ from storage.saved_run import RunDamagedError
 # By the file that a trainer writes: the module whose `pictures(path)` draws it.
 _DRAWN_BY = {
     "autoencoder.npz": "evaluation.plots.autoencoder_pictures",
+    "tokens.npz": "evaluation.plots.token_pictures",
     "rankings.json": "evaluation.ranking.ranking_pictures",
     "comparison.json": "evaluation.ranking.comparison",
     "image_review.npz": "evaluation.plots.image_classifier_pictures",

@@ -12,6 +12,7 @@ from evaluation.plots.autoencoder_pictures import pictures as autoencoder_pictur
 from evaluation.plots.figures import PLOT_STYLE
 from evaluation.plots.run_pictures import pictures_of
 from evaluation.plots.run_plots import plot_runs
+from evaluation.plots.token_pictures import pictures as token_pictures
 from evaluation.ranking.ranking_pictures import pictures as ranking_pictures
 from storage.saved_run import RunDamagedError, load_run
 
@@ -40,6 +41,19 @@ def write_autoencoder(folder: Path, **changes) -> Path:
     }  # fmt: skip
     np.savez(folder / "autoencoder.npz", **(arrays | changes))
     return folder / "autoencoder.npz"
+
+
+def write_tokens(folder: Path) -> Path:
+    """Trained tokens predict exactly, untrained ones say nothing."""
+    draw = np.random.default_rng(0)
+    truth = np.array([-1.0, 1.0, -2.0, 2.0])
+    arrays = {
+        "test": np.array([1, 3, 4, 5]), "truth": truth, "families": np.array(["cnn", "mlp"])[[0, 0, 1, 1, 0, 1]],
+        "trained_predicted": truth, "untrained_predicted": 0 * truth,
+        "trained_tokens": draw.normal(size=(6, 3)), "untrained_tokens": draw.normal(size=(6, 3)),
+    }  # fmt: skip
+    np.savez(folder / "tokens.npz", **arrays)
+    return folder / "tokens.npz"
 
 
 def styled(draw):
@@ -127,3 +141,14 @@ def test_arrays_are_never_unpickled(tmp_path):
         assert "examples.npy" in archive.namelist()
     with pytest.raises(RunDamagedError, match="allow_pickle"):
         list(pictures_of(tmp_path))
+
+
+def test_predictions_of_tokens_stand_beside_those_of_untrained_ones(tmp_path):
+    predictions, places = styled(token_pictures(write_tokens(tmp_path)))
+    titles = [axis.get_title(loc="left") for axis in predictions.figure.axes]
+    assert titles == ["untrained tokens: R2 0.00 on 4 networks", "trained tokens: R2 1.00 on 4 networks"]
+    trained = predictions.figure.axes[1].lines
+    assert [line.get_label() for line in trained[1:]] == ["cnn", "mlp"]
+    assert trained[1].get_xdata().tolist() == trained[1].get_ydata().tolist() == [-1.0, -2.0]
+    shades = places.figure.axes[0].collections[0].get_array()
+    assert shades.tolist() == [1 / 3, 2 / 3, 0.0, 1.0], "from the worst to the best"

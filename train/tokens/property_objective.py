@@ -54,7 +54,7 @@ class PropertyObjective:
         self.targets = make_targets(population, self.split.train)
         domains = len({network.domain for network in population.planned})
         self.model = NetworkEncoder(
-            list(FAMILIES),
+            [family for family in FAMILIES if len(population.members(family))],
             {"accuracy": 1, "gap": 1, "domain": domains, "outputs": OUTPUT_COMPONENTS},
             unit_dim=config.unit_dim,
             code_dim=config.token_dim,
