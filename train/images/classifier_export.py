@@ -15,15 +15,17 @@ CLASSIFIER = "image_classifier.json"
 WEIGHTS = "model.safetensors"
 _SETTINGS = ("tune", "epochs", "batch_size", "learning_rate", "augmentation", "seed")
 
-_TIMM = """import json
-import timm, torch
+_BEGIN = """import json
+
+import torch
+{imports}
 from PIL import Image
 from safetensors.torch import load_file
 from torchvision import transforms
 
 facts = json.load(open("image_classifier.json"))
-model = timm.create_model("{name}", num_classes=len(facts["classes"])).eval()
-model.load_state_dict(load_file("model.safetensors"))
+"""
+_LOAD = """model.load_state_dict(load_file("model.safetensors"))
 prepare = transforms.Compose([
     transforms.Resize({resize}, transforms.InterpolationMode("{interpolation}")),
     transforms.CenterCrop({size}),
@@ -31,8 +33,21 @@ prepare = transforms.Compose([
     transforms.Normalize({mean}, {std}),
 ])
 with torch.no_grad():
-    logits = model(prepare(Image.open("photo.jpg").convert("RGB"))[None])
+    logits = model.eval()(prepare(Image.open("photo.jpg").convert("RGB"))[None]){logits}
 print(facts["classes"][logits.argmax(1)])"""
+_MAKE = {
+    "timm": ("import timm", 'model = timm.create_model("{name}", num_classes=len(facts["classes"]))\n'),
+    "torchvision": (
+        "import torchvision",
+        'model = torchvision.models.get_model("{plain}", num_classes=len(facts["classes"]))\n',
+    ),
+    "hf": (
+        "from transformers import AutoConfig, AutoModelForImageClassification",
+        'config = AutoConfig.from_pretrained("{name}", id2label=dict(enumerate(facts["classes"])))\n'
+        "model = AutoModelForImageClassification.from_config(config)\n",
+    ),
+}  # by source: what is imported, and how the network is made
+_HF_PREFIX = "model."  # of names in what wraps a network of transformers
 
 
 def export_classifier(
@@ -57,9 +72,10 @@ def export_classifier(
         OutputError: a file can't be written.
     """
     entry, spec = tuned.entry, tuned.input
-    weights = {
-        name: value.detach().cpu().contiguous() for name, value in merged_weights(tuned.classifier.network).items()
-    }
+    merged = merged_weights(tuned.classifier.network)
+    if entry.source == "hf":
+        merged = {name.removeprefix(_HF_PREFIX): value for name, value in merged.items()}
+    weights = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in merged.items()}
     content = {
         "schema_version": 1,
         "model": entry.reference,
@@ -103,14 +119,28 @@ def _card(tuned: TunedNetwork, class_names: tuple[str, ...], facts: Mapping[str,
         f"`{command('train')} ImageClassifier --predict RUN --out predictions.csv predict_data=FOLDER` of Menagerie "
         "does that with the run.", "",
     ]  # fmt: skip
-    if entry.source == "timm" and spec.fit == "shorter" and spec.order == "rgb" and spec.channels == 3:
-        code = _TIMM.format(
-            name=entry.identifier, resize=spec.resized[0], size=list(spec.size), interpolation=spec.interpolation,
-            mean=list(spec.mean), std=list(spec.std),
-        )  # fmt: skip
-        use += ["```python", code, "```", ""]
+    code = _code(tuned)
+    use += ["```python", code, "```", ""] if code else []
     rows = ["| | |", "|---|---|", f"| pretrained weights | {tuned.location} |", f"| their digest | {tuned.digest} |"]
     rows += [f"| licence | {tuned.licence} |"] if tuned.licence else []
     rows += [f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items()]
     return "\n".join([*head, "---", "", f"# {entry.name}, fine-tuned", "", *what, *files, "## Use", "", *use,
                       "## Training", "", *rows, ""])  # fmt: skip
+
+
+def _code(tuned: TunedNetwork) -> str | None:
+    """Return a program that uses the export without anything of ours; None where there is no short one."""
+    entry, spec = tuned.entry, tuned.input
+    network = getattr(tuned.classifier.network, "model", None)
+    unknown = entry.source == "hf" and not type(network).__name__.endswith("ForImageClassification")
+    usual = spec.order == "rgb" and spec.channels == 3 and spec.fit in ("shorter", "stretch") and not entry.arguments
+    if entry.source not in _MAKE or unknown or not usual:
+        return None
+    imports, make = _MAKE[entry.source]
+    square = spec.fit == "shorter" and spec.resized[0] == spec.resized[1]
+    load = _LOAD.format(
+        resize=spec.resized[0] if square else list(spec.resized), size=list(spec.size), mean=list(spec.mean),
+        std=list(spec.std), interpolation=spec.interpolation, logits=".logits" if entry.source == "hf" else "",
+    )  # fmt: skip
+    made = make.format(name=entry.identifier, plain=entry.identifier.partition(".")[0])
+    return _BEGIN.format(imports=imports) + made + load
