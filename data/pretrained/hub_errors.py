@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import shlex
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.zoo_manifest import ZooEntry
 
+_unreachable = False  # whether the hub has not answered in this process
 _YES = ("1", "on", "yes", "true")
 _NETWORK = ("ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError", "ReadTimeout", "URLError", "gaierror",
             "OfflineModeIsEnabled", "LocalEntryNotFoundError", "TimeoutError", "RemoteDisconnected")  # fmt: skip
@@ -52,13 +54,24 @@ def _no_network(error: BaseException, entry: ZooEntry, repository: str) -> Model
     cache = Path(constants.HF_HUB_CACHE)
     folder = f"models--{repository.replace('/', '--')}"
     offline = is_offline()
-    why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({_said(error)})"
+    said = "as was found before" if _unreachable else _said(error).rstrip(".")
+    why = "HF_HUB_OFFLINE is set" if offline else f"the hub can't be reached ({said})"
+    if not offline:
+        _ask_no_more()
     again = "unset HF_HUB_OFFLINE here, or on" if offline else "on"
     return ModelUnavailableError(
         f"{entry.where}: the weights aren't on this machine and {why}. To have them, {again} a machine with a network: "
         f"`hf download {shlex.quote(repository)}`, and copy the folder {folder} of its cache "
         f"(~/.cache/huggingface/hub) to {cache / folder}."
     )
+
+
+def _ask_no_more() -> None:
+    """Let this process look into the hub's cache alone: each further model would try for half a minute."""
+    from huggingface_hub import constants
+
+    global _unreachable
+    _unreachable = constants.HF_HUB_OFFLINE = True
 
 
 def is_offline() -> bool:
@@ -133,3 +146,6 @@ def _said(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # it tells each try; the error says it once

@@ -1,8 +1,10 @@
 """A pretrained model, whatever library it is from: features, the logits of its own classes, a new head."""
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
+import sys
 
 import torch
 from torch import nn
@@ -115,7 +117,8 @@ def open_pretrained(entry: ZooEntry) -> PretrainedModel:
     Raises:
         ModelUnavailableError: it can't be loaded or run; says what to do.
     """
-    loaded = load_network(entry)
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries say of downloads is not the program's answer
+        loaded = load_network(entry)
     spec = _checked(entry, dataclasses.replace(loaded.input, **entry.changed))
     return PretrainedModel(entry, loaded, spec, find_head(loaded.network, spec, loaded.heads, entry.where))
 

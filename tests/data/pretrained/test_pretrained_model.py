@@ -2,12 +2,14 @@
 
 import json
 import re
+import socket
 
 import pytest
 import torch
 from pretrained_samples import LITE0, put_on_hub
 from safetensors.torch import save
 
+from data.pretrained import hub_errors
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.pretrained_model import open_pretrained
 from data.pretrained.torchvision_import import import_timm, import_torchvision
@@ -82,6 +84,33 @@ def test_without_a_network_it_says_where_to_put_the_weights(hub):
     folder = hub / "hub" / "models--timm--test_vit.r160_in1k"
     assert "HF_HUB_OFFLINE is set" in str(told.value) and "`hf download timm/test_vit.r160_in1k`" in str(told.value)
     assert str(folder) in str(told.value)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(hub, monkeypatch):
+    """Else each of sixty models tries for half a minute."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(hub_errors, "_unreachable", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    asked = []
+
+    def fail(*words, **options):
+        asked.append(words)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    with pytest.raises(
+        ModelUnavailableError, match=r"the hub can't be reached \(.*\). To have them, on a machine with"
+    ):
+        open_pretrained(zoo_entry("timm/resnet18.a1_in1k"))
+    tries = len(asked)
+    assert tries > 0
+    for name in ("timm/resnet34.a1_in1k", "hf/facebook/convnext-tiny-224"):
+        with pytest.raises(ModelUnavailableError, match=r"the hub can't be reached \(as was found before\)"):
+            open_pretrained(zoo_entry(name))
+    assert len(asked) == tries
 
 
 def test_weights_of_another_shape_are_refused(hub):
