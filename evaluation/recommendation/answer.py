@@ -17,7 +17,7 @@ from evaluation.recommendation.ranking import FINE_TUNED, PROBE, RankedModel, Ra
 from storage.text_table import aligned
 
 SCHEMA_VERSION = 1
-_MOST_LEFT_OUT = 5  # broken images that are named
+_MOST_LEFT_OUT = 5  # broken images, and models, of which the reason is told
 
 
 @dataclass
@@ -125,7 +125,9 @@ def _left_out_lines(answer: Answer) -> list[str]:
             named = ", ".join(f"{each.name} ({each.reason})" for each in those[:3])
             more = f" and {len(those) - 3} more" if len(those) > 3 else ""
             lines.append(f"left out by {option}: {counted(len(those), 'model')}: {named}{more}")
-    lines += [f"left out: {name}: {reason}" for name, reason in answer.failed]
+    lines += [f"left out: {name}: {reason}" for name, reason in answer.failed[:_MOST_LEFT_OUT]]
+    if more := [name for name, _ in answer.failed[_MOST_LEFT_OUT:]]:
+        lines.append(f"left out: {counted(len(more), 'more model')}, for reasons that --json has: {', '.join(more)}")
     if answer.remaining:
         lines.append(
             f"INTERRUPTED: {counted(len(answer.remaining), 'model')} not yet assessed; the same command goes on"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from evaluation.recommendation.results_table import OWN_TABLE, read_results
 from evaluation.recommendation.splits import Splits, cross_validation, given_parts
 
 OK, INTERRUPTED = 0, 130
+_MOST_TOLD = 160  # characters of why a model was left out, as it is; the answer says all of it
 
 
 def recommend_real_models(arguments: argparse.Namespace) -> int:
@@ -155,7 +157,7 @@ class Survey:
         except ModelUnavailableError as error:
             reason = str(error).removeprefix(f"{entry.where}: ")
             self.failed.append((entry.name, reason))
-            return f"left out: {reason}"
+            return f"left out: {textwrap.shorten(reason, _MOST_TOLD, placeholder=' ...')}"
         self.assessed.append(found)
         self.notes += found.notes
         took = "" if found.costs.milliseconds is None else f", {found.costs.milliseconds:.3g} ms an image"
