@@ -13,6 +13,8 @@ from data.images.image_sources import FileImages, ImageSource
 from storage.errors import OutputError
 from storage.files import write_atomically
 
+DIGESTS_FOLDER = "image_digests"
+"""Name of the folder of artifacts in which commands remember the digests of files."""
 _VERSION = 1
 _REPORTS = 200  # of progress, at most
 _MOST_THREADS = 8

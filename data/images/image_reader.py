@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data.data_error import DataError
+from data.images.decoding import IMAGE_SUFFIXES
 from data.images.found_images import LAYOUTS, PARTS, FoundImages
 from data.images.image_arrays import read_idx_pairs, read_npz
 from data.images.image_folder import list_folder, read_class_folders, refuse_folder
@@ -55,6 +56,8 @@ def find_images(path: Path, labels: str | None = None, images: str | None = None
             f"{path} is {_NOT_READ[suffix]}. Save arrays by np.savez('my.npz', images=images, labels=labels).\n"
             f"{LAYOUTS}"
         )
+    if suffix in IMAGE_SUFFIXES:
+        raise DataError(f"{path} is one image; a dataset is needed.\n{LAYOUTS}")
     raise DataError(f"files with the suffix {suffix or '(none)'} are not read: {path}.\n{LAYOUTS}")
 
 

@@ -95,11 +95,12 @@ def find_copies(
                     copies.left_out[index] = first
                     between[parts[first], parts[index]].append((first, index))
             indices = [index for index in indices if index not in copies.left_out]
-        different = {classes[index]: index for index in reversed(indices)}
-        if len(different) > 1:
-            two_classes.append(sorted(different.values()))
-        elif len(indices) > 1:
-            in_class.append(indices)
+        by_class: dict[str, list[int]] = defaultdict(list)
+        for index in sorted(indices):
+            by_class[classes[index]].append(index)
+        if len(by_class) > 1:
+            two_classes.append([own[0] for own in by_class.values()])
+        in_class += [own for own in by_class.values() if len(own) > 1]
     for (part, other), pairs in sorted(between.items()):
         first, index = pairs[0]
         copies.notes.append(

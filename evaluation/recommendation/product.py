@@ -13,6 +13,7 @@ import torch
 
 from constants.counting import counted
 from data.data_error import DataError
+from data.images.image_checks import DIGESTS_FOLDER
 from data.images.image_dataset import ImageDataset, read_image_dataset
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest
@@ -23,7 +24,7 @@ from evaluation.recommendation.candidates import Limits, Refused, choose_candida
 from evaluation.recommendation.fine_tuned_accuracy import Knowledge, expect, gather
 from evaluation.recommendation.fine_tuning import DatasetWords, FineTuning, Winner, fine_tune_winners
 from evaluation.recommendation.picture import draw_ranking
-from evaluation.recommendation.progress import Progress
+from evaluation.recommendation.progress import Progress, ReadingProgress
 from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
 from evaluation.recommendation.report_page import write_page
 from evaluation.recommendation.results_table import OWN_TABLE, read_results
@@ -53,9 +54,11 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
     words = DatasetWords(
         Path(arguments.dataset), arguments.labels, arguments.images, arguments.max_images, arguments.seed
     )
-    whole = read_image_dataset(
-        words.path, labels=words.labels, images=words.images, max_images=words.max_images, seed=words.seed
-    )
+    with ReadingProgress() as progress:
+        whole = read_image_dataset(
+            words.path, labels=words.labels, images=words.images, max_images=words.max_images, seed=words.seed,
+            cache=arguments.artifacts / DIGESTS_FOLDER, progress=progress.show,
+        )  # fmt: skip
     dataset, splits, notes = _split(whole, words.seed)
     own_table = arguments.artifacts / OWN_TABLE.name
     knowledge, more = _knowledge(arguments.results, own_table, candidates, whole)

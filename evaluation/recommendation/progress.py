@@ -82,6 +82,36 @@ class Progress:
         return f"; about {span(self._seconds / max(self._work, 1e-12) * work)} left" if work else ""
 
 
+class ReadingProgress:
+    """Tells on a terminal how many images were opened, where that takes long; the line goes when it is closed.
+
+    Args:
+        stream: where it is told; None takes the standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._last = time.monotonic()
+        self._shown = False
+
+    def __enter__(self) -> "ReadingProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def show(self, done: int, of: int) -> None:
+        """Tell that so many of all images were opened."""
+        now = time.monotonic()
+        if self._live and now - self._last >= _EVERY:
+            self._last, self._shown = now, True
+            self._stream.write(f"\r\x1b[Kreading images: {done:,} of {of:,}")
+            self._stream.flush()
+
+
 def span(seconds: float) -> str:
     """Write a time that people wait for: 40 s, 3 min, 2 h 10 min."""
     if seconds < 90:

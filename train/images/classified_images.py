@@ -7,6 +7,7 @@ from config import ConfigError
 from config.image_classifier_trainer_config import ImageClassifierTrainerConfig
 from constants.counting import counted
 from data.images.image_batches import Augmentation, ImageCache, ImageSamples, Mixing
+from data.images.image_checks import DIGESTS_FOLDER
 from data.images.image_dataset import read_image_dataset
 from data.images.image_split import split_images
 from data.images.unlabelled_images import UnlabelledImages, read_unlabelled_images
@@ -42,7 +43,7 @@ class ClassifiedImages:
         self.config = config
         self.dataset = read_image_dataset(
             config.data, labels=config.labels, images=config.images, max_images=config.max_images or None,
-            seed=config.split_seed,
+            seed=config.split_seed, cache=config.artifacts_dir / DIGESTS_FOLDER,
         )  # fmt: skip
         self.split = split_images(
             self.dataset.labels, self.dataset.digests, self.dataset.parts, config.val_share, config.test_share,

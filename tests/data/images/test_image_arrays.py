@@ -112,6 +112,7 @@ def test_unusable_arrays_are_refused(tmp_path, arrays, text):
         ("my.pkl", b"", "is a pickle, which is never read"),
         ("my.npy", b"", "is one array, without labels"),
         ("my.xyz", b"", "files with the suffix .xyz are not read"),
+        ("my.jpg", b"", "is one image; a dataset is needed."),
         ("my", b"", "files with the suffix (none) are not read"),
     ],
 )
