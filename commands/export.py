@@ -1,4 +1,4 @@
-"""`--export`: write what a run has trained once more: its adapter, or a whole model with the adapter merged into it."""
+"""`--export`: write what a run has trained once more: an adapter, a whole language model, an image classifier."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,10 @@ from llm.model_card import TOLD_SETTINGS, data_fact, told_figures
 from llm.model_error import ModelError
 from llm.model_export import export_adapter, export_model
 from llm.saved_model import SavedModel, is_model_folder
-from storage.files import output_errors
+from storage.files import output_errors, write_atomically
 from storage.log_lines import log_to_stderr
 from storage.saved_run import RunDamagedError, RunNotFoundError, read_metrics, read_settings
+from train.images.classifier_files import CLASSIFIER_FILES, is_classifier_run
 from train.loop.long_phases import long_phase
 
 
@@ -32,6 +33,8 @@ def command(request: ModelRequest) -> int:
     """
     config = ConfigParser.get(ExportConfig)
     run = _run(request)
+    if run is not None and is_classifier_run(run):
+        return _copy_classifier(request, run)
     log_to_stderr()
     with long_phase(f"loading {request.text}"):
         model = open_model(request, config.device)
@@ -50,6 +53,28 @@ def command(request: ModelRequest) -> int:
     done = export_model(folder, model.base, model.adapter, facts, model.record)
     change = f"; by merging a logit changes by {done.largest_logit_change:.2g} at most" if model.adapter else ""
     sys.stdout.write(f"the whole model is in {folder}{change}\n")
+    return 0
+
+
+def _copy_classifier(request: ModelRequest, run: Path) -> int:
+    """Copy what a run of ImageClassifier has left to a folder."""
+    exported = run / "model"
+    if not all((exported / name).is_file() for name in CLASSIFIER_FILES):
+        raise ConfigError([f"run {run.name} has not ended, so it has no model yet: --resume {run.name} finishes it"])
+    if request.out is None:
+        sys.stdout.write(f"the classifier is in {exported}\n")
+        return 0
+    folder = request.out.expanduser()
+    with output_errors(folder, "--out"):
+        others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        strange = [name for name in others if name not in CLASSIFIER_FILES]
+        if folder.is_file() or (strange and not request.force):
+            what = "is a file" if folder.is_file() else f"has other things in it, such as {strange[0]}"
+            raise ConfigError([f"--out {folder} {what}: give another folder{', or --force' if strange else ''}"])
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in CLASSIFIER_FILES:
+        write_atomically(folder / name, (exported / name).read_bytes(), setting="--out")
+    sys.stdout.write(f"the classifier is in {folder}\n")
     return 0
 
 

@@ -194,6 +194,13 @@ def test_what_is_tuned_changes_and_the_export_is_the_plain_network(lab, tune):
     card = (run / "model" / "README.md").read_text()
     assert "license: mit" in card and "blue, green, red" in card
 
+    out = lab.path / f"exported_{tune}"
+    copied = lab.run("ImageClassifier", "--export", str(run), "--out", str(out), cwd=lab.path)
+    assert copied.returncode == 0, copied.stderr
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+        file.name: file.read_bytes() for file in (run / "model").iterdir()
+    }
+
     network = tiny(lab.path)(3).eval()
     network.load_state_dict(exported)
     rows = predict(lab, run)
@@ -201,6 +208,20 @@ def test_what_is_tuned_changes_and_the_export_is_the_plain_network(lab, tune):
     pixels = torch.from_numpy(np.array(image.crop((2, 0, 34, 32)))).permute(2, 0, 1)[None] / 255
     shares = network((pixels - 0.5) / 0.25).softmax(1)[0].tolist()
     assert shares == pytest.approx([float(rows[0][f"probability_{name}"]) for name in COLOURS], abs=1e-5)
+
+
+def test_runs_elsewhere_are_found_by_their_folder_of_artifacts(lab):
+    """`artifacts_dir` of the command line says where a run is that is tested, predicted with or exported."""
+    where = f"artifacts_dir={lab.path / 'elsewhere'}"
+    done = lab.run("ImageClassifier", "data=colours", *QUICK, "epochs=1", where, cwd=lab.path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (lab.path / "elsewhere" / "models" / "ImageClassifier" / "runs").iterdir()
+    tested = lab.run("ImageClassifier", where, "--test", cwd=lab.path)
+    assert tested.returncode == 0 and run.name in tested.stdout and (run / "test.json").is_file(), tested.stderr
+    (lab.path / "taken").mkdir()
+    (lab.path / "taken" / "mine.txt").touch()
+    refused = lab.run("ImageClassifier", where, "--export", "latest", "--out", "taken", cwd=lab.path)
+    assert refused.returncode == 2 and "has other things in it, such as mine.txt" in refused.stderr
 
 
 def test_seeds_share_the_split_and_checks_pass(lab):

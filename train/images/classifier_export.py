@@ -9,10 +9,9 @@ from constants import command
 from model.weight_lora import merged_weights
 from storage.files import output_errors, write_atomically, write_json
 from storage.weights_file import encode_weights
+from train.images.classifier_files import CARD, CLASSIFIER, WEIGHTS
 from train.images.tuned_network import TunedNetwork
 
-CLASSIFIER = "image_classifier.json"
-WEIGHTS = "model.safetensors"
 _SETTINGS = ("tune", "epochs", "batch_size", "learning_rate", "augmentation", "seed")
 
 _BEGIN = """import json
@@ -91,7 +90,7 @@ def export_classifier(
     write_atomically(folder / WEIGHTS, encode_weights(weights))
     write_json(folder / CLASSIFIER, content)
     settings = {name: str(getattr(config, name)) for name in _SETTINGS}
-    write_atomically(folder / "README.md", _card(tuned, class_names, settings | dict(facts)).encode())
+    write_atomically(folder / CARD, _card(tuned, class_names, settings | dict(facts)).encode())
 
 
 def _card(tuned: TunedNetwork, class_names: tuple[str, ...], facts: Mapping[str, str]) -> str:
