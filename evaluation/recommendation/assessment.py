@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from data.images.image_dataset import ImageDataset
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.image_features import ImageFeatures, image_features
+from data.pretrained.model_costs import model_costs
 from data.pretrained.pretrained_model import PretrainedModel, open_pretrained
 from data.pretrained.zoo_manifest import ZooEntry
 from evaluation.recommendation.assessment_cache import AssessmentCache, Judgement
@@ -24,7 +25,7 @@ class Costs:
     """What a model costs.
 
     Attributes:
-        parameters: numbers that it has learnt, its own head not counted.
+        parameters: numbers that it has learnt, its own head included.
         gflops: billions of multiply-adds for one image of its own size; None if unknown.
         memory: bytes that fine-tuning takes, estimated; None if unknown.
         milliseconds: time of an image on this machine, decoding included; None if it was not measured.
@@ -100,34 +101,48 @@ def assess(
         DataError: an image can't be read any more.
     """
     model = open_pretrained(entry)
-    costs = costs_of(model)
+    known = judgements.read(model)
+    costs = costs_of(model) if known is None else _costs_in(known)
     over = limits.refusal(costs.parameters, costs.gflops, model.licence, costs.memory, loaded=True)
     if over is not None:
         raise OverLimitError(Refused(entry.name, *over))
-    known = judgements.read(model)
     notes: tuple[str, ...] = ()
     if known is None:
         found = image_features(model, dataset, cache, device=device, progress=progress)
-        known = _judge(entry, found, dataset, splits)
+        known = _judge(entry, found, dataset, splits, costs)
         problem = judgements.write(model, known)
         notes = found.notes if problem is None else (*found.notes, problem)
-    if not math.isnan(known.milliseconds):
-        costs = replace(costs, milliseconds=known.milliseconds)
-    return Assessment(entry, model.input.size, model.feature_size, model.location, model.licence, costs, known.scores,
-                      known.probe, notes)  # fmt: skip
+    return Assessment(entry, model.input.size, model.feature_size, model.location, model.licence, _costs_in(known),
+                      known.scores, known.probe, notes)  # fmt: skip
 
 
-def _judge(entry: ZooEntry, found: ImageFeatures, dataset: ImageDataset, splits: Splits) -> Judgement:
+def _costs_in(known: Judgement) -> Costs:
+    gflops, memory, milliseconds = (
+        None if math.isnan(value) else value for value in (known.gflops, known.memory, known.milliseconds)
+    )
+    return Costs(round(known.parameters), gflops, memory, milliseconds)
+
+
+def _judge(entry: ZooEntry, found: ImageFeatures, dataset: ImageDataset, splits: Splits, costs: Costs) -> Judgement:
     features = torch.from_numpy(found.features)
     logits = None if found.logits is None else torch.from_numpy(found.logits)
     try:
         probe = linear_probe(features, dataset.labels, splits, len(dataset.class_names))
     except ValueError as error:
         raise ModelUnavailableError(f"{entry.where or entry.name}: {error}.") from error
-    return Judgement(probe, feature_scores(features, dataset.labels, logits), 1000 * found.seconds_an_image)
+    gflops, memory = (math.nan if value is None else value for value in (costs.gflops, costs.memory))
+    return Judgement(
+        probe, feature_scores(features, dataset.labels, logits), 1000 * found.seconds_an_image, costs.parameters,
+        gflops, memory,
+    )  # fmt: skip
 
 
 def costs_of(model: PretrainedModel) -> Costs:
-    """Say what a loaded model costs, as far as that is known without running it on images."""
-    parameters = model.entry.parameters or sum(each.numel() for each in model.body.parameters())
-    return Costs(parameters, model.entry.gflops, None, None)
+    """Say what a loaded model costs, without running it on images; what can't be found out is what the zoo says."""
+    entry = model.entry
+    try:
+        found = model_costs(model)
+    except Exception:  # of the network's own code, which need not bear to be followed without content
+        parameters = entry.parameters or sum(each.numel() for each in model.parameters())
+        return Costs(parameters, entry.gflops, None, None)
+    return Costs(found.parameters, found.gflops, float(found.fine_tuning_memory), None)

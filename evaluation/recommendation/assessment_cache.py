@@ -27,11 +27,21 @@ class Judgement:
         probe: the linear probe.
         scores: value of each of `SCORES`, NaN where there is none.
         milliseconds: time of an image on this machine when it was measured; NaN where it never was.
+        parameters: numbers that the model has learnt.
+        gflops: billions of multiply-adds for one image; NaN if unknown.
+        memory: bytes that fine-tuning takes; NaN if unknown.
     """
 
     probe: ProbeResult = field(repr=False)
     scores: dict[str, float]
     milliseconds: float
+    parameters: float
+    gflops: float
+    memory: float
+
+
+_ROWS = ("hits", "log_losses", "repeats", "predictions", "confidence")
+_COSTS = ("milliseconds", "parameters", "gflops", "memory")
 
 
 class AssessmentCache:
@@ -59,14 +69,14 @@ class AssessmentCache:
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
-                rows = {name: file[name] for name in ("hits", "log_losses", "predictions", "confidence")}
-                numbers = {name: float(file[name]) for name in ("penalty", "milliseconds", *SCORES)}
+                rows = {name: file[name] for name in _ROWS}
+                numbers = {name: float(file[name]) for name in ("penalty", *_COSTS, *SCORES)}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             return None
-        if any(len(row) != len(self._dataset) for row in rows.values()):
+        if any(row.shape[-1] != len(self._dataset) for row in rows.values()):
             return None
         probe = ProbeResult(**rows, penalty=numbers["penalty"])
-        return Judgement(probe, {name: numbers[name] for name in SCORES}, numbers["milliseconds"])
+        return Judgement(probe, {name: numbers[name] for name in SCORES}, *(numbers[name] for name in _COSTS))
 
     def write(self, model: PretrainedModel, judgement: Judgement) -> str | None:
         """Keep what was found out.
@@ -77,12 +87,11 @@ class AssessmentCache:
         path = self._path(model)
         if path is None:
             return None
-        probe = judgement.probe
         arrays = {
-            "hits": probe.hits, "log_losses": probe.log_losses, "predictions": probe.predictions,
-            "confidence": probe.confidence, "penalty": probe.penalty, "milliseconds": judgement.milliseconds,
+            **{name: getattr(judgement.probe, name) for name in (*_ROWS, "penalty")},
+            **{name: getattr(judgement, name) for name in _COSTS},
             **{name: judgement.scores.get(name, math.nan) for name in SCORES},
-        }  # fmt: skip
+        }
         try:
             write_arrays(path, {name: np.asarray(value) for name, value in arrays.items()})
         except OutputError as error:

@@ -41,7 +41,9 @@ def accuracy_draws(hits: np.ndarray, groups: np.ndarray, seed: int = 0, draws: i
     interval.
 
     Args:
-        hits: (M, n) float, 1 where a model was right, 0 where it was wrong, shares between where it was asked often.
+        hits: (M, n) float, 1 where a model was right, 0 where it was wrong, shares between where it was asked often. Or
+            (M, R, n), where all was repeated: each draw takes one of the repeats, so that what luck in the dealing of
+            few images does is in the draws too.
         groups: (n,) int, images of one number are copies of one another and count together.
         seed: seed of the weights.
         draws: number of draws B.
@@ -52,16 +54,21 @@ def accuracy_draws(hits: np.ndarray, groups: np.ndarray, seed: int = 0, draws: i
     generator = np.random.default_rng(seed)
     _, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     # Sums over copies, so that copies get one weight.
-    summed = np.zeros((len(hits), len(sizes)))
-    for model, row in enumerate(hits):
-        summed[model] = np.bincount(of_image, row, len(sizes))
+    repeated = hits[:, None] if hits.ndim == 2 else hits
+    rows = repeated.reshape(-1, repeated.shape[-1])
+    summed = np.stack([np.bincount(of_image, row, len(sizes)) for row in rows]).reshape(*repeated.shape[:2], -1)
     parts = []
     for start in range(0, draws, _AT_ONCE):
         count = min(_AT_ONCE, draws - start)
         weights = generator.standard_exponential((count, len(sizes)))
         right, wrong = generator.standard_gamma(0.5, (2, count))
         total = weights @ sizes + right + wrong
-        parts.append((weights @ summed.T + right[:, None]) / total[:, None])
+        # Draw b takes repeat b mod R, of all models.
+        sums = np.empty((count, len(hits)))
+        for repeat in range(summed.shape[1]):
+            mine = np.arange(start, start + count) % summed.shape[1] == repeat
+            sums[mine] = weights[mine] @ summed[:, repeat].T
+        parts.append((sums + right[:, None]) / total[:, None])
     return np.concatenate(parts)
 
 

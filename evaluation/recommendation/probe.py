@@ -25,6 +25,7 @@ class ProbeResult:
     Attributes:
         hits: (n,) float64, share of the splits in which the image was classified right; NaN where it was never scored.
         log_losses: (n,) float64 in nats, mean over the splits; NaN where it was never scored.
+        repeats: (R, n) float64, hits in each repeat of the cross-validation; NaN where an image was not scored in it.
         predictions: (n,) int64, the class that it was given; -1 where it was never scored.
         confidence: (n,) float64, the probability of that class; NaN where it was never scored.
         penalty: median strength of the penalty that was chosen.
@@ -32,6 +33,7 @@ class ProbeResult:
 
     hits: np.ndarray = field(repr=False)
     log_losses: np.ndarray = field(repr=False)
+    repeats: np.ndarray = field(repr=False)
     predictions: np.ndarray = field(repr=False)
     confidence: np.ndarray = field(repr=False)
     penalty: float
@@ -118,10 +120,19 @@ def linear_probe(features: torch.Tensor, labels: np.ndarray, splits: Splits, cla
     with np.errstate(invalid="ignore"):
         return ProbeResult(
             hits=np.where(counted, hits, 0).sum(0) / times, log_losses=np.where(counted, loss, 0).sum(0) / times,
-            predictions=np.where(times > 0, predictions[first, columns], -1),
+            repeats=_by_repeat(hits, counted), predictions=np.where(times > 0, predictions[first, columns], -1),
             confidence=np.where(times > 0, confidence[first, columns], np.nan),
             penalty=float(np.median(np.array(_PENALTIES)[chosen[splits.reported]])),
         )  # fmt: skip
+
+
+def _by_repeat(hits: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Put the test images of splits together, (R, n): the first time that each image was scored, the second, ..."""
+    number = counted.cumsum(0) - 1
+    rows = np.full((int(counted.sum(0).max()), hits.shape[1]), np.nan)
+    splits, images = np.nonzero(counted)
+    rows[number[splits, images], images] = hits[splits, images]
+    return rows
 
 
 def _choose(losses: np.ndarray, splits: Splits) -> np.ndarray:

@@ -85,7 +85,7 @@ class Expectation:
 def probe_draws(assessments: Sequence[Assessment], dataset: ImageDataset, splits: Splits, seed: int = 0) -> np.ndarray:
     """Draw the accuracies of the models' linear probes, (B, M), paired over images."""
     scored = splits.scored
-    hits = np.stack([each.probe.hits[scored] for each in assessments])
+    hits = np.stack([each.probe.repeats[:, scored] for each in assessments])
     return accuracy_draws(hits, dataset.groups[scored], seed)
 
 
