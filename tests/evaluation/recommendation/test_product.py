@@ -55,7 +55,7 @@ def test_models_are_ranked_with_groups_costs_and_the_command_to_go_on(photos, zo
     assert lines[2].startswith("left out: broken: features") and "not finite" in lines[2]
     table = lines[4:9]
     assert re.match(
-        r"rank  group  model +probe +90 % interval +best  params  GFLOPs  ms/image +(memory +)?licence", table[0]
+        r"rank  group  model +probe +90 % interval +best  params +GFLOPs  ms/image +memory  licence", table[0]
     )
     rows = [line.split() for line in table[1:] if not line.startswith("---")]
     assert [row[1] for row in rows] == ["A", "A", "B"] and rows[2][2] == "coarse"
