@@ -19,6 +19,10 @@ LAYOUTS = """What is read:
   train-images-idx3-ubyte, ...-labels-idx1-...   IDX files as MNIST's, in a folder"""
 
 
+NAME_LABELS = "Name it: --labels NAME for recommend, labels=NAME for train."
+NAME_IMAGES = "Name it: --images NAME for recommend, images=NAME for train."
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """An image that is not in the dataset.
@@ -44,6 +48,7 @@ class FoundImages:
         parts: train, val or test for each image; None where the dataset has no parts.
         left_out: images that are not among them.
         notes: what was done, each a sentence.
+        hint: what else may help where there are too few classes, a sentence after a blank; otherwise empty.
     """
 
     keys: list[str]
@@ -53,3 +58,4 @@ class FoundImages:
     parts: list[str] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hint: str = ""

@@ -17,6 +17,7 @@ _NEEDED = (
     "Needed are `images` (n, H, W) or (n, H, W, 1, 3 or 4) and `labels` (n,), whole numbers or text: "
     "np.savez('my.npz', images=images, labels=labels)."
 )
+_NAMED = "Name what is there: --images and --labels for recommend, images= and labels= for train."
 _CHUNK = 1000  # images looked at a time: float copies of a large set would not fit the memory
 _IMAGES, _LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets", "target")
 
@@ -81,8 +82,7 @@ def _read_arrays(
                 names = ", ".join(archive.files) or "nothing"
                 lacking = " and ".join(images or "images" if name == "images" else labels or "labels" for name in lacks)
                 raise DataError(
-                    f"{path} lacks {lacking or 'images and labels of one part'}; it holds {names}. Name what is there "
-                    f"with images= and labels=. {_NEEDED}"
+                    f"{path} lacks {lacking or 'images and labels of one part'}; it holds {names}. {_NAMED} {_NEEDED}"
                 )
             if "" in whole:
                 whole = {"": whole[""]}

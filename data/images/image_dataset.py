@@ -206,11 +206,13 @@ def _too_few(path: Path, found: FoundImages, classes: list[str], left_out: list[
         broken = f" {unusable} can't be used, such as {left_out[0].key}: {left_out[0].reason}."
     return (
         f"{path}: at least 2 classes with at least {FEWEST_IMAGES} images each are needed; there are "
-        f"{', '.join(counts) or 'none'}{more}.{broken} {_more_images(len(found.class_names))}"
+        f"{', '.join(counts) or 'none'}{more}.{broken} {_what_to_do(found, left_out)}"
     )
 
 
-def _more_images(classes: int) -> str:
-    if classes < 2:
-        return f"Add a folder, or label, for a second class.\n{LAYOUTS}"
-    return "Add images to the classes."
+def _what_to_do(found: FoundImages, left_out: list[LeftOut]) -> str:
+    if len(found.class_names) < 2:
+        return f"Add a folder, or label, for a second class.{found.hint}\n{LAYOUTS}"
+    if len(left_out) > len(found.keys) / 2:
+        return "Mend these, or add others."
+    return f"Add images to the classes.{found.hint}"

@@ -17,6 +17,7 @@ from data.images.image_table import (
 )
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+_SHEETS = (".xlsx", ".xls", ".ods")
 _NOT_READ = {
     ".pkl": "a pickle, which is never read: it may run any code", ".pickle": "a pickle, which is never read: it may "
     "run any code", ".pt": "a file of torch", ".pth": "a file of torch", ".npy": "one array, without labels",
@@ -56,6 +57,8 @@ def find_images(path: Path, labels: str | None = None, images: str | None = None
             f"{path} is {_NOT_READ[suffix]}. Save arrays by np.savez('my.npz', images=images, labels=labels).\n"
             f"{LAYOUTS}"
         )
+    if suffix in _SHEETS:
+        raise DataError(f"{path} is a spreadsheet, which is not read: save it as CSV, beside the images.\n{LAYOUTS}")
     if suffix in IMAGE_SUFFIXES:
         raise DataError(f"{path} is one image; a dataset is needed.\n{LAYOUTS}")
     raise DataError(f"files with the suffix {suffix or '(none)'} are not read: {path}.\n{LAYOUTS}")

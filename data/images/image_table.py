@@ -19,7 +19,7 @@ from constants.nearest import nearest
 from data.chat_messages import RowError
 from data.data_error import DataError
 from data.images.decoding import IMAGE_SUFFIXES
-from data.images.found_images import PARTS, FoundImages, LeftOut
+from data.images.found_images import NAME_IMAGES, NAME_LABELS, PARTS, FoundImages, LeftOut
 from data.images.image_folder import list_folder, shown
 from data.images.image_sources import EncodedImages, FileImages
 from data.text_files import find_files
@@ -37,6 +37,7 @@ _LABEL_COLUMNS = (
     "targets", "y", "species", "breed", "diagnosis", "dx", "fine_label", "class_id", "label_id", "coarse_label",
 )  # fmt: skip
 _PART_COLUMNS = ("split", "part", "set", "subset", "partition", "fold", "dataset", "usage", "phase")
+_ONE_HOT = "\0one hot"  # a column that is made of several
 _LOOKED_AT = 200  # rows whose values tell what a column is
 _IN_MEMORY = 2 << 30  # bytes of images that are kept in memory; more go into a temporary file
 
@@ -68,7 +69,8 @@ def read_table(path: Path, labels: str | None, images: str | None) -> FoundImage
     columns: dict[str, None] = {}
     for read in find_files(path).rows():
         if isinstance(read.value, RowError):
-            left_out.append(LeftOut(read.place, f"{read.value.reason} ({read.value.detail})"))
+            advice = "; save the table as UTF-8" if "UTF-8" in read.value.reason else ""
+            left_out.append(LeftOut(read.place, f"{read.value.reason} ({read.value.detail}){advice}"))
             continue
         columns |= dict.fromkeys(read.value)
         rows.append(_Row(read.place, {name: _cell(value) for name, value in read.value.items()}))
@@ -80,10 +82,17 @@ def read_table(path: Path, labels: str | None, images: str | None) -> FoundImage
         rows = [_Row(row.place, dict(zip(numbered, row.cells.values(), strict=False))) for row in rows]
         rows.insert(0, _Row("line 1", dict(zip(numbered, names, strict=True))))
         names = numbered
-    files = _Files(path.parent)
+    files = _Files(path)
     image_column = _image_column(path, names, rows, images, files)
     part_column = _part_column(names, rows, (image_column, labels))
-    label_column = _label_column(path, names, rows, labels, (image_column, part_column))
+    told = ""
+    if labels is None and (columns_of_1 := _one_hot(names, rows, (image_column, part_column))):
+        label_column, told = _ONE_HOT, f"the columns of 0 and 1 ({', '.join(columns_of_1)})"
+        for row in rows:
+            hot = [name for name in columns_of_1 if _number(row.cells.get(name)) == 1]
+            row.cells = {**row.cells, _ONE_HOT: hot[0]}
+    else:
+        label_column = _label_column(path, names, rows, labels, (image_column, part_column))
     keys, classes, paths, parts = [], [], [], []
     seen: set[tuple[str, str]] = set()
     repeated, missing = 0, 0
@@ -109,10 +118,11 @@ def read_table(path: Path, labels: str | None, images: str | None) -> FoundImage
     if missing and not keys:
         first = next(left.key for left in left_out)
         raise DataError(
-            f"{path}: column {image_column} names {first} and {missing - 1:,} others, but no such file is in "
-            f"{path.parent} or below it. Put the table beside the images, or name their column with images=."
+            f"{path}: column {image_column} names {counted(missing, 'file')}, such as {first}, but none is in "
+            f"{path.parent} or below it. Put the table beside the images. If another column names them: --images NAME "
+            "for recommend, images=NAME for train."
         )
-    notes = [f"images are those of the column {image_column}, classes of {label_column}"]
+    notes = [f"images are those of the column {image_column}, classes of {told or label_column}"]
     if repeated:
         notes.append(f"{counted(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} another passed over")
     classes, class_names = _named_classes(path, label_column, classes)
@@ -127,10 +137,14 @@ def _cell(value: object) -> str | None:
 
 
 class _Files:
-    """The files that a table may name."""
+    """The files that a table may name.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        table: the table; it lies beside the files, or in a folder above them.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.folder, self.table = table.parent, table.stem
         self._index: dict[str, list[tuple[str, ...]]] | None = None
 
     def key(self, file: str) -> str:
@@ -143,7 +157,8 @@ class _Files:
 
         Args:
             named: a path, absolute or from the table's folder, a name of a file in any folder, or one without suffix.
-            label: which of several files of that name is meant is told by the folder that is called so.
+            label: which of several files of that name is meant is told by the folder that is called so, or as the
+                table is: train.csv is of train/.
         """
         if named.startswith(("http://", "https://", "s3://", "gs://")):
             return None, "an address: download it, and name the file"
@@ -155,8 +170,9 @@ class _Files:
         if not wanted:
             return None, "there is no such file"
         found = [way for way in self._by_name().get(wanted[-1], []) if _ends_with(way, wanted)]
-        if len(found) > 1:
-            found = [way for way in found if label in way[:-1]] or found
+        for folder in (label, self.table):
+            if len(found) > 1:
+                found = [way for way in found if folder in way[:-1]] or found
         if len(found) == 1:
             return os.path.join(self.folder, *found[0]), ""
         return None, f"{len(found)} files have that name" if found else "there is no such file"
@@ -204,7 +220,7 @@ def _image_column(path: Path, names: list[str], rows: list[_Row], given: str | N
         if lower[name] in _IMAGE_COLUMNS[:-4] or any(Path(value).suffix.lower() in IMAGE_SUFFIXES for value in values):
             return name
     raise DataError(
-        f"{path}: which column names the images can't be found out; it has {', '.join(names)}. Name it with images=."
+        f"{path}: which column names the images can't be found out; it has {', '.join(names)}. {NAME_IMAGES}"
     )
 
 
@@ -219,6 +235,23 @@ def _part_column(names: list[str], rows: list[_Row], taken: tuple[str | None, ..
             if values and values <= PARTS.keys():
                 return name
     return None
+
+
+def _one_hot(names: list[str], rows: list[_Row], taken: tuple[str | None, ...]) -> list[str]:
+    """Return the columns one of which is 1 in each row and the others 0, each a class; empty where there are none."""
+    others = [
+        name for name in names
+        if name not in taken and rows and all(_number(row.cells.get(name)) in (0, 1) for row in rows)
+    ]  # fmt: skip
+    once = all(sum(_number(row.cells[name]) for name in others) == 1 for row in rows)
+    return others if len(others) > 1 and once else []
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
 
 
 def _label_column(
@@ -236,7 +269,7 @@ def _label_column(
     if not others:
         raise DataError(f"{path} has no column of labels; it has {', '.join(names)}.")
     said = ", ".join(f"{name} ({counted(len({row.cells.get(name) for row in rows}), 'value')})" for name in others)
-    raise DataError(f"{path}: which column is the label can't be found out: {said}. Name it with labels=.")
+    raise DataError(f"{path}: which column is the label can't be found out: {said}. {NAME_LABELS}")
 
 
 def _named_classes(path: Path, column: str, classes: list[str]) -> tuple[list[str], list[str]]:
@@ -252,7 +285,8 @@ def _named_classes(path: Path, column: str, classes: list[str]) -> tuple[list[st
         if 2 * len(different) > len(classes):
             raise DataError(
                 f"{path}: {column} holds {len(different):,} different numbers with fractions, such as {different[0]}: "
-                "classes are needed. Name another column with labels=, or put the numbers into ranges."
+                "classes are needed. Put the numbers into ranges, or take another column: --labels NAME for "
+                "recommend, labels=NAME for train."
             )
         return classes, sorted(different, key=lambda name: numbers[name])
     if any("." in name for name in different):  # 1.0 and 1 are one class
@@ -384,7 +418,7 @@ def _parquet_label(
             return known[0]
     raise DataError(
         f"{file}: which column is the label can't be found out: it has {', '.join(others) or 'none beside ' + image}. "
-        "Name it with labels=."
+        f"{NAME_LABELS}"
     )
 
 

@@ -62,7 +62,7 @@ def test_parts(tmp_path, names, parts):
 def test_arrays_can_be_named(tmp_path):
     path = save(tmp_path, pictures=COLOUR, kinds=LABELS, images=COLOUR[:2])
     assert len(read_image_dataset(path, images="pictures", labels="kinds")) == 6
-    with pytest.raises(DataError, match="lacks labels; it holds pictures, kinds, images. Name what is there with"):
+    with pytest.raises(DataError, match="lacks labels; it holds pictures, kinds, images. Name what is there: --im"):
         read_image_dataset(path)
     with pytest.raises(DataError, match="lacks marks; it holds"):
         read_image_dataset(path, images="pictures", labels="marks")
@@ -112,6 +112,7 @@ def test_unusable_arrays_are_refused(tmp_path, arrays, text):
         ("my.pkl", b"", "is a pickle, which is never read"),
         ("my.npy", b"", "is one array, without labels"),
         ("my.xyz", b"", "files with the suffix .xyz are not read"),
+        ("my.xlsx", b"PK", "is a spreadsheet, which is not read: save it as CSV, beside the images."),
         ("my.jpg", b"", "is one image; a dataset is needed."),
         ("my", b"", "files with the suffix (none) are not read"),
     ],

@@ -7,6 +7,7 @@ from image_samples import coloured, encoded, make_folder
 
 from data.data_error import DataError
 from data.images.image_dataset import LeftOut, read_image_dataset
+from data.images.image_folder import part_named
 
 
 def test_images_in_folders_below_a_class_are_of_the_class(tmp_path):
@@ -14,6 +15,7 @@ def test_images_in_folders_below_a_class_are_of_the_class(tmp_path):
     dataset = read_image_dataset(tmp_path)
     assert dataset.class_names == ("cat", "dog") and dataset.labels.tolist() == [0, 0, 0, 1, 1]
     assert dataset.keys[0] == "cat/2021/may/0.png"
+    assert dataset.notes == ("images in folders below a class are of that class: those of cat/2021/ are of cat",)
 
 
 def test_a_folder_that_holds_only_the_folder_of_classes_is_passed_through(tmp_path):
@@ -24,14 +26,39 @@ def test_a_folder_that_holds_only_the_folder_of_classes_is_passed_through(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "test"), [("train", "val", "test"), ("Training", "valid", "Testing"), ("train", "dev", "eval")]
-)
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"), ("Training", "valid", "Testing"), ("train", "dev", "eval"),
+        ("seg_train", "val2017", "test set"), ("training_set/training_set", "validation/images", "test_data"),
+    ],
+)  # fmt: skip
 def test_parts_are_found(tmp_path, train, val, test):
     make_folder(tmp_path, {f"{part}/{name}": 2 for part in (train, val, test) for name in ("cat", "dog")})
     dataset = read_image_dataset(tmp_path)
     assert dataset.class_names == ("cat", "dog") and len(dataset) == 12
     for key, part in zip(dataset.keys, dataset.parts, strict=True):
-        assert part == {train: "train", val: "val", test: "test"}[key.partition("/")[0]]
+        assert part == next(name for name, folder in (("train", train), ("val", val), ("test", test))
+                            if key.startswith(folder))  # fmt: skip
+    assert dataset.left_out == dataset.notes == ()
+
+
+def test_parts_inside_of_classes_are_found(tmp_path):
+    make_folder(tmp_path, {f"{name}/{part}": 2 for part in ("train", "test") for name in ("cat", "dog")})
+    dataset = read_image_dataset(tmp_path)
+    assert dataset.class_names == ("cat", "dog") and dataset.notes == ()
+    assert all(key.split("/")[1] == part for key, part in zip(dataset.keys, dataset.parts, strict=True))
+
+
+def test_parts_without_one_to_train_on_are_taken_together(tmp_path):
+    make_folder(tmp_path, {f"{part}/{name}": 2 for part in ("val", "test") for name in ("cat", "dog")})
+    dataset = read_image_dataset(tmp_path)
+    assert dataset.class_names == ("cat", "dog") and len(dataset) == 8 and dataset.parts is None
+    assert dataset.notes == ("there is no train/: images of test/ and val/ are taken together",)
+
+
+@pytest.mark.parametrize("name", ["test_tube", "pretest", "contest", "tests of tea", "set", "12"])
+def test_names_that_are_no_parts(name):
+    assert part_named(name) is None
 
 
 def test_parts_inside_of_a_folder_are_found(tmp_path):

@@ -52,13 +52,11 @@ def test_columns_can_be_named(tmp_path):
     (tmp_path / "my.csv").write_text(f"cover,photo,size,kind\n{rows}")
     assert read_image_dataset(tmp_path / "my.csv", labels="kind").labels.tolist() == [0, 0, 1, 1]
     assert read_image_dataset(tmp_path, labels="size", images="photo").labels.tolist() == [0, 1, 0, 1]
-    with pytest.raises(
-        DataError, match=r"cover \(1 value\), size \(2 values\), kind \(2 values\)\. Name it with label"
-    ):
+    with pytest.raises(DataError, match=r"cover \(1 value\), size \(2 values\), kind \(2 values\)\. Name it: --labels"):
         read_image_dataset(tmp_path / "my.csv")
     with pytest.raises(DataError, match="has no column knd for the labels; it has .*Did you mean kind"):
         read_image_dataset(tmp_path / "my.csv", labels="knd")
-    with pytest.raises(DataError, match="column cover names x.png and 3 others, but no such file"):
+    with pytest.raises(DataError, match="column cover names 4 files, such as x.png, but none is in"):
         read_image_dataset(tmp_path / "my.csv", labels="kind", images="cover")
 
 
@@ -84,6 +82,30 @@ def test_the_folder_tells_which_of_two_files_is_meant(tmp_path):
     make_files(tmp_path, ["cat/1.png", "dog/1.png", "cat/2.png", "dog/2.png"])
     (tmp_path / "my.csv").write_text("image,label\n1.png,dog\n1.png,cat\n2.png,cat\n2.png,dog\n")
     assert read_image_dataset(tmp_path / "my.csv").keys == ("dog/1.png", "cat/1.png", "cat/2.png", "dog/2.png")
+
+
+def test_a_column_for_each_class(tmp_path):
+    make_files(tmp_path, FOUR)
+    (tmp_path / "my.csv").write_text("image,MEL,NV,BCC\na,1.0,0.0,0\nb,0.0,1.0,0\nc,1.0,0.0,0\nd,0.0,1.0,0\n")
+    dataset = read_image_dataset(tmp_path / "my.csv")
+    assert dataset.class_names == ("MEL", "NV") and dataset.labels.tolist() == [0, 1, 0, 1]
+    assert dataset.notes == ("images are those of the column image, classes of the columns of 0 and 1 (MEL, NV, BCC)",)
+
+
+def test_a_table_is_of_the_folder_that_is_called_so(tmp_path):
+    make_files(tmp_path, [f"{part}/{number}.png" for part in ("test", "train") for number in range(4)])
+    (tmp_path / "train.csv").write_text("id,label\n0,a\n1,b\n2,a\n3,b\n")
+    (tmp_path / "sample_submission.csv").write_text("id,label\n0,a\n1,a\n")
+    assert read_image_dataset(tmp_path).keys == tuple(f"train/{number}.png" for number in range(4))
+
+
+def test_a_table_of_another_encoding(tmp_path):
+    make_files(tmp_path, FOUR)
+    (tmp_path / "my.csv").write_bytes("image,label\na.png,\xe4\nb.png,b\nc.png,c\nd.png,b\n".encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"such as line 2: wrong encoding: not UTF-8 \(byte 0xE4\); save the table as UTF-8"
+    ):
+        read_image_dataset(tmp_path / "my.csv")
 
 
 def test_parts_of_a_table(tmp_path):
