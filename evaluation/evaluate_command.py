@@ -47,7 +47,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(words)
     _refuse_what_does_not_go_together(parser, arguments)
     try:
-        if arguments.recommend is not None:
+        if arguments.recommend is not None or arguments.few_results:
             return run_table_recommendation(arguments)
         return run_table(arguments) if arguments.table else _run_benchmark(parser, arguments)
     except ConfigError as error:
@@ -63,6 +63,12 @@ def _refuse_what_does_not_go_together(parser: argparse.ArgumentParser, arguments
     if not arguments.table and (given := [name for name in of_tables if getattr(arguments, name) is not None]):
         hint = "; the shipped benchmark writes protocol.json into --out" if "json" in given else ""
         parser.error(f"--{given[0]} needs --table{hint}")
+    if arguments.few_results and not arguments.table:
+        parser.error("--few-results needs --table")
+    if arguments.few_results and arguments.recommend is not None:
+        parser.error("--few-results tries every dataset, --recommend ranks for one: choose one of the two")
+    if arguments.family is not None and not arguments.few_results:
+        parser.error("--family needs --few-results")
     if arguments.recommend is None and (given := [name for name in ("known", "top") if getattr(arguments, name)]):
         parser.error(f"--{given[0]} needs --recommend DATASET, the dataset that models are ranked for")
     if arguments.top is not None and arguments.top < 1:

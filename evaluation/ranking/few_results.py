@@ -20,6 +20,7 @@ _LEAST_OWN = 0.1  # share of the variance that no other model tells
 _TEMPER = 0.3  # power of the likelihood of levels and spreads: the few models measured are not drawn at random
 _SPREAD_STEPS = (-1.2, 0.0, 1.2)  # widths of a kernel around the log spread of each known dataset
 _LEVEL_WIDTH = 0.7  # of Silverman's width of the kernel around the level of each known dataset
+_LOOSER = 2.0  # times that width once a result is known: it says more of the level than other datasets do
 _MOST_LEVELS = 24  # known datasets whose levels and spreads are tried, spread over all
 _SMALL = 1e-9
 COVARIATE_NOISE = 1.0
@@ -200,7 +201,8 @@ class FewResultsModel:
         # The error of the level is common to all models, so that one inverse does for all levels (Sherman-Morrison).
         inverse = np.linalg.inv(inner)
         ones = inverse.sum(0)
-        error = (self._level_error / self._spread_of) ** 2  # (A,) variance of the level, in squared spreads
+        looser = _LOOSER if len(known) else 1.0
+        error = (looser * self._level_error / self._spread_of) ** 2  # (A,) variance of the level, in squared spreads
         grown = 1 + error * ones.sum()
         away = (values - self._level_of[:, None]) / self._spread_of[:, None] - self.usual[known]
         fit = ((away @ inverse) * away).sum(1) - error / grown * (away @ ones) ** 2 + np.log(grown)

@@ -12,6 +12,7 @@ import numpy as np
 
 from data.data_error import DataError
 from data.performance_table import PerformanceTable, read_performance_table
+from evaluation.ranking.few_measurements import run_few_results
 from evaluation.ranking.table_recommendation import (
     recommend_from_table,
     recommendation_json,
@@ -35,15 +36,20 @@ def add_recommend_arguments(parser: argparse.ArgumentParser) -> None:
         help="rank all models for this dataset, which has few results or none, and say which to measure next",
     )  # fmt: skip
     group.add_argument("--known", metavar="MODEL=VALUE,...", help="what you measured on it, besides what the table has")
+    group.add_argument(
+        "--few-results", action="store_true",
+        help="leave each dataset out, and see how good such choices are after 1, 3 and 5 measurements",
+    )  # fmt: skip
+    group.add_argument("--family", metavar="COLUMN", help="with --few-results: leave out families of models, too")
     group.add_argument("--top", type=int, metavar="K", help="models to show (default: 10)")
 
 
 def run_table_recommendation(arguments: argparse.Namespace) -> int:
-    """Rank the models of a table for a dataset and print what was found.
+    """Rank the models of a table for a dataset, or try that on each dataset, and print what was found.
 
     Args:
         arguments: parsed arguments `table`, `models`, `scores`, `distances`, `metadata`, `metric`, `json`, `recommend`,
-            `known` and `top`.
+            `known`, `top`, `few_results` and `family`.
 
     Returns:
         0, the exit code.
@@ -52,6 +58,12 @@ def run_table_recommendation(arguments: argparse.Namespace) -> int:
         DataError: a file or a given value is wrong.
         OSError: the JSON file can't be written.
     """
+    if arguments.few_results:
+        table = read_performance_table(
+            arguments.table, arguments.models, arguments.scores, arguments.distances, arguments.metric,
+            arguments.metadata,
+        )  # fmt: skip
+        return run_few_results(table, arguments.family, arguments.json)
     dataset = arguments.recommend.strip()
     if not dataset:
         raise DataError("--recommend needs the name of a dataset: one of the table, or a new one.")
