@@ -154,8 +154,8 @@ def optimizer_of(config: ImageClassifierTrainerConfig, tuned: TunedNetwork) -> A
             rate = rates.get(name, config.learning_rate * config.head_rate_factor)
             decay = 0.0 if parameter.ndim <= 1 or name in without else config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
-    # The head's group first: the rate that logs and tables show is the one of what every way of tuning trains.
-    order = sorted(groups, key=lambda key: (-key[0], -key[1]))
+    # First what learns at the rate that the settings name: it is the one that logs and tables show.
+    order = sorted(groups, key=lambda key: (key[0] != config.learning_rate, -key[0], -key[1]))
     return AdamW([{"params": groups[key], "lr": key[0], "weight_decay": key[1]} for key in order], lr=order[0][0])
 
 
