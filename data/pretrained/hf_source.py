@@ -112,11 +112,20 @@ def _build(
             f"{entry.where}: {repository} doesn't hold all weights of {type(model).__name__}: {len(lacking)} are "
             f"missing, such as {lacking[0]}. It was made for another class or another release of transformers."
         )
-    if is_classifier:
+    return body_of(model, not no_pooler)
+
+
+def body_of(model: nn.Module, has_pooler: bool = True) -> "_Classifier | _Body":
+    """Return a model of transformers as a network that takes a tensor and gives one.
+
+    Args:
+        model: classifier, body, or model of text and images, of which only the part for images is kept.
+        has_pooler: whether a body's own pooling has weights that were trained.
+    """
+    if "ForImageClassification" in type(model).__name__:
         return _Classifier(model)
-    if hasattr(model, "vision_model"):  # of text and images
-        model = model.vision_model
-    return _Body(model, not no_pooler)
+    of_images: object = getattr(model, "vision_model", None)
+    return _Body(of_images if isinstance(of_images, nn.Module) else model, has_pooler)
 
 
 def hf_input(processor: Any, entry: ZooEntry) -> InputSpec:
@@ -157,6 +166,8 @@ def _spec_of(processor: Any) -> InputSpec:
         mean, std = [0.0] * 3, [1.0] * 3
     if getattr(processor, "rescale_offset", False):
         mean = [value + 1 for value in mean]
+    if getattr(processor, "include_top", False):  # EfficientNet divides once more
+        std = [value * more for value, more in zip(std, processor.image_std, strict=True)]
     rest: dict[str, Any] = {
         "mean": tuple(value / scale for value in mean), "std": tuple(value / scale for value in std),
         "interpolation": _FILTERS[int(processor.resample)], "centre": "down",

@@ -1,8 +1,10 @@
 """What a pretrained model costs: parameters, multiply-adds, memory of fine-tuning, time an image."""
 
+import contextlib
 import copy
 import time
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from data.pretrained.input_spec import InputSpec
 from data.pretrained.network_head import logits_of
 from data.pretrained.pretrained_model import PretrainedModel
 
@@ -57,14 +60,35 @@ def model_costs(model: PretrainedModel, batch_size: int = 32) -> ModelCosts:
 
 def count_gflops(model: PretrainedModel) -> float:
     """Count the multiply-adds of one image, in billions: those of matrix products, convolutions and attention."""
+    return count_gflops_of(model, model.input)
+
+
+def count_gflops_of(network: nn.Module, spec: InputSpec) -> float:
+    """Count the multiply-adds of one image in any network, in billions.
+
+    Args:
+        network: network in evaluation mode; it is not run.
+        spec: how the network is fed.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    followed = _followed(model, mode)
-    with mode, torch.no_grad():
-        pixels = torch.empty(1, model.input.channels, *model.input.size)
-        # Attention as two products: that of a CPU's kernel isn't counted.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    followed = _followed(network, mode).requires_grad_(False)  # the counter would follow gradients that there aren't
+    with mode, torch.no_grad(), _no_fused_attention():
+        pixels = torch.empty(1, spec.channels, *spec.size)
+        with FlopCounterMode(display=False) as counter:
             followed(pixels)
         return float(counter.get_total_flops()) / 2 / 1e9
+
+
+@contextlib.contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Let attention be the products that it is: the counter doesn't know the kernels of a CPU."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def milliseconds_an_image(model: PretrainedModel, device: torch.device | str | None = None, repeats: int = 3) -> float:

@@ -154,6 +154,8 @@ def _read_entry(item: object, where: str, folder: Path, problems: list[str]) -> 
     weights = folder / str(item["weights"]) if item.get("weights") is not None else None
     name = str(label if label is not None else given)
     changed = {key: getattr(spec, key) for key in item["input"]} if spec and kind == "model" else {}
+    if kind == "model" and not {"size", "mean", "std"} <= changed.keys():
+        spec = None  # the hub says the rest
     return ZooEntry(name, *parts, weights=weights, input=spec, changed=changed, folder=folder, where=where, **facts)
 
 

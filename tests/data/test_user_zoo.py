@@ -73,10 +73,13 @@ def test_images_are_resized_and_normalised(zoo):
     ("changes", "text"),
     [
         ({"drop": ["weights", "input"]}, "zoo.yaml, model 1 (tiny) lacks weights, input."),
-        ({"wieghts": 1}, "unknown key 'wieghts'; allowed: name, module, weights, input, arguments, classes"),
+        ({"wieghts": 1}, "unknown key 'wieghts'; allowed: name, module, weights, input, licence"),
         ({"models": lambda model: []}, "is no zoo manifest: it needs a list `models`"),
         ({"models": lambda model: [model, model]}, "lists 'tiny' twice; names must differ."),
-        ({"models": lambda model: [3]}, "model 1 must be a mapping with name, module, weights, input."),
+        (
+            {"models": lambda model: [3]},
+            "model 1 must be a mapping with name, module, weights, input, or the name of",
+        ),
         ({"module": "no_such_module:Net"}, "no_such_module:Net can't be imported: ModuleNotFoundError"),
         ({"module": "os.path"}, "module is 'os.path'; it must name a class: package.module:Class."),
         ({"module": "collections:Nothing"}, "collections:Nothing can't be imported: AttributeError"),
