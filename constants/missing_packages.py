@@ -15,11 +15,11 @@ _NEEDED = {
     "pydantic": "pydantic", "safetensors": "safetensors", "scipy": "scikit-learn", "sklearn": "scikit-learn",
     "torch": "torch", "tqdm": "tqdm", "yaml": "pyyaml",
 }  # fmt: skip
-_USAGE = 2
+_USAGE, _INTERRUPTED = 2, 130
 
 
 def run_command(called: str, module: str) -> NoReturn:
-    """Run a command line and leave with its exit code; with 2 and what to do where this Python lacks a package.
+    """Run a command line and leave with its exit code: 2 where this Python lacks a package, and 130 on Ctrl-C.
 
     Args:
         called: train, plot, recommend or evaluate.
@@ -33,6 +33,9 @@ def run_command(called: str, module: str) -> NoReturn:
             raise
         sys.stderr.write(f"error: {lacks}\n")
         sys.exit(_USAGE)
+    except KeyboardInterrupt:  # while packages are imported, which takes seconds; later the module's own word holds
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(_INTERRUPTED)
 
 
 def explain_missing_package(name: str | None, called: str) -> str | None:

@@ -1,9 +1,14 @@
 """A Python without the packages that are needed: what it says, and what to call instead."""
 
+import importlib
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def called(project, *words: str) -> subprocess.CompletedProcess[str]:
@@ -48,3 +53,16 @@ def test_a_module_that_menagerie_does_without_is_the_trainers_own_matter(project
     assert done.returncode == 4
     assert "train/needy_trainer.py:1" in done.stderr
     assert "Menagerie needs" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "plot.py", "recommend.py"])
+def test_ctrl_c_while_packages_are_imported_is_one_line(script, monkeypatch, capsys):
+    """They take seconds, in which somebody may see that a word was wrong."""
+
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert left.value.code == 130 and capsys.readouterr() == ("", "error: interrupted\n")
