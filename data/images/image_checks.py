@@ -86,9 +86,12 @@ class _Memory:
 
     def write(self, results: list[ImageCheck | None]) -> None:
         """Keep what is known of files that can be opened; those that can't are tried again the next time."""
-        for path, result in zip(self.paths, results, strict=True):
-            if result is not None and not result.reason and self._marks[path]:
-                self._known[path] = (self._marks[path], result.digest, result.brightest)
+        new = {path: (self._marks[path], result.digest, result.brightest)
+               for path, result in zip(self.paths, results, strict=True)
+               if result is not None and not result.reason and self._marks[path]}  # fmt: skip
+        if new.items() <= self._known.items():
+            return
+        self._known |= new
         content = json.dumps({"version": _VERSION, "files": self._known}).encode()
         with contextlib.suppress(OSError, OutputError):  # it only saves time
             write_atomically(self._file, content, durable=False)

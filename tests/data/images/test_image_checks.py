@@ -25,7 +25,10 @@ def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, opened):
     first = read_image_dataset(folder, cache=tmp_path / "cache")
     assert len(opened) == 7
     opened.clear()
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
     again = read_image_dataset(folder, cache=tmp_path / "cache")
+    assert file.stat().st_mtime_ns == written, "nothing new was learned"
     assert opened == ["broken.png"], "what can't be opened is tried each time: it may have been mended elsewhere"
     assert (again.digest, again.digests, again.left_out) == (first.digest, first.digests, first.left_out)
     opened.clear()

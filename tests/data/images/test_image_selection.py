@@ -89,7 +89,7 @@ def test_copies_inside_of_a_part_are_told_and_stay(tmp_path):
     )
     groups = dict(zip(dataset.keys, dataset.groups.tolist(), strict=True))
     assert groups["cat/0.png"] == groups["cat/copy.png"] and groups["cat/1.png"] == groups["dog/a_cat.png"]
-    assert len(set(groups.values())) == 6
+    assert len(set(groups.values())) == 6 and dataset.groups.tolist() == [0, 1, 2, 0, 3, 4, 5, 1]
 
 
 def test_a_class_whose_images_are_all_copies_of_train_is_no_class_of_its_own(tmp_path):
