@@ -27,6 +27,9 @@ class ModelAutoEncoderTrainerConfig(BaseTrainerConfig):
     """Numbers of a model token; where tokenization = flat also of each chunk's code."""
     compression: Annotated[float, Ge(1)] = 4.0
     """Weights for each number of a unit's code, where tokenization = neuron."""
+    directions: Annotated[int, Ge(0)] = 10
+    """Directions in which whole networks of a family differ most, each a number of a network's code, where
+    tokenization = neuron."""
     hidden_dims: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (512,)
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     activation: Literal["gelu", "relu", "tanh"] = "gelu"

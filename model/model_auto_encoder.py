@@ -33,6 +33,8 @@ class ModelAutoEncoder(nn.Module):
         activation: name of the activation function, a key of `ACTIVATIONS`.
         dropout: share of hidden values dropped in training, in both perceptrons.
         references: number of reference networks of each family; 0 leaves networks as they are.
+        directions: directions in which whole networks of a family differ most (`fit_directions`). What a network has
+            along them is a number each; tokens are what is left. Where tokenization is flat there are none.
     """
 
     mean: torch.Tensor
@@ -55,11 +57,13 @@ class ModelAutoEncoder(nn.Module):
         activation: str = "gelu",
         dropout: float = 0.0,
         references: Mapping[str, int] | None = None,
+        directions: int = 0,
     ) -> None:
         super().__init__()
         self.shapes, self.groups, self.code_dim, self.tokenization = dict(shapes), dict(groups), code_dim, tokenization
         self.layouts: dict[str, TokenLayout] = {}
         self.first_slot: dict[str, int] = {}
+        self.directions = directions if tokenization == "neuron" else 0
         lengths: list[int] = []
         for family, family_shapes in self.shapes.items():
             neuron = tokenization == "neuron"
@@ -68,7 +72,10 @@ class ModelAutoEncoder(nn.Module):
             lengths += layout.lengths
             parameters = sum(shape.numel() for shape in family_shapes.values())
             self.register_buffer(f"references_{family}", torch.zeros((references or {}).get(family, 0), parameters))
+            self.register_buffer(f"centre_{family}", torch.zeros(parameters))
+            self.register_buffer(f"directions_{family}", torch.zeros(self.directions, parameters))
         codes = [max(1, int(length / compression)) if tokenization == "neuron" else code_dim for length in lengths]
+        self._default_codes = codes
         self.width, self.code_width, slots = max(lengths), max(codes), len(lengths)
         self._places = max(len(family_shapes) for family_shapes in self.shapes.values())
         self._check_code_dim(codes)
@@ -152,10 +159,32 @@ class ModelAutoEncoder(nn.Module):
             nearest.append(references[best])
         return torch.stack(aligned).to(vectors.device), torch.stack(nearest).to(vectors.device)
 
-    def tokens_of(self, differences: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut networks' differences from their references (C, parameters) into tokens (C, T, W) with slots (T,)."""
+    def along(self, differences: torch.Tensor, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split networks' differences from their references (C, parameters) by the family's directions.
+
+        Returns:
+            How far each network lies along each direction, (C, directions), and what it is without the rest,
+            (C, parameters).
+        """
+        centre, directions = self.get_buffer(f"centre_{family}"), self.get_buffer(f"directions_{family}")
+        places = (differences - centre) @ directions.T
+        return places, centre + places @ directions
+
+    def tokens_of(
+        self, differences: torch.Tensor, family: str, known: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut what is left of networks' differences from their references into tokens.
+
+        Args:
+            differences: (C, parameters).
+            family: family of the networks.
+            known: (C, parameters) what is taken off; None takes off what lies along the family's directions.
+
+        Returns:
+            Tokens (C, T, W) with slots (T,).
+        """
         layout = self.layouts[family]
-        tokens = layout.tokens(differences)
+        tokens = layout.tokens(differences - (self.along(differences, family)[1] if known is None else known))
         return nn.functional.pad(tokens, (0, self.width - tokens.shape[2])), layout.slots + self.first_slot[family]
 
     @torch.no_grad()
@@ -164,7 +193,11 @@ class ModelAutoEncoder(nn.Module):
         tokens, slots = self.tokens_of(vectors - references, family)
         flat_slots = slots.to(tokens.device).repeat(len(tokens))
         back = self(tokens.flatten(0, 1), flat_slots)[0].view_as(tokens)
-        return references + self.layouts[family].vectors(back[:, :, : self.layouts[family].index.shape[1]])
+        return (
+            references
+            + self.along(vectors - references, family)[1]
+            + self.layouts[family].vectors(back[:, :, : self.layouts[family].index.shape[1]])
+        )
 
     @torch.no_grad()
     def model_tokens(self, vectors: torch.Tensor, references: torch.Tensor, family: str) -> torch.Tensor:
@@ -197,7 +230,9 @@ class ModelAutoEncoder(nn.Module):
     def _pooled(self, codes: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         parts = []
         for slot in slots.unique():
-            used = codes[:, slots == slot, : int(self.code_mask[slot].sum())]  # host-device synchronisation
+            kept = min(int(self.code_mask[slot].sum()), self._default_codes[slot])  # host-device synchronisation
+            # As many columns whatever the slot was given: the same columns mean the same.
+            used = nn.functional.pad(codes[:, slots == slot, :kept], (0, self._default_codes[slot] - kept))
             parts += [used.mean(1), used.std(1, unbiased=False)]
         return torch.cat(parts, dim=1)
 
@@ -218,16 +253,25 @@ class ModelAutoEncoder(nn.Module):
         used = pooled[pooled != 0]
         self.pooled_scale.fill_(float(used.std()) / _POOLED_WEIGHT if len(used) > 1 else 1.0)
 
+    def fit_directions(self, differences: torch.Tensor, family: str) -> None:
+        """Set a family's directions: the principal components of training networks' differences (C, parameters)."""
+        centre, directions = principal_directions(differences, self.directions)
+        self.get_buffer(f"centre_{family}").copy_(centre)
+        self.get_buffer(f"directions_{family}").copy_(directions)
+
     @torch.no_grad()
     def fit_slots(self, tokens: torch.Tensor, slots: torch.Tensor) -> None:
         """Set each slot's mean, scale and linear maps from training tokens: its principal components.
 
-        The perceptrons' last layers are set to zero, so training starts at the principal components.
+        The perceptrons' last layers are set to zero, so training starts at the principal components. How many a slot
+        keeps follows from their variances: the numbers of a whole network's codes are as many as before.
 
         Args:
             tokens: (N, W) training tokens.
             slots: (N,) number of the slot of each token.
         """
+        axes: dict[int, torch.Tensor] = {}
+        sizes: dict[int, torch.Tensor] = {}
         for slot in range(len(self.mask)):
             length = int(self.mask[slot].sum())
             rows = tokens[slots == slot, :length]
@@ -237,13 +281,40 @@ class ModelAutoEncoder(nn.Module):
             centred = rows - rows.mean(0)
             self.scale[slot] = centred.square().mean().sqrt().clamp(min=1e-6)
             if self.linear_in.shape[1]:
-                axes = torch.linalg.svd(centred, full_matrices=False).Vh[: int(self.code_mask[slot].sum())]
-                self.linear_in[slot, :length, : len(axes)] = axes.T
-                self.linear_out[slot, : len(axes), :length] = axes
+                _, values, axes[slot] = torch.linalg.svd(centred, full_matrices=False)
+                sizes[slot] = values.square() / len(rows)
+        if self.linear_in.shape[1]:
+            self._share_out(sizes)
+        for slot, own in axes.items():
+            kept = own[: int(self.code_mask[slot].sum())]
+            self.linear_in[slot, : own.shape[1], : len(kept)] = kept.T
+            self.linear_out[slot, : len(kept), : own.shape[1]] = kept
         if self.linear_in.shape[1]:
             for last in (self.encoder[-1], self.decoder[-1]):
                 last.weight.zero_()
                 last.bias.zero_()
+
+    def _share_out(self, sizes: Mapping[int, torch.Tensor]) -> None:
+        """Give the numbers of a family's codes to the slots whose units differ most, in place of an equal share.
+
+        Args:
+            sizes: variance along each principal component of a slot's tokens, by slot.
+        """
+        for family, layout in self.layouts.items():
+            first, units = self.first_slot[family], torch.bincount(layout.slots).tolist()
+            own = range(first, first + len(units))
+            budget = sum(units[slot - first] * self._default_codes[slot] for slot in own) - self.directions
+            components = sorted(
+                ((float(size), slot) for slot in own if slot in sizes for size in sizes[slot][: self.code_width]),
+                reverse=True,
+            )
+            used = dict.fromkeys(own, 0)
+            for _, slot in components:
+                if units[slot - first] <= budget:
+                    used[slot] += 1
+                    budget -= units[slot - first]
+            for slot, count in used.items():
+                self.code_mask[slot] = (torch.arange(self.code_width) < max(1, count)).float()
 
     def _check_code_dim(self, codes: Sequence[int]) -> None:
         if self.tokenization == "flat":
@@ -263,3 +334,13 @@ def _perceptron(sizes: Sequence[int], activation: type[nn.Module], dropout: floa
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), activation(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
+
+
+def principal_directions(differences: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean (parameters,) and first principal components (count, parameters) of rows (C, parameters).
+
+    Where there are fewer rows than components, the rest are zero.
+    """
+    centre = differences.mean(0)
+    axes = torch.linalg.svd(differences - centre, full_matrices=False).Vh[: min(count, len(differences) - 1)]
+    return centre, nn.functional.pad(axes, (0, 0, 0, count - len(axes)))

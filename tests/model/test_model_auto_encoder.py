@@ -128,3 +128,30 @@ def test_flat_tokens_are_the_vector_in_pieces():
 def test_a_code_that_is_too_small_is_told():
     with pytest.raises(ValueError, match=r"code_dim = 100 is too small: .* of a mlp network .*, \d+ numbers"):
         build(code_dim=100)
+
+
+def test_what_lies_along_a_family_s_directions_is_kept_whole():
+    model = build(directions=2)
+    draw = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(networks("mlp").shape[1], 2, generator=draw)).Q.T
+    rows = 3 + torch.randn(9, 2, generator=draw) @ axes
+    model.fit_directions(rows, "mlp")
+    places, known = model.along(rows, "mlp")
+    assert places.shape == (9, 2)
+    torch.testing.assert_close(known, rows, rtol=1e-4, atol=1e-4)
+    assert model.tokens_of(rows, "mlp")[0].abs().max() < 1e-4, "nothing is left for the units' codes"
+    assert model.tokens_of(rows, "mlp", torch.zeros_like(rows))[0].abs().max() > 2
+
+
+def test_codes_go_to_the_slots_that_differ_most_and_are_as_many_as_before():
+    model = build()
+    tokens, slots = all_tokens(model)
+    before = model.code_mask.sum(1).clone()
+    first = slots == model.first_slot["mlp"]
+    tokens[first] *= 1e-3  # nothing to tell in the first layer of the mlp
+    model.fit_slots(tokens, slots)
+    after = model.code_mask.sum(1)
+    units = torch.cat([torch.bincount(layout.slots) for layout in model.layouts.values()])
+    own = slice(model.first_slot["mlp"], model.first_slot["mlp"] + 3)
+    assert after[own][0] < before[own][0] / 2 and (after[own][1:] > before[own][1:]).all()
+    assert (units[own] * after[own]).sum() <= (units[own] * before[own]).sum()

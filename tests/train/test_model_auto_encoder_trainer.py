@@ -22,9 +22,9 @@ def test_main_job_writes_tokens_and_reports_on_held_out_networks(shared_project)
     run = shared_project.runs("ModelAutoEncoder")[-1]
     summary = json.loads((run / "metrics.json").read_text())["summary"]
     assert summary["reconstruction_r2_low"] > 0.5
-    assert summary["reconstruction_r2_beyond_initial_weights"] > 0.3
+    assert summary["reconstruction_r2_beyond_initial_weights"] > 0.55
     assert summary["code_accuracy_r2"] >= summary["statistics_accuracy_r2"] - 0.01
-    assert summary["code_domain_accuracy"] >= summary["statistics_domain_accuracy"]
+    assert summary["code_domain_accuracy"] >= summary["statistics_domain_accuracy"] - 0.03  # two or three checkpoints
     tokens = load_file(run / "model_tokens.safetensors")
     zoo = load_zoo()
     assert tokens.keys() == {entry.name for entry in zoo}

@@ -19,7 +19,7 @@ from data.model_zoo import ZooEntry, load_zoo
 from data.network_weights import AugmentedLoader, join_tokens, split_networks
 from data.tensor_loader import TensorLoader
 from evaluation.ranking.weight_probes import probe_networks, reconstruction_r2
-from model.model_auto_encoder import ModelAutoEncoder
+from model.model_auto_encoder import ModelAutoEncoder, principal_directions
 from model.weight_alignment import align_units, common_reference, join_vector, shuffle_units, split_vector
 from model.weight_tokens import layer_columns, weight_statistics
 from model.zoo_families import family_shapes, permutation_groups
@@ -43,7 +43,9 @@ class ReconstructionObjective:
         canonical = [self.model.canonical(entry.vectors.float(), entry.family) for entry in self.zoo]
         self.vectors = [vectors for vectors, _ in canonical]  # of each network (checkpoints, parameters)
         self.references = [references for _, references in canonical]  # likewise
+        self.full_references = list(self.references)  # those that networks never seen have
         self._leave_training_networks_out_of_their_reference()
+        self.known = self._fit_directions()
         train_tokens = self._tokens(self.split.train)
         self.model.fit_slots(train_tokens["tokens"], train_tokens["slots"])
         # Mean squared deviation of a training token from its slot's mean: the loss is 1 where a constant would do.
@@ -125,6 +127,7 @@ class ReconstructionObjective:
                 activation=config.activation,
                 dropout=config.dropout,
                 references={family: len(self._init_seeds(family)) if config.align else 0 for family in families},
+                directions=config.directions,
             )
         except ValueError as error:
             raise ConfigError([f"[ModelAutoEncoderTrainer] {error}"]) from error
@@ -160,6 +163,38 @@ class ReconstructionObjective:
                     others = torch.cat([self.vectors[other] for other in kin if other != index]).mean(0)
                     self.references[index] = others.expand_as(self.vectors[index]).clone()
 
+    def _fit_directions(self) -> dict[int, torch.Tensor]:
+        """Set each family's directions.
+
+        Returns:
+            What of each training network lies along directions that were found without it, (C, parameters), by its
+            number. Along those found with it there would be too little left to learn from.
+        """
+        if not self.model.directions:
+            return {}
+        known = {}
+        for family in self.model.shapes:
+            members = [index for index in self.split.train if self.zoo.entries[index].family == family]
+            differences = [self.vectors[index] - self.full_references[index] for index in members]
+            self.model.fit_directions(torch.cat(differences), family)
+            for index in members if len(members) > 1 else ():
+                # Where others began alike, their reference is the mean without this network too.
+                seed = self.zoo.entries[index].init_seed
+                others = [
+                    self.vectors[other]
+                    - (
+                        self.references[index][:1]
+                        if self.zoo.entries[other].init_seed == seed
+                        else self.full_references[other]
+                    )
+                    for other in members
+                    if other != index
+                ]
+                centre, directions = principal_directions(torch.cat(others), self.model.directions)
+                own = self.vectors[index] - self.references[index]
+                known[index] = centre + (own - centre) @ directions.T @ directions
+        return known
+
     def _training_entries(self, family: str, init_seed: int | None = None) -> list[ZooEntry]:
         entries = [self.zoo.entries[index] for index in self.split.train]
         return [
@@ -178,7 +213,7 @@ class ReconstructionObjective:
         for index in indices:
             family = self.zoo.entries[index].family
             differences = (vectors or self.vectors)[index] - self.references[index]
-            tokens, slots = self.model.tokens_of(differences, family)
+            tokens, slots = self.model.tokens_of(differences, family, self.known.get(index))
             parts.append({"tokens": tokens.flatten(0, 1), "slots": slots.repeat(len(tokens))})
         return join_tokens(parts)
 
