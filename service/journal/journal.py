@@ -19,8 +19,9 @@ again gives the same; another (samples: who else is in the batch is a matter of 
 follows from its model's own requests, in whatever turns they are done, needs these alone (`Promise.needs`).
 
 Records are written at once, by whoever has them, so that a full disk is known before anything is promised; one thread
-waits for the disk, for all records that have come meanwhile together. What is not a request and finds no room waits in
-memory, in its order: nothing that was promised is lost, and nothing is shown that isn't kept.
+waits for the disk, for all records that have come meanwhile together: at once where somebody waits for one of them,
+else after a quarter of a second, so that who waits has not to wait for others first. What is no request and finds
+no room waits in memory, in its order: nothing that was promised is lost, and nothing is shown that isn't kept.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ from storage.files import sync
 
 _LOG = logging.getLogger(__name__)
 _AGAIN = 0.25  # seconds between two looks whether a full disk has room
+_LATER = 0.25  # seconds after which records are on disk that nobody waits for
 Then = Callable[[], None]
 
 
@@ -198,6 +200,7 @@ class Journal(Unkept):
             self._append({"kind": "answer", "id": id, **fields}, content, id)
             if self._synced < number:
                 self._waiting.append((number, then))
+                self._condition.notify_all()
                 return
         then()
 
@@ -239,6 +242,7 @@ class Journal(Unkept):
             if self._synced >= number:
                 return
             self._asking.append((number, wake))
+            self._condition.notify_all()
         await over.wait()
         if self._broken is not None:
             raise self._full()
@@ -322,10 +326,11 @@ class Journal(Unkept):
         return self.number - 1
 
     def _count(self, data: bytes) -> int:
+        if self._written == self._synced:
+            self._condition.notify_all()
         self._written = self.number
         self.number += 1
         self.bytes += len(data)
-        self._condition.notify_all()
         return self._written
 
     def _write(self, data: bytes, id: str | None) -> bytes:
@@ -366,9 +371,17 @@ class Journal(Unkept):
         """Wait for the disk, again and again."""
         while True:
             with self._condition:
-                while self._written == self._synced and not self._over and not self._closing:
-                    self._condition.wait(_AGAIN if self._backlog else None)
-                    self._write_backlog()
+                until = None  # when records are synced that nobody waits for
+                while not (self._over or self._closing):
+                    if self._written == self._synced:
+                        self._condition.wait(_AGAIN if self._backlog else None)
+                        self._write_backlog()
+                    elif self._waiting or self._asking:
+                        break
+                    else:
+                        until = until or time.monotonic() + _LATER
+                        if not self._condition.wait(until - time.monotonic()):
+                            break
                 if self._closing and self._written == self._synced and not self._over:
                     return
                 over, self._over = self._over, []

@@ -48,7 +48,7 @@ class Promise:
         self.read = False
         self._decided = False  # whether it is known how it ends
         self._lock = threading.Lock()
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
 
     @property
     def done(self) -> bool:
@@ -69,26 +69,36 @@ class Promise:
             self._decided = True
         self._show(error)
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, unless: "asyncio.Future[None] | None" = None) -> bool:
         """Wait for the end.
 
         Args:
             seconds: how long at most.
+            unless: ends the waiting, where it is done before.
 
         Returns:
             Whether it has come.
         """
-        here = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()  # no task: most of all calls wait here
+
+        def end(_: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
         with self._lock:
             if self.done:
                 return True
-            self._waiting.append(here)
+            self._waiting.append((loop, end))
+        timer = loop.call_later(seconds, end)
+        if unless is not None:
+            unless.add_done_callback(end)
         try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(here[1].wait(), seconds)
+            await over
         finally:
+            timer.cancel()
             with self._lock, suppress(ValueError):
-                self._waiting.remove(here)
+                self._waiting.remove((loop, end))
         return self.done
 
     def _end(self, ended: Ended) -> None:
@@ -109,9 +119,9 @@ class Promise:
                 self.answer = ended
             self.ended = self._clock()
             waiting, self._waiting = self._waiting, []
-        for loop, event in waiting:
+        for loop, end in waiting:
             with suppress(RuntimeError):  # the server has ended
-                loop.call_soon_threadsafe(event.set)
+                loop.call_soon_threadsafe(end)
 
 
 class Promises:

@@ -298,11 +298,9 @@ async def _wait(call: HttpCall, promise: Promise, seconds: float) -> None:
     Raises:
         ClientGone: the client waits no more.
     """
-    here, gone = asyncio.ensure_future(promise.wait(seconds)), asyncio.ensure_future(call.gone())
+    gone = asyncio.ensure_future(call.gone())
     try:
-        await asyncio.wait((here, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not await promise.wait(seconds, unless=gone) and gone.done():
+            raise ClientGone
     finally:
-        here.cancel()
         gone.cancel()
-    if not promise.done and gone.done() and not here.done():
-        raise ClientGone

@@ -69,6 +69,24 @@ def test_an_answer_of_a_turn_is_shown_when_the_turn_is_on_disk_and_another_when_
     assert kinds(journal) == ["begin", "request", "turn", "answer", "answer", "request", "turn", "answer", "answer"]
 
 
+def test_what_nobody_waits_for_is_on_disk_a_little_later(tmp_path):
+    written, synced = threading.Event(), threading.Event()
+
+    def noted(name, real, args, kwargs):
+        found = real(*args, **kwargs)
+        if name == "write" and b"session" in bytes(args[1]):
+            written.set()
+        elif name == "fsync" and written.is_set():
+            synced.set()
+        return found
+
+    with between_calls(noted):
+        journal = Journal(tmp_path, 1, 1, {})
+        journal.note("session", id="s")
+        assert synced.wait(WAIT)
+        journal.close()
+
+
 def test_a_full_disk_refuses_requests_and_keeps_the_rest_until_there_is_room(tmp_path):
     disk, shown = FullDisk(10**6, ".journal"), threading.Event()
     with between_calls(disk):
