@@ -471,7 +471,7 @@ def main() -> int:
     parser.add_argument("--every-state", type=int, default=2, help="the same where states are written all the time")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin with no further client after so long")
     parser.add_argument("--jobs", default=",".join(JOBS), help="what clients do, of " + ", ".join(JOBS))
-    parser.add_argument("--side-by-side", type=int, default=3, help="trials at a time")
+    parser.add_argument("--side-by-side", type=int, default=6, help="trials at a time: clients wait most of the time")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     os.environ["TINKER_TELEMETRY"] = "0"

@@ -4,7 +4,8 @@ It reads a line of JSON for each service that it is to start, and answers with t
 
     {"words": [...], "output": "output.txt", "death": [17, "before"] or null, "states": true}
 
-It has imported everything and has done nothing with it. All that a service changes in its process ends with that.
+It has imported everything, read the settings once, as the checks of their types take longest, and made the model that all
+of them serve. All that a service changes in its process ends with that.
 """
 
 import gc
@@ -79,6 +80,7 @@ def main() -> None:
             importlib.import_module(name)
         except ImportError:
             continue  # what a service can do without
+    made = _model()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -90,7 +92,7 @@ def main() -> None:
         if child == 0:
             code = 70
             try:
-                code = _serve(told)
+                code = _serve(told, made)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -101,7 +103,19 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _serve(told: dict[str, Any]) -> int:
+def _model() -> Any:
+    """Read settings, for what stays in memory of that, and return the model."""
+    from config import ConfigParser
+    from config.service_config import ServiceConfig
+    from llm import base_model
+
+    ConfigParser.get(ServiceConfig)
+    ConfigParser.reset()
+    return base_model.load("tiny")
+
+
+def _serve(told: dict[str, Any], made: Any) -> int:
+    from llm import base_model
     from service import command_line, local_service
     from service.tinker import state_keeper
 
@@ -112,8 +126,9 @@ def _serve(told: dict[str, Any]) -> int:
         os.dup2(handle, stream)
     cadence = state_keeper.Cadence(seconds=0.05, times=0, rest=0.05, rest_times=0) if told["states"] else (
         state_keeper.Cadence(seconds=1e9, rest=1e9))  # fmt: skip
+    base_model.load = lambda *args, **more: made
     running = local_service.running
-    local_service.running = lambda *args: running(*args, cadence=cadence)
+    local_service.running = lambda *args, **more: running(*args, cadence=cadence, **more)
     words = told["words"]
     folder = words[words.index("--folder") + 1]
     at, how = told["death"] or (0, "")
