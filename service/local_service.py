@@ -165,6 +165,7 @@ def running(
         looked_at = Service(url, front, models, queue, loop, promises, limits.checkpoint_bytes)
         ends.enter_context(loop)
         ends.callback(promises.close, TinkerError("the service has been closed", category="server"))
+        ends.callback(queue.wait_for_saves)
         front.open(
             Behind(
                 app, lambda: loop.waiting, lambda: (loop.sampled_tokens, queue.trained_tokens),

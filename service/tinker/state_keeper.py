@@ -149,6 +149,8 @@ class StateKeeper:
         """Take hold of what there is, between two turns."""
         engine = self._models.engine
         self._held = None
+        if self._queue.saving:  # which is in no state, and is done again out of the journal
+            return
         with self._queue.still() as (orders, changes), self._models.still() as registry:
             begun = self._store.journal.turn_over()
             if begun is None:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -39,6 +39,7 @@ from service.tinker.tinker_messages import (
     TinkerPath,
 )
 from service.tinker.tinker_sessions import Session, iso_time
+from service.tinker.training_queue import Later
 from service.web.tinker_error import TinkerError
 
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class TinkerModels:
         self._noted = 0  # number of the last note
         self._retired: list[Path] = []  # folders that nobody needs
         self._files = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: dict[Path, int] = {}  # folders of checkpoints that are being written, and about how many bytes
         self.sessions: dict[str, Session] = {}
         self.samplers: dict[str, SamplingSession] = {}
         self._runs: dict[str, TrainingRun] = {}
@@ -384,8 +386,8 @@ class TinkerModels:
         metrics = {"step:max": float(result.step), "gradient_norm:mean": result.gradient_norm}
         return PlainAnswer({"metrics": metrics | {"skipped:sum": float(result.skipped)}, "type": "optim_step"})
 
-    def save(self, id: str, asked: SaveWeights, for_sampler: bool) -> Answer:
-        """Keep a model's weights as they are now."""
+    def save(self, id: str, asked: SaveWeights, for_sampler: bool) -> Answer | Later:
+        """Keep a model's weights as they are now. They are written by another thread, and no turn waits for that."""
         run = self.run(id)
         kind = "save_weights_for_sampler" if for_sampler else "save_weights"
         if asked.external:
@@ -398,19 +400,36 @@ class TinkerModels:
         path = TinkerPath(id, folders, asked.name)
         if path.id in run.checkpoints and not asked.overwrite and not self.replaying:
             raise TinkerError(f"there is a checkpoint {path} already: use another name, or overwrite=True")
+        size = self.engine.info(id).parameters * (4 if for_sampler else 12)  # fp32, and two moments
         if not self.replaying:
-            self._require_room(self.engine.info(id).parameters * (4 if for_sampler else 12))  # fp32, and two moments
+            self._require_room(size)
         saves = run.saves.get(path.id, 0) + 1
         folder = self.folder / id.replace(":", ".") / path.kind / (path.name if saves == 1 else f"{path.name}@{saves}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         state = self.engine.state(id, optimizer=folders == "weights")
-        self._aside(partial(save_state, folder, self.engine.base, state, {"path": str(path)}))
         now = self._turn_time
-        size = sum(each.stat().st_size for each in folder.iterdir())
         expires = None if asked.ttl_seconds is None else now + asked.ttl_seconds
         made = Checkpoint(path, folder, now, size, expires, asked.metadata, self.engine.info(id))
         if for_sampler:
             made.version = self.engine.hold_version(id)
+        self._writing[folder] = size
+        doing = self._files.submit(save_state, folder, self.engine.base, state, {"path": str(path)})
+        finish = partial(self._saved, run, made, saves, kind, doing)
+        return finish() if self.replaying else Later(doing, finish)
+
+    def _saved(self, run: TrainingRun, made: Checkpoint, saves: int, kind: str, written: "Future[str]") -> Answer:
+        """Enter a checkpoint whose files have been written."""
+        path = made.path
+        try:
+            written.result()
+        except BaseException:
+            if made.version is not None:
+                self.engine.release_version(made.version)
+            raise
+        finally:
+            del self._writing[made.folder]
+        made.bytes = sum(each.stat().st_size for each in made.folder.iterdir())
+        if made.version is not None:
             self.loop.models.put(ServedModel(str(path), made.version, made.version))
         with self._lock:
             before = run.checkpoints.pop(path.id, None)
@@ -541,7 +560,7 @@ class TinkerModels:
 
     def _require_room(self, size: int) -> None:
         """Refuse a checkpoint for which there is no room."""
-        taken = sum(each.bytes for each in self.checkpoints())
+        taken = sum(each.bytes for each in self.checkpoints()) + sum(self._writing.values())
         if self._room and taken + size > self._room:
             raise TinkerError(
                 f"checkpoints take {taken / 1e9:.3g} GB of the {self._room / 1e9:.3g} GB that they may "
@@ -563,7 +582,7 @@ class TinkerModels:
         self.engine.release_version(version)
 
     def _aside(self, work: Callable[[], T]) -> T:
-        """Let another thread read or write files, which can take seconds, while samples go on; nothing is trained."""
+        """Let another thread read files, which can take seconds, while samples go on; nothing is trained."""
         doing = self._files.submit(work)
         self.loop.meanwhile(doing)
         return doing.result()

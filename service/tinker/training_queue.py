@@ -29,8 +29,10 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from llm.engine import Engine
 from llm.engine_error import EngineError, PassFailedError
@@ -44,6 +46,7 @@ from service.tinker.tinker_messages import Answer, LossAnswer
 from service.web.tinker_error import TinkerError
 
 _LOG = logging.getLogger(__name__)
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,21 @@ class Step:
         return self.do()
 
 
+@dataclass(frozen=True)
+class Later:
+    """What another thread has begun to do, out of what it was given; the model's losses and steps go on meanwhile.
+
+    Attributes:
+        doing: ends when it has.
+        finish: takes it over, on the engine's thread, and returns the answer.
+    """
+
+    doing: "Future[Any]"
+    finish: Callable[[], Answer]
+
+
 # What is done with a model: rows to be measured, a step, or anything else, which the engine's thread calls.
-Work = LossRequest | Step | Callable[[], Answer]
+Work = LossRequest | Step | Callable[[], Answer | Later]
 # Writes down a request under its number, and returns the number of the record.
 Accept = Callable[[int], int]
 
@@ -119,9 +135,12 @@ class TrainingQueue:
         self._journal = journal or Unkept()
         self._orders: OrderedDict[str, RequestOrder[_Task]] = OrderedDict()  # who has waited longest first
         self._firm: dict[str, int] = {}  # of each model the record of its last turn with more than losses and steps
+        self._saving: set[str] = set()  # models of which another thread does something
         self._lock = threading.Lock()
         self.trained_tokens = 0
         self._turning = False  # whether a turn is to come
+        self._begun: set[_Task] = set()  # which other threads are at
+        self._saved = threading.Condition(self._lock)
         self._changes: Counter[str] = Counter()  # of each model, what was done with it
 
     def open(self, model: str, work: Work, promise: Promise, accept: Accept | None = None) -> None:
@@ -210,6 +229,17 @@ class TrainingQueue:
                 )
 
     @property
+    def saving(self) -> bool:
+        """Whether another thread does something that was begun here."""
+        return bool(self._saving)
+
+    def wait_for_saves(self) -> None:
+        """Wait until what other threads do is done and told. Not for the loop's thread."""
+        with self._saved:  # looked at now and then too, as nobody says that the loop has ended
+            while not self._saved.wait_for(lambda: not self._saving or self._loop.ended, _LOOK):
+                pass
+
+    @property
     def waiting(self) -> int:
         """Requests that wait."""
         with self._lock:
@@ -252,7 +282,7 @@ class TrainingQueue:
 
     def _turn_later(self) -> None:
         with self._lock:
-            if self._turning or not any(order.ready for order in self._orders.values()):
+            if self._turning or not any(self._ready(model) for model in self._orders):
                 return
             self._turning = True
         try:
@@ -280,7 +310,8 @@ class TrainingQueue:
                     if task.model in self._orders:
                         self._orders[task.model].done()
             for task in taken:  # whatever happened, nobody waits for ever
-                task.promise.fail(TinkerError("the service failed; its log says how", category="server"))
+                if task not in self._begun:
+                    task.promise.fail(TinkerError("the service failed; its log says how", category="server"))
             self._turn_later()
 
     @property
@@ -288,13 +319,18 @@ class TrainingQueue:
         """Whether work gives the same bits whatever is done together with it."""
         return self.engine.device.type == "cpu"
 
+    def _ready(self, model: str) -> bool:
+        """Return whether the next work of a model can be done. The lock must be held."""
+        order = self._orders[model]
+        return order.ready and (model not in self._saving or isinstance(order.first.work, LossRequest | Step))
+
     def _take(self) -> list[_Task]:
         """Return what is done in a turn. The lock must be held."""
         taken: list[_Task] = []
         half = self.engine.limits.pass_tokens // 2
         small = 0  # tokens of all small losses
-        for order in self._orders.values():
-            if not order.ready:
+        for model, order in self._orders.items():
+            if not self._ready(model):
                 continue
             tokens = _tokens(order.first.work)
             if self._alone and tokens <= half:
@@ -344,10 +380,13 @@ class TrainingQueue:
             self.trained_tokens += result.trained_tokens
             promise.keep(LossAnswer(result))
 
-    @staticmethod
-    def _end(task: _Task, work: Callable[[], Answer]) -> None:
+    def _end(self, task: _Task, work: Callable[[], Answer | Later]) -> None:
         try:
-            task.promise.keep(work())
+            found = work()
+            if isinstance(found, Later):
+                self._go_on_beside(task, found)
+            else:
+                task.promise.keep(found)
         except TinkerError as error:
             task.promise.fail(error)
         except ModelError as error:
@@ -355,6 +394,34 @@ class TrainingQueue:
         except Exception as error:
             _LOG.exception("a request failed")
             task.promise.fail(TinkerError(f"the service failed: {error}", category="server"))
+
+    def _go_on_beside(self, task: _Task, later: Later) -> None:
+        """Let other work be done until another thread has done its part."""
+
+        def finish() -> None:
+            try:
+                self._end(task, later.finish)
+            finally:
+                self._over(task)
+                self._turn_later()
+
+        def done(_: object) -> None:
+            try:
+                self._loop.between_steps(finish)
+            except LoopEndedError as error:  # a later process does it again
+                task.promise.refuse(TinkerError(str(error), category="server"))
+                self._over(task)
+
+        with self._lock:
+            self._saving.add(task.model)
+            self._begun.add(task)
+        later.doing.add_done_callback(done)
+
+    def _over(self, task: _Task) -> None:
+        with self._saved:
+            self._saving.discard(task.model)
+            self._begun.discard(task)
+            self._saved.notify_all()
 
     def _fail_all(self) -> None:
         with self._lock:

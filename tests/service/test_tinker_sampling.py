@@ -1,5 +1,6 @@
 """Samples that nobody waits for any more, that are cancelled, or that are too many: their places are free again."""
 
+import json
 import threading
 import time
 
@@ -11,11 +12,12 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("google.protobuf")
 
 import httpx
-from tinker_calls import PROMPT, Calls, quick_learner
+from tinker_calls import PROMPT, Calls, quick_learner, rows
 
 from service.local_service import serve
 from service.tinker import tinker_models
 from service.tinker.tinker_endpoint import TinkerLimits
+from service.tinker.tinker_messages import TinkerPath
 from service.tinker.tinker_sampling import SamplingEndpoints
 
 LONG = {"max_tokens": 1900, "stop": []}  # some seconds
@@ -151,6 +153,42 @@ def test_samples_go_on_while_files_are_written_and_read(service, calls, sampler,
     assert len(calls.result(second)["sequences"]) == 1
     sampled.set()
     assert calls.result(loading)["path"] == path
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(service, calls, monkeypatch):
+    """The disk waits here until a step has been made that was asked for behind the save; it is not in what is saved."""
+    stepped, begun, real = threading.Event(), [], tinker_models.save_state
+
+    def slow(folder, *given):
+        begun.append(folder.name)
+        assert stepped.wait(60), "training waited for the disk"
+        return real(folder, *given)
+
+    monkeypatch.setattr(tinker_models, "save_state", slow)
+    model = calls.model(lora_config={"rank": 2, "seed": 1})
+    loss = {"forward_backward_input": {"data": rows(*PROMPT), "loss_fn": "cross_entropy"}}
+    step = {"adam_params": {"learning_rate": 1e-2}}
+
+    def asked_for(*wanted):
+        return [
+            calls.post(route, model_id=model, seq_id=number, **more)["request_id"] for number, route, more in wanted
+        ]
+
+    calls.result(asked_for((1, "forward_backward", loss))[0])
+    calls.result(asked_for((2, "optim_step", step))[0])
+    one, passed, made, two = asked_for(
+        (3, "save_weights_for_sampler", {"path": "one"}), (4, "forward_backward", loss), (5, "optim_step", step),
+        (6, "save_weights_for_sampler", {"path": "two"}),
+    )  # fmt: skip
+    assert calls.result(made)["metrics"]["step:max"] == 2 and "metrics" in calls.result(passed)
+    assert begun == ["one"] and calls.post("retrieve_future", 408, request_id=two)
+    stepped.set()
+    paths = [calls.result(each)["path"] for each in (one, two)]
+    versions = [service.loop.models.find(path).version for path in paths]
+    assert versions[0] != versions[1]
+    for path, version in zip(paths, versions, strict=True):
+        folder = service.models.checkpoint(TinkerPath.of(path)).folder
+        assert json.loads((folder / "adapter_state.json").read_text())["version"] == version
 
 
 def test_one_question_tells_which_samples_have_ended(service, calls, sampler):

@@ -4,8 +4,8 @@ It reads a line of JSON for each service that it is to start, and answers with t
 
     {"words": [...], "output": "output.txt", "death": [17, "before"] or null, "states": true}
 
-It has imported everything, read the settings once, as the checks of their types take longest, and made the model that all
-of them serve. All that a service changes in its process ends with that.
+It has imported everything, read the settings once, as the checks of their types take longest, and made the model that
+all of them serve. All that a service changes in its process ends with that.
 """
 
 import gc
