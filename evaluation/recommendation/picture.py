@@ -32,7 +32,7 @@ def draw_ranking(ranking: Ranking, dataset: str, out: Path, top: int) -> None:
 
     with matplotlib.rc_context(PLOT_STYLE):
         figure = ranking_figure(ranking, dataset, top)
-        write_atomically(out, lambda path: figure.savefig(path, format="png"), durable=False)
+        write_atomically(out, lambda path: figure.savefig(path, format="png"), durable=False, setting="--out")
 
 
 def ranking_figure(ranking: Ranking, dataset: str, top: int) -> Any:

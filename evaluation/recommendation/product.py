@@ -29,6 +29,7 @@ from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
 from evaluation.recommendation.report_page import write_page
 from evaluation.recommendation.results_table import OWN_TABLE, read_results
 from evaluation.recommendation.splits import Splits, cross_validation, given_parts
+from storage.errors import OutputError
 
 OK, INTERRUPTED = 0, 130
 _MOST_TOLD = 160  # characters of why a model was left out, as it is; the answer says all of it
@@ -73,12 +74,7 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
         dataset, words, arguments.zoo, len(zoo), survey.ranking(words.seed), survey.refused, survey.failed,
         survey.remaining, notes + more + survey.notes, arguments.top,
     )  # fmt: skip
-    if arguments.out and answer.ranking is not None:
-        draw_ranking(answer.ranking, dataset.name, arguments.out, arguments.top)
-        answer.files["picture"] = str(arguments.out)
-    if arguments.report and answer.ranking is not None:
-        write_page(answer, arguments.report)
-        answer.files["report"] = str(arguments.report)
+    failure = _write_files(answer, arguments)
     if not arguments.json:  # before the fine-tuning, which takes long
         _print(text_of(answer))
     interrupted = survey.interrupted
@@ -92,7 +88,25 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
             _print("\n".join(["", *fine_tuned_lines(answer.fine_tuning)]))
     if arguments.json:
         _print(json.dumps(content_of(answer), indent=1, allow_nan=False))
+    if failure is not None:
+        raise failure
     return INTERRUPTED if interrupted else OK
+
+
+def _write_files(answer: Answer, arguments: argparse.Namespace) -> OutputError | None:
+    """Write the picture and the page; returns what failed, which must not take the ranking away."""
+    if answer.ranking is None:
+        return None
+    try:
+        if arguments.out:
+            draw_ranking(answer.ranking, answer.dataset.name, arguments.out, arguments.top)
+            answer.files["picture"] = str(arguments.out)
+        if arguments.report:
+            write_page(answer, arguments.report)
+            answer.files["report"] = str(arguments.report)
+    except OutputError as error:
+        return error
+    return None
 
 
 @dataclass

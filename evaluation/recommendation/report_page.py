@@ -44,7 +44,7 @@ def write_page(answer: Answer, out: Path) -> None:
 
     with matplotlib.rc_context({**PLOT_STYLE, **SVG_STYLE}):
         text = _page(answer)
-    write_atomically(out, text.encode("utf-8", "replace"), durable=False)
+    write_atomically(out, text.encode("utf-8", "replace"), durable=False, setting="--report")
 
 
 def _page(answer: Answer) -> str:

@@ -212,6 +212,19 @@ def test_mistakes_are_told(photos, zoo, tmp_path, capsys, words, code, told):
     assert told in capsys.readouterr().err
 
 
+def test_a_file_that_can_not_be_written_takes_no_ranking_away(photos, zoo, tmp_path, capsys):
+    from evaluation.recommend_command import main
+
+    (tmp_path / "file").touch()
+    words = [photos, "--zoo", zoo, "--models", "fine", "coarse", "--artifacts", tmp_path / "artifacts"]
+    for option, name in (("--out", "my.png"), ("--report", "my.html")):
+        assert main([*map(str, words), option, str(tmp_path / "file" / name)]) == 4
+        shown = capsys.readouterr()
+        assert shown.out.startswith(f"{photos}: 90 images") and "go on:" in shown.out and "wrote " not in shown.out
+        assert f"error: cannot write {tmp_path}/file/{name}: " in shown.err
+        assert f"move it away, or set {option} to another folder" in shown.err
+
+
 def test_a_test_part_is_not_looked_at_and_a_validation_part_is_what_is_scored(tmp_path, zoo):
     for part, images, seed in (("train", 20, 1), ("val", 12, 2), ("test", 6, 3)):
         write_photos(tmp_path / "photos" / part, images, seed=seed)
