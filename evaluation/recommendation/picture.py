@@ -9,9 +9,9 @@ from evaluation.recommendation.candidates import short
 from evaluation.recommendation.ranking import FINE_TUNED, Ranking
 from storage.files import write_atomically
 
-_BARS = ("#4c94c9", "#b9c7d3")
+_BARS = ("#4c94c9", "#a3b3bf")
 """Of the first group, and of all others."""
-_INTERVAL, _CHANCE, _PROBE = "#1d3f5e", "#d1495b", "#e08e0b"
+_CHANCE, _PROBE = "#d1495b", "#e08e0b"
 _LONGEST_NAME = 44
 _MANY = 25  # models from which on bars are thinner
 
@@ -43,6 +43,9 @@ def ranking_figure(ranking: Ranking, dataset: str, top: int) -> Any:
         dataset: name of the dataset.
         top: how many models are drawn.
     """
+    import matplotlib
+
+    ink = matplotlib.rcParams["text.color"]  # which a page replaces by its own
     models = ranking.models[:top]
     step, small = (0.34, 9) if len(models) <= _MANY else (0.235, 7.5)
     figure = new_figure(9.4, 1.75 + step * len(models))
@@ -58,7 +61,7 @@ def ranking_figure(ranking: Ranking, dataset: str, top: int) -> Any:
     colours = [_BARS[model.standing.group > 1] for model in models]
     axis.barh(places, [value - floor for value in expected], left=floor, height=0.72, color=colours)
     what = "expected accuracy" if ranking.accuracy_of == FINE_TUNED else "accuracy of the linear probe"
-    axis.errorbar(expected, places, xerr=spans, fmt="o", markersize=3, color=_INTERVAL, elinewidth=1.4, capsize=2.5,
+    axis.errorbar(expected, places, xerr=spans, fmt="o", markersize=3, color=ink, elinewidth=1.4, capsize=2.5,
                   label=f"{what}, 90 % interval")  # fmt: skip
     if ranking.accuracy_of == FINE_TUNED:
         axis.plot([model.probe.expected for model in models], places, "d", color=_PROBE, markersize=5,
@@ -67,7 +70,7 @@ def ranking_figure(ranking: Ranking, dataset: str, top: int) -> Any:
         axis.axvline(ranking.guess, color=_CHANCE, linestyle="--", linewidth=1.2, label="always the commonest class")
     for place, model in enumerate(models):
         axis.text(1.012, place, _facts(model), transform=axis.get_yaxis_transform(), va="center", fontsize=small,
-                  color="#444444")  # fmt: skip
+                  color=ink, alpha=0.75)  # fmt: skip
         if place and model.standing.group != models[place - 1].standing.group:
             axis.axhline(place - 0.5, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)))
     digits = len(str(len(models)))

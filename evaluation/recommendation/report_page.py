@@ -97,11 +97,11 @@ def _models(answer: Answer, ranking: Ranking) -> Markup:
         rows.append(
             (
                 model.name, model.rank, letter(standing.group), f"{standing.expected:.3f}",
-                f"{standing.low:.3f} to {standing.high:.3f}", percent(standing.chance), short(own.costs.parameters),
+                f"{standing.low:.3f} to {standing.high:.3f}", _whole(percent(standing.chance)), short(own.costs.parameters),
                 "-" if own.costs.gflops is None else f"{own.costs.gflops:.3g}",
                 "-" if own.costs.milliseconds is None else f"{own.costs.milliseconds:.3g}",
-                "-" if own.costs.memory is None else size(own.costs.memory),
-                f"{own.input[0]} x {own.input[1]}", own.licence or "unknown",
+                "-" if own.costs.memory is None else _whole(size(own.costs.memory)),
+                _whole(f"{own.input[0]} x {own.input[1]}"), _whole(own.licence or "unknown"),
             )
         )  # fmt: skip
     head = ("model", "rank", "group", what, "90 % interval", "best", "parameters", "GFLOPs", "ms/image", "memory",
@@ -111,6 +111,10 @@ def _models(answer: Answer, ranking: Ranking) -> Markup:
     return joined(
         [table(head, rows, "Models, the best first; those that are level with the first stand out", level), *told]
     )
+
+
+def _whole(text: str) -> Markup:
+    return tag("span", text, class_="whole")
 
 
 def _picture(answer: Answer, ranking: Ranking) -> Markup:
@@ -133,7 +137,7 @@ def _wrong(dataset: ImageDataset, ranking: Ranking) -> Markup:
     """Show the images that are hardest for the best few models."""
     few = ranking.models[:_BEST_FEW]
     probes = [model.assessment.probe for model in few]
-    misses = np.stack([np.nan_to_num(1 - probe.hits) for probe in probes]).sum(0)
+    misses = np.stack([(probe.predictions >= 0) & (probe.predictions != dataset.labels) for probe in probes]).sum(0)
     losses = np.stack([np.nan_to_num(probe.log_losses) for probe in probes]).mean(0)
     wrong = [int(image) for image in np.lexsort((-losses, -misses)) if misses[image] > 0]
     if not wrong:
