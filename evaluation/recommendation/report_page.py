@@ -97,7 +97,8 @@ def _models(answer: Answer, ranking: Ranking) -> Markup:
         rows.append(
             (
                 model.name, model.rank, letter(standing.group), f"{standing.expected:.3f}",
-                f"{standing.low:.3f} to {standing.high:.3f}", _whole(percent(standing.chance)), short(own.costs.parameters),
+                f"{standing.low:.3f} to {standing.high:.3f}", _whole(percent(standing.chance)),
+                short(own.costs.parameters),
                 "-" if own.costs.gflops is None else f"{own.costs.gflops:.3g}",
                 "-" if own.costs.milliseconds is None else f"{own.costs.milliseconds:.3g}",
                 "-" if own.costs.memory is None else _whole(size(own.costs.memory)),
