@@ -280,7 +280,7 @@ def _what_it_is(head: bytes) -> str:
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")):
         return "cut short or damaged within its header"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-        return HEIC_ADVICE
+        return "cut short or damaged" if has_heic() else HEIC_ADVICE
     if head[:5] == b"%PDF-":
         return "a PDF, no image"
     if head[:4] == b"8BPS":

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from constants.nearest import nearest
 from data.data_error import DataError
 from data.images.decoding import IMAGE_SUFFIXES
 from data.images.found_images import LAYOUTS, PARTS, FoundImages
@@ -42,7 +43,7 @@ def find_images(path: Path, labels: str | None = None, images: str | None = None
     if path.is_dir():
         return _in_folder(path, labels, images)
     if not path.exists():
-        raise DataError(f"there is no file or folder {path}.")
+        raise DataError(f"there is no file or folder {path}.{_near(path)}")
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return read_npz(path, labels, images)
@@ -62,6 +63,15 @@ def find_images(path: Path, labels: str | None = None, images: str | None = None
     if suffix in IMAGE_SUFFIXES:
         raise DataError(f"{path} is one image; a dataset is needed.\n{LAYOUTS}")
     raise DataError(f"files with the suffix {suffix or '(none)'} are not read: {path}.\n{LAYOUTS}")
+
+
+def _near(path: Path) -> str:
+    """Say what is there under a similar name, a sentence after a blank; empty where nothing is."""
+    try:
+        near = nearest(path.name, (each.name for each in path.parent.iterdir() if not each.name.startswith(".")))
+    except OSError:
+        return ""
+    return f" Did you mean {path.parent / near}?" if near else ""
 
 
 def _in_folder(folder: Path, labels: str | None, images: str | None) -> FoundImages:

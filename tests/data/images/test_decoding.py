@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from image_samples import encoded, noise, png_bomb, png_of_16_bits
 from PIL import Image
 
@@ -168,6 +170,30 @@ def test_what_cant_be_opened_has_a_reason(content, reason):
         open_image(content)
     assert str(raised.value).startswith(reason), str(raised.value)
     assert check_image(content).reason == str(raised.value)
+
+
+KINDS = [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+    ("BMP", {}), ("PPM", {}), ("AVIF", {}), ("JPEG2000", {}), ("QOI", {}), ("ICO", {}), ("TIFF", {}),
+]  # fmt: skip
+FILES = [encoded(noise(number), kind, **options) for number, (kind, options) in enumerate(KINDS)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.sampled_from(FILES), st.data())
+def test_what_passes_the_check_can_be_opened_however_it_is_broken(content, data):
+    """No error of Pillow's gets through, and an image that is taken into a dataset can be opened later."""
+    broken = bytearray(content)
+    for _ in range(data.draw(st.integers(0, 3))):
+        place = data.draw(st.integers(0, len(broken) - 1))
+        broken[place : place + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=20))
+    broken = broken[: data.draw(st.integers(len(broken) // 2, len(broken)))]
+    reason = check_image(bytes(broken)).reason
+    if reason:
+        with pytest.raises(ImageError):
+            open_image(bytes(broken))
+    else:
+        assert open_image(bytes(broken)).mode == "RGB"
 
 
 def test_files_that_are_missing_or_may_not_be_read_have_a_reason(tmp_path):

@@ -121,8 +121,14 @@ def test_foreign_files_are_refused(tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=re.escape(text)):
         read_image_dataset(tmp_path / name)
-    with pytest.raises(DataError, match="there is no file or folder"):
-        read_image_dataset(tmp_path / "nowhere.npz")
+    with pytest.raises(DataError, match=r"there is no file or folder .*nowhere\.csv\.$"):
+        read_image_dataset(tmp_path / "nowhere.csv")
+
+
+def test_a_name_that_is_nearly_right_is_told(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"there is no file or folder .*/photo\. Did you mean .*/photos\?$"):
+        read_image_dataset(tmp_path / "photo")
 
 
 def idx(array):
