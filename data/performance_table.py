@@ -60,7 +60,8 @@ def read_performance_table(
             first row and column.
         metric: name of the metric to read; needed only where a dataset has results by several.
         metadata: CSV with a column `dataset` and whatever is known of datasets; rows of other datasets are left out.
-        target: name of the dataset that models are ranked for; it may have few results, none, or be new to the table.
+        target: name of the dataset that models are ranked for; it may have few results or none. Where it is new to the
+            table it is added, without values, by the metric of most datasets.
 
     Returns:
         The table.
@@ -73,6 +74,11 @@ def read_performance_table(
     for (model, dataset), value in cells.items():
         values[models_found[model], datasets[dataset]] = value
     of_models, of_datasets = columns
+    if target is not None and target not in datasets:
+        datasets[target] = len(datasets)
+        values = np.column_stack([values, np.full(len(values), np.nan)])
+        metrics = (*metrics, max(dict.fromkeys(metrics), key=metrics.count))
+        of_datasets = {name: (*cells, "") for name, cells in of_datasets.items()}
     if models is not None:
         of_models |= _read_facts(Path(models), "model", models_found)
     if metadata is not None:

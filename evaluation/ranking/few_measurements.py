@@ -7,7 +7,7 @@ that lacks to the best model of all is its regret. Paired with measuring the fir
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from evaluation.ranking.few_results import FewResultsModel, mean_ranks
 from evaluation.ranking.few_results_baselines import BASELINES, best_so_far
 from evaluation.ranking.next_measurement import next_to_measure
 from evaluation.ranking.ranking_metrics import weighted_kendall
+from evaluation.ranking.related_datasets import related_shift
 from evaluation.ranking.table_protocol import bootstrap_mean
 from evaluation.ranking.table_recommendation import INTERVAL, value_range
 from storage.text_table import aligned
@@ -75,17 +76,19 @@ def try_few_results(table: PerformanceTable, family: str | None = None, seed: in
             if kind:
                 values[[own == kind for own in table.model_columns[family or ""]]] = np.nan
             try:
-                yield _trial(dataset, kind, values, truth, alike, highest, seed + column)
+                model = FewResultsModel(values, alike)
+                whole = np.insert(values, column, np.nan, axis=1)
+                model.shift_usual(related_shift(replace(table, values=whole), column)[0])
+                yield _trial(dataset, kind, model, values, truth, highest, seed + column)
             except ValueError:
                 continue  # too little is left to learn from
 
 
 def _trial(
-    dataset: str, kind: str, values: np.ndarray, truth: np.ndarray, alike: np.ndarray, highest: float, seed: int
+    dataset: str, kind: str, model: FewResultsModel, values: np.ndarray, truth: np.ndarray, highest: float, seed: int
 ) -> FewResultsTrial:
     candidates = np.isfinite(truth)
     static = mean_ranks(values)
-    model = FewResultsModel(values, alike)
     first = int(np.argmax(np.where(candidates, static, -np.inf)))
     chosen, kendall, inside = _own_choice(model, truth, candidates, highest)
     in_order = np.flatnonzero(candidates)[np.argsort(-static[candidates], kind="stable")][: max(STEPS)]

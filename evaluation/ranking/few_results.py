@@ -161,6 +161,10 @@ class FewResultsModel:
         self._spread_of = np.exp((logs[:, None] + steps).ravel())
         self._level_error = max(_LEVEL_WIDTH * width * levels.std(), 0.1 * float(np.exp(np.median(logs))))
 
+    def shift_usual(self, shift: np.ndarray) -> None:
+        """Expect models to be better or worse than usual, (M,) in standard deviations between usual values."""
+        self.usual = self.usual + self.usual.std() * shift
+
     def observe_covariate(self, covariate: np.ndarray, noise: float = COVARIATE_NOISE) -> None:
         """Learn from a number that was found cheaply for models on the new dataset, such as a linear probe's accuracy.
 

@@ -144,7 +144,7 @@ def _known_pairs(table: PerformanceTable, order: np.ndarray, datasets: list[str]
         near = table.distances
         distances["distance"] = np.array([[near.get((a, b), np.nan) for b in datasets] for a in datasets])
     for name, column in table.dataset_columns.items():
-        matrix, bags = _description_distances([column[index] for index in columns])
+        matrix, bags = description_distances([column[index] for index in columns])
         if matrix is not None:
             distances[name] = matrix
             words = [known | bag for known, bag in zip(words, bags, strict=True)]
@@ -195,7 +195,7 @@ def _numbers(cells: list[str]) -> np.ndarray | None:
     return np.log(numbers) if known.min() > 0 and known.max() > 50 * known.min() else numbers
 
 
-def _description_distances(cells: list[str]) -> tuple[np.ndarray | None, list[set[str]]]:
+def description_distances(cells: list[str]) -> tuple[np.ndarray | None, list[set[str]]]:
     """Distances between datasets by a column: numbers by difference, text by the words that two descriptions share."""
     numbers = _numbers(cells)
     if numbers is not None:
@@ -240,7 +240,7 @@ def _pair_features(known: _KnownPairs) -> tuple[list[str], np.ndarray]:
 
     features = {"mean rank": mean(known.ranks, others), "mean value": mean(known.values, others)}
     for name, distance in known.distances.items():
-        for bandwidth, weights in _neighbour_weights(distance, others):
+        for bandwidth, weights in neighbour_weights(distance, others):
             features[f"mean rank, {name} {bandwidth}"] = mean(known.ranks, weights)
             features[f"mean value, {name} {bandwidth}"] = mean(known.values, weights)
     static = np.nan_to_num(features["mean rank"])
@@ -256,7 +256,7 @@ def _pair_features(known: _KnownPairs) -> tuple[list[str], np.ndarray]:
     return list(features), np.stack(list(features.values()), axis=-1)
 
 
-def _neighbour_weights(distance: np.ndarray, others: np.ndarray) -> list[tuple[float, np.ndarray]]:
+def neighbour_weights(distance: np.ndarray, others: np.ndarray) -> list[tuple[float, np.ndarray]]:
     usable = (others > 0) & np.isfinite(distance)
     if not usable.any():
         return []

@@ -74,7 +74,7 @@ def run_table_recommendation(arguments: argparse.Namespace) -> int:
     known = read_known(arguments.known, table, dataset) if arguments.known is not None else {}
     found = recommend_from_table(table, dataset, known)
     if near := _like_another(dataset, table):
-        sys.stderr.write(f"note: the table has no dataset {dataset!r}, so it is new; did you mean {near!r}?\n")
+        sys.stderr.write(f"note: the table has no result on {dataset!r}, so it is new; did you mean {near!r}?\n")
     text = json.dumps(recommendation_json(found, table), indent=1, ensure_ascii=False, allow_nan=False)
     if arguments.json is not None and str(arguments.json) == "-":
         sys.stdout.write(text + "\n")
@@ -86,9 +86,11 @@ def run_table_recommendation(arguments: argparse.Namespace) -> int:
 
 
 def _like_another(dataset: str, table: PerformanceTable) -> str | None:
-    if dataset in table.datasets:
+    """Return the name of a dataset with results that is spelt much like one without."""
+    has_results = dict(zip(table.datasets, np.isfinite(table.values).any(0), strict=True))
+    if has_results.get(dataset):
         return None
-    folded = {name.casefold(): name for name in table.datasets}
+    folded = {name.casefold(): name for name, some in has_results.items() if some}
     near = difflib.get_close_matches(dataset.casefold(), folded, n=1, cutoff=_NEAR)
     return folded[near[0]] if near else None
 

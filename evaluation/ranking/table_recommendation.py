@@ -11,6 +11,7 @@ from data.data_error import DataError
 from data.performance_table import PerformanceTable
 from evaluation.ranking.few_results import FewResultsModel, ValuePosterior, covariate_noise, mean_ranks
 from evaluation.ranking.next_measurement import GainShares, gain_shares
+from evaluation.ranking.related_datasets import related_shift
 from storage.text_table import aligned
 
 SCHEMA_VERSION = 1
@@ -122,6 +123,11 @@ def recommend_from_table(
     except ValueError as error:
         raise DataError(f"{table.path}: besides {dataset!r}, {error} Measure models on more datasets.") from None
     notes = _notes(table, dataset, metric, alike, len(model.levels))
+    if dataset in table.datasets:
+        shift, helps = related_shift(table, table.datasets.index(dataset))
+        model.shift_usual(shift)
+        if helps is not None:
+            notes.append(f"datasets near {dataset!r} by {helps} count more: on datasets left out that ranks better")
     if covariate:
         numbers = np.array([covariate.get(name, np.nan) for name in table.models], float)
         past = None if past_covariates is None else past_covariates[:, others]

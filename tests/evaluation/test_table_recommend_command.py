@@ -94,7 +94,7 @@ def test_a_file_is_written_beside_the_text_and_top_says_how_many_are_shown(table
 
 def test_a_name_like_another_is_told(table, capsys):
     _, _, err = run(capsys, "--table", table, "--recommend", "Set-1")
-    assert err == "note: the table has no dataset 'Set-1', so it is new; did you mean 'set1'?\n"
+    assert err == "note: the table has no result on 'Set-1', so it is new; did you mean 'set1'?\n"
     assert run(capsys, "--table", table, "--recommend", "photos")[2] == ""
 
 
@@ -146,6 +146,32 @@ def test_other_metrics_give_no_level(tmp_path, capsys):
     found = recommended(capsys, "--table", path, "--recommend", "d4")
     assert found["metric"] == "negative_mse" and found["take"] == "m3"
     assert all(model["high"] <= 0 for model in found["models"])
+
+
+def test_what_is_known_of_datasets_counts_where_it_helps(tmp_path, capsys):
+    kinds = ["photo", "sketch"]
+    draw = np.random.default_rng(0)
+    rows = [
+        f"m{m},d{d},acc,{0.6 + 0.02 * m + (0.1 if m % 2 == d % 2 else 0) + 0.01 * draw.normal():.4f}"
+        for m in range(8)
+        for d in range(10)
+    ]
+    path, facts = tmp_path / "t.csv", tmp_path / "facts.csv"
+    path.write_text("model,dataset,metric,value\n" + "\n".join(rows) + "\n")
+    lines = [f"d{d},a {kinds[d % 2]}" for d in range(10)]
+    facts.write_text("dataset,about\n" + "\n".join([*lines, "mine,my photo", "yours,your sketch"]) + "\n")
+    for dataset, best in (("mine", "m6"), ("yours", "m7")):
+        found = recommended(capsys, "--table", path, "--recommend", dataset, "--metadata", facts)
+        assert found["take"] == best
+        assert (
+            f"datasets near {dataset!r} by about count more: on datasets left out that ranks better" in found["notes"]
+        )
+    facts.write_text("dataset,about\n" + "\n".join([f"d{d},a {kinds[d % 4 // 2]}" for d in range(10)]) + "\n")
+    found = recommended(capsys, "--table", path, "--recommend", "mine", "--metadata", facts)
+    assert not any("count more" in note for note in found["notes"])
+    facts.write_text("name,about\nd0,x\n")
+    code, _, err = run(capsys, "--table", path, "--recommend", "mine", "--metadata", facts)
+    assert code == 3 and "there is no column 'dataset'" in err
 
 
 def test_too_few_datasets_and_options_that_do_not_go_together(table, tmp_path, capsys):
