@@ -34,7 +34,7 @@ class ImageClassifierTrainerConfig(BaseTrainerConfig):
     # the model
     model: str = "timm/resnet18.a1_in1k"
     """The pretrained model: timm/NAME, hf/ORG/NAME, torchvision/NAME, package.module:Class, or a name in `zoo`."""
-    zoo: str | None = None
+    zoo: Path | None = None
     """Manifest of models in which `model` is looked for first (docs/recommending_models.md); `hub`: the shipped one."""
     tune: Literal["full", "head", "lora"] = "full"
     """What is trained: full, all weights; head, the last layer over a frozen body; lora, low-rank changes and head."""

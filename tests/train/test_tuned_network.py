@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from config import ConfigError
 from config.image_classifier_trainer_config import ImageClassifierTrainerConfig
 from model.image_classifier import ImageClassifier
-from train.images.tuned_network import optimizer_of
+from train.images.tuned_network import entry_of, optimizer_of
 
 
 class Tokens(nn.Module):
@@ -60,3 +61,14 @@ def test_what_is_frozen_is_not_optimized():
         parameter.requires_grad_(name.startswith("network.head"))
     held = [parameter for group in optimizer_of(config, tuned).param_groups for parameter in group["params"]]
     assert {id(each) for each in held} == {id(each) for each in tuned.classifier.network.head.parameters()}
+
+
+def test_models_are_found_in_a_manifest_or_by_their_reference(tmp_path):
+    """By name or by reference; `hub` is the manifest that ships, unless a file is called so."""
+    (tmp_path / "mine.yaml").write_text("models:\n  - {model: timm/resnet18.a1_in1k, name: small, licence: mit}\n")
+    for model in ("small", "timm/resnet18.a1_in1k"):
+        assert entry_of(model, tmp_path / "mine.yaml").licence == "mit"
+    assert entry_of("torchvision/resnet50", tmp_path / "mine.yaml").source == "torchvision"  # which it lacks
+    assert entry_of("timm/resnet18.a1_in1k", tmp_path / "hub").parameters == 11689512
+    with pytest.raises(ConfigError, match=r"(?s)model = smal: .*mine.yaml: did you mean small\?"):
+        entry_of("smal", tmp_path / "mine.yaml")

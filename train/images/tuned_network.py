@@ -9,7 +9,7 @@ from torch.optim import AdamW
 
 from config import ConfigError
 from config.image_classifier_trainer_config import ImageClassifierTrainerConfig
-from constants import DATA_DIR
+from constants import ZOO_DIR
 from constants.nearest import nearest
 from data.data_error import DataError
 from data.pretrained.input_spec import InputSpec
@@ -103,12 +103,12 @@ def tuned_network(config: ImageClassifierTrainerConfig, classes: int, device: to
     )  # fmt: skip
 
 
-def entry_of(model: str, zoo: str | None) -> ZooEntry:
+def entry_of(model: str, zoo: Path | None) -> ZooEntry:
     """Return what is known of a model before it is loaded.
 
     Args:
         model: reference of the model, or its name in the manifest.
-        zoo: file of a manifest, or `hub` for the one that ships; None for none.
+        zoo: file of a manifest; one called `hub` that isn't there is the one that ships. None for none.
 
     Raises:
         ConfigError: the manifest has no such name, and it is no reference.
@@ -116,7 +116,7 @@ def entry_of(model: str, zoo: str | None) -> ZooEntry:
     """
     if zoo is None:
         return _reference(model, "or name a manifest that has it: zoo=my_zoo.yaml")
-    path = DATA_DIR / "zoo" / "hub.yaml" if zoo == "hub" else Path(zoo).expanduser()
+    path = ZOO_DIR / "hub.yaml" if zoo.name == "hub" and not zoo.exists() else zoo.expanduser()
     entries = read_zoo_manifest(path)
     found = next((entry for entry in entries if model in (entry.name, entry.reference)), None)
     if found is not None:
