@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import constants
+from config import ConfigError
 from constants import command
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
@@ -62,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
         return recommend_real_models(arguments) if _is_product(arguments) else recommend_in_laboratory(arguments)
     except KeyboardInterrupt:
         return _report(arguments, "interrupted", INTERRUPTED)
-    except RunNotFoundError as error:
+    except (ConfigError, RunNotFoundError) as error:
         return _report(arguments, str(error), USAGE)
     except (PictureError, OutputError) as error:
         return _report(arguments, str(error), FAILED)

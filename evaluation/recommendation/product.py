@@ -22,7 +22,7 @@ from evaluation.recommendation.assessment import Assessment, OverLimitError, ass
 from evaluation.recommendation.assessment_cache import AssessmentCache
 from evaluation.recommendation.candidates import Limits, Refused, choose_candidates
 from evaluation.recommendation.fine_tuned_accuracy import Knowledge, expect, gather
-from evaluation.recommendation.fine_tuning import DatasetWords, FineTuning, Winner, fine_tune_winners
+from evaluation.recommendation.fine_tuning import Budget, DatasetWords, FineTuning, Winner, fine_tune_winners
 from evaluation.recommendation.picture import draw_ranking
 from evaluation.recommendation.progress import Progress, ReadingProgress
 from evaluation.recommendation.ranking import Ranking, probe_draws, rank_models
@@ -47,7 +47,10 @@ def recommend_real_models(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: the images, the zoo or a table can't be used, or no model could be assessed.
         OutputError: a picture or a page can't be written.
+        ConfigError: models are to be fine-tuned, and the settings of that are wrong.
     """
+    if arguments.fine_tune:
+        Budget.of_settings()  # what is wrong with them is told before all models have been run
     zoo = read_zoo_manifest(arguments.zoo)
     limits = Limits(arguments.max_params, arguments.max_gflops, tuple(arguments.licence), arguments.memory)
     candidates, refused = choose_candidates(zoo, arguments.models, limits)

@@ -176,3 +176,12 @@ def test_descriptions_tell_datasets_apart(tmp_path):
         add_description(table, name, each)
     assert {each["name"] for each in read_descriptions(table).values()} == {"all again", "half"}
     assert dataset_distance(one, one | {"encoder": "another"}) is None
+
+
+def test_wrong_settings_are_told_before_any_model_is_run(users_project):
+    folder = lay_out(users_project.path)
+    settings = users_project.path / "config.ini"
+    settings.write_text(settings.read_text().replace("tune = full", "tune = some"))
+    done = users_project.run("photos", "--zoo", "zoo.yaml", "--fine-tune", "1", script="recommend.py", cwd=folder)
+    assert done.returncode == 2 and "tune" in done.stderr and "full, head, lora" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (folder / "artifacts" / "features").exists()
