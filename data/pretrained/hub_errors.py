@@ -94,9 +94,10 @@ def url_error(error: BaseException, entry: ZooEntry, url: str, target: Path) -> 
         return ModelUnavailableError(
             f"{entry.where}: {target} can't be read: {_said(error)} If its download broke off, remove it and try again."
         )
+    why = "HF_HUB_OFFLINE is set" if is_offline() else f"can't be downloaded ({_said(error).rstrip('.')})"
     return ModelUnavailableError(
-        f"{entry.where}: the weights aren't on this machine and can't be downloaded ({_said(error)}). To have them: "
-        f"download {url} elsewhere, and put it at {target}."
+        f"{entry.where}: the weights aren't on this machine and {why}. To have them: download {url} elsewhere, and put "
+        f"it at {target}."
     )
 
 

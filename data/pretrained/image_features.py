@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +203,8 @@ class _Runner:
         while len(rows) < len(pixels):
             part = pixels[len(rows) : len(rows) + self.most]
             try:
-                rows += self._pass(part)
+                with contextlib.redirect_stdout(sys.stderr):  # what a network prints is not the program's answer
+                    rows += self._pass(part)
             except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
                 if not _is_memory(error):
                     raise ModelUnavailableError(

@@ -1,5 +1,7 @@
 """Where a network turns features into logits: found by running it once."""
 
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +25,26 @@ class Head:
         outputs: how many logits it has; 0 where the network has no classifier.
         is_last: whether what the layer gives is what the network gives: it may be taken off. Otherwise the network does
             something with it (a softmax), or it has several heads.
+        gives_tensor: whether the network gives logits as they are, not in an object or a tuple.
     """
 
     names: tuple[str, ...]
     feature_size: int
     outputs: int
     is_last: bool
+    gives_tensor: bool = True
+
+
+class LogitsOnly(nn.Module):
+    """A network that gives its logits in an object, a mapping or a tuple, as one that gives them as they are."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the logits (n, K)."""
+        return logits_of(self.network(pixels))
 
 
 def logits_of(output: Any) -> torch.Tensor:
@@ -68,7 +84,9 @@ def find_head(network: nn.Module, spec: InputSpec, named: Sequence[str], where: 
             handles.append(module.register_forward_hook(_recorder(name, records)))
     images = torch.randn(_SIDES_OF_A_PROBE, spec.channels, *spec.size, generator=torch.Generator().manual_seed(0))
     try:
-        output = logits_of(network(images))
+        with contextlib.redirect_stdout(sys.stderr):  # what a network prints is not the program's answer
+            given = network(images)
+        output, plain = logits_of(given), isinstance(given, torch.Tensor)
     except Exception as error:  # the network may be a user's own, and raise anything
         shape = ", ".join(map(str, ("n", spec.channels, *spec.size)))
         raise ModelUnavailableError(
@@ -83,9 +101,9 @@ def find_head(network: nn.Module, spec: InputSpec, named: Sequence[str], where: 
         name, features, _ = ends[-1]
         module = network.get_submodule(name)
         outputs = 0 if isinstance(module, nn.Identity) else flat.shape[1]
-        return Head((name,), _pooled(features, module).shape[1], outputs, True)
+        return Head((name,), _pooled(features, module).shape[1], outputs, True, plain)
     if named and len(records) == len(named) > 1:
-        return Head(tuple(named), _pooled(records[0][1], network).shape[1], 0, True)
+        return Head(tuple(named), _pooled(records[0][1], network).shape[1], 0, True, plain)
     linear = [each for each in records if isinstance(network.get_submodule(each[0]), nn.Linear)]
     if not linear:
         raise ModelUnavailableError(
@@ -94,7 +112,7 @@ def find_head(network: nn.Module, spec: InputSpec, named: Sequence[str], where: 
         )
     name, features, logits = linear[-1]
     module = network.get_submodule(name)
-    return Head((name,), _pooled(features, module).shape[1], logits.shape[-1], False)
+    return Head((name,), _pooled(features, module).shape[1], logits.shape[-1], False, plain)
 
 
 def _recorder(name: str, records: list[tuple[str, torch.Tensor, torch.Tensor]]) -> Any:

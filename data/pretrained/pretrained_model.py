@@ -13,7 +13,7 @@ from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.input_spec import InputSpec, Preprocessing
 from data.pretrained.layer_groups import layer_groups
 from data.pretrained.loaded_network import LoadedNetwork
-from data.pretrained.network_head import Head, find_head, logits_of, pool
+from data.pretrained.network_head import Head, LogitsOnly, find_head, pool
 from data.pretrained.zoo_manifest import ZooEntry
 
 
@@ -40,8 +40,11 @@ class PretrainedModel(nn.Module):
         self.weights_digest = _digest(entry, loaded)
         self.feature_size = head.feature_size
         self.classes = min(head.outputs, entry.classes or head.outputs)
-        self._head = head
         self.body = loaded.network
+        if not head.gives_tensor:
+            self.body = LogitsOnly(loaded.network)
+            head = dataclasses.replace(head, names=tuple(f"network.{name}" for name in head.names))
+        self._head = head
         self.heads = nn.ModuleList([self.body.get_submodule(name) for name in head.names])
         if head.is_last:
             for name in head.names:
@@ -60,7 +63,7 @@ class PretrainedModel(nn.Module):
         """
         output = self.body(pixels)
         if self._head.is_last:
-            return pool(logits_of(output), channels_first=True)
+            return pool(output, channels_first=True)
         return pool(_taken_from(self.heads[0]), channels_first=False)
 
     def source_logits(self, features: torch.Tensor) -> torch.Tensor | None:
@@ -93,7 +96,8 @@ class PretrainedModel(nn.Module):
 
         Returns:
             A copy that maps (n, C, H, W) to logits (n, classes). Its parameters have the names that the source gives
-            them, and the body's have the pretrained values.
+            them (after `network.` where the source's network gives more than a tensor), and the body's have the
+            pretrained values.
         """
         network = copy.deepcopy(self.body)
         for name, old in zip(self._head.names, self.heads, strict=True):

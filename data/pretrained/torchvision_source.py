@@ -48,7 +48,7 @@ def load_torchvision(entry: ZooEntry) -> LoadedNetwork:
             load_weights(network, entry.weights, entry.where)
         else:
             if is_offline() and not target.exists():
-                raise ConnectionError("HF_HUB_OFFLINE is set")
+                raise url_error(ConnectionError(), entry, weights.url, target)
             if target.exists():
                 read_tensors(target)  # torchvision would unpickle whatever is there
             network = models.get_model(name, weights=weights, progress=False, **entry.arguments)

@@ -318,8 +318,13 @@ def test_own_networks_that_end_in_a_softmax(own, wrapped):
     with torch.inference_mode():
         torch.testing.assert_close(model.features(pixels), features)
         torch.testing.assert_close(model(pixels), features @ WEIGHTS["last.weight"].T + WEIGHTS["last.bias"])
-    new = model.with_new_head(3)(pixels)
-    assert new["logits"].shape == (2, 3) and new["logits"].requires_grad
+    new = model.with_new_head(3)
+    logits = new(pixels)
+    assert logits.shape == (2, 3) and logits.requires_grad
+    torch.testing.assert_close(logits.exp(), torch.full((2, 3), 1 / 3))
+    names = [name for group in model.layer_groups() for name in group]
+    assert sorted(names) == sorted(name for name, _ in new.named_parameters())
+    assert model.layer_groups()[-1] == ["network.last.weight", "network.last.bias"]
 
 
 def test_own_networks_that_cannot_be_used(own):
