@@ -20,6 +20,7 @@ from data.images.image_selection import (
     classes_left_out,
     draw_images,
     find_copies,
+    similar_classes,
     told_classes,
     white_of,
 )
@@ -171,8 +172,8 @@ def read_image_dataset(
     kept = [index for index in kept if index not in copies.left_out]
     kept_parts = [parts[index] for index in kept] if parts else None
     few = classes_left_out(found, [classes[index] for index in kept], kept_parts) | few
-    notes += [*told_classes(few), *copies.notes]
     class_names = [name for name in found.class_names if name not in few]
+    notes += [*told_classes(few), *similar_classes(class_names), *copies.notes]
     if len(class_names) < 2:
         raise DataError(_too_few(path, found, classes, left_out))
     number_of = {name: number for number, name in enumerate(class_names)}

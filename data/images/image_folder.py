@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,11 @@ def _list(folder: Path, names: Way, found: FolderFiles, above: frozenset[tuple[i
             found.others[suffix] += 1
 
 
+def _class_name(folder: str) -> str:
+    """Return the name of a folder's class: macOS writes accents apart from their letters, and others don't."""
+    return unicodedata.normalize("NFC", shown((folder,)))
+
+
 @dataclass(frozen=True)
 class _Layout:
     """Where in a path the class of an image stands, and its part.
@@ -177,7 +183,7 @@ def read_class_folders(folder: Path) -> FoundImages | None:
         said = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in found.others.most_common(3))
         notes.append(f"{counted(found.others.total(), 'file')} of other kinds passed over ({said})")
     return FoundImages(
-        keys, [shown((name,)) for name in classes], sorted(shown((name,)) for name in names | set(classes)),
+        keys, [_class_name(name) for name in classes], sorted({_class_name(name) for name in names | set(classes)}),
         FileImages(paths), parts if layout.part_at is not None else None, left_out, notes, _list_hint(found),
     )  # fmt: skip
 

@@ -5,14 +5,16 @@ from pathlib import Path
 from constants.nearest import nearest
 from data.data_error import DataError
 from data.images.decoding import IMAGE_SUFFIXES
-from data.images.found_images import LAYOUTS, PARTS, FoundImages
+from data.images.found_images import LAYOUTS, PARTS, TRAIN, FoundImages, LeftOut
 from data.images.image_arrays import read_idx_pairs, read_npz
-from data.images.image_folder import list_folder, read_class_folders, refuse_folder
+from data.images.image_folder import list_folder, part_named, read_class_folders, refuse_folder
+from data.images.image_sources import FileImages
 from data.images.image_table import (
     TABLE_SUFFIXES,
     find_tables,
     has_bytes,
     is_image_table,
+    named_classes,
     read_parquet,
     read_table,
 )
@@ -86,6 +88,9 @@ def _in_folder(folder: Path, labels: str | None, images: str | None) -> FoundIma
     if parquet and all(has_bytes(file) for file in parquet):
         return read_parquet(parquet, folder, labels, images)
     tables = [table for table in tables if is_image_table(table)]
+    parts = {table: part for table in tables if (part := _part_of(table, folder))}
+    if len(parts) > 1 and len(set(parts.values())) == len(parts) and TRAIN in parts.values():
+        return _tables_of_parts(folder, parts, labels, images)
     if len(tables) > 1 and (best := [table for table in tables if _is_usual(table, folder)]):
         tables = best
     if len(tables) == 1:
@@ -105,6 +110,38 @@ def _in_folder(folder: Path, labels: str | None, images: str | None) -> FoundIma
             f"{folder} has no table that columns could be named of; tables end in {', '.join(TABLE_SUFFIXES)}."
         )
     raise refuse_folder(folder, list_folder(folder))
+
+
+def _part_of(table: Path, folder: Path) -> str | None:
+    """Return the part that a table is of, by its name or by the folder that it lies in; None where it is of none."""
+    inside = table.relative_to(folder).parts
+    return part_named(table.stem) or (part_named(inside[0]) if len(inside) > 1 else None)
+
+
+def _tables_of_parts(folder: Path, parts: dict[Path, str], labels: str | None, images: str | None) -> FoundImages:
+    """Read a table for each part; one without labels, such as a test that others score, is passed over."""
+    keys, classes, paths, part_of = [], [], [], []
+    left_out, notes = [], []
+    for table, part in sorted(parts.items(), key=lambda item: (item[1] != TRAIN, item[0])):
+        name = table.relative_to(folder)
+        try:
+            found = read_table(table, labels, images)
+        except DataError as error:
+            if part == TRAIN:
+                raise
+            notes.append(f"the table {name} is passed over: {str(error).splitlines()[0].removeprefix(f'{table}: ')}")
+            continue
+        assert isinstance(found.source, FileImages)
+        above = "" if name.parent == Path() else f"{name.parent.as_posix()}/"
+        keys += [f"{above}{key}" for key in found.keys]
+        left_out += [LeftOut(f"{above}{each.key}", each.reason) for each in found.left_out]
+        classes += found.classes
+        paths += found.source.paths
+        part_of += [part] * len(found.keys)
+        notes += [f"the table {name} in {folder} is read as {part}", *found.notes]
+    classes, class_names = named_classes(folder, "the label", classes)
+    several = len(set(part_of)) > 1
+    return FoundImages(keys, classes, class_names, FileImages(paths), part_of if several else None, left_out, notes)
 
 
 def _is_usual(table: Path, folder: Path) -> bool:

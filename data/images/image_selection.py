@@ -167,6 +167,18 @@ def told_classes(reasons: dict[str, str]) -> list[str]:
     return said
 
 
+def similar_classes(names: Sequence[str]) -> list[str]:
+    """Say which classes differ only in how their names are written."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike["".join(name.casefold().replace("_", " ").replace("-", " ").split())].append(name)
+    return [
+        f"classes {' and '.join(repr(name) for name in same)} differ only in how they are written: are they one?"
+        for same in alike.values()
+        if len(same) > 1
+    ][:_NAMED]
+
+
 def white_of(brightest: int) -> int:
     """Return the level of 16-bit grey that stands for white in a dataset whose highest level is `brightest`."""
     return next((level for level in _NARROWER if brightest <= level), WHITE_16_BIT)

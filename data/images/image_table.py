@@ -125,7 +125,7 @@ def read_table(path: Path, labels: str | None, images: str | None) -> FoundImage
     notes = [f"images are those of the column {image_column}, classes of {told or label_column}"]
     if repeated:
         notes.append(f"{counted(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} another passed over")
-    classes, class_names = _named_classes(path, label_column, classes)
+    classes, class_names = named_classes(path, label_column, classes)
     return FoundImages(keys, classes, class_names, FileImages(paths), parts if part_column else None, left_out, notes)
 
 
@@ -272,8 +272,20 @@ def _label_column(
     raise DataError(f"{path}: which column is the label can't be found out: {said}. {NAME_LABELS}")
 
 
-def _named_classes(path: Path, column: str, classes: list[str]) -> tuple[list[str], list[str]]:
-    """Return each image's class and all classes in order: numbers by their size, names by the alphabet."""
+def named_classes(path: Path, column: str, classes: list[str]) -> tuple[list[str], list[str]]:
+    """Name and order the classes of a table: numbers by their size, names by the alphabet.
+
+    Args:
+        path: the table, for errors.
+        column: name of the column of labels, for errors.
+        classes: label of each image, as text.
+
+    Returns:
+        Each image's class, and all classes in order; 1.0 and 1 are one.
+
+    Raises:
+        DataError: they are numbers with fractions, nearly as many as images: no classes.
+    """
     different = sorted(set(classes))
     try:
         numbers = {name: float(name) for name in different}
@@ -363,7 +375,7 @@ def read_parquet(files: list[Path], origin: Path, labels: str | None, images: st
             classes.append(text)
             parts.append(part)
             places.append((number, row))
-    classes, class_names = (classes, [name for name in named if name in set(classes)]) if named else _named_classes(
+    classes, class_names = (classes, [name for name in named if name in set(classes)]) if named else named_classes(
         origin, label_column, classes
     )  # fmt: skip
     source = ParquetImages([str(file) for file in files], image_column, np.array(places, np.int64).reshape(-1, 2))

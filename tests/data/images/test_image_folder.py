@@ -166,6 +166,13 @@ def test_names_of_any_script_and_of_no_encoding(tmp_path):
     "".join(dataset.keys).encode()  # can be printed
 
 
+def test_classes_that_are_written_in_two_ways(tmp_path):
+    make_folder(tmp_path, {"train/caf\u00e9": 2, "train/tea": 2, "test/cafe\u0301": 2, "train/Tea": 2})
+    dataset = read_image_dataset(tmp_path)
+    assert dataset.class_names == ("Tea", "caf\u00e9", "tea") and dataset.labels.tolist() == [1, 1, 0, 0, 1, 1, 2, 2]
+    assert dataset.notes == ("classes 'Tea' and 'tea' differ only in how they are written: are they one?",)
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     make_folder(tmp_path / "elsewhere", {"dogs": 2})
     folder = make_folder(tmp_path / "pets", {"cat": 2})

@@ -136,6 +136,29 @@ def test_json_lines_inside_of_the_folder_of_images(tmp_path):
     assert dataset.notes[0] == f"the table images/metadata.jsonl in {tmp_path} is read"
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_table_for_each_part(tmp_path, inside):
+    make_files(tmp_path, [f"{part}/{number}.png" for part in ("train", "test") for number in range(4)])
+    for part, rows in (("train", "10,9,10,9"), ("test", "9,10")):
+        lines = [f"{number}.png,{label}" for number, label in enumerate(rows.split(","))]
+        place = f"{part}/metadata.csv" if inside else f"{part}.csv"
+        (tmp_path / place).write_text("\n".join(["file_name,label", *lines]))
+    dataset = read_image_dataset(tmp_path)
+    assert dataset.class_names == ("9", "10") and dataset.labels.tolist() == [1, 0, 1, 0, 0, 1]
+    assert dataset.parts.tolist() == ["train"] * 4 + ["test"] * 2
+    assert dataset.keys == (*tuple(f"train/{number}.png" for number in range(4)), "test/0.png", "test/1.png")
+    assert [dataset.image(row).getpixel((0, 0))[0] for row in range(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_test_table_without_labels_is_passed_over(tmp_path):
+    make_files(tmp_path, [f"{part}/{number}.png" for part in ("train", "test") for number in range(4)])
+    (tmp_path / "train.csv").write_text("id,label\n0,a\n1,b\n2,a\n3,b\n")
+    (tmp_path / "test.csv").write_text("id\n0\n1\n")
+    dataset = read_image_dataset(tmp_path)
+    assert len(dataset) == 4 and dataset.parts is None
+    assert "the table test.csv is passed over: " in dataset.notes[-1] and "no column of labels" in dataset.notes[-1]
+
+
 def test_several_tables_are_refused(tmp_path):
     make_files(tmp_path, FOUR)
     for name in ("first.csv", "second.csv"):
