@@ -120,15 +120,16 @@ def test_training_earns_what_the_same_run_without_learning_does_not(shared_proje
     trained, losses = content["summary"], content["history"]["val_loss"]
     content, _, control_done = learn(shared_project, planted, "epochs=1", "learning_rate=1e-12")
     control = content["summary"]
-    assert trained["head_accuracy_r2"] > 0.5 > 0.2 > control["head_accuracy_r2"]
+    assert trained["trained_head_accuracy_r2"] > 0.5 > 0.2 > control["trained_head_accuracy_r2"]
+    assert trained["head_gain_low"] > 0.3 and abs(control["head_gain"]) < 0.01
     assert min(losses) < 0.85 * losses[0]
     assert trained["trained_accuracy_r2"] > trained["untrained_accuracy_r2"]
     # The control that is printed beside each run is what a run that can't learn ends with.
-    for name in ("gap_r2", "outputs_r2", "domain_accuracy"):
+    for name in ("head_accuracy_r2", "gap_r2", "outputs_r2", "domain_accuracy"):
         assert control[f"trained_{name}"] == pytest.approx(control[f"untrained_{name}"], abs=0.01)
         assert control[f"untrained_{name}"] == pytest.approx(trained[f"untrained_{name}"], abs=0.01)
     assert trained["untrained_accuracy_r2"] == pytest.approx(control["untrained_accuracy_r2"], abs=0.01)
-    told = f"untrained, as a run with learning_rate=1e-12 leaves it, {trained['untrained_accuracy_r2']:.2f}"
+    told = f"learning_rate=1e-12, from the same start, {trained['untrained_head_accuracy_r2']:.2f} and "
     assert told in done.stderr + done.stdout and "has not earned anything" in control_done.stderr + control_done.stdout
     tokens = load_file(run / "model_tokens.safetensors")
     assert {name: tuple(token.shape) for name, token in tokens.items()} == {

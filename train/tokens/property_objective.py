@@ -178,9 +178,13 @@ class PropertyObjective:
             figures[f"{name}_domain_accuracy"] = float((told["domain"].argmax(1) == domain)[test].mean())
             arrays |= {f"{name}_tokens": codes.astype(np.float32), f"{name}_predicted": reading.predicted}
             arrays[f"{name}_head"] = told["accuracy"][:, 0] * self.accuracy_scale
-        figures["head_accuracy_r2"] = within_r2(truth, arrays["trained_head"][test], tasks)
-        gain = paired_difference(truth, said["trained"], said["untrained"], groups=tasks)
-        figures |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
+        heads = {kind: centred(arrays[f"{kind}_head"][test], tasks) for kind in said}
+        for kind, own in heads.items():
+            figures[f"{kind}_head_accuracy_r2"] = within_r2(truth, own, tasks)
+        # What a run says with its own heads; and what regressions read from its tokens, be they trained or not.
+        for name, told in (("head_gain", heads), ("token_gain", said)):
+            gain = paired_difference(truth, told["trained"], told["untrained"], groups=tasks)
+            figures |= dict(zip((name, f"{name}_low", f"{name}_high"), gain, strict=True))
         return {name: round(float(value), 4) for name, value in figures.items()} | {"test_networks": len(test)}, arrays
 
     @property
@@ -200,12 +204,16 @@ class PropertyObjective:
 
 def sentence(figures: dict[str, Any]) -> str:
     """Say in one sentence what training earned."""
-    earned = "earned that" if figures["gain_low"] > 0 else "has not earned anything that can be told from chance"
+    earned = "earned that" if figures["head_gain_low"] > 0 else "has not earned anything that can be told from chance"
     return (
-        f"On {figures['test_networks']} networks of tasks and initial states never seen, tokens tell "
-        f"{figures['trained_accuracy_r2']:.2f} of the variance of accuracy within a task; the same encoder untrained, "
-        f"as a run with learning_rate=1e-12 leaves it, {figures['untrained_accuracy_r2']:.2f}: training {earned} "
-        f"({figures['gain']:+.2f}, 95 % over tasks {figures['gain_low']:+.2f} to {figures['gain_high']:+.2f})."
+        f"On {figures['test_networks']} networks of tasks and initial states never seen, the run tells "
+        f"{figures['trained_head_accuracy_r2']:.2f} of the variance of accuracy within a task and "
+        f"{figures['trained_gap_r2']:.2f} of the generalisation gap; the same run with learning_rate=1e-12, from the "
+        f"same start, {figures['untrained_head_accuracy_r2']:.2f} and {figures['untrained_gap_r2']:.2f}: training "
+        f"{earned} ({figures['head_gain']:+.2f}, 95 % over tasks {figures['head_gain_low']:+.2f} to "
+        f"{figures['head_gain_high']:+.2f}). Regressions that are fitted to the tokens read "
+        f"{figures['trained_accuracy_r2']:.2f} of the accuracy from trained and {figures['untrained_accuracy_r2']:.2f} "
+        "from untrained ones."
     )
 
 
