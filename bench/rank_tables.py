@@ -1,4 +1,7 @@
-"""Rank the models of public tables, each dataset left out once: `python bench/rank_tables.py [FOLDER] [--json OUT]`."""
+"""Rank the models of public tables, each dataset left out once: `python bench/rank_tables.py [FOLDER] [--json OUT]`.
+
+With `--few-results`, what a few measurements are worth on each table instead.
+"""
 
 import argparse
 import json
@@ -10,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.data_error import DataError  # noqa: E402
 from data.performance_table import read_performance_table  # noqa: E402
+from evaluation.ranking.few_measurements import few_results_lines, try_few_results  # noqa: E402
 from evaluation.ranking.table_protocol import RANKER, STATIC, evaluate_table, results_json, summarize  # noqa: E402
 
 _PARTS = {"models": "_models", "scores": "_scores", "distances": "_dataset_distances"}
@@ -20,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT.parent / "shared" / "benchmarks")
     parser.add_argument("--only", help="names of tables that hold this text")
+    parser.add_argument("--few-results", action="store_true", help="regret after 1, 3 and 5 measurements")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     files = sorted(arguments.folder.glob("*.csv"))
@@ -28,6 +33,8 @@ def main() -> int:
         return 2
     apart = (*_PARTS.values(), "_datasets")
     tables = [file for file in files if not file.stem.endswith(apart) and (arguments.only or "") in file.stem]
+    if arguments.few_results:
+        return _few_results(tables)
     print(
         "Mean over datasets, each left out once; where there are scores, over the datasets that have them.\n"
         f"Weighted Kendall and Pearson; difference: {RANKER} - {STATIC}, 95 % bootstrap interval over datasets.\n\n"
@@ -47,6 +54,13 @@ def main() -> int:
         print(_line(file.stem, summarize(results), results.seconds), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _few_results(files: list[Path]) -> int:
+    for file in files:
+        table = read_performance_table(file)
+        print("\n".join(few_results_lines(list(try_few_results(table)), table)), end="\n\n", flush=True)
     return 0
 
 
