@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from evaluation.recommendation.ranking import FINE_TUNED, PROBE, RankedModel, Ra
 from storage.text_table import aligned
 
 SCHEMA_VERSION = 1
+_SAME_REASON = 48  # characters by which reasons are alike
 _MOST_LEFT_OUT = 5  # broken images, and models, of which the reason is told
 
 
@@ -132,6 +134,26 @@ def _left_out_lines(answer: Answer) -> list[str]:
         lines.append(
             f"INTERRUPTED: {counted(len(answer.remaining), 'model')} not yet assessed; the same command goes on"
         )
+    return lines
+
+
+def failure_lines(failed: Sequence[tuple[str, str]]) -> list[str]:
+    """Tell why models could not be used: a line for each kind of reason, with the first model that had it.
+
+    Args:
+        failed: name and reason of each model.
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in failed:
+        kinds.setdefault(reason[:_SAME_REASON], []).append((name, reason))
+    lines = []
+    for those in kinds.values():
+        name, reason = those[0]
+        others = [other for other, _ in those[1:]]
+        more = (
+            f" (and {len(others)} more alike: {', '.join(others[:8])}{', ...' if others[8:] else ''})" if others else ""
+        )
+        lines.append(f"{name}: {reason}{more}")
     return lines
 
 

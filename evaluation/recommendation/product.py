@@ -17,7 +17,7 @@ from data.images.image_checks import DIGESTS_FOLDER
 from data.images.image_dataset import ImageDataset, read_image_dataset
 from data.pretrained.errors import ModelUnavailableError
 from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest
-from evaluation.recommendation.answer import Answer, content_of, fine_tuned_lines, text_of
+from evaluation.recommendation.answer import Answer, content_of, failure_lines, fine_tuned_lines, text_of
 from evaluation.recommendation.assessment import Assessment, OverLimitError, assess
 from evaluation.recommendation.assessment_cache import AssessmentCache
 from evaluation.recommendation.candidates import Limits, Refused, choose_candidates
@@ -160,7 +160,9 @@ class Survey:
         try:
             for place, entry in enumerate(entries):
                 told = progress.begin(place, entry.name)
-                progress.end(self._try(entry, told))
+                before = len(self.assessed)
+                text = self._try(entry, told)
+                progress.end(text, len(self.assessed) > before)
                 self.remaining.pop(0)
         finally:
             progress.clear()
@@ -257,13 +259,12 @@ def _device(given: str | None) -> str | None:
 
 
 def _none_left(survey: Survey) -> str:
-    reasons = [f"  {name}: {reason}" for name, reason in survey.failed]
-    reasons += [f"  {each.name}: left out by {each.option}: {each.reason}" for each in survey.refused]
-    if survey.failed:
-        advice = "Mend the first of these, then run the same command again."
-    else:
-        advice = f"Relax {survey.refused[0].option}."
-    return "\n".join(["no model could be assessed:", *reasons[:10], advice])
+    reasons = failure_lines(survey.failed)
+    if not survey.failed:
+        reasons = [f"{each.name}: left out by {each.option}: {each.reason}" for each in survey.refused[:10]]
+    mend = "Mend the first of these, then run the same command again."
+    advice = mend if survey.failed else f"Relax {survey.refused[0].option}."
+    return "\n".join(["no model could be assessed:", *(f"  {line}" for line in reasons), advice])
 
 
 def _fine_tune(answer: Answer, whole: ImageDataset, arguments: argparse.Namespace, table: Path) -> FineTuning:

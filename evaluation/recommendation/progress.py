@@ -39,14 +39,16 @@ class Progress:
         self._show("loading")
         return self._images_done
 
-    def end(self, text: str) -> None:
+    def end(self, text: str, assessed: bool) -> None:
         """Tell what became of the model.
 
         Args:
             text: what became of it.
+            assessed: whether all was done; how long one took that was left out says nothing of the others.
         """
-        self._seconds += time.monotonic() - self._began
-        self._work += self._weights[self._place]
+        if assessed:
+            self._seconds += time.monotonic() - self._began
+            self._work += self._weights[self._place]
         left = self._left(sum(self._weights[self._place + 1 :]))
         self.clear()
         self._stream.write(f"{self._where()}: {text}{left}\n")
@@ -79,7 +81,7 @@ class Progress:
         return f"[{self._place + 1}/{len(self._weights)}] {self._name}"
 
     def _left(self, work: float) -> str:
-        return f"; about {span(self._seconds / max(self._work, 1e-12) * work)} left" if work else ""
+        return f"; about {span(self._seconds / max(self._work, 1e-12) * work)} left" if work and self._work else ""
 
 
 class ReadingProgress:
