@@ -119,15 +119,21 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write numpy arrays atomically to a file that `numpy.load` reads without unpickling."""
+def write_arrays(path: Path, arrays: Mapping[str, Any], setting: str = "artifacts_dir") -> None:
+    """Write numpy arrays atomically to a file that `numpy.load` reads without unpickling.
+
+    Args:
+        path: the file.
+        arrays: arrays by name.
+        setting: as in `write_atomically`.
+    """
     import numpy
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:  # given a path, savez would add an ending to it
             numpy.savez(stream, **arrays)
 
-    write_atomically(path, write)
+    write_atomically(path, write, setting=setting)
 
 
 def write_file(path: Path, content: bytes, durable: bool = True) -> None:

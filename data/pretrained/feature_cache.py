@@ -98,7 +98,7 @@ class FeatureCache:
         content = save(arrays, {"checksum": checksum, "seconds": repr(seconds)})
         path = self._folder / f"{checksum[:24]}{_ENDING}"
         try:
-            write_atomically(path, content, durable=False, setting="the cache's folder")
+            write_atomically(path, content, durable=False, setting="--artifacts")
         except OutputError as error:
             self._writes = False
             self.notes.append(f"features are not kept: {error}")

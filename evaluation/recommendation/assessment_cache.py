@@ -93,7 +93,7 @@ class AssessmentCache:
             **{name: judgement.scores.get(name, math.nan) for name in SCORES},
         }
         try:
-            write_arrays(path, {name: np.asarray(value) for name, value in arrays.items()})
+            write_arrays(path, {name: np.asarray(value) for name, value in arrays.items()}, "--artifacts")
         except OutputError as error:
             return f"probes are not kept: {error}"
         return None

@@ -115,7 +115,7 @@ def entry_of(model: str, zoo: Path | None) -> ZooEntry:
         DataError: the manifest can't be read.
     """
     if zoo is None:
-        return _reference(model, "or name a manifest that has it: zoo=my_zoo.yaml")
+        return _reference(model, "Or name a manifest that has it: zoo=my_zoo.yaml.")
     path = ZOO_DIR / "hub.yaml" if zoo.name == "hub" and not zoo.exists() else zoo.expanduser()
     entries = read_zoo_manifest(path)
     found = next((entry for entry in entries if model in (entry.name, entry.reference)), None)
@@ -130,7 +130,8 @@ def _reference(model: str, otherwise: str) -> ZooEntry:
     try:
         return zoo_entry(model)
     except DataError as error:
-        raise ConfigError([f"model = {model}: {error} {otherwise}"]) from error
+        told = str(error).removeprefix(f"model {model!r}: ")
+        raise ConfigError([f"model = {model}: {told} {otherwise}"]) from error
 
 
 def optimizer_of(config: ImageClassifierTrainerConfig, tuned: TunedNetwork) -> AdamW:
