@@ -18,6 +18,7 @@ from evaluation.recommendation.classifier_runs import ClassifierRun, RunFailedEr
 from evaluation.recommendation.dataset_description import add_description, describe_dataset
 from evaluation.recommendation.level_groups import accuracy_draws, level_groups
 from evaluation.recommendation.results_table import MeasuredResult, append_results
+from storage.files import file_digest
 from storage.saved_run import settings_in
 
 _SEEDS = 3
@@ -182,7 +183,7 @@ def fine_tune_winners(
             say(f"fine-tuning {name}, seed {seed}: {budget.text}")
             try:
                 run = classifier_run(
-                    _run_name(winner.entry, images, budget, seed), _settings(winner, dataset, seed, device), artifacts,
+                    run_name(winner.entry, images, budget, seed), _settings(winner, dataset, seed, device), artifacts,
                     lambda line: say(f"  {line}"),
                 )  # fmt: skip
             except RunFailedError as error:
@@ -205,9 +206,11 @@ def fine_tune_winners(
     return found
 
 
-def _run_name(entry: ZooEntry, images: ImageDataset, budget: Budget, seed: int) -> str:
+def run_name(entry: ZooEntry, images: ImageDataset, budget: Budget, seed: int) -> str:
     """Return the name of a run, by which it is found again: equal names, equal results."""
-    facts = (entry.source, entry.identifier, sorted(entry.arguments.items()), str(entry.weights), images.digest)
+    own = entry.weights is not None and entry.weights.is_file()  # which may be trained anew in its place
+    weights = file_digest(entry.weights) if own and entry.weights is not None else str(entry.weights)
+    facts = (entry.source, entry.identifier, sorted(entry.arguments.items()), weights, repr(entry.input), images.digest)
     digest = hashlib.sha256(repr((facts, budget.digest)).encode()).hexdigest()
     return f"tuned-{re.sub(r'[^A-Za-z0-9]+', '-', entry.name)[-32:].strip('-')}-{digest[:10]}-seed{seed}"
 

@@ -74,6 +74,10 @@ def winners(folder: Path, *names: str) -> list[Winner]:
     return [Winner(entries[name], folder / "zoo.yaml", 0.9) for name in names]
 
 
+def found_folder(found: fine_tuning.FineTuning, name: str) -> Path:
+    return next(model.folder for model in found.models if model.name == name)
+
+
 def test_models_are_tuned_and_compared_once_and_the_table_learns_it(tmp_path, monkeypatch):
     folder, said = lay_out(tmp_path), []
     monkeypatch.setattr(fine_tuning, "_SEEDS", 1)
@@ -103,6 +107,13 @@ def test_models_are_tuned_and_compared_once_and_the_table_learns_it(tmp_path, mo
     again = fine_tune_winners(winners(folder, "small", "large"), words, **where, images=images)
     assert again.models == found.models and sorted((folder / "runs").rglob("metrics.json")) == runs
     assert [run.stat().st_mtime_ns for run in runs] == before and len(read_results(where["table"])) == 2
+    other = torch.nn.Module()
+    other.stem, other.head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5)
+    (small,) = winners(folder, "small")
+    name = fine_tuning.run_name(small.entry, images, fine_tuning.Budget.of_settings(), 0)
+    assert name == json.loads((found_folder(found, "small") / "label.json").read_text())["name"]
+    save_file(other.state_dict(), folder / "small.safetensors")  # trained anew: its run is another one
+    assert fine_tuning.run_name(small.entry, images, fine_tuning.Budget.of_settings(), 0) != name
     with pytest.raises(DataError, match="none of the models could be fine-tuned"):
         fine_tune_winners(winners(folder, "broken"), words, **where, images=images)
 
