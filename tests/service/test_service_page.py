@@ -43,7 +43,7 @@ def test_its_python_runs(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     losses = [float(line.split()[1]) for line in done.stdout.splitlines()[:6]]
     assert losses[-1] < losses[0]
-    assert "/weights/step-6" in done.stdout and "/sampler_weights/pig-latin-1" in done.stdout
+    assert "/weights/step-10" in done.stdout and "/sampler_weights/pig-latin-1" in done.stdout
 
 
 def test_its_curl_runs(environment, tmp_path):
