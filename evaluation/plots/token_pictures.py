@@ -11,10 +11,9 @@ from evaluation.plots.run_pictures import Picture
 
 _KINDS = ("untrained", "trained")
 _PREDICTIONS = (
-    "Held-out networks, of tasks and initial states that were not trained on: the accuracy that is predicted from the "
-    "token against the measured one, both as logits less the mean of the task. Left from the encoder as it was before "
-    "training, right after it; each is read by the same regressions, fitted on the training networks. On the line, a "
-    "prediction is exact. R2: the share of the variance within tasks that is explained."
+    "Held-out networks, of tasks and initial states that were not trained on: what the run says of their accuracy "
+    "against the measured one, both as logits less the mean of the task. Left the run as it was before training, right "
+    "after it. On the line, a prediction is exact. R2: the share of the variance within tasks that is told."
 )
 _MAP = (
     "The tokens of the held-out networks in the plane of the first two principal components, each family's mean taken "
@@ -46,18 +45,23 @@ def _draw_predictions(arrays: dict[str, np.ndarray]) -> Any:
     names = list(dict.fromkeys(families.tolist()))
     low, high = float(truth.min()), float(truth.max())
     for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), _KINDS, strict=True):
-        predicted = arrays[f"{kind}_predicted"]
+        predicted = _less_task_means(arrays[f"{kind}_head"][arrays["test"]], arrays["tasks"])
         axis.plot([low, high], [low, high], color="#999999", linewidth=1, linestyle="--")
         for number, name in enumerate(names):
             own = families == name
             colour = COLOURS[number % len(COLOURS)]
             axis.plot(predicted[own], truth[own], "o", color=colour, markersize=3.5, alpha=0.7, label=name)
         explained = 1 - ((truth - predicted) ** 2).sum() / max(float((truth**2).sum()), 1e-12)
-        axis.set_title(f"{kind} tokens: R2 {explained:.2f} on {len(truth)} networks", loc="left")
+        axis.set_title(f"{kind}: R2 {explained:.2f} on {len(truth)} networks", loc="left")
         axis.set_xlabel("predicted accuracy within the task, logit")
     figure.axes[0].set_ylabel("measured accuracy within the task, logit")
     figure.axes[1].legend(loc="lower right")
     return figure
+
+
+def _less_task_means(values: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    _, of_task, counts = np.unique(tasks, return_inverse=True, return_counts=True)
+    return values - (np.bincount(of_task, values) / counts)[of_task]
 
 
 def _draw_map(arrays: dict[str, np.ndarray]) -> Any:
