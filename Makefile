@@ -115,10 +115,12 @@ $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements-images.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(RUN) data/pretrained/torchvision_operators.py
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-images: requirements-images.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-images.txt
+	@$(RUN) data/pretrained/torchvision_operators.py
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-language: requirements-language.txt requirements.txt | $(VENV)/bin/python

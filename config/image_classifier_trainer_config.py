@@ -42,6 +42,9 @@ class ImageClassifierTrainerConfig(BaseTrainerConfig):
     """Rank of the changes of each layer, with tune = lora."""
     lora_alpha: Annotated[float, Gt(0)] = 16.0
     """The changes' scale is this divided by the rank."""
+    batch_statistics: Literal["auto", "on", "off"] = "auto"
+    """Whether batch norms of a body that is trained take mean and variance from the batch, or keep those that they were
+    pre-trained with; auto: on from 1,000 training images on."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Whether images lie in memory with their colours together, which GPUs are faster with; auto: on CUDA."""
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class ImageClassifier(nn.Module):
     """A network behind the normalisation that it was trained with.
@@ -15,6 +17,8 @@ class ImageClassifier(nn.Module):
         std: number for each channel that pixels are divided by then.
         frozen: whether the body stays as it is: its norms then use the statistics that they have, and nothing of it
             is dropped at random.
+        fixed_statistics: whether batch norms use the mean and variance that they have in training too, where few images
+            say little of them.
         channels_last: whether images lie in memory with their colours together.
     """
 
@@ -22,12 +26,13 @@ class ImageClassifier(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], frozen: bool, channels_last: bool
-    ) -> None:
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], frozen: bool, fixed_statistics: bool,
+        channels_last: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format) if channels_last else network
-        self.frozen = frozen
+        self.frozen, self.fixed_statistics = frozen, fixed_statistics
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -36,6 +41,10 @@ class ImageClassifier(nn.Module):
         super().train(mode)
         if self.frozen:
             self.network.eval()
+        elif self.fixed_statistics:
+            for module in self.network.modules():
+                if isinstance(module, _BATCH_NORMS):
+                    module.eval()
         return self
 
     def normalised(self, images: Tensor) -> Tensor:

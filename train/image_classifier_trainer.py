@@ -35,7 +35,7 @@ class ImageClassifierTrainer(BaseTrainer):
     def __init__(self) -> None:
         config = self.config = ConfigParser.get(ImageClassifierTrainerConfig)
         self.images = ClassifiedImages(config)
-        self.tuned = tuned_network(config, len(self.images.class_names), self.device)
+        self.tuned = tuned_network(config, len(self.images.class_names), len(self.images.split.train), self.device)
         self.model, spec = self.tuned.classifier, self.tuned.input
         self.train_loader = self.images.train_loader(spec, self.device)
         self.val_loader = self.images.val_loader(spec, self.device)

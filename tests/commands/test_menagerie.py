@@ -356,8 +356,9 @@ def test_a_run_is_gone_on_with_by_another_version_but_not_in_silence(from_checko
 def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(from_checkout):
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [
-        "AgentTrainer", "DigitsTrainer", "GroundTruthTrainer", "LanguageModelTrainer", "ModelAutoEncoderTrainer",
-        "ModelZooTrainer", "NetworkPopulationTrainer", "PromptDistillationTrainer", "SimilarityTransformerTrainer",
+        "AgentTrainer", "DigitsTrainer", "GroundTruthTrainer", "ImageClassifierTrainer", "LanguageModelTrainer",
+        "ModelAutoEncoderTrainer", "ModelZooTrainer", "NetworkPopulationTrainer", "PromptDistillationTrainer",
+        "SimilarityTransformerTrainer",
     ]  # fmt: skip
 
 

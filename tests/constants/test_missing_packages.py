@@ -20,7 +20,7 @@ def called(project, *words: str) -> subprocess.CompletedProcess[str]:
     ("words", "package"),
     [
         (("train.py", "ModelAutoEncoder", "epochs=1"), "pydantic"),
-        (("recommend.py", "hebrew-4"), "beautilog"),
+        (("recommend.py", "hebrew-4"), "pydantic"),
         (("-m", "evaluation"), "pydantic"),
     ],
 )

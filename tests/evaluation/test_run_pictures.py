@@ -44,12 +44,13 @@ def write_autoencoder(folder: Path, **changes) -> Path:
 
 
 def write_tokens(folder: Path) -> Path:
-    """Trained tokens predict exactly, untrained ones say nothing."""
+    """The trained run says the truth, up to what tasks have in common; the untrained one says nothing."""
     draw = np.random.default_rng(0)
     truth = np.array([-1.0, 1.0, -2.0, 2.0])
     arrays = {
         "test": np.array([1, 3, 4, 5]), "truth": truth, "families": np.array(["cnn", "mlp"])[[0, 0, 1, 1, 0, 1]],
-        "trained_predicted": truth, "untrained_predicted": 0 * truth,
+        "trained_head": np.array([9.0, 3.5, 9.0, 5.5, 2.5, 6.5]), "untrained_head": np.full(6, 3.0),
+        "tasks": np.array([0, 0, 1, 1]),
         "trained_tokens": draw.normal(size=(6, 3)), "untrained_tokens": draw.normal(size=(6, 3)),
     }  # fmt: skip
     np.savez(folder / "tokens.npz", **arrays)
@@ -146,7 +147,7 @@ def test_arrays_are_never_unpickled(tmp_path):
 def test_predictions_of_tokens_stand_beside_those_of_untrained_ones(tmp_path):
     predictions, places = styled(token_pictures(write_tokens(tmp_path)))
     titles = [axis.get_title(loc="left") for axis in predictions.figure.axes]
-    assert titles == ["untrained tokens: R2 0.00 on 4 networks", "trained tokens: R2 1.00 on 4 networks"]
+    assert titles == ["untrained: R2 0.00 on 4 networks", "trained: R2 1.00 on 4 networks"]
     trained = predictions.figure.axes[1].lines
     assert [line.get_label() for line in trained[1:]] == ["cnn", "mlp"]
     assert trained[1].get_xdata().tolist() == trained[1].get_ydata().tolist() == [-1.0, -2.0]

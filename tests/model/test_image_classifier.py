@@ -10,7 +10,9 @@ from model.image_classifier import ImageClassifier, classification_loss, kept_sh
 def test_bytes_are_normalised_as_the_network_wants_them():
     images = torch.randint(0, 256, (2, 4, 6, 3), dtype=torch.uint8)
     for last in (False, True):
-        model = ImageClassifier(nn.Identity(), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), frozen=False, channels_last=last)
+        model = ImageClassifier(
+            nn.Identity(), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), frozen=False, fixed_statistics=False, channels_last=last
+        )
         wanted = (images.permute(0, 3, 1, 2) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(-1, 1, 1)) / torch.tensor(
             [0.2, 0.3, 0.4]
         ).view(-1, 1, 1)
@@ -21,10 +23,17 @@ def test_bytes_are_normalised_as_the_network_wants_them():
 
 def test_a_frozen_body_stays_in_evaluation():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.5))
-    model = ImageClassifier(network, (0.5,) * 3, (0.2,) * 3, frozen=True, channels_last=False).train()
+    model = ImageClassifier(network, (0.5,) * 3, (0.2,) * 3, True, fixed_statistics=False, channels_last=False).train()
     images = torch.randint(0, 256, (4, 2, 2, 3), dtype=torch.uint8)
     assert model.training and torch.equal(model(images), model(images)) and (network[0].running_mean == 0).all()
-    assert ImageClassifier(network, (0.5,) * 3, (0.2,) * 3, False, False).train().network.training
+    assert ImageClassifier(network, (0.5,) * 3, (0.2,) * 3, False, False, False).train().network.training
+
+
+def test_statistics_of_batch_norms_can_be_kept_while_the_body_learns():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.5))
+    model = ImageClassifier(network, (0.5,) * 3, (0.2,) * 3, False, fixed_statistics=True, channels_last=False).train()
+    model(torch.randint(0, 256, (4, 2, 2, 3), dtype=torch.uint8))
+    assert network[2].training and not network[0].training and (network[0].running_mean == 0).all()
 
 
 def test_mixing_takes_from_the_image_before():

@@ -87,7 +87,7 @@ def put_transformers(hub):
 def test_the_card_shows_how_an_export_is_used(hub, tmp_path, monkeypatch, source, tune):
     torch.manual_seed(0)
     config = ImageClassifierTrainerConfig(model=source(hub), tune=tune, lora_rank=2)
-    tuned = tuned_network(config, len(NAMES), torch.device("cpu"))
+    tuned = tuned_network(config, len(NAMES), 100, torch.device("cpu"))
     with torch.no_grad():
         for parameter in tuned.classifier.parameters():
             if parameter.requires_grad:

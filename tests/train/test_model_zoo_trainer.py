@@ -28,7 +28,8 @@ def runs(artifacts: Path) -> list[Path]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_rebuilding_a_family_gives_networks_of_the_recorded_accuracies(tmp_path):

@@ -30,7 +30,9 @@ GROUPS = (
 
 @dataclass
 class Tuned:
-    classifier: ImageClassifier = field(default_factory=lambda: ImageClassifier(Tokens(), (0.5,), (0.5,), False, False))
+    classifier: ImageClassifier = field(
+        default_factory=lambda: ImageClassifier(Tokens(), (0.5,), (0.5,), False, False, False)
+    )
     groups: tuple = GROUPS
 
 

@@ -18,6 +18,7 @@ from data.pretrained.zoo_manifest import ZooEntry, read_zoo_manifest, zoo_entry
 from model.image_classifier import ImageClassifier
 from model.weight_lora import add_low_rank_changes
 
+_FEW_IMAGES = 1000  # to train on; below, their statistics in batch norms make it worse (docs/images.md)
 _NETWORK = "network."  # how names of the network's parameters begin in the classifier
 
 
@@ -61,12 +62,15 @@ class TunedNetwork:
         return lines
 
 
-def tuned_network(config: ImageClassifierTrainerConfig, classes: int, device: torch.device) -> TunedNetwork:
+def tuned_network(
+    config: ImageClassifierTrainerConfig, classes: int, train_images: int, device: torch.device
+) -> TunedNetwork:
     """Load the pretrained network that the settings name, and give it a head for some classes.
 
     Args:
         config: settings of the run.
         classes: how many classes there are.
+        train_images: how many images are trained on.
         device: device that the run computes on.
 
     Raises:
@@ -95,7 +99,8 @@ def tuned_network(config: ImageClassifierTrainerConfig, classes: int, device: to
             )  # fmt: skip
     last = config.channels_last == "on" or (config.channels_last == "auto" and device.type == "cuda")
     # The network's own colours: image files are RGB, and are brought into its order where they are cut.
-    classifier = ImageClassifier(network, spec.mean, spec.std, config.tune != "full", last)
+    fixed = config.batch_statistics == "off" or (config.batch_statistics == "auto" and train_images < _FEW_IMAGES)
+    classifier = ImageClassifier(network, spec.mean, spec.std, config.tune != "full", fixed, last)
     named = tuple(tuple(_NETWORK + name for name in group) for group in [*body, head])
     return TunedNetwork(
         classifier, entry, spec, named, pretrained.weights_digest, pretrained.location, pretrained.licence,

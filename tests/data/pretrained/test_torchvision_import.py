@@ -31,6 +31,12 @@ else:
 """
 
 
+TRANSFORMERS = """
+import llm
+from transformers import LlamaForCausalLM
+"""
+
+
 def run(code):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,3 +48,7 @@ def test_both_are_imported():
 
 def test_a_missing_package_is_told():
     run(MISSING)
+
+
+def test_transformers_finds_it_too():
+    run(TRANSFORMERS)
