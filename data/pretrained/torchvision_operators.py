@@ -55,7 +55,8 @@ def _declare() -> None:
     except OSError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in _OPERATORS:
-            library.define(operator + _SIGNATURE)
+            if not hasattr(torch.ops.torchvision, operator):  # a copy of this file may have declared it
+                library.define(operator + _SIGNATURE)
         _kept.append(library)
 
 

@@ -32,6 +32,8 @@ else:
 
 
 TRANSFORMERS = """
+import importlib.util
+importlib.util.find_spec("torchvision")  # as transformers asks whether it is there
 import llm
 from transformers import LlamaForCausalLM
 """
