@@ -176,7 +176,10 @@ def test_a_killed_run_goes_on_to_the_same_bits_with_other_workers(lab):
 
 @pytest.mark.parametrize("tune", ["full", "head", "lora"])
 def test_what_is_tuned_changes_and_the_export_is_the_plain_network(lab, tune):
-    """A frozen body keeps its bits, also those of its norms; the exported weights give the predictions."""
+    """A frozen body keeps its bits, also those of its norms; the exported weights give the predictions.
+
+    With few images a body that is trained keeps the statistics of its norms.
+    """
     words = ("lora_rank=2",) if tune == "lora" else ()
     run, metrics = train(lab, "epochs=2", f"tune={tune}", *words)
     before = load_file(lab.path / "tiny.safetensors")
@@ -186,7 +189,8 @@ def test_what_is_tuned_changes_and_the_export_is_the_plain_network(lab, tune):
         name for name, value in before.items() if value.shape == exported[name].shape and value.equal(exported[name])
     }
     frozen = {name for name in before if not name.startswith("head.")}
-    assert same == {"full": set(), "head": frozen, "lora": frozen - {"stem.weight", "body.weight"}}[tune]
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert same == {"full": statistics, "head": frozen, "lora": frozen - {"stem.weight", "body.weight"}}[tune]
     trained = {"full": 435, "head": 51, "lora": 51 + 2 * (8 + 27) + 2 * (16 + 8)}[tune]
     assert metrics["summary"]["trainable"] == trained
     facts = json.loads((run / "model" / "image_classifier.json").read_text())
