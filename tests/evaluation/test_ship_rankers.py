@@ -40,6 +40,7 @@ def test_they_are_small_and_complete():
         assert len(load_file(folder / "model.safetensors")) > 10
 
 
+@pytest.mark.slow
 def test_a_stale_one_is_trained_anew_aloud(project):
     """Measured anew (here: the table has another byte), the shipped rankers are of a table that is gone."""
     with (project.path / "constants/dataset_model_performance.json").open("a") as stream:

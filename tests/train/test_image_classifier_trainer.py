@@ -141,6 +141,7 @@ def test_separable_colours_are_learned_and_told_apart_where_they_are_new(lab):
     assert "Confusion matrix" in page and "Worst images" in page
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_not_learned(lab):
     """What is held out stays at chance: nothing leaks from one part into another."""
     mixed = lab.path / "mixed"
@@ -214,6 +215,7 @@ def test_what_is_tuned_changes_and_the_export_is_the_plain_network(lab, tune):
     assert shares == pytest.approx([float(rows[0][f"probability_{name}"]) for name in COLOURS], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_runs_elsewhere_are_found_by_their_folder_of_artifacts(lab):
     """`artifacts_dir` of the command line says where a run is that is tested, predicted with or exported."""
     where = f"artifacts_dir={lab.path / 'elsewhere'}"
@@ -228,6 +230,7 @@ def test_runs_elsewhere_are_found_by_their_folder_of_artifacts(lab):
     assert refused.returncode == 2 and "has other things in it, such as mine.txt" in refused.stderr
 
 
+@pytest.mark.slow
 def test_seeds_share_the_split_and_checks_pass(lab):
     """Another seed trains otherwise, on the same images; the checklist and the dry run have nothing to say."""
     done = lab.run("ImageClassifier", "data=colours", *QUICK, "epochs=1", "--seeds", "2", cwd=lab.path)
