@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data.population_batches import centred
 from evaluation.plots.figures import COLOURS, new_figure
 from evaluation.plots.run_pictures import Picture
 
@@ -45,7 +46,7 @@ def _draw_predictions(arrays: dict[str, np.ndarray]) -> Any:
     names = list(dict.fromkeys(families.tolist()))
     low, high = float(truth.min()), float(truth.max())
     for axis, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), _KINDS, strict=True):
-        predicted = _less_task_means(arrays[f"{kind}_head"][arrays["test"]], arrays["tasks"])
+        predicted = centred(arrays[f"{kind}_head"][arrays["test"]], arrays["tasks"])
         axis.plot([low, high], [low, high], color="#999999", linewidth=1, linestyle="--")
         for number, name in enumerate(names):
             own = families == name
@@ -57,11 +58,6 @@ def _draw_predictions(arrays: dict[str, np.ndarray]) -> Any:
     figure.axes[0].set_ylabel("measured accuracy within the task, logit")
     figure.axes[1].legend(loc="lower right")
     return figure
-
-
-def _less_task_means(values: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    _, of_task, counts = np.unique(tasks, return_inverse=True, return_counts=True)
-    return values - (np.bincount(of_task, values) / counts)[of_task]
 
 
 def _draw_map(arrays: dict[str, np.ndarray]) -> Any:
