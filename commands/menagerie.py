@@ -25,7 +25,7 @@ _COMMANDS = {
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
-_HIDING = ("commands", "constants", "llm", "menagerie", "service", "storage", *SHARED_ROOMS)
+_HIDING = ("commands", "constants", "doctor", "llm", "menagerie", "service", "storage", *SHARED_ROOMS)
 
 _DESCRIPTION = """Train and look at the trainers of a project: the folder with config.ini that the current one lies in.
 

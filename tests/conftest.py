@@ -18,7 +18,9 @@ from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
-PACKAGES = ("commands", "config", "constants", "data", "evaluation", "llm", "model", "service", "storage", "train")
+PACKAGES = (
+    "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage", "train",
+)  # fmt: skip
 FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "config.ini", "beautilog.ini")
 
 

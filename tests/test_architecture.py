@@ -18,6 +18,7 @@ ALLOWED = {
     "storage": {"constants"},
     "config": {"constants"},
     "model": {"constants"},
+    "doctor": {"constants"},
     "data": {"constants", "config", "model", "storage"},
     "evaluation": {"constants", "config", "data", "model", "storage"},
     "llm": {"constants", "config", "data", "model", "storage"},

@@ -1,0 +1,1 @@
+"""What is installed, and on what machine, read from files."""

@@ -1,0 +1,1 @@
+"""What failed, read from a traceback or a log."""
