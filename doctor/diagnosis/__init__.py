@@ -1,0 +1,1 @@
+"""From facts and knowledge to findings, by the branches of one decision tree."""

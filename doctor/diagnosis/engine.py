@@ -1,0 +1,102 @@
+"""From a case to an answer: every mechanism is asked, what says the same is merged, the first cause comes first."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from doctor.case import Case
+from doctor.diagnosis.mechanism import Known, Mechanism
+from doctor.failure.facts import Failure
+from doctor.finding import LEVELS, Change, Diagnosis, Finding
+from doctor.knowledge.rules import matches
+
+# Below this a finding is as often wrong as right: it is only told as a guess. Measured by bench/doctor.py.
+THRESHOLD = 0.3
+# What each step away from the first cause costs: a later line of a chain is oftener a consequence than a cause.
+_STEP, _STEPS = 0.06, 3
+
+
+def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
+    """Find breakages that rules speak of; says which rules a version rules out."""
+    for match in matches(knowledge.rules, case):
+        yield match.finding or match.against
+
+
+# Each line is asked in turn; a mechanism belongs to the file that names its subject.
+MECHANISMS: tuple[Mechanism, ...] = (find_by_rules,)
+
+
+def diagnose(case: Case, knowledge: Known, mechanisms: tuple[Mechanism, ...] = MECHANISMS) -> Diagnosis:
+    """Tell what is wrong.
+
+    Args:
+        case: what is known of the environment and of the failure.
+        knowledge: metadata, symbols and rules.
+        mechanisms: what to ask.
+
+    Returns:
+        Findings, the likeliest cause first; empty where nothing is sure enough, and then what was ruled out.
+    """
+    found: list[Finding] = []
+    ruled_out: list[str] = []
+    for mechanism in mechanisms:
+        for said in mechanism(case, knowledge):
+            if isinstance(said, Finding):
+                found.append(said)
+            elif said not in ruled_out:
+                ruled_out.append(said)
+    ranked = sorted(_merged(found), key=lambda one: _rank(one, case.failure))
+    sure = tuple(one for one in ranked if one.confidence >= THRESHOLD)
+    notes = [f"Too unsure to be a verdict: {one.verdict}" for one in ranked if one.confidence < THRESHOLD][:3]
+    return Diagnosis(sure, tuple(ruled_out), getattr(knowledge.metadata, "date", ""), tuple(notes))
+
+
+def _rank(finding: Finding, failure: Failure | None) -> tuple[float, float, str]:
+    """Return a sort key: without a failure the graver first; with one the surer, early lines of it before late ones."""
+    if failure is None:
+        return LEVELS.index(finding.level), -finding.confidence, finding.id
+    return 0, _STEP * min(_place(finding, failure), _STEPS) - finding.confidence, finding.id
+
+
+def _place(finding: Finding, failure: Failure) -> int:
+    """Return how many exceptions of the chain came before the line that a finding explains."""
+    sign = finding.evidence[0] if finding.evidence else ""
+    for place, raised in enumerate(failure.raised):
+        if sign and any(sign in line or line in sign for line in raised.line.splitlines() if line.strip()):
+            return place
+    # Lines of tools and warnings before the first exception are causes as often as it is.
+    return 0 if any(sign in line for line in failure.lines) or not failure.raised else 1
+
+
+def _merged(found: Iterable[Finding]) -> list[Finding]:
+    """Join findings of one branch about one distribution: the surest speaks, all evidence and changes stay."""
+    groups: dict[tuple[str, str], Finding] = {}
+    for one in sorted(found, key=lambda each: -each.confidence):
+        key = (one.branch, one.culprits[0] if one.culprits else one.id)
+        first = groups.get(key)
+        groups[key] = one if first is None else _joined(first, one)
+    return list(groups.values())
+
+
+def _joined(first: Finding, other: Finding) -> Finding:
+    evidence = (*first.evidence, *(line for line in other.evidence if line not in first.evidence))
+    known = {_what(change) for change in first.changes}
+    changes = (*first.changes, *(change for change in other.changes if _what(change) not in known))
+    return replace(
+        first,
+        evidence=evidence,
+        changes=changes,
+        culprits=tuple(dict.fromkeys((*first.culprits, *other.culprits))),
+        not_this=first.not_this or other.not_this,
+        check=first.check or other.check,
+        provable=first.provable or other.provable,
+    )
+
+
+def _what(change: Change) -> tuple[object, ...]:
+    return (
+        change.kind,
+        change.requirements,
+        change.remove,
+        change.environment,
+        "" if change.requirements else change.text,
+    )
