@@ -14,11 +14,11 @@ from pathlib import Path
 
 from commands.argument_hints import HintingParser
 from commands.evaluate.request import EvaluationRequest, changed_settings, find_evaluated_run
-from commands.signals import hearing_signals
 from commands.trainer_help import trainer_help
 from config import ConfigError, ConfigParser
 from constants import command
 from constants.commit import ShowVersion
+from constants.end_signals import hearing_signals
 from constants.missing_packages import explain_missing_package
 from constants.program import called
 from data.data_error import DataError

@@ -11,6 +11,7 @@ from config import ConfigError
 from constants import command
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
+from constants.end_signals import Terminated, hearing_signals
 from data.data_error import DataError
 from evaluation.recommendation.candidates import read_amount, same_licence
 from storage.errors import OutputError
@@ -60,7 +61,10 @@ def main(words: list[str] | None = None) -> int:
     from evaluation.recommendation.product import recommend_real_models
 
     try:
-        return recommend_real_models(arguments) if _is_product(arguments) else recommend_in_laboratory(arguments)
+        with hearing_signals():  # SIGTERM too lets a training of a process of its own save and leave
+            return recommend_real_models(arguments) if _is_product(arguments) else recommend_in_laboratory(arguments)
+    except Terminated as ended:
+        return _report(arguments, f"ended by {ended}", 128 + ended.number)
     except KeyboardInterrupt:
         return _report(arguments, "interrupted", INTERRUPTED)
     except (ConfigError, RunNotFoundError) as error:

@@ -105,6 +105,10 @@ class TrainerRegistry(Mapping[str, type]):
 
             logger.warning(f"{former} is called {RENAMED_TRAINERS[former]} now; the old name goes on working")
             return entries[RENAMED_TRAINERS[former]]
+        if "=" in name:
+            raise UnknownTrainerError(
+                f"'{name}' is a setting; the name of a trainer comes before it. `{command('train')} --list` shows all."
+            )
         self._explain_file(name)
         near = [by_short[short].name for short in difflib.get_close_matches(_short(name), by_short, n=3, cutoff=0.5)]
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from constants import PACKAGE_ROOT, PROJECT_ROOT, command
+from constants.paths import IS_CHECKOUT
 from data.data_error import DataError
 from storage.run_label import labelled
 
@@ -110,11 +111,10 @@ def _train(words: Sequence[str], say: Callable[[str], None]) -> None:
         RunFailedError: it ended with an error.
         KeyboardInterrupt: somebody has stopped it, or this process; the run has saved where it is.
     """
-    script = [str(PACKAGE_ROOT / "train.py")] if PROJECT_ROOT == PACKAGE_ROOT else ["-m", "menagerie", "train"]
     last: list[str] = []
     # In a group of its own: a Ctrl-C of the terminal reaches it by us alone, once.
     with subprocess.Popen(
-        [sys.executable, *script, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, *training_script(), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         errors="replace", start_new_session=True, cwd=Path.cwd(),
     ) as process, _stopped_with_us(process):  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
@@ -131,6 +131,14 @@ def _train(words: Sequence[str], say: Callable[[str], None]) -> None:
     if code:
         told = " ".join(line.strip() for line in last).removeprefix("error: ")
         raise RunFailedError(told or f"`{command('train')} {' '.join(words[:3])}` ended with the exit code {code}")
+
+
+def training_script() -> list[str]:
+    """Return what a Python is given so that it trains, in a project of a user's own as in a checkout."""
+    if PROJECT_ROOT == PACKAGE_ROOT:
+        return [str(PACKAGE_ROOT / "train.py")]
+    # By its path, where it has one: a checkout is on nobody's path in another folder.
+    return [*([str(PACKAGE_ROOT / "menagerie.py")] if IS_CHECKOUT else ["-m", "menagerie"]), "train"]
 
 
 def _keep_last(stream: IO[str], last: list[str]) -> None:

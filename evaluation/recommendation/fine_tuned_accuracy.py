@@ -6,7 +6,8 @@ One Gaussian model of all there is, in logits of accuracies. Fine-tuning model i
 
 a measured result is that with a little noise, and a probe is that less a gap of the dataset and with noise of its own.
 How large each of these parts is, is learned from the table and from the probes at hand, with weak priors: a few results
-move little, many move much.
+move little, many move much. Another budget of fine-tuning has a level of its own, as another dataset has: three epochs
+say which models are good, and not what ten reach.
 """
 
 import math
@@ -38,7 +39,8 @@ class Knowledge:
     Attributes:
         path: the table.
         models: place of each result's model in the zoo.
-        datasets: number of each result's dataset; -1 for the one that is asked about.
+        datasets: number of each result's dataset and budget; -1 for the dataset that is asked about, with the budget
+            that it was last fine-tuned with.
         values: accuracy of each result, from 0 to 1.
         probes: accuracy of its probe; NaN where there is none.
         images: images that its probe was scored on; NaN where unknown.
@@ -78,7 +80,7 @@ class Knowledge:
         for model in range(models):
             parts = [f"fine-tuned on these images before: {here[model]:.3f}"] if model in here else []
             if counts[model]:
-                what = counted(int(counts[model]), "other dataset")
+                what = counted(int(counts[model]), "other dataset or budget", "other datasets or budgets")
                 parts.append(f"{100 * means[model]:+.1f} points from the mean of those measured on {what}")
             texts.append("; ".join(parts))
         return tuple(texts)
@@ -129,10 +131,11 @@ def gather(
     usable = [each for each in accurate if each.value >= 0 and highest[each.dataset] <= 100][-_MOST_ROWS:]
     if not usable:
         return None
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, str, str], int] = {}
+    here = [each.budget for each in usable if digest and each.dataset_digest == digest]
     datasets = [
-        -1 if digest and each.dataset_digest == digest
-        else numbers.setdefault((each.dataset, each.dataset_digest), len(numbers))
+        -1 if here and (each.dataset_digest, each.budget) == (digest, here[-1])
+        else numbers.setdefault((each.dataset, each.dataset_digest, each.budget), len(numbers))
         for each in usable
     ]  # fmt: skip
     left = len(about) - len(usable)

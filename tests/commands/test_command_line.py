@@ -39,6 +39,7 @@ def test_help_of_a_trainer_shows_its_settings(shared_project):
     ("words", "texts"),
     [
         (["FeatureFuson"], ["unknown trainer 'FeatureFuson'; did you mean FeatureFusionTrainer", "--list"]),
+        (["epochs=2"], ["'epochs=2' is a setting; the name of a trainer comes before it", "--list"]),
         ([], ["name a trainer"]),
         (["FeatureFusion", "epohcs=3"], ["command line: unknown key 'epohcs'; did you mean 'epochs'?"]),
         (["FeatureFusion", "epochs=many"], ["command line", "epochs", "'many'"]),

@@ -75,3 +75,21 @@ def test_results_that_can_t_be_used_are_left_out_aloud():
     assert knowledge.values.tolist() == [0.81, 0.75] and knowledge.models.tolist() == [0, 1]
     assert knowledge.ignored == "1 result of t.csv not used: no accuracy"
     assert gather(rows[2:], Path("t.csv"), ZOO, "x") is None
+
+
+def test_another_budget_has_a_level_of_its_own():
+    """One epoch reached .3 to .5 on these images, and ten .9: ten are asked about, the order is learned from both."""
+    draws = np.random.default_rng(0).beta(150, 150, (2000, 3))
+
+    def row(model: int, value: float, budget: str) -> MeasuredResult:
+        return MeasuredResult(f"m{model}", "photos", "accuracy", value, 0.5, 300, dataset_digest="here", budget=budget)
+
+    quick = [row(number, value, "1 epoch") for number, value in enumerate((0.3, 0.4, 0.5))]
+    long = [row(0, 0.9, "10 epochs")]
+    found = expect(gather([*quick, *long], Path("t.csv"), ZOO, "here"), [0, 1, 2], draws, MODELS)
+    where = standings(found.draws)
+    assert where[0].expected == pytest.approx(0.9, abs=0.03)
+    assert where[2].expected > where[0].expected, "the best of the quick ones is expected to be better"
+    assert where[1].expected > 0.85, "not pulled to what one epoch reaches"
+    back = expect(gather([*long, *quick], Path("t.csv"), ZOO, "here"), [0, 1, 2], draws, MODELS)
+    assert standings(back.draws)[1].expected == pytest.approx(0.4, abs=0.05), "the budget that was used last"

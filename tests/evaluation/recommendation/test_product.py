@@ -130,7 +130,7 @@ def test_measured_results_move_the_ranking(photos, zoo, tmp_path):
     moved = answer(photos, "--zoo", zoo, "--results", table, artifacts=tmp_path / "artifacts")
     assert moved["models"][0]["name"] == winner and moved["accuracy_of"] == "fine-tuning"
     assert moved["learnt_from"] == f"16 results on 8 datasets in {table}"
-    assert "+7.5 points from the mean of those measured on 8 other datasets" in moved["models"][0]["why"]
+    assert "+7.5 points from the mean of those measured on 8 other datasets or budgets" in moved["models"][0]["why"]
     of_loser = next(model for model in moved["models"] if model["name"] == loser)
     assert moved["models"][0]["expected_accuracy"] > of_loser["expected_accuracy"] + 0.03
     assert moved["models"][0]["probe"]["accuracy"] <= of_loser["probe"]["accuracy"]
