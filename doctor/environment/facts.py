@@ -29,6 +29,7 @@ class Interpreter:
         headers: whether Python.h is there.
         externally_managed: whether its owner forbids pip (PEP 668).
         conda: whether it belongs to a conda environment.
+        fault: why it could not be run, where only the files of its folder were read; None where it ran.
     """
 
     executable: str
@@ -47,6 +48,7 @@ class Interpreter:
     headers: bool | None = None
     externally_managed: bool = False
     conda: bool = False
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Machine:
         disk_free: bytes that are free where the environment lies.
         shared_memory: bytes of /dev/shm.
         container: "docker", "kubernetes", "wsl", "colab", "kaggle" or None.
+        gpu_fault: what nvidia-smi answered where it is there and failed; None where it worked or isn't there.
     """
 
     gpus: tuple[Gpu, ...] | None = None
@@ -117,6 +120,7 @@ class Machine:
     disk_free: int | None = None
     shared_memory: int | None = None
     container: str | None = None
+    gpu_fault: str | None = None
 
 
 @dataclass(frozen=True)
