@@ -1,0 +1,89 @@
+"""Requirements as distributions declare them, read for one interpreter."""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from packaging.markers import InvalidMarker, UndefinedEnvironmentName, default_environment
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from doctor.environment.facts import Environment, Interpreter
+
+_SYSTEMS = {"linux": ("posix", "Linux"), "darwin": ("posix", "Darwin"), "win32": ("nt", "Windows")}
+
+
+@lru_cache(maxsize=20_000)
+def parse_requirement(text: str) -> Requirement | None:
+    """Return a requirement of a line; None where the line is none. It is shared: don't change it."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def parse_version(text: str) -> Version | None:
+    """Return a version, None where the text is none."""
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def marker_values(interpreter: Interpreter | None) -> Mapping[str, str]:
+    """Return what environment markers are compared with, for an interpreter or, where none is known, for this one."""
+    values = {key: str(value) for key, value in default_environment().items()}
+    if interpreter:
+        system, platform = _SYSTEMS.get(interpreter.sys_platform, ("posix", ""))
+        full = interpreter.version if interpreter.version.count(".") > 1 else f"{interpreter.version}.0"
+        short = re.match(r"\d+\.\d+", full)
+        values |= {
+            "os_name": system, "sys_platform": interpreter.sys_platform, "platform_system": platform,
+            "platform_machine": interpreter.machine, "python_full_version": full,
+            "implementation_name": interpreter.implementation, "implementation_version": full,
+            "platform_python_implementation": {"pypy": "PyPy"}.get(interpreter.implementation, "CPython"),
+        }  # fmt: skip
+        if short:
+            values["python_version"] = short[0]
+    return values
+
+
+def needs(lines: Iterable[str], values: Mapping[str, str], extras: Iterable[str] = ()) -> list[Requirement]:
+    """Return the requirements that hold for an interpreter.
+
+    Args:
+        lines: Requires-Dist lines.
+        values: of `marker_values`.
+        extras: extras that were asked for.
+    """
+    found = []
+    for line in lines:
+        requirement = parse_requirement(line)
+        if requirement and holds(requirement, values, extras):
+            found.append(requirement)
+    return found
+
+
+def holds(requirement: Requirement, values: Mapping[str, str], extras: Iterable[str] = ()) -> bool:
+    """Return whether a requirement's marker holds, with any of the extras or without one."""
+    if requirement.marker is None:
+        return True
+    try:
+        return any(requirement.marker.evaluate({**values, "extra": extra}) for extra in ("", *extras))
+    except (UndefinedEnvironmentName, InvalidMarker, InvalidVersion):
+        return True
+
+
+def named(requirements: Iterable[str]) -> tuple[str, ...]:
+    """Return the normalised names of requirements, each once, in their order."""
+    parsed = (parse_requirement(text) for text in requirements)
+    return tuple(dict.fromkeys(canonicalize_name(one.name) for one in parsed if one))
+
+
+def unmet_by(environment: Environment, requirement: Requirement) -> bool:
+    """Return whether an environment is known to hold a version that a requirement forbids, or not to hold it at all."""
+    version = environment.version(requirement.name)
+    if version is None:
+        return environment.complete
+    return not requirement.specifier.contains(version, prereleases=True)
