@@ -1,0 +1,323 @@
+"""A package index, read politely: the simple API as JSON, and parts of files by range requests."""
+
+import base64
+import io
+import json
+import os
+import ssl
+import tarfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+DEFAULT = "https://pypi.org/simple"
+_JSON = "application/vnd.pypi.simple.v1+json"
+_AGENT = "menagerie-doctor"
+_TIMEOUT = 60
+# What a server that knows no ranges may send whole, and the largest source distribution that is read for its metadata.
+_LARGEST_WHOLE = 64 << 20
+# Ranges of a file that lie closer than this are asked for as one.
+_GAP = 64 << 10
+
+
+class IndexProblem(Exception):
+    """The index could not be reached, or gave what cannot be read; the text says what to do, without credentials."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on the index.
+
+    Args:
+        name: its name.
+        url: where it is.
+        size: bytes; 0 where the index doesn't say.
+        uploaded: when it came, ISO 8601; empty where the index doesn't say.
+        requires_python: its Requires-Python.
+        yanked: whether it was withdrawn.
+        metadata: whether its METADATA lies beside it, at url + ".metadata".
+    """
+
+    name: str
+    url: str
+    size: int
+    uploaded: str
+    requires_python: str
+    yanked: bool
+    metadata: bool
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it is a wheel."""
+        return self.name.endswith(".whl")
+
+    @property
+    def is_sdist(self) -> bool:
+        """Whether it is a source distribution."""
+        return self.name.endswith((".tar.gz", ".zip", ".tar.bz2", ".tgz"))
+
+
+def address(given: str | None = None) -> str:
+    """Return the address of the index: what is given, else what uv or pip were told, else PyPI."""
+    for found in (given, *map(os.environ.get, ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"))):
+        if found and found.strip():
+            return found.strip().split("=", 1)[-1].rstrip("/") if "=http" in found else found.strip().rstrip("/")
+    return DEFAULT
+
+
+class Index:
+    """A package index.
+
+    Args:
+        url: its simple API; None for what uv and pip use.
+        cache: folder that keeps what the index said of projects, to ask again only for what is new; None for none.
+    """
+
+    def __init__(self, url: str | None = None, cache: Path | None = None) -> None:
+        self._url = address(url)
+        self._cache = cache
+        certificates = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
+        self._context = ssl.create_default_context(cafile=certificates if certificates else None)
+
+    def files(self, project: str) -> list[File]:
+        """Return the files of a project.
+
+        Raises:
+            IndexProblem: if the index cannot be reached, doesn't know the project or speaks no JSON.
+        """
+        page = f"{self._url}/{canonicalize_name(project)}/"
+        known = self._cache / f"{canonicalize_name(project)}.json" if self._cache else None
+        headers = {"Accept": _JSON}
+        old = None
+        if known and known.exists():
+            old = json.loads(known.read_text(encoding="utf-8"))
+            if old.get("etag") and old.get("page") == _shown(page):
+                headers["If-None-Match"] = old["etag"]
+        try:
+            body, tag = self._get(page, headers)
+        except urllib.error.HTTPError as problem:
+            if problem.code == 304 and old:
+                return _files(old["answer"], page)
+            raise IndexProblem(_said(project, page, problem)) from None
+        except (OSError, ValueError) as problem:
+            raise IndexProblem(_said(project, page, problem)) from None
+        try:
+            answer = json.loads(body)
+            listed = _files(answer, page)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise IndexProblem(
+                f"{_shown(page)} doesn't answer in JSON (PEP 691); give one that does by --index-url"
+            ) from None
+        if known and tag:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"etag": tag, "page": _shown(page), "answer": answer}
+            known.write_text(json.dumps(kept), encoding="utf-8")
+        return listed
+
+    def requires(self, file: File) -> tuple[str, ...] | None:
+        """Return the Requires-Dist lines of a wheel or a source distribution; None where they cannot be read."""
+        try:
+            if file.metadata:
+                return _requires(self.read(file.url + ".metadata").decode("utf-8", "replace"))
+            if file.is_wheel:
+                archive = zipfile.ZipFile(self.open(file))
+                name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
+                return _requires(archive.read(name).decode("utf-8", "replace")) if name else None
+            if file.size > _LARGEST_WHOLE or not file.name.endswith((".tar.gz", ".tgz")):
+                return None
+            return _source_requires(self.read(file.url))
+        except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError):
+            return None
+
+    def open(self, file: File) -> "RangeFile":
+        """Return a file to read parts of."""
+        return RangeFile(self, file.url, file.size)
+
+    def read(self, url: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes of a file, [start, end) of them where these are given.
+
+        Raises:
+            OSError: if they cannot be read.
+        """
+        wanted = {} if start is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        return self._get(url, wanted)[0]
+
+    def _get(self, url: str, headers: dict[str, str]) -> tuple[bytes, str | None]:
+        """Return the body and the ETag of an answer."""
+        parts = urllib.parse.urlsplit(url)
+        own = urllib.parse.urlsplit(self._url)
+        if own.username and parts.hostname == own.hostname:
+            pair = f"{urllib.parse.unquote(own.username)}:{urllib.parse.unquote(own.password or '')}"
+            headers = {**headers, "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        request = urllib.request.Request(_bare(url), headers={"User-Agent": _AGENT, **headers})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT, context=self._context) as answer:
+            if "Range" in headers and answer.status == 200:
+                if int(answer.headers.get("Content-Length") or 0) > _LARGEST_WHOLE:
+                    raise OSError("the server sends no parts of files")
+                first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
+                whole: bytes = answer.read()
+                return whole[int(first) : int(last) + 1 if last else None], None
+            return answer.read(), answer.headers.get("ETag")
+
+
+class RangeFile(io.RawIOBase):
+    """A file on a server, of which only the parts that are read are fetched.
+
+    Args:
+        index: what fetches them.
+        url: where the file is.
+        size: its bytes.
+    """
+
+    _TAIL = 64 << 10
+
+    def __init__(self, index: Index, url: str, size: int) -> None:
+        super().__init__()
+        self._index = index
+        self._url = url
+        self._size = size
+        self._at = 0
+        self._parts: list[tuple[int, bytes]] = []
+        self.fetched = 0
+
+    def seekable(self) -> bool:
+        """Return True: any part can be read."""
+        return True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set where the next read begins, and return it."""
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return bytes from here on, fetched where they are not there yet."""
+        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        for begin, part in self._parts:
+            if begin <= self._at and end <= begin + len(part):
+                found = part[self._at - begin : end - begin]
+                break
+        else:
+            # The end of a zip file is read in small steps, backwards: once is enough.
+            begin = min(self._at, max(0, self._size - self._TAIL)) if end > self._size - self._TAIL else self._at
+            found = self.fetch(begin, end)[self._at - begin :]
+        self._at = end
+        return found
+
+    def fetch(self, begin: int, end: int) -> bytes:
+        """Fetch bytes [begin, end), keep them for later reads and return them."""
+        part = self._index.read(self._url, begin, end)
+        if len(part) != end - begin:
+            raise OSError("the server sent another number of bytes")
+        self.fetched += len(part)
+        self._parts.append((begin, part))
+        return part
+
+    def fetch_members(self, archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> None:
+        """Fetch members of an archive that lies in this file, neighbours in one request."""
+        ranges: list[list[int]] = []
+        for member in sorted(members, key=lambda one: one.header_offset):
+            begin = member.header_offset
+            end = min(self._size, begin + 30 + len(member.orig_filename.encode()) + 1024 + member.compress_size)
+            if ranges and begin - ranges[-1][1] < _GAP:
+                ranges[-1][1] = max(end, ranges[-1][1])
+            else:
+                ranges.append([begin, end])
+        for begin, end in ranges:
+            self.fetch(begin, end)
+
+    def forget(self) -> None:
+        """Free what was fetched."""
+        self._parts.clear()
+
+
+def _files(answer: dict[str, Any], page: str) -> list[File]:
+    """Return the files that an index's answer lists."""
+    return [
+        File(
+            name=one["filename"],
+            url=urllib.parse.urljoin(_bare(page), one["url"]),
+            size=int(one.get("size") or 0),
+            uploaded=one.get("upload-time") or "",
+            requires_python=one.get("requires-python") or "",
+            yanked=bool(one.get("yanked")),
+            metadata=bool(one.get("core-metadata") or one.get("data-dist-info-metadata")),
+        )
+        for one in answer["files"]
+    ]
+
+
+def _requires(text: str) -> tuple[str, ...]:
+    """Return the Requires-Dist lines of METADATA or PKG-INFO."""
+    return tuple(" ".join(line.split()) for line in HeaderParser().parsestr(text).get_all("Requires-Dist") or ())
+
+
+def _source_requires(contents: bytes) -> tuple[str, ...] | None:
+    """Return what a source distribution requires: of PKG-INFO, else of the requires.txt that setuptools left."""
+    found: tuple[str, ...] = ()
+    dynamic = True
+    with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
+        listed = ""
+        for member in archive:
+            depth = member.name.count("/")
+            opened = archive.extractfile(member) if member.isfile() else None
+            if opened and depth == 1 and member.name.endswith("/PKG-INFO"):
+                text = opened.read().decode("utf-8", "replace")
+                found = _requires(text)
+                version = HeaderParser().parsestr(text).get("Metadata-Version", "1.0")
+                dynamic = tuple(map(int, version.split("."))) < (2, 2)
+            elif opened and member.name.endswith(".egg-info/requires.txt"):
+                listed = opened.read().decode("utf-8", "replace")
+    if found or not dynamic:
+        return found
+    return _egg_requires(listed)
+
+
+def _egg_requires(text: str) -> tuple[str, ...]:
+    """Return the lines of an egg-info's requires.txt as Requires-Dist lines."""
+    made = []
+    extra = marker = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            extra, _, marker = line[1:-1].partition(":")
+        elif line:
+            conditions = [f"({marker})" if extra and " or " in marker else marker] if marker else []
+            conditions += [f'extra == "{extra}"'] if extra else []
+            made.append(f"{line} ; {' and '.join(conditions)}" if conditions else line)
+    return tuple(made)
+
+
+def _bare(url: str) -> str:
+    """Return a URL without credentials."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _shown(url: str) -> str:
+    """Return a URL as it may be shown: without credentials and query."""
+    return urllib.parse.urlsplit(_bare(url))._replace(query="", fragment="").geturl()
+
+
+def _said(project: str, page: str, problem: Exception) -> str:
+    """Return what went wrong, for a person."""
+    if isinstance(problem, urllib.error.HTTPError) and problem.code == 404:
+        return f"{_shown(page)}: the index has no project {project}"
+    reason = getattr(problem, "reason", None) or problem
+    return f"{_shown(page)} could not be read ({reason}): is there a network? Another index is named by --index-url"
