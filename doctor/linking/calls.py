@@ -8,9 +8,10 @@ from dataclasses import dataclass
 # A call under such a condition, or in a function that asks so, knows what it calls.
 _KNOWS = re.compile(r"version|signature|parameters|hasattr|inspect|is_\w+_|PY3|_fields__", re.IGNORECASE)
 _PLAIN_DECORATORS = {"staticmethod", "classmethod", "final", "override", "abstractmethod"}
+# Nodes that no call lies in.
 _LEAVES = {ast.Name, ast.Constant, ast.Load, ast.Store, ast.Del, ast.alias, ast.Import, ast.ImportFrom, ast.Pass, str,
-           ast.Add, ast.Sub, ast.And, ast.Or, ast.Eq, ast.In, ast.Is, ast.IsNot, ast.NotIn, ast.NotEq, ast.Not, type(None),
-           ast.arguments}  # fmt: skip
+           ast.Add, ast.Sub, ast.And, ast.Or, ast.Eq, ast.In, ast.Is, ast.IsNot, ast.NotIn, ast.NotEq, ast.Not,
+           type(None), ast.arguments}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,7 @@ def _last(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def keyword_calls(
-    tree: ast.Module, bindings: Mapping[str, str]
-) -> Iterator[tuple[str, tuple[str, ...], int, str]]:
+def keyword_calls(tree: ast.Module, bindings: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], int, str]]:
     """Yield calls with keywords that no condition or handler looks after.
 
     Args:
@@ -128,7 +127,6 @@ def keyword_calls(
         line, and the function or class around it.
     """
     local = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases}
-    local -= {node.name for node in tree.body if isinstance(node, ast.ClassDef) and not _foreign_base(node, bindings)}
     foreign = {name for name, place in bindings.items() if not place.startswith(".")}
     if not foreign and not local:
         return
@@ -157,7 +155,3 @@ def keyword_calls(
                 stack += [(one, owner, function) for one in part if one.__class__ not in _LEAVES]
             elif isinstance(part, ast.AST) and part.__class__ not in _LEAVES:
                 stack.append((part, owner, function))
-
-
-def _foreign_base(node: ast.ClassDef, bindings: Mapping[str, str]) -> bool:
-    return any(ast.unparse(base).split(".")[0] in bindings for base in node.bases)

@@ -89,8 +89,8 @@ class _Reader:
             return _compared(self.value(node.left), node.ops[0], self.value(node.comparators[0]))
         if isinstance(node, ast.Call):
             return self._asked(node)
-        value = self.value(node)
-        return value if isinstance(value, bool) else None
+        told = self.value(node)
+        return told if isinstance(told, bool) else None
 
     @staticmethod
     def _joined(values: list[bool | str | None], all_of: bool) -> bool | str | None:
@@ -146,9 +146,9 @@ class _Reader:
                 source = ast.parse(self.names[node.id], mode="eval").body
             except SyntaxError:
                 return None
-            inner = _Reader(self.names, self.around, self.depth + 1)
-            found = inner.value(source)
-            return found if found is not None else inner.truth(source)
+            deeper = _Reader(self.names, self.around, self.depth + 1)
+            found = deeper.value(source)
+            return found if found is not None else deeper.truth(source)
         if isinstance(node, ast.Attribute) and node.attr in ("__version__", "VERSION", "version_info"):
             here = self._version(ast.unparse(node.value)) if node.attr != "version_info" else None
             return here

@@ -18,12 +18,16 @@ _GONE = {
     (3, 10): "formatter parser symbol",
     (3, 11): "binhex",
     (3, 12): "asynchat asyncore distutils imp smtpd",
-    (3, 13): "aifc audioop cgi cgitb chunk crypt imghdr lib2to3 mailcap msilib nis nntplib ossaudiodev pipes sndhdr spwd "
+    (
+        3,
+        13,
+    ): "aifc audioop cgi cgitb chunk crypt imghdr lib2to3 mailcap msilib nis nntplib ossaudiodev pipes sndhdr spwd "
     "sunau telnetlib uu xdrlib",
 }
 _CAME = {(3, 9): "zoneinfo graphlib", (3, 11): "tomllib", (3, 14): "annotationlib compression"}
 _COMPILED = re.compile(r"^(\w+)(?:\.[\w-]+)*\.(?:so|pyd)$")
 _PATHS = re.compile(r"__path__|sys\.meta_path|sys\.modules\[|extend_path|declare_namespace")
+_VENDORED = re.compile(r"_?(vendor|vendored|vendors|extern|external|thirdparty|third_party|libs?|compat)")
 _STRING = re.compile(r"[\"'](\w+)[\"']")
 
 
@@ -32,7 +36,7 @@ class Found:
     """Where a module is.
 
     Args:
-        kind: "package", "module", "compiled", "namespace", "missing" or "unknown" (it can't be told whether it is there).
+        kind: "package", "module", "compiled", "namespace", "missing" or "unknown" (it can't be told).
         path: its file; the folder of a namespace.
     """
 
@@ -76,10 +80,8 @@ class InstalledModules:
         for site in self.path:
             for name in self._names(site):
                 if name.startswith("__editable__") and name.endswith("finder.py"):
-                    try:
-                        names.update(_STRING.findall((Path(site) / name).read_text(encoding="utf-8")[:4000]))
-                    except (OSError, UnicodeDecodeError):
-                        pass
+                    text = self.source(os.path.join(site, name)) or ""
+                    names.update(_STRING.findall(text[:4000]))
         return frozenset(names)
 
     def _names(self, folder: str) -> frozenset[str]:
@@ -125,8 +127,7 @@ class InstalledModules:
         """
         path = self.find(module.split(".")[0]).path
         inner = self._names(os.path.dirname(path))
-        folders = [one for one in inner if re.fullmatch(r"_?(vendor|vendored|vendors|extern|external|thirdparty|third_party|"
-                                                        r"libs?|compat)", one)]  # fmt: skip
+        folders = [one for one in inner if _VENDORED.fullmatch(one)]
         return any({name, f"{name}.py"} & self._names(os.path.join(os.path.dirname(path), one)) for one in folders)
 
     def _has(self, name: str) -> bool:
@@ -286,7 +287,9 @@ class InstalledModules:
             stub = self.source(path + "i") or ""
             return bool(re.search(rf"\b{re.escape(name)}\b", stub)) if stub else None
         for folder in text.lazy.folders:
-            place = os.path.join(os.path.dirname(path), *folder.strip(".").split("/")) if folder else os.path.dirname(path)
+            place = (
+                os.path.join(os.path.dirname(path), *folder.strip(".").split("/")) if folder else os.path.dirname(path)
+            )
             if name in self.texts.names_of(place, lambda one: tuple(sorted(_exported(one)))):
                 return True
         return False

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 _TABLE = re.compile(r"^_*(?:import_structure|submod_attrs|lazy_imports|import_map|lookup|dynamic_imports|module_lookup"
                     r"|lazy_modules|lazy_attrs|lazy_imports_dict|import_structure_\w+)$", re.IGNORECASE)  # fmt: skip
-_LAZY_CALLS = ("_LazyModule", "LazyModule", "_attach", "attach", "attach_stub", "_LazyConfigModule", "OptionalDependencyNotAvailable")
+_LAZY_CALLS = (
+    "_LazyModule",
+    "LazyModule",
+    "_attach",
+    "attach",
+    "attach_stub",
+    "_LazyConfigModule",
+    "OptionalDependencyNotAvailable",
+)
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,7 @@ class _Tables:
         for node in body:
             if isinstance(node, ast.Assign):
                 self.assigned(node)
-            elif isinstance(node, ast.AnnAssign) and node.value is not None:
-                self.value(node.target, node.value)
-            elif isinstance(node, ast.AugAssign):
+            elif (isinstance(node, ast.AnnAssign) and node.value is not None) or isinstance(node, ast.AugAssign):
                 self.value(node.target, node.value)
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
                 self.called(node.value)
@@ -96,6 +102,7 @@ class _Tables:
                 self.table(part)
 
     def value(self, target: ast.expr, value: ast.expr) -> None:
+        """Read `table = {...}` and `table["x"] = [...]`."""
         if isinstance(target, ast.Name):
             if isinstance(value, ast.Dict | ast.Set | ast.List | ast.Tuple):
                 parts = value.keys if isinstance(value, ast.Dict) else value.elts
@@ -120,7 +127,9 @@ class _Tables:
 
     def table(self, value: ast.expr) -> None:
         if isinstance(value, ast.Call) and "import_structure" in ast.unparse(value.func):
-            found = [one.value for one in ast.walk(value) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            found = [
+                one.value for one in ast.walk(value) if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
             self.folders.append(found[-1] if found else "")
         if not isinstance(value, ast.Dict):
             return
@@ -133,7 +142,13 @@ class _Tables:
     def entry(self, key: str, value: ast.expr) -> None:
         """Take up {"submodule": ["Name", ...]} or {"Name": "submodule"}."""
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            if value.value and not value.value.startswith(".") and key and key[:1].islower() and value.value[:1].isupper():
+            if (
+                value.value
+                and not value.value.startswith(".")
+                and key
+                and key[:1].islower()
+                and value.value[:1].isupper()
+            ):
                 self.names.setdefault(value.value, key)  # table["x"].append("Name")
             else:
                 self.names.setdefault(key, value.value)
@@ -171,8 +186,7 @@ class _Getattr:
             asked = self.asked(node.test)
             if asked is None:
                 return False
-            only_raises = all(isinstance(one, ast.Raise) or isinstance(one, ast.Import | ast.ImportFrom)
-                              for one in node.body)  # fmt: skip
+            only_raises = all(isinstance(one, ast.Raise | ast.Import | ast.ImportFrom) for one in node.body)
             (self.refused if only_raises else self.offered).update(asked - self.offered)
             if node.orelse:
                 return self.reads(node.orelse)

@@ -11,7 +11,19 @@ from doctor.linking.lazy_names import LazyNames, lazy_names
 
 _CATCHES = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AttributeError", "OSError"}
 # What makes names of a module that no assignment shows.
-_MADE = ("globals()", "vars()", "locals()", "sys.modules", "\nsetattr(", "\nexec(", "\neval(", "global_enum", "_convert_(")
+_MADE = (
+    "globals()",
+    "vars()",
+    "locals()",
+    "sys.modules",
+    "\nsetattr(",
+    "\nexec(",
+    "\neval(",
+    "global_enum",
+    "_convert_(",
+)
+# Values that a condition may be told by.
+_SIMPLE = (ast.Call, ast.Compare, ast.BoolOp, ast.Attribute, ast.Constant, ast.Tuple, ast.UnaryOp)
 _GLOBALS = re.compile(r"^[ \t]+global +([\w, ]+)", re.MULTILINE)
 
 
@@ -95,9 +107,10 @@ def read_module(source: str, package: bool = False) -> ModuleText | None:
         names.update(name.strip() for name in found[1].split(","))
     lazy = lazy_names(tree, source)
     bindings = reading.single_bindings()
+    made = any(one in source for one in _MADE)
     return ModuleText(
         names=frozenset(names), stars=tuple(reading.stars), offered=reading.offered(),
-        open=any(one in source for one in _MADE) and not (lazy and lazy.closed) or (lazy is not None and not lazy.closed),
+        open=(made and not (lazy and lazy.closed)) or (lazy is not None and not lazy.closed),
         lazy=lazy, refused=frozenset(lazy.refused) if lazy else frozenset(), uses=tuple(reading.uses),
         assigned=reading.assigned, bindings=bindings, signatures=signatures(tree),
         calls=tuple(KeywordCall(*one) for one in keyword_calls(tree, _foreign(bindings))), package=package,
@@ -172,7 +185,9 @@ class _Reading:
             for item in node.items:
                 self.expression(item.context_expr, guards, silent)
                 self.target(item.optional_vars, inner)
-                quiet = quiet or "suppress" in ast.unparse(item.context_expr) or "raises" in ast.unparse(item.context_expr)
+                quiet = (
+                    quiet or "suppress" in ast.unparse(item.context_expr) or "raises" in ast.unparse(item.context_expr)
+                )
             self.block(node.body, guards, quiet, inner)
         elif isinstance(node, ast.For | ast.AsyncFor | ast.While):
             if not isinstance(node, ast.While):
@@ -216,8 +231,7 @@ class _Reading:
             found = _strings(value) if value is not None else []
             self.all = None if found is None or self.all is None else [*self.all, *found]
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            simple = isinstance(node.value, ast.Call | ast.Compare | ast.BoolOp | ast.Attribute | ast.Constant | ast.Tuple
-                                | ast.UnaryOp)  # fmt: skip
+            simple = isinstance(node.value, _SIMPLE)
             if simple and node.end_lineno is not None and node.end_lineno - node.lineno < 3:
                 text = ast.unparse(node.value)
                 # One that is bound twice is not told by its last value.
@@ -237,9 +251,7 @@ class _Reading:
             if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
                 self.bind(one.id)
 
-    def imported(
-        self, node: ast.Import | ast.ImportFrom, guards: tuple[Guard, ...], silent: bool, inner: bool
-    ) -> None:
+    def imported(self, node: ast.Import | ast.ImportFrom, guards: tuple[Guard, ...], silent: bool, inner: bool) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if not inner:
@@ -332,10 +344,10 @@ def _strings(node: ast.expr) -> list[str] | None:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = _strings(node.left), _strings(node.right)
         return None if left is None or right is None else left + right
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        if all(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in node.elts):
-            return [str(one.value) for one in node.elts if isinstance(one, ast.Constant)]
-    return None
+    if not isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return None
+    texts = [one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return texts if len(texts) == len(node.elts) else None
 
 
 def _catches(handler: ast.ExceptHandler) -> bool:
