@@ -83,8 +83,8 @@ class _Tables:
         for node in body:
             if isinstance(node, ast.Assign):
                 self.assigned(node)
-            elif (isinstance(node, ast.AnnAssign) and node.value is not None) or isinstance(node, ast.AugAssign):
-                self.value(node.target, node.value)
+            elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+                self.value(node.target, node.value or node.target)
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
                 self.called(node.value)
             elif isinstance(node, ast.If | ast.Try | ast.With | ast.For):
