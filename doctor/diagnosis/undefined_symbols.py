@@ -1,0 +1,141 @@
+"""`undefined symbol: ...`: compiled code that asks a library for what it doesn't offer, and which of the two is wrong."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from doctor.case import Case
+from doctor.diagnosis.mangled import Name, read_name
+from doctor.diagnosis.mechanism import Said
+from doctor.diagnosis.symbol_owners import owner_of
+from doctor.diagnosis.told import Told
+from doctor.diagnosis.torch_extensions import (
+    WRONGLY_NAMED,
+    distribution_of,
+    release_for_torch,
+    torch_built_for,
+    torch_of_wheel,
+)
+from doctor.finding import Change, Finding
+from doctor.knowledge.torch_symbols import torch_versions, torch_with
+
+_BRANCH = "import/binary_abi"
+# Linux, macOS and Windows say it in their own ways. Groups: symbol.
+_MISSING = (
+    r"undefined symbol: ?['\"]?(?P<linux>[\w.$~:]+(?:\([^)\n]*\))?)",
+    r"Symbol not found: ?\(?_?(?P<mac>\w+)",
+    r"symbol lookup error: [^\n]*: (?P<lookup>\w+)",
+    r"undefined reference to [`'\"](?P<link>[^'`\"\n]+)",
+)
+_FILE = r"(?P<file>[\w./\\~+-]*?(?P<stem>[\w.+-]+\.(?:so|pyd|dylib)(?:\.\d+)*))"
+
+
+def find_undefined_symbol(case: Case, knowledge: Any) -> Iterator[Said]:
+    """Tell which build a missing symbol belongs to, and what to install.
+
+    Args:
+        case: what is diagnosed.
+        knowledge: for releases and what they pin.
+
+    Yields:
+        One finding at most.
+    """
+    told = Told(case)
+    match = next(filter(None, map(told.search, _MISSING)), None)
+    if match is None:
+        return
+    symbol = next(one for one in match.groupdict().values() if one)
+    line = told.line(match)
+    before = told.text[max(0, match.start() - 400) : match.start()].split("\n")[-1]
+    files = list(re.finditer(_FILE, before)) or list(re.finditer(_FILE, told.text[match.end() : match.end() + 400]))
+    file = files[-1]["file"] if files else ""
+    name = read_name(symbol)
+    if name is not None and name.parts[0] in ("c10", "at", "torch", "caffe2", "c10d", "executorch"):
+        yield _of_torch(told, knowledge, symbol, name, file, line)
+        return
+    if re.match(r"THP|aoti_torch_|torch_", symbol):
+        yield _of_torch(told, knowledge, symbol, Name((symbol,)), file, line)
+        return
+    yield owner_of(told, symbol, name, file, line)
+
+
+def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, line: str) -> Finding:
+    """Return the finding about an extension that was built for another torch."""
+    here = told.minor("torch")
+    project = distribution_of(file) or _project_told(told)
+    offered = torch_with(symbol) or []
+    version = told.version(project) if project else None
+    wheel = torch_of_wheel(told.text)
+    built = (wheel,) if wheel and project else torch_built_for(project, version, knowledge.metadata) if project and version else ()
+    # What both agree on; of a table of several builds those that have the symbol.
+    wanted = [one for one in built if not offered or one in offered] or list(built) or offered
+    who = f"{project} {version}" if project and version else project or (f"the extension {file.split('/')[-1]}" if file else "a compiled extension")
+    verdict = f"{who} was built for {_torches(wanted)}, not for the torch that is installed{f' ({told.version("torch") or here})' if here else ''}."
+    evidence = [line, f"{symbol} is {name.text}" + (f", which PyTorch's wheels offer in {_torches(offered)}" if offered else "")]
+    why = "Compiled extensions work with the release of torch that they were compiled with: its C++ names change between minor versions."
+    if name.new_strings is not None:
+        evidence.append(f"its strings are of the {'new (C++11)' if name.new_strings else 'old (before C++11)'} ABI: "
+                        f"PyTorch's wheels for Linux have the new one from 2.7 on (and 2.6 for CUDA 12.6)")  # fmt: skip
+    lies = (
+        project in WRONGLY_NAMED and version is not None and version in WRONGLY_NAMED[project]
+        and name.new_strings is True and here in (None, "2.6")
+    )  # fmt: skip
+    if lies:
+        verdict = f"{who}'s wheels want torch's new C++ ABI, also those named cxx11abiFALSE; torch {here or '2.6'} from PyPI has the old one."
+    changes: list[Change] = []
+    if project and here:
+        other = release_for_torch(project, here, knowledge.metadata)
+        if other and not (version and other.endswith(f"=={version}")):
+            changes.append(Change("pin", f"Take the {project} that is built for torch {here}.", (other,), holds=(f"torch=={here}.*",)))
+    if wanted and here not in wanted:
+        newest = wanted[-1]
+        mates = tuple(
+            f"{mate}==0.{int(newest.split('.')[1]) + 15}.*" if mate == "torchvision" else f"{mate}=={newest}.*"
+            for mate in ("torchvision", "torchaudio")
+            if newest.startswith("2.") and told.version(mate)
+        )
+        held = (f"{project}=={version}",) if project and version else ()
+        changes.append(Change(
+            "pin", f"Install torch {newest}, which {who} is built for{' (with torchvision and torchaudio of the same release)' if mates else ''}.",
+            (f"torch=={newest}.*", *mates), holds=held,
+            disturbs=("Everything else that is compiled for the present torch: vllm, xformers, torchvision, torchaudio.",),
+        ))  # fmt: skip
+    if project and project not in ("torchvision", "torchaudio", "vllm"):
+        changes.append(Change(
+            "install", f"Or build it against the torch that is here: {project} from its source, without isolation and without a cached wheel.",
+            commands=(f"pip install --no-build-isolation --no-cache-dir --no-binary {project} --force-reinstall --no-deps {project}",),
+        ))  # fmt: skip
+    if not changes:
+        changes.append(Change("install", "Install the build of the extension that is made for the torch that is here (its file name or release notes say which), or rebuild it from source with --no-build-isolation."))
+    obvious = "reinstalling the same wheel, or a wheel for another GPU: the file is complete, its torch is another"
+    confidence = 0.92 if wanted and project else 0.85 if project or offered else 0.75
+    module = re.sub(r"\..*", "", file.split("/")[-1])
+    return Finding(
+        "extension-of-another-torch", _BRANCH, "error", confidence, verdict, tuple(evidence), why, tuple(changes), obvious,
+        f"python -c 'import torch, {module}'" if module and project else None, (project, "torch") if project else ("torch",),
+        f"symbols of torch's wheels {torch_versions()[0]} to {torch_versions()[-1]}, read 2026-11-28",
+    )  # fmt: skip
+
+
+def _project_told(told: Told) -> str | None:
+    """Return the one extension of torch that the text's frames, names or versions speak of."""
+    found: list[str] = []
+    failure = told.case.failure
+    for raised in failure.raised if failure else ():
+        found += [name for frame in reversed(raised.frames) if frame.module and (name := distribution_of(frame.module))]
+    stated = [*told.case.environment.declared, *(failure.stated if failure else ())]
+    found += [one.name for one in stated if distribution_of(one.name.replace("-", "_")) == one.name]
+    found += [name for word in re.findall(r"\b[a-z]\w*[-_]?\w*(?=[:= ])", told.text) if (name := distribution_of(word.replace("-", "_")))]
+    return next((one for one in found if one not in ("torchvision", "torchaudio", "deepspeed", "vllm")), next(iter(found), None))
+
+
+def _torches(versions: list[str]) -> str:
+    """Return versions of torch as a phrase: "torch 2.4 to 2.6"."""
+    if not versions:
+        return "another torch"
+    if len(versions) == 1:
+        return f"torch {versions[0]}"
+    newest = torch_versions()[-1]
+    if versions[-1] == newest and len(versions) > 2:
+        return f"torch {versions[0]} or newer"
+    return f"torch {versions[0]} to {versions[-1]}"
