@@ -58,7 +58,11 @@ def _no_kernels(told: Told) -> Iterator[Said]:
     torch = told.version("torch")
     known = f" {torch}" if torch else ""
     listed = told.search(r"capabilities ((?:sm_\d+\w? ?)+)")
-    evidence = (line, *((f"capability sm_{capability[0]}{capability[1]}",) if capability else ()), *((f"the build has {listed[1].strip()}",) if listed else ()))
+    evidence = (
+        line,
+        *((f"capability sm_{capability[0]}{capability[1]}",) if capability else ()),
+        *((f"the build has {listed[1].strip()}",) if listed else ()),
+    )
     if capability is None:
         yield Finding(
             "no-kernels-for-gpu", _BRANCH, "error", 0.8, "The compiled code has nothing for this GPU: it is newer or older than all that the build was compiled for.",
@@ -92,11 +96,17 @@ def _no_kernels(told: Told) -> Iterator[Said]:
             changes.append(Change("install", f"Compile {extension or 'it'} here for this GPU.", (), environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),),
                                   commands=(f"TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]} pip install --no-build-isolation --no-cache-dir --no-binary :all: {culprit or '<package>'}",)))  # fmt: skip
             if capability < (8, 0):
-                changes.append(Change("option", f"Or do without it: {extension or 'this kernel'} often begins with Ampere (sm_80)."))
+                changes.append(
+                    Change(
+                        "option", f"Or do without it: {extension or 'this kernel'} often begins with Ampere (sm_80)."
+                    )
+                )
         else:
             _, when, pin, instead = drop
             verdict = f"{gpu} is older than what torch{known} was compiled for."
-            why = f"{when} left this generation out; {instead} still has it." + (f" CUDA {last} is the last toolkit that compiles for it." if last else "")
+            why = f"{when} left this generation out; {instead} still has it." + (
+                f" CUDA {last} is the last toolkit that compiles for it." if last else ""
+            )
             cu126 = f"pip install torch --index-url {_INDEX}/cu126" if capability >= (5, 0) else f"pip install '{pin}'"
             changes += [Change("install", f"Install {instead}.", ("torch",), commands=(cu126,)),
                         Change("pin", f"Or hold torch where its wheel on PyPI still has the GPU: {pin}.", (pin,))]  # fmt: skip
@@ -135,10 +145,28 @@ def _compiler(told: Told) -> Iterator[Said]:
     triton = bool(told.search(r"triton|ptxas|PassManager"))
     old = bool(last) and capability is not None and capability < (7, 5)
     if triton and not old:
-        fix = Change("pin", f"Raise torch (and with it triton) to a release that knows {name}.", (f"torch>={ARCHITECTURES[capability][2]}",)) if capability in ARCHITECTURES else Change("pin", "Raise torch and triton.", ("torch>=2.7",))
-        changes = [fix, Change("environment", f"Or let triton use the toolkit's newer ptxas (CUDA {first or '12.8'} or newer).", environment=(("TRITON_PTXAS_PATH", "/usr/local/cuda/bin/ptxas"),))]
+        fix = (
+            Change(
+                "pin",
+                f"Raise torch (and with it triton) to a release that knows {name}.",
+                (f"torch>={ARCHITECTURES[capability][2]}",),
+            )
+            if capability in ARCHITECTURES
+            else Change("pin", "Raise torch and triton.", ("torch>=2.7",))
+        )
+        changes = [
+            fix,
+            Change(
+                "environment",
+                f"Or let triton use the toolkit's newer ptxas (CUDA {first or '12.8'} or newer).",
+                environment=(("TRITON_PTXAS_PATH", "/usr/local/cuda/bin/ptxas"),),
+            ),
+        ]
     elif old:
-        changes = [Change("system", f"Compile with a CUDA toolkit up to {last}, the last that knows {name}."), Change("option", f"Or leave {name} out: TORCH_CUDA_ARCH_LIST of your GPU alone.")]
+        changes = [
+            Change("system", f"Compile with a CUDA toolkit up to {last}, the last that knows {name}."),
+            Change("option", f"Or leave {name} out: TORCH_CUDA_ARCH_LIST of your GPU alone."),
+        ]
     else:
         changes = [Change("system", f"Compile with the CUDA toolkit {first or 'of the GPU'} or newer, the first that knows {name} (and the torch of the same CUDA)."),
                    Change("environment", "Or name in TORCH_CUDA_ARCH_LIST only what this toolkit knows.")]  # fmt: skip

@@ -39,7 +39,15 @@ def find_cuda_builds(case: Case, knowledge: Any) -> Iterator[Said]:
         Findings of the text's statements.
     """
     told = Told(case)
-    for mechanism in (_cpu_build, _no_driver, _driver_too_old, _toolkit_differs, _blamed_on_others, _two_majors, _libraries_differ):
+    for mechanism in (
+        _cpu_build,
+        _no_driver,
+        _driver_too_old,
+        _toolkit_differs,
+        _blamed_on_others,
+        _two_majors,
+        _libraries_differ,
+    ):
         yield from mechanism(told)
 
 
@@ -48,7 +56,11 @@ def _install_torch(told: Told, cuda: str | None = None) -> Change:
     version = told.version("torch")
     wanted = f"torch=={version.public}" if version is not None else "torch"
     driver = _driver_cuda(told)
-    builds = [one for one in ("12.6", "12.8", "12.4", "12.1", "11.8", "13.0") if version is None or f"{version.major}.{version.minor}" in torch_for_cuda(one)]
+    builds = [
+        one
+        for one in ("12.6", "12.8", "12.4", "12.1", "11.8", "13.0")
+        if version is None or f"{version.major}.{version.minor}" in torch_for_cuda(one)
+    ]
     fitting = [one for one in builds if driver is None or int(one.split(".")[0]) <= int(driver.split(".")[0])]
     chosen = cuda or (fitting or builds or ["12.6"])[0]
     index = f"{_INDEX}/cu{chosen.replace('.', '')}"
@@ -57,6 +69,12 @@ def _install_torch(told: Told, cuda: str | None = None) -> Change:
         commands=("pip uninstall -y torch torchvision torchaudio", f"pip install '{wanted}' torchvision torchaudio --index-url {index}"),
         disturbs=("torchvision and torchaudio must come from the same index.",),
     )  # fmt: skip
+
+
+def _of(told: Told) -> str:
+    """Return torch's version with a space before it; empty where not known."""
+    version = told.version("torch")
+    return f" {version}" if version is not None else ""
 
 
 def _driver_cuda(told: Told) -> str | None:
@@ -100,7 +118,7 @@ def _cpu_build(told: Told) -> Iterator[Said]:
         return
     windows = " On Windows, PyPI has CPU builds only." if told.system == "win32" else ""
     yield Finding(
-        "torch-without-cuda", _NOT_FOUND, "error", 0.92, f"torch{f' {told.version('torch')}' if told.version('torch') else ''} here is a build without CUDA.",
+        "torch-without-cuda", _NOT_FOUND, "error", 0.92, f"torch{_of(told)} here is a build without CUDA.",
         (told.line(found),), f"The wheel came from an index, a conda channel or a lock file of CPU builds, or another package's install replaced it.{windows}",
         (_install_torch(told),), "the driver or the CUDA toolkit: a CPU build looks at neither", _CHECK, ("torch",), _TORCH_SOURCE, True,
     )  # fmt: skip
@@ -114,7 +132,9 @@ def _no_driver(told: Told) -> Iterator[Said]:
         return
     line = told.line(found)
     mask = told.case.environment.variables.get("CUDA_VISIBLE_DEVICES")
-    masked = mask in ("", "-1") if mask is not None else bool(told.search(r"CUDA_VISIBLE_DEVICES\W{0,3}(-1|''|\"\"|\s*$)"))
+    masked = (
+        mask in ("", "-1") if mask is not None else bool(told.search(r"CUDA_VISIBLE_DEVICES\W{0,3}(-1|''|\"\"|\s*$)"))
+    )
     if re.search(r"Failed to initialize NVML: Driver/library version mismatch", told.text, re.IGNORECASE):
         yield Finding(
             "driver-halves-differ", _MISMATCH, "error", 0.95, "The driver's kernel module and its libraries are of different versions: it was updated while it was loaded.",
@@ -122,7 +142,9 @@ def _no_driver(told: Told) -> Iterator[Said]:
             (Change("restart", "Restart the machine (or unload and load the nvidia modules)."),), "torch or its CUDA version", "nvidia-smi", source="NVML", gpu=True,
         )  # fmt: skip
         return
-    if re.search(r"(Error|error) 80[234]|unknown error|cudaGetDeviceCount", line) and re.search(r"80[234]|system not yet initialized|forward compatibility", told.text):
+    if re.search(r"(Error|error) 80[234]|unknown error|cudaGetDeviceCount", line) and re.search(
+        r"80[234]|system not yet initialized|forward compatibility", told.text
+    ):
         nvswitch = "802" in told.text or "not yet initialized" in told.text
         yield Finding(
             "cuda-system-not-ready", _NOT_FOUND, "error", 0.9,
@@ -134,11 +156,29 @@ def _no_driver(told: Told) -> Iterator[Said]:
             "another build of torch", "nvidia-smi -q | grep -i fabric", source="https://docs.nvidia.com/deploy/cuda-compatibility/", gpu=True,
         )  # fmt: skip
         return
-    changes = [Change("system", "Give the program a GPU: install the driver (nvidia-smi must work), start a container with --gpus all, ask the scheduler for a GPU, choose a GPU runtime in Colab.", commands=("nvidia-smi",))]
+    changes = [
+        Change(
+            "system",
+            "Give the program a GPU: install the driver (nvidia-smi must work), start a container with --gpus all, ask the scheduler for a GPU, choose a GPU runtime in Colab.",
+            commands=("nvidia-smi",),
+        )
+    ]
     if masked:
-        changes.insert(0, Change("environment", "Unset CUDA_VISIBLE_DEVICES: it hides all GPUs.", environment=(("CUDA_VISIBLE_DEVICES", ""),)))
+        changes.insert(
+            0,
+            Change(
+                "environment",
+                "Unset CUDA_VISIBLE_DEVICES: it hides all GPUs.",
+                environment=(("CUDA_VISIBLE_DEVICES", ""),),
+            ),
+        )
     else:
-        changes.append(Change("environment", "If nvidia-smi works, look at CUDA_VISIBLE_DEVICES: a number that doesn't exist, or a value set after CUDA was initialised, hides the GPUs."))
+        changes.append(
+            Change(
+                "environment",
+                "If nvidia-smi works, look at CUDA_VISIBLE_DEVICES: a number that doesn't exist, or a value set after CUDA was initialised, hides the GPUs.",
+            )
+        )
     yield Finding(
         "no-gpu-visible", _NOT_FOUND, "error", 0.88 if not masked else 0.92, "CUDA_VISIBLE_DEVICES hides every GPU." if masked else "torch is built for CUDA, but no GPU with a driver is visible to this process.",
         (line,), "The driver is part of the machine; no Python package brings it.", tuple(changes),
@@ -168,7 +208,13 @@ def _driver_too_old(told: Told) -> Iterator[Said]:
     if suits:
         torches = torch_for_cuda(suits)
         keep = version is not None and f"{version.major}.{version.minor}" in torches
-        pin = f"torch=={version.public}" if keep and version is not None else f"torch<={torches[-1]}.99" if suits in ("10.2", "11.8") else "torch"
+        pin = (
+            f"torch=={version.public}"
+            if keep and version is not None
+            else f"torch<={torches[-1]}.99"
+            if suits in ("10.2", "11.8")
+            else "torch"
+        )
         changes.append(Change(
             "install", f"Install a build of torch for CUDA {suits}, which this driver (CUDA {driver}) runs{'' if keep else f': torch {torches[0]} to {torches[-1]}'}.", (pin,),
             holds=(f"driver CUDA {driver}",), commands=(f"pip install '{pin}' torchvision --index-url {_INDEX}/cu{suits.replace('.', '')}",),
@@ -176,7 +222,13 @@ def _driver_too_old(told: Told) -> Iterator[Said]:
     changes.append(Change("system", update, commands=("nvidia-smi",)))
     if not suits:
         changes.reverse()
-        changes.append(Change("install", "Or install a build of torch for the CUDA version that nvidia-smi shows (its major version counts).", ("torch",)))
+        changes.append(
+            Change(
+                "install",
+                "Or install a build of torch for the CUDA version that nvidia-smi shows (its major version counts).",
+                ("torch",),
+            )
+        )
     yield Finding(
         "driver-too-old", _MISMATCH, "error", 0.93,
         f"The NVIDIA driver is too old{f' (CUDA {driver})' if driver else ''} for the CUDA{f' {needs}' if needs else ''} that torch or its kernels are built with.",
@@ -198,11 +250,27 @@ def _toolkit_differs(told: Told) -> Iterator[Said]:
     last = told.search(r"'?(\w+)' object has no attribute '(ds_opt_\w+)'")
     index = f" --index-url {_INDEX}/cu{toolkit.replace('.', '')}" if toolkit else ""
     changes = [
-        Change("system", f"Use the CUDA toolkit {torch or 'of torch'}: install it and set CUDA_HOME to it (conda: cuda-toolkit={torch or 'X.Y'})."),
-        Change("install", f"Or install a build of torch for CUDA {toolkit or 'of the toolkit'}.", ("torch",), commands=(f"pip install torch{index}",)),
+        Change(
+            "system",
+            f"Use the CUDA toolkit {torch or 'of torch'}: install it and set CUDA_HOME to it (conda: cuda-toolkit={torch or 'X.Y'}).",
+        ),
+        Change(
+            "install",
+            f"Or install a build of torch for CUDA {toolkit or 'of the toolkit'}.",
+            ("torch",),
+            commands=(f"pip install torch{index}",),
+        ),
     ]
     if same_major:
-        skip = Change("environment", "Or, as only the minor versions differ, let the check pass.", environment=(("DS_SKIP_CUDA_CHECK", "1"),)) if deepspeed else None
+        skip = (
+            Change(
+                "environment",
+                "Or, as only the minor versions differ, let the check pass.",
+                environment=(("DS_SKIP_CUDA_CHECK", "1"),),
+            )
+            if deepspeed
+            else None
+        )
         if skip:
             changes.append(skip)
     note = "A prebuilt wheel, or an optimizer that isn't compiled (torch's AdamW instead of CPU offload), needs no toolkit."
@@ -224,7 +292,11 @@ def _blamed_on_others(told: Told) -> Iterator[Said]:
     cpu = told.torch_cuda == ""
     mac = told.system == "darwin"
     confidence = 0.9 if sign or cpu else 0.7
-    change = Change("code", "Run without bitsandbytes on a Mac: MLX, or GGUF models by llama.cpp.") if mac else _install_torch(told)
+    change = (
+        Change("code", "Run without bitsandbytes on a Mac: MLX, or GGUF models by llama.cpp.")
+        if mac
+        else _install_torch(told)
+    )
     installed = [f"{name} {told.version(name)}" for name in ("accelerate", "bitsandbytes") if told.version(name)]
     yield Finding(
         "no-gpu-told-as-missing-package", _NOT_FOUND, "error", confidence,
@@ -260,8 +332,17 @@ def _libraries_differ(told: Told) -> Iterator[Said]:
     not_ready = found[7] == "NOT_INITIALIZED"
     unset = Change("environment", "Take other copies out of LD_LIBRARY_PATH (/usr/local/cuda, /usr/lib, conda), so that the wheels' own libraries are found.",
                    environment=(("LD_LIBRARY_PATH", ""),))  # fmt: skip
-    again = Change("install", "Install what torch pins again: reinstall torch, so that nvidia-cudnn-cu* gets its version back.", ("torch",), commands=("pip install --force-reinstall --no-cache-dir torch",))
-    memory = Change("system", "Look whether the GPU's memory is full (nvidia-smi): cuDNN then fails to start too.", commands=("nvidia-smi",))
+    again = Change(
+        "install",
+        "Install what torch pins again: reinstall torch, so that nvidia-cudnn-cu* gets its version back.",
+        ("torch",),
+        commands=("pip install --force-reinstall --no-cache-dir torch",),
+    )
+    memory = Change(
+        "system",
+        "Look whether the GPU's memory is full (nvidia-smi): cuDNN then fails to start too.",
+        commands=("nvidia-smi",),
+    )
     yield Finding(
         "cudnn-of-another-version", _MISMATCH, "error", 0.7 if not_ready else 0.92, "cuDNN could not start: a copy of another version is found first, or the GPU's memory is full." if not_ready
         else "Another cuDNN (or NCCL) is loaded than the one that torch was compiled with.",

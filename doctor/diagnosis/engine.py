@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from doctor.case import Case
+from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
@@ -22,7 +23,10 @@ def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
 
 
 # Each line is asked in turn; a mechanism belongs to the file that names its subject.
-MECHANISMS: tuple[Mechanism, ...] = (find_by_rules,)
+MECHANISMS: tuple[Mechanism, ...] = (
+    find_by_rules,
+    *MACHINE_FAULTS,
+)
 
 
 def diagnose(case: Case, knowledge: Known, mechanisms: tuple[Mechanism, ...] = MECHANISMS) -> Diagnosis:

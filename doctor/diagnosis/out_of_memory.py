@@ -50,7 +50,9 @@ def find_gpu_memory(case: Case, knowledge: "Knowledge") -> Iterator[Finding]:
     match = told.search(_OUT)
     if match is None:
         return
-    if told.search(r"DefaultCPUAllocator|not enough memory: you tried") and not told.search(r"(CUDA|HIP)\b[\w ]*out of memory"):
+    if told.search(r"DefaultCPUAllocator|not enough memory: you tried") and not told.search(
+        r"(CUDA|HIP)\b[\w ]*out of memory"
+    ):
         return
     figures = read_figures(told.text)
     evidence = (told.line(match), *_table(figures))
@@ -71,7 +73,13 @@ def _kind(told: Told, figures: Figures, evidence: tuple[str, ...]) -> Finding:
     own = figures.own or 0
     advised = bool(told.search(r"expandable_segments|max_split_size_mb"))
     tail = " of this process" if total is None else f" of {show(total)}"
-    if total and others is not None and others > max(2**30, total // 4) and others >= own // 2 and (not asked or asked < others):
+    if (
+        total
+        and others is not None
+        and others > max(2**30, total // 4)
+        and others >= own // 2
+        and (not asked or asked < others)
+    ):
         wrong = ["a smaller batch" + (" or the allocator option that the message names" if advised else "")]
         return Finding(
             "gpu-held-by-another", _BRANCH, "error", 0.92,
@@ -91,7 +99,12 @@ def _kind(told: Told, figures: Figures, evidence: tuple[str, ...]) -> Finding:
             "an allocator option or a somewhat smaller model: no arrangement of the memory holds such a tensor",
             source=_SOURCE, gpu=True,
         )  # fmt: skip
-    if idle is not None and asked and (idle > max(2**29, (own or total or 0) // 5)) and (total is None or idle * 8 > total or idle >= asked):
+    if (
+        idle is not None
+        and asked
+        and (idle > max(2**29, (own or total or 0) // 5))
+        and (total is None or idle * 8 > total or idle >= asked)
+    ):
         near = idle + (free or 0)
         return Finding(
             "gpu-memory-fragmented", _BRANCH, "error", 0.88,
@@ -125,7 +138,9 @@ def _kind(told: Told, figures: Figures, evidence: tuple[str, ...]) -> Finding:
         )  # fmt: skip
     wrong_advice = None
     if advised and idle is not None and idle < max(2**28, own // 10):
-        wrong_advice = f"expandable_segments or max_split_size_mb, as the message says: only {show(idle)} is reserved and unused"
+        wrong_advice = (
+            f"expandable_segments or max_split_size_mb, as the message says: only {show(idle)} is reserved and unused"
+        )
     known = figures.allocated is not None
     return Finding(
         "gpu-memory-short", _BRANCH, "error", 0.85 if known else 0.6,
@@ -187,5 +202,15 @@ def _finding_of_phase(phase: str, figures: Figures, evidence: tuple[str, ...], t
         ),
     }[phase]  # fmt: skip
     return Finding(
-        f"gpu-memory-{phase}", _BRANCH, "error", 0.8, verdict, evidence, why, (change, _SMALLER), wrong, source=_SOURCE, gpu=True
+        f"gpu-memory-{phase}",
+        _BRANCH,
+        "error",
+        0.8,
+        verdict,
+        evidence,
+        why,
+        (change, _SMALLER),
+        wrong,
+        source=_SOURCE,
+        gpu=True,
     )

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from doctor.knowledge.base import Knowledge
 
 _BRANCH = "cuda/oom"
-_LESS = Change("option", "Or use less: a quantised model, a shorter context (--max-model-len), more GPUs (--tensor-parallel-size).")
+_LESS = Change(
+    "option", "Or use less: a quantised model, a shorter context (--max-model-len), more GPUs (--tensor-parallel-size)."
+)
 
 
 def find_serving_memory(case: Case, knowledge: "Knowledge") -> Iterator[Finding]:
@@ -25,7 +27,9 @@ def find_serving_memory(case: Case, knowledge: "Knowledge") -> Iterator[Finding]
         A finding for each such sum that the text shows.
     """
     told = Told(case)
-    found = told.search(r"Free memory on device[^(\n]*\((\d[\d.]*)/(\d[\d.]*) GiB\) on startup is less than desired GPU memory utilization \((\d[\d.]*)[,)]")
+    found = told.search(
+        r"Free memory on device[^(\n]*\((\d[\d.]*)/(\d[\d.]*) GiB\) on startup is less than desired GPU memory utilization \((\d[\d.]*)[,)]"
+    )
     if found:
         free, total, wanted = (float(one) for one in found.groups())
         held = total - free
@@ -56,7 +60,9 @@ def find_serving_memory(case: Case, knowledge: "Knowledge") -> Iterator[Finding]
             "a smaller batch (--max-num-seqs): one sequence alone is too long", gpu=True,
         )  # fmt: skip
         return
-    found = told.search(r"No available memory for the cache blocks|not enough memory\. Please try to increase --mem-fraction-static|Available KV cache memory: -\d")
+    found = told.search(
+        r"No available memory for the cache blocks|not enough memory\. Please try to increase --mem-fraction-static|Available KV cache memory: -\d"
+    )
     if found:
         option = "--mem-fraction-static" if "mem-fraction" in found[0] else "--gpu-memory-utilization"
         yield Finding(

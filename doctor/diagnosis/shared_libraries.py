@@ -47,7 +47,9 @@ def find_shared_library(case: Case, knowledge: Any) -> Iterator[Said]:
     name = groups.get("name") or f"lib{groups['short']}"
     ending = groups.get("ending") or ".so"
     line = told.line(match)
-    hashed = re.match(r"(lib[\w+]+?)-[0-9a-f]{6,}$", name)  # a library inside a wheel (auditwheel): the wheel is damaged
+    hashed = re.match(
+        r"(lib[\w+]+?)-[0-9a-f]{6,}$", name
+    )  # a library inside a wheel (auditwheel): the wheel is damaged
     if "musl" in name or "ld-linux" in name:
         yield _of_other_libc(told, name, line)
     elif hashed:
@@ -79,12 +81,27 @@ def _of_system(told: Told, name: str, ending: str, line: str) -> Finding:
         )  # fmt: skip
     commands = tuple(one for one in (f"apt-get install -y {known.apt}" if known.apt else "", f"dnf install -y {known.dnf}" if known.dnf else "",
                                      f"conda install -c conda-forge {known.conda}" if known.conda else "") if one)  # fmt: skip
-    changes = [Change("system", f"Install {whole} ({known.what}) with the system's packages: apt {known.apt}; dnf {known.dnf or '-'}; conda {known.conda or '-'}.", commands=commands)]
+    changes = [
+        Change(
+            "system",
+            f"Install {whole} ({known.what}) with the system's packages: apt {known.apt}; dnf {known.dnf or '-'}; conda {known.conda or '-'}.",
+            commands=commands,
+        )
+    ]
     if told.search(r"opencv|\bcv2\b") and "headless" in known.note:
-        changes.append(Change("install", "Or, on a server, use the OpenCV without windows.", ("opencv-python-headless",), remove=("opencv-python", "opencv-contrib-python")))
+        changes.append(
+            Change(
+                "install",
+                "Or, on a server, use the OpenCV without windows.",
+                ("opencv-python-headless",),
+                remove=("opencv-python", "opencv-contrib-python"),
+            )
+        )
     what_failed = distribution_of(told.case.failure.importer or "") if told.case.failure else None
     note = f" ({known.note})" if known.note else ""
-    blamed = "reinstalling the Python package, even where its own message asks for it" + (f" ({what_failed})" if what_failed else "")
+    blamed = "reinstalling the Python package, even where its own message asks for it" + (
+        f" ({what_failed})" if what_failed else ""
+    )
     return Finding(
         "system-library-missing", _SYSTEM, "error", 0.93, f"The system library {whole} ({known.what}) is missing.", (line,),
         f"The Python package is whole; it loads {whole}, which is no part of it and which slim images leave out{note}.",
@@ -99,8 +116,16 @@ def _of_cuda(told: Told, name: str, ending: str, line: str) -> Finding:
     number = re.search(r"\.so\.(\d+)(?:\.(\d+))?", ending) or re.search(r"\.(\d+)", ending)
     wanted = number[1] if number else ""
     here = told.torch_cuda
-    major = wanted if counts and wanted else _CUDA_OF.get((re.sub(r"(Lt|_\w+)$", "", name), wanted)) or (here or "12").split(".")[0]
-    package = wheel.format(major=major) if int(major) < 13 or "cudnn" in wheel or "nccl" in wheel or "nvshmem" in wheel or "lt" in wheel else wheel.replace("-cu{major}", "")
+    major = (
+        wanted
+        if counts and wanted
+        else _CUDA_OF.get((re.sub(r"(Lt|_\w+)$", "", name), wanted)) or (here or "12").split(".")[0]
+    )
+    package = (
+        wheel.format(major=major)
+        if int(major) < 13 or "cudnn" in wheel or "nccl" in wheel or "nvshmem" in wheel or "lt" in wheel
+        else wheel.replace("-cu{major}", "")
+    )
     asker = _asker(told)
     about = f" ({CUDNN[wanted]} ask for it)" if "cudnn" in name and wanted in CUDNN else ""
     other = here and here.split(".")[0] != major and counts
@@ -167,17 +192,41 @@ def _of_torch(told: Told, whole: str, line: str) -> Finding:
     if split:
         reason, pin = "torch had it from 1.10 to 1.13 only: the extension was built for such a release.", "torch<2"
     elif "cuda" in whole:
-        reason, pin = "Only CUDA builds of torch have it: the torch that is here is a build for CPUs" + ("." if here == "" else ", or the extension is of another torch."), ""
+        reason, pin = (
+            "Only CUDA builds of torch have it: the torch that is here is a build for CPUs"
+            + ("." if here == "" else ", or the extension is of another torch."),
+            "",
+        )
     else:
-        reason, pin = "It lies in torch/lib: the loader finds it only after `import torch`, or not at all where the extension is of another torch.", ""
+        reason, pin = (
+            "It lies in torch/lib: the loader finds it only after `import torch`, or not at all where the extension is of another torch.",
+            "",
+        )
     changes = []
     if "cuda" in whole and not split:
-        changes.append(Change("install", "Install a CUDA build of torch, of the release that the extension is made for.", ("torch",), commands=("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",)))
+        changes.append(
+            Change(
+                "install",
+                "Install a CUDA build of torch, of the release that the extension is made for.",
+                ("torch",),
+                commands=("pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126",),
+            )
+        )
     elif pin:
-        changes.append(Change("install", f"Install a build of {project or 'the extension'} for the torch that is here, or rebuild it with --no-build-isolation."))
+        changes.append(
+            Change(
+                "install",
+                f"Install a build of {project or 'the extension'} for the torch that is here, or rebuild it with --no-build-isolation.",
+            )
+        )
     else:
         changes.append(Change("code", f"Import torch before {project or 'the extension'}."))
-        changes.append(Change("install", f"Otherwise rebuild {project or 'the extension'} for the torch that is here (--no-build-isolation --no-cache-dir)."))
+        changes.append(
+            Change(
+                "install",
+                f"Otherwise rebuild {project or 'the extension'} for the torch that is here (--no-build-isolation --no-cache-dir).",
+            )
+        )
     return Finding(
         "torch-library-missing", _ABI, "error", 0.83, f"{project or 'A compiled extension'} asks for {whole} of torch, which the torch here doesn't offer.",
         (line,), reason, tuple(changes), "looking for a system package: the file is torch's", "python -c 'import torch'",

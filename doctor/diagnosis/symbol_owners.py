@@ -56,7 +56,13 @@ def owner_of(told: Told, symbol: str, name: Name | None, file: str, line: str) -
     for pattern, library, wheel in _CUDA:
         if re.match(pattern, symbol):
             return _of_cuda(told, symbol, library, wheel, stem, line)
-    if re.match(r"c[a-z0-9]*_?(get_col_row_stats|dequantize|quantize|adam|lion|gemm|igemm|prefetch|get_managed_ptr|get_context)\w*|cint8_\w+|cadam\w+", symbol) and "bitsandbytes" in told.text:
+    if (
+        re.match(
+            r"c[a-z0-9]*_?(get_col_row_stats|dequantize|quantize|adam|lion|gemm|igemm|prefetch|get_managed_ptr|get_context)\w*|cint8_\w+|cadam\w+",
+            symbol,
+        )
+        and "bitsandbytes" in told.text
+    ):
         return Finding(
             "bitsandbytes-cpu-library", "cuda/not_found", "error", 0.9,
             "bitsandbytes loaded its library for CPUs, because it found no CUDA, and that lacks the GPU's functions.",
@@ -78,7 +84,10 @@ def owner_of(told: Told, symbol: str, name: Name | None, file: str, line: str) -
         )  # fmt: skip
     if re.match(r"_?Py[A-Z_]|PyInit_|_Py_", symbol):
         return _of_python(symbol, project, stem, line)
-    if re.match(r"ffi_|g_\w+|EVP_|SSL_|OPENSSL_|CRYPTO_|X509|BIO_|sqlite3_|XML_|archive_|curl_|jpeg_|png_|TIFF|inflate|deflate|gz", symbol):
+    if re.match(
+        r"ffi_|g_\w+|EVP_|SSL_|OPENSSL_|CRYPTO_|X509|BIO_|sqlite3_|XML_|archive_|curl_|jpeg_|png_|TIFF|inflate|deflate|gz",
+        symbol,
+    ):
         return Finding(
             "two-copies-of-a-library", "import/system_library", "error", 0.75,
             f"{stem} was linked with a newer or older copy of a system library than the one that is loaded first.", (line,),
@@ -129,7 +138,11 @@ def _of_cuda(told: Told, symbol: str, library: str, wheel: str, stem: str, line:
         commands=("pip install --force-reinstall --no-cache-dir torch",),
         disturbs=("torch's whole set of nvidia-* wheels is downloaded again (2-3 GB).",),
     )]  # fmt: skip
-    if told.case.environment.variables.get("LD_LIBRARY_PATH") is None and re.search(r"LD_LIBRARY_PATH", told.text) is None and told.version(package):
+    if (
+        told.case.environment.variables.get("LD_LIBRARY_PATH") is None
+        and re.search(r"LD_LIBRARY_PATH", told.text) is None
+        and told.version(package)
+    ):
         changes.reverse()
     return Finding(
         "cuda-libraries-mixed", _BRANCH, "error", 0.9 if by_torch else 0.82,

@@ -112,7 +112,9 @@ def distribution_of(path: str) -> str | None:
 
 def torch_of_wheel(text: str) -> str | None:
     """Return the minor version of torch that a wheel's local version names: "+cu12torch2.6cxx11abiFALSE", "+pt26cu124"."""
-    found = re.search(r"\+(?:cu\d+)?torch-?(\d+\.\d+)", text) or re.search(r"torch(\d\.\d+)(?:\.\d+)?[-_.+]?cxx11abi", text)
+    found = re.search(r"\+(?:cu\d+)?torch-?(\d+\.\d+)", text) or re.search(
+        r"torch(\d\.\d+)(?:\.\d+)?[-_.+]?cxx11abi", text
+    )
     if found:
         return found[1]
     found = re.search(r"\+pt(\d)\.?(\d{1,2})\d?cu", text)

@@ -66,12 +66,26 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
     offered = torch_with(symbol) or []
     version = told.version(project) if project else None
     wheel = torch_of_wheel(told.text)
-    built = (wheel,) if wheel and project else torch_built_for(project, version, knowledge.metadata) if project and version else ()
+    built = (
+        (wheel,)
+        if wheel and project
+        else torch_built_for(project, version, knowledge.metadata)
+        if project and version
+        else ()
+    )
     # What both agree on; of a table of several builds those that have the symbol.
     wanted = [one for one in built if not offered or one in offered] or list(built) or offered
-    who = f"{project} {version}" if project and version else project or (f"the extension {file.split('/')[-1]}" if file else "a compiled extension")
-    verdict = f"{who} was built for {_torches(wanted)}, not for the torch that is installed{f' ({told.version("torch") or here})' if here else ''}."
-    evidence = [line, f"{symbol} is {name.text}" + (f", which PyTorch's wheels offer in {_torches(offered)}" if offered else "")]
+    who = (
+        f"{project} {version}"
+        if project and version
+        else project or (f"the extension {file.split('/')[-1]}" if file else "a compiled extension")
+    )
+    installed = told.version("torch") or here
+    verdict = f"{who} was built for {_torches(wanted)}, not for the torch that is installed{f' ({installed})' if here else ''}."
+    evidence = [
+        line,
+        f"{symbol} is {name.text}" + (f", which PyTorch's wheels offer in {_torches(offered)}" if offered else ""),
+    ]
     why = "Compiled extensions work with the release of torch that they were compiled with: its C++ names change between minor versions."
     if name.new_strings is not None:
         evidence.append(f"its strings are of the {'new (C++11)' if name.new_strings else 'old (before C++11)'} ABI: "
@@ -86,7 +100,11 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
     if project and here:
         other = release_for_torch(project, here, knowledge.metadata)
         if other and not (version and other.endswith(f"=={version}")):
-            changes.append(Change("pin", f"Take the {project} that is built for torch {here}.", (other,), holds=(f"torch=={here}.*",)))
+            changes.append(
+                Change(
+                    "pin", f"Take the {project} that is built for torch {here}.", (other,), holds=(f"torch=={here}.*",)
+                )
+            )
     if wanted and here not in wanted:
         newest = wanted[-1]
         mates = tuple(
@@ -106,7 +124,12 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
             commands=(f"pip install --no-build-isolation --no-cache-dir --no-binary {project} --force-reinstall --no-deps {project}",),
         ))  # fmt: skip
     if not changes:
-        changes.append(Change("install", "Install the build of the extension that is made for the torch that is here (its file name or release notes say which), or rebuild it from source with --no-build-isolation."))
+        changes.append(
+            Change(
+                "install",
+                "Install the build of the extension that is made for the torch that is here (its file name or release notes say which), or rebuild it from source with --no-build-isolation.",
+            )
+        )
     obvious = "reinstalling the same wheel, or a wheel for another GPU: the file is complete, its torch is another"
     confidence = 0.92 if wanted and project else 0.85 if project or offered else 0.75
     module = re.sub(r"\..*", "", file.split("/")[-1])
@@ -125,8 +148,14 @@ def _project_told(told: Told) -> str | None:
         found += [name for frame in reversed(raised.frames) if frame.module and (name := distribution_of(frame.module))]
     stated = [*told.case.environment.declared, *(failure.stated if failure else ())]
     found += [one.name for one in stated if distribution_of(one.name.replace("-", "_")) == one.name]
-    found += [name for word in re.findall(r"\b[a-z]\w*[-_]?\w*(?=[:= ])", told.text) if (name := distribution_of(word.replace("-", "_")))]
-    return next((one for one in found if one not in ("torchvision", "torchaudio", "deepspeed", "vllm")), next(iter(found), None))
+    found += [
+        name
+        for word in re.findall(r"\b[a-z]\w*[-_]?\w*(?=[:= ])", told.text)
+        if (name := distribution_of(word.replace("-", "_")))
+    ]
+    return next(
+        (one for one in found if one not in ("torchvision", "torchaudio", "deepspeed", "vllm")), next(iter(found), None)
+    )
 
 
 def _torches(versions: list[str]) -> str:

@@ -57,7 +57,9 @@ def read_elf(path: str | Path, *, symbols: bool = True) -> Library | None:
             # Per section: type, offset, size, link (its table of strings), info (the number of its entries).
             sections = []
             for index in range(count):
-                _, kind, _, _, offset, size, link, info, _, _ = struct.unpack_from("<IIQQQQIIQQ", raw, index * entry_size)
+                _, kind, _, _, offset, size, link, info, _, _ = struct.unpack_from(
+                    "<IIQQQQIIQQ", raw, index * entry_size
+                )
                 sections.append((kind, offset, size, link, info))
 
             def content(index: int) -> bytes:

@@ -16,7 +16,9 @@ from packaging.utils import parse_wheel_filename
 from doctor.environment.elf import read_elf
 from doctor.knowledge.torch_symbols import MEMBER, PACKED, key
 
-_LIBRARIES = re.compile(r"torch/lib/lib(c10|c10_cuda|torch_cpu|torch_cuda|torch_cuda_cu|torch_cuda_cpp|torch_python)\.so$")
+_LIBRARIES = re.compile(
+    r"torch/lib/lib(c10|c10_cuda|torch_cpu|torch_cuda|torch_cuda_cu|torch_cuda_cpp|torch_python)\.so$"
+)
 # Names that extensions use: classes and functions of c10, at and torch, without what is internal to kernels.
 _KEPT = re.compile(r"^_Z(T[VI])?NK?(3c10|2at|5torch)|^aoti_torch_|^THP")
 _DROPPED = re.compile(
@@ -58,7 +60,9 @@ def pack(by_version: dict[str, set[str]]) -> None:
     rows = sorted({key(symbol) + bytes([place[mask]]) for symbol, mask in masks.items() if mask in place})
     head = json.dumps({"versions": versions, "sets": sets}).encode()
     with zipfile.ZipFile(PACKED, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo(MEMBER, (2020, 1, 1, 0, 0, 0)), head + b"\n" + b"".join(rows), zipfile.ZIP_DEFLATED)
+        archive.writestr(
+            zipfile.ZipInfo(MEMBER, (2020, 1, 1, 0, 0, 0)), head + b"\n" + b"".join(rows), zipfile.ZIP_DEFLATED
+        )
 
 
 def main() -> None:
