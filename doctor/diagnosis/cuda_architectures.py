@@ -43,15 +43,27 @@ def _whole(told: Told) -> tuple[tuple[int, int] | None, str]:
 
 
 def _no_kernels(told: Told) -> Iterator[Said]:
-    found = told.search(r"no kernel image is available for execution|is not compatible with the current PyTorch installation|cudaErrorNoKernelImageForDevice"
-                        r"|cudaErrorInvalidDeviceFunction|invalid device function|CUDA_ERROR_NO_BINARY_FOR_GPU|supports CUDA capabilities sm_|PyTorch no longer supports this GPU because it is too old"
-                        r"|no kernel found to (launch|dispatch)|device kernel image is invalid|not supported on this (GPU|architecture|device)[^\n]*sm_?\d+|was not built for this GPU|HIP error: invalid device function")  # fmt: skip
+    found = told.search(
+        r"no kernel image is available for execution"
+        r"|is not compatible with the current PyTorch installation"
+        r"|cudaErrorNoKernelImageForDevice"
+        r"|cudaErrorInvalidDeviceFunction|invalid device function|CUDA_ERROR_NO_BINARY_FOR_GPU"
+        r"|supports CUDA capabilities sm_"
+        r"|PyTorch no longer supports this GPU because it is too old"
+        r"|no kernel found to (launch|dispatch)|device kernel image is invalid"
+        r"|not supported on this (GPU|architecture|device)[^\n]*sm_?\d+"
+        r"|was not built for this GPU|HIP error: invalid device function"
+    )
     if found is None:
         return
     capability, gpu = _whole(told)
     line = told.line(found)
-    blamed = told.search(r"site-packages/(bitsandbytes|flash_attn|vllm|xformers|exllama\w*|awq|sgl_kernel|flashinfer|causal_conv1d|mamba_ssm|llama_cpp|onnxruntime|cupy|spconv|torch_scatter|natten|deepspeed|apex)\b"
-                         r"|Error in[^\n]{0,20}(?:bitsandbytes|ops\.cu)[^\n]*|(ggml-cuda|ggml_cuda)")  # fmt: skip
+    blamed = told.search(
+        r"site-packages/(bitsandbytes|flash_attn|vllm|xformers|exllama\w*|awq|sgl_kernel"
+        r"|flashinfer|causal_conv1d|mamba_ssm|llama_cpp|onnxruntime|cupy|spconv|torch_scatter"
+        r"|natten|deepspeed|apex)\b"
+        r"|Error in[^\n]{0,20}(?:bitsandbytes|ops\.cu)[^\n]*|(ggml-cuda|ggml_cuda)"
+    )
     if "HIP" in found[0] or told.search(r"\bROCm\b|\bgfx\d+"):
         yield _rocm(told, line)
         return
@@ -65,12 +77,34 @@ def _no_kernels(told: Told) -> Iterator[Said]:
     )
     if capability is None:
         yield Finding(
-            "no-kernels-for-gpu", _BRANCH, "error", 0.8, "The compiled code has nothing for this GPU: it is newer or older than all that the build was compiled for.",
-            evidence, "A build holds machine code for a list of compute capabilities; others fail at the first kernel.",
-            (Change("install", "Install a build whose list has the GPU: a newer torch for CUDA 12.8 or 13 for new GPUs (RTX 50, B200), one for CUDA 12.6 for old ones (before Turing).", ("torch",), commands=(_CHECK,)),
-             Change("install", "If torch's own list has it, rebuild the extension that fails with TORCH_CUDA_ARCH_LIST of this GPU.")),
-            "reinstalling the driver: the driver is not asked for anything", _CHECK, ("torch",), _SOURCE, True,
-        )  # fmt: skip
+            "no-kernels-for-gpu",
+            _BRANCH,
+            "error",
+            0.8,
+            "The compiled code has nothing for this GPU: it is newer or older than all that the "
+            "build was compiled for.",
+            evidence,
+            "A build holds machine code for a list of compute capabilities; others fail at the first kernel.",
+            (
+                Change(
+                    "install",
+                    "Install a build whose list has the GPU: a newer torch for CUDA 12.8 or 13 for new "
+                    "GPUs (RTX 50, B200), one for CUDA 12.6 for old ones (before Turing).",
+                    ("torch",),
+                    commands=(_CHECK,),
+                ),
+                Change(
+                    "install",
+                    "If torch's own list has it, rebuild the extension that fails with "
+                    "TORCH_CUDA_ARCH_LIST of this GPU.",
+                ),
+            ),
+            "reinstalling the driver: the driver is not asked for anything",
+            _CHECK,
+            ("torch",),
+            _SOURCE,
+            True,
+        )
         return
     first, last, first_torch = ARCHITECTURES.get(capability, ("", "", ""))
     name = f"sm_{capability[0]}{capability[1]}"
@@ -81,20 +115,45 @@ def _no_kernels(told: Told) -> Iterator[Said]:
     if new:
         cuda = "12.8" if first in ("12.8", "12.9") else "13.0"
         need = f"torch>={first_torch}"
-        changes.append(Change("pin", f"Install torch {first_torch} or newer, built for CUDA {first} or newer.", (need,),
-                              commands=(f"pip install '{need}' --index-url {_INDEX}/cu{cuda.replace('.', '')}",)))  # fmt: skip
+        changes.append(
+            Change(
+                "pin",
+                f"Install torch {first_torch} or newer, built for CUDA {first} or newer.",
+                (need,),
+                commands=(f"pip install '{need}' --index-url {_INDEX}/cu{cuda.replace('.', '')}",),
+            )
+        )
         if extension:
-            changes.append(Change("install", f"And a {extension} that is built for it, or compile it here.", (culprit,) if culprit else (),
-                                  environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),)))  # fmt: skip
-        why = f"{name} exists from CUDA {first} on; PyTorch's wheels have it from {first_torch} on, and only in the builds for CUDA {first} or newer."
+            changes.append(
+                Change(
+                    "install",
+                    f"And a {extension} that is built for it, or compile it here.",
+                    (culprit,) if culprit else (),
+                    environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),),
+                )
+            )
+        why = (
+            f"{name} exists from CUDA {first} on; PyTorch's wheels have it from {first_torch} on, "
+            f"and only in the builds for CUDA {first} or newer."
+        )
         verdict = f"{gpu} is newer than what torch{known}{f' or {extension}' if extension else ''} was compiled for."
     else:
         drop = next((one for one in DROPPED if capability < one[0]), None)
         if drop is None or (extension and not listed):
             verdict = f"{extension or f'torch{known}'} holds no machine code for {gpu}."
             why = "The build was made for other GPUs (or the toolkit that compiled it does not know this one)."
-            changes.append(Change("install", f"Compile {extension or 'it'} here for this GPU.", (), environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),),
-                                  commands=(f"TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]} pip install --no-build-isolation --no-cache-dir --no-binary :all: {culprit or '<package>'}",)))  # fmt: skip
+            changes.append(
+                Change(
+                    "install",
+                    f"Compile {extension or 'it'} here for this GPU.",
+                    (),
+                    environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),),
+                    commands=(
+                        f"TORCH_CUDA_ARCH_LIST={capability[0]}.{capability[1]} pip install "
+                        f"--no-build-isolation --no-cache-dir --no-binary :all: {culprit or '<package>'}",
+                    ),
+                )
+            )
             if capability < (8, 0):
                 changes.append(
                     Change(
@@ -108,16 +167,29 @@ def _no_kernels(told: Told) -> Iterator[Said]:
                 f" CUDA {last} is the last toolkit that compiles for it." if last else ""
             )
             cu126 = f"pip install torch --index-url {_INDEX}/cu126" if capability >= (5, 0) else f"pip install '{pin}'"
-            changes += [Change("install", f"Install {instead}.", ("torch",), commands=(cu126,)),
-                        Change("pin", f"Or hold torch where its wheel on PyPI still has the GPU: {pin}.", (pin,))]  # fmt: skip
+            changes += [
+                Change("install", f"Install {instead}.", ("torch",), commands=(cu126,)),
+                Change("pin", f"Or hold torch where its wheel on PyPI still has the GPU: {pin}.", (pin,)),
+            ]
             if capability < (5, 0):
                 changes.reverse()
     if new or not extension:
         changes.append(Change("hardware", "Or use another GPU."))
     yield Finding(
-        "gpu-not-in-build", _BRANCH, "error", 0.93, verdict, evidence, why, tuple(changes),
-        "another driver or CUDA toolkit: what counts is what the wheel was compiled for", _CHECK, tuple(filter(None, (culprit, "torch"))), _SOURCE, True,
-    )  # fmt: skip
+        "gpu-not-in-build",
+        _BRANCH,
+        "error",
+        0.93,
+        verdict,
+        evidence,
+        why,
+        tuple(changes),
+        "another driver or CUDA toolkit: what counts is what the wheel was compiled for",
+        _CHECK,
+        tuple(filter(None, (culprit, "torch"))),
+        _SOURCE,
+        True,
+    )
 
 
 def _rocm(told: Told, line: str) -> Finding:
@@ -125,17 +197,38 @@ def _rocm(told: Told, line: str) -> Finding:
     gfx = told.search(r"\bgfx(\d+\w?)\b")
     override = {"103": "10.3.0", "110": "11.0.0", "101": "10.3.0", "90c": "9.0.0"}.get((gfx[1] if gfx else "")[:3])
     return Finding(
-        "amd-gpu-not-in-build", _BRANCH, "error", 0.85, f"The ROCm build has no kernels for this AMD GPU{f' ({gfx[0]})' if gfx else ''}.", (line,),
+        "amd-gpu-not-in-build",
+        _BRANCH,
+        "error",
+        0.85,
+        f"The ROCm build has no kernels for this AMD GPU{f' ({gfx[0]})' if gfx else ''}.",
+        (line,),
         "ROCm's wheels are compiled for a short list of GPUs; close relatives run with the code of a listed one.",
-        (Change("environment", "Let the GPU pass as the listed one of its family.", environment=(("HSA_OVERRIDE_GFX_VERSION", override or "10.3.0"),)),
-         Change("install", "Or install a ROCm build that lists it (newer torch, AMD's own wheels).", ("torch",))),
-        "a CUDA build: it can't run on AMD", "python -c 'import torch; print(torch.cuda.get_arch_list())'", ("torch",), "https://rocm.docs.amd.com/", True,
-    )  # fmt: skip
+        (
+            Change(
+                "environment",
+                "Let the GPU pass as the listed one of its family.",
+                environment=(("HSA_OVERRIDE_GFX_VERSION", override or "10.3.0"),),
+            ),
+            Change("install", "Or install a ROCm build that lists it (newer torch, AMD's own wheels).", ("torch",)),
+        ),
+        "a CUDA build: it can't run on AMD",
+        "python -c 'import torch; print(torch.cuda.get_arch_list())'",
+        ("torch",),
+        "https://rocm.docs.amd.com/",
+        True,
+    )
 
 
 def _compiler(told: Told) -> Iterator[Said]:
-    found = told.search(r"Unsupported gpu architecture '?compute_(\d+)(\d\w?)|Value '?sm_(\d+)(\d\w?)'? is not defined for option|nvcc fatal[^\n]*(?:compute|sm)_(\d+)(\d)"
-                        r"|Unknown CUDA arch \((\d+)\.(\d)|PassManager::run failed|sm_(\d+)(\d)a? is not (?:a recognized|supported)|ptxas[^\n]*(?:sm|compute)_(\d+)(\d)")  # fmt: skip
+    found = told.search(
+        r"Unsupported gpu architecture '?compute_(\d+)(\d\w?)"
+        r"|Value '?sm_(\d+)(\d\w?)'? is not defined for option|nvcc fatal[^\n]*(?:compute"
+        r"|sm)_(\d+)(\d)"
+        r"|Unknown CUDA arch \((\d+)\.(\d)|PassManager::run failed"
+        r"|sm_(\d+)(\d)a? is not (?:a recognized|supported)|ptxas[^\n]*(?:sm"
+        r"|compute)_(\d+)(\d)"
+    )
     if found is None:
         return
     parts = [one for one in found.groups() if one]
@@ -168,31 +261,128 @@ def _compiler(told: Told) -> Iterator[Said]:
             Change("option", f"Or leave {name} out: TORCH_CUDA_ARCH_LIST of your GPU alone."),
         ]
     else:
-        changes = [Change("system", f"Compile with the CUDA toolkit {first or 'of the GPU'} or newer, the first that knows {name} (and the torch of the same CUDA)."),
-                   Change("environment", "Or name in TORCH_CUDA_ARCH_LIST only what this toolkit knows.")]  # fmt: skip
+        changes = [
+            Change(
+                "system",
+                f"Compile with the CUDA toolkit {first or 'of the GPU'} or newer, the first that "
+                f"knows {name} (and the torch of the same CUDA).",
+            ),
+            Change("environment", "Or name in TORCH_CUDA_ARCH_LIST only what this toolkit knows."),
+        ]
     yield Finding(
-        "compiler-does-not-know-gpu", _BRANCH, "error", 0.88, f"The compiler ({'triton' if triton else 'nvcc'}) is {'too new' if old else 'too old'} for {name}.", (told.line(found),),
-        f"{name} is known from CUDA {first} on{f' and until {last}' if last else ''}." if first else "Each CUDA release knows a range of compute capabilities.", tuple(changes),
-        "the driver: the program is still being compiled", "nvcc --list-gpu-arch", ("triton", "torch") if triton else (), _SOURCE, True,
-    )  # fmt: skip
+        "compiler-does-not-know-gpu",
+        _BRANCH,
+        "error",
+        0.88,
+        f"The compiler ({'triton' if triton else 'nvcc'}) is {'too new' if old else 'too old'} for {name}.",
+        (told.line(found),),
+        f"{name} is known from CUDA {first} on{f' and until {last}' if last else ''}."
+        if first
+        else "Each CUDA release knows a range of compute capabilities.",
+        tuple(changes),
+        "the driver: the program is still being compiled",
+        "nvcc --list-gpu-arch",
+        ("triton", "torch") if triton else (),
+        _SOURCE,
+        True,
+    )
 
 
 # What asks for more than a GPU has: pattern, the least capability, what it is, what to do instead.
 _FEATURES: tuple[tuple[str, tuple[int, int], str, tuple[Change, ...]], ...] = (
-    (r"FlashAttention[- ]?2? only supports Ampere GPUs or newer|flash[- _]?attn[^\n]{0,60}(Ampere|sm_?80)|FlashAttention[^\n]{0,40}only (supported|support)[^\n]{0,40}(Ampere|compute capability)|requires device with capability > ?\(7, 5\)|requires device with capability > ?\(8, 0\)", (8, 0), "flash-attn 2",
-     (Change("option", "Use PyTorch's own attention: attn_implementation='sdpa' (or xformers); in vLLM another --attention-backend (XFORMERS, TORCH_SDPA, TRITON_ATTN)."),
-      Change("uninstall", "And uninstall flash-attn, where a program takes it because it is there.", remove=("flash-attn",)))),
-    (r"bfloat16 is only supported on (GPUs|devices) with|bf16[^\n]{0,60}(not supported|requires|needs)[^\n]{0,60}|Your setup doesn'?t support bf16|Bfloat16 is only supported|doesn'?t support bf16|BFloat16[^\n]{0,30}not (supported|implemented)[^\n]{0,40}(cuda|gpu|sm_)|Feature '?\.?bf16'? requires \.target sm_80|has compute capability (5|6|7)\.\d[^\n]*bfloat16", (8, 0), "bfloat16",
-     (Change("option", "Use float16 instead: dtype='half' (vLLM: --dtype half), fp16=True and bf16=False in Trainer; or float32 where a model overflows in fp16."),)),
-    (r"(fp8|float8|e4m3|e4m3fn|e4nv|fp8e4nv)[^\n]{0,80}(not supported|requires|only supported|unsupported)|type fp8e4nv not supported in this architecture|torch\._scaled_mm is only supported|quantization method (fp8|modelopt\w*|mxfp4|nvfp4|fbgemm_fp8|compressed-tensors)[^\n]{0,60}(not supported|capability)", (8, 9), "fp8",
-     (Change("option", "Use a checkpoint that is not fp8: bf16, AWQ/GPTQ (Marlin runs fp8 weights from sm_80 on), or int8."),)),
-    (r"FlashAttention-?3[^\n]{0,60}(only|requires)|flash_attn_3[^\n]{0,60}(Hopper|sm_?90)|DeepGEMM[^\n]{0,60}(only|requires|support)|deep_gemm[^\n]{0,80}(assert|arch)|FlashMLA[^\n]{0,60}(only|support|Hopper)|cutlass[^\n]{0,40}sm_?90", (9, 0), "a kernel for Hopper",
-     (Change("option", "Use the backend for older GPUs: flash-attn 2 or FlashInfer, Triton or CUTLASS matrix products instead of DeepGEMM."),)),
-    (r"(AWQ|marlin|gptq_marlin|bitsandbytes)[^\n]{0,60}(minimum capability|requires? (compute )?capability|not supported)[^\n]{0,60}|Minimum capability: (\d+)\. Current capability: (\d+)", (7, 5), "this quantisation",
-     (Change("option", "Use a quantisation that the GPU runs: GPTQ or AWQ without Marlin from sm_75 on (vLLM: --quantization awq/gptq --dtype half), GGUF by llama.cpp on older ones."),)),
-    (r"Found [\w ]+ which is too old to be supported by the triton|triton[^\n]{0,60}(compute capability|too old|>= ?7\.0)|GPU is too old[^\n]*triton|Triton only supports devices of CUDA Capability >= 7", (7, 0), "the Triton compiler (torch.compile)",
-     (Change("option", "Run without torch.compile: TORCHDYNAMO_DISABLE=1, backend='aot_eager', or enforce_eager in a server.", environment=(("TORCHDYNAMO_DISABLE", "1"),)),)),
-)  # fmt: skip
+    (
+        r"FlashAttention[- ]?2? only supports Ampere GPUs or newer"
+        r"|flash[- _]?attn[^\n]{0,60}(Ampere|sm_?80)|FlashAttention[^\n]{0,40}only (supported"
+        r"|support)[^\n]{0,40}(Ampere|compute capability)"
+        r"|requires device with capability > ?\(7, 5\)|requires device with capability > ?\(8, 0\)",
+        (8, 0),
+        "flash-attn 2",
+        (
+            Change(
+                "option",
+                "Use PyTorch's own attention: attn_implementation='sdpa' (or xformers); in vLLM "
+                "another --attention-backend (XFORMERS, TORCH_SDPA, TRITON_ATTN).",
+            ),
+            Change(
+                "uninstall",
+                "And uninstall flash-attn, where a program takes it because it is there.",
+                remove=("flash-attn",),
+            ),
+        ),
+    ),
+    (
+        r"bfloat16 is only supported on (GPUs|devices) with|bf16[^\n]{0,60}(not supported"
+        r"|requires|needs)[^\n]{0,60}|Your setup doesn'?t support bf16"
+        r"|Bfloat16 is only supported|doesn'?t support bf16|BFloat16[^\n]{0,30}not (supported"
+        r"|implemented)[^\n]{0,40}(cuda|gpu|sm_)|Feature '?\.?bf16'? requires \.target sm_80"
+        r"|has compute capability (5|6|7)\.\d[^\n]*bfloat16",
+        (8, 0),
+        "bfloat16",
+        (
+            Change(
+                "option",
+                "Use float16 instead: dtype='half' (vLLM: --dtype half), fp16=True and bf16=False in "
+                "Trainer; or float32 where a model overflows in fp16.",
+            ),
+        ),
+    ),
+    (
+        r"(fp8|float8|e4m3|e4m3fn|e4nv|fp8e4nv)[^\n]{0,80}(not supported|requires"
+        r"|only supported|unsupported)|type fp8e4nv not supported in this architecture"
+        r"|torch\._scaled_mm is only supported|quantization method (fp8|modelopt\w*|mxfp4"
+        r"|nvfp4|fbgemm_fp8|compressed-tensors)[^\n]{0,60}(not supported|capability)",
+        (8, 9),
+        "fp8",
+        (
+            Change(
+                "option",
+                "Use a checkpoint that is not fp8: bf16, AWQ/GPTQ (Marlin runs fp8 weights from sm_80 on), or int8.",
+            ),
+        ),
+    ),
+    (
+        r"FlashAttention-?3[^\n]{0,60}(only|requires)|flash_attn_3[^\n]{0,60}(Hopper|sm_?90)"
+        r"|DeepGEMM[^\n]{0,60}(only|requires|support)|deep_gemm[^\n]{0,80}(assert|arch)"
+        r"|FlashMLA[^\n]{0,60}(only|support|Hopper)|cutlass[^\n]{0,40}sm_?90",
+        (9, 0),
+        "a kernel for Hopper",
+        (
+            Change(
+                "option",
+                "Use the backend for older GPUs: flash-attn 2 or FlashInfer, Triton or CUTLASS "
+                "matrix products instead of DeepGEMM.",
+            ),
+        ),
+    ),
+    (
+        r"(AWQ|marlin|gptq_marlin|bitsandbytes)[^\n]{0,60}(minimum capability"
+        r"|requires? (compute )?capability|not supported)[^\n]{0,60}"
+        r"|Minimum capability: (\d+)\. Current capability: (\d+)",
+        (7, 5),
+        "this quantisation",
+        (
+            Change(
+                "option",
+                "Use a quantisation that the GPU runs: GPTQ or AWQ without Marlin from sm_75 on "
+                "(vLLM: --quantization awq/gptq --dtype half), GGUF by llama.cpp on older ones.",
+            ),
+        ),
+    ),
+    (
+        r"Found [\w ]+ which is too old to be supported by the triton"
+        r"|triton[^\n]{0,60}(compute capability|too old|>= ?7\.0)|GPU is too old[^\n]*triton"
+        r"|Triton only supports devices of CUDA Capability >= 7",
+        (7, 0),
+        "the Triton compiler (torch.compile)",
+        (
+            Change(
+                "option",
+                "Run without torch.compile: TORCHDYNAMO_DISABLE=1, backend='aot_eager', or enforce_eager in a server.",
+                environment=(("TORCHDYNAMO_DISABLE", "1"),),
+            ),
+        ),
+    ),
+)
 
 
 def _features(told: Told) -> Iterator[Said]:
@@ -205,8 +395,19 @@ def _features(told: Told) -> Iterator[Said]:
             yield f"{what} is not too new for the GPU: {gpu} has at least sm_{least[0]}{least[1]}."
             continue
         yield Finding(
-            "gpu-lacks-feature", _BRANCH, "error", 0.9, f"{gpu[0].upper()}{gpu[1:]} lacks what {what} needs: compute capability {least[0]}.{least[1]} ({NAMES.get(least, '')}) or newer.",
-            (told.line(found),), "It is a matter of the hardware; no version of a package changes it.", (*changes, Change("hardware", f"Or use a GPU of sm_{least[0]}{least[1]} or newer.")),
-            "reinstalling or rebuilding the package for this GPU", _CHECK, ("flash-attn",) if "flash" in what else (), _SOURCE, True,
-        )  # fmt: skip
+            "gpu-lacks-feature",
+            _BRANCH,
+            "error",
+            0.9,
+            f"{gpu[0].upper()}{gpu[1:]} lacks what {what} needs: compute capability "
+            f"{least[0]}.{least[1]} ({NAMES.get(least, '')}) or newer.",
+            (told.line(found),),
+            "It is a matter of the hardware; no version of a package changes it.",
+            (*changes, Change("hardware", f"Or use a GPU of sm_{least[0]}{least[1]} or newer.")),
+            "reinstalling or rebuilding the package for this GPU",
+            _CHECK,
+            ("flash-attn",) if "flash" in what else (),
+            _SOURCE,
+            True,
+        )
         return

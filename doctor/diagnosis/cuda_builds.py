@@ -16,15 +16,22 @@ _CHECK = "python -c 'import torch; print(torch.__version__, torch.version.cuda, 
 _TORCH_SOURCE = "https://pytorch.org/get-started/previous-versions/"
 # Messages of other packages whose condition is that torch sees no GPU.
 _BLAMES = (
-    r"(install|requires?|needs?|using)[^\n]{0,60}\b(accelerate|bitsandbytes)[`'\" ]+[^\n]{0,80}(8-?bit|4-?bit|quantiz|the latest version of bitsandbytes)"
+    r"(install|requires?|needs?|using)[^\n]{0,60}\b(accelerate"
+    r"|bitsandbytes)[`'\" ]+[^\n]{0,80}(8-?bit|4-?bit|quantiz"
+    r"|the latest version of bitsandbytes)"
     r"|Using `?bitsandbytes`?[^\n]{0,60}(4|8)-bit quantization requires"
     r"|None of the available devices `?available_devices = None|bitsandbytes[^\n]{0,60}was compiled without GPU support"
-    r"|No GPU found\. A GPU is needed for quantization|FlashAttention2?[^\n]{0,60}(cannot be used|only support)[^\n]{0,60}(CPU|on GPU|device)"
+    r"|No GPU found\. A GPU is needed for quantization"
+    r"|FlashAttention2?[^\n]{0,60}(cannot be used|only support)[^\n]{0,60}(CPU|on GPU"
+    r"|device)"
     r"|Unsloth (cannot find any torch accelerator|currently only works on NVIDIA)|Your setup doesn'?t support bf16/gpu"
-)  # fmt: skip
+)
 _NO_GPU_SIGNS = (
-    r"CUDA (is )?(not available|unavailable|available: ?False)|is_available\(\)[^\n]{0,12}(False|returns? false)|cuda\.is_available\(\) ?(=|is|->) ?False"
-    r"|no (CUDA )?GPUs?\b|\bcpuonly\b|torch[-= ]{0,4}\d[\w.]*\+cpu|compiled without GPU support|CPU(-only)? (build|wheel|version) of torch|\(CPU build\)"
+    r"CUDA (is )?(not available|unavailable|available: ?False)"
+    r"|is_available\(\)[^\n]{0,12}(False|returns? false)|cuda\.is_available\(\) ?(=|is"
+    r"|->) ?False"
+    r"|no (CUDA )?GPUs?\b|\bcpuonly\b|torch[-= ]{0,4}\d[\w.]*\+cpu"
+    r"|compiled without GPU support|CPU(-only)? (build|wheel|version) of torch|\(CPU build\)"
 )
 
 
@@ -65,10 +72,16 @@ def _install_torch(told: Told, cuda: str | None = None) -> Change:
     chosen = cuda or (fitting or builds or ["12.6"])[0]
     index = f"{_INDEX}/cu{chosen.replace('.', '')}"
     return Change(
-        "install", f"Install a CUDA build of torch over the one that is here, from PyTorch's own index (CUDA {chosen}).", (wanted,), remove=("torch",),
-        commands=("pip uninstall -y torch torchvision torchaudio", f"pip install '{wanted}' torchvision torchaudio --index-url {index}"),
+        "install",
+        f"Install a CUDA build of torch over the one that is here, from PyTorch's own index (CUDA {chosen}).",
+        (wanted,),
+        remove=("torch",),
+        commands=(
+            "pip uninstall -y torch torchvision torchaudio",
+            f"pip install '{wanted}' torchvision torchaudio --index-url {index}",
+        ),
         disturbs=("torchvision and torchaudio must come from the same index.",),
-    )  # fmt: skip
+    )
 
 
 def _of(told: Told) -> str:
@@ -95,39 +108,81 @@ def _driver_cuda(told: Told) -> str | None:
 
 
 def _cpu_build(told: Told) -> Iterator[Said]:
-    found = told.search(r"Torch not compiled with CUDA enabled|not compiled with CUDA support|PyTorch (was )?(not |built without )compiled with CUDA"
-                        r"|Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False"
-                        r"|Found no CUDA|CUDA_HOME[^\n]{0,40}torch[^\n]{0,20}CPU")  # fmt: skip
+    found = told.search(
+        r"Torch not compiled with CUDA enabled|not compiled with CUDA support"
+        r"|PyTorch (was )?(not |built without )compiled with CUDA"
+        r"|Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False"
+        r"|Found no CUDA|CUDA_HOME[^\n]{0,40}torch[^\n]{0,20}CPU"
+    )
     if found is None:
         return
     if told.system == "darwin":
         yield Finding(
-            "cuda-on-mac", _NOT_FOUND, "error", 0.93, "The program asks for CUDA on a Mac, where torch has MPS instead.", (told.line(found),),
+            "cuda-on-mac",
+            _NOT_FOUND,
+            "error",
+            0.93,
+            "The program asks for CUDA on a Mac, where torch has MPS instead.",
+            (told.line(found),),
             "There is no CUDA for macOS; .cuda() and device='cuda' can't work.",
-            (Change("code", "Choose the device: 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'."),),
-            "reinstalling torch: no build for macOS has CUDA", "python -c 'import torch; print(torch.backends.mps.is_available())'", ("torch",), _TORCH_SOURCE,
-        )  # fmt: skip
+            (
+                Change(
+                    "code",
+                    "Choose the device: 'cuda' if torch.cuda.is_available() else 'mps' if "
+                    "torch.backends.mps.is_available() else 'cpu'.",
+                ),
+            ),
+            "reinstalling torch: no build for macOS has CUDA",
+            "python -c 'import torch; print(torch.backends.mps.is_available())'",
+            ("torch",),
+            _TORCH_SOURCE,
+        )
         return
     if "deserialize" in found[0]:
         yield Finding(
-            "checkpoint-of-gpu-on-cpu", _NOT_FOUND, "error", 0.88, "A checkpoint that was saved on a GPU is loaded where torch sees none.", (told.line(found),),
+            "checkpoint-of-gpu-on-cpu",
+            _NOT_FOUND,
+            "error",
+            0.88,
+            "A checkpoint that was saved on a GPU is loaded where torch sees none.",
+            (told.line(found),),
             "torch.load puts tensors back on the device that they were saved from.",
-            (Change("code", "Load with torch.load(path, map_location='cpu')."), _install_torch(told)), None, _CHECK, ("torch",),
+            (Change("code", "Load with torch.load(path, map_location='cpu')."), _install_torch(told)),
+            None,
+            _CHECK,
+            ("torch",),
             "https://docs.pytorch.org/docs/stable/generated/torch.load.html",
-        )  # fmt: skip
+        )
         return
     windows = " On Windows, PyPI has CPU builds only." if told.system == "win32" else ""
     yield Finding(
-        "torch-without-cuda", _NOT_FOUND, "error", 0.92, f"torch{_of(told)} here is a build without CUDA.",
-        (told.line(found),), f"The wheel came from an index, a conda channel or a lock file of CPU builds, or another package's install replaced it.{windows}",
-        (_install_torch(told),), "the driver or the CUDA toolkit: a CPU build looks at neither", _CHECK, ("torch",), _TORCH_SOURCE, True,
-    )  # fmt: skip
+        "torch-without-cuda",
+        _NOT_FOUND,
+        "error",
+        0.92,
+        f"torch{_of(told)} here is a build without CUDA.",
+        (told.line(found),),
+        f"The wheel came from an index, a conda channel or a lock file of CPU builds, or "
+        f"another package's install replaced it.{windows}",
+        (_install_torch(told),),
+        "the driver or the CUDA toolkit: a CPU build looks at neither",
+        _CHECK,
+        ("torch",),
+        _TORCH_SOURCE,
+        True,
+    )
 
 
 def _no_driver(told: Told) -> Iterator[Said]:
-    found = told.search(r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected|cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE"
-                        r"|NVIDIA-SMI has failed|could not select device driver|Failed to initialize NVML|failed call to cuInit"
-                        r"|CUDA driver initialization failed|cudaGetDeviceCount\(\)[^\n]{0,60}(Error|error) (\d+)|Failed to infer device type|CUDA unknown error|libcuda\.so[^\n]{0,30}not found")  # fmt: skip
+    found = told.search(
+        r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"
+        r"|cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE"
+        r"|NVIDIA-SMI has failed|could not select device driver|Failed to initialize NVML"
+        r"|failed call to cuInit"
+        r"|CUDA driver initialization failed|cudaGetDeviceCount\(\)[^\n]{0,60}(Error"
+        r"|error) (\d+)|Failed to infer device type|CUDA unknown error"
+        r"|libcuda\.so[^\n]{0,30}not found"
+    )
     if found is None:
         return
     line = told.line(found)
@@ -137,29 +192,64 @@ def _no_driver(told: Told) -> Iterator[Said]:
     )
     if re.search(r"Failed to initialize NVML: Driver/library version mismatch", told.text, re.IGNORECASE):
         yield Finding(
-            "driver-halves-differ", _MISMATCH, "error", 0.95, "The driver's kernel module and its libraries are of different versions: it was updated while it was loaded.",
-            (line,), "nvidia-smi and CUDA use the new libraries; the old module stays in the kernel until it is loaded again.",
-            (Change("restart", "Restart the machine (or unload and load the nvidia modules)."),), "torch or its CUDA version", "nvidia-smi", source="NVML", gpu=True,
-        )  # fmt: skip
+            "driver-halves-differ",
+            _MISMATCH,
+            "error",
+            0.95,
+            "The driver's kernel module and its libraries are of different versions: it was "
+            "updated while it was loaded.",
+            (line,),
+            "nvidia-smi and CUDA use the new libraries; the old module stays in the kernel until it is loaded again.",
+            (Change("restart", "Restart the machine (or unload and load the nvidia modules)."),),
+            "torch or its CUDA version",
+            "nvidia-smi",
+            source="NVML",
+            gpu=True,
+        )
         return
     if re.search(r"(Error|error) 80[234]|unknown error|cudaGetDeviceCount", line) and re.search(
         r"80[234]|system not yet initialized|forward compatibility", told.text
     ):
         nvswitch = "802" in told.text or "not yet initialized" in told.text
         yield Finding(
-            "cuda-system-not-ready", _NOT_FOUND, "error", 0.9,
-            "The GPUs are there but not initialised: the Fabric Manager is not running or is not of the driver's version." if nvswitch
+            "cuda-system-not-ready",
+            _NOT_FOUND,
+            "error",
+            0.9,
+            "The GPUs are there but not initialised: the Fabric Manager is not running or is not "
+            "of the driver's version."
+            if nvswitch
             else "CUDA's forward-compatibility libraries (cuda-compat) are loaded on a GPU that doesn't support them.",
-            (line,), "GPUs joined by NVSwitch (HGX A100, H100) start only with it." if nvswitch else "An image brings /usr/local/cuda/compat for data-centre GPUs; on GeForce cards, or where the host's driver is new enough, it fails.",
-            (Change("system", "Install and start nvidia-fabricmanager of exactly the driver's version.", commands=("systemctl restart nvidia-fabricmanager",)),) if nvswitch
-            else (Change("environment", "Take /usr/local/cuda/compat out of LD_LIBRARY_PATH, or update the host's driver."),),
-            "another build of torch", "nvidia-smi -q | grep -i fabric", source="https://docs.nvidia.com/deploy/cuda-compatibility/", gpu=True,
-        )  # fmt: skip
+            (line,),
+            "GPUs joined by NVSwitch (HGX A100, H100) start only with it."
+            if nvswitch
+            else "An image brings /usr/local/cuda/compat for data-centre GPUs; on GeForce cards, or "
+            "where the host's driver is new enough, it fails.",
+            (
+                Change(
+                    "system",
+                    "Install and start nvidia-fabricmanager of exactly the driver's version.",
+                    commands=("systemctl restart nvidia-fabricmanager",),
+                ),
+            )
+            if nvswitch
+            else (
+                Change(
+                    "environment", "Take /usr/local/cuda/compat out of LD_LIBRARY_PATH, or update the host's driver."
+                ),
+            ),
+            "another build of torch",
+            "nvidia-smi -q | grep -i fabric",
+            source="https://docs.nvidia.com/deploy/cuda-compatibility/",
+            gpu=True,
+        )
         return
     changes = [
         Change(
             "system",
-            "Give the program a GPU: install the driver (nvidia-smi must work), start a container with --gpus all, ask the scheduler for a GPU, choose a GPU runtime in Colab.",
+            "Give the program a GPU: install the driver (nvidia-smi must work), start a "
+            "container with --gpus all, ask the scheduler for a GPU, choose a GPU runtime in "
+            "Colab.",
             commands=("nvidia-smi",),
         )
     ]
@@ -176,20 +266,39 @@ def _no_driver(told: Told) -> Iterator[Said]:
         changes.append(
             Change(
                 "environment",
-                "If nvidia-smi works, look at CUDA_VISIBLE_DEVICES: a number that doesn't exist, or a value set after CUDA was initialised, hides the GPUs.",
+                "If nvidia-smi works, look at CUDA_VISIBLE_DEVICES: a number that doesn't exist, or "
+                "a value set after CUDA was initialised, hides the GPUs.",
             )
         )
     yield Finding(
-        "no-gpu-visible", _NOT_FOUND, "error", 0.88 if not masked else 0.92, "CUDA_VISIBLE_DEVICES hides every GPU." if masked else "torch is built for CUDA, but no GPU with a driver is visible to this process.",
-        (line,), "The driver is part of the machine; no Python package brings it.", tuple(changes),
-        "reinstalling torch or the CUDA toolkit: the build is right" if not told.search(r"infer device type") else None, "nvidia-smi", source="https://docs.nvidia.com/cuda/", gpu=True,
-    )  # fmt: skip
+        "no-gpu-visible",
+        _NOT_FOUND,
+        "error",
+        0.88 if not masked else 0.92,
+        "CUDA_VISIBLE_DEVICES hides every GPU."
+        if masked
+        else "torch is built for CUDA, but no GPU with a driver is visible to this process.",
+        (line,),
+        "The driver is part of the machine; no Python package brings it.",
+        tuple(changes),
+        "reinstalling torch or the CUDA toolkit: the build is right" if not told.search(r"infer device type") else None,
+        "nvidia-smi",
+        source="https://docs.nvidia.com/cuda/",
+        gpu=True,
+    )
 
 
 def _driver_too_old(told: Told) -> Iterator[Said]:
-    found = told.search(r"NVIDIA driver on your system is too old|CUDA driver version is insufficient for CUDA runtime version|cudaErrorInsufficientDriver"
-                        r"|unsupported (PTX|toolchain)|provided PTX was compiled with an unsupported toolchain|CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
-                        r"|unsatisfied condition: cuda ?[>=]+ ?(\d+\.\d+)|requirement error: unsatisfied condition|driver[^\n]{0,30}\btoo old\b|cuda>=(\d+\.\d+), please update your driver")  # fmt: skip
+    found = told.search(
+        r"NVIDIA driver on your system is too old"
+        r"|CUDA driver version is insufficient for CUDA runtime version"
+        r"|cudaErrorInsufficientDriver"
+        r"|unsupported (PTX|toolchain)|provided PTX was compiled with an unsupported toolchain"
+        r"|CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+        r"|unsatisfied condition: cuda ?[>=]+ ?(\d+\.\d+)"
+        r"|requirement error: unsatisfied condition"
+        r"|driver[^\n]{0,30}\btoo old\b|cuda>=(\d+\.\d+), please update your driver"
+    )
     if found is None:
         return
     driver = _driver_cuda(told)
@@ -215,10 +324,16 @@ def _driver_too_old(told: Told) -> Iterator[Said]:
             if suits in ("10.2", "11.8")
             else "torch"
         )
-        changes.append(Change(
-            "install", f"Install a build of torch for CUDA {suits}, which this driver (CUDA {driver}) runs{'' if keep else f': torch {torches[0]} to {torches[-1]}'}.", (pin,),
-            holds=(f"driver CUDA {driver}",), commands=(f"pip install '{pin}' torchvision --index-url {_INDEX}/cu{suits.replace('.', '')}",),
-        ))  # fmt: skip
+        changes.append(
+            Change(
+                "install",
+                f"Install a build of torch for CUDA {suits}, which this driver (CUDA {driver}) "
+                f"runs{'' if keep else f': torch {torches[0]} to {torches[-1]}'}.",
+                (pin,),
+                holds=(f"driver CUDA {driver}",),
+                commands=(f"pip install '{pin}' torchvision --index-url {_INDEX}/cu{suits.replace('.', '')}",),
+            )
+        )
     changes.append(Change("system", update, commands=("nvidia-smi",)))
     if not suits:
         changes.reverse()
@@ -230,18 +345,32 @@ def _driver_too_old(told: Told) -> Iterator[Said]:
             )
         )
     yield Finding(
-        "driver-too-old", _MISMATCH, "error", 0.93,
-        f"The NVIDIA driver is too old{f' (CUDA {driver})' if driver else ''} for the CUDA{f' {needs}' if needs else ''} that torch or its kernels are built with.",
+        "driver-too-old",
+        _MISMATCH,
+        "error",
+        0.93,
+        f"The NVIDIA driver is too old{f' (CUDA {driver})' if driver else ''} for the "
+        f"CUDA{f' {needs}' if needs else ''} that torch or its kernels are built with.",
         (told.line(found),),
-        "Code compiled just in time (PTX) needs a driver of at least the CUDA version that made it." if ptx
+        "Code compiled just in time (PTX) needs a driver of at least the CUDA version that made it."
+        if ptx
         else "A driver runs every CUDA of its own major version and older ones, but none of a newer major version.",
-        tuple(changes), "installing a CUDA toolkit: the toolkit doesn't change the driver", "nvidia-smi", ("torch",), "https://docs.nvidia.com/deploy/cuda-compatibility/", True,
-    )  # fmt: skip
+        tuple(changes),
+        "installing a CUDA toolkit: the toolkit doesn't change the driver",
+        "nvidia-smi",
+        ("torch",),
+        "https://docs.nvidia.com/deploy/cuda-compatibility/",
+        True,
+    )
 
 
 def _toolkit_differs(told: Told) -> Iterator[Said]:
-    found = told.search(r"(?:Installed|detected) CUDA version \(?(\d+\.\d+)\)? (?:does not match|mismatches) the version (?:torch|that was used to compile PyTorch)[^\n(]*\(?(\d+\.\d+)?"
-                        r"|The detected CUDA version[^\n]*mismatch")  # fmt: skip
+    found = told.search(
+        r"(?:Installed|detected) CUDA version \(?(\d+\.\d+)\)? (?:does not match"
+        r"|mismatches) the version (?:torch"
+        r"|that was used to compile PyTorch)[^\n(]*\(?(\d+\.\d+)?"
+        r"|The detected CUDA version[^\n]*mismatch"
+    )
     if found is None:
         return
     toolkit, torch = found[1], found[2]
@@ -252,7 +381,8 @@ def _toolkit_differs(told: Told) -> Iterator[Said]:
     changes = [
         Change(
             "system",
-            f"Use the CUDA toolkit {torch or 'of torch'}: install it and set CUDA_HOME to it (conda: cuda-toolkit={torch or 'X.Y'}).",
+            f"Use the CUDA toolkit {torch or 'of torch'}: install it and set CUDA_HOME to it "
+            f"(conda: cuda-toolkit={torch or 'X.Y'}).",
         ),
         Change(
             "install",
@@ -273,15 +403,28 @@ def _toolkit_differs(told: Told) -> Iterator[Said]:
         )
         if skip:
             changes.append(skip)
-    note = "A prebuilt wheel, or an optimizer that isn't compiled (torch's AdamW instead of CPU offload), needs no toolkit."
+    note = (
+        "A prebuilt wheel, or an optimizer that isn't compiled (torch's AdamW instead of CPU "
+        "offload), needs no toolkit."
+    )
     yield Finding(
-        "toolkit-not-torchs", "build/incompatible", "error", 0.95,
-        f"The CUDA toolkit ({toolkit or 'nvcc'}) is not the CUDA that torch is built for ({torch or 'another'}), so the extension can't be compiled.",
-        (told.line(found),), f"Extensions are compiled by the toolkit's nvcc and linked with torch's CUDA; both must be of one version. {note}", tuple(changes),
-        f"looking for {last[2]}: {last[1]}'s destructor runs after the build had failed" if last else "another driver: nvcc's version is the toolkit's",
-        "nvcc --version; python -c 'import torch; print(torch.version.cuda)'", ("deepspeed", "torch") if deepspeed else ("torch",),
+        "toolkit-not-torchs",
+        "build/incompatible",
+        "error",
+        0.95,
+        f"The CUDA toolkit ({toolkit or 'nvcc'}) is not the CUDA that torch is built for "
+        f"({torch or 'another'}), so the extension can't be compiled.",
+        (told.line(found),),
+        f"Extensions are compiled by the toolkit's nvcc and linked with torch's CUDA; both "
+        f"must be of one version. {note}",
+        tuple(changes),
+        f"looking for {last[2]}: {last[1]}'s destructor runs after the build had failed"
+        if last
+        else "another driver: nvcc's version is the toolkit's",
+        "nvcc --version; python -c 'import torch; print(torch.version.cuda)'",
+        ("deepspeed", "torch") if deepspeed else ("torch",),
         "https://github.com/deepspeedai/DeepSpeed (op_builder/builder.py), torch/utils/cpp_extension.py",
-    )  # fmt: skip
+    )
 
 
 def _blamed_on_others(told: Told) -> Iterator[Said]:
@@ -299,39 +442,85 @@ def _blamed_on_others(told: Told) -> Iterator[Said]:
     )
     installed = [f"{name} {told.version(name)}" for name in ("accelerate", "bitsandbytes") if told.version(name)]
     yield Finding(
-        "no-gpu-told-as-missing-package", _NOT_FOUND, "error", confidence,
-        "The message asks for other packages, but its condition is torch.cuda.is_available(): torch sees no GPU" + (", being a build without CUDA." if cpu else "."),
-        (told.line(found), *((told.line(sign),) if sign else ()), *((f"here already: {', '.join(installed)}",) if installed else ())),
+        "no-gpu-told-as-missing-package",
+        _NOT_FOUND,
+        "error",
+        confidence,
+        "The message asks for other packages, but its condition is "
+        "torch.cuda.is_available(): torch sees no GPU" + (", being a build without CUDA." if cpu else "."),
+        (
+            told.line(found),
+            *((told.line(sign),) if sign else ()),
+            *((f"here already: {', '.join(installed)}",) if installed else ()),
+        ),
         "Checks for quantisation test for accelerate, bitsandbytes and a GPU together, and name only the packages.",
-        (change, Change("system", "If it is a CUDA build: see that nvidia-smi works in this very process (container, runtime, CUDA_VISIBLE_DEVICES).", commands=("nvidia-smi",)),
-         Change("restart", "If the packages were installed a moment ago in a notebook: restart the kernel.")),
-        "installing accelerate or bitsandbytes again, as the message says", _CHECK, ("torch",), "transformers/quantizers (validate_environment)", True,
-    )  # fmt: skip
+        (
+            change,
+            Change(
+                "system",
+                "If it is a CUDA build: see that nvidia-smi works in this very process (container, "
+                "runtime, CUDA_VISIBLE_DEVICES).",
+                commands=("nvidia-smi",),
+            ),
+            Change("restart", "If the packages were installed a moment ago in a notebook: restart the kernel."),
+        ),
+        "installing accelerate or bitsandbytes again, as the message says",
+        _CHECK,
+        ("torch",),
+        "transformers/quantizers (validate_environment)",
+        True,
+    )
 
 
 def _two_majors(told: Told) -> Iterator[Said]:
-    found = told.search(r"PyTorch and (torchvision|torchaudio) (?:were compiled|has|have)[^\n]*different CUDA|Detected that PyTorch and (\w+) were compiled with different CUDA"
-                        r"|PyTorch has CUDA Version=?(\d+\.\d+) and (\w+) has CUDA Version=?(\d+\.\d+)")  # fmt: skip
+    found = told.search(
+        r"PyTorch and (torchvision|torchaudio) (?:were compiled|has|have)[^\n]*different CUDA"
+        r"|Detected that PyTorch and (\w+) were compiled with different CUDA"
+        r"|PyTorch has CUDA Version=?(\d+\.\d+) and (\w+) has CUDA Version=?(\d+\.\d+)"
+    )
     if found is None:
         return
     other = next((one for one in found.groups() if one and one.startswith("torch")), "torchvision")
     yield Finding(
-        "torch-and-companion-differ", _MISMATCH, "error", 0.94, f"torch and {other} are builds for different CUDA versions.", (told.line(found),),
+        "torch-and-companion-differ",
+        _MISMATCH,
+        "error",
+        0.94,
+        f"torch and {other} are builds for different CUDA versions.",
+        (told.line(found),),
         "They came from different indexes: one from PyPI, the other from download.pytorch.org.",
-        (Change("install", f"Install torch and {other} together from one index.", ("torch", other), commands=(f"pip install --force-reinstall torch {other} --index-url {_INDEX}/cu126",)),),
-        culprits=(other, "torch"), source=_TORCH_SOURCE,
-    )  # fmt: skip
+        (
+            Change(
+                "install",
+                f"Install torch and {other} together from one index.",
+                ("torch", other),
+                commands=(f"pip install --force-reinstall torch {other} --index-url {_INDEX}/cu126",),
+            ),
+        ),
+        culprits=(other, "torch"),
+        source=_TORCH_SOURCE,
+    )
 
 
 def _libraries_differ(told: Told) -> Iterator[Said]:
-    found = told.search(r"cuDNN version incompatibility: PyTorch was compiled\s+against \((\d+), (\d+), (\d+)\) but found runtime version \((\d+), (\d+), (\d+)\)"
-                        r"|CUDNN_STATUS_(NOT_INITIALIZED|SUBLIBRARY_VERSION_MISMATCH|VERSION_MISMATCH|SUBLIBRARY_LOADING_FAILED)|Loaded runtime CuDNN library: ([\d.]+) but source was compiled with: ([\d.]+)"
-                        r"|cuDNN error: CUDNN_STATUS_NOT_SUPPORTED[^\n]*version|NCCL version (mismatch|incompatib)")  # fmt: skip
+    found = told.search(
+        r"cuDNN version incompatibility: PyTorch was compiled\s+against \((\d+), (\d+), (\d+)\) but found"
+        r" runtime version \((\d+), (\d+), (\d+)\)"
+        r"|CUDNN_STATUS_(NOT_INITIALIZED|SUBLIBRARY_VERSION_MISMATCH|VERSION_MISMATCH"
+        r"|SUBLIBRARY_LOADING_FAILED)"
+        r"|Loaded runtime CuDNN library: ([\d.]+) but source was compiled with: ([\d.]+)"
+        r"|cuDNN error: CUDNN_STATUS_NOT_SUPPORTED[^\n]*version|NCCL version (mismatch"
+        r"|incompatib)"
+    )
     if found is None:
         return
     not_ready = found[7] == "NOT_INITIALIZED"
-    unset = Change("environment", "Take other copies out of LD_LIBRARY_PATH (/usr/local/cuda, /usr/lib, conda), so that the wheels' own libraries are found.",
-                   environment=(("LD_LIBRARY_PATH", ""),))  # fmt: skip
+    unset = Change(
+        "environment",
+        "Take other copies out of LD_LIBRARY_PATH (/usr/local/cuda, /usr/lib, conda), so "
+        "that the wheels' own libraries are found.",
+        environment=(("LD_LIBRARY_PATH", ""),),
+    )
     again = Change(
         "install",
         "Install what torch pins again: reinstall torch, so that nvidia-cudnn-cu* gets its version back.",
@@ -344,9 +533,19 @@ def _libraries_differ(told: Told) -> Iterator[Said]:
         commands=("nvidia-smi",),
     )
     yield Finding(
-        "cudnn-of-another-version", _MISMATCH, "error", 0.7 if not_ready else 0.92, "cuDNN could not start: a copy of another version is found first, or the GPU's memory is full." if not_ready
+        "cudnn-of-another-version",
+        _MISMATCH,
+        "error",
+        0.7 if not_ready else 0.92,
+        "cuDNN could not start: a copy of another version is found first, or the GPU's memory is full."
+        if not_ready
         else "Another cuDNN (or NCCL) is loaded than the one that torch was compiled with.",
-        (told.line(found),), "A copy in LD_LIBRARY_PATH, or another package's pin of the nvidia-* wheel, comes before torch's own.",
-        (unset, again, *((memory,) if not_ready else ())), "installing cuDNN into the system: torch brings its own", "python -c 'import torch; print(torch.backends.cudnn.version())'",
-        ("nvidia-cudnn-cu12", "torch"), "https://docs.nvidia.com/deeplearning/cudnn/", True,
-    )  # fmt: skip
+        (told.line(found),),
+        "A copy in LD_LIBRARY_PATH, or another package's pin of the nvidia-* wheel, comes before torch's own.",
+        (unset, again, *((memory,) if not_ready else ())),
+        "installing cuDNN into the system: torch brings its own",
+        "python -c 'import torch; print(torch.backends.cudnn.version())'",
+        ("nvidia-cudnn-cu12", "torch"),
+        "https://docs.nvidia.com/deeplearning/cudnn/",
+        True,
+    )

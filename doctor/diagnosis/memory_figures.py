@@ -3,8 +3,10 @@
 import re
 from dataclasses import dataclass
 
-_UNITS = {"b": 1, "byte": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6,
-          "gb": 10**9, "tb": 10**12}  # fmt: skip
+_UNITS = {
+    "b": 1, "byte": 1, "bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6,
+    "gb": 10**9, "tb": 10**12,
+}  # fmt: skip
 _SIZE = r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|bytes?|B)"
 _CONTEXT = 600 * 2**20  # what a process holds beside PyTorch's memory: the CUDA context and libraries' workspaces
 

@@ -21,8 +21,8 @@ _MISSING = (
     rf"Library not loaded: [^\n]*?{_NAME}",
     rf"error while loading shared libraries: {_NAME}",
     rf"Could not load dynamic library '{_NAME}'",
-    rf"cannot find -l(?P<short>\w+)",
-)  # fmt: skip
+    r"cannot find -l(?P<short>\w+)",
+)
 _FOREIGN_LIBC = re.compile(r"libc\.musl|ld-musl|libc\.so$")
 
 
@@ -73,18 +73,39 @@ def _of_system(told: Told, name: str, ending: str, line: str) -> Finding:
     whole = name + ending
     if known is None:
         return Finding(
-            "library-not-found", _SYSTEM, "error", 0.7, f"The shared library {whole} is not on this machine, or not where the loader looks.",
-            (line,), "It belongs to the operating system or to another package, which pip does not install.",
-            (Change("system", f"Find the package that has it (`apt-file search {whole}`, `dnf provides '*/{whole}'`) and install that; if it is there, name its folder in LD_LIBRARY_PATH.",
-                    commands=(f"apt-file search {whole}",)),),
-            "pip install of the library's name: it is no Python package", f"ldconfig -p | grep {name}", source="ld.so(8)",
-        )  # fmt: skip
-    commands = tuple(one for one in (f"apt-get install -y {known.apt}" if known.apt else "", f"dnf install -y {known.dnf}" if known.dnf else "",
-                                     f"conda install -c conda-forge {known.conda}" if known.conda else "") if one)  # fmt: skip
+            "library-not-found",
+            _SYSTEM,
+            "error",
+            0.7,
+            f"The shared library {whole} is not on this machine, or not where the loader looks.",
+            (line,),
+            "It belongs to the operating system or to another package, which pip does not install.",
+            (
+                Change(
+                    "system",
+                    f"Find the package that has it (`apt-file search {whole}`, `dnf provides "
+                    f"'*/{whole}'`) and install that; if it is there, name its folder in LD_LIBRARY_PATH.",
+                    commands=(f"apt-file search {whole}",),
+                ),
+            ),
+            "pip install of the library's name: it is no Python package",
+            f"ldconfig -p | grep {name}",
+            source="ld.so(8)",
+        )
+    commands = tuple(
+        one
+        for one in (
+            f"apt-get install -y {known.apt}" if known.apt else "",
+            f"dnf install -y {known.dnf}" if known.dnf else "",
+            f"conda install -c conda-forge {known.conda}" if known.conda else "",
+        )
+        if one
+    )
     changes = [
         Change(
             "system",
-            f"Install {whole} ({known.what}) with the system's packages: apt {known.apt}; dnf {known.dnf or '-'}; conda {known.conda or '-'}.",
+            f"Install {whole} ({known.what}) with the system's packages: apt {known.apt}; dnf "
+            f"{known.dnf or '-'}; conda {known.conda or '-'}.",
             commands=commands,
         )
     ]
@@ -103,11 +124,18 @@ def _of_system(told: Told, name: str, ending: str, line: str) -> Finding:
         f" ({what_failed})" if what_failed else ""
     )
     return Finding(
-        "system-library-missing", _SYSTEM, "error", 0.93, f"The system library {whole} ({known.what}) is missing.", (line,),
+        "system-library-missing",
+        _SYSTEM,
+        "error",
+        0.93,
+        f"The system library {whole} ({known.what}) is missing.",
+        (line,),
         f"The Python package is whole; it loads {whole}, which is no part of it and which slim images leave out{note}.",
-        tuple(changes), f"{blamed}: the file is not in the package", f"ldconfig -p | grep {base}",
+        tuple(changes),
+        f"{blamed}: the file is not in the package",
+        f"ldconfig -p | grep {base}",
         source="packages.debian.org, file lists",
-    )  # fmt: skip
+    )
 
 
 def _of_cuda(told: Told, name: str, ending: str, line: str) -> Finding:
@@ -130,29 +158,60 @@ def _of_cuda(told: Told, name: str, ending: str, line: str) -> Finding:
     about = f" ({CUDNN[wanted]} ask for it)" if "cudnn" in name and wanted in CUDNN else ""
     other = here and here.split(".")[0] != major and counts
     verdict = f"{asker or 'Compiled code'} asks for {name}{ending}, a library of CUDA {major}" + (
-        f", but torch here is built for CUDA {here}." if other else ", which is not there or not where the loader looks.")  # fmt: skip
+        f", but torch here is built for CUDA {here}."
+        if other
+        else ", which is not there or not where the loader looks."
+    )
     project = asker if asker and re.fullmatch(r"[a-z0-9-]+", asker) else None
     changes = []
     if project and (other or not here):
-        changes.append(Change("install", f"Install a build of {asker} for the CUDA that torch here uses{f' ({here})' if here else ''}.",
-                              commands=(f"python -c 'import torch; print(torch.version.cuda)'",)))  # fmt: skip
+        changes.append(
+            Change(
+                "install",
+                f"Install a build of {asker} for the CUDA that torch here uses{f' ({here})' if here else ''}.",
+                commands=("python -c 'import torch; print(torch.version.cuda)'",),
+            )
+        )
     version = f"=={wanted}.*" if "cudnn" in name and wanted else ""
-    changes.append(Change(
-        "install", f"Install the library as a wheel, {package}{version}, and load torch first or name its folder in LD_LIBRARY_PATH.", (f"{package}{version}",),
-        disturbs=("torch pins its own version of this wheel; a second one for the same CUDA replaces it.",) if not other else (),
-    ))  # fmt: skip
+    changes.append(
+        Change(
+            "install",
+            f"Install the library as a wheel, {package}{version}, and load torch first or name "
+            f"its folder in LD_LIBRARY_PATH.",
+            (f"{package}{version}",),
+            disturbs=("torch pins its own version of this wheel; a second one for the same CUDA replaces it.",)
+            if not other
+            else (),
+        )
+    )
     changes.append(Change("system", f"Or install the CUDA {major} toolkit and put its lib64 on LD_LIBRARY_PATH."))
     return Finding(
-        "cuda-library-missing", _ABI if project and project != "torch" and other else _SYSTEM, "error", 0.85, verdict, (line, *((f"torch's CUDA: {here}",) if here else ())),
-        f"A program linked with CUDA {major} loads only libraries of that major version{about}.", tuple(changes),
+        "cuda-library-missing",
+        _ABI if project and project != "torch" and other else _SYSTEM,
+        "error",
+        0.85,
+        verdict,
+        (line, *((f"torch's CUDA: {here}",) if here else ())),
+        f"A program linked with CUDA {major} loads only libraries of that major version{about}.",
+        tuple(changes),
         "linking the file that is there to the name that is asked for: another major version has another ABI",
-        "python -c 'import torch; print(torch.version.cuda)'", (project or package,), "contents of the nvidia-* wheels",
-    )  # fmt: skip
+        "python -c 'import torch; print(torch.version.cuda)'",
+        (project or package,),
+        "contents of the nvidia-* wheels",
+    )
 
 
 # Numbers of libraries that don't count like CUDA: which CUDA major they came with.
-_CUDA_OF = {("libcusolver", "10"): "10", ("libcusolver", "11"): "12", ("libcufft", "10"): "11", ("libcufft", "11"): "12",
-            ("libcufft", "12"): "13", ("libcusolver", "12"): "13", ("libcudnn", "7"): "10", ("libcudnn", "8"): "12"}  # fmt: skip
+_CUDA_OF = {
+    ("libcusolver", "10"): "10",
+    ("libcusolver", "11"): "12",
+    ("libcufft", "10"): "11",
+    ("libcufft", "11"): "12",
+    ("libcufft", "12"): "13",
+    ("libcusolver", "12"): "13",
+    ("libcudnn", "7"): "10",
+    ("libcudnn", "8"): "12",
+}
 
 
 def _asker(told: Told) -> str | None:
@@ -176,12 +235,27 @@ def _asker(told: Told) -> str | None:
 def _of_driver(told: Told, whole: str, line: str) -> Finding:
     """Return the finding about a library of the driver."""
     return Finding(
-        "driver-library-missing", "cuda/not_found", "error", 0.9, f"{whole} belongs to the NVIDIA driver, and no driver is visible here.", (line,),
-        "The driver's libraries come from the host: a container gets them only with --gpus all (NVIDIA container toolkit), and a machine without a driver has none.",
-        (Change("system", "Start the container with the GPU (docker run --gpus all), or install the driver; on WSL put /usr/lib/wsl/lib on LD_LIBRARY_PATH.", commands=("nvidia-smi",)),),
-        "installing the CUDA toolkit or a Python package: neither has the driver's library", "nvidia-smi", gpu=True,
+        "driver-library-missing",
+        "cuda/not_found",
+        "error",
+        0.9,
+        f"{whole} belongs to the NVIDIA driver, and no driver is visible here.",
+        (line,),
+        "The driver's libraries come from the host: a container gets them only with --gpus "
+        "all (NVIDIA container toolkit), and a machine without a driver has none.",
+        (
+            Change(
+                "system",
+                "Start the container with the GPU (docker run --gpus all), or install the driver; on "
+                "WSL put /usr/lib/wsl/lib on LD_LIBRARY_PATH.",
+                commands=("nvidia-smi",),
+            ),
+        ),
+        "installing the CUDA toolkit or a Python package: neither has the driver's library",
+        "nvidia-smi",
+        gpu=True,
         source="https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/",
-    )  # fmt: skip
+    )
 
 
 def _of_torch(told: Told, whole: str, line: str) -> Finding:
@@ -199,7 +273,8 @@ def _of_torch(told: Told, whole: str, line: str) -> Finding:
         )
     else:
         reason, pin = (
-            "It lies in torch/lib: the loader finds it only after `import torch`, or not at all where the extension is of another torch.",
+            "It lies in torch/lib: the loader finds it only after `import torch`, or not at all "
+            "where the extension is of another torch.",
             "",
         )
     changes = []
@@ -216,7 +291,8 @@ def _of_torch(told: Told, whole: str, line: str) -> Finding:
         changes.append(
             Change(
                 "install",
-                f"Install a build of {project or 'the extension'} for the torch that is here, or rebuild it with --no-build-isolation.",
+                f"Install a build of {project or 'the extension'} for the torch that is here, or "
+                f"rebuild it with --no-build-isolation.",
             )
         )
     else:
@@ -224,14 +300,24 @@ def _of_torch(told: Told, whole: str, line: str) -> Finding:
         changes.append(
             Change(
                 "install",
-                f"Otherwise rebuild {project or 'the extension'} for the torch that is here (--no-build-isolation --no-cache-dir).",
+                f"Otherwise rebuild {project or 'the extension'} for the torch that is here "
+                f"(--no-build-isolation --no-cache-dir).",
             )
         )
     return Finding(
-        "torch-library-missing", _ABI, "error", 0.83, f"{project or 'A compiled extension'} asks for {whole} of torch, which the torch here doesn't offer.",
-        (line,), reason, tuple(changes), "looking for a system package: the file is torch's", "python -c 'import torch'",
-        (project, "torch") if project else ("torch",), "torch's wheels, read 2026-11-28",
-    )  # fmt: skip
+        "torch-library-missing",
+        _ABI,
+        "error",
+        0.83,
+        f"{project or 'A compiled extension'} asks for {whole} of torch, which the torch here doesn't offer.",
+        (line,),
+        reason,
+        tuple(changes),
+        "looking for a system package: the file is torch's",
+        "python -c 'import torch'",
+        (project, "torch") if project else ("torch",),
+        "torch's wheels, read 2026-11-28",
+    )
 
 
 def _of_python(told: Told, whole: str, line: str) -> Finding:
@@ -239,12 +325,27 @@ def _of_python(told: Told, whole: str, line: str) -> Finding:
     version = re.search(r"(\d\.\d+)", whole)
     number = version[1] if version else "3"
     return Finding(
-        "libpython-missing", _SYSTEM, "error", 0.88, f"A program was built for Python {number} as a shared library ({whole}), which the loader doesn't find.", (line,),
-        "Conda's and uv's Pythons have it inside their own lib folder; Debian's is in a package of its own. Or the program was built for another Python.",
-        (Change("system", f"Install libpython{number} (apt), or put the lib folder of the Python {number} that built it on LD_LIBRARY_PATH.", commands=(f"apt-get install -y libpython{number}",)),
-         Change("install", "Or install the program again with the Python that runs it.")),
-        "reinstalling Python packages", f"ldconfig -p | grep libpython{number}", source="packages.debian.org, file lists",
-    )  # fmt: skip
+        "libpython-missing",
+        _SYSTEM,
+        "error",
+        0.88,
+        f"A program was built for Python {number} as a shared library ({whole}), which the loader doesn't find.",
+        (line,),
+        "Conda's and uv's Pythons have it inside their own lib folder; Debian's is in a "
+        "package of its own. Or the program was built for another Python.",
+        (
+            Change(
+                "system",
+                f"Install libpython{number} (apt), or put the lib folder of the Python {number} that "
+                f"built it on LD_LIBRARY_PATH.",
+                commands=(f"apt-get install -y libpython{number}",),
+            ),
+            Change("install", "Or install the program again with the Python that runs it."),
+        ),
+        "reinstalling Python packages",
+        f"ldconfig -p | grep libpython{number}",
+        source="packages.debian.org, file lists",
+    )
 
 
 def _of_other_libc(told: Told, name: str, line: str) -> Finding:
@@ -254,25 +355,60 @@ def _of_other_libc(told: Told, name: str, line: str) -> Finding:
     who = project or "The package"
     built, needs = ("musl (Alpine)", "glibc") if musl else ("glibc", "musl (Alpine)")
     first = (
-        Change("install", f"Build {project or 'it'} from its source on this machine.", commands=(f"pip install --no-binary {project or ':all:'} --no-cache-dir --force-reinstall {project or '<package>'}",))
+        Change(
+            "install",
+            f"Build {project or 'it'} from its source on this machine.",
+            commands=(
+                f"pip install --no-binary {project or ':all:'} --no-cache-dir --force-reinstall "
+                f"{project or '<package>'}",
+            ),
+        )
         if musl
-        else Change("system", "Use an image with glibc (Debian, Ubuntu: python:3.x-slim), or install gcompat on Alpine.", commands=("apk add gcompat",))
-    )  # fmt: skip
+        else Change(
+            "system",
+            "Use an image with glibc (Debian, Ubuntu: python:3.x-slim), or install gcompat on Alpine.",
+            commands=("apk add gcompat",),
+        )
+    )
     return Finding(
-        "wheel-of-another-libc", _SYSTEM, "error", 0.92, f"{who}'s compiled library was built on {built} and cannot run on a machine with {needs}.",
-        (line,), "A wheel whose tag says only `linux` promises nothing about the C library; this one's is another.",
-        (first, Change("install", f"Or take a wheel whose tag names your system: {'manylinux' if musl else 'musllinux'}.")),
-        f"trusting the tag because the wheel installed; or installing {'musl' if musl else 'glibc'} beside: two C libraries don't go into one process",
-        culprits=(project,) if project else (), source="PEP 600, PEP 656",
-    )  # fmt: skip
+        "wheel-of-another-libc",
+        _SYSTEM,
+        "error",
+        0.92,
+        f"{who}'s compiled library was built on {built} and cannot run on a machine with {needs}.",
+        (line,),
+        "A wheel whose tag says only `linux` promises nothing about the C library; this one's is another.",
+        (
+            first,
+            Change("install", f"Or take a wheel whose tag names your system: {'manylinux' if musl else 'musllinux'}."),
+        ),
+        f"trusting the tag because the wheel installed; or installing "
+        f"{'musl' if musl else 'glibc'} beside: two C libraries don't go into one process",
+        culprits=(project,) if project else (),
+        source="PEP 600, PEP 656",
+    )
 
 
 def _of_damaged_wheel(told: Told, whole: str, line: str) -> Finding:
     """Return the finding about a library that a wheel brings in its .libs folder."""
     project = _asker(told)
     return Finding(
-        "wheel-library-missing", "import/stale_or_partial", "error", 0.75, f"{whole} is a part of {project or 'the wheel'} itself and is not there: the installation is damaged or mixed.",
-        (line,), "The hash in its name says that the wheel brought it (folder *.libs); two versions on top of each other, or an interrupted install, lose it.",
-        (Change("clean", f"Reinstall {project or 'the package'} without the cache.", commands=(f"pip install --force-reinstall --no-cache-dir {project or '<package>'}",)),),
-        "a system package: no system has a file of this name", culprits=(project,) if project else (), source="auditwheel",
-    )  # fmt: skip
+        "wheel-library-missing",
+        "import/stale_or_partial",
+        "error",
+        0.75,
+        f"{whole} is a part of {project or 'the wheel'} itself and is not there: the installation is damaged or mixed.",
+        (line,),
+        "The hash in its name says that the wheel brought it (folder *.libs); two versions "
+        "on top of each other, or an interrupted install, lose it.",
+        (
+            Change(
+                "clean",
+                f"Reinstall {project or 'the package'} without the cache.",
+                commands=(f"pip install --force-reinstall --no-cache-dir {project or '<package>'}",),
+            ),
+        ),
+        "a system package: no system has a file of this name",
+        culprits=(project,) if project else (),
+        source="auditwheel",
+    )

@@ -1,4 +1,4 @@
-"""Packages whose compiled parts are made for one release of torch: which one, and which release is for a given torch."""
+"""Packages whose compiled parts are made for one release of torch: for which, and which release is for a given one."""
 
 import re
 from typing import Any
@@ -54,8 +54,12 @@ MODULES: tuple[tuple[str, str], ...] = (
     (r"onnxruntime\w*", "onnxruntime"),
     (r"decord", "decord"),
     (r"sageattention|_qattn\w*|_fused", "sageattention"),
-    (r"nvdiffrast\w*|simple_knn|diff_gaussian_rasterization|tinycudann\w*|MultiScaleDeformableAttention|groundingdino|_ext", ""),
-)  # fmt: skip
+    (
+        r"nvdiffrast\w*|simple_knn|diff_gaussian_rasterization|tinycudann\w*"
+        r"|MultiScaleDeformableAttention|groundingdino|_ext",
+        "",
+    ),
+)
 
 # Releases -> minor versions of torch that wheels were published for. From their releases' file names and pins.
 BUILDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
@@ -70,26 +74,45 @@ BUILDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         (">=2,<2.3", ("1.12", "1.13", "2.0")),
     ),
     "sgl-kernel": (
-        ("<0.1.1", ("2.5",)), (">=0.1.1,<0.1.5", ("2.6",)), (">=0.1.5,<0.3", ("2.7",)),
-        (">=0.3,<0.3.17", ("2.8",)), (">=0.3.17", ("2.9",)),
+        ("<0.1.1", ("2.5",)),
+        (">=0.1.1,<0.1.5", ("2.6",)),
+        (">=0.1.5,<0.3", ("2.7",)),
+        (">=0.3,<0.3.17", ("2.8",)),
+        (">=0.3.17", ("2.9",)),
     ),
     "torchcodec": (
-        ("==0.0.*", ("2.4",)), ("==0.1.*", ("2.5",)), ("==0.2.*", ("2.6",)), (">=0.3,<0.6", ("2.7",)),
-        (">=0.6,<0.8", ("2.8",)), (">=0.8,<0.10", ("2.9",)), (">=0.10,<0.11", ("2.10",)),
+        ("==0.0.*", ("2.4",)),
+        ("==0.1.*", ("2.5",)),
+        ("==0.2.*", ("2.6",)),
+        (">=0.3,<0.6", ("2.7",)),
+        (">=0.6,<0.8", ("2.8",)),
+        (">=0.8,<0.10", ("2.9",)),
+        (">=0.10,<0.11", ("2.10",)),
     ),
     "auto-gptq": (("==0.7.*", ("2.2",)), ("==0.6.*", ("2.1",)), (">=0.4,<0.6", ("2.0", "2.1")), ("<0.4", ("2.0",))),
-    "autoawq-kernels": ((">=0.0.9", ("2.5", "2.6")), ("==0.0.8", ("2.4",)), ("==0.0.7", ("2.3",)), ("==0.0.6", ("2.2",))),
+    "autoawq-kernels": (
+        (">=0.0.9", ("2.5", "2.6")),
+        ("==0.0.8", ("2.4",)),
+        ("==0.0.7", ("2.3",)),
+        ("==0.0.6", ("2.2",)),
+    ),
     "mmcv": ((">=2.1,<2.2", ("2.1",)), ("==2.2.*", ("2.1", "2.2", "2.3", "2.4"))),
     "torchtext": (("==0.18.*", ("2.3",)), ("==0.17.*", ("2.2",)), ("==0.16.*", ("2.1",)), ("==0.15.*", ("2.0",))),
-}  # fmt: skip
+}
 # flash-attn's wheels for torch 2.6 of these releases want the new C++ ABI although their names say cxx11abiFALSE.
 WRONGLY_NAMED = {"flash-attn": SpecifierSet(">=2.8,<2.8.4")}
 # Packages whose releases pin torch and one of the above, and so say what belongs together.
 HOSTS: dict[str, tuple[str, ...]] = {
-    "sgl-kernel": ("sglang",), "sglang-kernel": ("sglang",), "flashinfer-python": ("sglang", "vllm"),
-    "xformers": ("vllm",), "torchao": ("sglang",), "torchvision": ("vllm",), "torchaudio": ("vllm",),
-    "outlines": ("vllm",), "compressed-tensors": ("vllm",),
-}  # fmt: skip
+    "sgl-kernel": ("sglang",),
+    "sglang-kernel": ("sglang",),
+    "flashinfer-python": ("sglang", "vllm"),
+    "xformers": ("vllm",),
+    "torchao": ("sglang",),
+    "torchvision": ("vllm",),
+    "torchaudio": ("vllm",),
+    "outlines": ("vllm",),
+    "compressed-tensors": ("vllm",),
+}
 
 
 def distribution_of(path: str) -> str | None:
@@ -111,7 +134,7 @@ def distribution_of(path: str) -> str | None:
 
 
 def torch_of_wheel(text: str) -> str | None:
-    """Return the minor version of torch that a wheel's local version names: "+cu12torch2.6cxx11abiFALSE", "+pt26cu124"."""
+    """Return the minor version of torch that a wheel's name tells: "+cu12torch2.6cxx11abiFALSE", "+pt26cu124"."""
     found = re.search(r"\+(?:cu\d+)?torch-?(\d+\.\d+)", text) or re.search(
         r"torch(\d\.\d+)(?:\.\d+)?[-_.+]?cxx11abi", text
     )

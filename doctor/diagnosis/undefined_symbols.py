@@ -1,4 +1,4 @@
-"""`undefined symbol: ...`: compiled code that asks a library for what it doesn't offer, and which of the two is wrong."""
+"""`undefined symbol: ...`: compiled code that asks for what a library doesn't offer, and which of the two is wrong."""
 
 import re
 from collections.abc import Iterator
@@ -81,21 +81,35 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
         else project or (f"the extension {file.split('/')[-1]}" if file else "a compiled extension")
     )
     installed = told.version("torch") or here
-    verdict = f"{who} was built for {_torches(wanted)}, not for the torch that is installed{f' ({installed})' if here else ''}."
+    verdict = (
+        f"{who} was built for {_torches(wanted)}, not for the torch that is "
+        f"installed{f' ({installed})' if here else ''}."
+    )
     evidence = [
         line,
         f"{symbol} is {name.text}" + (f", which PyTorch's wheels offer in {_torches(offered)}" if offered else ""),
     ]
-    why = "Compiled extensions work with the release of torch that they were compiled with: its C++ names change between minor versions."
+    why = (
+        "Compiled extensions work with the release of torch that they were compiled with: "
+        "its C++ names change between minor versions."
+    )
     if name.new_strings is not None:
-        evidence.append(f"its strings are of the {'new (C++11)' if name.new_strings else 'old (before C++11)'} ABI: "
-                        f"PyTorch's wheels for Linux have the new one from 2.7 on (and 2.6 for CUDA 12.6)")  # fmt: skip
+        evidence.append(
+            f"its strings are of the {'new (C++11)' if name.new_strings else 'old (before C++11)'} ABI: "
+            f"PyTorch's wheels for Linux have the new one from 2.7 on (and 2.6 for CUDA 12.6)"
+        )
     lies = (
-        project in WRONGLY_NAMED and version is not None and version in WRONGLY_NAMED[project]
-        and name.new_strings is True and here in (None, "2.6")
-    )  # fmt: skip
+        project in WRONGLY_NAMED
+        and version is not None
+        and version in WRONGLY_NAMED[project]
+        and name.new_strings is True
+        and here in (None, "2.6")
+    )
     if lies:
-        verdict = f"{who}'s wheels want torch's new C++ ABI, also those named cxx11abiFALSE; torch {here or '2.6'} from PyPI has the old one."
+        verdict = (
+            f"{who}'s wheels want torch's new C++ ABI, also those named cxx11abiFALSE; torch "
+            f"{here or '2.6'} from PyPI has the old one."
+        )
     changes: list[Change] = []
     if project and here:
         other = release_for_torch(project, here, knowledge.metadata)
@@ -113,31 +127,56 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
             if newest.startswith("2.") and told.version(mate)
         )
         held = (f"{project}=={version}",) if project and version else ()
-        changes.append(Change(
-            "pin", f"Install torch {newest}, which {who} is built for{' (with torchvision and torchaudio of the same release)' if mates else ''}.",
-            (f"torch=={newest}.*", *mates), holds=held,
-            disturbs=("Everything else that is compiled for the present torch: vllm, xformers, torchvision, torchaudio.",),
-        ))  # fmt: skip
+        changes.append(
+            Change(
+                "pin",
+                f"Install torch {newest}, which {who} is built "
+                f"for{' (with torchvision and torchaudio of the same release)' if mates else ''}.",
+                (f"torch=={newest}.*", *mates),
+                holds=held,
+                disturbs=(
+                    "Everything else that is compiled for the present torch: vllm, xformers, torchvision, torchaudio.",
+                ),
+            )
+        )
     if project and project not in ("torchvision", "torchaudio", "vllm"):
-        changes.append(Change(
-            "install", f"Or build it against the torch that is here: {project} from its source, without isolation and without a cached wheel.",
-            commands=(f"pip install --no-build-isolation --no-cache-dir --no-binary {project} --force-reinstall --no-deps {project}",),
-        ))  # fmt: skip
+        changes.append(
+            Change(
+                "install",
+                f"Or build it against the torch that is here: {project} from its source, without "
+                f"isolation and without a cached wheel.",
+                commands=(
+                    f"pip install --no-build-isolation --no-cache-dir --no-binary {project} "
+                    f"--force-reinstall --no-deps {project}",
+                ),
+            )
+        )
     if not changes:
         changes.append(
             Change(
                 "install",
-                "Install the build of the extension that is made for the torch that is here (its file name or release notes say which), or rebuild it from source with --no-build-isolation.",
+                "Install the build of the extension that is made for the torch that is here (its "
+                "file name or release notes say which), or rebuild it from source with "
+                "--no-build-isolation.",
             )
         )
     obvious = "reinstalling the same wheel, or a wheel for another GPU: the file is complete, its torch is another"
     confidence = 0.92 if wanted and project else 0.85 if project or offered else 0.75
     module = re.sub(r"\..*", "", file.split("/")[-1])
     return Finding(
-        "extension-of-another-torch", _BRANCH, "error", confidence, verdict, tuple(evidence), why, tuple(changes), obvious,
-        f"python -c 'import torch, {module}'" if module and project else None, (project, "torch") if project else ("torch",),
+        "extension-of-another-torch",
+        _BRANCH,
+        "error",
+        confidence,
+        verdict,
+        tuple(evidence),
+        why,
+        tuple(changes),
+        obvious,
+        f"python -c 'import torch, {module}'" if module and project else None,
+        (project, "torch") if project else ("torch",),
         f"symbols of torch's wheels {torch_versions()[0]} to {torch_versions()[-1]}, read 2026-11-28",
-    )  # fmt: skip
+    )
 
 
 def _project_told(told: Told) -> str | None:

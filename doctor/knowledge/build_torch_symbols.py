@@ -1,7 +1,7 @@
 """Make torch_symbols.zip of torch's wheels: `python -m doctor.knowledge.build_torch_symbols FOLDER`.
 
-The folder holds Linux wheels of torch from PyPI, one of each minor version (`pip download --no-deps torch==2.6.0`). Their
-libraries are read one by one and nothing is kept but keys of names.
+The folder holds Linux wheels of torch from PyPI, one of each minor version (`pip download --no-deps torch==2.6.0`).
+Their libraries are read one by one and nothing is kept but keys of names.
 """
 
 import json
