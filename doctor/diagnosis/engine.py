@@ -4,8 +4,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from doctor.case import Case
+from doctor.diagnosis.era import find_other_eras
+from doctor.diagnosis.keywords import find_unexpected_keywords
 from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
+from doctor.diagnosis.missing_modules import find_missing_modules
+from doctor.diagnosis.missing_names import find_missing_names
+from doctor.diagnosis.model_types import find_unknown_model_types
+from doctor.diagnosis.releases import find_silently_old, find_unobtainable
+from doctor.diagnosis.resolver import find_conflicts
+from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
+from doctor.diagnosis.version_checks import find_told_requirements
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
 from doctor.knowledge.rules import matches
@@ -26,6 +35,17 @@ def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
 MECHANISMS: tuple[Mechanism, ...] = (
     find_by_rules,
     *MACHINE_FAULTS,
+    find_shadowing_files,
+    find_wrong_copies,
+    find_missing_names,
+    find_missing_modules,
+    find_unexpected_keywords,
+    find_told_requirements,
+    find_unknown_model_types,
+    find_conflicts,
+    find_unobtainable,
+    find_silently_old,
+    find_other_eras,
 )
 
 

@@ -1,0 +1,234 @@
+"""Releases that can't be had, and releases that are chosen though they are old: by Python, platform, name or bounds."""
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from doctor.case import Case
+from doctor.diagnosis.mechanism import Known, Said, signs
+from doctor.diagnosis.moves import known_names, python_of
+from doctor.finding import Change, Finding
+from doctor.knowledge.metadata import Release, accepts_python
+
+_NAME = r"[A-Za-z][\w.-]*?(?:\[[\w,.-]+\])?"
+_RANGE = r"[<>=!~]=?\s*[\w.*+!-]+(?:\s*,\s*[<>=!~]=?\s*[\w.*+!-]+)*"
+_NONE_FITS = (
+    re.compile(rf"No matching distribution found for (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s;]|$)"),
+    re.compile(
+        rf"Could not find a version that satisfies the requirement (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s;(]|$)"
+    ),
+    re.compile(rf"Because (?P<name>{_NAME}) was not found in the (?:package registry|provided)"),
+    re.compile(
+        rf"[Bb]ecause (?:there (?:is|are) no versions? of|only) (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s,;]|$)"
+    ),
+    re.compile(
+        rf"[Dd]istribution `?(?P<name>{_NAME})\s*(?P<range>==[\w.+!-]+)[^\n]*can't be installed because it doesn't have"
+    ),
+    re.compile(rf"(?P<name>{_NAME})\s*(?P<range>==[\w.+!-]+)? (?:has|have) no wheels with a matching"),
+    re.compile(rf"Package '(?P<name>{_NAME})' requires a different Python"),
+)
+_VERSIONS = re.compile(r"\(from versions: (?P<list>[^)\n]*)\)")
+# An installer is said to have chosen: "0.11.0 chosen by uv for '>=0.11.0'", "pip picks 0.8.3", "falls back to 0.5".
+_CHOSE = re.compile(
+    r"\b(?:chosen|chose|chooses|selected|picked|picks|resolved|resolves|resolving|backtrack\w*|falls? back|fell back"
+    r"|silently|installs|installed)\b[^\n]*\b(?:by (?:pip|uv|the resolver|poetry|conda)|instead of|for ['\"`]?[<>=~])"
+    r"|\b(?:pip|uv|resolver|poetry)\b[^\n]*\b(?:chose|chooses|picks|picked|selects|selected|resolves|resolved|installs"
+    r"|installed|takes|took|gives|gave)\b"
+)
+# A release this much younger is told of.
+_GAP = 120
+
+
+def find_unobtainable(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find distributions of which an installer found no release, and why."""
+    seen = set()
+    for line, _ in signs(case):
+        for pattern in _NONE_FITS:
+            for found in pattern.finditer(line):
+                groups = found.groupdict()
+                name = canonicalize_name(groups["name"].split("[")[0])
+                if name not in seen:
+                    seen.add(name)
+                    sign = line[line.rfind("\n", 0, found.start()) + 1 :].splitlines()[0].strip()
+                    yield _unobtainable(case, knowledge, name, (groups.get("range") or "").replace(" ", ""), sign)
+
+
+def _unobtainable(case: Case, knowledge: Known, name: str, specifier: str, sign: str) -> Finding:
+    python = python_of(case)
+    releases = [one for one in knowledge.metadata.releases(name) if not one.yanked]
+    inside = [one for one in releases if not specifier or _contains(specifier, one)]
+    changes: list[Change] = []
+    said = 0.8
+    if not releases:
+        why, changes = _no_such_name(knowledge, name)
+        verdict = f"No distribution called {name} could be had."
+        said = 0.6 if changes else 0.4
+    elif not inside:
+        near = _nearest(releases, specifier)
+        verdict = f"{name} has no release {specifier}; the nearest is {near}, the newest {releases[-1].version}."
+        why = "It was never released, was withdrawn, or is a pre-release, which must be asked for by its exact version."
+        changes = [Change("pin", f"Ask for {name} {near}.", (f"{name}=={near}",))]
+    elif python and not any(accepts_python(one, python) for one in inside):
+        wanted = inside[-1].requires_python
+        verdict = f"{name}{specifier} asks for Python {wanted}; this is {python}."
+        why = "An installer passes over releases whose Requires-Python is not met, as if they were not there."
+        best = knowledge.metadata.newest(name, python=python)
+        changes = [Change("system", f"Use a Python of {wanted}.", commands=(f"uv venv --python '{wanted}'",))]
+        if best:
+            changes.append(
+                Change(
+                    "pin", f"Or take {name} {best.version}, the newest for this Python.", (f"{name}=={best.version}",)
+                )
+            )
+    elif python and not any(_has_file_for(one, python, case) for one in inside):
+        fits = _pythons(inside[-1])
+        verdict = f"{name}{specifier} has no file for Python {python} on this platform."
+        why = f"Its newest release brings wheels for {', '.join(fits) or 'other platforms'} and no source."
+        changes = [Change("system", f"Use a Python that it has wheels for: {', '.join(fits)}.",
+                          commands=tuple(f"uv venv --python {one}" for one in fits[-1:]))]  # fmt: skip
+    else:
+        only = _platforms(inside[-1])
+        verdict = f"No file of {name}{specifier} goes with this Python or platform."
+        why = f"Its newest release has wheels for {only}." if only else "What the index offers does not fit."
+        changes = [Change("system", "Use a Python and a platform that it has wheels for.")]
+        said = 0.65
+    return Finding(
+        "no-release-fits",
+        "resolve/no_wheel",
+        "error",
+        said,
+        verdict,
+        (sign,),
+        why,
+        tuple(changes),
+        not_this=None if not releases else "Check the spelling or the network: the name is right",
+        culprits=(name,),
+        source=f"declared metadata of {knowledge.metadata.date}",
+    )
+
+
+def _contains(specifier: str, release: Release) -> bool:
+    try:
+        return SpecifierSet(specifier).contains(release.version, prereleases=True)
+    except InvalidSpecifier:
+        return True
+
+
+def _nearest(releases: list[Release], specifier: str) -> Version:
+    wanted = re.search(r"\d[\w.]*", specifier)
+    try:
+        goal = Version(wanted[0]) if wanted else releases[-1].version
+    except ValueError:
+        goal = releases[-1].version
+    below = [one.version for one in releases if one.version <= goal]
+    return below[-1] if below else releases[0].version
+
+
+def _no_such_name(knowledge: Known, name: str) -> tuple[str, list[Change]]:
+    owners = knowledge.metadata.owners(name.replace("-", "_"))
+    near = [
+        one
+        for one in (*owners, *difflib.get_close_matches(name, sorted(knowledge.metadata.projects), 2, 0.8))
+        if one != name
+    ]
+    changes = [Change("install", f"Install {one}.", (one,)) for one in dict.fromkeys(near)]
+    if changes:
+        return f"A module's name is not always its distribution's: {', '.join(dict.fromkeys(near))}.", changes
+    return "The name is spelt otherwise, lies on another index, or the index can't be reached.", []
+
+
+def _has_file_for(release: Release, python: str, case: Case) -> bool:
+    if release.sdist or not release.wheels:
+        return True
+    tag = "cp" + "".join(python.split(".")[:2])
+    return any(_tag_fits(wheel, tag, _system(case)) for wheel in release.wheels)
+
+
+def _tag_fits(wheel: str, tag: str, system: str | None) -> bool:
+    pythons, abi, platforms = [*wheel.split("-"), "", ""][:3]
+    ours = tag in pythons.split(".") or "py3" in pythons.split(".")
+    if "abi3" in abi and not ours:
+        ours = any(one.startswith("cp3") and int(one[3:] or 0) <= int(tag[3:] or 0) for one in pythons.split("."))
+    word = {"linux": "linux", "darwin": "macosx", "win32": "win"}.get(system or "", "")
+    return ours and (platforms == "any" or any(one.startswith(word) or word in one for one in platforms.split(".")))
+
+
+def _system(case: Case) -> str | None:
+    interpreter, failure = case.environment.interpreter, case.failure
+    return (interpreter.sys_platform if interpreter else None) or (failure.platform.sys_platform if failure else None)
+
+
+def _pythons(release: Release) -> list[str]:
+    found = {
+        f"{one[2]}.{one[3:]}"
+        for wheel in release.wheels
+        for one in wheel.split("-")[0].split(".")
+        if re.match(r"cp3\d", one)
+    }
+    return sorted(found, key=Version)
+
+
+def _platforms(release: Release) -> str:
+    words = {"manylinux": "Linux", "musllinux": "Linux (musl)", "macosx": "macOS", "win": "Windows"}
+    return ", ".join(
+        name
+        for word, name in words.items()
+        if any(f"-{word}" in wheel or f".{word}" in wheel for wheel in release.wheels)
+    )
+
+
+def chosen_by_resolver(case: Case, name: str) -> bool:
+    """Return whether the text says that an installer chose the release of a distribution that is here."""
+    lines = case.failure.text.splitlines() if case.failure else ()
+    wanted = re.compile(re.escape(name).replace(r"\-", "[-_.]"), re.IGNORECASE)
+    return any(wanted.search(line) and _CHOSE.search(line) for line in lines)
+
+
+def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find releases that were chosen though much newer ones are there, where the text speaks of the choice."""
+    python = python_of(case)
+    for name in known_names(case):
+        version = case.environment.version(name)
+        newest = knowledge.metadata.newest(name)
+        if version is None or newest is None or newest.version <= version:
+            continue
+        release = next((one for one in knowledge.metadata.releases(name) if one.version == version), None)
+        if release is None or (newest.uploaded - release.uploaded).days < _GAP:
+            continue
+        best = knowledge.metadata.newest(name, python=python) if python else None
+        capped = best is not None and best.version <= version and best.version < newest.version
+        if capped or chosen_by_resolver(case, name):
+            yield _old(case, knowledge, name, release, newest, python if capped else None)
+
+
+def _old(case: Case, knowledge: Known, name: str, release: Release, newest: Release, python: str | None) -> Finding:
+    wanted = newest.requires_python
+    if python:
+        why = f"{name} {newest.version} asks for Python {wanted}, so installers leave it out without a word."
+        changes = (Change("system", f"Use a Python of {wanted}.", commands=(f"uv venv --python '{wanted}'",)),)
+    else:
+        why = (
+            "An installer takes any release that all requirements allow: a lower bound that is too low, or a limit of "
+            "another package, lets it fall back."
+        )
+        bound = f"{name}>={newest.version}"
+        changes = (Change("pin", f"Ask for {bound}, and read what refuses it.", (bound,)),)
+    chosen = chosen_by_resolver(case, name)
+    text = case.failure.text if case.failure else ""
+    sign = next((line.strip() for line in text.splitlines() if name in line), f"{name} {release.version}")
+    return Finding(
+        "old-release-chosen",
+        "resolve/silent_old",
+        "warning" if not chosen else "error",
+        0.75 if chosen and python else 0.6 if chosen else 0.5,
+        f"{name} {release.version} of {release.uploaded} was chosen; {newest.version} of {newest.uploaded} is there.",
+        (sign, f"declared metadata of {knowledge.metadata.date}"),
+        why,
+        changes,
+        culprits=(name,),
+        source=f"declared metadata of {knowledge.metadata.date}",
+    )

@@ -1,0 +1,132 @@
+"""Modules that are found in the wrong place, and files of two releases mixed, as the text of a failure shows it.
+
+What a text can show: the path in "cannot import name ... (path)", frames, the words "partially initialized", a live
+notebook, a per-user folder of packages. What lies on this machine is read in installed_state.py.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from doctor.case import Case
+from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
+from doctor.diagnosis.missing_names import Missing, missing, spans_of
+from doctor.diagnosis.moves import may_be_in
+from doctor.finding import Change, Finding
+
+_FROM_FILE = re.compile(
+    r"(?:cannot import name '[\w.]+' from )?(?:partially initialized )?(?:module )?'(?P<module>[\w.]+)'"
+    r"[^\n(]*\((?P<path>[^()\n]*[/\\][^()\n]*|unknown location)\)"
+)
+_LEADING_FILE = re.compile(r"(?P<path>[^\s:'\"]*[/\\])(?P<stem>\w+)\.py[:,][^\n]*'(?P=stem)'")
+_PACKAGES = re.compile(r"(?:site|dist)-packages", re.IGNORECASE)
+_USER_SITE = re.compile(r"(?:/\.local/lib/python|[/\\]AppData[/\\]Roaming[/\\]Python|/Library/Python/)", re.IGNORECASE)
+_LIVE = ("colab", "kaggle", "notebook")
+_CIRCULAR = re.compile(r"most likely due to a circular import|partially initialized module")
+
+
+def find_shadowing_files(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find modules that the text shows to be taken from a file of the user's own."""
+    seen = set()
+    for line, _ in signs(case):
+        for found in (*_FROM_FILE.finditer(line), *_LEADING_FILE.finditer(line)):
+            groups = found.groupdict()
+            module = (groups.get("module") or groups.get("stem") or "").split(".")[0]
+            path = (groups.get("path") or "") + (f"{groups['stem']}.py" if groups.get("stem") else "")
+            if module in seen or _PACKAGES.search(path) or path == "unknown location":
+                continue
+            if not _is_file_of(module, path) or "/lib/python" in path.replace("\\", "/"):
+                continue
+            seen.add(module)
+            yield _shadowed(case, knowledge, module, path, line.splitlines()[0].strip())
+
+
+def _is_file_of(module: str, path: str) -> bool:
+    plain = PurePosixPath(path.replace("\\", "/"))
+    return plain.stem == module or (plain.name == "__init__.py" and plain.parent.name == module)
+
+
+def _shadowed(case: Case, knowledge: Known, module: str, path: str, sign: str) -> Finding:
+    owners = knowledge.metadata.owners(module)
+    file = PurePosixPath(path.replace("\\", "/"))
+    is_package = file.name == "__init__.py"
+    what = f"the folder {module}/" if is_package else f"the file {file.name}"
+    return Finding(
+        "shadowed-by-file",
+        "import/shadowed",
+        "error",
+        0.9 if owners else 0.75,
+        f"Python imported {what} of the program instead of the {'library' if owners else 'module'} {module}.",
+        (sign, f"{module} was taken from {path}"),
+        "The folder of the started script comes first on the path, so a file there wins over an installed package.",
+        (Change("rename", f"Rename {what} to a name that no library has, and remove __pycache__ beside it."),),
+        not_this=f"pip install {owners[0] if owners else module}: what is installed is not what is imported",
+        check=f'python -c "import {module}; print({module}.__file__)"',
+        culprits=owners[:1],
+        source="https://docs.python.org/3/library/sys_path_init.html",
+    )
+
+
+def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find names that the release that is told to be here has, and yet are not found: another copy was imported."""
+    for asked in missing(case, knowledge):
+        spans = spans_of(asked, knowledge)
+        version = case.environment.version(asked.project)
+        if not spans or not version or not may_be_in(case, asked.project, spans):
+            continue
+        if any(
+            said.branch == "import/shadowed"
+            for said in find_shadowing_files(case, knowledge)
+            if not isinstance(said, str)
+        ):
+            continue
+        yield _copy(case, asked, str(version))
+
+
+def _copy(case: Case, asked: Missing, version: str) -> Finding:
+    failure = case.failure
+    text = failure.text if failure else ""
+    place = failure.platform.place if failure else None
+    by_user = bool(failure and failure.platform.user_site) or bool(_USER_SITE.search(text))
+    circular = bool(_CIRCULAR.search(asked.line)) and not _PACKAGES.search(asked.line)
+    whole = f"{asked.module}.{asked.name}"
+    top = asked.module.split(".")[0]
+    verdict = f"{asked.project} {version} has {whole}, so what was imported as {top} is not that release: "
+    clean = Change("clean", f"Remove every copy of {asked.project} and install it once.", remove=(asked.project,),
+                   requirements=(f"{asked.project}=={version}",))  # fmt: skip
+    if by_user:
+        branch, rest = "import/shadowed", "the paths show the per-user folder of packages."
+        changes = (
+            Change("environment", "Leave the per-user folder out.", environment=(("PYTHONNOUSERSITE", "1"),)),
+            Change("uninstall", f"Or remove {asked.project} from it.", remove=(asked.project,)),
+        )
+        confidence = 0.85
+    elif place in _LIVE:
+        branch, rest = "import/stale_or_partial", "the running kernel still holds the release of before."
+        changes = (Change("restart", "Restart the runtime after installing."), clean)
+        confidence = 0.8
+    elif circular:
+        branch, rest = "import/shadowed", f"a file of the program called {top}.py, or a circular import of its own."
+        changes = (Change("rename", f"Rename the program's {top}.py, or break the circle of imports."), clean)
+        confidence = 0.6
+    else:
+        branch, rest = "import/stale_or_partial", "an older copy on the path, or files of two releases mixed."
+        changes = (clean, Change("restart", "In a notebook, restart the kernel."))
+        confidence = 0.6
+    return Finding(
+        "name-is-there",
+        branch,
+        "error",
+        confidence,
+        verdict + rest,
+        (asked.line, f"{asked.project} {version} is told to be here"),
+        "Python imports the first copy on its path, and a process keeps what it imported first.",
+        changes,
+        not_this=f"Move {asked.project} to another release: this one has the name",
+        check=f'python -c "import {top}; print({top}.__version__, {top}.__file__)"',
+        culprits=(asked.project,),
+        source="symbols of releases",
+    )
+
+
+__all__ = ["find_shadowing_files", "find_wrong_copies", "importer_of"]

@@ -1,0 +1,186 @@
+"""Version checks that programs do themselves: is what they ask for right, and is what they found what is installed?"""
+
+import re
+from collections.abc import Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from doctor.case import Case
+from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
+from doctor.diagnosis.moves import Move, needs, to_range
+from doctor.failure.facts import Raised
+from doctor.finding import Change, Finding
+
+_NAME, _RANGE = r"[A-Za-z][\w.-]*?", r"[<>=!~]=?\s*[\w.*+!-]+(?:\s*,\s*[<>=!~]=?\s*[\w.*+!-]+)*"
+_FOUND = re.compile(
+    rf"(?P<name>{_NAME})\s*(?P<range>{_RANGE}) is required[^\n]*?,? but found (?P=name)\s*==?\s*(?P<found>[\w.+!-]+)"
+)
+_CONFLICT = re.compile(
+    rf"VersionConflict: \((?P<name>{_NAME}) (?P<found>[\w.+!-]+)[^\n]*?"
+    rf"Requirement\.parse\(['\"](?P=name)(?P<range>{_RANGE})",
+    re.IGNORECASE,
+)
+_HAVE = re.compile(
+    rf"(?P<by>{_NAME}) [\w.+!-]+ (?:requires|depends on|has requirement) (?P<name>{_NAME})\s*(?P<range>{_RANGE})"
+    r"[^\n]*?, but you(?:'ll)? have (?P=name) (?P<found>[\w.+!-]+)"
+)
+_ABSENT = re.compile(
+    rf"The '(?P<name>{_NAME})\s*(?P<range>(?:{_RANGE})?)' distribution was not found"
+    rf"|No package metadata was found for '?(?P<bare>{_NAME})'?(?=\s|$|\W)"
+    rf"|PackageNotFoundError: (?P<alone>{_NAME})$",
+    re.MULTILINE,
+)
+_USER_SITE = re.compile(r"/\.local/lib/python|AppData[/\\]Roaming[/\\]Python|/Library/Python/|user.site", re.IGNORECASE)
+_OTHER_PATH = re.compile(r"PYTHONPATH", re.IGNORECASE)
+_LIVE = ("colab", "kaggle", "notebook")
+
+
+def find_told_requirements(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find requirements that a program or an installer says are broken."""
+    seen: set[tuple[str, str]] = set()
+    for line, raised in signs(case):
+        for pattern in (_FOUND, _CONFLICT, _HAVE):
+            for found in pattern.finditer(line):
+                name = canonicalize_name(found["name"])
+                if (name, found["range"]) in seen or not _understood(found["range"], found["found"]):
+                    continue
+                seen.add((name, found["range"]))
+                sign = line[line.rfind("\n", 0, found.start()) + 1 :].splitlines()[0].strip()
+                by = found["by"] if pattern is _HAVE else None
+                yield _broken(case, knowledge, name, found["range"], found["found"], sign, raised, by)
+        for found in _ABSENT.finditer(line):
+            name = canonicalize_name(found["name"] or found["bare"] or found["alone"])
+            if (name, "") not in seen:
+                seen.add((name, ""))
+                yield _absent(case, name, found["range"] or "", line.splitlines()[0].strip())
+
+
+def _understood(specifier: str, version: str) -> bool:
+    try:
+        SpecifierSet(specifier)
+        Version(version)
+    except (InvalidSpecifier, InvalidVersion):
+        return False
+    return True
+
+
+def _broken(
+    case: Case,
+    knowledge: Known,
+    name: str,
+    specifier: str,
+    found: str,
+    sign: str,
+    raised: Raised | None,
+    by: str | None,
+) -> Finding:
+    wanted = SpecifierSet(specifier)
+    told = case.environment.version(name)
+    if told is not None and str(told) != found and wanted.contains(told, prereleases=True):
+        return _other_copy(case, name, found, str(told), specifier, sign)
+    teller = by or next(iter(knowledge.metadata.owners(importer_of(raised) or "transformers")), "transformers")
+    teller = canonicalize_name(teller)
+    moves = to_range(case, knowledge, name, specifier.replace(" ", ""), but=teller)
+    asks_more = [f"{who} asks for {name}{one}" for who, one in needs(case, knowledge, name, but=teller) if found in one]
+    moves = [*moves, *_teller_moves(case, knowledge, teller, name, Version(found))]
+    if asks_more:
+        moves.sort(key=lambda one: one.cost)
+    version = case.environment.version(teller)
+    return Finding(
+        "told-requirement",
+        "import/wrong_version" if not by else "resolve/conflict",
+        "error" if not by else "warning",
+        0.88 if not by else 0.55,
+        f"{name} {found} is here, and {teller}{f' {version}' if version else ''} works with {name}{specifier} only.",
+        (sign, *asks_more),
+        f"Something else installed {name} {found} after {teller}, or {teller} was installed without its dependencies.",
+        tuple(one.change for one in moves),
+        check=f'python -c "import {teller.replace("-", "_")}"',
+        culprits=(name, teller),
+        source="the program's own check",
+        provable=f"import {teller.replace('-', '_')}",
+    )
+
+
+def _teller_moves(case: Case, knowledge: Known, teller: str, name: str, found: Version) -> list[Move]:
+    """Return the move of who asks to the nearest release that accepts what is here."""
+    version = case.environment.version(teller)
+    accepting = []
+    for release in knowledge.metadata.releases(teller):
+        for line in release.requires:
+            try:
+                one = Requirement(line)
+            except InvalidRequirement:
+                continue
+            if canonicalize_name(one.name) == name and (one.marker is None or "extra" not in str(one.marker)):
+                if one.specifier.contains(found, prereleases=True):
+                    accepting.append(release.version)
+                break
+    if not accepting:
+        return []
+    if version is not None:
+        above = [one for one in accepting if one > version]
+        specifier = f">={above[0]}" if above else f"<={accepting[-1]}"
+        if above and accepting[-1] != max(one.version for one in knowledge.metadata.releases(teller)):
+            specifier += f",<={accepting[-1]}"
+    else:
+        specifier = f">={accepting[0]}"
+    return to_range(case, knowledge, teller, specifier, but=name)
+
+
+def _other_copy(case: Case, name: str, found: str, told: str, specifier: str, sign: str) -> Finding:
+    failure = case.failure
+    text = failure.text if failure else ""
+    place = failure.platform.place if failure else None
+    by_user = bool(failure and failure.platform.user_site) or bool(_USER_SITE.search(text))
+    by_path = bool(_OTHER_PATH.search(text)) or "PYTHONPATH" in case.environment.variables
+    changes = [
+        Change(
+            "clean",
+            f"Remove every copy of {name} and install it once.",
+            (f"{name}{specifier.replace(' ', '')}",),
+            (name,),
+        )
+    ]
+    branch = "import/stale_or_partial"
+    if by_user or by_path:
+        branch = "import/shadowed"
+        variable = ("PYTHONNOUSERSITE", "1") if by_user else ("PYTHONPATH", "")
+        changes.insert(0, Change("environment", "Leave the other folder of packages out.", environment=(variable,)))
+    elif place in _LIVE:
+        changes.insert(0, Change("restart", "Restart the runtime: it still holds what it imported first."))
+    return Finding(
+        "other-copy-found",
+        branch,
+        "error",
+        0.8,
+        f"{name} {told} is installed and would do, but {found} is what was found: a second copy, or leftovers of it.",
+        (sign, f"{name} {told} is told to be installed"),
+        "The check reads the first metadata of that name on the path, which need not be of the package that pip lists.",
+        tuple(changes),
+        not_this=f"pip install {name}{specifier}: it is installed already",
+        check=f"python -c \"import importlib.metadata as m; print(m.files('{name}')[0].locate())\"",
+        culprits=(name,),
+        source="the program's own check against what is told to be installed",
+    )
+
+
+def _absent(case: Case, name: str, specifier: str, sign: str) -> Finding:
+    told = case.environment.version(name)
+    requirement = f"{name}{specifier.replace(' ', '')}"
+    return Finding(
+        "metadata-absent",
+        "import/stale_or_partial" if told else "import/not_installed",
+        "error",
+        0.75,
+        f"No metadata of {name} is here" + (f", though {told} is told to be installed." if told else "."),
+        (sign,),
+        "The program reads installed metadata (dist-info): not on this path, deleted, or left out of a frozen program.",
+        (Change("clean" if told else "install", f"Install {requirement} again.", (requirement,)),),
+        culprits=(name,),
+        source="the program's own check",
+        check=f"python -c \"import importlib.metadata as m; print(m.version('{name}'))\"",
+    )

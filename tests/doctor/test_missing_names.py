@@ -1,0 +1,92 @@
+"""Names that aren't there: which side moves, and when no version is at fault."""
+
+import pytest
+
+from doctor.diagnosis.missing_names import find_missing_names
+from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
+from tests.doctor.told_knowledge import failing, knowing, pins, release
+
+NEW = "ImportError: cannot import name 'Shelf' from 'books' (/v/site-packages/books/__init__.py)"
+READERS = {"0.8": "2024-01-01", "0.9": "2024-02-01", "1.0": "2024-03-01"}
+RELEASES = {
+    "books": [release(one) for one in ("1.0", "1.1", "1.2", "2.0")],
+    "reader": [release(version, day, "books") for version, day in READERS.items()],
+}
+KNOWN = knowing(
+    RELEASES,
+    names={("books", "books", "Shelf"): "1.2-", ("books", "books", "Old"): "-1.2"},
+    importers={("books", "Shelf"): {"reader": "0.9-"}, ("books", "Old"): {"reader": "-0.9"}},
+)
+
+
+def found(case, known=KNOWN):
+    return list(find_missing_names(case, known))
+
+
+def test_a_name_that_came_later_moves_who_imports_it_back_or_its_project_on():
+    (one,) = found(failing(NEW, books="1.1", reader="0.9"))
+    assert one.branch == "import/wrong_version" and one.confidence == 0.9
+    assert one.verdict == "books 1.1 has no books.Shelf, which reader 0.9 asks for."
+    assert pins(one) == ["reader<0.9", "books>=1.2"]
+
+
+def test_a_name_that_went_moves_its_project_back_or_who_imports_it_on():
+    (one,) = found(failing(NEW.replace("Shelf", "Old"), books="2.0", reader="0.8"))
+    assert set(pins(one)) == {"books<1.2", "reader>=0.9"}
+
+
+def test_a_range_that_a_project_holds_rules_its_own_side_out():
+    (one,) = found(failing(NEW, books="<1.2", reader=">0"))
+    assert "reader<0.9" in pins(one) and one.verdict.startswith("books has no books.Shelf")
+
+
+def test_what_another_distribution_declares_it_needs_limits_the_move():
+    needy = {**RELEASES, "shop": [release("3.0", "2024-01-01", "books<2")]}
+    known = knowing(needy, names={("books", "books", "Shelf"): "1.2-"})
+    (one,) = found(failing(NEW, books="1.1", shop="3.0"), known)
+    assert pins(one) == ["books>=1.2,<=1.2"]
+
+
+def test_frames_say_who_imports_and_nobody_else_is_moved():
+    (one,) = found(failing(NEW, importer="mine", books="1.1", reader="0.9"))
+    assert pins(one) == ["books>=1.2"] and "which mine asks for" in one.verdict
+
+
+@pytest.mark.parametrize("line", [NEW, "AttributeError: module 'books' has no attribute 'Shelf'"])
+def test_where_the_release_has_the_name_no_version_is_at_fault(line):
+    case = failing(line, books="2.0")
+    assert found(case) == ["books 2.0 has books.Shelf: its version is not at fault"]
+    (copy,) = find_wrong_copies(case, KNOWN)
+    assert copy.branch == "import/stale_or_partial" and copy.changes[0].kind == "clean"
+
+
+def test_in_a_live_notebook_the_kernel_is_restarted():
+    (copy,) = find_wrong_copies(failing(NEW, place="colab", books="2.0"), KNOWN)
+    assert copy.branch == "import/stale_or_partial" and copy.changes[0].kind == "restart"
+
+
+def test_a_per_user_folder_hides_what_is_installed():
+    line = NEW.replace("/v/", "/home/a/.local/lib/python3.11/")
+    (copy,) = find_wrong_copies(failing(line, books="2.0"), KNOWN)
+    assert copy.branch == "import/shadowed" and copy.changes[0].environment == (("PYTHONNOUSERSITE", "1"),)
+
+
+def test_what_no_release_has_is_told_as_ruled_out():
+    known = knowing(RELEASES, names={("books", "books", "Shelf"): ""})
+    assert found(failing(NEW), known) == ["no release of books that was read has books.Shelf"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ImportError: cannot import name 'Shelf' from 'books' (/home/a/work/books.py)",
+     r"ImportError: cannot import name 'Shelf' from 'books' (C:\work\books.py)",
+     "/home/a/work/books.py: cannot import name 'Shelf' from 'books'",
+     "ImportError: cannot import name 'Shelf' from partially initialized module 'books' (/w/books/__init__.py)"],
+)  # fmt: skip
+def test_a_file_of_the_program_that_hides_a_library_is_renamed(line):
+    (one,) = find_shadowing_files(failing(line), KNOWN)
+    assert one.branch == "import/shadowed" and one.changes[0].kind == "rename" and one.confidence >= 0.9
+
+
+def test_a_library_in_its_own_place_hides_nothing():
+    assert list(find_shadowing_files(failing(NEW), KNOWN)) == []
