@@ -150,7 +150,7 @@ class Symbols:
             wanted = wanted.split(".")[-1]  # "hub.hf_hub_download": a module's function
         if wanted not in functions:
             return None
-        groups = member["parameters"].get(functions[wanted][1], {})
+        groups = member["parameters"][functions[wanted][1]]
         whole = functions[wanted][0]
         mask = _grouped(groups, parameter, whole)
         if not mask and member.get("inherited", {}).get(wanted):
