@@ -4,11 +4,8 @@ import base64
 import io
 import json
 import os
-import ssl
 import tarfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,11 +15,11 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from doctor.knowledge.fetch import Answer, Fetcher
+
 DEFAULT = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"
-_AGENT = "menagerie-doctor"
-_TIMEOUT = 60
-# What a server that knows no ranges may send whole, and the largest source distribution that is read for its metadata.
+# The largest source distribution that is read for its metadata.
 _LARGEST_WHOLE = 64 << 20
 # Ranges of a file that lie closer than this are asked for as one.
 _GAP = 64 << 10
@@ -84,8 +81,7 @@ class Index:
     def __init__(self, url: str | None = None, cache: Path | None = None) -> None:
         self._url = address(url)
         self._cache = cache
-        certificates = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
-        self._context = ssl.create_default_context(cafile=certificates if certificates else None)
+        self._fetcher = Fetcher()
 
     def files(self, project: str) -> list[File]:
         """Return the files of a project.
@@ -102,20 +98,23 @@ class Index:
             if old.get("etag") and old.get("page") == _shown(page):
                 headers["If-None-Match"] = old["etag"]
         try:
-            body, tag = self._get(page, headers)
-        except urllib.error.HTTPError as problem:
-            if problem.code == 304 and old:
-                return _files(old["answer"], page)
-            raise IndexProblem(_said(project, page, problem)) from None
+            said = self._get(page, headers)
         except (OSError, ValueError) as problem:
-            raise IndexProblem(_said(project, page, problem)) from None
+            raise IndexProblem(_said(page, str(problem))) from None
+        if said.status == 304 and old:
+            return _files(old["answer"], page)
+        if said.status == 404:
+            raise IndexProblem(f"{_shown(page)}: the index has no project {project}")
+        if said.status != 200:
+            raise IndexProblem(_said(page, f"HTTP status {said.status}"))
         try:
-            answer = json.loads(body)
+            answer = json.loads(said.body)
             listed = _files(answer, page)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise IndexProblem(
                 f"{_shown(page)} doesn't answer in JSON (PEP 691); give one that does by --index-url"
             ) from None
+        tag = said.headers.get("etag")
         if known and tag:
             known.parent.mkdir(parents=True, exist_ok=True)
             kept = {"etag": tag, "page": _shown(page), "answer": answer}
@@ -148,24 +147,18 @@ class Index:
             OSError: if they cannot be read.
         """
         wanted = {} if start is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-        return self._get(url, wanted)[0]
+        answer = self._get(url, wanted)
+        if answer.status not in (200, 206):
+            raise OSError(f"HTTP status {answer.status}")
+        # A server that knows no parts sends the whole.
+        return answer.body[start:end] if wanted and answer.status == 200 else answer.body
 
-    def _get(self, url: str, headers: dict[str, str]) -> tuple[bytes, str | None]:
-        """Return the body and the ETag of an answer."""
-        parts = urllib.parse.urlsplit(url)
+    def _get(self, url: str, headers: dict[str, str]) -> Answer:
         own = urllib.parse.urlsplit(self._url)
-        if own.username and parts.hostname == own.hostname:
+        if own.username and urllib.parse.urlsplit(url).hostname == own.hostname:
             pair = f"{urllib.parse.unquote(own.username)}:{urllib.parse.unquote(own.password or '')}"
             headers = {**headers, "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-        request = urllib.request.Request(_bare(url), headers={"User-Agent": _AGENT, **headers})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT, context=self._context) as answer:
-            if "Range" in headers and answer.status == 200:
-                if int(answer.headers.get("Content-Length") or 0) > _LARGEST_WHOLE:
-                    raise OSError("the server sends no parts of files")
-                first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
-                whole: bytes = answer.read()
-                return whole[int(first) : int(last) + 1 if last else None], None
-            return answer.read(), answer.headers.get("ETag")
+        return self._fetcher.get(_bare(url), headers)
 
 
 class RangeFile(io.RawIOBase):
@@ -315,9 +308,6 @@ def _shown(url: str) -> str:
     return urllib.parse.urlsplit(_bare(url))._replace(query="", fragment="").geturl()
 
 
-def _said(project: str, page: str, problem: Exception) -> str:
+def _said(page: str, reason: str) -> str:
     """Return what went wrong, for a person."""
-    if isinstance(problem, urllib.error.HTTPError) and problem.code == 404:
-        return f"{_shown(page)}: the index has no project {project}"
-    reason = getattr(problem, "reason", None) or problem
     return f"{_shown(page)} could not be read ({reason}): is there a network? Another index is named by --index-url"
