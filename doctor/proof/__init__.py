@@ -1,0 +1,1 @@
+"""Trying a change where nothing is lost: in a scratch environment the fault must show, and be mended by it."""
