@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from packaging.utils import canonicalize_name
@@ -11,6 +12,7 @@ from packaging.utils import canonicalize_name
 from doctor.environment.facts import Installed
 from doctor.environment.installed_files import recorded_paths, top_level_names
 from doctor.environment.variables import without_credentials
+from doctor.environment.version_text import version_text
 
 _HEADERS = {"name", "version", "requires-dist", "requires-python"}
 _FOLDER_NAME = re.compile(r"(?P<name>[A-Za-z0-9._]+?)-(?P<version>\d[^-]*)(-py[\d.]+.*)?\.(dist|egg)-info")
@@ -23,13 +25,12 @@ def read_distributions(path: Sequence[str]) -> tuple[Installed, ...]:
         path: folders that modules are looked for in.
 
     Returns:
-        Each dist-info, egg-info and egg-link that is found; of two of a project in one folder, the one that wrote its
-        files last is first.
+        Each dist-info, egg-info and egg-link that is found; of two of a project in one folder, the one whose version
+        the files state is first, else the one that was written last.
     """
     found: list[Installed] = []
     for site in path:
-        here = sorted(_of_folder(site), key=lambda one: (one[1].name, one[0]))
-        found += [installed for _, installed in here]
+        found += _ordered(list(_of_folder(site)))
     # What is installed from its source folder has an egg-info there too, if the folder is on the path.
     editables = {(one.name, os.path.realpath(one.editable)) for one in found if one.editable}
     return tuple(
@@ -39,6 +40,14 @@ def read_distributions(path: Sequence[str]) -> tuple[Installed, ...]:
         or not any(one.name == name and _inside(one.folder, source) for name, source in editables)
         or one.folder.endswith(".dist-info")
     )
+
+
+def _ordered(here: list[tuple[float, Installed]]) -> list[Installed]:
+    """Return the distributions of one folder by name, those that are there twice with the likelier one first."""
+    counts = Counter(one.name for _, one in here)
+    twice = {one.folder: version_text(one) != one.version for _, one in here if counts[one.name] > 1}
+    here.sort(key=lambda each: (each[1].name, twice.get(each[1].folder, False), each[0]))
+    return [one for _, one in here]
 
 
 def _inside(path: str, folder: str) -> bool:

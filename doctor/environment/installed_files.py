@@ -29,6 +29,23 @@ def recorded_paths(folder: str) -> list[str]:
     return [line.split(",", 1)[0].replace("\\", "/") for line in text.splitlines() if line]
 
 
+def recorded_sizes(folder: str) -> dict[str, tuple[str, int | None]]:
+    """Return hash and size of each path of a RECORD.
+
+    Args:
+        folder: a dist-info folder.
+
+    Returns:
+        ("sha256=...", bytes) by path; "" and None where the list doesn't tell.
+    """
+    try:
+        with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="replace", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if len(row) >= 3]
+    except OSError:
+        return {}
+    return {row[0].replace("\\", "/"): (row[1], int(row[2]) if row[2].isdigit() else None) for row in rows}
+
+
 def _egg_paths(folder: str) -> list[str]:
     """Return the paths of installed-files.txt, which are relative to the egg-info folder itself."""
     try:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 import subprocess
-import sys
+import venv
 from pathlib import Path
 
 
@@ -13,13 +13,16 @@ class Patient:
 
     Args:
         folder: where it is made.
-        python: interpreter that makes it; the running one if None.
+        python: interpreter that makes it; the one of the tests if None.
         options: further options of venv.
     """
 
     def __init__(self, folder: Path, python: str | None = None, *options: str) -> None:
         self.folder = folder
-        subprocess.run([python or sys.executable, "-m", "venv", "--without-pip", *options, str(folder)], check=True)
+        if python is None:  # the same as below, without a process of its own
+            venv.create(folder, symlinks=True, system_site_packages="--system-site-packages" in options)
+        else:
+            subprocess.run([python, "-m", "venv", "--without-pip", *options, str(folder)], check=True)
         self.python = str(folder / "bin" / "python")
         self.site = next(folder.glob("lib/python3*/site-packages"))
 
