@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known
+from doctor.diagnosis.needs import needs
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Environment, Installed
 from doctor.environment.installed_files import recorded_sizes
@@ -84,75 +84,73 @@ def find_two_dist_infos(case: Case, knowledge: Known) -> Iterator[Finding]:
         )
 
 
-def find_other_copies(case: Case, knowledge: Known) -> Iterator[Finding]:
-    """Find projects of the environment whose copy in a foreign folder, of PYTHONPATH or of the user, is imported."""
-    environment = case.environment
+def foreign_sites(environment: Environment) -> frozenset[str]:
+    """Return the folders of packages that are not an environment's own: of PYTHONPATH, and of the user where there is
+    an environment at all (without one, the user's folder is where pip installs)."""
     interpreter = environment.interpreter
-    if interpreter is None:
-        return
-    leaks: dict[str, list[tuple[Installed, Installed]]] = defaultdict(list)
+    sites = set(python_path(environment.variables))
+    if interpreter and interpreter.user_site and (interpreter.prefix != interpreter.base_prefix or interpreter.conda):
+        sites.add(interpreter.user_site)
+    return frozenset(sites)
+
+
+def find_other_copies(case: Case, knowledge: Known) -> Iterator[Finding]:
+    """Find distributions of a foreign folder that are imported instead of the environment's own, or break a need."""
+    environment = case.environment
+    foreign = foreign_sites(environment)
+    leaks: dict[str, dict[str, tuple[Installed, Installed | None]]] = defaultdict(dict)
     first: dict[str, Installed] = {}
-    told = set(python_path(environment.variables))
     for one in environment.installed:
         winner = first.setdefault(one.name, one)
-        if winner.site == one.site or winner.version == one.version or winner.editable:
-            continue
-        foreign = winner.site in told or winner.site == interpreter.user_site
-        if foreign and not any(winner is known for known, _ in leaks[winner.site]):
-            leaks[winner.site].append((winner, one))
+        if winner.site in foreign and one.site not in foreign and winner.version != one.version and not winner.editable:
+            leaks[winner.site].setdefault(winner.name, (winner, one))
+    broken: dict[str, list[str]] = defaultdict(list)
+    for need in needs(environment):
+        found = need.found
+        if found and found.site in foreign and not need.met and need.teller.site not in foreign:
+            leaks[found.site].setdefault(found.name, (found, None))
+            broken[found.site].append(
+                f"{need.teller.name} {need.teller.version} needs {need.need.name}{need.need.specifier},"
+                f" and gets {found.version}"
+            )
     for site, pairs in leaks.items():
-        yield _leak(case, site, site in told, pairs)
+        yield _leak(case, site, list(pairs.values()), broken[site])
 
 
-def _leak(case: Case, site: str, by_variable: bool, pairs: list[tuple[Installed, Installed]]) -> Finding:
-    broken = [line for winner, loser in pairs for line in _refused(case.environment, winner, loser)]
+def _leak(case: Case, site: str, pairs: list[tuple[Installed, Installed | None]], broken: list[str]) -> Finding:
+    by_variable = site in python_path(case.environment.variables)
     whose = "a folder on PYTHONPATH" if by_variable else "the per-user folder of packages"
+    pairs = sorted(pairs, key=lambda pair: not any(f"needs {pair[0].name}" in line for line in broken))
     names = [winner.name for winner, _ in pairs]
-    told = ", ".join(f"{winner.name} {winner.version} (here {loser.version})" for winner, loser in pairs[:4])
+    shown = (f"{one.name} {one.version}{f' (here {own.version})' if own else ''}" for one, own in pairs[:4])
     more = f" and {len(pairs) - 4} more" if len(pairs) > 4 else ""
     variable = ("PYTHONPATH", "") if by_variable else ("PYTHONNOUSERSITE", "1")
     off = "Leave PYTHONPATH out." if by_variable else "Leave the per-user folder out: PYTHONNOUSERSITE=1, or python -s."
     changes = [Change("environment", off, environment=(variable,))]
     if not by_variable:
-        changes.append(
-            Change("uninstall", f"Or remove the copies from {site}.",
-                   commands=(for_bash("rm", "-r", *(winner.folder for winner, _ in pairs)),) if len(pairs) < 3 else ())
-        )  # fmt: skip
+        clean = (for_bash("rm", "-r", *(winner.folder for winner, _ in pairs)),) if len(pairs) < 3 else ()
+        changes.append(Change("uninstall", f"Or remove the copies from {site}.", commands=clean))
+    winner, own = pairs[0]
     return Finding(
         "leak-of-pythonpath" if by_variable else "leak-of-user-site",
         "import/shadowed",
         "error" if broken else "warning",
         confidence_for(case, 0.95 if broken else 0.8, *names, *(name for one, _ in pairs for name in one.modules[:2])),
-        f"Packages of {whose} are imported instead of the environment's own: {told}{more}.",
+        f"Packages of {whose} are imported instead of the environment's own: {', '.join(shown)}{more}.",
         (
-            f"{site} comes first on the path",
-            *(f"{winner.folder} is before {loser.folder}" for winner, loser in pairs[:6]),
+            f"{site} comes before the environment's own folder",
+            *(f"{one.folder} is imported{f', not {other.folder}' if other else ''}" for one, other in pairs[:6]),
             *broken[:6],
         ),
         "Python takes the first copy on its path. pip and uv look at the environment's own folder only, and call it"
         " whole.",
         tuple(changes),
-        not_this=f"pip install {names[0]}=={pairs[0][1].version}: that one is installed, and isn't imported",
+        not_this=f"pip install {winner.name}: what is installed here is not what is imported",
         check='python -c "import importlib.metadata as m; '
-        f"assert m.version('{names[0]}') == '{pairs[0][1].version}'\"",
+        f"assert m.version('{winner.name}') {f'== {own.version!r}' if own else f'!= {winner.version!r}'}\"",
         culprits=tuple(names),
         source="installed files",
     )
-
-
-def _refused(environment: Environment, winner: Installed, loser: Installed) -> Iterator[str]:
-    """Yield who needs a version that the copy which wins has not, and the other has."""
-    for one in environment.installed:
-        for line in one.requires:
-            try:
-                need = Requirement(line)
-            except InvalidRequirement:
-                continue
-            if canonicalize_name(need.name) != winner.name or (need.marker and "extra" in str(need.marker)):
-                continue
-            fits = [need.specifier.contains(copy.version, prereleases=True) for copy in (winner, loser)]
-            if fits == [False, True]:
-                yield f"{one.name} {one.version} needs {need.name}{need.specifier}, and gets {winner.version}"
 
 
 def find_overlaps(case: Case, knowledge: Known) -> Iterator[Finding]:

@@ -4,110 +4,49 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
-from packaging.markers import UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
+from doctor.diagnosis.copies import foreign_sites
 from doctor.diagnosis.mechanism import Known
+from doctor.diagnosis.needs import Need, needs
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Declared, Environment, Installed
 from doctor.environment.installed_files import recorded_paths
-from doctor.environment.marker_values import marker_values
 from doctor.finding import Change, Finding
 
 _OWN_CHECK = "dependency_versions_check.py"  # a file by which transformers and diffusers refuse to be imported
 
 
-@dataclass(frozen=True)
-class Unmet:
-    """A requirement that isn't met: who has it, what it asks, and the copy that is imported (None: there is none)."""
-
-    teller: Installed
-    need: Requirement
-    found: Installed | None
-
-
-def unmet(environment: Environment) -> Iterator[Unmet]:
-    """Yield the requirements of an environment's distributions that are not met there.
-
-    Args:
-        environment: an environment read from files.
-
-    Yields:
-        Requirements without an extra whose marker holds for the target interpreter.
-    """
-    interpreter = environment.interpreter
-    if interpreter is None or not environment.complete:
-        return
-    values = marker_values(interpreter)
-    seen = set()
-    for one in environment.installed:
-        if one.name in seen:  # a copy that isn't imported
-            continue
-        seen.add(one.name)
-        for line in one.requires:
-            need = _parsed(line)
-            if need is None:
-                continue
-            try:
-                if need.marker is not None and not need.marker.evaluate(values):
-                    continue
-            except UndefinedEnvironmentName:
-                continue
-            found = environment.find(need.name)
-            if found is None or not _meets(found, need):
-                yield Unmet(one, need, found)
-
-
-@cache
-def _parsed(line: str) -> Requirement | None:
-    try:
-        return Requirement(line)
-    except InvalidRequirement:
-        return None
-
-
-def _meets(found: Installed, need: Requirement) -> bool:
-    if not need.specifier or not found.version:
-        return True
-    try:
-        return need.specifier.contains(Version(found.version), prereleases=True)
-    except InvalidVersion:
-        return True
-
-
 def find_unmet_needs(case: Case, knowledge: Known) -> Iterator[Finding]:
     """Find requirements that are declared and not met, one finding for each distribution that is missing or wrong."""
-    groups: dict[str, list[Unmet]] = defaultdict(list)
-    for one in unmet(case.environment):
-        groups[canonicalize_name(one.need.name)].append(one)
+    groups: dict[str, list[Need]] = defaultdict(list)
+    for one in needs(case.environment):
+        if not one.met:
+            groups[canonicalize_name(one.need.name)].append(one)
     for name, several in groups.items():
         if several[0].found is None:
             yield _missing(case, name, several)
-        elif not _other_copy_fits(case.environment, name, several):
+        elif not _is_foreign(case.environment, several):
             yield _wrong(case, name, several, case.environment)
 
 
-def _other_copy_fits(environment: Environment, name: str, several: list[Unmet]) -> bool:
-    """Return whether a copy further down the path would do: that is told as the wrong copy being imported."""
-    copies = [one for one in environment.installed if one.name == name]
-    sites = {one.site for one in copies}
-    return len(sites) > 1 and any(all(_meets(copy, one.need) for one in several) for copy in copies[1:])
+def _is_foreign(environment: Environment, several: list[Need]) -> bool:
+    """Return whether the copy that is imported lies in a folder that is not the environment's: that is told as such."""
+    found = several[0].found
+    return found is not None and found.site in foreign_sites(environment)
 
 
-def _joined(several: list[Unmet]) -> str:
+def _joined(several: list[Need]) -> str:
     parts = dict.fromkeys(str(part) for one in several for part in one.need.specifier)
     return ",".join(parts)
 
 
-def _missing(case: Case, name: str, several: list[Unmet]) -> Finding:
+def _missing(case: Case, name: str, several: list[Need]) -> Finding:
     tellers = [one.teller.name for one in several]
     specifier = _joined(several)
     return Finding(
@@ -128,7 +67,7 @@ def _missing(case: Case, name: str, several: list[Unmet]) -> Finding:
     )
 
 
-def _wrong(case: Case, name: str, several: list[Unmet], environment: Environment) -> Finding:
+def _wrong(case: Case, name: str, several: list[Need], environment: Environment) -> Finding:
     found = several[0].found
     assert found is not None
     tellers = [one.teller.name for one in several]
@@ -172,14 +111,8 @@ def _wrong(case: Case, name: str, several: list[Unmet], environment: Environment
 
 def _ranges(environment: Environment, name: str) -> str:
     """Return the range of a distribution that all which need it together allow."""
-    values = marker_values(environment.interpreter) if environment.interpreter else {}
-    parts: dict[str, None] = {}
-    for one in environment.installed:
-        for line in one.requires if environment.find(one.name) is one else ():
-            need = _parsed(line)
-            if need and canonicalize_name(need.name) == name and (need.marker is None or need.marker.evaluate(values)):
-                parts.update(dict.fromkeys(map(str, need.specifier)))
-    return ",".join(sorted(parts))
+    asked = [one.need.specifier for one in needs(environment) if canonicalize_name(one.need.name) == name]
+    return ",".join(sorted({str(part) for specifier in asked for part in specifier}))
 
 
 def _possible(name: str, ranges: str) -> bool:

@@ -156,7 +156,10 @@ def find_hidden_modules(case: Case, knowledge: Known) -> Iterator[Finding]:
     owners = _owners(environment, folders)
     for folder in folders:
         where = "PYTHONPATH" if folder in told and folder != case.folder else "the script's folder"
+        copies = {name for one in environment.installed if one.site == folder for name in one.modules}
         for name, path, kind in _modules_in(folder):
+            if name in copies:  # of a distribution that lies there: see copies.py
+                continue
             if kind != "folder" and name in sys.stdlib_module_names and name not in _HARMLESS:
                 if not _is_library(path, environment.interpreter.base_prefix):
                     yield _hides_standard(case, name, path, where)

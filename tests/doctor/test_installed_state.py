@@ -134,7 +134,7 @@ class TestCopies:
         install_into(leak, "tokenizers", "0.13.3")
         code = "import tokenizers; print(tokenizers.__version__)"
         assert venv.run(code, PYTHONPATH=str(leak)).stdout == "0.13.3\n"
-        finding = only([one for one in found(venv, PYTHONPATH=str(leak)) if one.id != "hides-installed-module"])
+        finding = only(found(venv, PYTHONPATH=str(leak)))
         assert (finding.id, finding.branch, finding.level) == ("leak-of-pythonpath", "import/shadowed", "error")
         assert finding.changes[0].environment == (("PYTHONPATH", ""),)
         assert "transformers 4.45.2 needs tokenizers<0.21,>=0.20, and gets 0.13.3" in finding.evidence
@@ -146,16 +146,22 @@ class TestCopies:
         user = tmp_path / "user" / "lib" / short / "site-packages"
         install_into(user, "peft", "0.5.0")
         monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
-        base = Patient(tmp_path / "base")
-        base.install("peft", "0.13.2")
-        plain = Patient(tmp_path / "plain", base.python)
-        assert found(plain) == []
-        sees = Patient(tmp_path / "sees", sys.executable, "--system-site-packages")
-        # Its base is the interpreter of the tests, where peft may be or not: the copies are told by hand.
-        here = read_environment(sees.python, variables={"HOME": str(tmp_path)}, machine=False)
-        assert here.find("peft").version == "0.5.0" and here.find("peft").site == str(user)
-        off = read_environment(sees.python, variables={"PYTHONNOUSERSITE": "1"}, machine=False)
-        assert off.find("peft") is None or off.find("peft").site != str(user)
+        told = {"PYTHONUSERBASE": str(tmp_path / "user")}
+        code = "import peft; print(peft.__version__)"
+        plain = Patient(tmp_path / "plain")
+        plain.install("trainer", "1.0", requires=("peft>=0.13",))
+        assert only(found(plain)).id == "need-missing" and "No module named 'peft'" in plain.run(code, **told).stderr
+        sees = Patient(tmp_path / "sees", None, "--system-site-packages")
+        sees.install("trainer", "1.0", requires=("peft>=0.13",))
+        assert sees.run(code, **told).stdout == "0.5.0\n"
+        ours = [one for one in found(sees) if "peft" in one.culprits]  # its base has packages of its own
+        finding = only(ours)
+        assert (finding.id, finding.branch, finding.level) == ("leak-of-user-site", "import/shadowed", "error")
+        assert finding.changes[0].environment == (("PYTHONNOUSERSITE", "1"),)
+        assert "trainer 1.0 needs peft>=0.13, and gets 0.5.0" in finding.evidence
+        sees.install("peft", "0.13.2")
+        assert sees.run(code, **told).stdout == "0.13.2\n"  # its own folder comes before the user's
+        assert not [one for one in found(sees) if "peft" in one.culprits]
 
     def test_two_dist_infos_of_one_project(self, venv):
         """E4 of the catalogue of conflicts."""

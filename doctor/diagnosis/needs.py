@@ -1,0 +1,73 @@
+"""The requirements of installed distributions that hold for their interpreter, and whether a copy meets them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from packaging.markers import UndefinedEnvironmentName
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from doctor.environment.facts import Environment, Installed
+from doctor.environment.marker_values import marker_values
+
+
+@dataclass(frozen=True)
+class Need:
+    """A requirement: who has it, what it asks, and the copy that is imported (None: there is none)."""
+
+    teller: Installed
+    need: Requirement
+    found: Installed | None
+
+    @property
+    def met(self) -> bool:
+        """Whether what is imported is what is asked for."""
+        return self.found is not None and meets(self.found, self.need)
+
+
+def needs(environment: Environment) -> Iterator[Need]:
+    """Yield the requirements of an environment's distributions.
+
+    Args:
+        environment: an environment read from files.
+
+    Yields:
+        Requirements without an extra whose marker holds for the target interpreter, of copies that are imported.
+    """
+    if environment.interpreter is None or not environment.complete:
+        return
+    values = marker_values(environment.interpreter)
+    first: dict[str, Installed] = {}
+    for one in environment.installed:
+        first.setdefault(one.name, one)
+    for one in first.values():
+        for line in one.requires:
+            need = _parsed(line)
+            if need is None:
+                continue
+            try:
+                holds = need.marker is None or need.marker.evaluate(values)
+            except UndefinedEnvironmentName:
+                continue
+            if holds:
+                yield Need(one, need, first.get(canonicalize_name(need.name)))
+
+
+@cache
+def _parsed(line: str) -> Requirement | None:
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
+
+
+def meets(installed: Installed, need: Requirement) -> bool:
+    """Return whether a copy has a version that a requirement asks for; one that is no version is let pass."""
+    if not need.specifier or not installed.version:
+        return True
+    try:
+        return need.specifier.contains(Version(installed.version), prereleases=True)
+    except InvalidVersion:
+        return True
