@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from doctor.case import Case
 from doctor.diagnosis.era import find_other_eras
+from doctor.diagnosis.installed_state import find_installed_state
 from doctor.diagnosis.keywords import find_unexpected_keywords
 from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
@@ -35,6 +36,7 @@ def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
 MECHANISMS: tuple[Mechanism, ...] = (
     find_by_rules,
     *MACHINE_FAULTS,
+    find_installed_state,
     find_shadowing_files,
     find_wrong_copies,
     find_missing_names,

@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 
 from doctor.environment.facts import Installed
 from doctor.environment.installed_files import recorded_paths, top_level_names
-from doctor.environment.variables import without_credentials
 from doctor.environment.version_text import version_text
+from doctor.redaction import redact
 
 _HEADERS = {"name", "version", "requires-dist", "requires-python"}
 _FOLDER_NAME = re.compile(r"(?P<name>[A-Za-z0-9._]+?)-(?P<version>\d[^-]*)(-py[\d.]+.*)?\.(dist|egg)-info")
@@ -184,7 +184,7 @@ def _origin(file: str) -> tuple[str | None, str | None]:
         return None, None
     path = _as_path(url) if url.startswith("file:") else None
     editable = path if path and told.get("dir_info", {}).get("editable") else None
-    url = without_credentials(url)
+    url = redact(url)
     vcs = told.get("vcs_info") or {}
     if vcs:
         url = f"{vcs.get('vcs', 'git')}+{url}@{vcs.get('commit_id', '')}".rstrip("@")

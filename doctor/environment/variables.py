@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit, urlunsplit
+
+from doctor.redaction import redact
 
 # One text, as these are names only.
 _LISTED = """
@@ -45,24 +46,10 @@ def relevant_variables(variables: Mapping[str, str]) -> dict[str, str]:
         variables: all variables of a process.
 
     Returns:
-        Those of a fixed list of names; user names, passwords and secret-looking parts of URLs are taken out.
+        Those of a fixed list of names; users, passwords and tokens in their values are hidden.
     """
     return {
-        name: without_credentials(value)
+        name: redact(value)
         for name, value in sorted(variables.items())
         if name in _NAMES or (name.startswith(_PREFIXES) and not _SECRET.search(name))
     }
-
-
-def without_credentials(text: str) -> str:
-    """Return a text whose URLs have neither user, password nor a query in them; other words stay as they are."""
-    return re.sub(r"[A-Za-z][\w+.-]*://[^\s,;'\"]+", lambda match: _bare(match.group()), text)
-
-
-def _bare(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.split("://", 1)[0] + "://..."
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "...=..." if parts.query else "", parts.fragment))

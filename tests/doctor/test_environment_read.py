@@ -108,8 +108,8 @@ def test_where_a_package_came_from_has_no_credentials(plain):
     plain.install("origin", "1.0", extra={"direct_url.json": json.dumps(url)})
     told = {"PIP_INDEX_URL": "https://user:word@host/simple", "HF_TOKEN": "hf_x", "HOME": "/h", "NCCL_DEBUG": "INFO"}
     here = read(plain.python, **told, NCCL_SECRET="x", TOKENIZERS_PARALLELISM="false")
-    assert here.find("origin").origin == "git+https://example.org/x.git?...=...@12ab"
-    kept = {"NCCL_DEBUG": "INFO", "PIP_INDEX_URL": "https://host/simple", "TOKENIZERS_PARALLELISM": "false"}
+    assert here.find("origin").origin == "git+https://***@example.org/x.git?token=***@12ab"
+    kept = {"NCCL_DEBUG": "INFO", "PIP_INDEX_URL": "https://***@host/simple", "TOKENIZERS_PARALLELISM": "false"}
     assert here.variables == kept
 
 
