@@ -22,6 +22,7 @@ _COMMANDS = {
     "recommend": "evaluation.recommend_command",
     "evaluate": "evaluation.evaluate_command",
     "serve": "service.command_line",
+    "doctor": "doctor.command_line",
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
@@ -35,6 +36,7 @@ _DESCRIPTION = """Train and look at the trainers of a project: the folder with c
   menagerie recommend DATASET   rank the zoo's models for a dataset
   menagerie evaluate            measure rankers against baselines
   menagerie serve               serve a language model over the Tinker and OpenAI protocols
+  menagerie doctor              say what is wrong with a Python environment, and what mends it
 
 `menagerie COMMAND --help` tells the words of each."""
 

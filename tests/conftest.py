@@ -21,7 +21,7 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = (
     "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage", "train",
 )  # fmt: skip
-FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "config.ini", "beautilog.ini")
+FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "config.ini", "beautilog.ini")
 
 
 @dataclass

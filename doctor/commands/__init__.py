@@ -1,0 +1,1 @@
+"""What `python doctor.py` does, a file a command."""

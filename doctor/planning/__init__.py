@@ -1,0 +1,1 @@
+"""Sets of versions that are known to work together, for a goal on given hardware."""

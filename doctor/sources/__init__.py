@@ -1,0 +1,1 @@
+"""Files that declare an environment: requirements, pyproject.toml, locks, scripts, notebooks, conda's environment.yml."""
