@@ -17,7 +17,7 @@ from doctor.failure.facts import Failure
 from doctor.finding import Change, Diagnosis
 from doctor.knowledge.base import Knowledge
 from doctor.redaction import redact
-from doctor.remedy.candidates import smallest
+from doctor.remedy.candidates import candidates
 from doctor.remedy.commands import commands
 from doctor.report.answer import Answer, Answered, Remedy
 from doctor.sources.files import environment_of, read_file
@@ -69,14 +69,14 @@ def find_patient(
         return _declared(python, file, facts, folder)
     here = folder or os.getcwd()
     if python is not None:
-        return Patient(add_to_environment(_read(python, variables), facts), here)
+        return Patient(add_to_environment(read_named(python, variables), facts), here)
     if failure is None and facts:
         return Patient(add_to_environment(Environment("what was stated"), facts), folder)
     if failure is None:
         named, notes = _default_python()
-        return Patient(_read(named, variables), here, notes)
+        return Patient(read_named(named, variables), here, notes)
     if (named := _named_by(failure)) and not facts.declared:
-        environment = add_to_environment(_read(named, variables), facts)
+        environment = add_to_environment(read_named(named, variables), facts)
         return Patient(environment, here, (f"The text has paths of {named}, so that environment was read too.",))
     note = () if facts else (
         "Nothing in the text says that it comes from an environment here: --python PATH says which one to read with it.",
@@ -99,7 +99,7 @@ def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowle
         environment = environment.with_declared(failure.stated)
     diagnosis = diagnose(Case(environment, failure, patient.folder), knowledge)
     answered = tuple(
-        Answered(one, tuple(remedy_of(change, environment) for change in smallest(one, environment, knowledge)))
+        Answered(one, tuple(remedy_of(change, environment) for change in candidates(one, environment, knowledge)))
         for one in diagnosis.findings
     )
     notes = list(patient.notes)
@@ -124,7 +124,12 @@ def remedy_of(change: Change, environment: Environment) -> Remedy:
     return Remedy(change, {"shell": typed.pip})
 
 
-def _read(python: str | None, variables: Mapping[str, str] | None = None) -> Environment:
+def read_named(python: str | None, variables: Mapping[str, str] | None = None) -> Environment:
+    """Return the environment that a user names; this Python's where he names none.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
         return read_environment(python, variables=variables)
     except EnvironmentUnreadable as error:
@@ -132,7 +137,7 @@ def _read(python: str | None, variables: Mapping[str, str] | None = None) -> Env
 
 
 def _declared(python: str | None, file: Path, facts: GivenFacts, folder: str | None) -> Patient:
-    environment = _read(python) if python else None
+    environment = read_named(python) if python else None
     target = target_of(add_to_environment(environment or Environment(""), facts), facts.python)
     source = read_file(file, target)
     declared = environment_of(file, source, target)

@@ -3,10 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from constants.commit import ShowVersion
 from doctor.commands.options import add_facts, add_output, add_proof, add_python, parser, width
 from doctor.errors import InputError
+from doctor.report.answer import Answer
 
 _DESCRIPTION = """What is wrong with a Python environment, why, and the smallest change that mends it.
 
@@ -43,38 +45,41 @@ def main(words: list[str]) -> int:
     # Help comes at once; what reads and knows is imported for an examination only.
     from doctor.commands.examination import examine, find_patient
     from doctor.commands.given_facts import read_facts
-    from doctor.commands.piped import piped_text, read_log
-    from doctor.failure.read import read_failure
+    from doctor.commands.piped import read_given, read_piped
     from doctor.knowledge.base import Knowledge
 
     facts = read_facts(given.fact)
-    file, text = given.file, None
+    file, failure = given.file, None
     if given.traceback is not None:
-        text = read_log(given.traceback)
-        if not text.strip():
-            raise InputError(f"--traceback {given.traceback}: it is empty")
+        failure = read_given(given.traceback)
     elif not sys.stdin.isatty():
-        text = piped_text(alone=not words)
+        failure = read_piped(alone=not words)
     if file is not None and file.is_dir():
         if given.python is not None:
             raise InputError(f"{file} is a folder; a file is allowed beside --python")
         file, given.python = None, str(file)
-    failure = read_failure(text) if text is not None else None
     patient = find_patient(given.python, file, failure, facts, given.folder and str(given.folder))
     answer = examine(patient, failure, facts, Knowledge())
     return write(answer, given)
 
 
-def write(answer: "Answer", given: argparse.Namespace) -> int:  # noqa: F821
-    """Write an answer as the options ask for, and return its exit code."""
+def write(answer: Answer, given: argparse.Namespace, to: TextIO | None = None) -> int:
+    """Write an answer as the options ask for, and return its exit code.
+
+    Args:
+        answer: the answer.
+        given: with json, verbose and quiet.
+        to: where it goes; None for the output.
+    """
+    to = to or sys.stdout
     if given.json:
         from doctor.report.json_report import as_json
 
-        sys.stdout.write(as_json(answer))
+        to.write(as_json(answer))
     else:
         from doctor.report.text_report import as_text
 
-        sys.stdout.write(as_text(answer, width(), verbose=given.verbose, quiet=given.quiet))
+        to.write(as_text(answer, width(), verbose=given.verbose, quiet=given.quiet))
     return answer.exit_code
 
 
