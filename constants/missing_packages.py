@@ -12,8 +12,8 @@ from constants.program import command
 # What requirements.txt names, and what comes with it, by the names that are imported; all others are for features.
 _NEEDED = {
     "annotated_types": "pydantic", "beautilog": "beautilog", "matplotlib": "matplotlib", "numpy": "numpy",
-    "packaging": "packaging", "pydantic": "pydantic", "safetensors": "safetensors", "scipy": "scikit-learn", "sklearn": "scikit-learn",
-    "torch": "torch", "tqdm": "tqdm", "yaml": "pyyaml",
+    "packaging": "packaging", "pydantic": "pydantic", "safetensors": "safetensors", "scipy": "scikit-learn",
+    "sklearn": "scikit-learn", "torch": "torch", "tqdm": "tqdm", "yaml": "pyyaml",
 }  # fmt: skip
 _USAGE, _INTERRUPTED = 2, 130
 

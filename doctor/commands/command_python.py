@@ -5,12 +5,15 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 _PYTHON = re.compile(r"(python|pypy)w?\d*(\.\d+)*t?(\.exe)?", re.IGNORECASE)
 # Commands that run the rest of the words, and their options that take a word.
-_AROUND = {"env": ("-u", "-C", "-S"), "nice": ("-n",), "ionice": ("-c", "-n"), "nohup": (), "time": ("-o", "-f"), "stdbuf": (),
-           "timeout": ("-s", "-k"), "taskset": (), "numactl": (), "sudo": ("-u", "-g"), "xvfb-run": ("-s",)}  # fmt: skip
+_AROUND = {
+    "env": ("-u", "-C", "-S"), "nice": ("-n",), "ionice": ("-c", "-n"), "nohup": (), "time": ("-o", "-f"), "stdbuf": (),
+    "timeout": ("-s", "-k"), "taskset": (), "numactl": (), "sudo": ("-u", "-g"), "xvfb-run": ("-s",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ def _inner(words: list[str]) -> list[str]:
     """Return the command that others such as nice and env are put before."""
     while words and (name := Path(words[0]).name) in _AROUND:
         words = words[1:]
-        while words and (words[0].startswith("-") or "=" in words[0] or (name in ("timeout", "taskset") and words[0][0].isdigit())):
+        while words and (
+            words[0].startswith("-") or "=" in words[0] or (name in ("timeout", "taskset") and words[0][0].isdigit())
+        ):
             words = words[2:] if words[0] in _AROUND[name] else words[1:]
     return words
 
@@ -64,14 +69,16 @@ def _folder_of(words: list[str]) -> str | None:
 
 
 def _of_uv(words: list[str]) -> str | None:
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         if option in ("--python", "-p") and (os.path.exists(value)):
             return value
         if option in ("--project", "--directory") and os.path.exists(os.path.join(value, ".venv")):
             return os.path.join(value, ".venv")
     if any(word in ("--with", "--script", "--isolated", "--no-project") for word in words):
         return None  # an environment of uv's own
-    return next((str(folder / ".venv") for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".venv").is_dir()), None)
+    return next(
+        (str(folder / ".venv") for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".venv").is_dir()), None
+    )
 
 
 def _shebang(script: Path) -> str | None:

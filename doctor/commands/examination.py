@@ -79,7 +79,7 @@ def find_patient(
         environment = add_to_environment(read_named(named, variables), facts)
         return Patient(environment, here, (f"The text has paths of {named}, so that environment was read too.",))
     note = () if facts else (
-        "Nothing in the text says that it comes from an environment here: --python PATH says which one to read with it.",
+        "Nothing in the text says that it comes from an environment here: --python PATH names one to read with it.",
     )  # fmt: skip
     return Patient(add_to_environment(Environment("the text"), facts), folder, note)
 
@@ -133,7 +133,7 @@ def read_named(python: str | None, variables: Mapping[str, str] | None = None) -
     try:
         return read_environment(python, variables=variables)
     except EnvironmentUnreadable as error:
-        raise InputError(f"{'--python ' * bool(python)}{str(error)}") from None
+        raise InputError(f"{'--python ' * bool(python)}{error!s}") from None
 
 
 def _declared(python: str | None, file: Path, facts: GivenFacts, folder: str | None) -> Patient:
@@ -149,7 +149,7 @@ def _declared(python: str | None, file: Path, facts: GivenFacts, folder: str | N
 
 
 def _default_python() -> tuple[str | None, tuple[str, ...]]:
-    """Return which Python is meant where none is named: this one, or the folder's where this one is uv's for a script."""
+    """Return which Python is meant where none is named: this one, or the folder's where this one is uv's own."""
     if not _SCRATCH.search(sys.prefix):
         return None, ()
     for named in (".venv", "venv"):
@@ -196,7 +196,9 @@ def _give_next(environment: Environment, failure: Failure | None, diagnosis: Dia
     if failure.cut or not failure.raised:
         wanted.append("the whole output from the command on, with the first `Traceback (most recent call last)`")
     if not environment.complete and not environment.declared:
-        wanted.append("the environment it ran in: --python PATH, or its versions: --fact NAME==VERSION, or `pip list` in the text")
+        wanted.append(
+            "the environment it ran in: --python PATH, or its versions: --fact NAME==VERSION, or `pip list` in the text"
+        )
     if not environment.machine and not failure.platform.gpus:
         wanted.append("the hardware, where it matters: --fact gpu=T4")
     return tuple(wanted)
@@ -212,7 +214,9 @@ def _facts(environment: Environment, failure: Failure | None) -> Mapping[str, ob
     if environment.machine:
         told["machine"] = {key: value for key, value in asdict(environment.machine).items() if value is not None}
     told["packages"] = {one.name: one.version for one in reversed(environment.installed)}
-    told["declared"] = [{"name": one.name, "specifier": one.specifier, "place": one.place} for one in environment.declared]
+    told["declared"] = [
+        {"name": one.name, "specifier": one.specifier, "place": one.place} for one in environment.declared
+    ]
     told["variables"] = [redact(f"{name}={value}") for name, value in environment.variables.items()]
     if failure is not None:
         first = failure.first

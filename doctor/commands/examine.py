@@ -85,7 +85,9 @@ def write(answer: Answer, given: argparse.Namespace, to: TextIO | None = None) -
 
 def _parser() -> argparse.ArgumentParser:
     made = parser("", _DESCRIPTION, "[FILE] [--python PATH] [--traceback FILE|-] [--fact FACT] ...")
-    made.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a file that declares an environment, or one's folder")
+    made.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="a file that declares an environment, or one's folder"
+    )
     add_python(made)
     made.add_argument("--traceback", metavar="FILE|-", help="a traceback or log; - reads what is piped in")
     add_facts(made)

@@ -59,7 +59,8 @@ def read_facts(words: Sequence[str]) -> GivenFacts:
     Raises:
         InputError: what can't be read, all of it.
     """
-    facts, problems = GivenFacts(), []
+    facts = GivenFacts()
+    problems: list[str] = []
     for word in words:
         try:
             facts = _with(facts, word.strip())
@@ -108,7 +109,9 @@ def _with_key(facts: GivenFacts, key: str, value: str) -> GivenFacts:
         return replace(facts, machine=value)
     if key in ("cuda", "driver"):
         if not re.fullmatch(r"\d+(\.\d+)*", value):
-            raise InputError(f"--fact {key}={value}: a version such as {'12.4' if key == 'cuda' else '550.90'} is allowed")
+            raise InputError(
+                f"--fact {key}={value}: a version such as {'12.4' if key == 'cuda' else '550.90'} is allowed"
+            )
         return replace(facts, cuda=value) if key == "cuda" else replace(facts, driver=value)
     meant = nearest(key, ("gpu", "python", "place", "system", "machine", "cuda", "driver"))
     if re.match(r"\d", value):

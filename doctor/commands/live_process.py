@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
@@ -101,7 +101,7 @@ def _pass_on(stream: BinaryIO, to: BinaryIO, tail: _Tail) -> None:
 
 
 @contextlib.contextmanager
-def _signals(got: list[int]):  # noqa: ANN202
+def _signals(got: list[int]) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """Pass signals on to the child, which is put into the list that is yielded."""
     children: list[subprocess.Popen[bytes]] = []
 

@@ -30,7 +30,7 @@ def add_facts(to: argparse.ArgumentParser) -> None:
     """Add what says where something runs."""
     to.add_argument(
         "--fact", action="append", default=[], metavar="FACT",
-        help="a fact that nothing shows, again for each: torch==2.6.0, gpu=T4, python=3.10, place=colab, system=windows",
+        help="a fact that nothing shows, again for each: torch==2.6.0, gpu=T4, python=3.10, place=colab",
     )  # fmt: skip
 
 

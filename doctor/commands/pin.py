@@ -8,7 +8,7 @@ from pathlib import Path
 from doctor.commands.options import add_python, parser
 from doctor.errors import InputError
 
-_DESCRIPTION = """Write what a script imports, with versions, into it as a PEP 723 block, so that `uv run SCRIPT.py` makes its environment.
+_DESCRIPTION = """Write what a script imports, with versions, into it (PEP 723): `uv run SCRIPT.py` makes its environment.
 
 Versions are those of the environment (this one, or --python); of what is not there the newest that go together. Entries
 of the block that have a range already stay. The script is not run.
@@ -41,7 +41,9 @@ def main(words: list[str]) -> int:
 
     path: Path = given.script
     if path.suffix != ".py":
-        raise InputError(f"{path}: a Python script (*.py) is allowed; of a requirements file or pyproject.toml write the pins there")
+        raise InputError(
+            f"{path}: a Python script (*.py) is allowed; of a requirements file or pyproject.toml write the pins there"
+        )
     text = read_text(path)
     environment = read_named(given.python)
     python = given.python_version or (environment.interpreter.version if environment.interpreter else "3.12")
@@ -51,7 +53,9 @@ def main(words: list[str]) -> int:
         after = pinned_text(text, path, chosen.pins, python)
     except CannotEdit as error:
         raise InputError(f"{path}: {error}", *error.paste) from None
-    diff = "".join(difflib.unified_diff(text.splitlines(True), after.splitlines(True), f"{path} (now)", f"{path} (then)", n=1))
+    diff = "".join(
+        difflib.unified_diff(text.splitlines(True), after.splitlines(True), f"{path} (now)", f"{path} (then)", n=1)
+    )
     sys.stdout.write(diff or f"{path}: nothing to write, all that it imports is pinned\n")
     for sentence in (*chosen.unknown, *chosen.notes):
         sys.stderr.write(f"{path}: {sentence}\n")

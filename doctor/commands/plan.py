@@ -9,8 +9,12 @@ from pathlib import Path
 
 from doctor.commands.options import parser, width
 from doctor.errors import InputError
+from doctor.files import write_atomically
+from doctor.planning.plan import Plan, make_plan
+from doctor.planning.wish import LIBRARIES, meant_by, read_wish
+from doctor.planning.writing import colab_cells, header, pip_lines, script, smoke_test, uv_lines
 
-_DESCRIPTION = """A set of versions that go together, for a goal on given hardware: which libraries, what to know, how to install them.
+_DESCRIPTION = """A set of versions that go together, for a goal on given hardware, what to know, and how to install it.
 
   plan "unsloth + trl on T4, Colab"
   plan "fine-tune 7B with QLoRA on 16 GB"
@@ -37,14 +41,12 @@ def main(words: list[str]) -> int:
         InputError: nothing of it is understood, or the file can't be written.
     """
     given = _parser().parse_args(words)
-    from doctor.planning.plan import make_plan
-    from doctor.planning.wish import LIBRARIES, meant_by, read_wish
-
     text = " ".join(given.what)
     wish = read_wish(text)
     if not (wish.libraries or wish.goal or wish.hardware.kind):
         near = next((f"; did you mean {found}?" for word in wish.ignored if (found := meant_by(word))), ".")
-        raise InputError(f"nothing of {text!r} is understood: name a library ({', '.join(sorted(set(LIBRARIES.values()))[:8])}, ...), "
+        known = ", ".join(sorted(set(LIBRARIES.values()))[:8])
+        raise InputError(f"nothing of {text!r} is understood: name a library ({known}, ...), "
                          f"a goal (fine-tune, serve) or hardware (T4, 24 GB, CPU, Mac){near}")  # fmt: skip
     plan = make_plan(wish, given.driver)
     if given.write and plan.chosen:
@@ -58,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     made = parser("plan", _DESCRIPTION, '"WHAT" [--driver VERSION] [--write FILE.py] [--json] [--verbose]')
     made.add_argument("what", nargs="+", metavar="WHAT", help="a sentence: libraries, goal, hardware, place")
     made.add_argument("--driver", type=_version, metavar="VERSION", help="version of the NVIDIA driver, by nvidia-smi")
-    made.add_argument("--write", type=Path, metavar="FILE.py", help="write a marimo notebook with the set as its PEP 723 header")
+    made.add_argument(
+        "--write", type=Path, metavar="FILE.py", help="write a marimo notebook with the set as its PEP 723 header"
+    )
     made.add_argument("--force", action="store_true", help="write it over a file that is there")
     made.add_argument("--json", action="store_true", help="the plan as JSON")
     made.add_argument("--verbose", action="store_true", help="also other sets that fit, and pip's commands")
@@ -71,10 +75,7 @@ def _version(text: str) -> str:
     return text
 
 
-def _write(path: Path, plan: "Plan", force: bool) -> None:  # noqa: F821
-    from doctor.files import write_atomically
-    from doctor.planning.writing import script
-
+def _write(path: Path, plan: Plan, force: bool) -> None:
     if path.suffix != ".py":
         raise InputError(f"--write {path}: a file *.py is allowed")
     if path.exists() and not force:
@@ -86,11 +87,13 @@ def _write(path: Path, plan: "Plan", force: bool) -> None:  # noqa: F821
     sys.stderr.write(f"{path} is written: uv run {path}\n")
 
 
-def _as_text(plan: "Plan", columns: int, verbose: bool) -> Iterator[str]:  # noqa: F821
-    from doctor.planning.writing import colab_cells, header, pip_lines, smoke_test, uv_lines
-
+def _as_text(plan: Plan, columns: int, verbose: bool) -> Iterator[str]:
     wish = plan.wish
-    parts = [wish.goal or "goal not said", *wish.libraries, f"{wish.hardware.count} x " * (wish.hardware.count > 1) + wish.hardware.name]
+    parts = [
+        wish.goal or "goal not said",
+        *wish.libraries,
+        f"{wish.hardware.count} x " * (wish.hardware.count > 1) + wish.hardware.name,
+    ]
     if wish.hardware.memory:
         parts.append(f"{wish.hardware.memory:g} GB")
     if wish.billions:
@@ -111,7 +114,10 @@ def _as_text(plan: "Plan", columns: int, verbose: bool) -> Iterator[str]:  # noq
         if chosen.says:
             yield from _filled(chosen.says, columns)
         if chosen.driver:
-            yield from _filled(f"Its torch is built for CUDA {chosen.cuda}: driver {chosen.driver} or newer (nvidia-smi shows it).", columns)
+            yield from _filled(
+                f"Its torch is built for CUDA {chosen.cuda}: driver {chosen.driver} or newer (nvidia-smi shows it).",
+                columns,
+            )
     if plan.notes or plan.estimates:
         yield ""
         yield "Memory (estimates):"
@@ -152,9 +158,7 @@ def _filled(text: str, columns: int, first: str = "") -> list[str]:
                          break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
-def _as_json(plan: "Plan") -> str:  # noqa: F821
-    from doctor.planning.writing import colab_cells, header, pip_lines, smoke_test, uv_lines
-
+def _as_json(plan: Plan) -> str:
     wish, chosen = plan.wish, plan.chosen
     told: dict[str, object] = {
         "schema": _SCHEMA,

@@ -14,8 +14,8 @@ from doctor.errors import InputError
 
 _DESCRIPTION = """Run a command, and where it fails say why and what mends it.
 
-Its output is passed through as it comes, by pipes, so that it sees no terminal; its input is this one's. The environment
-is that of the Python that the command runs, where it can be told: python, a console script, `uv run`; else --python.
+Its output is passed through as it comes, by pipes, so that it sees no terminal; its input is this one's. The
+environment is that of the Python that the command runs, where it can be told (python, a console script, `uv run`).
 
 Exit codes: 0 where the command passed. Where it failed: 1 with findings, 3 where nothing explains it. A command that
 was stopped (Ctrl-C, kill) is not diagnosed: 128 and the signal's number. 2: there is no such command."""

@@ -14,7 +14,7 @@ from doctor.commands.options import add_facts, add_output, add_python, parser, w
 from doctor.environment.facts import Environment
 from doctor.errors import InputError, PatientError
 
-_DESCRIPTION = """Run an environment: import packages, multiply on the CPU and the GPU, train a tiny model, use a tokenizer.
+_DESCRIPTION = """Run an environment: import packages, multiply on CPU and GPU, train a tiny model, use a tokenizer.
 
 Unlike the other commands this runs what is installed, each check in a process of its own, in an empty folder, without
 network. Without PACKAGE the known ones of what is installed are imported. The first failure is diagnosed.
@@ -22,8 +22,9 @@ network. Without PACKAGE the known ones of what is installed are imported. The f
 Exit codes: 0 all passed, 1 something failed, 3 nothing to check is installed."""
 # Distributions that are imported where they are installed, by the module that shows most.
 _KNOWN = {
-    "torch": "torch", "unsloth": "unsloth", "transformers": "transformers", "tokenizers": "tokenizers", "datasets": "datasets",
-    "accelerate": "accelerate", "peft": "peft", "trl": "trl", "bitsandbytes": "bitsandbytes", "flash-attn": "flash_attn",
+    "torch": "torch", "unsloth": "unsloth", "transformers": "transformers", "tokenizers": "tokenizers",
+    "datasets": "datasets", "accelerate": "accelerate", "peft": "peft", "trl": "trl", "bitsandbytes": "bitsandbytes",
+    "flash-attn": "flash_attn",
     "xformers": "xformers.ops", "vllm": "vllm", "sglang": "sglang", "deepspeed": "deepspeed", "axolotl": "axolotl",
     "llamafactory": "llamafactory", "sentence-transformers": "sentence_transformers", "llama-cpp-python": "llama_cpp",
     "mlx-lm": "mlx_lm", "gradio": "gradio", "openai": "openai", "pyarrow": "pyarrow", "numpy": "numpy",
@@ -93,7 +94,9 @@ def main(words: list[str]) -> int:
     facts = read_facts(given.fact)
     environment = read_named(given.python)
     if environment.interpreter is None or environment.interpreter.fault:
-        raise PatientError(f"its Python can't be run: {environment.interpreter.fault if environment.interpreter else 'unknown'}")
+        raise PatientError(
+            f"its Python can't be run: {environment.interpreter.fault if environment.interpreter else 'unknown'}"
+        )
     checks = list(_checks(environment, given.package))
     if not checks:
         sys.stderr.write(f"error: {environment.source} has none of the known packages: name some: smoke PACKAGE ...\n")
@@ -117,10 +120,17 @@ def main(words: list[str]) -> int:
         told = {
             "schema": 1,
             "status": "findings" if failed else "healthy",
-            "checks": [{"name": one.name, "result": one.result, "seconds": round(one.seconds, 2),
-                        "output": redact(one.output[-2000:]) if one.result in ("failed", "too long") else ""} for one in results],
+            "checks": [
+                {
+                    "name": one.name,
+                    "result": one.result,
+                    "seconds": round(one.seconds, 2),
+                    "output": redact(one.output[-2000:]) if one in failed else "",
+                }
+                for one in results
+            ],
             "answer": json.loads(as_json(answer)) if answer else None,
-        }  # fmt: skip
+        }
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     elif broken and answer:
         last = redact(broken.output.strip().splitlines()[-1])[: width()]
@@ -153,7 +163,7 @@ def _checks(environment: Environment, packages: list[str]) -> Iterator[tuple[str
     """Yield names and sources of the checks, an import before what uses it."""
     here = {name: module for name, module in _KNOWN.items() if environment.find(name)}
     wanted = {name: _module(environment, name) for name in packages} if packages else here
-    for name, module in wanted.items():
+    for module in wanted.values():
         yield f"import {module}", f"import {module}"
     if packages and not {"torch", "transformers", "tokenizers"} & set(packages):
         return
@@ -174,7 +184,9 @@ def _module(environment: Environment, name: str) -> str:
         raise InputError(f"{environment.source} has no {name}")
     modules = [one for one in found.modules if not one.startswith("_")]
     plain = found.name.replace("-", "_")
-    return _KNOWN.get(found.name) or next((one for one in modules if one.lower() == plain), modules[0] if modules else plain)
+    return _KNOWN.get(found.name) or next(
+        (one for one in modules if one.lower() == plain), modules[0] if modules else plain
+    )
 
 
 def _run(python: str, name: str, code: str, timeout: float) -> Checked:

@@ -59,7 +59,11 @@ def imports_of(text: str, path: Path) -> tuple[Imported, ...]:
 
 
 def _is_own(name: str, folder: Path) -> bool:
-    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file() or any((folder / name).glob("*.py"))
+    return (
+        (folder / f"{name}.py").is_file()
+        or (folder / name / "__init__.py").is_file()
+        or any((folder / name).glob("*.py"))
+    )
 
 
 def _walk(node: ast.AST, optional: bool) -> Iterator[Imported]:
@@ -69,16 +73,25 @@ def _walk(node: ast.AST, optional: bool) -> Iterator[Imported]:
         elif isinstance(child, ast.ImportFrom):
             if child.module and not child.level:
                 yield Imported(child.module, child.lineno, optional)
-        elif isinstance(child, ast.Call) and ast.unparse(child.func) in ("importlib.import_module", "import_module", "__import__"):
+        elif isinstance(child, ast.Call) and ast.unparse(child.func) in (
+            "importlib.import_module",
+            "import_module",
+            "__import__",
+        ):
             first = child.args[0] if child.args else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str) and not first.value.startswith("."):
                 yield Imported(first.value, child.lineno, optional)
         elif isinstance(child, ast.Try):
-            caught = any(handler.type is None or any(name in ast.unparse(handler.type) for name in _ABSENT) for handler in child.handlers)
+            caught = any(
+                handler.type is None or any(name in ast.unparse(handler.type) for name in _ABSENT)
+                for handler in child.handlers
+            )
             for part in child.body:
                 yield from _walk(ast.Module([part], []), optional or caught)
-            for part in (*child.handlers, *child.orelse, *child.finalbody):
-                yield from _walk(ast.Module([part], []) if isinstance(part, ast.stmt) else part, optional)
+            for handler in child.handlers:
+                yield from _walk(handler, optional)
+            for part in (*child.orelse, *child.finalbody):
+                yield from _walk(ast.Module([part], []), optional)
         elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             for part in child.body:
                 yield from _walk(ast.Module([part], []), True)

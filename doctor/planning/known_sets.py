@@ -68,7 +68,11 @@ class KnownSet:
         """Return why the set doesn't fit a wish, a sentence each; empty where it does."""
         reasons = []
         hardware = wish.hardware
-        missing = [name for name in wish.libraries if name not in self.versions and name not in ("torch", "triton", "flash-attn")]
+        missing = [
+            name
+            for name in wish.libraries
+            if name not in self.versions and name not in ("torch", "triton", "flash-attn")
+        ]
         if missing:
             reasons.append(f"it has no {' and no '.join(missing)}")
         if wish.goal and wish.goal not in self.goals:
@@ -76,7 +80,9 @@ class KnownSet:
         if hardware.kind and hardware.kind not in self.kinds:
             reasons.append(f"it needs {' or '.join(_KINDS[kind] for kind in self.kinds)}, not {hardware.name}")
         if wish.system not in self.systems and not (wish.system == "linux" and not hardware.kind):
-            reasons.append(f"it needs {' or '.join(_SYSTEMS[one] for one in self.systems)}, not {_SYSTEMS[wish.system]}")
+            reasons.append(
+                f"it needs {' or '.join(_SYSTEMS[one] for one in self.systems)}, not {_SYSTEMS[wish.system]}"
+            )
         if hardware.kind == "nvidia" and hardware.capability:
             if self.capability and hardware.capability < self.capability:
                 reasons.append(f"it needs compute capability {_dotted(self.capability)}, "

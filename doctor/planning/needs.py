@@ -1,12 +1,12 @@
 """How much memory a model takes: simple arithmetic, written out, an estimate and no promise.
 
-    weights     parameters x bytes: 2 in bf16/fp16, 1 in 8 bit, 0.56 in 4 bit (NF4 with its scales; embeddings stay 16 bit)
-    full        16 bytes a parameter: weights 2, gradients 2, fp32 copy 4, AdamW's two moments 8
-    LoRA        adapters of rank 16 on all linear layers are about 0.6 % of the parameters, at 16 bytes each
-    activations layers x tokens x hidden x 2 bytes kept (gradient checkpointing), one layer's own 34 x that, and the logits
-                twice in fp32 (tokens x vocabulary x 4)
-    KV cache    2 x layers x KV heads x head size x 2 bytes, a token
-    overhead    1 GB: the CUDA context, cuBLAS, fragments
+weights     parameters x bytes: 2 in bf16/fp16, 1 in 8 bit, 0.56 in 4 bit (NF4 with its scales; embeddings stay 16 bit)
+full        16 bytes a parameter: weights 2, gradients 2, fp32 copy 4, AdamW's two moments 8
+LoRA        adapters of rank 16 on all linear layers are about 0.6 % of the parameters, at 16 bytes each
+activations layers x tokens x hidden x 2 bytes kept (gradient checkpointing), one layer's own 34 x that, and the logits
+            twice in fp32 (tokens x vocabulary x 4)
+KV cache    2 x layers x KV heads x head size x 2 bytes, a token
+overhead    1 GB: the CUDA context, cuBLAS, fragments
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ class Estimate:
     parts: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        return f"{self.what}: about {self.total:.0f} GB ({', '.join(f'{name} {size:.1f}' for name, size in self.parts)})"
+        return (
+            f"{self.what}: about {self.total:.0f} GB ({', '.join(f'{name} {size:.1f}' for name, size in self.parts)})"
+        )
 
 
 def shape_of(billions: float) -> Shape:
@@ -98,12 +100,17 @@ def serving(billions: float, precision: str, tokens: int = 16384) -> Estimate:
     """
     shape = shape_of(billions)
     cache = 2 * shape.layers * shape.kv_heads * shape.head * 2 * tokens / _GB
-    parts = (("weights", _BYTES[precision] * billions), (f"KV cache of {tokens} tokens", cache), ("overhead", _OVERHEAD))
+    parts = (
+        ("weights", _BYTES[precision] * billions),
+        (f"KV cache of {tokens} tokens", cache),
+        ("overhead", _OVERHEAD),
+    )
     return Estimate(f"serving {billions:g}B in {precision}", sum(size for _, size in parts), parts)
 
 
 def largest(memory: float, method: str) -> float:
     """Return the largest usual size, in billions, that fits into a memory of gigabytes; 0 where none does."""
+
     def size(billions: float) -> float:
         estimate = serving(billions, method) if method in _BYTES else training(billions, method)
         return estimate.total

@@ -1,6 +1,6 @@
 """From a wish to a plan: the known-good set that fits, what to know, what the memory holds; or what to change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from doctor.planning.footguns import Footgun, footguns
@@ -58,9 +58,11 @@ def make_plan(wish: Wish, driver: str | None = None, sets: Sequence[KnownSet] | 
 
 
 def _rank(one: KnownSet, wish: Wish, driver: str | None) -> tuple[int, ...]:
-    """Return how well a fitting set fits, the best first: unsloth for one GPU, vllm for serving, CUDA 12 where unsure."""
+    """Return how well a fitting set fits, the best first: unsloth for one GPU, vllm for serving."""
     wants = set(wish.libraries)
-    preferred = {"finetune": "unsloth", "reinforce": "unsloth", "serve": "vllm", "generate": "bespokelabs-curator"}.get(wish.goal)
+    preferred = {"finetune": "unsloth", "reinforce": "unsloth", "serve": "vllm", "generate": "bespokelabs-curator"}.get(
+        wish.goal
+    )
     single = wish.hardware.count == 1
     useless = wish.hardware.count > 1 and not one.several
     prefers = preferred in one.versions and (single or wish.goal == "serve")
@@ -75,6 +77,7 @@ def _rank(one: KnownSet, wish: Wish, driver: str | None) -> tuple[int, ...]:
 def _memory(wish: Wish) -> tuple[str, tuple[Estimate, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the method that fits the memory, what each takes, notes, and why nothing fits."""
     memory = wish.hardware.memory * wish.hardware.count if wish.hardware.memory else None
+    estimate: Callable[[float, str], Estimate]
     if wish.goal in ("finetune", "reinforce"):
         order, estimate = ["full", "lora", "qlora"], training
         if wish.hardware.kind in ("mac", "cpu"):

@@ -48,7 +48,9 @@ class Pins:
     notes: tuple[str, ...]
 
 
-def choose_pins(imported: tuple[Imported, ...], environment: Environment, metadata: Metadata, python: str, offline: bool) -> Pins:
+def choose_pins(
+    imported: tuple[Imported, ...], environment: Environment, metadata: Metadata, python: str, offline: bool
+) -> Pins:
     """Choose a version for each import.
 
     Args:
@@ -63,9 +65,13 @@ def choose_pins(imported: tuple[Imported, ...], environment: Environment, metada
     for one in imported:
         owners = _installed_owners(one, environment) or metadata.owners(one.module) or metadata.owners(one.top)
         if not owners and one.optional:
-            notes.append(f"line {one.line}: {one.top} is optional and was left out: which project it is of is not known")
+            notes.append(
+                f"line {one.line}: {one.top} is optional and was left out: which project it is of is not known"
+            )
         elif not owners:
-            unknown.append(f"line {one.line}: which project {one.top} is of is not known: write it into the block yourself")
+            unknown.append(
+                f"line {one.line}: which project {one.top} is of is not known: write it into the block yourself"
+            )
         elif one.optional and environment.find(owners[0]) is None:
             notes.append(f"line {one.line}: {owners[0]} is optional, and not installed: left out")
         else:
@@ -80,7 +86,9 @@ def choose_pins(imported: tuple[Imported, ...], environment: Environment, metada
         if name in here:
             pins.append(Pin(name, here[name], f"{where}; of {environment.source}"))
         else:
-            pins.append(Pin(name, newest.get(name), f"{where}; {how}" if name in newest else f"{where}; no version is known"))
+            pins.append(
+                Pin(name, newest.get(name), f"{where}; {how}" if name in newest else f"{where}; no version is known")
+            )
     return Pins(tuple(pins), tuple(unknown), tuple(notes))
 
 
@@ -105,12 +113,14 @@ def _newest(
         wanted = "\n".join([*names, *(f"{name}=={version}" for name, version in held.items())])
         words = [*uv, "pip", "compile", "-q", "--no-header", "--no-annotate", "--python-version", python, "-"]
         try:
-            done = subprocess.run(words, input=wanted, capture_output=True, text=True, timeout=_TIMEOUT, env=dict(uv_environment()))
+            done = subprocess.run(
+                words, input=wanted, capture_output=True, text=True, timeout=_TIMEOUT, env=dict(uv_environment())
+            )
         except (OSError, subprocess.TimeoutExpired):
             done = None
         if done is not None and done.returncode == 0:
             pinned = (line.split(";")[0].strip().partition("==") for line in done.stdout.splitlines())
-            locked = {canonicalize_name(name.partition("[")[0]): version for name, _, version in pinned if version}
+            locked: dict[str, str] = {canonicalize_name(name.partition("[")[0]): version for name, _, version in pinned if version}
             return {name: locked[name] for name in names if name in locked}, "newest that go together, by uv"
     known = {name: str(release.version) for name in names if (release := metadata.newest(name, python=python))}
     return known, f"newest known on {metadata.date}"
@@ -140,7 +150,7 @@ def _ranges(toml: str) -> dict[str, str]:
         listed = tomllib.loads(toml).get("dependencies", [])
     except tomllib.TOMLDecodeError:
         return {}
-    ranges = {}
+    ranges: dict[str, str] = {}
     for entry in listed if isinstance(listed, list) else []:
         try:
             requirement = Requirement(str(entry))

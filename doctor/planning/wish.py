@@ -11,7 +11,8 @@ LIBRARIES = {
     "sglang": "sglang", "axolotl": "axolotl", "llamafactory": "llamafactory", "llama-factory": "llamafactory",
     "bitsandbytes": "bitsandbytes", "bnb": "bitsandbytes", "flash-attn": "flash-attn", "flash-attention": "flash-attn",
     "flashattention": "flash-attn", "flash_attn": "flash-attn", "accelerate": "accelerate", "datasets": "datasets",
-    "deepspeed": "deepspeed", "xformers": "xformers", "mlx": "mlx-lm", "mlx-lm": "mlx-lm", "llama.cpp": "llama-cpp-python",
+    "deepspeed": "deepspeed", "xformers": "xformers", "mlx": "mlx-lm", "mlx-lm": "mlx-lm",
+    "llama.cpp": "llama-cpp-python",
     "llama-cpp-python": "llama-cpp-python", "llama-cpp": "llama-cpp-python", "curator": "bespokelabs-curator",
     "bespokelabs-curator": "bespokelabs-curator", "torch": "torch", "pytorch": "torch", "triton": "triton",
 }  # fmt: skip
@@ -29,19 +30,18 @@ _METHODS = (("qlora", r"\bqlora\b|\b4[- ]?bit\b|\bnf4\b"), ("lora", r"\blora\b|\
             ("full", r"\bfull(?:[- ](?:fine[- ]?tun\w*|train\w*|parameter\w*))?\b|\bpre[- ]?train\w*"))  # fmt: skip
 _PLACES = (("colab", r"\bcolab\b"), ("kaggle", r"\bkaggle\b"),
            ("cloud", r"\bcloud\b|\baws\b|\bgcp\b|\bazure\b|\brunpod\b|\blambda\b|\bmodal\b|\bvast(?:\.ai)?\b"),
-           ("local", r"\blocal\w*\b|\blaptop\b|\bdesktop\b|\bworkstation\b|\bmy (?:machine|pc|computer)\b"))  # fmt: skip
+           ("local", r"\blocal\w*\b|\blaptop\b|\bdesktop\b|\bworkstation\b|\bmy (?:machine|pc)\b"))  # fmt: skip
 _MAC = re.compile(r"\bmac(?:book|os| mini| studio)?\b|\bapple\b|\bm[1-5](?: (?:pro|max|ultra))?\b|\bmps\b|\bmetal\b")
 _CPU = re.compile(r"\bcpu(?:s|[- ]only)?\b|\bno gpu\b|\bwithout (?:a )?gpu\b")
 _AMD = re.compile(r"\bamd\b|\brocm\b|\bradeon\b|\bmi\d{3}x?\b|\brx ?\d{4}\b")
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(b|m)(?:illion)?(?![\w])", re.IGNORECASE)
 _MEMORY = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:gb|gib|g vram)\b", re.IGNORECASE)
-_COUNT = re.compile(r"\b(\d)\s*(?:x|×|\*)\s*(?=[a-z])|\b(two|four|eight)\b", re.IGNORECASE)
-_FILLER = set(
-    "a an and on in with for of the to my at by using use via or model models gpu card vram ram gb one single i want it from "
-    "want run notebook llm language some please small large big tiny nvidia rtx tesla geforce parameters parameter params "
-    "python script lora qlora bit google machine set environment over data"
-    .split()
-)  # fmt: skip
+_COUNT = re.compile(r"\b(\d)\s*(?:x|\*)\s*(?=[a-z])|\b(two|four|eight)\b", re.IGNORECASE)
+_FILLER = frozenset("""
+a an and on in with for of the to my at by using use via or model models gpu card vram ram gb one single
+i it from want run notebook llm language some please small large big tiny nvidia rtx tesla geforce
+parameters parameter params python script lora qlora bit google machine set environment over data
+""".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,13 @@ def read_wish(text: str) -> Wish:
     method = method or _first(_METHODS, lower)[0]
     place, rest = _first(_PLACES, rest)
     hardware, rest = _hardware(rest, place)
-    system = "darwin" if hardware.kind == "mac" else "win32" if re.search(r"\bwindows\b|\bwin(?:32|10|11)\b", rest) else "linux"
+    system = (
+        "darwin"
+        if hardware.kind == "mac"
+        else "win32"
+        if re.search(r"\bwindows\b|\bwin(?:32|10|11)\b", rest)
+        else "linux"
+    )
     rest = re.sub(r"\bwindows\b|\bwin(?:32|10|11)\b|\blinux\b|\bubuntu\b|\bwsl2?\b", " ", rest)
     billions = None
     if size := _SIZE.search(rest):
@@ -162,6 +168,7 @@ def _hardware(text: str, place: str) -> tuple[Hardware, str]:
 # Gigabytes of processors that the table of families has no number for; of several sizes the smaller.
 _MEMORIES = {
     "V100": 16, "A100": 40, "H200": 141, "RTX3060": 12, "RTX3070": 8, "RTX3080": 10, "RTX3090": 24, "RTX4060": 8,
-    "RTX4070": 12, "RTX4080": 16, "RTX4090": 24, "RTX5060": 8, "RTX5070": 12, "RTX5080": 16, "RTX5090": 32, "RTX2060": 6,
+    "RTX4070": 12, "RTX4080": 16, "RTX4090": 24, "RTX5060": 8, "RTX5070": 12, "RTX5080": 16, "RTX5090": 32,
+    "RTX2060": 6,
     "RTX2070": 8, "RTX2080": 8, "GTX1660": 6, "GTX1080": 8,
 }  # fmt: skip

@@ -65,8 +65,8 @@ def smoke_test(chosen: KnownSet) -> str:
     if "transformers" in chosen.versions and "torch" in chosen.versions and "finetune" in chosen.goals:
         lines += [
             "from transformers import LlamaConfig, LlamaForCausalLM",
-            "model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,",
-            "                                     num_attention_heads=4, num_key_value_heads=2)).to(x.device)",
+            "model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64,",
+            "         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)).to(x.device)",
             "ids = torch.arange(16, device=x.device)[None]",
             "model(input_ids=ids, labels=ids).loss.backward()",
         ]
@@ -78,6 +78,7 @@ def script(plan: Plan) -> str:
     assert plan.chosen is not None
     body = smoke_test(plan.chosen).replace("\n", "\n    ")
     return (
-        f"{header(plan.chosen)}\nimport marimo\n\napp = marimo.App()\n\n\n@app.cell\ndef smoke():\n    {body}\n    return\n\n\n"
+        f"{header(plan.chosen)}\nimport marimo\n\napp = marimo.App()\n\n\n"
+        f"@app.cell\ndef smoke():\n    {body}\n    return\n\n\n"
         'if __name__ == "__main__":\n    app.run()\n'
-    ).replace('    "', '    "', 1)
+    )

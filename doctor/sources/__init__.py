@@ -1,1 +1,1 @@
-"""Files that declare an environment: requirements, pyproject.toml, locks, scripts, notebooks, conda's environment.yml."""
+"""Files that declare an environment: requirements, pyproject.toml, locks, scripts, notebooks, environment.yml."""

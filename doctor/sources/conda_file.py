@@ -25,7 +25,9 @@ def read_conda_file(path: Path, target: Target) -> Source:
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f":{line + 1}" if line is not None else ""
-        raise InputError(f"{path}{where}: no YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None
+        raise InputError(
+            f"{path}{where}: no YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}"
+        ) from None
     entries = tables.get("dependencies") if isinstance(tables, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{path} is no environment.yml: it has no list `dependencies`")
@@ -44,7 +46,7 @@ def read_conda_file(path: Path, target: Target) -> Source:
             declared.append(Declared(PYTHON, f"=={found_python[1].rstrip('.')}.*", place, str(entry)))
         else:
             of_conda.append(re.split(r"[\s=<>!]", str(entry))[0])
-    notes = ()
+    notes: tuple[str, ...] = ()
     if of_conda:
         notes = (f"packages of conda are not judged, only pip's part: {', '.join(of_conda[:6])}",)
     return Source("conda", tuple(declared), tuple(problems), notes)

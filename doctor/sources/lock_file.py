@@ -38,7 +38,9 @@ def read_lock_file(path: Path, target: Target) -> Source:
     if requires_python:
         place = f"{path}:{line_of(text, requires_python)}"
         declared.append(Declared(PYTHON, requires_python, place, f"requires-python = {requires_python!r}"))
-    usable = [one for one in packages if isinstance(one, dict) and isinstance(one.get("name"), str) and _applies(one, target)]
+    usable = [
+        one for one in packages if isinstance(one, dict) and isinstance(one.get("name"), str) and _applies(one, target)
+    ]
     declared.extend(_versions(usable, path, text))
     other = _other_platform(tables, target, path) or _foreign_wheels(usable, target, path)
     return Source("lock", tuple(declared), other_platform=other, locked=True)
@@ -105,14 +107,16 @@ def _foreign_wheels(packages: list[dict[str, object]], target: Target, path: Pat
         return None
     name, platforms_of = foreign[0]
     return (f"{path} was locked for another platform: {len(foreign)} of {judged} packages with wheels for certain "
-            f"platforms have none for {target.sys_platform}, such as {name} ({', '.join(platforms_of[:3])})")  # fmt: skip
+            f"platforms have none for {target.sys_platform}: {name} has {', '.join(platforms_of[:3])}")  # fmt: skip
 
 
 def _wheel_names(package: dict[str, object]) -> Iterator[str]:
     wheels = package.get("wheels") or package.get("files") or []
     for wheel in wheels if isinstance(wheels, list) else []:
         if isinstance(wheel, Mapping):
-            name = wheel.get("name") or wheel.get("filename") or wheel.get("file") or wheel.get("url") or wheel.get("path")
+            name = (
+                wheel.get("name") or wheel.get("filename") or wheel.get("file") or wheel.get("url") or wheel.get("path")
+            )
             if isinstance(name, str) and name.endswith(".whl"):
                 yield name.rpartition("/")[2].replace("%2B", "+")
 

@@ -56,7 +56,8 @@ def read_requirements_file(path: Path, target: Target) -> Source:
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield lines without comments, continued ones joined, each with the number that it begins at."""
-    begun, parts = 0, []
+    begun = 0
+    parts: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         begun = begun if parts else number
         if line.endswith("\\") and not line.lstrip().startswith("#"):

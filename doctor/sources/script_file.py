@@ -16,8 +16,8 @@ from doctor.sources.toml_file import line_of, parse_toml, texts
 # The regular expression of the specification.
 _BLOCK = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _INSTALL = re.compile(r"^\s*[!%]\s*(?:python3? -m |uv )?pip3?\s+install\s+(.*)$|^\s*[!%]\s*uv add\s+(.*)$")
-_WITH_VALUE = ("-i", "-f", "-r", "-c", "-t", "--index-url", "--extra-index-url", "--find-links", "--requirement", "--constraint",
-               "--target", "--torch-backend", "--python", "-p", "--index")  # fmt: skip
+_WITH_VALUE = ("-i", "-f", "-r", "-c", "-t", "--index-url", "--extra-index-url", "--find-links", "--requirement",
+               "--constraint", "--target", "--torch-backend", "--python", "-p", "--index")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def read_script_file(path: Path, target: Target) -> Source:
     text = read_text(path)
     block = find_block(text, str(path))
     if block is None:
-        raise InputError(f"{path} declares nothing: it has no `# /// script` block (PEP 723). `doctor.py pin {path}` writes one")
+        raise InputError(
+            f"{path} declares nothing: it has no `# /// script` block (PEP 723). `doctor.py pin {path}` writes one"
+        )
     tables = parse_toml(block.toml, str(path), block.first + 1)
     python = tables.get("requires-python")
     requires_python = python if isinstance(python, str) else ""
@@ -97,7 +99,8 @@ def read_notebook_file(path: Path, target: Target) -> Source:
     cells = book.get("cells") if isinstance(book, dict) else None
     if not isinstance(cells, list):
         raise InputError(f"{path} is no notebook: it has no cells")
-    declared, problems, notes = [], [], []
+    declared, problems = [], []
+    notes: list[str] = []
     for number, cell in enumerate(cells, start=1):
         for place, words in _installs(cell, f"{path}:cell {number}"):
             for word in _requirements(words, notes, place):
