@@ -8,7 +8,7 @@ from pathlib import Path
 from doctor.commands.options import add_python, parser
 from doctor.errors import InputError
 
-_DESCRIPTION = """Write what a script imports, with versions, into it (PEP 723): `uv run SCRIPT.py` makes its environment.
+_DESCRIPTION = """Write what a script imports, with versions, into it (PEP 723): `uv run SCRIPT.py` makes its own.
 
 Versions are those of the environment (this one, or --python); of what is not there the newest that go together. Entries
 of the block that have a range already stay. The script is not run.

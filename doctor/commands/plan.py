@@ -154,8 +154,14 @@ def _as_text(plan: Plan, columns: int, verbose: bool) -> Iterator[str]:
 
 
 def _filled(text: str, columns: int, first: str = "") -> list[str]:
-    return textwrap.wrap(text, max(40, min(columns, 110)), initial_indent=first, subsequent_indent=" " * len(first) or "  ",
-                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    return textwrap.wrap(
+        text,
+        max(40, min(columns, 110)),
+        initial_indent=first,
+        subsequent_indent=" " * len(first) or "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _as_json(plan: Plan) -> str:

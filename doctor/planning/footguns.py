@@ -56,15 +56,18 @@ def _of_hardware(wish: Wish) -> Iterator[Footgun]:
 def _of_capability(hardware: Hardware, wish: Wish) -> Iterator[Footgun]:
     capability, name = hardware.capability or (0, 0), hardware.name
     if capability < (7, 0):
-        yield Footgun(f"{name} (capability {capability[0]}.{capability[1]}) is older than what today's torch, bitsandbytes, "
-                      "unsloth and vllm run on: another GPU, or torch<2.8 without them.", stops=True)  # fmt: skip
+        yield Footgun(
+            f"{name} (capability {capability[0]}.{capability[1]}) is older than today's torch, bitsandbytes, unsloth "
+            "and vllm run on: another GPU, or torch<2.8 without them.",
+            stops=True,
+        )
     elif capability < (7, 5):
         yield Footgun(
             f'torch\'s CUDA 12.8 and 13 builds have no code for {name} ("no kernel image"): torch 2.7 with CUDA 12.6.'
         )
     if capability < (8, 0):
-        yield Footgun(f"{name} has no bf16: bf16=False, fp16=True; vllm serve --dtype half. Models trained in bf16 may overflow "
-                      "to NaN in fp16: then fp32.")  # fmt: skip
+        yield Footgun(f"{name} has no bf16: bf16=False, fp16=True; vllm serve --dtype half. Models trained in "
+                      "bf16 may overflow to NaN in fp16: then fp32.")  # fmt: skip
         stops = "flash-attn" in wish.libraries
         yield Footgun(f"flash-attn 2 needs Ampere (capability 8.0), {name} has {capability[0]}.{capability[1]}: "
                       "attn_implementation='sdpa'; unsloth and vllm choose by themselves.", stops)  # fmt: skip
@@ -100,7 +103,7 @@ def _of_libraries(wish: Wish) -> Iterator[Footgun]:
         yield Footgun("unsloth is made for one GPU: with several take trl with accelerate, or axolotl.")
     if "flash-attn" in libraries:
         yield Footgun("flash-attn is built against the torch that is there: torch first, then flash-attn with "
-                      "--no-build-isolation, or its wheel for exactly this torch, Python and C++ ABI. Or 'sdpa'.")  # fmt: skip
+                      "--no-build-isolation, or its wheel for exactly this torch, Python and C++ ABI.")  # fmt: skip
     if "unsloth" in libraries and libraries & {"trl", "transformers", "peft"}:
         yield Footgun("import unsloth before trl, transformers and peft: it patches them.")
     if {"llamafactory", "trl"} <= libraries:

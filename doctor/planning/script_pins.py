@@ -120,7 +120,9 @@ def _newest(
             done = None
         if done is not None and done.returncode == 0:
             pinned = (line.split(";")[0].strip().partition("==") for line in done.stdout.splitlines())
-            locked: dict[str, str] = {canonicalize_name(name.partition("[")[0]): version for name, _, version in pinned if version}
+            locked: dict[str, str] = {
+                canonicalize_name(name.partition("[")[0]): version for name, _, version in pinned if version
+            }
             return {name: locked[name] for name in names if name in locked}, "newest that go together, by uv"
     known = {name: str(release.version) for name in names if (release := metadata.newest(name, python=python))}
     return known, f"newest known on {metadata.date}"

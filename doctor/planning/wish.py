@@ -37,11 +37,68 @@ _AMD = re.compile(r"\bamd\b|\brocm\b|\bradeon\b|\bmi\d{3}x?\b|\brx ?\d{4}\b")
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(b|m)(?:illion)?(?![\w])", re.IGNORECASE)
 _MEMORY = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:gb|gib|g vram)\b", re.IGNORECASE)
 _COUNT = re.compile(r"\b(\d)\s*(?:x|\*)\s*(?=[a-z])|\b(two|four|eight)\b", re.IGNORECASE)
-_FILLER = frozenset("""
-a an and on in with for of the to my at by using use via or model models gpu card vram ram gb one single
-i it from want run notebook llm language some please small large big tiny nvidia rtx tesla geforce
-parameters parameter params python script lora qlora bit google machine set environment over data
-""".split())  # noqa: SIM905
+_FILLER = frozenset(
+    {
+        "a",
+        "an",
+        "and",
+        "on",
+        "in",
+        "with",
+        "for",
+        "of",
+        "the",
+        "to",
+        "my",
+        "at",
+        "by",
+        "using",
+        "use",
+        "via",
+        "or",
+        "model",
+        "models",
+        "gpu",
+        "card",
+        "vram",
+        "ram",
+        "gb",
+        "one",
+        "single",
+        "i",
+        "it",
+        "from",
+        "want",
+        "run",
+        "notebook",
+        "llm",
+        "language",
+        "some",
+        "please",
+        "small",
+        "large",
+        "big",
+        "tiny",
+        "nvidia",
+        "rtx",
+        "tesla",
+        "geforce",
+        "parameters",
+        "parameter",
+        "params",
+        "python",
+        "script",
+        "lora",
+        "qlora",
+        "bit",
+        "google",
+        "machine",
+        "set",
+        "environment",
+        "over",
+        "data",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -155,9 +212,9 @@ def _hardware(text: str, place: str) -> tuple[Hardware, str]:
             # A free T4 of Colab and Kaggle shows a gigabyte less than is printed on it.
             usable = size - 1 if size and place in ("colab", "kaggle") and not memory else size
             return Hardware("nvidia", shown, capability, usable, count), rest.replace(named[0], " ")
-    for kind, pattern, name in (("amd", _AMD, "an AMD GPU"), ("mac", _MAC, "a Mac"), ("cpu", _CPU, "a CPU")):
-        if pattern.search(rest):
-            return Hardware(kind, name, None, memory, count), pattern.sub(" ", rest)
+    for kind, machine, name in (("amd", _AMD, "an AMD GPU"), ("mac", _MAC, "a Mac"), ("cpu", _CPU, "a CPU")):
+        if machine.search(rest):
+            return Hardware(kind, name, None, memory, count), machine.sub(" ", rest)
     if place in ("colab", "kaggle"):  # what their free machines have
         return Hardware("nvidia", "T4", (7, 5), memory or 15.0, 2 if place == "kaggle" else 1), rest
     if memory:
