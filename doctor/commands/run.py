@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
     given = made.parse_args(words[:cut])
     command = [*given.command, *words[cut + 1 :]]
     if not command:
-        made.error("no command is given: run -- python train.py NAME")
+        made.error("no command is given: run -- python script.py")
     sys.stdout.flush()
     # The answer alone is on the output then, for a program to read.
     out = sys.stderr.buffer if given.json else sys.stdout.buffer
