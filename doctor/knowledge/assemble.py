@@ -9,6 +9,8 @@ from typing import Any
 from doctor.knowledge.scan import ALWAYS, LATER
 
 Summary = Mapping[str, Any]
+AT_IMPORT, IN_FILE, ELSEWHERE = 0, 1, 2
+_NO_FIELDS = ("object", "ABC", "Generic", "Protocol", "BaseModel", "NamedTuple", "TypedDict", "Enum")
 
 
 @dataclass
@@ -21,7 +23,8 @@ class Offered:
         functions: keywords by qualified name.
         inherited: classes of other projects whose constructor a class has, by the class's name.
         model_types: model types.
-        uses: (module, name) of others to (whether `import project` reaches it, file); name "" for the module.
+        uses: (module, name) of others to (how surely, file); name "" for the module. AT_IMPORT: `import
+            project` alone reaches it; IN_FILE: importing the file does; ELSEWHERE: it is in a function, try or if.
         attributes: the same, by a dotted name of which is not known where the module ends.
         calls: (what is called, keyword) to file.
         imported: first words of modules that it imports, by file.
@@ -32,8 +35,8 @@ class Offered:
     functions: dict[str, set[str]] = field(default_factory=dict)
     inherited: dict[str, set[str]] = field(default_factory=dict)
     model_types: set[str] = field(default_factory=set)
-    uses: dict[tuple[str, str], tuple[bool, str]] = field(default_factory=dict)
-    attributes: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    uses: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    attributes: dict[str, tuple[int, str]] = field(default_factory=dict)
     calls: dict[tuple[str, str], str] = field(default_factory=dict)
     imported: dict[str, set[str]] = field(default_factory=dict)
 
@@ -74,7 +77,7 @@ class _Release:
             if path.endswith((".py", ".pyi")):
                 self.summaries[module] = read if read is not None else {"unlisted": True}
                 self.paths[module] = path
-            else:
+            elif all(part.isidentifier() for part in PurePosixPath(path).parts[:-1]):
                 compiled.add(module)
         for module in compiled - self.summaries.keys():
             self.summaries[module] = {"unlisted": True}
@@ -153,11 +156,14 @@ class _Release:
         for read in self.summaries.values():
             for name, taken in read.get("functions", {}).items():
                 made.functions.setdefault(name, set()).update(taken)
+            others = {bound: f"{target}.{name}" for level, target, name, bound, _ in read.get("imports", ())
+                       if not level and target.split(".")[0] not in self.tops}  # fmt: skip
+            others |= {bound: target for target, bound, _ in read.get("modules", ()) if bound}
             for name, (bases, fields) in read.get("classes", {}).items():
-                known = classes.get(name)
-                if known and fields is None:
+                if name in classes and fields is None:
                     continue
-                classes[name] = (bases, fields)
+                roots = [base.partition(".") for base in bases]
+                classes[name] = (["".join((others.get(root, root), dot, rest)) for root, dot, rest in roots], fields)
         for name in classes:
             if f"{name}.__init__" in made.functions:
                 continue
@@ -185,7 +191,7 @@ class _Release:
         foreign: set[str] = set()
         for base in bases:
             last = base.split(".")[-1]
-            if last in classes or f"{last}.__init__" in functions:
+            if base == last and (last in classes or f"{last}.__init__" in functions):
                 more, others = self._constructor(last, classes, functions, seen | {name})
                 foreign |= others
                 if more is not None:
@@ -193,8 +199,8 @@ class _Release:
                     known = True
                     if fields is None:
                         break
-            elif last not in ("object", "ABC", "Generic", "Protocol", "BaseModel", "NamedTuple", "TypedDict", "Enum"):
-                foreign.add(last)
+            elif last not in _NO_FIELDS:
+                foreign.add(base)
                 known = True
         return (taken if known else None), foreign
 
@@ -235,10 +241,10 @@ class _Release:
             tops = set()
             for key, sure in self._imports(module, read):
                 tops.add(key[0].split(".")[0])
-                _note(made.uses, key, here and sure == ALWAYS, path)
+                _note(made.uses, key, _reach(here, sure), path)
             for dotted, sure in read.get("uses", ()):
                 if dotted.split(".")[0] not in self.tops:
-                    _note(made.attributes, dotted, here and sure == ALWAYS, path)
+                    _note(made.attributes, dotted, _reach(here, sure), path)
             if tops:
                 made.imported[path] = tops
                 for called, keywords in read.get("calls", {}).items():
@@ -257,11 +263,18 @@ class _Release:
                 yield (target, ""), sure
 
 
-def _note(table: dict[Any, tuple[bool, str]], key: Any, at_import: bool, path: str) -> None:
-    """Note a use: one that is reached by importing the project outdoes one that is not."""
+def _reach(reached: bool, sure: int) -> int:
+    """Return how surely a use is reached, of a file that importing the project reaches or not."""
+    if sure != ALWAYS:
+        return ELSEWHERE
+    return AT_IMPORT if reached else IN_FILE
+
+
+def _note(table: dict[Any, tuple[int, str]], key: Any, reach: int, path: str) -> None:
+    """Note a use; the surest of several stands."""
     known = table.get(key)
-    if known is None or (at_import and not known[0]):
-        table[key] = (at_import, path)
+    if known is None or reach < known[0]:
+        table[key] = (reach, path)
 
 
 def _above(name: str, parents: Mapping[str, set[str]], depth: int = 5) -> set[str]:

@@ -24,8 +24,7 @@ from doctor.knowledge.build_metadata import best_file, version_of
 from doctor.knowledge.index import File, Index, IndexProblem
 from doctor.knowledge.packed import write
 from doctor.knowledge.release_files import Summaries
-from doctor.knowledge.scan import FORMAT
-from doctor.knowledge.symbol_tables import Gathered, pack
+from doctor.knowledge.symbol_tables import FORMAT, Gathered, pack
 from doctor.knowledge.symbols import SHIPPED
 
 logger = logging.getLogger(__name__)

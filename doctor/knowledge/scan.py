@@ -105,7 +105,7 @@ class _Reader:
             self.block(node.orelse, max(sure, guard), inside)
             self.block(node.finalbody, sure, inside)
         elif isinstance(node, (ast.With, ast.AsyncWith)):
-            suppress = any(_last(one.context_expr) == "suppress" for one in node.items)
+            suppress = any(_called(one.context_expr) == "suppress" for one in node.items)
             for item in node.items:
                 self._expression(item.context_expr, sure)
                 self._bind(item.optional_vars, inside)
@@ -201,7 +201,7 @@ class _Reader:
             self.names.add(node.name)
             if node.name == "__getattr__" and isinstance(node, ast.FunctionDef):
                 self.getattr = node
-        decorators = {_last(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list}
+        decorators = {_called(one) for one in node.decorator_list}
         if "property" not in decorators:
             name = f"{inside}.{node.name}" if inside else node.name
             taken = _parameters(node, method=inside is not None and "staticmethod" not in decorators)
@@ -222,7 +222,7 @@ class _Reader:
         if inside is None:
             self.names.add(node.name)
         bases = [dotted for dotted in map(_dotted, node.bases) if dotted]
-        decorators = {_last(one.func if isinstance(one, ast.Call) else one) for one in node.decorator_list}
+        decorators = {_called(one) for one in node.decorator_list}
         fields: list[str] | None = None
         if decorators & _FIELDS_BY_DECORATOR or {base.split(".")[-1] for base in bases} & _FIELDS_BY_BASE:
             fields = [part.target.id for part in node.body
@@ -358,6 +358,11 @@ def _last(node: ast.AST | None) -> str | None:
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else None
+
+
+def _called(node: ast.AST) -> str | None:
+    """Return the last word of what is called, or of a name that stands alone."""
+    return _last(node.func if isinstance(node, ast.Call) else node)
 
 
 def _root(node: ast.AST) -> str | None:

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from doctor.knowledge.assemble import Offered
+from doctor.knowledge.assemble import ELSEWHERE, Offered
 from doctor.knowledge.symbols import ANY_PARAMETER, spans_of
 
+# What was gathered by other rules is no longer right: raise this when they change.
+FORMAT = 2
 # Words of the standard library and of typing that modules import everywhere: nobody asks a project for them.
 _EVERYWHERE = """
 Any Callable Dict List Optional Tuple Union Set Type Iterable Iterator Sequence Mapping Literal TYPE_CHECKING os sys re
@@ -32,7 +34,7 @@ class Gathered:
         parameters: mask by keyword by qualified name.
         inherited: classes of others whose constructor a class has.
         model_types: mask by model type.
-        uses: [mask where importing reaches it, mask where not, file] by "module:name".
+        uses: [masks of how surely it is reached: AT_IMPORT, IN_FILE, ELSEWHERE, and a file] by "module:name".
         attributes: the same by dotted name.
         calls: [mask, file] by "called:keyword".
     """
@@ -74,10 +76,10 @@ class Gathered:
             self.inherited[function] = " ".join(sorted(classes))
         for name in offered.model_types:
             self.model_types[name] = self.model_types.get(name, 0) | bit
-        for (module, name), (at_import, file) in offered.uses.items():
-            _count(self.uses, f"{module}:{name}", bit, at_import, file)
-        for dotted, (at_import, file) in offered.attributes.items():
-            _count(self.attributes, dotted, bit, at_import, file)
+        for (module, name), (reach, file) in offered.uses.items():
+            _count(self.uses, f"{module}:{name}", bit, reach, file)
+        for dotted, (reach, file) in offered.attributes.items():
+            _count(self.attributes, dotted, bit, reach, file)
         for (called, keyword), file in offered.calls.items():
             entry = self.calls.setdefault(f"{called}:{keyword}", [0, "", []])
             entry[:] = [entry[0] | bit, file, sorted({*entry[2], *offered.imported[file]})]
@@ -100,10 +102,10 @@ class Gathered:
         return has | unlisted != self.whole
 
 
-def _count(table: dict[str, list[Any]], key: str, bit: int, at_import: bool, file: str) -> None:
-    entry = table.setdefault(key, [0, 0, ""])
-    entry[0 if at_import else 1] |= bit
-    entry[2] = file
+def _count(table: dict[str, list[Any]], key: str, bit: int, reach: int, file: str) -> None:
+    entry = table.setdefault(key, [0, 0, 0, ""])
+    entry[reach] |= bit
+    entry[3] = file
 
 
 def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]]:
@@ -130,20 +132,23 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
             found = _split(dotted, owner) if owner else None
             if found:
                 _merge(uses, found, entry)
-        for (module, used), (at_import, later, file) in sorted(uses.items()):
+        for (module, used), (*masks, file) in sorted(uses.items()):
             owner_name = top.get(module.split(".")[0])
             if owner_name is None or owner_name == name or not gathered[owner_name].lacks(module, used):
                 continue
             listed = importers[owner_name].setdefault(module, {}).setdefault(used, [])
-            if at_import:
-                listed.append([name, _shown(at_import, project), 1, file])
-            if later & ~at_import:
-                listed.append([name, _shown(later & ~at_import, project), 0, file])
+            surer = 0
+            for reach, mask in enumerate(masks):
+                if mask & ~surer:
+                    listed.append([name, _shown(mask & ~surer, project), reach, file])
+                surer |= mask
         for key, (mask, file, imported) in sorted(project.calls.items()):
             called, _, keyword = key.partition(":")
             owners = partial.get(called, {}).get(keyword, set()) - {name}
             if owners & {top.get(one) for one in imported}:
-                callers.setdefault(called, {}).setdefault(keyword, []).append([name, _shown(mask, project), 0, file])
+                callers.setdefault(called, {}).setdefault(keyword, []).append(
+                    [name, _shown(mask, project), ELSEWHERE, file]
+                )
     for name, table in importers.items():
         members[f"{name}/importers.json"] = table
     members["callers.json"] = callers
@@ -232,10 +237,10 @@ def _split(dotted: str, owner: Gathered) -> tuple[str, str] | None:
 
 
 def _merge(uses: dict[tuple[str, str], list[Any]], key: tuple[str, str], entry: Iterable[Any]) -> None:
-    at_import, later, file = entry
-    known = uses.setdefault(key, [0, 0, file])
-    known[0] |= at_import
-    known[1] |= later
+    *masks, file = entry
+    known = uses.setdefault(key, [0, 0, 0, file])
+    for reach, mask in enumerate(masks):
+        known[reach] |= mask
 
 
 def _shown(mask: int, project: Gathered) -> list[list[Any]]:

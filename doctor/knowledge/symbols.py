@@ -55,6 +55,7 @@ class Use:
         project: normalised name of the project that uses it.
         spans: releases of that project that do.
         at_import: whether `import project` alone reaches it, outside try and if.
+        in_file: whether importing `file` alone reaches it, outside functions, try and if; also where `at_import`.
         file: a file that uses it, "peft/mapping.py", of the newest release that does.
     """
 
@@ -62,6 +63,7 @@ class Use:
     spans: tuple[Span, ...]
     at_import: bool
     file: str
+    in_file: bool = False
 
 
 def covers(spans: Iterable[Span], version: Version) -> bool:
@@ -242,7 +244,7 @@ def _grouped(groups: Mapping[str, str], name: str, whole: int) -> int:
 
 
 def _use(entry: list[Any]) -> Use:
-    """Return a use: [project, [[first, end or "", 0 or 1], ...], at_import, file]."""
-    project, spans, at_import, file = entry
+    """Return a use: [project, [[first, end or "", 0 or 1], ...], how surely, file]; how surely: see assemble."""
+    project, spans, reach, file = entry
     made = tuple(Span(Version(first), Version(end) if end else None, bool(start)) for first, end, start in spans)
-    return Use(project, made, bool(at_import), file)
+    return Use(project, made, reach == 0, file, reach <= 1)
