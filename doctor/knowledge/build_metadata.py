@@ -32,16 +32,36 @@ _NAMES = """
 torch torchvision torchaudio transformers tokenizers huggingface-hub accelerate datasets peft trl bitsandbytes
 safetensors diffusers sentence-transformers deepspeed vllm sglang sgl-kernel sglang-kernel flash-attn flash-attn-4
 flashinfer-python xformers triton triton-windows unsloth unsloth-zoo axolotl llamafactory openpipe-art
-bespokelabs-curator gradio
-gradio-client pydantic pydantic-core fastapi starlette httpx openai protobuf sentencepiece pyarrow fsspec numpy scipy
-pandas scikit-learn numba llvmlite setuptools tensorboard llama-cpp-python timm lightning pytorch-lightning torchmetrics
-tensorflow tf-keras keras jax jaxlib ml-dtypes wandb mlflow ray langchain langchain-core langgraph openai-agents
-autogen-agentchat crewai tinker marimo adapters adapter-transformers compressed-tensors optimum auto-gptq autoawq
-gptqmodel torchao transformer-lens evaluate lm-eval liger-kernel cut-cross-entropy einops hf-transfer hf-xet kernels
-tiktoken xgrammar outlines llguidance mistral-common uvicorn aiohttp requests urllib3 jinja2 markupsafe pillow
-opencv-python matplotlib packaging typing-extensions filelock dill multiprocess psutil tqdm regex rich typer click
-websockets anyio anthropic litellm onnx onnxruntime mamba-ssm causal-conv1d flash-linear-attention lmdeploy hqq optuna
-omegaconf hydra-core pip wheel ninja tyro torchcodec decord av soundfile librosa
+bespokelabs-curator gradio gradio-client pydantic pydantic-core fastapi starlette httpx openai protobuf sentencepiece
+pyarrow fsspec numpy scipy pandas scikit-learn numba llvmlite setuptools tensorboard llama-cpp-python timm lightning
+pytorch-lightning torchmetrics tensorflow tf-keras keras jax jaxlib ml-dtypes wandb mlflow ray langchain
+langchain-core langgraph openai-agents autogen-agentchat crewai tinker marimo adapters adapter-transformers
+compressed-tensors optimum auto-gptq autoawq gptqmodel torchao transformer-lens evaluate lm-eval liger-kernel
+cut-cross-entropy einops hf-transfer hf-xet kernels tiktoken xgrammar outlines llguidance mistral-common uvicorn
+aiohttp requests urllib3 jinja2 markupsafe pillow opencv-python matplotlib packaging typing-extensions filelock dill
+multiprocess psutil tqdm regex rich typer click websockets anyio anthropic litellm onnx onnxruntime mamba-ssm
+causal-conv1d flash-linear-attention lmdeploy hqq optuna omegaconf hydra-core pip wheel ninja tyro torchcodec decord
+av soundfile librosa torchdata torchtext torch-geometric torch-scatter torch-sparse torch-cluster torch-tensorrt
+tensorrt tensorrt-llm transformer-engine megatron-core verl ms-swift modelscope swanlab tensorboardx gguf ctranslate2
+faster-whisper openai-whisper whisperx open-clip-torch kornia albumentations opencv-python-headless
+opencv-contrib-python scikit-image imageio seaborn plotly streamlit ipython ipykernel ipywidgets notebook pyyaml
+cython cmake pybind11 scikit-build-core sympy networkx cupy-cuda12x faiss-cpu chromadb llama-index-core
+langchain-community langchain-openai langsmith sqlalchemy orjson pyzmq six attrs jsonschema werkzeug flask absl-py
+grpcio googleapis-common-protos tensorflow-text tensorflow-probability flax optax orbax-checkpoint chex
+onnxruntime-gpu onnxscript optimum-quanto optimum-onnx optimum-intel openvino controlnet-aux cuda-python cuda-bindings
+nvidia-ml-py pynvml xxhash python-multipart altair tomlkit numexpr h5py zarr dask polars duckdb xgboost lightgbm spacy
+nltk gensim sacrebleu rouge-score bert-score bertopic setfit mmcv mmengine ultralytics pycocotools gym gymnasium
+stable-baselines3 nemo-toolkit torchtune litgpt fairseq pyannote-audio speechbrain rotary-embedding-torch
+x-transformers pytorch-optimizer lion-pytorch galore-torch schedulefree exllamav2 eetq autoawq-kernels sageattention
+lm-format-enforcer msgspec outlines-core openai-harmony prometheus-client prometheus-fastapi-instrumentator watchfiles
+cloudpickle uvloop httptools h11 sniffio nvidia-cudnn-cu12 nvidia-cublas-cu12 nvidia-cuda-runtime-cu12
+nvidia-nccl-cu12 nvidia-cusparselt-cu12 nvidia-nvjitlink-cu12 nvidia-cudnn-cu13 nvidia-nccl-cu13 cuda-toolkit docling
+pypdf pydantic-settings pydantic-ai smolagents dspy guidance ollama groq mistralai cohere together replicate fschat
+optree pytz python-dateutil certifi charset-normalizer idna cffi cryptography textual joblib threadpoolctl
+imageio-ffmpeg moviepy ffmpy semantic-version soxr sounddevice numcodecs tables bottleneck patsy statsmodels shap
+sacremoses tensordict torchrl fairscale apache-tvm-ffi nvidia-modelopt llmcompressor auto-round qwen-vl-utils
+tinker-cookbook mcp fastmcp langgraph-checkpoint langgraph-prebuilt langchain-text-splitters langchain-anthropic
+autogen-core autogen-ext rapidfuzz pyautogen ag2
 """
 PROJECTS = tuple(_NAMES.split())
 
@@ -127,12 +147,13 @@ def look_up(name: str, index: Index, known: Iterable[Release] = (), since: date 
         if version is not None:
             by_version.setdefault(version, []).append(file)
     stable = [version for version in by_version if not version.is_prerelease]
-    chosen = sorted(stable or by_version)
+    usable = [version for version in stable if not all(file.yanked for file in by_version[version])]
+    chosen = sorted(stable if usable else by_version)
     if since:
         chosen = [one for one in chosen if _day(by_version[one]) >= since] or chosen[-1:]
     old = {release.version: release for release in known}
 
-    def made(version: Version) -> Release:
+    def read(version: Version) -> Release:
         files = by_version[version]
         here = old.get(version)
         needs = here.requires if here and not here.unread else index.requires(best_file(files))
@@ -149,8 +170,10 @@ def look_up(name: str, index: Index, known: Iterable[Release] = (), since: date 
         )
 
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        releases = list(pool.map(made, chosen))
-    return packed(releases, len(by_version) - len(stable))
+        releases = list(pool.map(read, chosen))
+    made = packed(releases, len(by_version) - len(stable))
+    newest = [file for version in reversed(chosen) for file in by_version[version] if file.is_wheel]
+    return {**made, "modules": list(index.modules(newest[0])) if newest else []}
 
 
 def packed(releases: Iterable[Release], prereleases: int) -> dict[str, Any]:
@@ -232,7 +255,11 @@ def _pack(path: Path, members: Mapping[str, Mapping[str, Any]], days: Mapping[st
     """Write a snapshot: members by a project's name, or as they stand in another snapshot."""
     index = members.get(INDEX, {})
     files = {name if name.endswith(".json") else f"{name}.json": made for name, made in members.items()}
-    files[INDEX] = {"dates": {**index.get("dates", {}), **days}}
+    owners: dict[str, list[str]] = {}
+    for name, made in sorted(files.items()):
+        for module in made.get("modules", ()) if name != INDEX else ():
+            owners.setdefault(module, []).append(name.removesuffix(".json"))
+    files[INDEX] = {"dates": {**index.get("dates", {}), **days}, "modules": owners}
     write(path, files)
 
 

@@ -21,6 +21,8 @@ DEFAULT = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"
 # The largest source distribution that is read for its metadata.
 _LARGEST_WHOLE = 64 << 20
+# Folders that wheels hold by mistake.
+_NO_MODULES = {"tests", "test", "docs", "doc", "examples", "example", "benchmarks", "benchmark", "scripts", "setup"}
 # Ranges of a file that lie closer than this are asked for as one.
 _GAP = 64 << 10
 
@@ -135,6 +137,17 @@ class Index:
             return _source_requires(self.read(file.url))
         except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError):
             return None
+
+    def modules(self, file: File) -> tuple[str, ...]:
+        """Return the top-level modules of a wheel, () where they cannot be read."""
+        try:
+            with zipfile.ZipFile(self.open(file)) as archive:
+                names = archive.namelist()
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+            return ()
+        firsts = {name.split("/")[0] for name in names if name.endswith((".py", ".so", ".pyd"))}
+        found = {first.split(".")[0] for first in firsts if not first.endswith((".dist-info", ".data", ".libs"))}
+        return tuple(sorted(name for name in found - _NO_MODULES if name.isidentifier()))
 
     def open(self, file: File) -> "RangeFile":
         """Return a file to read parts of."""

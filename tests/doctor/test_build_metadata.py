@@ -80,6 +80,20 @@ def test_prereleases_are_counted_and_kept_only_where_there_is_nothing_else(snaps
     assert snapshot.newest("early") is None
 
 
+def test_a_withdrawn_release_is_nothing_else(index):
+    index.add("early-0.0.1-py3-none-any.whl", wheel("early", "0.0.1", {}), yanked=True)
+    assert [entry[0] for entry in look_up("early", Index(index.url))["releases"]] == ["0.0.1", "0.1b2"]
+
+
+def test_owners_of_modules_by_table_by_the_newest_wheel_and_by_name(snapshot):
+    assert snapshot.owners("toolbox") == ("tool-box",) and snapshot.owners("toolbox.sub.deeper") == ("tool-box",)
+    assert snapshot.owners("cv2")[0] == "opencv-python" and snapshot.owners("PIL") == ("pillow",)
+    assert snapshot.owners("google.protobuf.message") == ("protobuf",) and snapshot.owners("google") == ()
+    assert snapshot.owners("pkg_resources") == ("setuptools",) and snapshot.owners("llama_cpp") == ("llama-cpp-python",)
+    assert snapshot.owners("built") == ("built",), "of its name, where nothing says more"
+    assert snapshot.owners("my_own_script") == ()
+
+
 def test_what_a_source_requires_is_read_and_what_cannot_be_read_says_so(snapshot):
     unread, read = snapshot.releases("built")
     assert unread.unread and unread.requires == ()

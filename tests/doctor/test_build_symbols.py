@@ -33,7 +33,10 @@ BASE = {
     },
 }
 USER = {
-    "0.1": {"user/__init__.py": "from .deep import x", "user/deep.py": "from base import old\nfrom base.core import always\nx = 1"},
+    "0.1": {
+        "user/__init__.py": "from .deep import x",
+        "user/deep.py": "from base import old\nfrom base.core import always\nx = 1",
+    },
     "0.2": {
         "user/__init__.py": "import base.core as b\nvalue = b.old\ndef f():\n    base.load('x', token=1)",
         "user/tool.py": "from base import gone\nfrom base import load\nload('x', path=1, token=2)",
