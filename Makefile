@@ -1,6 +1,6 @@
 # make train                                    set up .venv, train the ranker, recommend models for a dataset (3 minutes)
 # make train TRAINER=Name [ARGS="epochs=5"]     set up .venv and run a trainer
-# make tokens                                   set up .venv, learn from 600 small networks what networks are worth (5 minutes)
+# make tokens                                   set up .venv, learn from 900 small networks what networks are worth (5 minutes)
 # make language                                 install what language models need, fine-tune one (a few minutes)
 # make serve [MODEL=smollm2] [ARGS="--port 0"]   install what it needs, serve a model over the Tinker and OpenAI protocols
 # make images                                   install what pretrained image models need
@@ -24,10 +24,10 @@ ifeq ($(origin TRAINER) $(ARGS),file )
 	$(RUN) recommend.py $(TASK) --top 5 --out artifacts/$(TASK).png
 endif
 
-# From random weights: 600 small networks are trained where they are not there yet (three minutes of processor time), then
+# From random weights: 900 small networks are trained where they are not there yet (five minutes of processor time), then
 # an encoder of their weights (half a minute). The last line says what training earned beside a run that can't learn.
 tokens: $(VENV)/.ready
-	$(RUN) train.py ModelAutoEncoder objective=properties networks=600 epochs=16 $(ARGS)
+	$(RUN) train.py ModelAutoEncoder objective=properties networks=900 epochs=16 $(ARGS)
 
 # Such as make new ARGS="MyTrainer --model model.my_model:MyModel --batch dict --task ranking"
 new: $(VENV)/.ready
