@@ -23,10 +23,11 @@ _COMMANDS = {
     "evaluate": "evaluation.evaluate_command",
     "serve": "service.command_line",
     "doctor": "doctor.command_line",
+    "workflow": "workflow.command_line",
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
-_HIDING = ("commands", "constants", "doctor", "llm", "menagerie", "service", "storage", *SHARED_ROOMS)
+_HIDING = ("commands", "constants", "doctor", "llm", "menagerie", "service", "storage", "workflow", *SHARED_ROOMS)
 
 _DESCRIPTION = """Train and look at the trainers of a project: the folder with config.ini that the current one lies in.
 
@@ -37,6 +38,7 @@ _DESCRIPTION = """Train and look at the trainers of a project: the folder with c
   menagerie evaluate            measure rankers against baselines
   menagerie serve               serve a language model over the Tinker and OpenAI protocols
   menagerie doctor              say what is wrong with a Python environment, and what mends it
+  menagerie workflow            look after long fine-tuning work on the Tinker API
 
 `menagerie COMMAND --help` tells the words of each."""
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = (
     "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage", "train",
+    "workflow",
 )  # fmt: skip
 FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "config.ini", "beautilog.ini")
 

@@ -24,9 +24,10 @@ ALLOWED = {
     "llm": {"constants", "config", "data", "model", "storage"},
     "service": {"constants", "config", "data", "llm", "model", "storage"},
     "train": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "service"},
+    "workflow": {"constants", "config", "data", "doctor", "service", "storage"},
     "commands": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "train"},
 }
-SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py", "serve.py", "doctor.py")
+SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py", "serve.py", "doctor.py", "workflow.py")
 NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # of a project to come, beside the packages
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))
          if not path.is_relative_to(NEW_PROJECT)]  # fmt: skip

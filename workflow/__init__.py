@@ -1,0 +1,1 @@
+"""Long fine-tuning work on the Tinker API: `python workflow.py`."""
