@@ -12,7 +12,9 @@ from doctor.diagnosis.leftovers import (
     find_missing_files,
     find_renamed_folders,
 )
+from doctor.diagnosis.machine_state import find_machine_state
 from doctor.diagnosis.mechanism import Known, Said
+from doctor.diagnosis.torch_state import find_torch_state
 
 PARTS = (
     find_hidden_modules,
@@ -27,6 +29,8 @@ PARTS = (
     find_unmet_needs,
     find_wrong_python,
     find_wrong_wheels,
+    find_torch_state,
+    find_machine_state,
 )
 
 

@@ -104,7 +104,7 @@ def fake_program(folder: Path, name: str, script: str) -> Path:
 
 def fake_nvidia_smi(folder: Path, *rows: str, cuda: str = "12.4", capability: bool = True) -> Path:
     """Write an nvidia-smi that answers rows such as "Tesla T4, 15360, 550.54.15, 7.5"."""
-    table = "\n".join(rows)
+    table = "\n".join(f"echo '{row}'" for row in rows)
     refuse = (
         "" if capability else 'case "$*" in *compute_cap*) echo "Field \\"compute_cap\\" is not valid"; exit 2;; esac'
     )
@@ -113,9 +113,8 @@ def fake_nvidia_smi(folder: Path, *rows: str, cuda: str = "12.4", capability: bo
         "nvidia-smi",
         f"""{refuse}
 case "$*" in
-*query-gpu*) cat <<'END'
+*query-gpu*)
 {table}
-END
 ;;
 *) echo "| NVIDIA-SMI 550.54.15   Driver Version: 550.54.15   CUDA Version: {cuda}  |" ;;
 esac""",
