@@ -1,6 +1,5 @@
 """Requirements as distributions declare them, read for one interpreter."""
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
@@ -10,8 +9,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from doctor.environment.facts import Environment, Interpreter
-
-_SYSTEMS = {"linux": ("posix", "Linux"), "darwin": ("posix", "Darwin"), "win32": ("nt", "Windows")}
+from doctor.environment.marker_values import marker_values as of_interpreter
 
 
 @lru_cache(maxsize=20_000)
@@ -33,20 +31,9 @@ def parse_version(text: str) -> Version | None:
 
 def marker_values(interpreter: Interpreter | None) -> Mapping[str, str]:
     """Return what environment markers are compared with, for an interpreter or, where none is known, for this one."""
-    values = {key: str(value) for key, value in default_environment().items()}
-    if interpreter:
-        system, platform = _SYSTEMS.get(interpreter.sys_platform, ("posix", ""))
-        full = interpreter.version if interpreter.version.count(".") > 1 else f"{interpreter.version}.0"
-        short = re.match(r"\d+\.\d+", full)
-        values |= {
-            "os_name": system, "sys_platform": interpreter.sys_platform, "platform_system": platform,
-            "platform_machine": interpreter.machine, "python_full_version": full,
-            "implementation_name": interpreter.implementation, "implementation_version": full,
-            "platform_python_implementation": {"pypy": "PyPy"}.get(interpreter.implementation, "CPython"),
-        }  # fmt: skip
-        if short:
-            values["python_version"] = short[0]
-    return values
+    if interpreter is None:
+        return {key: str(value) for key, value in default_environment().items()}
+    return of_interpreter(interpreter)
 
 
 def needs(lines: Iterable[str], values: Mapping[str, str], extras: Iterable[str] = ()) -> list[Requirement]:
