@@ -111,7 +111,7 @@ def refresh(
     added, yanked = {}, {}
     for name in wanted:
         try:
-            member = look_up(name, index, known.releases(name))
+            member = look_up(name, index, known.packed(name))
         except IndexProblem as problem:
             problems.append(str(problem))
             if len(problems) == 3 and not members:
@@ -129,13 +129,15 @@ def refresh(
     return Changes(_filled(added), _filled(yanked), tuple(problems))
 
 
-def look_up(name: str, index: Index, known: Iterable[Release] = (), since: date | None = None) -> dict[str, Any]:
+def look_up(
+    name: str, index: Index, known: Mapping[str, Any] | None = None, since: date | None = None
+) -> dict[str, Any]:
     """Return a project as it is packed, read from an index.
 
     Args:
         name: the project.
         index: the index.
-        known: releases that are known already, whose requirements are not read again.
+        known: the project as it was packed before: what its releases require is not read again.
         since: the day before which releases are left out.
 
     Raises:
@@ -151,7 +153,7 @@ def look_up(name: str, index: Index, known: Iterable[Release] = (), since: date 
     chosen = sorted(stable if usable else by_version)
     if since:
         chosen = [one for one in chosen if _day(by_version[one]) >= since] or chosen[-1:]
-    old = {release.version: release for release in known}
+    old = {release.version: release for release in unpacked(known or {})}
 
     def read(version: Version) -> Release:
         files = by_version[version]
@@ -172,8 +174,12 @@ def look_up(name: str, index: Index, known: Iterable[Release] = (), since: date 
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         releases = list(pool.map(read, chosen))
     made = packed(releases, len(by_version) - len(stable))
-    newest = [file for version in reversed(chosen) for file in by_version[version] if file.is_wheel]
-    return {**made, "modules": list(index.modules(newest[0])) if newest else []}
+    newest = next((one for one in reversed(chosen) if any(file.is_wheel for file in by_version[one])), None)
+    if known and "modules" in known and newest in old:
+        modules = list(known["modules"])
+    else:
+        modules = list(index.modules(best_file(by_version[newest]))) if newest else []
+    return {**made, "modules": modules}
 
 
 def packed(releases: Iterable[Release], prereleases: int) -> dict[str, Any]:
@@ -297,8 +303,7 @@ def build(
         old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         if old is None or again:
             try:
-                releases = unpacked(old["member"]) if old else ()
-                member = look_up(name, index, releases, since)
+                member = look_up(name, index, old["member"] if old else None, since)
             except IndexProblem as problem:
                 problems.append(str(problem))
                 if old is None:

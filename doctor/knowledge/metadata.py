@@ -83,12 +83,12 @@ class Metadata:
         """
         wanted = canonicalize_name(name)
         if wanted not in self._releases:
-            self._releases[wanted] = unpacked(self._project(wanted))
+            self._releases[wanted] = unpacked(self.packed(wanted))
         return self._releases[wanted]
 
     def prereleases(self, name: str) -> int:
         """Return how many pre-releases a project has."""
-        return int(self._project(canonicalize_name(name)).get("prereleases", 0))
+        return int(self.packed(name).get("prereleases", 0))
 
     def newest(
         self, name: str, *, before: datetime.date | None = None, python: str | None = None, specifier: str = ""
@@ -129,8 +129,9 @@ class Metadata:
         same = canonicalize_name(parts[0])
         return (same,) if same in self.projects else ()
 
-    def _project(self, wanted: str) -> dict[str, Any]:
-        """Return what the newest snapshot of a project holds, {} where there is none."""
+    def packed(self, name: str) -> dict[str, Any]:
+        """Return what the newest snapshot of a project holds, as it is packed; {} where there is none."""
+        wanted = canonicalize_name(name)
         if wanted not in self._read:
             dated = [
                 (index["dates"][wanted], number)

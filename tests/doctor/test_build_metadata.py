@@ -119,7 +119,7 @@ def test_only_parts_of_a_wheel_are_fetched(index, tmp_path):
     index.add("large-1.0-py3-none-any.whl", wheel("large", "1.0", {"large/data.py": noise}, ("torch",)))
     before = index.sent
     assert look_up("large", Index(index.url))["lines"] == ["torch"]
-    assert index.sent - before < 100_000
+    assert index.sent - before < 200_000, "of more than three million"
     index.parts = False
     assert look_up("large", Index(index.url))["lines"] == ["torch"], "a server that sends the whole will do"
 
