@@ -1,6 +1,7 @@
 """Released versions of projects and what they declare, from a snapshot that says its date."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +154,7 @@ def accepts_python(release: Release, python: str) -> bool:
     return any(wanted.contains(one, prereleases=True) for one in tried)
 
 
-def unpacked(project: dict[str, Any]) -> tuple[Release, ...]:
+def unpacked(project: Mapping[str, Any]) -> tuple[Release, ...]:
     """Return the releases of a project's member: see build_metadata.packed."""
     if not project:
         return ()
