@@ -42,7 +42,7 @@ sys.path.insert(0, str(ROOT))
 from doctor.case import Case  # noqa: E402
 from doctor.diagnosis.engine import diagnose  # noqa: E402
 from doctor.environment.facts import Environment  # noqa: E402
-from doctor.failure.facts import Declared, Failure, Raised  # noqa: E402
+from doctor.failure.read import read_failure  # noqa: E402
 from doctor.finding import Change, Diagnosis, Finding  # noqa: E402
 from doctor.knowledge.base import Knowledge  # noqa: E402
 
@@ -116,7 +116,8 @@ def installs(requirement: Requirement, knowledge: Knowledge) -> Version | None:
         return newest.version
     limits = [Version(one.version.removesuffix(".*")) for one in requirement.specifier]
     below = [Version(".".join(map(str, _before(one)))) for one in limits]
-    return max((one for one in (*limits, *below) if requirement.specifier.contains(one)), default=None)
+    above = [Version(f"{one}.post999") if one.local is None else one for one in limits]
+    return max((one for one in (*limits, *below, *above) if requirement.specifier.contains(one)), default=None)
 
 
 def _before(version: Version) -> list[int]:
@@ -214,21 +215,6 @@ def table(judged: list[Judgement]) -> dict[str, tuple[int, int]]:
         "traps: obvious answer first": (sum(bool(one.trapped) for one in traps), len(traps)),
         "don't know": (sum(one.unknown for one in judged), of),
     }
-
-
-def read_failure(text: str) -> Failure:
-    """Stand in for the reader of failures until it is there: exception lines and plain versions."""
-    raised, lines, stated = [], [], []
-    for line in text.splitlines():
-        found = re.match(r"(?:[\w.]*\.)?(\w*(?:Error|Exception|Conflict)): (.+)", line)
-        version = re.match(r"([A-Za-z][\w.-]*): v?(\d+(?:\.\w+)+\S*)(?:$|[ ,])", line)
-        if version and _is_range(f"=={version[2]}"):
-            stated.append(Declared(canonicalize_name(version[1]), f"=={version[2]}"))
-        elif found:
-            raised.append(Raised(found[1], found[2]))
-        else:
-            lines.append(line)
-    return Failure("python" if raised else "log", tuple(raised), tuple(lines), text, tuple(stated))
 
 
 def main() -> int:

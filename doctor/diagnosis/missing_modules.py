@@ -9,6 +9,7 @@ from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import culprits, describe
 from doctor.diagnosis.moves import into, known_names, may_be_in, out_of, python_of
+from doctor.diagnosis.releases import chosen_by_resolver
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span, Use
@@ -82,8 +83,8 @@ def _explain(
         if project and spans is not None:
             yield from _by_releases(case, knowledge, module, project, spans, sign, raised)
             return
-        if project:
-            return
+        yield _other_release(case, knowledge, module, sign, raised)
+        return
     yield from _not_installed(case, knowledge, module, sign, raised)
 
 
@@ -106,7 +107,7 @@ def _by_releases(
     who = users[0].project if users else importer_of(raised) or "the importing code"
     yield Finding(
         "missing-module",
-        "import/wrong_version",
+        "resolve/silent_old" if chosen_by_resolver(case, project) else "import/wrong_version",
         "error",
         0.9 if version else 0.7,
         f"{project}{f' {version}' if version else ''} has no module {module}, which {who} imports.",
@@ -118,6 +119,32 @@ def _by_releases(
         source=f"symbols of {knowledge.symbols.date}",
         provable=f"import {module}",
     )  # fmt: skip
+
+
+def _other_release(case: Case, knowledge: Known, module: str, sign: str, raised: Raised | None) -> Finding:
+    """Return what is sure without a table: the package was found, as the message names what lies in it."""
+    top, _, rest = module.partition(".")
+    name = next(iter(knowledge.metadata.owners(top)), top)
+    version, newest = case.environment.version(name), knowledge.metadata.newest(name)
+    asks = importer_of(raised) or "the program"
+    changes = []
+    if version and newest and newest.version > version:
+        changes.append(Change("pin", f"Raise {name}, if {module} is new.", (f"{name}>{version}",)))
+    if version:
+        changes.append(Change("pin", f"Lower {name}, if {module} is gone.", (f"{name}<{version}",)))
+    return Finding(
+        "module-of-another-release",
+        "resolve/silent_old" if chosen_by_resolver(case, name) else "import/wrong_version",
+        "error",
+        0.6,
+        f"{top} is here{f' ({name} {version})' if version else ''} and has no {rest}, which {asks} imports.",
+        (sign,),
+        f"The message names the submodule, so {top} itself was found: it is another release than {asks} was written for.",
+        tuple(changes),
+        not_this=f"pip install {top}: it is there",
+        culprits=(name,),
+        source="the message itself",
+    )
 
 
 def _users(case: Case, knowledge: Known, module: str, project: str, raised: Raised | None) -> list[Use]:

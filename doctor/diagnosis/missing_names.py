@@ -11,7 +11,8 @@ from packaging.version import Version
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
-from doctor.diagnosis.moves import Move, in_spans, into, known_names, may_be_in, out_of
+from doctor.diagnosis.moves import Move, into, known_names, may_be_in, out_of
+from doctor.diagnosis.releases import chosen_by_resolver
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span, Use
@@ -109,7 +110,7 @@ def _finding(case: Case, knowledge: Known, asked: Missing, spans: tuple[Span, ..
         changes += (Change("code", f"Or write the code without {whole}, if it is your own that imports it."),)
     return Finding(
         "missing-name",
-        "import/wrong_version",
+        "resolve/silent_old" if chosen_by_resolver(case, asked.project) else "import/wrong_version",
         "error",
         confidence,
         f"{asked.project}{f' {version}' if version else ''} has no {whole}, which {user} asks for.",
@@ -147,6 +148,3 @@ def culprits(moves: list[Move], project: str, users: list[Use]) -> tuple[str, ..
 
     moved = [Requirement(move.change.requirements[0]).name for move in moves]
     return tuple(dict.fromkeys([*moved, project, *(use.project for use in users[:1])]))
-
-
-__all__ = ["find_missing_names", "in_spans", "missing", "spans_of"]

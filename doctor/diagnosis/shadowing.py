@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from doctor.case import Case
-from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
+from doctor.diagnosis.mechanism import Known, Said, signs
 from doctor.diagnosis.missing_names import Missing, missing, spans_of
 from doctor.diagnosis.moves import may_be_in
 from doctor.finding import Change, Finding
@@ -127,6 +127,3 @@ def _copy(case: Case, asked: Missing, version: str) -> Finding:
         culprits=(asked.project,),
         source="symbols of releases",
     )
-
-
-__all__ = ["find_shadowing_files", "find_wrong_copies", "importer_of"]

@@ -6,7 +6,8 @@ A file holds a list of rules. Keys of a rule:
     branch        one of the decision tree's, "import/not_installed"
     level, confidence, environment, gpu
     error         a regular expression, or a list of which one must be found, in an exception or a line of the text
-    also, unless  expressions that must all be found in the text, and that must not be
+    also, unless  expressions that must all be found in the text or among what is known to be here ("gradio 4.44.1"),
+                  and that must not be
     importer      top-level modules; where the failure has frames, the deepest third-party one must be of these
     packages      {name: range}, or a list of such maps of which one must do; python: a range
     system, place names (linux, darwin, win32; colab, kaggle, notebook, docker, kubernetes, wsl, conda, slurm)
@@ -152,7 +153,7 @@ def _match(rule: Rule, case: Case, signs: tuple[str, ...]) -> Match | None:
         hit = _first(rule.listed("error"), signs)
         if hit is None:
             return None
-        whole = "\n".join(signs)
+        whole = "\n".join((*signs, *_named(case)))
         if not all(_pattern(one).search(whole) for one in rule.listed("also")):
             return None
         if any(_pattern(one).search(whole) for one in rule.listed("unless")):
@@ -168,6 +169,14 @@ def _match(rule: Rule, case: Case, signs: tuple[str, ...]) -> Match | None:
     if against or (not signs and not all(known)):
         return Match(rule, None, f"{rule.id}: {against}") if against and signs else None
     return Match(rule, _finding(rule, case, groups, seen, known))
+
+
+def _named(case: Case) -> Iterator[str]:
+    """Yield what is known to be here, "gradio 4.44.1", so that `also` may ask for it."""
+    for installed in case.environment.installed:
+        yield f"{installed.name} {installed.version}"
+    for declared in case.environment.declared:
+        yield f"{declared.name} {declared.specifier}"
 
 
 def _first(patterns: tuple[str, ...], signs: tuple[str, ...]) -> "re.Match[str] | None":
@@ -260,12 +269,22 @@ def _changes(entries: Iterable[Mapping[str, Any]], case: Case, say: "functools.p
     """Yield changes that may be right here: what they hold under may be so, and they change something."""
     for entry in entries:
         lists = {key: tuple(say(one) for one in _as_tuple(entry.get(key, ()))) for key in _CHANGE_LISTS}
+        lists["requirements"] = tuple(map(_valid, lists["requirements"]))
         if any(_is(case, one) is False for one in lists["holds"]):
             continue
         if entry["kind"] == "pin" and all(_is(case, one) for one in lists["requirements"]):
             continue
         variables = tuple((str(name), str(value)) for name, value in (entry.get("environment") or {}).items())
         yield Change(entry["kind"], say(entry["text"]), environment=variables, **lists)
+
+
+def _valid(requirement: str) -> str:
+    """Return a requirement, without its range where a version that it names is not known ("peft>")."""
+    try:
+        Requirement(requirement)
+    except InvalidRequirement:
+        return re.split(r"[<>=!~ ]", requirement)[0]
+    return requirement
 
 
 def _is(case: Case, requirement: str) -> bool | None:
