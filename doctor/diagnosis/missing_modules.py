@@ -139,7 +139,7 @@ def _other_release(case: Case, knowledge: Known, module: str, sign: str, raised:
         0.6,
         f"{top} is here{f' ({name} {version})' if version else ''} and has no {rest}, which {asks} imports.",
         (sign,),
-        f"The message names the submodule, so {top} itself was found: it is another release than {asks} was written for.",
+        f"The message names the submodule, so {top} itself was found: of another release than {asks} expects.",
         tuple(changes),
         not_this=f"pip install {top}: it is there",
         culprits=(name,),
