@@ -4,21 +4,23 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from doctor.case import Case
 from doctor.commands.given_facts import GivenFacts, add_to_environment, add_to_failure
 from doctor.diagnosis.engine import diagnose
+from doctor.diagnosis.told import Told
 from doctor.environment.facts import Environment
 from doctor.environment.read import EnvironmentUnreadable, read_environment
 from doctor.errors import InputError
 from doctor.failure.facts import Failure
-from doctor.finding import Change, Diagnosis
+from doctor.finding import Change, Diagnosis, Finding
 from doctor.knowledge.base import Knowledge
 from doctor.redaction import redact
 from doctor.remedy.candidates import candidates
 from doctor.remedy.commands import commands
+from doctor.remedy.disturbance import disturbs
 from doctor.report.answer import Answer, Answered, Remedy
 from doctor.sources.files import environment_of, read_file
 from doctor.sources.target import target_of
@@ -97,9 +99,14 @@ def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowle
     if failure is not None:
         failure = add_to_failure(failure, facts)
         environment = environment.with_declared(failure.stated)
-    diagnosis = diagnose(Case(environment, failure, patient.folder), knowledge)
+    case = Case(environment, failure, patient.folder)
+    diagnosis = diagnose(case, knowledge)
+    if patient.other_platform:
+        diagnosis = replace(diagnosis, findings=(_of_other_platform(patient.other_platform), *diagnosis.findings))
     answered = tuple(
-        Answered(one, tuple(remedy_of(change, environment) for change in candidates(one, environment, knowledge)))
+        Answered(
+            one, tuple(remedy_of(change, environment, knowledge) for change in candidates(one, environment, knowledge))
+        )
         for one in diagnosis.findings
     )
     notes = list(patient.notes)
@@ -113,12 +120,35 @@ def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowle
         facts=_facts(environment, failure),
         notes=tuple(notes),
         give_next=_give_next(environment, failure, diagnosis),
+        place=Told(case).place,
+        case=case,
     )
 
 
-def remedy_of(change: Change, environment: Environment) -> Remedy:
-    """Return a change with how it is typed."""
+def _of_other_platform(sentence: str) -> Finding:
+    """Return the finding that a lock is for another platform than the target."""
+    return Finding(
+        "lock-of-other-platform",
+        "resolve/no_wheel",
+        "error",
+        0.9,
+        f"{sentence}.",
+        (sentence.partition(" was ")[0],),
+        "What is locked for one platform may have no files for another, and other versions may be right there.",
+        (Change("option", "Lock it for this platform too.", commands=("uv lock", "uv export --format pylock.toml")),),
+        not_this="Installing it all the same: what has no file for this platform is missing or built from source.",
+        source="the lock itself",
+    )
+
+
+def remedy_of(change: Change, environment: Environment, knowledge: Knowledge) -> Remedy:
+    """Return a change with how it is typed, and with what it would break or move besides."""
     typed = commands(change, environment)
+    if more := tuple(one for one in disturbs(change, environment, knowledge) if one not in change.disturbs):
+        change = replace(change, disturbs=(*change.disturbs, *more))
+    if change.requirements and not environment.complete and Path(environment.source).is_file():
+        pins = tuple(f"{pin}  in {environment.source} (--apply does)" for pin in change.requirements)
+        return Remedy(change, {"file": pins, "uv": typed.uv, "pip": typed.pip, "colab": typed.colab})
     if change.requirements or change.remove:
         return Remedy(change, {"uv": typed.uv, "pip": typed.pip, "colab": typed.colab})
     return Remedy(change, {"shell": typed.pip})

@@ -3,12 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from constants.commit import ShowVersion
 from doctor.commands.options import add_facts, add_output, add_proof, add_python, parser, width
 from doctor.errors import InputError
 from doctor.report.answer import Answer
+
+if TYPE_CHECKING:
+    from doctor.knowledge.base import Knowledge
 
 _DESCRIPTION = """What is wrong with a Python environment, why, and the smallest change that mends it.
 
@@ -59,8 +62,23 @@ def main(words: list[str]) -> int:
             raise InputError(f"{file} is a folder; a file is allowed beside --python")
         file, given.python = None, str(file)
     patient = find_patient(given.python, file, failure, facts, given.folder and str(given.folder))
-    answer = examine(patient, failure, facts, Knowledge())
-    return write(answer, given)
+    knowledge = Knowledge()
+    return finish(examine(patient, failure, facts, knowledge), given, knowledge)
+
+
+def finish(answer: Answer, given: argparse.Namespace, knowledge: "Knowledge", to: TextIO | None = None) -> int:
+    """Prove what is found, write the answer and the pins, as the options ask for, and return the exit code."""
+    if answer.findings and given.proof != "never":
+        from doctor.commands.proving import with_proof
+
+        answer, _ = with_proof(answer, given.proof, knowledge)
+    code = write(answer, given, to)
+    if given.apply:
+        from doctor.commands.proving import apply_pins
+
+        (to or sys.stdout).flush()
+        sys.stderr.write(f"{apply_pins(answer, given)}\n")
+    return code
 
 
 def write(answer: Answer, given: argparse.Namespace, to: TextIO | None = None) -> int:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from doctor.commands.command_python import python_of
-from doctor.commands.examine import write
+from doctor.commands.examine import finish
 from doctor.commands.live_process import run_live
 from doctor.commands.options import add_facts, add_output, add_proof, add_python, parser
 from doctor.errors import InputError
@@ -63,9 +63,10 @@ def _diagnose(command: list[str], code: int, output: str, given: argparse.Namesp
     except InputError as error:
         patient = find_patient(None, None, failure, facts, used.folder or os.getcwd())
         patient = replace(patient, notes=(*patient.notes, *error.problems))
-    answer = examine(patient, failure, facts, Knowledge())
+    knowledge = Knowledge()
+    answer = examine(patient, failure, facts, knowledge)
     answer = replace(answer, about=f"{shlex.join(command)} (exit code {code}); {answer.about}")
-    return write(answer, given, sys.stdout if given.json else sys.stderr)
+    return finish(answer, given, knowledge, sys.stdout if given.json else sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,5 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     add_facts(made)
     add_proof(made)
     add_output(made)
+    made.set_defaults(file=None)
     made.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run, and its words")
     return made

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from doctor.case import Case
+from doctor.diagnosis.declared_set import find_declared_faults
 from doctor.diagnosis.era import find_other_eras
 from doctor.diagnosis.installed_state import find_installed_state
 from doctor.diagnosis.keywords import find_unexpected_keywords
@@ -47,6 +48,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_conflicts,
     find_unobtainable,
     find_silently_old,
+    find_declared_faults,
     find_other_eras,
 )
 

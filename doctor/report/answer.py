@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from doctor.case import Case
+from doctor.environment.facts import Environment
 from doctor.finding import Change, Diagnosis, Finding
 
 HEALTHY, FINDINGS, UNKNOWN = 0, 1, 3
@@ -65,6 +67,8 @@ class Answer:
         facts: what is known of the environment and the failure, for JSON: plain values.
         notes: sentences for the reader, before those of the diagnosis.
         give_next: what to give so that more can be told, a sentence each.
+        place: where it runs: "colab", "kaggle", "docker", ...; None where not known.
+        case: what was diagnosed, for what comes after: a proof, memory.
     """
 
     about: str
@@ -74,6 +78,8 @@ class Answer:
     facts: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     give_next: tuple[str, ...] = ()
+    place: str | None = None
+    case: Case = field(default_factory=lambda: Case(Environment("nothing")))
 
     @property
     def exit_code(self) -> int:

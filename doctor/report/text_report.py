@@ -1,5 +1,6 @@
 """The answer for a person: one finding takes at most a screen, further ones a few lines each."""
 
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ from doctor.report.answer import Answer, Answered, Remedy, confidence_word
 
 _EVIDENCE, _CHANGES, _RULED_OUT, _SHORT = 5, 3, 6, 6  # lines, ways, sentences and further findings that are shown
 _LEVELS = {"error": "", "warning": "warning: ", "note": "note: "}
-_TOOLS = {"uv": "uv", "pip": "pip", "colab": "Colab", "shell": "type"}
+_TOOLS = {"uv": "uv", "pip": "pip", "colab": "cell", "shell": "type", "file": "write"}
 _INDENT = "  "
 
 
@@ -40,7 +41,7 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
     yield ""
     full = answer.findings if verbose else answer.findings[:1]
     for one in full:
-        yield from _full(one, width, verbose)
+        yield from _full(one, width, verbose, answer.place in ("colab", "kaggle"))
         yield ""
     rest = answer.findings[len(full) :]
     if rest:
@@ -74,7 +75,7 @@ def _nothing(answer: Answer) -> str:
     return "Nothing wrong was found."
 
 
-def _full(one: Answered, width: int, verbose: bool) -> Iterator[str]:
+def _full(one: Answered, width: int, verbose: bool, notebook: bool) -> Iterator[str]:
     finding = one.finding
     yield from _wrapped(_LEVELS[finding.level] + finding.verdict, width)
     branch = finding.branch.replace("/", " / ").replace("_", " ")
@@ -92,7 +93,7 @@ def _full(one: Answered, width: int, verbose: bool) -> Iterator[str]:
         yield from _headed("Remembered", sentence, width)
     shown_ways = one.remedies if verbose else one.remedies[:_CHANGES]
     for place, remedy in enumerate(shown_ways):
-        yield from _remedy(remedy, width, first=place == 0)
+        yield from _remedy(remedy, width, place == 0, notebook)
     if not one.remedies:
         yield from _headed("Do", "no change is known that mends it.", width)
     if finding.not_this:
@@ -103,10 +104,11 @@ def _full(one: Answered, width: int, verbose: bool) -> Iterator[str]:
         yield from _headed("Known from", finding.source, width)
 
 
-def _remedy(remedy: Remedy, width: int, first: bool) -> Iterator[str]:
+def _remedy(remedy: Remedy, width: int, first: bool, notebook: bool) -> Iterator[str]:
     yield from _headed("Do" if first else "Or", _way(remedy), width)
     if first or not remedy.change.requirements:
-        shown = {tool: lines for tool, lines in remedy.commands.items() if lines}
+        shown = {tool: lines for tool, lines in remedy.commands.items() if lines and (tool == "colab") == notebook}
+        shown = shown or dict(remedy.commands)
         for tool, lines in shown.items():
             for line in lines:
                 yield f"{_INDENT * 2}{_TOOLS.get(tool, tool) + ':':7}{line}"
@@ -119,7 +121,8 @@ def _remedy(remedy: Remedy, width: int, first: bool) -> Iterator[str]:
 
 def _way(remedy: Remedy) -> str:
     change = remedy.change
-    text = change.text or " ".join(change.requirements)
+    text = re.sub(r"^(?:Or|And),? ", "", change.text) or " ".join(change.requirements)
+    text = text[:1].upper() + text[1:]
     return f"{text.rstrip('.')}, while {', '.join(change.holds)}." if change.holds else text
 
 
