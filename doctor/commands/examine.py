@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TextIO
 from constants.commit import ShowVersion
 from doctor.commands.options import add_facts, add_output, add_proof, add_python, parser, width
 from doctor.errors import InputError
-from doctor.report.answer import Answer
 
 if TYPE_CHECKING:
     from doctor.knowledge.base import Knowledge
+    from doctor.report.answer import Answer
 
 _DESCRIPTION = """What is wrong with a Python environment, why, and the smallest change that mends it.
 
@@ -66,7 +66,7 @@ def main(words: list[str]) -> int:
     return finish(examine(patient, failure, facts, knowledge), given, knowledge)
 
 
-def finish(answer: Answer, given: argparse.Namespace, knowledge: "Knowledge", to: TextIO | None = None) -> int:
+def finish(answer: "Answer", given: argparse.Namespace, knowledge: "Knowledge", to: TextIO | None = None) -> int:
     """Prove what is found, write the answer and the pins, as the options ask for, and return the exit code."""
     if answer.findings and given.proof != "never":
         from doctor.commands.proving import with_proof
@@ -81,7 +81,7 @@ def finish(answer: Answer, given: argparse.Namespace, knowledge: "Knowledge", to
     return code
 
 
-def write(answer: Answer, given: argparse.Namespace, to: TextIO | None = None) -> int:
+def write(answer: "Answer", given: argparse.Namespace, to: TextIO | None = None) -> int:
     """Write an answer as the options ask for, and return its exit code.
 
     Args:

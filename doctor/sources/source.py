@@ -1,5 +1,6 @@
 """What a file declares, as its readers hand it on."""
 
+import re
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -9,6 +10,8 @@ from doctor.environment.facts import Declared
 from doctor.redaction import redact
 from doctor.sources.target import Target
 
+_ADDRESS = re.compile(r"(?:[a-z+]+:/|\.{1,2}(?:/|\\|$)|/|~/|[A-Za-z]:[\\/])|\S+\.whl$")
+_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 PYTHON = "python"
 """Name under which a file's Requires-Python is declared, as if Python were a distribution."""
 
@@ -65,17 +68,19 @@ def _specifier(requirement: Requirement) -> str:
 
 def _direct(text: str, place: str) -> Declared | None:
     """Read a URL, or a path of a wheel or a folder, without a name before it."""
-    if " @ " in text or not ("://" in text or text.startswith((".", "/", "~")) or text[1:3] in (":\\", ":/")):
-        return None
     shown = redact(text)
-    if wheel := _wheel(text.partition(";")[0].strip()):
+    address = shown.partition(" ;")[0].partition("; ")[0].strip()
+    if not _ADDRESS.match(address) or " " in address:
+        return None
+    if wheel := _wheel(address):
         return Declared(canonicalize_name(wheel[0]), f"=={wheel[1]}", place, shown)
-    egg = text.partition("#")[2].replace("&", " ").split()
+    egg = address.partition("#")[2].replace("&", " ").split()
     name = next((part.removeprefix("egg=").partition("[")[0] for part in egg if part.startswith("egg=")), "")
     if not name:
-        path = text.partition("#")[0].partition("?")[0].rstrip("/").replace("\\", "/")
-        name = path.rpartition("/")[2].partition("@")[0].removesuffix(".git") or path
-    return Declared(canonicalize_name(name.strip(".") or "folder"), "", place, shown)
+        path = address.partition("#")[0].partition("?")[0].rstrip("/").replace("\\", "/")
+        path = path.partition("://")[2].partition("/")[2] if "://" in path else path  # without the host
+        name = path.rpartition("/")[2].partition("@")[0].removesuffix(".git")
+    return Declared(canonicalize_name(name) if _NAME.fullmatch(name) else "folder", "", place, shown)
 
 
 def _wheel(url: str) -> tuple[str, str] | None:
