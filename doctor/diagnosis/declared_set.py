@@ -284,7 +284,7 @@ def _silently_old(environment: Environment, python: str, metadata: Metadata) -> 
         if chosen is None:
             yield Finding(
                 "no-release-for-python", "resolve/no_wheel", "error", 0.9,
-                f"No {one.name}{one.specifier} accepts Python {python}: {newest.version} is for {newest.requires_python}",
+                f"No {one.name}{one.specifier} accepts Python {python}: {newest.version} has {newest.requires_python}",
                 (place,), "Each release says which Pythons it is for.",
                 (Change("environment", f"Use a Python that it accepts: {newest.requires_python}.",
                         commands=("uv venv --python 3.12",)),),

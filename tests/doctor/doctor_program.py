@@ -44,7 +44,12 @@ def here(capfd, *words: object) -> Answered:
 def apart(*words: object, cwd: Path, stdin: str | None = None, **variables: str) -> Answered:
     """Run it in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "doctor.py"), *map(str, words)], cwd=cwd, text=True, capture_output=True, timeout=60,
-        env={**os.environ, **variables}, **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
-    )  # fmt: skip
+        [sys.executable, str(ROOT / "doctor.py"), *map(str, words)],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, **variables},
+        input=stdin or "",
+    )
     return Answered(done.returncode, done.stdout, done.stderr)

@@ -145,7 +145,8 @@ def test_credentials_are_never_shown(tmp_path, capfd, monkeypatch):
     text = "\n".join(SECRETS.values())
     (tmp_path / "e.txt").write_text(f"{text}\n{_ERROR}{text}\nModuleNotFoundError: No module named 'x' {text}\n")
     (tmp_path / "requirements.txt").write_text(
-        f"--index-url {SECRETS['user:hunter2hunter2']}\npeft @ {SECRETS['user:hunter2hunter2']}/peft-0.14.0-py3-none-any.whl\n"
+        f"--index-url {SECRETS['user:hunter2hunter2']}\n"
+        f"peft @ {SECRETS['user:hunter2hunter2']}/peft-0.14.0-py3-none-any.whl\n"
         "git+https://hf_AbCdEfGhIjKlMn1234@github.com/a/b.git\ntransformers==4.30.2\ntokenizers==0.15.2\n"
     )
     (tmp_path / "bad.txt").write_text("nonsense ! https://user:hunter2hunter2@example.com hf_AbCdEfGhIjKlMn1234\n")
