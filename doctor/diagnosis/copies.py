@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known
-from doctor.diagnosis.needs import needs
+from doctor.diagnosis.needs import needs, range_for
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Environment, Installed
 from doctor.environment.installed_files import recorded_sizes
@@ -127,6 +127,11 @@ def _leak(case: Case, site: str, pairs: list[tuple[Installed, Installed | None]]
     variable = ("PYTHONPATH", "") if by_variable else ("PYTHONNOUSERSITE", "1")
     off = "Leave PYTHONPATH out." if by_variable else "Leave the per-user folder out: PYTHONNOUSERSITE=1, or python -s."
     changes = [Change("environment", off, environment=(variable,))]
+    lacking = [winner for winner, own in pairs if own is None]
+    if not by_variable and lacking and case.environment.interpreter and not case.environment.interpreter.conda:
+        needed = tuple(f"{one.name}{range_for(case.environment, one.name)}" for one in lacking)
+        own_folder = "Install it into the environment itself, whose folder comes before the user's."
+        changes.insert(0, Change("install", own_folder, needed))
     if not by_variable:
         clean = (for_bash("rm", "-r", *(winner.folder for winner, _ in pairs)),) if len(pairs) < 3 else ()
         changes.append(Change("uninstall", f"Or remove the copies from {site}.", commands=clean))
@@ -138,7 +143,7 @@ def _leak(case: Case, site: str, pairs: list[tuple[Installed, Installed | None]]
         confidence_for(case, 0.95 if broken else 0.8, *names, *(name for one, _ in pairs for name in one.modules[:2])),
         f"Packages of {whose} are imported instead of the environment's own: {', '.join(shown)}{more}.",
         (
-            f"{site} comes before the environment's own folder",
+            f"{site} is on the path" if lacking else f"{site} comes before the environment's own folder",
             *(f"{one.folder} is imported{f', not {other.folder}' if other else ''}" for one, other in pairs[:6]),
             *broken[:6],
         ),

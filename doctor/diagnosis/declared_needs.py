@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from doctor.case import Case
 from doctor.diagnosis.copies import foreign_sites
 from doctor.diagnosis.mechanism import Known
-from doctor.diagnosis.needs import Need, needs
+from doctor.diagnosis.needs import Need, needs, range_for
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Declared, Environment, Installed
 from doctor.environment.installed_files import recorded_paths
@@ -76,7 +76,7 @@ def _wrong(case: Case, name: str, several: list[Need], environment: Environment)
     refusing = [one for one in several if sure and name in _own_checks(one.teller)]
     specifier = _joined(several)
     changes = []
-    together = _ranges(environment, name)
+    together = range_for(environment, name)
     if _possible(name, together):
         changes.append(Change("pin", f"Install a {name} that all accept.", (f"{name}{together}",)))
     changes.append(
@@ -107,12 +107,6 @@ def _wrong(case: Case, name: str, several: list[Need], environment: Environment)
         source="declared metadata of what is installed",
         provable=f"import {_module(refusing[0].teller)}" if refusing else None,
     )  # fmt: skip
-
-
-def _ranges(environment: Environment, name: str) -> str:
-    """Return the range of a distribution that all which need it together allow."""
-    asked = [one.need.specifier for one in needs(environment) if canonicalize_name(one.need.name) == name]
-    return ",".join(sorted({str(part) for specifier in asked for part in specifier}))
 
 
 def _possible(name: str, ranges: str) -> bool:

@@ -99,11 +99,15 @@ def _guess(renamed: str, case: Case) -> str:
 def find_missing_files(case: Case, knowledge: Known) -> Iterator[Finding]:
     """Find distributions that pip lists and whose files are not there, and dist-info folders that are cut."""
     sites = set(_sites(case))
+    counts = Counter(one.name for one in case.environment.installed)
     for one in case.environment.installed:
-        if one.site not in sites or not one.folder.endswith(".dist-info") or one.editable:
+        if one.site not in sites or not one.folder.endswith(".dist-info") or one.editable or counts[one.name] > 1:
             continue
         if not os.path.isfile(os.path.join(one.folder, "METADATA")):
             yield _cut(case, one)
+            continue
+        if not os.path.isfile(os.path.join(one.folder, "RECORD")) and one.installer in ("pip", "uv"):
+            yield _unrecorded(case, one)
             continue
         gone = list(missing_paths(one, _NEEDED))
         if gone:
@@ -125,6 +129,22 @@ def _cut(case: Case, one: Installed) -> Finding:
         culprits=(one.name,),
         source="installed files",
     )  # fmt: skip
+
+
+def _unrecorded(case: Case, one: Installed) -> Finding:
+    return Finding(
+        "dist-info-without-record",
+        "import/stale_or_partial",
+        "note",
+        confidence_for(case, 0.7, one.name, *one.modules[:3]),
+        f"{os.path.basename(one.folder)} has no RECORD, so {one.name} can't be uninstalled or checked.",
+        (f"{os.path.join(one.folder, 'RECORD')} is not there",),
+        "pip and uv know a package's files by that list only; without it an upgrade leaves the old ones.",
+        (_again(one),),
+        check=f"test -f {for_bash(os.path.join(one.folder, 'RECORD'))}",
+        culprits=(one.name,),
+        source="installed files",
+    )
 
 
 def _gone(case: Case, one: Installed, gone: list[str], count: int) -> Finding:

@@ -71,3 +71,9 @@ def meets(installed: Installed, need: Requirement) -> bool:
         return need.specifier.contains(Version(installed.version), prereleases=True)
     except InvalidVersion:
         return True
+
+
+def range_for(environment: Environment, name: str) -> str:
+    """Return the range of a distribution that all which need it together allow; "" where none asks for one."""
+    asked = (one.need.specifier for one in needs(environment) if canonicalize_name(one.need.name) == name)
+    return ",".join(sorted({str(part) for specifier in asked for part in specifier}))

@@ -15,6 +15,7 @@ from doctor.environment.module_path import Layout, module_path
 from doctor.environment.wheel_tags import accepted_tags
 
 _MARK = "doctor-facts:"
+_SAID = ("PYTHONUSERBASE", "HOME", "APPDATA", "USERPROFILE", "__PYVENV_LAUNCHER__")
 # Runs in the target, any Python from 3.6 on, isolated and without site: no package of it is imported.
 _QUESTIONS = """
 import json, os, site, sys, sysconfig
@@ -70,7 +71,7 @@ def read_interpreter(
     place = find_place(python if python is not None else sys.executable)
     fault = place.fault
     if fault is None:
-        answer, fault = _ask(place.executable, timeout)
+        answer, fault = _ask(place.executable, told, timeout)
         if answer is not None:
             return _from_answer(answer, told)
     if place.folder is None:
@@ -78,8 +79,11 @@ def read_interpreter(
     return _from_files(place, fault or "", told)
 
 
-def _ask(executable: str, timeout: float) -> tuple[dict | None, str | None]:
+def _ask(executable: str, variables: Mapping[str, str], timeout: float) -> tuple[dict | None, str | None]:
     """Run the questions in an interpreter: its answers, or why there are none."""
+    # Of what a script is started with only these have a say in the answers; the others may be needed to start at all.
+    surroundings = {name: value for name, value in os.environ.items() if name not in _SAID}
+    surroundings |= {name: variables[name] for name in _SAID if name in variables}
     try:
         done = subprocess.run(
             [executable, "-I", "-S", "-c", _QUESTIONS],
@@ -88,6 +92,7 @@ def _ask(executable: str, timeout: float) -> tuple[dict | None, str | None]:
             text=True,
             errors="replace",
             timeout=timeout,
+            env=surroundings,
         )
     except subprocess.TimeoutExpired:
         return None, f"{executable} did not answer within {timeout:.0f} seconds."

@@ -51,15 +51,11 @@ def test_user_site_and_the_base_are_on_the_path_as_python_has_them(tmp_path):
     user = tmp_path / "user" / "lib" / short / "site-packages"
     user.mkdir(parents=True)
     told = {"PYTHONUSERBASE": str(tmp_path / "user"), "HOME": str(tmp_path)}
-    here = read(venv.python, **told)  # the folder is asked of the interpreter, which runs in this process's variables
-    assert here.interpreter.system_site_packages
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
-        here = read(venv.python, **told)
-        assert list(here.interpreter.path) == path_of(venv.python, **told)
-        assert str(user) in here.interpreter.path and here.interpreter.user_site_enabled
-        off = read(venv.python, **told, PYTHONNOUSERSITE="1").interpreter
-        assert str(user) not in off.path and not off.user_site_enabled
+    here = read(venv.python, **told).interpreter
+    assert list(here.path) == path_of(venv.python, **told)
+    assert here.system_site_packages and str(user) in here.path and here.user_site_enabled
+    off = read(venv.python, **told, PYTHONNOUSERSITE="1").interpreter
+    assert str(user) not in off.path and not off.user_site_enabled
 
 
 def test_distributions_are_read_in_the_order_of_the_path(plain, tmp_path):

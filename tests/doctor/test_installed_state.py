@@ -140,28 +140,31 @@ class TestCopies:
         assert "transformers 4.45.2 needs tokenizers<0.21,>=0.20, and gets 0.13.3" in finding.evidence
         assert found(venv) == []
 
-    def test_a_copy_in_the_user_site_is_imported_where_the_base_is_seen(self, tmp_path, monkeypatch):
+    def test_a_copy_in_the_user_site_is_imported_where_the_base_is_seen(self, tmp_path):
         """E3 of the catalogue of conflicts: a plain environment doesn't see the user's folder, another one does."""
         short = f"python{sys.version_info.major}.{sys.version_info.minor}"
         user = tmp_path / "user" / "lib" / short / "site-packages"
         install_into(user, "peft", "0.5.0")
-        monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
         told = {"PYTHONUSERBASE": str(tmp_path / "user")}
         code = "import peft; print(peft.__version__)"
         plain = Patient(tmp_path / "plain")
         plain.install("trainer", "1.0", requires=("peft>=0.13",))
-        assert only(found(plain)).id == "need-missing" and "No module named 'peft'" in plain.run(code, **told).stderr
+        assert (
+            only(found(plain, **told)).id == "need-missing"
+            and "No module named 'peft'" in plain.run(code, **told).stderr
+        )
         sees = Patient(tmp_path / "sees", None, "--system-site-packages")
         sees.install("trainer", "1.0", requires=("peft>=0.13",))
         assert sees.run(code, **told).stdout == "0.5.0\n"
-        ours = [one for one in found(sees) if "peft" in one.culprits]  # its base has packages of its own
+        ours = [one for one in found(sees, **told) if "peft" in one.culprits]  # its base has packages of its own
         finding = only(ours)
         assert (finding.id, finding.branch, finding.level) == ("leak-of-user-site", "import/shadowed", "error")
-        assert finding.changes[0].environment == (("PYTHONNOUSERSITE", "1"),)
+        assert finding.changes[0].requirements == ("peft>=0.13",)
+        assert finding.changes[1].environment == (("PYTHONNOUSERSITE", "1"),)
         assert "trainer 1.0 needs peft>=0.13, and gets 0.5.0" in finding.evidence
         sees.install("peft", "0.13.2")
         assert sees.run(code, **told).stdout == "0.13.2\n"  # its own folder comes before the user's
-        assert not [one for one in found(sees) if "peft" in one.culprits]
+        assert not [one for one in found(sees, **told) if "peft" in one.culprits]
 
     def test_two_dist_infos_of_one_project(self, venv):
         """E4 of the catalogue of conflicts."""
@@ -229,6 +232,10 @@ class TestLeftovers:
     def test_a_dist_info_without_metadata(self, venv):
         (venv.site / "tokenizers-0.20.3.dist-info" / "METADATA").unlink()
         assert only(found(venv)).id == "dist-info-without-metadata"
+
+    def test_a_dist_info_without_record(self, venv):
+        (venv.site / "tokenizers-0.20.3.dist-info" / "RECORD").unlink()
+        assert (only(found(venv)).id, only(found(venv)).level) == ("dist-info-without-record", "note")
 
     def test_files_of_another_release(self, venv):
         (venv.site / "numpy" / "__init__.py").write_text("__version__ = '2.0.2'\n")
