@@ -1,0 +1,1 @@
+"""A workflow as its file tells it: steps, what each needs, makes and is held to."""

@@ -1,0 +1,150 @@
+"""Nodes of a YAML file that know their lines, and what is wrong with them."""
+
+from pathlib import Path
+
+import yaml
+
+from constants.nearest import nearest
+
+
+class Problems:
+    """What is wrong with a file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, line: int, text: str) -> None:
+        """Add a mistake.
+
+        Args:
+            line: its line, from 1.
+            text: what is wrong.
+        """
+        if (line, text) not in self._found:
+            self._found.append((line, text))
+
+    @property
+    def texts(self) -> list[str]:
+        """Each mistake with its place, as found."""
+        return [f"{self._path}:{line}: {text}" for line, text in self._found]
+
+    def sorted(self) -> list[str]:
+        """Return each mistake with its place, by line."""
+        return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found)]
+
+
+class Node:
+    """A node of a YAML file.
+
+    Args:
+        node: the node.
+        problems: where mistakes are collected.
+        what: what the file calls it: the key that it is the value of.
+    """
+
+    def __init__(self, node: yaml.Node, problems: Problems, what: str) -> None:
+        self._node, self._problems, self.what = node, problems, what
+        self.line = node.start_mark.line + 1
+
+    def problem(self, text: str) -> None:
+        """Say that something is wrong with this node."""
+        self._problems.add(self.line, f"{self.what} {text}")
+
+    def mapping(self, known: tuple[str, ...] | None = None, needed: tuple[str, ...] = ()) -> "dict[str, Node] | None":
+        """Return keys and values; None, and a mistake, where it is no mapping.
+
+        Args:
+            known: keys that there may be; None takes all.
+            needed: keys that there must be.
+        """
+        if not isinstance(self._node, yaml.MappingNode):
+            self.problem(f"is {self._kind()}; needed are keys and values" + (f": {', '.join(known)}" if known else ""))
+            return None
+        found: dict[str, Node] = {}
+        misspelt: set[str | None] = set()
+        for key, value in self._node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if known is not None and name not in known:
+                near = nearest(name, list(known))
+                misspelt.add(near)
+                meant = f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
+                self._problems.add(line, f"{self.what} has no key {name}{meant}")
+            elif name in found:
+                self._problems.add(line, f"{self.what} has the key {name} twice")
+            else:
+                found[name] = Node(value, self._problems, name)
+        for name in needed:
+            if name not in found and name not in misspelt:
+                self.problem(f"lacks the key {name}")
+        return found
+
+    def items(self, what: str) -> "list[Node]":
+        """Return the entries of a list; none, and a mistake, where it is no list.
+
+        Args:
+            what: what an entry is called.
+        """
+        if not isinstance(self._node, yaml.SequenceNode):
+            self.problem(f"is {self._kind()}; needed is a list")
+            return []
+        return [Node(one, self._problems, what) for one in self._node.value]
+
+    def texts(self) -> list[str]:
+        """Return a list of texts."""
+        return [text for one in self.items(self.what) if (text := one.text()) is not None]
+
+    def text(self) -> str | None:
+        """Return a text; None, and a mistake, where it is none or empty."""
+        if not isinstance(self._node, yaml.ScalarNode):
+            self.problem(f"is {self._kind()}; needed is a text")
+            return None
+        text = str(self._node.value).strip()
+        if not text:
+            self.problem("is empty")
+            return None
+        return text
+
+    def whole(self) -> int | None:
+        """Return a whole number; None, and a mistake, where it is none."""
+        value = self.plain()
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.problem(f"is {value!r}; needed is a whole number")
+            return None
+        return value
+
+    def number(self, above: float) -> float | None:
+        """Return a number above a bound; None, and a mistake, where it is none."""
+        value = self.plain()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > above:
+            self.problem(f"is {value!r}; needed is a number above {above:g}")
+            return None
+        return float(value)
+
+    def flag(self) -> bool | None:
+        """Return true or false; None, and a mistake, where it is neither."""
+        value = self.plain()
+        if not isinstance(value, bool):
+            self.problem(f"is {value!r}; needed is true or false")
+            return None
+        return value
+
+    def plain(self) -> object:
+        """Return the value as Python has it."""
+        loader = yaml.SafeLoader("")
+        try:
+            value: object = loader.construct_document(self._node)
+        except yaml.YAMLError as error:
+            self.problem(f"can't be read: {getattr(error, 'problem', error)}")
+            return None
+        finally:
+            loader.dispose()
+        return value
+
+    def _kind(self) -> str:
+        kinds = {yaml.MappingNode: "keys and values", yaml.SequenceNode: "a list"}
+        return next((text for kind, text in kinds.items() if isinstance(self._node, kind)), repr(self._node.value))
