@@ -11,6 +11,7 @@ from doctor.failure.tracebacks import Block, bare_type
 
 _WRAPPED = re.compile(r"because of the following error \(look up to see its traceback\):\s*\n?")
 _INSIDE = re.compile(r"-- Process \d+ terminated with the following error|\bray::\w")
+_PARENTS = ("ProcessRaisedException", "ProcessExitedException")
 _COPIES = ("RemoteTraceback", "_RemoteTraceback", "_ExceptionWithTraceback")
 _WARNINGS = re.compile(r"\w*(?:Warning)$")
 _HANDLED = re.compile(
@@ -95,7 +96,8 @@ def _blocks_placed(blocks: Sequence[Block], lines: Sequence[Line], left: list[To
             continue
         at = float(chain[0].start)
         before = placed[-1].block if placed else None
-        if before is not None and _INSIDE.search(before.message) and chain[0].start - before.end < 4:
+        inside = before is not None and (_INSIDE.search(before.message) or bare_type(before.type) in _PARENTS)
+        if before is not None and inside and chain[0].start - before.end < 6:
             at = placed[-1].at - 0.5  # printed inside the message of the one before: it failed first
         for step, block in enumerate(chain):
             if bare_type(block.type) in _COPIES:

@@ -18,6 +18,7 @@ _QUOTES = str.maketrans(
         "”": '"',
         "\u2018": "'",
         "\u2019": "'",
+        "\uff1a": ": ",
         "\u00a0": " ",
         "\u202f": " ",
         "\u3000": " ",
@@ -46,7 +47,7 @@ _PREFIXES = tuple(
         rf"?",
         r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{3,9} {1,8}\d{1,9} [\w./\-]{1,160}:\d{1,6}\] ?",
         rf"{_TIME} ?- [\w.\-]{{1,120}} - {_LEVEL} - ",
-        rf"\[{_TIME}(?: (?P<p>(?:TP|DP|PP|EP|CP)\d{{1,4}}(?:[ _](?:TP|DP|PP|EP|CP)\d{{1,4}}){{0,3}}))?\] ?",
+        rf"\[{_TIME}(?: (?:TP|DP|PP|EP|CP)\d{{1,4}}(?:[ _](?:TP|DP|PP|EP|CP)\d{{1,4}}){{0,3}})?\] ?",
         rf"\[{_TIME}\] ?\[\d{{1,9}}\] ?\[{_LEVEL}\] ?",
         rf"{_TIME} ?(?:\[{_LEVEL}\] ?|{_LEVEL} {{1,4}}(?=\S))?",
         rf"\[{_LEVEL}\|[\w.]{{1,80}}:\d{{1,6}}\] (?:{_TIME}) >> ",
@@ -101,6 +102,7 @@ def plain_text(text: str) -> str:
         text = _BARE_COLOUR.sub("", text)
     if "Traceback (most recent call last):\\n" in text:
         text = text.replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
+        text = re.sub(r"\"(?:, ?\"[^\n]{0,500})?\}$", "", text, flags=re.MULTILINE)
     text = text.translate(_QUOTES)
     if "&" in text and re.search(r"&(?:lt|gt|quot|amp|#39|#x27|nbsp);", text):
         text = html.unescape(text)

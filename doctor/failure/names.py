@@ -108,7 +108,7 @@ def distribution(text: str) -> str | None:
         text.strip(),
         flags=re.IGNORECASE,
     )
-    text = text.strip(" \t`*'\"")
+    text = text.removesuffix("\u7248\u672c").strip(" \t`*'\"")  # "version" in Chinese
     if not text or len(text) > 60 or text.count(" ") > 2:
         return None
     plain = canonicalize_name(re.sub(r"\s+", "-", text))

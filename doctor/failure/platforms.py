@@ -90,11 +90,11 @@ _CAPABILITY = re.compile(
 
 _SYSTEMS = {
     "win32": re.compile(
-        r"\b[A-Za-z]:\\{1,2}\w|\.dll\b|\.pyd\b|win_amd64|win32|\bWindows\b|\bMSVC\b|"
+        r"\b[A-Za-z]:[/\\]{1,2}\w|\.dll\b|\.pyd\b|win_amd64|win32|\bWindows\b|\bMSVC\b|"
         r"\.exe\b|AppData|PowerShell"
     ),
     "darwin": re.compile(
-        r"/Users/\w|\.dylib\b|macosx_|\bDarwin\b|\bmacOS\b|\bMac ?OS\b|\bdlopen\(|"
+        r"(?<![:\w])/Users/\w|\.dylib\b|macosx_|\bDarwin\b|\bmacOS\b|\bMac ?OS\b|\bdlopen\(|"
         r"Apple M\d|\bMPS backend|darwin\.so"
     ),
     "linux": re.compile(

@@ -34,6 +34,13 @@ def _table(*rows: tuple[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((tool, re.compile(pattern)) for tool, pattern in rows)
 
 
+CONDA_ERRORS = (
+    "UnsatisfiableError",
+    "LibMambaUnsatisfiableError",
+    "PackagesNotFoundError",
+    "ResolvePackageNotFound",
+    "CondaHTTPError",
+)
 _LIBRARY = (
     r"undefined symbol: \S|cannot open shared object file|version [`']?(?:GLIBC|"
     r"GLIBCXX|CXXABI|GCC)_[\d.]+'? not found|DLL load failed|"
@@ -45,6 +52,7 @@ _LIBRARY = (
 # What stands at the beginning of a line that says what failed.
 _STRONG = _table(
     ("uv", r"\u00d7 No solution found"),
+    ("uv", r"(?:cause: )?(?:And b|B|So, b)ecause .*(?:you require|we can conclude|your project)"),
     (
         "uv",
         r"error: (?:No solution|Distribution `|Requirements contain conflicting|"
@@ -70,7 +78,7 @@ _STRONG = _table(
     ),
     (
         "poetry",
-        r"(?:Because .* depends on .*version solving failed|.*version solving failed\.?$|"
+        r"(?:(?:So, )?[Bb]ecause .*(?:depends on|requires|no versions of|is forbidden)|.*version solving failed\.?$|"
         r"The current project's (?:supported )?Python requirement)",
     ),
     (
@@ -88,7 +96,7 @@ _STRONG = _table(
     ("build", r"(?:[A-Za-z]:)?[^\s:()]{1,400}(?:[:(]\d{1,7}){1,2}\)?: ?(?:fatal )?error(?: [A-Z]{1,4}\d{1,6})?: "),
     (
         "build",
-        r"(?:[\w/.\-]*/)?ld(?:\.(?:lld|gold|bfd))?: |[^\s:]{1,300}: undefined reference to|"
+        r"(?:[\w/.\-]*/)?ld(?:\.(?:lld|gold|bfd))?: (?!.*: in function)|\S{1,300}: undefined reference to|"
         r"collect2: |LINK : fatal error|LINK : error|clang(?:\+\+)?: error: linker",
     ),
     ("build", r"(?:g?cc|g\+\+|cc1plus|clang(?:\+\+)?|cl|cc1|c\+\+|x86_64-linux-gnu-g\S+): (?:fatal )?error: "),
@@ -135,7 +143,7 @@ _STRONG = _table(
     (
         "crash",
         r"Exception in thread \"|Caused by: (?:[a-z]\w*\.){1,8}\w+|Unhandled(?:PromiseRejection|"
-        r" rejection)|Uncaught (?:\w+)?Error|node:internal/\S+:\d+$|"
+        r" rejection)|Uncaught (?:\w+)?Error|"
         r"npm (?:ERR!|error) ",
     ),
     (
@@ -190,7 +198,7 @@ _WARNING = re.compile(
 )
 _OF_JAVA = re.compile(
     r"\s+at [\w$.<>/]+\(|\s+\.\.\. \d+ more|\s{2,}at |\s+\d+: 0x|goroutine \d+|"
-    r"\s+what\(\):|note: run with `RUST_BACKTRACE"
+    r"\s+what\(\):"
 )
 _NODE = re.compile(r"\s{2,8}at .{1,300}(?::\d+:\d+\)?|\([^)]*\)|<anonymous>\)?)$")
 
@@ -268,6 +276,10 @@ def _end_of(lines: Sequence[Line], at: int, tool: str, taken: frozenset[int]) ->
     text = first.text.strip()
     base = len(first.text) - len(first.text.lstrip())
     end = at + 1
+    if tool == "poetry":
+        while end < len(lines) and lines[end].text.strip() and end - at < 60:
+            end += 1
+        return end
     derivation = tool in ("uv", "conda", "poetry") or "Cannot install" in text or "DLL load" in text
     while end < len(lines) and end - at < 60:
         line = lines[end]

@@ -10,9 +10,9 @@ from doctor.failure.cleaning import Line, clean_lines, plain_text
 from doctor.failure.excerpt import BLOCK, GAP, decoded, excerpt, is_binary
 from doctor.failure.facts import Failure, Raised
 from doctor.failure.platforms import read_platform
-from doctor.failure.programs import ToolError, read_tool_errors, read_warnings
+from doctor.failure.programs import CONDA_ERRORS, ToolError, read_tool_errors, read_warnings
 from doctor.failure.stated import read_stated
-from doctor.failure.tracebacks import Block, read_blocks
+from doctor.failure.tracebacks import Block, bare_type, read_blocks
 from doctor.redaction import redact
 
 LIMIT = 2_000_000  # characters of a text that are read; of a longer one the parts that matter
@@ -92,6 +92,8 @@ def _understood(plain: str, shortened: bool) -> Failure:
     raised, left = in_order_of_time(blocks, errors, lines)
     warnings = read_warnings(lines, taken)
     others = sorted({(one.number, one.message) for one in left} | set(warnings))
+    if not raised:
+        raised = tuple(Raised("", text) for _, text in warnings if _FAULTY.match(text))
     kind = _kind(blocks, errors, raised, plain)
     if kind == "silent":
         others = [(line.number, line.text.strip()) for line in lines if line.text.strip()][:60]
@@ -130,6 +132,10 @@ def _is_cut(blocks: list[Block]) -> bool:
 
 
 _WITHOUT_HEADING = ("SyntaxError", "IndentationError", "TabError")
+# Warnings that are about what is wrong, where nothing else is.
+_FAULTY = re.compile(
+    r"WARNING: Ignoring invalid distribution|\S+ \S+ requires \S.*(?:, but you have |, which is not installed)"
+)
 _BUILD = re.compile(
     r"subprocess-exited-with-error|metadata-generation-failed|[Ff]ailed building (?:wheel|"
     r"editable)|Could not build wheels|Failed to build `|"
@@ -142,8 +148,8 @@ _BUILD = re.compile(
 
 def _kind(blocks: list[Block], errors: list[ToolError], raised: tuple[Raised, ...], text: str) -> str:
     """Return what kind of failure a text tells of."""
-    strong = [error for error in errors if error.strong]
-    tools = [error.tool for error in strong]
+    tools = [error.tool for error in errors if error.strong]
+    tools += ["conda" for block in blocks if bare_type(block.type) in CONDA_ERRORS]
     if _BUILD.search(text):
         return "build"
     for tool in ("uv", "conda", "poetry", "pip"):

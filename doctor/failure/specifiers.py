@@ -188,7 +188,7 @@ def _equal(version: str, exact: bool) -> str:
 def _hull(versions: list[str]) -> str:
     """Return the range from the lowest to the highest of several versions."""
     try:
-        ordered = sorted(set(versions), key=lambda version: Version(_public(version)))
+        ordered = sorted(versions, key=lambda version: (Version(_public(version)), -len(version)))
     except InvalidVersion:
         return ""
     low, high = ordered[0], ordered[-1]

@@ -15,7 +15,7 @@ _FOUND = re.compile(
     rf"(?:but found|found|but you have|you have|installed version is|but got|"
     rf"Found existing installation:) `?(?P<name>{_NAME})(?:==| |-)(?P<version>{_V})(?![\w])"
 )
-_REQUIRER = re.compile(rf"(?:^|\s)(?P<name>{_NAME})(?:\[[\w,\-]*\])? (?P<version>{_V}) requires ")
+_REQUIRER = re.compile(rf"(?:^|\s)(?P<name>{_NAME})(?:\[[\w,\-]*\])? (?P<version>{_V}) requires \S.{{0,200}}?(?:, but you have|, which is not)")
 _SATISFIED = re.compile(rf"Requirement already satisfied: (?P<name>{_NAME})[^\n]{{0,600}}\((?P<version>{_V})\)\s*$")
 _INSTALLED = re.compile(rf"(?P<name>{_NAME}?)-(?P<version>{_V})(?=\s|$)")
 _UV_CHANGE = re.compile(rf"\s{{0,4}}[+~] (?P<name>{_NAME})==(?P<version>\S{{1,80}})")
@@ -66,7 +66,7 @@ _WORDS = "|".join(
 )
 _SENTENCE = re.compile(
     rf"(?<![\w.\-/])(?P<name>{_WORDS})[`*'\"]{{0,3}}(?: [Vv]ersion)?[`*]{{0,3}}(?:\s{{0,2}}[:=]{{1,2}}\s{{0,2}}|"
-    rf"\s|@)(?:version |v)?(?P<version>{_V})(?![\w/]|\.\d)",
+    rf"\s(?:(?:is|was|at|is at|of)\s)?|@)(?:version |v)?(?P<version>{_V})(?![\w/]|\.\d)",
     re.IGNORECASE,
 )
 # What people say of a version that they don't know.
@@ -85,7 +85,7 @@ _WANTED = re.compile(
 _DEPENDS = re.compile(
     r"depends on|Because |and because|The conflict is caused|which is incompatible|"
     r"from versions|you require|Collecting |Downloading |Using cached|Cannot install|"
-    r"depend on|hint:|requires |is required"
+    r"depend on|hint:|requires |is required|->|[├└│]|would require"
 )
 
 
@@ -128,6 +128,19 @@ def read_stated(lines: Sequence[Line], taken: frozenset[int]) -> tuple[Declared,
     return tuple(kept.values())
 
 
+def states_version(text: str) -> bool:
+    """Return whether a line states the version of a distribution that is known by name."""
+    if "=" not in text and ":" not in text and not text[-1:].isdigit():
+        return False
+    found = _PINNED.match(text) or _ROW.match(text)
+    if found:
+        return distribution(found["name"]) in KNOWN
+    keyed = _COLON.match(text)
+    if not keyed or distribution(keyed["key"]) not in KNOWN:
+        return False
+    return bool(specifier_of(keyed["value"]) or _VAGUE.match(keyed["value"])) and not text.startswith("File")
+
+
 def _of_line(text: str, taken: bool, table: bool) -> Iterator[tuple[int, str, str]]:
     """Yield rank, name and specifier of what a line states."""
     for pattern in (
@@ -166,11 +179,9 @@ def _of_line(text: str, taken: bool, table: bool) -> Iterator[tuple[int, str, st
         name = distribution(row["name"])
         if name and (table or name in KNOWN):
             rest = row["rest"].strip()
-            yield (
-                (2, name, f"=={row['version'].lstrip('v')}")
-                if table
-                else (3, name, specifier_of(f"{row['version']} {rest}"))
-            )
+            qualified = re.match(r"(?:or|and) \w+(?:er|ow|ve|p)\b|\+|to \d|[-\u2013] ?\d|dev\b", rest)
+            said = specifier_of(f"{row['version']} {rest[:30]}" if qualified else row["version"])
+            yield (2, name, f"=={row['version'].lstrip('v')}") if table else (3, name, said)
             return
     keyed = _COLON.match(text)
     if keyed:

@@ -8,6 +8,7 @@ from doctor.failure.cleaning import Line
 from doctor.failure.excerpt import GAP
 from doctor.failure.facts import Frame
 from doctor.failure.frames import ARROW, read_frame
+from doctor.failure.stated import states_version
 
 CAUSE = "The above exception was the direct cause of the following exception"
 CONTEXT = "During handling of the above exception, another exception occurred"
@@ -37,7 +38,7 @@ _IGNORED = re.compile(
 # Where a message certainly ends.
 _AFTER = re.compile(
     r"(?:-{20,}|={20,}|#{1,6} |\$ |>>> |\(\w[\w\-./]{0,40}\) \S{1,80}[@$#%]|"
-    r"[\w.\-]{1,40}@[\w.\-]{1,60}:\S{0,200}[$#]|PS [A-Z]:\\|[A-Z]:\\[^>\n]{0,200}>|"
+    r"[\w.\-]{1,40}@[\w.\-]{1,60}:\S{0,200}[$#]|(?:\(\S{1,40}\) ?)?(?:PS )?[A-Z]:\\[^>\n]{0,200}>|"
     r"Exception ignored in|Traceback \(most recent|Process [\w\-:]{1,60}:$|\[end of output\]|"
     r"note: This error originates|\[\w{1,40}\] (?:CRITICAL|ERROR|WARNING)\b|"
     r"(?:INFO|WARNING|DEBUG|ERROR|CRITICAL)[: \[]|(?:hint|warning|error): |\u00d7 |ERROR: |WARNING: |"
@@ -131,6 +132,8 @@ class _Reader:
         if process:
             self._process = process["name"] or f"Process {process['number']}"
             return at + 1
+        if stripped.startswith("Fatal Python error: "):
+            return self._crash(at)
         if _IGNORED.match(stripped):
             self._ignored, self._last_mark = True, at
             return at + 1
@@ -138,7 +141,9 @@ class _Reader:
             return self._traceback(at, depth)
         found = read_frame(text)
         if found and (text.lstrip().startswith(("File", "> File")) or ".py:" in text):
-            return self._body(at, self._open(line, depth, headed=False), indent=None, notebook=False)
+            # A test runner writes no heading, and a remote error of Ray has it in a line of its own.
+            headed = not text.lstrip().startswith(("File", "> File")) or "ray::" in self._raw(at - 1)
+            return self._body(at, self._open(line, depth, headed=headed), indent=None, notebook=False)
         if (
             depth
             and _EXCEPTION.fullmatch(stripped)
@@ -150,6 +155,26 @@ class _Reader:
         if _NAMED.match(stripped) and len(text) - len(text.lstrip()) <= 8 and not _is_code(stripped):
             return self._exception(at, self._open(line, depth, headed=False), stripped)
         return at + 1
+
+    def _crash(self, at: int) -> int:
+        """Read what the interpreter says when it dies: the frames of its threads, innermost first."""
+        line, depth = self._lines[at]
+        block = self._open(line, depth, headed=True)
+        block.message, block.whole = line.text.strip(), True
+        at += 1
+        threads = 0
+        while at < len(self._lines):
+            text = self._lines[at][0].text
+            found = read_frame(text)
+            threads += "most recent call first" in text
+            if found and threads == 1:
+                block.frames.insert(0, found)
+            elif text.strip() and not found and "most recent call first" not in text and "..." not in text:
+                break
+            at += 1
+        block.end = self._lines[at - 1][0].number + 1
+        self._blocks.append(block)
+        return at
 
     def _raw(self, at: int) -> str:
         return self._lines[at][0].text if at >= 0 else ""
@@ -324,6 +349,8 @@ class _Reader:
         if first.logged != following.logged and following.process != first.process:
             return True
         if following.logged and not first.logged:
+            return True
+        if states_version(stripped):
             return True
         if _AFTER.match(stripped) and not (stripped.startswith("=") and not any(message)):
             return True
