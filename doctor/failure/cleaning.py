@@ -95,7 +95,7 @@ class Line:
 def plain_text(text: str) -> str:
     """Return a text without colours, progress bars, and what a notebook, a web page or a log's JSON put around it."""
     text = _of_notebook(text)
-    text = _COLOUR.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = re.sub(r"\r{1,3}\n", "\n", _COLOUR.sub("", text)).replace("\r", "\n")
     if "[" in text and re.search(r"(?:\\u001b|\\x1b|\\033|\^\[|\u241b)\[", text):
         text = _SPELT_COLOUR.sub("", text)
     if "[0m" in text or "[39m" in text:
@@ -206,4 +206,4 @@ def _without_prefixes(number: int, line: str) -> Line:
             break
         process = found.groupdict().get("p") or process
         line, logged = line[found.end() :], True
-    return Line(number, line, process, logged)
+    return Line(number, _unquoted(line) if logged and line.startswith(">") else line, process, logged)

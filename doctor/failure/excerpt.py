@@ -32,6 +32,7 @@ _SIGNS = (
     "==",
 )
 _BEFORE, _AFTER = 2_000, 6_000
+_MOST = 4_000  # how many signs of a kind are looked at in a block
 _NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
 _SAME = 2  # how often an error is kept that differs in numbers only
 
@@ -65,12 +66,12 @@ def _encoding(start: bytes) -> str:
         if start.startswith(mark):
             return name
     sample = start[:4096]
-    if len(sample) >= 8 and sample.count(0) > len(sample) * 0.3:
-        odd, even = sample[1::2].count(0), sample[::2].count(0)
-        if odd > len(sample) * 0.35 and even < len(sample) * 0.05:
-            return "utf-16-le"
-        if even > len(sample) * 0.35 and odd < len(sample) * 0.05:
-            return "utf-16-be"
+    if sample.count(0) > len(sample) * 0.1:
+        low, high = sample[::2], sample[1::2]
+        for name, first, second in (("utf-16-le", low, high), ("utf-16-be", high, low)):
+            plain = sum(1 for mark, zero in zip(first, second, strict=False) if zero == 0 and 9 <= mark < 127)
+            if plain > 0.2 * len(second):
+                return name
     return "utf-8"
 
 
@@ -154,7 +155,9 @@ class _Windows:
         spans: list[tuple[int, int]] = []
         for sign in _SIGNS if self._left > 0 else ():
             at = block.find(sign)
-            while at >= 0:
+            hits = 0
+            while at >= 0 and hits < _MOST:
+                hits += 1
                 line = block.rfind("\n", max(0, at - 300), at) + 1 or max(0, at - 300)
                 end = block.find("\n", at, at + 300)
                 end = end if end >= 0 else at + 300

@@ -113,4 +113,6 @@ def distribution(text: str) -> str | None:
         return None
     plain = canonicalize_name(re.sub(r"\s+", "-", text))
     name = ALIASES.get(plain, plain)
+    if name not in KNOWN and name.startswith(("cuda-", "nvidia-driver", "gpu-", "cudnn", "accelerate-config")):
+        return None
     return name if _WORD.match(name) and name not in NEVER and not name.isdigit() else None

@@ -69,7 +69,9 @@ _GPUS: tuple[tuple[str, tuple[int, int], int | None], ...] = (
 )
 _NAMES = tuple(
     (
-        re.compile(rf"(?<![\w.\-/])(?:NVIDIA |Nvidia )?(?:Tesla |GeForce |Quadro )?(?:{name})(?:-[A-Z0-9]+)*(?![\w.])"),
+        re.compile(
+            rf"(?<![\w.\-/])(?:NVIDIA |Nvidia )?(?:Tesla |GeForce |Quadro )?(?:{name})(?:-[A-Z0-9]+)*(?!\w|\.\d)"
+        ),
         capability,
         memory,
     )

@@ -67,7 +67,7 @@ _STRONG = _table(
         r"Invalid requirement|.*is not a valid wheel filename|THESE PACKAGES DO NOT MATCH|"
         r"Could not open requirements file|Directory '.*' is not installable|Could not build wheels|"
         r"Failed to build installable|Can not perform a '--user'|"
-        r"Wheel '.*' .*is invalid|.*from https?://.* has inconsistent|Ignored the following|"
+        r"Wheel '.*' .*is invalid|.*from https?://.* has inconsistent|"
         r"Operation cancelled|Exception:)",
     ),
     ("pip", r"error: externally-managed-environment|\u00d7 This environment is externally managed"),
@@ -193,9 +193,12 @@ _WEAK = re.compile(
 _WARNING = re.compile(
     r"\S{0,300}(?:^|\b|:)\w*(?:Warning|WARNING|warning)\b|WARNING: Ignoring invalid distribution|"
     r".{0,100}(?:deprecated|falling back|Fallback)|"
-    r"A module that was compiled using NumPy|(?:note|hint): |ERROR: pip's dependency resolver|"
+    r"A module that was compiled using NumPy|(?:note|hint): |ERROR: (?:pip's dependency resolver|"
+    r"Ignored the following versions)|"
     r"\S+ \S+ requires \S+.*, but you have "
 )
+# What a report of an environment says, which is no error: "- Jax version: not installed".
+_ANSWER = re.compile(r"[-*\w` ()/?]{2,60}: {1,8}(?:[Nn]ot |NA\b|N/A|No\b|None|Could not collect)")
 _OF_JAVA = re.compile(
     r"\s+at [\w$.<>/]+\(|\s+\.\.\. \d+ more|\s{2,}at |\s+\d+: 0x|goroutine \d+|"
     r"\s+what\(\):"
@@ -240,7 +243,7 @@ def read_tool_errors(lines: Sequence[Line], taken: frozenset[int]) -> list[ToolE
             errors.append(_made(lines, at, end, tool))
             skip = end
             seen.add(text)
-        elif _WEAK.match(text) and not _WARNING.match(text):
+        elif _WEAK.match(text) and not _WARNING.match(text) and not _ANSWER.match(text):
             errors.append(
                 ToolError(line.number, line.number + 1, text[:2000], "program", strong=False, process=line.process)
             )

@@ -15,7 +15,7 @@ from doctor.failure.stated import read_stated
 from doctor.failure.tracebacks import Block, bare_type, read_blocks
 from doctor.redaction import redact
 
-LIMIT = 2_000_000  # characters of a text that are read; of a longer one the parts that matter
+LIMIT = 1_000_000  # characters of a text that are read; of a longer one the parts that matter
 SHOWN = 200_000  # characters of a text that are kept
 _COMMAND = re.compile(
     r"(?:\S{0,80}[$#%>\u276f] |! ?|\+ |%)?(?P<command>(?:[A-Z_]{2,40}=\S{0,100} ){0,8}(?:python3?(?:\.\d+)?|"
@@ -92,20 +92,21 @@ def _understood(plain: str, shortened: bool) -> Failure:
     raised, left = in_order_of_time(blocks, errors, lines)
     warnings = read_warnings(lines, taken)
     others = sorted({(one.number, one.message) for one in left} | set(warnings))
+    shown, cut = excerpt([_joined(lines)], SHOWN)
+    where = plain if len(plain) <= SHOWN else shown
     if not raised:
         raised = tuple(Raised("", text) for _, text in warnings if _FAULTY.match(text))
-    kind = _kind(blocks, errors, raised, plain)
+    kind = _kind(blocks, errors, raised, shown)
     if kind == "silent":
         others = [(line.number, line.text.strip()) for line in lines if line.text.strip()][:60]
-    shown, cut = excerpt([_joined(lines)], SHOWN)
     return Failure(
         kind,
         raised,
         tuple(text for _, text in others[:200]),
         shown,
         stated,
-        read_platform(plain, raised),
-        _command(plain),
+        read_platform(where, raised),
+        _command(where),
         shortened or cut or _is_cut(blocks),
     )
 

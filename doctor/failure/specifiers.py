@@ -10,7 +10,7 @@ NOT_THERE = "<0"  # no version lies in it: the text says that it is not installe
 # a whole text.
 _VERSION = (
     r"(?<![\w.\-=<>])v?(?P<{0}>\d{{1,4}}(?:\.\d{{1,9}})*(?:\.(?:[xX*]\b|\*)|"
-    r"(?:\.?(?:a|b|rc|post|dev)\d{{0,9}}){{0,3}}(?:\+[A-Za-z0-9.]{{1,60}})?))(?![\w]|\.\d)"
+    r"(?:\.?(?:a|b|rc|post|dev)\d{{0,9}}){{0,3}}(?:\+[A-Za-z0-9]{{1,60}}(?:\.[A-Za-z0-9]{{1,30}}){{0,4}})?))(?![\w]|\.\d)"
 )
 _ONE = re.compile(_VERSION.format("version"))
 _EXPLICIT = re.compile(r"\s*[\"'(]?\s*(?P<operator>===?|>=|<=|~=|!=|<|>|=|≥|≤)\s*v?(?P<version>\d[\w.*+!]*)")

@@ -2,20 +2,27 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
 
 from doctor.environment.facts import Declared
 from doctor.failure.cleaning import Line
 from doctor.failure.names import ALIASES, KNOWN, NEVER, distribution
 from doctor.failure.specifiers import specifier_of
 
-_V = r"v?\d{1,4}(?:\.\d{1,9}){1,5}(?:\.?(?:a|b|rc|post|dev)\d{0,9}){0,3}(?:\+[A-Za-z0-9.]{1,60})?"
+_V = (
+    r"v?\d{1,4}(?:\.\d{1,9}){1,5}(?:\.?(?:a|b|rc|post|dev)\d{0,9}){0,3}"
+    r"(?:\+[A-Za-z0-9]{1,60}(?:\.[A-Za-z0-9]{1,30}){0,4})?"
+)
 _NAME = r"[A-Za-z][\w.\-]{0,60}"
 # What messages say of what is really there; these come before what anybody writes.
 _FOUND = re.compile(
-    rf"(?:but found|found|but you have|you have|installed version is|but got|"
-    rf"Found existing installation:) `?(?P<name>{_NAME})(?:==| |-)(?P<version>{_V})(?![\w])"
+    rf"(?:but found|found|but you have|you have|installed version is|but got) "
+    rf"`?(?P<name>{_NAME})(?:==| |-)(?P<version>{_V})(?![\w])"
 )
-_REQUIRER = re.compile(rf"(?:^|\s)(?P<name>{_NAME})(?:\[[\w,\-]*\])? (?P<version>{_V}) requires \S.{{0,200}}?(?:, but you have|, which is not)")
+_REQUIRER = re.compile(
+    rf"(?:^|\s)(?P<name>{_NAME})(?:\[[\w,\-]*\])? (?P<version>{_V}) requires \S.{{0,200}}?(?:, "
+    rf"but you have|, which is not)"
+)
 _SATISFIED = re.compile(rf"Requirement already satisfied: (?P<name>{_NAME})[^\n]{{0,600}}\((?P<version>{_V})\)\s*$")
 _INSTALLED = re.compile(rf"(?P<name>{_NAME}?)-(?P<version>{_V})(?=\s|$)")
 _UV_CHANGE = re.compile(rf"\s{{0,4}}[+~] (?P<name>{_NAME})==(?P<version>\S{{1,80}})")
@@ -23,6 +30,8 @@ _PINNED = re.compile(
     rf"^[\s>*•+\-|`]{{0,12}}(?:\[(?:pip3?|conda|uv)\] )?[`'\"]?(?P<name>{_NAME})(?:\[[\w, \-]*\])?"
     rf"\s{{0,3}}(?P<specifier>(?:===?|>=|<=|~=|!=|<|>)\s{{0,3}}\d[^\n]{{0,120}})$"
 )
+_AT_URL = re.compile(rf"\s{{0,8}}(?P<name>{_NAME})(?:\[[\w,\- ]*\])? ?@ ?(?P<url>(?:https?|file|git\+)\S{{1,1000}})")
+_WHEEL = re.compile(r"/[\w.]{1,80}-(?P<version>\d[^-/\s]{0,80})-[^/\s]{1,120}\.whl")
 _ROW = re.compile(
     rf"^[\s>|\-*•]{{0,6}}(?:\[(?:pip3?|conda|uv)\] )?(?P<name>{_NAME})[ \t|]{{1,60}}(?P<version>{_V}|"
     rf"\d{{1,4}})(?P<rest>(?:[ \t|].{{0,200}})?)$"
@@ -78,8 +87,8 @@ _VAGUE = re.compile(
 )
 _WANTED = re.compile(
     r"(?:requires?|required|needs?|install|upgrade(?:d)? to|downgrade(?:d)? to|"
-    r"until|since|before|after|than|try|use|removed in|added in|in|from|with|"
-    r"supports?|for|to)\s[`'\"]?$",
+    r"until|since|before|after|than|try|use|removed in|added in|in|from|"
+    r"(?:work(?:s|ed|ing)?(?: fine)?|compiled|built|tested) with|build|supports?|for|to)\s[`'\"]?$",
     re.IGNORECASE,
 )
 _DEPENDS = re.compile(
@@ -118,14 +127,19 @@ def read_stated(lines: Sequence[Line], taken: frozenset[int]) -> tuple[Declared,
                 )
     # Of two installations the later one counts; else the first thing said.
     found.sort(key=lambda one: (one[0], not one[2].specifier, -one[1] if one[0] == 1 else one[1]))
-    kept: dict[tuple[str, str], Declared] = {}
-    named: set[str] = set()
+    kept: dict[str, dict[str, Declared]] = {}
+    settled: set[str] = set()
     for rank, _, one in found:
-        if one.name in named and (not one.specifier or rank == 1):
+        known = kept.setdefault(one.name, {})
+        if known and (not one.specifier or rank == 1 or one.name in settled):
             continue
-        kept.setdefault((one.name, one.specifier), one)
-        named.add(one.name)
-    return tuple(kept.values())
+        if rank == 1:
+            settled.add(one.name)
+        # Of 2.6.0 and 2.6.0+cu124 the one that tells more.
+        public = one.specifier.partition("+")[0]
+        if public not in known or len(one.specifier) > len(known[public].specifier):
+            known[public] = one
+    return tuple(one for known in kept.values() for one in known.values())
 
 
 def states_version(text: str) -> bool:
@@ -173,6 +187,13 @@ def _of_line(text: str, taken: bool, table: bool) -> Iterator[tuple[int, str, st
         specifier = specifier_of(re.split(r"\s*(?:;|#|--hash|\s@)", pinned["specifier"])[0], exact=True)
         if name and specifier:
             yield 2 if specifier.startswith("==") else 3, name, specifier
+        return
+    at_url = _AT_URL.match(text)
+    if at_url:
+        name = distribution(at_url["name"])
+        if name:
+            wheel = _WHEEL.search(at_url["url"])
+            yield 2, name, specifier_of(unquote(wheel["version"]), exact=True) if wheel else ""
         return
     row = _ROW.match(text)
     if row:

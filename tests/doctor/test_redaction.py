@@ -118,8 +118,8 @@ PIECES = (
 
 
 def test_time_grows_with_the_length_only():
-    """Lines of 150 thousand characters; an expression that goes back and forth would take hours."""
+    """Lines of 80 thousand characters; an expression that goes back and forth would take hours."""
     begin = time.process_time()
     for piece in PIECES:
-        redact(piece * (150_000 // len(piece)))
+        redact(piece * (80_000 // len(piece)))
     assert time.process_time() - begin < 60
