@@ -15,7 +15,8 @@ from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release, accepts_python
 
 _NAME = r"[A-Za-z][\w.-]*?(?:\[[\w,.-]+\])?"
-_RANGE = r"[<>=!~]=?\s*[\w.*+!-]+(?:\s*,\s*[<>=!~]=?\s*[\w.*+!-]+)*"
+_VERSION = r"\d(?:[\w.+!-]*[\w*])?"
+_RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:\s*,\s*[<>=!~]=?\s*{_VERSION})*"
 _NONE_FITS = (
     re.compile(rf"No matching distribution found for (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s;]|$)"),
     re.compile(

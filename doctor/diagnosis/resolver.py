@@ -14,7 +14,8 @@ from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release
 
 _NAME = r"[A-Za-z][\w.-]*?(?:\[[\w,.-]+\])?"
-_RANGE = r"[<>=!~]=?\s*[\w.*+!-]+(?:\s*,\s*[<>=!~]=?\s*[\w.*+!-]+)*"
+_VERSION = r"\d(?:[\w.+!-]*[\w*])?"
+_RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:\s*,\s*[<>=!~]=?\s*{_VERSION})*"
 _DEPENDS = re.compile(
     rf"(?P<who>{_NAME})(?:\s*(?P<version>\d[\w.+!-]*)|(?P<whose>{_RANGE}))?\s+depends\s+on\s+(?P<name>{_NAME})\s*"
     rf"(?P<range>{_RANGE})?(?=[\s,.;]|$)"

@@ -14,18 +14,19 @@ from doctor.diagnosis.moves import Move, needs, to_range
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 
-_NAME, _RANGE = r"[A-Za-z][\w.-]*?", r"[<>=!~]=?\s*[\w.*+!-]+(?:\s*,\s*[<>=!~]=?\s*[\w.*+!-]+)*"
+_NAME, _VERSION = r"[A-Za-z][\w.-]*?", r"\d(?:[\w.+!-]*[\w*])?"
+_RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:\s*,\s*[<>=!~]=?\s*{_VERSION})*"
 _FOUND = re.compile(
-    rf"(?P<name>{_NAME})\s*(?P<range>{_RANGE}) is required[^\n]*?,? but found (?P=name)\s*==?\s*(?P<found>[\w.+!-]+)"
+    rf"(?P<name>{_NAME})\s*(?P<range>{_RANGE}) is required[^\n]*?,? but found (?P=name)\s*==?\s*(?P<found>{_VERSION})"
 )
 _CONFLICT = re.compile(
-    rf"VersionConflict: \((?P<name>{_NAME}) (?P<found>[\w.+!-]+)[^\n]*?"
+    rf"VersionConflict: \((?P<name>{_NAME}) (?P<found>{_VERSION})[^\n]*?"
     rf"Requirement\.parse\(['\"](?P=name)(?P<range>{_RANGE})",
     re.IGNORECASE,
 )
 _HAVE = re.compile(
     rf"(?P<by>{_NAME}) [\w.+!-]+ (?:requires|depends on|has requirement) (?P<name>{_NAME})\s*(?P<range>{_RANGE})"
-    r"[^\n]*?, but you(?:'ll)? have (?P=name) (?P<found>[\w.+!-]+)"
+    rf"[^\n]*?, but you(?:'ll)? have (?P=name) (?P<found>{_VERSION})"
 )
 _ABSENT = re.compile(
     rf"The '(?P<name>{_NAME})\s*(?P<range>(?:{_RANGE})?)' distribution was not found"

@@ -1,0 +1,61 @@
+"""Releases that can't be had, and old ones that were chosen."""
+
+import pytest
+
+from doctor.diagnosis.releases import find_silently_old, find_unobtainable
+from tests.doctor.told_knowledge import failing, knowing, pins, release
+
+LINUX = ("cp310-cp310-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_28_x86_64")
+KNOWN = knowing(
+    {
+        "books": [
+            release("1.0", "2023-01-01", python=">=3.7", wheels=("py3-none-any",)),
+            release("2.0", "2024-06-01", python=">=3.10", wheels=LINUX),
+        ],
+        "opencv-python": [release("4.1")],
+    },
+    {"cv2": ("opencv-python",), "books": ("books",)},
+)
+NONE = "ERROR: No matching distribution found for "
+
+
+def only(text: str, **told):
+    (one,) = find_unobtainable(failing(text, **told), KNOWN)
+    return one
+
+
+@pytest.mark.parametrize(
+    "text, python, says, change",
+    [("books==2.0", "3.9", "asks for Python >=3.10; this is 3.9", "Use a Python of >=3.10."),
+     ("books==2.0", "3.13", "has no file for Python 3.13", "Use a Python that it has wheels for: 3.10, 3.11."),
+     ("books==1.7", "3.11", "no release ==1.7; the nearest is 1.0", "Ask for books 1.0."),
+     ("cv2", None, "No distribution called cv2", "Install opencv-python."),
+     ("bookz", None, "No distribution called bookz", "Install books.")],
+)  # fmt: skip
+def test_why_no_release_fits(text, python, says, change):
+    one = only(NONE + text, python=python)
+    assert one.branch == "resolve/no_wheel" and says in one.verdict and one.changes[0].text == change
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Because books was not found in the package registry and you require books, your requirements are unsatisfiable.",
+     "error: Distribution `books==2.0 @ registry+https://a` can't be installed because it doesn't have a wheel",
+     "ERROR: Could not find a version that satisfies the requirement books==2.0 (from versions: 1.0)"],
+)  # fmt: skip
+def test_other_words_of_pip_and_uv(text):
+    assert only(text).culprits == ("books",)
+
+
+def test_an_old_release_is_told_where_python_forbids_the_new_one():
+    (one,) = find_silently_old(failing("pip installs an old books", python="3.9", books="1.0"), KNOWN)
+    assert one.branch == "resolve/silent_old" and "books 2.0 asks for Python >=3.10" in one.why
+
+
+def test_an_old_release_that_the_resolver_chose_gets_a_lower_bound():
+    (one,) = find_silently_old(failing("books: 1.0 chosen by uv for '>=1.0'", books="1.0"), KNOWN)
+    assert pins(one) == ["books>=2.0"]
+
+
+def test_an_old_release_that_nobody_complains_of_is_left_alone():
+    assert list(find_silently_old(failing("TypeError: x", books="1.0"), KNOWN)) == []
