@@ -108,7 +108,7 @@ def _no_kernels(told: Told) -> Iterator[Said]:
         return
     first, last, first_torch = ARCHITECTURES.get(capability, ("", "", ""))
     name = f"sm_{capability[0]}{capability[1]}"
-    culprit = (blamed[1] or "").replace("_", "-") if blamed else ""
+    culprit = (blamed[1] or "").replace("_", "-") if blamed else _stated_kernels(told)
     extension = culprit or ("the extension" if blamed else "")
     new = capability >= (10, 0)
     changes: list[Change] = []
@@ -190,6 +190,22 @@ def _no_kernels(told: Told) -> Iterator[Said]:
         _SOURCE,
         True,
     )
+
+
+# Packages with kernels of their own, which pin torch or are built for it.
+_WITH_KERNELS = (
+    "vllm", "sglang", "flash-attn", "xformers", "bitsandbytes", "exllamav2", "autoawq", "auto-gptq", "causal-conv1d",
+    "mamba-ssm", "llama-cpp-python",
+)  # fmt: skip
+
+
+def _stated_kernels(told: Told) -> str:
+    """Return a package with kernels that the text speaks of; empty where torch alone is at fault or none is told."""
+    if told.search(r"current PyTorch installation|PyTorch no longer supports this GPU"):
+        return ""
+    stated = [*told.case.environment.declared, *(told.case.failure.stated if told.case.failure else ())]
+    names = {one.name for one in stated}
+    return next((name for name in _WITH_KERNELS if name in names or told.search(rf"^{name}: |\b{name}\b[ =]+v?\d")), "")
 
 
 def _rocm(told: Told, line: str) -> Finding:
@@ -320,7 +336,7 @@ _FEATURES: tuple[tuple[str, tuple[int, int], str, tuple[Change, ...]], ...] = (
         "bfloat16",
         (
             Change(
-                "option",
+                "code",
                 "Use float16 instead: dtype='half' (vLLM: --dtype half), fp16=True and bf16=False in "
                 "Trainer; or float32 where a model overflows in fp16.",
             ),
@@ -335,7 +351,7 @@ _FEATURES: tuple[tuple[str, tuple[int, int], str, tuple[Change, ...]], ...] = (
         "fp8",
         (
             Change(
-                "option",
+                "code",
                 "Use a checkpoint that is not fp8: bf16, AWQ/GPTQ (Marlin runs fp8 weights from sm_80 on), or int8.",
             ),
         ),

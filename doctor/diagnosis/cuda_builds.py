@@ -31,7 +31,7 @@ _NO_GPU_SIGNS = (
     r"|is_available\(\)[^\n]{0,12}(False|returns? false)|cuda\.is_available\(\) ?(=|is"
     r"|->) ?False"
     r"|no (CUDA )?GPUs?\b|\bcpuonly\b|torch[-= ]{0,4}\d[\w.]*\+cpu"
-    r"|compiled without GPU support|CPU(-only)? (build|wheel|version) of torch|\(CPU build\)"
+    r"|CPU(-only)? (build|wheel|version) of torch|\(CPU build\)"
 )
 
 
@@ -432,6 +432,11 @@ def _blamed_on_others(told: Told) -> Iterator[Said]:
     if found is None:
         return
     sign = told.search(_NO_GPU_SIGNS)
+    if "without GPU support" in found[0] and not sign and told.torch_cuda != "":
+        newest = told.torch_cuda or ("12.8" if (told.capability or (0, 0)) >= (10, 0) else None)
+        if newest:
+            yield _bitsandbytes_too_old(told, newest, told.line(found))
+            return
     cpu = told.torch_cuda == ""
     mac = told.system == "darwin"
     confidence = 0.9 if sign or cpu else 0.7
@@ -468,6 +473,49 @@ def _blamed_on_others(told: Told) -> Iterator[Said]:
         _CHECK,
         ("torch",),
         "transformers/quantizers (validate_environment)",
+        True,
+    )
+
+
+# CUDA version -> the first bitsandbytes whose wheel has a library for it. From the files of its wheels.
+_BITSANDBYTES = {
+    "12.2": "0.42",
+    "12.3": "0.42",
+    "12.4": "0.43.2",
+    "12.5": "0.44",
+    "12.6": "0.45",
+    "12.8": "0.45.3",
+    "12.9": "0.46.1",
+    "13.0": "0.48",
+}
+
+
+def _bitsandbytes_too_old(told: Told, cuda: str, line: str) -> Finding:
+    """Return the finding about a bitsandbytes that has no library for torch's CUDA."""
+    first = _BITSANDBYTES.get(cuda, "0.45")
+    version = told.version("bitsandbytes")
+    stopgap = {"12": "126", "13": "130", "11": "118"}[cuda.split(".")[0]]
+    return Finding(
+        "bitsandbytes-older-than-cuda",
+        _MISMATCH,
+        "error",
+        0.9,
+        f"bitsandbytes{f' {version}' if version else ''} has no library for CUDA {cuda}, "
+        f"which torch uses, and fell back to its library for CPUs.",
+        (line, f"torch's CUDA: {cuda}"),
+        f"Each wheel holds a library for every CUDA version of its time; the first with one for {cuda} is {first}.",
+        (
+            Change("pin", "Raise bitsandbytes.", (f"bitsandbytes>={first}",)),
+            Change(
+                "environment",
+                "Or let it take a library that it has, as a stopgap.",
+                environment=(("BNB_CUDA_VERSION", stopgap),),
+            ),
+        ),
+        "looking for a GPU edition of bitsandbytes: there is one wheel for all",
+        "python -m bitsandbytes",
+        ("bitsandbytes",),
+        "https://github.com/bitsandbytes-foundation/bitsandbytes/releases",
         True,
     )
 

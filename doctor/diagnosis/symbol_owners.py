@@ -236,7 +236,7 @@ def _of_cuda(told: Told, symbol: str, library: str, wheel: str, stem: str, line:
         changes.reverse()
     return Finding(
         "cuda-libraries-mixed",
-        _BRANCH,
+        "cuda/version_mismatch",
         "error",
         0.9 if by_torch else 0.82,
         f"{stem} found a {library} of another CUDA release than the one it was built with.",

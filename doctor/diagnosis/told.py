@@ -116,9 +116,10 @@ class Told:
         machine, failure = self.case.environment.machine, self.case.failure
         found = [*(machine.gpus if machine and machine.gpus else ()), *(failure.platform.gpus if failure else ())]
         if not found:
-            for pattern, name, _, _ in GPUS:
-                if re.search(pattern, self.text, re.IGNORECASE):
-                    found.append(Gpu(name))
+            for pattern, _, _, _ in GPUS:
+                named = re.search(pattern, self.text, re.IGNORECASE)
+                if named:
+                    found.append(Gpu(named[0]))
         return tuple(_filled(one) for one in found)
 
     @cached_property
@@ -145,8 +146,10 @@ class Told:
         version = self.version("torch")
         local = version.local if version is not None else None
         if local is None:
-            found = self.search(r"\btorch[-= ]{1,4}\d[\w.]*\+(cu\d+|cpu)")
-            local = found[1] if found else None
+            found = self.search(r"\btorch[-=: ]{1,4}(?:\d[\w.]*\+)?(cu\d{3}|cpu)\b|CUDA[^\n]{0,24}PyTorch: (\d+\.\d+)")
+            if found and found[2]:
+                return found[2]
+            local = found[1].lower() if found else None
         if local is not None:
             if local.startswith("cpu"):
                 return ""

@@ -10,6 +10,7 @@ from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.symbol_owners import owner_of
 from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_extensions import (
+    HOSTS,
     WRONGLY_NAMED,
     distribution_of,
     release_for_torch,
@@ -44,7 +45,7 @@ def find_undefined_symbol(case: Case, knowledge: Any) -> Iterator[Said]:
     match = next(filter(None, map(told.search, _MISSING)), None)
     if match is None:
         return
-    symbol = next(one for one in match.groupdict().values() if one)
+    symbol = next(one for one in match.groupdict().values() if one).rstrip(".")
     line = told.line(match)
     before = told.text[max(0, match.start() - 400) : match.start()].split("\n")[-1]
     files = list(re.finditer(_FILE, before)) or list(re.finditer(_FILE, told.text[match.end() : match.end() + 400]))
@@ -63,16 +64,16 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
     """Return the finding about an extension that was built for another torch."""
     here = told.minor("torch")
     project = distribution_of(file) or _project_told(told)
-    offered = torch_with(symbol) or []
+    offered = torch_with(symbol) or _by_marks(symbol)
     version = told.version(project) if project else None
-    wheel = torch_of_wheel(told.text)
-    built = (
-        (wheel,)
-        if wheel and project
-        else torch_built_for(project, version, knowledge.metadata)
-        if project and version
-        else ()
+    told_of = told.search(
+        r"(?:built|compiled) (?:for|against|with) (?:py)?torch[ =:v]*(\d+\.\d+)"
+        r"|(\d+\.\d+)\S* (?:that )?it was (?:built|compiled)"
     )
+    wheel = torch_of_wheel(told.text) or (told_of[1] or told_of[2] if told_of else None)
+    built: tuple[str, ...] = (wheel,) if wheel and project else ()
+    if not built and project and version:
+        built = torch_built_for(project, version, knowledge.metadata)
     # What both agree on; of a table of several builds those that have the symbol.
     wanted = [one for one in built if not offered or one in offered] or list(built) or offered
     who = (
@@ -139,6 +140,9 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
                 ),
             )
         )
+    # What a host pins with its torch (sgl-kernel by sglang) stays, unless another one pins the torch here.
+    if project in HOSTS and len(changes) == 2 and len(built) == 1 and not _pinned(told, knowledge.metadata, here):
+        changes.reverse()
     if project and project not in ("torchvision", "torchaudio", "vllm"):
         changes.append(
             Change(
@@ -177,6 +181,39 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
         (project, "torch") if project else ("torch",),
         f"symbols of torch's wheels {torch_versions()[0]} to {torch_versions()[-1]}, read 2026-11-28",
     )
+
+
+# What parts of a name tell of its torch, for names that are cut off or unknown: pattern, first and last version.
+_MARKS = (
+    (r"N3c108optional", "", "2.1"),  # std::optional since 2.2
+    (r"St8optional", "2.2", ""),
+    (r"St17basic_string_view", "2.6", ""),
+    (r"__cxx11", "2.7", ""),
+)
+
+
+def _by_marks(symbol: str) -> list[str]:
+    """Return the versions of torch that the types of a name speak for; empty where they don't speak."""
+    versions = torch_versions()
+    first, last = 0, len(versions) - 1
+    seen = False
+    for pattern, oldest, newest in _MARKS:
+        if re.search(pattern, symbol):
+            seen = True
+            first = max(first, versions.index(oldest)) if oldest else first
+            last = min(last, versions.index(newest)) if newest else last
+    return versions[first : last + 1] if seen else []
+
+
+def _pinned(told: Told, metadata: Any, torch: str | None) -> bool:
+    """Return whether something that is here, by its version, pins the minor version of torch."""
+    failure = told.case.failure
+    known = {one.name for one in (*told.case.environment.declared, *(failure.stated if failure else ()))}
+    for name in ("vllm", "sglang", "xformers", "torchvision", "torchaudio"):
+        version = told.version(name) if name in known or told.case.environment.installed else None
+        if version is not None and torch in torch_built_for(name, version, metadata):
+            return True
+    return False
 
 
 def _project_told(told: Told) -> str | None:

@@ -84,8 +84,17 @@ def test_where_the_extension_is_right_torch_is_moved():
         f"ImportError: {SITE}/sgl_kernel/common_ops.abi3.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameERKSsb"
     )
     found = only(find_undefined_symbol, pasted(text, sgl_kernel="0.1.1", torch="2.7.0"), KNOWN)
-    assert requirements(found)[:2] == [("sgl-kernel==0.1.9",), ("torch==2.6.*",)]
+    assert requirements(found)[:2] == [("torch==2.6.*",), ("sgl-kernel==0.1.9",)]
     assert "torch 2.4 to 2.6" in " ".join(found.evidence)
+    pinned = only(find_undefined_symbol, pasted(text, sgl_kernel="0.1.1", torch="2.7.0", torchvision="0.22.0"), KNOWN)
+    assert requirements(pinned)[0] == ("sgl-kernel==0.1.9",)
+
+
+def test_a_name_that_is_cut_off_still_tells_the_era():
+    cut = "_ZN2at4_ops15to_dtype_layout4callERKNS_6TensorEN3c108optionalINS5_10Sc"
+    text = f"ImportError: {SITE}/odd_ops/_C.so: undefined symbol: {cut}"
+    found = only(find_undefined_symbol, pasted(text, torch="2.6.0"), KNOWN)
+    assert "torch 1.11 to 2.1" in found.verdict and requirements(found) == [("torch==2.1.*",)]
 
 
 def test_of_an_unknown_extension_the_symbol_tells_the_torch():
@@ -99,10 +108,10 @@ def test_of_an_unknown_extension_the_symbol_tells_the_torch():
     [
         (
             "libtorch_cuda.so: undefined symbol: __nvJitLinkAddData_12_1, version libnvJitLink.so.12",
-            "import/binary_abi",
+            "cuda/version_mismatch",
             "libnvJitLink",
         ),
-        (f"{SITE}/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommRegister", "import/binary_abi", "libnccl"),
+        (f"{SITE}/torch/lib/libtorch_cuda.so: undefined symbol: ncclCommRegister", "cuda/version_mismatch", "libnccl"),
         ("/opt/conda/lib/libtorch_cpu.so: undefined symbol: iJIT_NotifyEvent", "import/binary_abi", "MKL"),
         ("x.cpython-310-x86_64-linux-gnu.so: undefined symbol: _PyGen_Send", "import/binary_abi", "Python 3.10"),
         (
