@@ -26,7 +26,7 @@ class Offered:
         uses: (module, name) of others to (how surely, file); name "" for the module. AT_IMPORT: `import
             project` alone reaches it; IN_FILE: importing the file does; ELSEWHERE: it is in a function, try or if.
         attributes: the same, by a dotted name of which is not known where the module ends.
-        calls: (what is called, keyword) to file.
+        calls: (what is called, keyword) to the files that do.
         imported: first words of modules that it imports, by file.
     """
 
@@ -37,7 +37,7 @@ class Offered:
     model_types: set[str] = field(default_factory=set)
     uses: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     attributes: dict[str, tuple[int, str]] = field(default_factory=dict)
-    calls: dict[tuple[str, str], str] = field(default_factory=dict)
+    calls: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     imported: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -248,9 +248,9 @@ class _Release:
             if tops:
                 made.imported[path] = tops
                 for called, keywords in read.get("calls", {}).items():
-                    for name in {called, *_above(called, parents)}:
+                    for name in sorted({called, *_above(called, parents)}):
                         for keyword in keywords:
-                            made.calls.setdefault((name, keyword), path)
+                            made.calls.setdefault((name, keyword), []).append(path)
 
     def _imports(self, module: str, read: Summary) -> Iterator[tuple[tuple[str, str], int]]:
         """Yield (module, name) of what a file imports of others, and how surely."""

@@ -157,6 +157,9 @@ class _Reader:
                 self.unlisted = True
         if "lazy" in called.lower() or "attach" in called.lower():
             self.lazy_variables |= {one.id for part in given for one in ast.walk(part) if isinstance(one, ast.Name)}
+            for part in given:
+                if isinstance(part, ast.Dict):
+                    self.texts.setdefault(_LAZY_VARIABLE, set()).update(_offered(part, False))
         for one in ast.walk(node):
             if isinstance(one, ast.Call) and _last(one.func) == "define_import_structure":
                 below = [part.value for argument in one.args for part in ast.walk(argument)

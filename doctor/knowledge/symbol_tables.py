@@ -1,14 +1,18 @@
 """Tables of symbols: what each release of a project offers and uses, gathered over its releases and packed."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import or_
 from typing import Any
 
 from doctor.knowledge.assemble import ELSEWHERE, Offered
 from doctor.knowledge.symbols import ANY_PARAMETER, spans_of
 
 # What was gathered by other rules is no longer right: raise this when they change.
-FORMAT = 2
+FORMAT = 3
+# Of a call that more files make, one stands for all.
+_MANY_FILES = 3
 # Words of the standard library and of typing that modules import everywhere: nobody asks a project for them.
 _EVERYWHERE = """
 Any Callable Dict List Optional Tuple Union Set Type Iterable Iterator Sequence Mapping Literal TYPE_CHECKING os sys re
@@ -36,7 +40,7 @@ class Gathered:
         model_types: mask by model type.
         uses: [masks of how surely it is reached: AT_IMPORT, IN_FILE, ELSEWHERE, and a file] by "module:name".
         attributes: the same by dotted name.
-        calls: [mask, file] by "called:keyword".
+        calls: [mask, first words of what the file imports] by file by "called:keyword".
     """
 
     versions: list[str] = field(default_factory=list)
@@ -50,7 +54,7 @@ class Gathered:
     model_types: dict[str, int] = field(default_factory=dict)
     uses: dict[str, list[Any]] = field(default_factory=dict)
     attributes: dict[str, list[Any]] = field(default_factory=dict)
-    calls: dict[str, list[Any]] = field(default_factory=dict)
+    calls: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def add(self, version: str, offered: Offered) -> None:
         """Add the next newer release."""
@@ -80,9 +84,10 @@ class Gathered:
             _count(self.uses, f"{module}:{name}", bit, reach, file)
         for dotted, (reach, file) in offered.attributes.items():
             _count(self.attributes, dotted, bit, reach, file)
-        for (called, keyword), file in offered.calls.items():
-            entry = self.calls.setdefault(f"{called}:{keyword}", [0, "", []])
-            entry[:] = [entry[0] | bit, file, sorted({*entry[2], *offered.imported[file]})]
+        for (called, keyword), files in offered.calls.items():
+            for file in files:
+                entry = self.calls.setdefault(f"{called}:{keyword}", {}).setdefault(file, [0, []])
+                entry[:] = [entry[0] | bit, sorted({*entry[1], *offered.imported[file]})]
 
     @property
     def whole(self) -> int:
@@ -123,32 +128,10 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
     for name, project in sorted(gathered.items()):
         members[f"{name}/names.json"] = _names(project)
         members[f"{name}/parameters.json"] = _parameters(project)
-        uses: dict[tuple[str, str], list[Any]] = {}
-        for key, entry in project.uses.items():
-            module, _, used = key.partition(":")
-            _merge(uses, (module, used), entry)
-        for dotted, entry in project.attributes.items():
-            owner = gathered.get(top.get(dotted.split(".")[0], ""))
-            found = _split(dotted, owner) if owner else None
-            if found:
-                _merge(uses, found, entry)
-        for (module, used), (*masks, file) in sorted(uses.items()):
-            owner_name = top.get(module.split(".")[0])
-            if owner_name is None or owner_name == name or not gathered[owner_name].lacks(module, used):
-                continue
-            listed = importers[owner_name].setdefault(module, {}).setdefault(used, [])
-            surer = 0
-            for reach, mask in enumerate(masks):
-                if mask & ~surer:
-                    listed.append([name, _shown(mask & ~surer, project), reach, file])
-                surer |= mask
-        for key, (mask, file, imported) in sorted(project.calls.items()):
-            called, _, keyword = key.partition(":")
-            owners = partial.get(called, {}).get(keyword, set()) - {name}
-            if owners & {top.get(one) for one in imported}:
-                callers.setdefault(called, {}).setdefault(keyword, []).append(
-                    [name, _shown(mask, project), ELSEWHERE, file]
-                )
+        for (owner, module, used), entry in _foreign_uses(name, project, gathered, top):
+            importers[owner].setdefault(module, {}).setdefault(used, []).append(entry)
+        for called, keyword, entry in _foreign_calls(name, project, partial, top):
+            callers.setdefault(called, {}).setdefault(keyword, []).append(entry)
     for name, table in importers.items():
         members[f"{name}/importers.json"] = table
     members["callers.json"] = callers
@@ -158,6 +141,45 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
         "projects": {name: project.versions for name, project in sorted(gathered.items())},
     }
     return members
+
+
+def _foreign_uses(
+    name: str, project: Gathered, gathered: Mapping[str, Gathered], top: Mapping[str, str]
+) -> Iterator[tuple[tuple[str, str, str], list[Any]]]:
+    """Yield ((project, module, name), use) of names of other projects that some release of theirs lacks."""
+    uses: dict[tuple[str, str], list[Any]] = {}
+    for key, entry in project.uses.items():
+        module, _, used = key.partition(":")
+        _merge(uses, (module, used), entry)
+    for dotted, entry in project.attributes.items():
+        owner = gathered.get(top.get(dotted.split(".")[0], ""))
+        found = _split(dotted, owner) if owner else None
+        if found:
+            _merge(uses, found, entry)
+    for (module, used), (*masks, file) in sorted(uses.items()):
+        owner_name = top.get(module.split(".")[0])
+        if owner_name is None or owner_name == name or not gathered[owner_name].lacks(module, used):
+            continue
+        surer = 0
+        for reach, mask in enumerate(masks):
+            if mask & ~surer:
+                yield (owner_name, module, used), [name, _shown(mask & ~surer, project), reach, file]
+            surer |= mask
+
+
+def _foreign_calls(
+    name: str, project: Gathered, partial: Mapping[str, Mapping[str, set[str]]], top: Mapping[str, str]
+) -> Iterator[tuple[str, str, list[Any]]]:
+    """Yield (called, keyword, use) of keywords that some release of another project lacks, which the file imports."""
+    for key, files in sorted(project.calls.items()):
+        called, _, keyword = key.partition(":")
+        owners = partial.get(called, {}).get(keyword, set()) - {name}
+        masks = {file: mask for file, (mask, words) in sorted(files.items()) if owners & set(map(top.get, words))}
+        if len(masks) > _MANY_FILES:
+            newest = max(masks.items(), key=lambda one: (one[1], one[0]))[0]
+            masks = {newest: functools.reduce(or_, masks.values())}
+        for file, mask in masks.items():
+            yield called, keyword, [name, _shown(mask, project), ELSEWHERE, file]
 
 
 def _names(project: Gathered) -> dict[str, Any]:

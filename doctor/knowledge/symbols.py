@@ -178,7 +178,7 @@ class Symbols:
         return tuple(_use(entry) for entry in entries)
 
     def callers(self, function_name: str, keyword: str) -> tuple[Use, ...]:
-        """Return the releases of scanned projects that call a function with a keyword.
+        """Return the releases of scanned projects that call a function with a keyword, by the files that do.
 
         Only keywords that some release of a function of that name lacks are known.
 

@@ -124,9 +124,10 @@ def test_who_imports_a_name(symbols):
 
 
 def test_who_calls_with_a_keyword(symbols):
-    (use,) = symbols.callers("load", "token")
-    assert (use.project, ranges(use.spans)) == ("user", [">=0.2,<0.3"])
-    assert symbols.callers("base.load", "token") == (use,) and symbols.callers("load", "path") == ()
+    uses = symbols.callers("load", "token")
+    found = [(use.project, ranges(use.spans), use.file) for use in uses]
+    assert found == [("user", [">=0.2,<0.3"], "user/__init__.py"), ("user", [">=0.2,<0.3"], "user/tool.py")]
+    assert symbols.callers("base.load", "token") == uses and symbols.callers("load", "path") == ()
 
 
 def test_the_index_of_the_table(symbols):

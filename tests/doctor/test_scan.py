@@ -185,6 +185,7 @@ def test_names_of_lazy_modules():
             _SUBMOD_ATTRS.update({"api": ["HfApi"]})
             __getattr__, __dir__, __all__ = _attach(__name__, submodules=[], submod_attrs=_SUBMOD_ATTRS)
             """,
+        "early/__init__.py": '__getattr__, __dir__, __all__ = _attach(__name__, submod_attrs={"api": ["HfApi"]})',
         "direct/__init__.py": """
             __all__ = ["LLM", "Engine"]
             MODULE_ATTRS = {"LLM": ".entrypoints:LLM", "Engine": (".engine", "Engine")}
@@ -206,6 +207,7 @@ def test_names_of_lazy_modules():
     found = offered(files)
     assert {"Config", "load", "Model", "Head", "Extra", "Single", "Typed"} <= found.names["one"]
     assert {"hf_hub_download", "HfApi"} <= found.names["hub"]
+    assert "HfApi" in found.names["early"]
     assert {"LLM", "Engine"} <= found.names["direct"] and "nothing" not in found.names["direct"]
     assert "LlamaModel" in found.names["deep"] & found.names["deep.models.llama"]
     assert "NotOffered" not in found.names["deep"]
