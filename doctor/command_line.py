@@ -13,6 +13,7 @@ COMMANDS = {
     "pin": "doctor.commands.pin",
     "smoke": "doctor.commands.smoke",
     "update": "doctor.commands.update",
+    "memory": "doctor.commands.memory",
 }
 _EXAMINE = "doctor.commands.examine"
 

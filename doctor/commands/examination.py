@@ -9,6 +9,7 @@ from pathlib import Path
 
 from doctor.case import Case
 from doctor.commands.given_facts import GivenFacts, add_to_environment, add_to_failure
+from doctor.commands.recalling import with_memory
 from doctor.diagnosis.engine import diagnose
 from doctor.diagnosis.told import Told
 from doctor.environment.facts import Environment
@@ -86,7 +87,9 @@ def find_patient(
     return Patient(add_to_environment(Environment("the text"), facts), folder, note)
 
 
-def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowledge: Knowledge) -> Answer:
+def examine(
+    patient: Patient, failure: Failure | None, facts: GivenFacts, knowledge: Knowledge, memory: Path | None = None
+) -> Answer:
     """Diagnose, and write how each change is typed.
 
     Args:
@@ -94,6 +97,7 @@ def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowle
         failure: what failed; None where somebody asks before trouble.
         facts: what the user states.
         knowledge: what is known of releases.
+        memory: folder of what was proved; None for the doctor's own.
     """
     environment = patient.environment
     if failure is not None:
@@ -103,23 +107,25 @@ def examine(patient: Patient, failure: Failure | None, facts: GivenFacts, knowle
     diagnosis = diagnose(case, knowledge)
     if patient.other_platform:
         diagnosis = replace(diagnosis, findings=(_of_other_platform(patient.other_platform), *diagnosis.findings))
-    answered = tuple(
-        Answered(
-            one, tuple(remedy_of(change, environment, knowledge) for change in candidates(one, environment, knowledge))
-        )
-        for one in diagnosis.findings
-    )
+
+    def remedy(change: Change) -> Remedy:
+        return remedy_of(change, environment, knowledge)
+
+    answered = [
+        Answered(one, tuple(map(remedy, candidates(one, environment, knowledge)))) for one in diagnosis.findings
+    ]
+    told = with_memory(answered, case, memory, remedy)
     notes = list(patient.notes)
     if environment.interpreter and environment.interpreter.fault:
         notes.append(f"{environment.interpreter.fault} Its files were read all the same.")
     return Answer(
         about=_about(environment, failure),
         diagnosis=diagnosis,
-        findings=answered,
+        findings=told,
         failed=failure is not None,
         facts=_facts(environment, failure),
         notes=tuple(notes),
-        give_next=_give_next(environment, failure, diagnosis),
+        give_next=() if told else _give_next(environment, failure, diagnosis),
         place=Told(case).place,
         case=case,
     )

@@ -63,7 +63,7 @@ def main(words: list[str]) -> int:
         file, given.python = None, str(file)
     patient = find_patient(given.python, file, failure, facts, given.folder and str(given.folder))
     knowledge = Knowledge()
-    return finish(examine(patient, failure, facts, knowledge), given, knowledge)
+    return finish(examine(patient, failure, facts, knowledge, given.memory), given, knowledge)
 
 
 def finish(answer: "Answer", given: argparse.Namespace, knowledge: "Knowledge", to: TextIO | None = None) -> int:
@@ -71,7 +71,7 @@ def finish(answer: "Answer", given: argparse.Namespace, knowledge: "Knowledge", 
     if answer.findings and given.proof != "never":
         from doctor.commands.proving import with_proof
 
-        answer, _ = with_proof(answer, given.proof, knowledge)
+        answer = with_proof(answer, given.proof, knowledge, given.memory)
     code = write(answer, given, to)
     if given.apply:
         from doctor.commands.proving import apply_pins

@@ -53,7 +53,7 @@ def add_proof(to: argparse.ArgumentParser) -> None:
         "--proof", choices=PROOF, default=None, metavar="WHEN",
         help="try the change in a scratch environment: never, ask (the default at a terminal) or always",
     )  # fmt: skip
-    to.add_argument("--memory", type=Path, metavar="FOLDER", help="of what was proved (.doctor beside the project)")
+    to.add_argument("--memory", type=Path, metavar="FOLDER", help="of what was proved (artifacts/doctor/memory)")
     to.add_argument("--apply", action="store_true", help="write the pins into the file, after showing them and asking")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from doctor.commands.options import confirmed
 from doctor.errors import InputError
-from doctor.finding import Change
+from doctor.finding import Change, Finding
 from doctor.knowledge.base import Knowledge
+from doctor.memory.folder import DEFAULT_FOLDER
+from doctor.memory.remember import remember
 from doctor.proof.outcome import PROVED, Proof
 from doctor.proof.prove import Consent
 from doctor.proof.prove_finding import prove_finding
@@ -20,29 +22,40 @@ from doctor.report.answer import Answer, Answered, Proved, Remedy
 _TAKES_PINS = (".txt", ".in", ".toml", ".py")
 
 
-def with_proof(answer: Answer, mode: str | None, knowledge: Knowledge) -> tuple[Answer, Proof | None]:
+def with_proof(answer: Answer, mode: str | None, knowledge: Knowledge, memory: Path | None = None) -> Answer:
     """Try the changes of the first finding in a scratch environment, where that is wanted.
 
     Args:
         answer: the answer.
         mode: "never", "ask" or "always"; None asks where a person is there, and else does nothing.
         knowledge: released versions.
+        memory: folder of the memory, which keeps what is proved; None for the doctor's own.
 
     Returns:
-        The answer with what became of it, the change that was proved first; and the proof.
+        The answer with what became of it, the change that was proved first.
     """
     present = sys.stdin.isatty() and sys.stderr.isatty()
     if mode is None:
         mode = "ask" if present else "never"
     if not answer.findings or mode == "never":
-        return answer, None
+        return answer
     first = answer.findings[0]
     proof = prove_finding(first.finding, answer.case, knowledge, consent=Consent(mode, confirmed if present else None))
     shown = Proved(proof.state, proof.text, proof.folder, round(proof.seconds, 1) or None, proof.resolved)
+    remembered = _remember(proof, first.finding, memory or DEFAULT_FOLDER)
     remedies = _with_shown(first.remedies, shown, proof.change if proof.state == PROVED else None)
     changed = replace(first, remedies=remedies) if remedies else first
     notes = answer.notes if remedies else (*answer.notes, f"Proof: {proof.state}. {proof.text}")
-    return replace(answer, findings=(changed, *answer.findings[1:]), notes=notes), proof
+    return replace(answer, findings=(changed, *answer.findings[1:]), notes=(*notes, *remembered))
+
+
+def _remember(proof: Proof, finding: Finding, folder: Path) -> tuple[str, ...]:
+    """Keep what a proof shows; return a sentence where it can't be kept."""
+    try:
+        remember(proof, finding, folder)
+    except OSError as error:
+        return (f"The proof was not remembered: {folder} can't be written ({error.strerror or error}).",)
+    return ()
 
 
 def _with_shown(remedies: Sequence[Remedy], shown: Proved, proved: Change | None) -> tuple[Remedy, ...]:

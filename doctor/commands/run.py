@@ -64,7 +64,7 @@ def _diagnose(command: list[str], code: int, output: str, given: argparse.Namesp
         patient = find_patient(None, None, failure, facts, used.folder or os.getcwd())
         patient = replace(patient, notes=(*patient.notes, *error.problems))
     knowledge = Knowledge()
-    answer = examine(patient, failure, facts, knowledge)
+    answer = examine(patient, failure, facts, knowledge, given.memory)
     answer = replace(answer, about=f"{shlex.join(command)} (exit code {code}); {answer.about}")
     return finish(answer, given, knowledge, sys.stdout if given.json else sys.stderr)
 
