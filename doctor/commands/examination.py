@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from doctor.case import Case
 from doctor.commands.given_facts import GivenFacts, add_to_environment, add_to_failure
@@ -147,14 +148,26 @@ def _of_other_platform(sentence: str) -> Finding:
     )
 
 
+def _into_file(change: Change, file: str) -> dict[str, tuple[str, ...]]:
+    """Return what to write into a file, and how to install from it then."""
+    does = " (--apply does)" if file.endswith((".txt", ".in", ".py", "pyproject.toml")) else ""
+    told = {"file": tuple(f"{pin}  into {file}{does}" for pin in change.requirements)}
+    if file.endswith((".txt", ".in")):
+        told |= {"uv": (f"uv pip install -r {quote(file)}",), "pip": (f"python -m pip install -r {quote(file)}",)}
+    elif file.endswith(".py"):
+        told["uv"] = (f"uv run {quote(file)}",)
+    elif file.endswith((".toml", "uv.lock")):
+        told["uv"] = ("uv lock", "uv sync")
+    return told
+
+
 def remedy_of(change: Change, environment: Environment, knowledge: Knowledge) -> Remedy:
     """Return a change with how it is typed, and with what it would break or move besides."""
     typed = commands(change, environment)
     if more := tuple(one for one in disturbs(change, environment, knowledge) if one not in change.disturbs):
         change = replace(change, disturbs=(*change.disturbs, *more))
     if change.requirements and not environment.complete and Path(environment.source).is_file():
-        pins = tuple(f"{pin}  in {environment.source} (--apply does)" for pin in change.requirements)
-        return Remedy(change, {"file": pins, "uv": typed.uv, "pip": typed.pip, "colab": typed.colab})
+        return Remedy(change, {**_into_file(change, environment.source), "colab": typed.colab})
     if change.requirements or change.remove:
         return Remedy(change, {"uv": typed.uv, "pip": typed.pip, "colab": typed.colab})
     return Remedy(change, {"shell": typed.pip})

@@ -13,7 +13,7 @@ from doctor.memory.folder import DEFAULT_FOLDER, INDEX, read_memory
 from doctor.memory.remember import strike
 from doctor.redaction import redact
 
-_DESCRIPTION = """What was proved before: faults with what mends them, and known-good sets. Each answer looks here first.
+_DESCRIPTION = """What was proved before: faults with what mends them, and known-good sets. Answers look here first.
 
   memory [show] [TEXT ...]       its facts; with TEXT those that hold all of the words
   memory forget ID [--why TEXT]  strike a fact out: it is kept, and not used any more

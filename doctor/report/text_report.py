@@ -5,9 +5,11 @@ import textwrap
 from collections.abc import Iterator
 
 from doctor.redaction import redact
+from doctor.remedy.requirements import named
 from doctor.report.answer import Answer, Answered, Remedy, confidence_word
 
 _EVIDENCE, _CHANGES, _RULED_OUT, _SHORT = 5, 3, 6, 6  # lines, ways, sentences and further findings that are shown
+_GUESS, _SURE = 0.5, 0.7
 _LEVELS = {"error": "", "warning": "warning: ", "note": "note: "}
 _TOOLS = {"uv": "uv", "pip": "pip", "colab": "cell", "shell": "type", "file": "write"}
 _INDENT = "  "
@@ -43,7 +45,7 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
     for one in full:
         yield from _full(one, width, verbose, answer.place in ("colab", "kaggle"))
         yield ""
-    rest = answer.findings[len(full) :]
+    rest = [one for one in answer.findings[len(full) :] if not _is_noise(one, answer)]
     if rest:
         yield f"{'Also possible' if answer.failed else 'Besides'}:"
         for one in rest[:_SHORT]:
@@ -67,6 +69,11 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
         yield from _wrapped(f"Note: {note}", width)
     if answer.diagnosis.knowledge_date:
         yield f"Knowledge of {answer.diagnosis.knowledge_date}."
+
+
+def _is_noise(one: Answered, answer: Answer) -> bool:
+    """Whether a finding is a guess beside a sure one: a reader would only wonder."""
+    return one.finding.confidence < _GUESS and answer.findings[0].finding.confidence >= _SURE
 
 
 def _nothing(answer: Answer) -> str:
@@ -123,7 +130,9 @@ def _way(remedy: Remedy) -> str:
     change = remedy.change
     text = re.sub(r"^(?:Or|And),? ", "", change.text) or " ".join(change.requirements)
     text = text[:1].upper() + text[1:]
-    return f"{text.rstrip('.')}, while {', '.join(change.holds)}." if change.holds else text
+    moved = {*named(change.requirements), *change.remove}
+    holds = [one for one in change.holds if not moved.intersection(named((one,)))]
+    return f"{text.rstrip('.')}, while {', '.join(holds)}." if holds else text
 
 
 def _short(one: Answered, width: int) -> Iterator[str]:
