@@ -48,7 +48,7 @@ def find_two_dist_infos(case: Case, knowledge: Known) -> Iterator[Finding]:
             groups[one.name, one.site].append(one)
     for (name, site), copies in groups.items():
         versions = sorted({one.version for one in copies})
-        if len(copies) < 2:
+        if len(copies) < 2 or len(versions) < 2:  # Debian has an egg-info and a dist-info of one version
             continue
         true = version_text(copies[0])
         stale = [one for one in copies if true is not None and one.version != true]
@@ -191,7 +191,7 @@ def _overlap(
         return
     # Whose files lie there now, by their sizes.
     wins: dict[str, int] = {one.name: 0, other.name: 0}
-    for path in unlike:
+    for path in real:
         try:
             size = os.path.getsize(os.path.join(one.site, path))
         except OSError:

@@ -243,7 +243,7 @@ def _rename(path: str) -> Change:
 def _hides_installed(case: Case, name: str, path: str, kind: str, where: str, owner: Installed) -> Iterator[Finding]:
     folder = os.path.dirname(path)
     if _is_source_of(folder, owner):
-        if kind == "package" and not owner.editable and _has_compiled(owner, name):
+        if kind == "package" and not owner.editable and owner.version:
             yield _hides_build(case, name, path, owner)
         return
     if name in _GENERIC and name.replace("_", "-") != owner.name:
@@ -301,21 +301,19 @@ def _is_source_of(folder: str, owner: Installed) -> bool:
     return False
 
 
-def _has_compiled(owner: Installed, name: str) -> bool:
-    folder = os.path.join(owner.site, name)
-    return any(entry.endswith((".so", ".pyd")) for entry in _listed(folder))
-
-
 def _hides_build(case: Case, name: str, path: str, owner: Installed) -> Finding:
+    installed = os.path.join(owner.site, name)
+    unbuilt = _built(installed) and not _built(path)
     return Finding(
         "sources-hide-build",
         "import/shadowed",
-        "warning",
-        confidence_for(case, 0.85, name, owner.name),
-        f"The sources {path} hide the built {name} of {owner.name} {owner.version}.",
-        (f"{path} holds no compiled module of its own" if not _built(path) else f"{path} is imported first",
-         f"{os.path.join(owner.site, name)} has compiled modules"),
-        f"Started in the folder of its sources, `import {name}` gets files without the compiled parts.",
+        "warning" if unbuilt else "note",
+        confidence_for(case, 0.85 if unbuilt else 0.7, name, owner.name),
+        f"The sources {path} are imported, not the installed {owner.name} {owner.version}.",
+        (f"{path} lies in the folder that is searched first",
+         f"{installed} has compiled modules, the sources have none" if unbuilt else f"{installed} is what pip shows"),
+        f"Started in the folder of its sources, `import {name}` gets files without the compiled parts." if unbuilt
+        else "The version that pip shows and the files that run are two things.",
         (
             Change("environment", "Start from another folder, such as the one above.", commands=("cd ..",)),
             Change("option", f"Or build {owner.name} in its sources.", commands=("pip install -e .",)),

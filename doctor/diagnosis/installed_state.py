@@ -14,6 +14,7 @@ from doctor.diagnosis.leftovers import (
 )
 from doctor.diagnosis.machine_state import find_machine_state
 from doctor.diagnosis.mechanism import Known, Said
+from doctor.diagnosis.old_by_platform import find_old_by_platform
 from doctor.diagnosis.torch_state import find_torch_state
 
 PARTS = (
@@ -31,6 +32,7 @@ PARTS = (
     find_wrong_wheels,
     find_torch_state,
     find_machine_state,
+    find_old_by_platform,
 )
 
 

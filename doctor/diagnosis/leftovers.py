@@ -187,9 +187,12 @@ def find_files_of_another_release(case: Case, knowledge: Known) -> Iterator[Find
     """Find packages whose own version text isn't that of their dist-info, in files that are not as installed."""
     sites = set(_sites(case))
     counts = Counter(one.name for one in case.environment.installed)
+    writers = Counter(name for one in case.environment.installed for name in one.modules)
     for one in case.environment.installed:
         if one.site not in sites or one.editable or not one.folder.endswith(".dist-info") or counts[one.name] > 1:
             continue  # two dist-info folders are told as such
+        if any(writers[name] > 1 for name in one.modules):  # two that write one module: see copies.py
+            continue
         stated = stated_version(one)
         if stated is None or _same(stated[0], one.version):
             continue

@@ -224,7 +224,7 @@ def _old(case: Case, knowledge: Known, name: str, release: Release, newest: Rele
     return Finding(
         "old-release-chosen",
         "resolve/silent_old",
-        "warning" if not chosen else "error",
+        "error" if chosen else "warning" if case.failure else "note",
         0.75 if chosen and python else 0.6 if chosen else 0.5,
         f"{name} {release.version} of {release.uploaded} was chosen; {newest.version} of {newest.uploaded} is there.",
         (sign, f"declared metadata of {knowledge.metadata.date}"),

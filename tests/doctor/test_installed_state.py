@@ -15,7 +15,9 @@ from doctor.failure.facts import Failure, Raised
 from doctor.finding import BRANCHES, Finding
 
 OWNERS = {"datasets": ("datasets",), "peft": ("peft",), "cv2": ("opencv-python",)}
-KNOWN = SimpleNamespace(metadata=SimpleNamespace(owners=lambda name: OWNERS.get(name, ()), releases=lambda name: ()))
+KNOWN = SimpleNamespace(
+    metadata=SimpleNamespace(projects=frozenset(), owners=lambda name: OWNERS.get(name, ()), releases=lambda name: ())
+)
 
 
 @pytest.fixture
@@ -114,6 +116,8 @@ class TestHiddenModules:
         venv.install("vllm", "0.9.0", files={"vllm/__init__.py": "", "vllm/_C.abi3.so": "x"})
         finding = only(found(venv, source))
         assert (finding.id, finding.level, finding.culprits) == ("sources-hide-build", "warning", ("vllm",))
+        (source / "vllm" / "_C.abi3.so").write_text("x")
+        assert only(found(venv, source)).level == "note"
 
     def test_a_mere_folder_stands_for_a_library_that_is_not_there(self, venv, tmp_path):
         (tmp_path / "datasets").mkdir()
@@ -177,9 +181,15 @@ class TestCopies:
         here = read_environment(venv.python, variables={}, machine=False)
         assert here.find("huggingface-hub").version == "0.26.0"  # what the files say, not what was written last
 
+    def test_two_kinds_of_metadata_of_one_version_do_no_harm(self, venv):
+        egg = venv.site / "numpy.egg-info"
+        egg.mkdir()
+        (egg / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: numpy\nVersion: 1.26.4\n")
+        assert found(venv) == []
+
     def test_a_fork_and_its_original_write_one_module(self, venv):
         fork = {
-            "transformers/__init__.py": "# fork\n",
+            "transformers/__init__.py": "__version__ = '4.26.1'\n",
             "transformers/utils.py": "check = 1\n",
             "transformers/own.py": "",
         }
