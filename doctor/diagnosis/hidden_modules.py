@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known
@@ -199,7 +198,6 @@ def _is_library(path: str, prefix: str) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(os.path.join(prefix, "lib")) + os.sep)
 
 
-@cache
 def _listed(folder: str) -> tuple[str, ...]:
     try:
         return tuple(os.listdir(folder))
