@@ -10,7 +10,8 @@ NOT_THERE = "<0"  # no version lies in it: the text says that it is not installe
 # a whole text.
 _VERSION = (
     r"(?<![\w.\-=<>])v?(?P<{0}>\d{{1,4}}(?:\.\d{{1,9}})*(?:\.(?:[xX*]\b|\*)|"
-    r"(?:\.?(?:a|b|rc|post|dev)\d{{0,9}}){{0,3}}(?:\+[A-Za-z0-9]{{1,60}}(?:\.[A-Za-z0-9]{{1,30}}){{0,4}})?))(?![\w]|\.\d)"
+    r"(?:\.?(?:a|b|rc|post|dev)\d{{0,9}}){{0,3}}(?:\+[A-Za-z0-9]{{1,60}}(?:\.[A-Za-z0-9]{{1,30}}){{0,4}})?))(?![\w]|"
+    r"\.\d)"
 )
 _ONE = re.compile(_VERSION.format("version"))
 _EXPLICIT = re.compile(r"\s*[\"'(]?\s*(?P<operator>===?|>=|<=|~=|!=|<|>|=|≥|≤)\s*v?(?P<version>\d[\w.*+!]*)")
@@ -25,7 +26,22 @@ _OTHERS = re.compile(
     r"\b(?:NCCL|nccl|CUDA|cuda|Python|python|cuDNN|cudnn|driver|line|lines|GLIBC|"
     r"glibc|GCC|gcc|nv|ROCm|issue|PR|SM|sm|capability)[ _:=v]{0,3}\d[\d.]*|(?<![+\w])cu\d{2,3}(?:/cu\d{2,3})*\b|"
     r"\b\d+(?:\.\d+)? ?(?:GB|GiB|MB|MiB|bit|%|s\b|x\b)|#\d+|\b(?:capped|requires|"
-    r"needs|with|while) [a-z][\w\-]*\s*[<>=!]=?\s*\d[\d.]*"
+    r"needs|with|while) [a-z][\w\-]*\s*[<>=!]=?\s*\d[\d.]*|"
+    r"\b(?:for|against|by|into) [A-Za-z][\w\-]{1,40} v?\d[\d.]*|\b\d\d\.\d\d?(?= (?:container|"
+    r"image|toolkit|driver|runtime)\b)|"
+    r"[,;] (?:while |but |though )?(?:the )?(?:newest|latest|expected|needs?|wants?|required|requires)\b[^,;(]{0,80}"
+)
+# "pre-1.0" and "upgraded from 1.0 to 2.0" in the words that the rest reads.
+_SPELT = (
+    (re.compile(r"(?<![.\w])[Pp]re-?(?=\d)"), "before "),
+    (re.compile(r"(?<![.\w])[Pp]ost-?(?=\d)"), "since "),
+    (
+        re.compile(
+            r"(?:\b(?:up|down)grad\w+ |\bmoved |\bchanged )?\bfrom \S+ to (?=v?\d)|.*(?:->|"
+            r"\u2192|\u21d2)\s*(?=v?\d)"
+        ),
+        "",
+    ),
 )
 _BELOW = re.compile(
     r"\b(?:older|earlier|lower|less|smaller) than|\b(?:before|below|prior to|under|until|pre-?)\b", re.IGNORECASE
@@ -67,13 +83,18 @@ def specifier_of(text: str, *, exact: bool = False) -> str:
     text = text.strip().strip("`\"'*")[:400]
     explicit = _leading(text)
     if explicit:
-        return explicit
+        return "" if re.search(r"\bor\s+[<>=]", text) else explicit
     if _ABSENT.match(text):
         return NOT_THERE
+    for pattern, word in _SPELT:
+        text = pattern.sub(word, text)
     plain = _OTHERS.sub(" ", _DATES.sub(" ", text))
-    if re.search(r"after the fix|either side|instead\b.{0,10}$", plain, re.IGNORECASE):
+    if re.search(r"after the fix|either side", plain, re.IGNORECASE):
         return ""
     outside = re.sub(r"\([^()]*\)?", " ", plain)
+    inside = re.search(r"\((\s*[<>=~!][^()]*)", plain)
+    if inside and not re.search(r"\d", outside):
+        return _leading(inside[1])
     plain = outside if _ONE.search(outside) else plain
     if len(re.findall(r"\d", plain)) == 0:
         return ""
@@ -84,11 +105,17 @@ def specifier_of(text: str, *, exact: bool = False) -> str:
         one
         for one in _ONE.finditer(plain)
         if "." in one["version"]
-        or (one["version"].isdigit() and plain.strip().startswith(one[0]) and int(one["version"]) < 100)
+        or (one["version"].isdigit() and int(one["version"]) < 100 and _may_be_alone(plain, one))
     ]
     if not found:
         return ""
     return _valid(_ranged(plain, found, exact))
+
+
+def _may_be_alone(text: str, found: re.Match[str]) -> bool:
+    """Return whether a number without a dot is a version: at the beginning, or after "below" and its like."""
+    before = text[: found.start()]
+    return not before.strip() or bool(re.search(r"(?:than|below|under|before|above|least|to) $", before))
 
 
 def _ranged(text: str, found: list[re.Match[str]], exact: bool) -> str:

@@ -82,7 +82,7 @@ _SENTENCE = re.compile(
 _VAGUE = re.compile(
     r"(?:.{0,30}\b)?(?:old|older|new|newer|newest|latest|recent|any|git|main|"
     r"master|source|nightly|dev|pinned|unpinned|default|(?:pre)?installed|wheel|"
-    r"build|release|version|upgraded|downgraded|changed|missing|standalone|copy|"
+    r"build|(?:pre-)?releases?|version|upgraded|downgraded|changed|missing|standalone|copy|"
     r"unknown|early|late|20\d\d|cu\d{2,3}|CUDA|CPU|NCCL|pip|conda|\d[\d.]*)\b"
 )
 _WANTED = re.compile(
