@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from doctor.environment.facts import Environment, Installed
+from doctor.environment.installed_files import recorded_paths
 from doctor.linking.calls import Signature
 from doctor.linking.conditions import Surroundings, runs
 from doctor.linking.installed_modules import InstalledModules
@@ -17,9 +18,9 @@ from doctor.linking.module_text import KeywordCall, ModuleText, Use
 from doctor.linking.text_cache import TextCache
 
 STANDARD_LIBRARY = "python"
-# How a module is reached, the surest first: by `import package`; under a condition that asks whether a library that is
-# installed is available; when a name is asked of the package that it loads only then.
-REACHED = ("import", "likely", "lazy")
+# How a module is reached, the surest first: by `import package`; by a command that it installs; under a condition that
+# asks whether a library that is installed is available; when a name is asked of the package that it loads only then.
+REACHED = ("import", "command", "likely", "lazy")
 # A package with more lazy modules than this is read only where its own modules reach.
 _LAZY_MODULES = 150
 # Source of one distribution that is read at most, in bytes: the first levels of what it imports.
@@ -54,7 +55,9 @@ class Unlinked:
 
 
 @dataclass
-class _Visit:
+class Visit:
+    """A module that is reached: how, as one of REACHED, and by what, "import peft"."""
+
     module: str
     reached: str
     by: str
@@ -72,9 +75,11 @@ class Linker:
     environment: Environment
     cache: Path | None = None
     unlinked: list[Unlinked] = field(default_factory=list)
-    visited: dict[str, _Visit] = field(default_factory=dict)
+    compiled: dict[str, Visit] = field(default_factory=dict)
+    visited: dict[str, Visit] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
+    spaces: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.modules = InstalledModules(self.environment, TextCache(self.cache))
@@ -90,7 +95,8 @@ class Linker:
     def link(self) -> tuple[Unlinked, ...]:
         """Return the names that are asked for and not there, those that stop an import first."""
         roots = [(one, module) for one in self._distributions() for module in self._roots(one)]
-        self._walk(_Visit(module, "import", f"import {module}") for _, module in roots)
+        self._walk(Visit(module, "import", f"import {module}") for _, module in roots)
+        self._walk(visit for one, _ in roots for visit in self._commands(one))
         self._walk(visit for _, module in roots for visit in self._lazy(module))
         self.modules.texts.save()
         found = dict.fromkeys(self.unlinked)
@@ -121,6 +127,10 @@ class Linker:
         """
         top = module.split(".")[0]
         found = self.owners.get(top)
+        if found and self.modules.find(top).kind == "namespace":
+            parts = module.split(".")
+            within = [self._shared(top).get(".".join(parts[:end])) for end in range(len(parts), 1, -1)]
+            return next((name for name in within if name), None)
         if found:
             return found.name
         path = self.modules.find(top).path.replace("\\", "/")
@@ -128,9 +138,21 @@ class Linker:
             return STANDARD_LIBRARY
         return None
 
-    def _walk(self, visits: Iterable[_Visit]) -> None:
+    def _shared(self, top: str) -> dict[str, str]:
+        """Return whose the modules below a top-level name are that several distributions share."""
+        if top not in self.spaces:
+            self.spaces[top] = {}
+            for one in self.environment.installed:
+                paths = recorded_paths(one.folder) if top in one.modules and one.folder else []
+                for path in paths:
+                    parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
+                    if path.endswith(".py") and parts[0] == top:
+                        self.spaces[top].setdefault(".".join(parts), one.name)
+        return self.spaces[top]
+
+    def _walk(self, visits: Iterable[Visit]) -> None:
         """Visit modules, and what they reach: all that is surely reached before what is only likely to be."""
-        queues = {reached: deque[_Visit]() for reached in REACHED}
+        queues = {reached: deque[Visit]() for reached in REACHED}
         for visit in visits:
             queues[visit.reached].append(visit)
         while queue := next((queue for queue in queues.values() if queue), None):
@@ -140,9 +162,11 @@ class Linker:
                 for other in self._visit(visit):
                     queues[other.reached].append(other)
 
-    def _visit(self, visit: _Visit) -> Iterator[_Visit]:
+    def _visit(self, visit: Visit) -> Iterator[Visit]:
         found = self.modules.find(visit.module)
         owner = self.owner(visit.module)
+        if found.kind == "compiled":
+            self.compiled[found.path] = visit
         if found.kind not in ("package", "module") or owner == STANDARD_LIBRARY:
             return
         name = owner or visit.module.split(".")[0]
@@ -151,10 +175,11 @@ class Linker:
         for use in text.uses if text else ():
             state = runs(use.guards, text.assigned, self.around) if use.guards and text else "yes"
             if text and state in ("yes", "likely"):
-                reached = "likely" if state == "likely" and visit.reached == "import" else visit.reached
-                here = _Visit(visit.module, reached, visit.by)
+                sure = state == "yes" or visit.reached == "lazy"
+                reached = visit.reached if sure else "likely"
+                here = Visit(visit.module, reached, visit.by)
                 for other in self._use(visit.module, text, use, here):
-                    yield _Visit(other, reached, visit.by)
+                    yield Visit(other, reached, visit.by)
 
     def _most(self, name: str) -> int:
         """Return how many bytes of a distribution's source are read: few of one that needs no other."""
@@ -164,7 +189,7 @@ class Linker:
             self.limits[name] = _MOST if needs else _MOST_ALONE
         return self.limits[name]
 
-    def _use(self, module: str, text: ModuleText, use: Use, visit: _Visit) -> Iterator[str]:
+    def _use(self, module: str, text: ModuleText, use: Use, visit: Visit) -> Iterator[str]:
         """Check one use, and yield the modules that it imports."""
         if use.how == "attribute":
             self._attribute(module, text, use, visit)
@@ -196,7 +221,7 @@ class Linker:
         owner = self.owner(asked)
         return owner is None or owner == self.owner(module)
 
-    def _attribute(self, module: str, text: ModuleText, use: Use, visit: _Visit) -> None:
+    def _attribute(self, module: str, text: ModuleText, use: Use, visit: Visit) -> None:
         place = text.bindings.get(use.module)
         if not place:
             return
@@ -223,23 +248,24 @@ class Linker:
                 return
             current = inner
 
-    def _missing(self, module: str, use: Use, visit: _Visit, asked: str, name: str) -> None:
+    def _missing(self, module: str, use: Use, visit: Visit, asked: str, name: str) -> None:
         importer = self.owner(module)
         top = asked.split(".")[0]
         target = self.owner(asked) if self.modules.find(top).there else None
         if importer is None or importer == target:
             return
-        place = f"{self._shown(module)}:{use.line}"
+        place = f"{self.shown(module)}:{use.line}"
         self.unlinked.append(Unlinked(importer, place, target, asked, name, use.how, visit.reached, visit.by))
 
-    def _shown(self, module: str) -> str:
+    def shown(self, module: str) -> str:
+        """Return the path of a module below the folder of packages."""
         path = self.modules.find(module).path.replace("\\", "/")
         for mark in ("/site-packages/", "/dist-packages/"):
             if mark in path:
                 return path.rpartition(mark)[2]
         return path
 
-    def _lazy(self, module: str) -> Iterator[_Visit]:
+    def _lazy(self, module: str) -> Iterator[Visit]:
         """Yield the modules that a package loads when a name is asked of it, with the name."""
         text = self.modules.text(module)
         if text is None or text.lazy is None or text.lazy.folders:
@@ -253,7 +279,17 @@ class Linker:
         if len(inner) > _LAZY_MODULES:
             return
         for place, name in inner.items():
-            yield _Visit(place, "lazy", f"from {module} import {name}")
+            yield Visit(place, "lazy", f"from {module} import {name}")
+
+    def _commands(self, one: Installed) -> Iterator[Visit]:
+        """Yield the modules that the commands of a distribution begin with."""
+        text = self.modules.source(str(Path(one.folder) / "entry_points.txt")) if one.folder else None
+        section = (text or "").partition("[console_scripts]")[2].partition("\n[")[0]
+        for line in section.splitlines():
+            name, _, place = line.partition("=")
+            module = place.partition(":")[0].strip()
+            if module.split(".")[0] in one.modules and self.modules.find(module).there:
+                yield Visit(module, "command", f"the command {name.strip()}")
 
     def requires(self, distribution: str, name: str) -> bool | None:
         """Return whether a distribution declares another: True, False, or None where only an extra of it does.
@@ -292,7 +328,7 @@ class Linker:
                     continue
                 for keyword in call.keywords:
                     if keyword not in signature.keywords and keyword not in signature.also:
-                        yield Unlinked(owner or "", f"{self._shown(module)}:{call.line}", target, where,
+                        yield Unlinked(owner or "", f"{self.shown(module)}:{call.line}", target, where,
                                        f"{name}({keyword})", "keyword", visit.reached, call.function)  # fmt: skip
 
     def _callee(self, module: str, text: ModuleText, call: KeywordCall) -> tuple[str, str, Signature] | None:

@@ -1,0 +1,72 @@
+"""What compiled and generated modules were made for, read from their bytes and text."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from doctor.environment.facts import Installed
+from doctor.environment.installed_files import recorded_paths
+
+# A module larger than this is a whole library; the ones that ask for NumPy's C API are small parts beside it.
+_MOST = 80_000_000
+# What the C API is asked for through: headers of NumPy 1 know the first name only, those of NumPy 2 both.
+_OLD, _NEW = b"numpy.core._multiarray_umath", b"numpy._core"
+# How descriptors were made by compilers of protocol buffers before 3.20.
+_OLD_DESCRIPTOR = re.compile(r"_descriptor\.(?:FieldDescriptor|FileDescriptor)\(\s*\n?\s*name=")
+_MADE_BY = re.compile(r"ValidateProtobufRuntimeVersion\(\s*[\w.]+,\s*(\d+),\s*(\d+),\s*(\d+)")
+_MOST_GENERATED = 40
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A module that a compiler of protocol buffers wrote.
+
+    Args:
+        file: its path below the folder of packages.
+        old: whether it makes descriptors as compilers before 3.20 did, which protobuf 4 refuses.
+        made_by: the version of protobuf that it asks for at least, (6, 31, 1); None where it doesn't say.
+    """
+
+    file: str
+    old: bool
+    made_by: tuple[int, int, int] | None = None
+
+
+def built_for_numpy_1(path: str) -> bool:
+    """Return whether an extension module asks for NumPy's C API by the name of NumPy 1 alone.
+
+    Args:
+        path: its file.
+    """
+    try:
+        if os.stat(path).st_size > _MOST:
+            return False
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
+    return _OLD in content and _NEW not in content
+
+
+def generated_modules(distribution: Installed) -> Iterator[Generated]:
+    """Yield the modules of a distribution that a compiler of protocol buffers wrote, one of each kind.
+
+    Args:
+        distribution: the distribution.
+    """
+    if not distribution.folder:
+        return
+    files = [path for path in recorded_paths(distribution.folder) if path.endswith("_pb2.py")]
+    seen: set[tuple[bool, tuple[int, int, int] | None]] = set()
+    for file in sorted(files)[:_MOST_GENERATED]:
+        try:
+            text = (Path(distribution.site) / file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        asked = _MADE_BY.search(text)
+        made_by = (int(asked[1]), int(asked[2]), int(asked[3])) if asked else None
+        old = bool(_OLD_DESCRIPTOR.search(text))
+        if (old or made_by) and (old, made_by) not in seen:
+            seen.add((old, made_by))
+            yield Generated(file, old, made_by)
