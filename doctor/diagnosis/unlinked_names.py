@@ -19,6 +19,7 @@ from doctor.diagnosis.moves import into, known_names, out_of, to_range
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
 from doctor.linking.compiled import built_for_numpy_1, generated_modules
+from doctor.linking.installed_modules import GONE_MODULES
 from doctor.linking.link import STANDARD_LIBRARY, Linker, Unlinked
 
 CACHE = ARTIFACTS_DIR / "doctor" / "links"
@@ -54,15 +55,12 @@ def _counts(one: Unlinked, linker: Linker, knowledge: Known) -> bool:
     """Return whether a name that is not there is a fault, and one that nothing else tells of."""
     if one.target is not None:
         return True
-    if one.reached not in ("import", "command"):
-        return False  # parts that need something optional
-    owners = knowledge.metadata.owners(one.module) or (one.module.split(".")[0],)
-    here = [name for name in owners if linker.environment.find(name)]
-    if here:
-        return True  # a distribution is here that had the module once
-    if any(linker.requires(one.importer, name) for name in owners):
-        return False  # declared, so its absence is told as such
-    return one.target == STANDARD_LIBRARY
+    top = one.module.split(".")[0]
+    owners = knowledge.metadata.owners(top) or (top,)
+    if any(linker.environment.find(name) for name in owners):
+        return one.reached in ("import", "command")  # a distribution is here that had the module once
+    # What is declared is told as such where it is not here, and what only an extra asks for is optional.
+    return all(linker.requires(one.importer, name) is False for name in owners) and one.reached != "likely"
 
 
 def _changed(case: Case, knowledge: Known, one: Unlinked) -> bool:
@@ -124,7 +122,7 @@ def _missing_names(case: Case, knowledge: Known, found: list[Unlinked]) -> Findi
     has, uses = _spans(knowledge, found)
     changes = tuple(_moves(case, knowledge, _Pair(first.importer, target, has, uses)))
     asked = _listed(names)
-    level = "error" if first.reached in ("import", "command") else "warning"
+    level = "error" if _stops(first) else "warning"
     stops = sorted({one.by for one in found if one.reached == first.reached}, key=len)[:3]
     return Finding(
         "unlinked-name", "import/wrong_version", level, _SURE[first.reached],
@@ -143,7 +141,7 @@ def _of_python(case: Case, knowledge: Known, found: list[Unlinked], names: list[
     interpreter = case.environment.interpreter
     changes = [*_newer(case, knowledge, first.importer), Change("system", "Or use a Python that has it.")]
     return Finding(
-        "unlinked-name", "import/wrong_version", "error" if first.reached in ("import", "command") else "warning",
+        "unlinked-name", "import/wrong_version", "error" if _stops(first) else "warning",
         _SURE[first.reached],
         f"{_version(case, first.importer)} asks for {_listed(names)}, which Python "
         f"{interpreter.version if interpreter else ''} does not have.",
@@ -156,8 +154,10 @@ def _missing_module(case: Case, knowledge: Known, found: list[Unlinked]) -> Find
     first = found[0]
     top = first.module.split(".")[0]
     owners = [name for name in knowledge.metadata.owners(top) if case.environment.find(name)]
-    if not owners:
+    if not owners and top in GONE_MODULES:
         return _of_python(case, knowledge, found, [top])
+    if not owners:
+        return _undeclared(case, knowledge, found, top)
     owner = owners[0]
     spans = knowledge.symbols.modules(owner, top)
     uses = tuple(
@@ -165,12 +165,26 @@ def _missing_module(case: Case, knowledge: Known, found: list[Unlinked]) -> Find
     )
     changes = tuple(_moves(case, knowledge, _Pair(first.importer, owner, spans, uses)))
     return Finding(
-        "unlinked-module", "import/not_installed", "error", _SURE[first.reached],
+        "unlinked-module", "import/not_installed", "error" if _stops(first) else "warning", _SURE[first.reached],
         f"{_version(case, first.importer)} imports {top}, which {_version(case, owner)} no longer has.",
         _evidence(found), f"{first.by} fails. The module is part of {owner}, which is installed, in another release.",
         changes, not_this=f"pip install {owner}: it is installed", culprits=(owner, first.importer),
         source=_source(knowledge, spans, uses), provable=_provable(first),
         check=f'python -c "import {top}"',
+    )  # fmt: skip
+
+
+def _undeclared(case: Case, knowledge: Known, found: list[Unlinked], top: str) -> Finding:
+    """Return that a package imports another that it doesn't declare, and that is not here."""
+    first = found[0]
+    name = next(iter(knowledge.metadata.owners(top)), top)
+    level = "error" if first.reached == "import" else "warning"
+    return Finding(
+        "undeclared-import", "import/not_installed", level, 0.8 if level == "error" else 0.6,
+        f"{_version(case, first.importer)} imports {top}, which is not installed and which it does not declare.",
+        _evidence(found), f"{first.by} fails. Nobody who installs {first.importer} alone has it.",
+        (Change("install", f"Install {name}.", (name,)), *_newer(case, knowledge, first.importer)),
+        culprits=(name, first.importer), source=_SOURCE, provable=_provable(first), check=f'python -c "import {top}"',
     )  # fmt: skip
 
 
@@ -190,6 +204,11 @@ def _lost_keywords(case: Case, knowledge: Known, found: list[Unlinked]) -> Findi
         _evidence(found), f"{first.by} fails with a TypeError as soon as it is called.",
         changes, culprits=_culprits(changes, first.importer, target), source=_source(knowledge, has, spans),
     )  # fmt: skip
+
+
+def _stops(one: Unlinked) -> bool:
+    """Return whether something that a package is there for can't work: its import, or the command of its own name."""
+    return one.reached == "import" or one.by == f"the command {one.importer}"
 
 
 def _evidence(found: list[Unlinked]) -> tuple[str, ...]:
@@ -311,7 +330,12 @@ def _old_binaries(case: Case, knowledge: Known, linker: Linker) -> Iterator[Find
     told: set[str] = set()
     for path, visit in linker.compiled.items():
         owner = linker.owner(visit.module)
-        if owner in (None, STANDARD_LIBRARY, "numpy", *told) or visit.reached == "lazy" or not built_for_numpy_1(path):
+        if owner in (None, STANDARD_LIBRARY, "numpy", *told) or visit.reached == "lazy":
+            continue
+        if not linker.requires(str(owner), "numpy"):
+            continue
+        library = built_for_numpy_1(path)
+        if library is None:
             continue
         told.add(str(owner))
         changes = [move.change for move in to_range(case, knowledge, "numpy", "<2")]
@@ -320,7 +344,7 @@ def _old_binaries(case: Case, knowledge: Known, linker: Linker) -> Iterator[Find
         yield Finding(
             "built-for-numpy-1", "import/binary_abi", "error", 0.9,
             f"{_version(case, str(owner))} was compiled for NumPy 1, and NumPy {numpy} is here.",
-            (f"{linker.shown(visit.module)} asks for `numpy.core._multiarray_umath`, not for `numpy._core`",),
+            (f"{library} of {owner} asks for `numpy.core.multiarray` (numpy.core._multiarray_umath), not for numpy._core",),
             f"{visit.by} fails: NumPy 2 refuses extension modules that only know the C interface of NumPy 1.",
             (*changes, *built), culprits=("numpy", str(owner)), source="the bytes of the installed extension modules",
             provable=visit.by if visit.by.startswith("import ") else None, check=f'python -c "{visit.by}"',

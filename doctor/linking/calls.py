@@ -152,6 +152,15 @@ def keyword_calls(tree: ast.Module, bindings: Mapping[str, str]) -> Iterator[tup
         for name in node._fields:
             part = getattr(node, name, None)
             if part.__class__ is list:
-                stack += [(one, owner, function) for one in part if one.__class__ not in _LEAVES]
+                for one in part:
+                    if one.__class__ not in _LEAVES:
+                        stack.append((one, owner, function))
+                    if one.__class__ is ast.If and _leaves_knowing(one):
+                        break
             elif isinstance(part, ast.AST) and part.__class__ not in _LEAVES:
                 stack.append((part, owner, function))
+
+
+def _leaves_knowing(node: ast.If) -> bool:
+    """Return whether a condition that asks for a version ends the function: what follows is for the others."""
+    return isinstance(node.body[-1], ast.Return | ast.Raise) and bool(_KNOWS.search(ast.unparse(node.test)))

@@ -1,5 +1,6 @@
 """What compiled and generated modules were made for, read from their bytes and text."""
 
+import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -34,19 +35,31 @@ class Generated:
     made_by: tuple[int, int, int] | None = None
 
 
-def built_for_numpy_1(path: str) -> bool:
-    """Return whether an extension module asks for NumPy's C API by the name of NumPy 1 alone.
+def built_for_numpy_1(path: str) -> str | None:
+    """Return which library asks for NumPy's C API by the name of NumPy 1 alone: an extension module, or one beside it.
 
     Args:
-        path: its file.
+        path: the file of an extension module.
+
+    Returns:
+        The name of the file; None where none does, or where one of them knows NumPy 2.
     """
-    try:
-        if os.stat(path).st_size > _MOST:
-            return False
-        content = Path(path).read_bytes()
-    except OSError:
-        return False
-    return _OLD in content and _NEW not in content
+    found = None
+    folder = Path(path).parent
+    for file in sorted(folder.glob("*.so")) + sorted(folder.glob("*.pyd")):
+        try:
+            with open(file, "rb") as stream:
+                if os.fstat(stream.fileno()).st_size > _MOST:
+                    continue
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    if content.find(_OLD) < 0:
+                        continue
+                    if content.find(_NEW) >= 0:
+                        return None
+        except (OSError, ValueError):
+            continue
+        found = found or file.name
+    return found
 
 
 def generated_modules(distribution: Installed) -> Iterator[Generated]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from doctor.environment.facts import Environment
-from doctor.linking.module_text import ModuleText, read_module
+from doctor.linking.module_text import ModuleText, Use, quick_uses, read_module
 from doctor.linking.text_cache import TextCache
 
 # Modules of the standard library that a Python no longer has, and that it has from a version on.
@@ -25,6 +25,7 @@ _GONE = {
     "sunau telnetlib uu xdrlib",
 }
 _CAME = {(3, 9): "zoneinfo graphlib", (3, 11): "tomllib", (3, 14): "annotationlib compression"}
+GONE_MODULES = frozenset(" ".join([*_GONE.values(), *_CAME.values()]).split())
 _COMPILED = re.compile(r"^(\w+)(?:\.[\w-]+)*\.(?:so|pyd)$")
 _PATHS = re.compile(r"__path__|sys\.meta_path|sys\.modules\[|extend_path|declare_namespace")
 _VENDORED = re.compile(r"_?(vendor|vendored|vendors|extern|external|thirdparty|third_party|libs?|compat)")
@@ -198,13 +199,37 @@ class InstalledModules:
             found = self.find(module)
             self._read[module] = None
             if found.kind in ("package", "module"):
-                package = found.kind == "package"
-                self._read[module] = self.texts.get(found.path, lambda path: self._fresh(path, package))
+                package, top = found.kind == "package", module.split(".")[0]
+                self._read[module] = self.texts.get(found.path, lambda path: self._fresh(path, package, top))
         return self._read[module]
 
-    def _fresh(self, path: str, package: bool) -> ModuleText | None:
-        source = self.source(path)
-        return read_module(source, package) if source is not None else None
+    def _fresh(self, path: str, package: bool, top: str) -> ModuleText | None:
+        source = self._sources.get(path) or self.source(path)
+        return read_module(source, package, top) if source is not None else None
+
+    def quick(self, module: str) -> tuple[Use, ...] | None:
+        """Return what a module imports where that is only its own package and what the standard library surely has.
+
+        Args:
+            module: its full name.
+
+        Returns:
+            Its imports; None where it must be read whole.
+        """
+        found = self.find(module)
+        if module in self._read or found.kind != "module" or self.texts.knows(found.path):
+            return None
+        source = self.source(found.path)
+        if source is None:
+            return None
+        top = module.split(".")[0]
+        uses = quick_uses(source, top)
+        for use in uses or ():
+            if use.module.startswith(".") or use.module.split(".")[0] == top:
+                continue
+            if not self.find(use.module).there or not all(self.offers(use.module, name) for name in use.names):
+                return None
+        return uses
 
     def absolute(self, module: str, asked: str) -> str:
         """Return the full name of what a module asks for.
@@ -217,8 +242,7 @@ class InstalledModules:
         if not level:
             return asked
         parts = module.split(".")
-        text = self.text(module)
-        up = level - 1 if text and text.package else level
+        up = level - 1 if self.find(module).kind == "package" else level
         base = parts[: len(parts) - up] if up else parts
         return ".".join([*base, asked.lstrip(".")]).strip(".")
 

@@ -77,6 +77,7 @@ class Linker:
     unlinked: list[Unlinked] = field(default_factory=list)
     compiled: dict[str, Visit] = field(default_factory=dict)
     visited: dict[str, Visit] = field(default_factory=dict)
+    whole: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -171,7 +172,16 @@ class Linker:
             return
         name = owner or visit.module.split(".")[0]
         self.read[name] = self.read.get(name, 0) + self.modules.size(found.path)
-        text = self.modules.text(visit.module) if self.read[name] <= self._most(name) else None
+        if self.read[name] > self._most(name):
+            return
+        quick = self.modules.quick(visit.module)
+        if quick is not None:
+            for use in quick:
+                for other in self._own(visit.module, use):
+                    yield Visit(other, visit.reached, visit.by)
+            return
+        text = self.modules.text(visit.module)
+        self.whole.append(visit.module)
         for use in text.uses if text else ():
             state = runs(use.guards, text.assigned, self.around) if use.guards and text else "yes"
             if text and state in ("yes", "likely"):
@@ -207,12 +217,22 @@ class Linker:
                 return
             yield part
         for name in use.names:
-            inner = self.modules.find(f"{asked}.{name}")
-            other = self.modules.text(asked)
-            if inner.there and (other is None or name not in other.names):
-                yield f"{asked}.{name}"
+            inner = f"{asked}.{name}"
+            if self.modules.find(inner).there:
+                # A name that the package binds itself hides a module of the same name, which it imports then.
+                yield inner
             elif not self._same(module, asked) and self.modules.offers(asked, name) is False:
                 self._missing(module, use, visit, asked, name)
+
+    def _own(self, module: str, use: Use) -> Iterator[str]:
+        """Yield the modules of its own package that a module imports."""
+        asked = self.modules.absolute(module, use.module)
+        if asked.split(".")[0] != module.split(".")[0] or not self.modules.find(asked).there:
+            return
+        parts = asked.split(".")
+        yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        if self.modules.find(asked).kind == "package":
+            yield from (f"{asked}.{name}" for name in use.names if self.modules.find(f"{asked}.{name}").there)
 
     def _same(self, module: str, asked: str) -> bool:
         """Return whether two modules are of one distribution, or may be."""
@@ -313,8 +333,8 @@ class Linker:
 
     def keyword_calls(self) -> Iterator[Unlinked]:
         """Yield calls, anywhere in the modules that were reached, with keywords that their callee doesn't take."""
-        for module, visit in list(self.visited.items()):
-            text = self.modules.text(module)
+        for module in self.whole:
+            visit, text = self.visited[module], self.modules.text(module)
             owner = self.owner(module)
             if text is None or owner in (None, STANDARD_LIBRARY):
                 continue

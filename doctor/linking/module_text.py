@@ -22,6 +22,15 @@ _MADE = (
     "global_enum",
     "_convert_(",
 )
+_IMPORT = re.compile(
+    r"^(?P<indent>[ \t]*)(?:from[ \t]+(?P<module>[.\w]+)[ \t]+import[ \t]*(?P<names>\([^)]*\)|[^\n;]*)"
+    r"|import[ \t]+(?P<modules>[^\n;#]+))", re.MULTILINE)  # fmt: skip
+# Modules of the standard library that some Pythons don't have: who imports one is parsed.
+_WATCHED = {"distutils", "imp", "asyncore", "asynchat", "smtpd", "cgi", "crypt", "pipes", "telnetlib", "lib2to3",
+            "formatter",
+            "tomllib", "zoneinfo", "graphlib", "binhex", "imghdr", "sndhdr", "uu", "xdrlib", "nntplib"}  # fmt: skip
+# Packages whose functions are compiled or made when they run: their signatures stand nowhere.
+_UNREADABLE = ("numpy", "torch")
 # Values that a condition may be told by.
 _SIMPLE = (ast.Call, ast.Compare, ast.BoolOp, ast.Attribute, ast.Constant, ast.Tuple, ast.UnaryOp)
 _GLOBALS = re.compile(r"^[ \t]+global +([\w, ]+)", re.MULTILINE)
@@ -89,12 +98,38 @@ class ModuleText:
     package: bool = False
 
 
-def read_module(source: str, package: bool = False) -> ModuleText | None:
+def quick_uses(source: str, top: str) -> tuple[Use, ...] | None:
+    """Return what a module imports where that is only its own package and the standard library, without parsing it.
+
+    Args:
+        source: its source.
+        top: the top-level name of its package.
+
+    Returns:
+        The imports of its first level, of which a line of a docstring may look like one; None where it imports what
+        others have, so that it must be parsed.
+    """
+    uses = []
+    for found in _IMPORT.finditer(source):
+        module, names = found["module"], found["names"]
+        modules = [module] if module else [part.split()[0] for part in found["modules"].split(",") if part.split()]
+        for one in modules:
+            first = one.split(".")[0]
+            if first and first != top and (first not in sys.stdlib_module_names or first in _WATCHED):
+                return None
+        if not found["indent"]:
+            asked = [part.split()[0] for part in re.sub(r"#.*|[()\\]", "", names or "").split(",") if part.split()]
+            uses += [Use(one, tuple(asked), 0, how="from" if module else "import") for one in modules]
+    return tuple(uses)
+
+
+def read_module(source: str, package: bool = False, top: str = "") -> ModuleText | None:
     """Return what a module's source says, None where it can't be parsed.
 
     Args:
         source: its source.
         package: whether it is a package's __init__.
+        top: the top-level name of its package.
     """
     try:
         tree = ast.parse(source)
@@ -113,14 +148,15 @@ def read_module(source: str, package: bool = False) -> ModuleText | None:
         open=(made and not (lazy and lazy.closed)) or (lazy is not None and not lazy.closed),
         lazy=lazy, refused=frozenset(lazy.refused) if lazy else frozenset(), uses=tuple(reading.uses),
         assigned=reading.assigned, bindings=bindings, signatures=signatures(tree),
-        calls=tuple(KeywordCall(*one) for one in keyword_calls(tree, _foreign(bindings))), package=package,
+        calls=tuple(KeywordCall(*one) for one in keyword_calls(tree, _foreign(bindings, top))), package=package,
     )  # fmt: skip
 
 
-def _foreign(bindings: dict[str, str]) -> dict[str, str]:
-    """Return the names that may stand for what other distributions have: not the standard library's."""
+def _foreign(bindings: dict[str, str], top: str) -> dict[str, str]:
+    """Return the names that may stand for what other distributions have, whose signatures can be read."""
+    known = {*sys.stdlib_module_names, *_UNREADABLE, top}
     return {name: place for name, place in bindings.items()
-            if place.startswith(".") or re.split(r"[.:]", place)[0] not in sys.stdlib_module_names}  # fmt: skip
+            if place.startswith(".") or re.split(r"[.:]", place)[0] not in known}  # fmt: skip
 
 
 def _future_annotations(tree: ast.Module) -> bool:

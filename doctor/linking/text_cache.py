@@ -76,6 +76,13 @@ class TextCache:
         self.texts[path] = text
         return text
 
+    def knows(self, path: str) -> bool:
+        """Return whether what a module says is kept: then reading it whole costs nothing."""
+        if self.folder is None:
+            return path in self.texts
+        entry = self._group(path)[1].get(path)
+        return isinstance(entry, list) and len(entry) == 2 and entry[0] == _stamp(path)
+
     def names_of(self, folder: str, read: Callable[[str], tuple[str, ...]]) -> frozenset[str]:
         """Return names that the files below a folder export, as kept or as `read` says.
 
