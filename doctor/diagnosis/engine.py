@@ -16,6 +16,7 @@ from doctor.diagnosis.model_types import find_unknown_model_types
 from doctor.diagnosis.releases import find_silently_old, find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
 from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
+from doctor.diagnosis.unlinked_names import find_unlinked_names
 from doctor.diagnosis.version_checks import find_told_requirements
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
@@ -40,6 +41,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_installed_state,
     find_shadowing_files,
     find_wrong_copies,
+    find_unlinked_names,
     find_missing_names,
     find_missing_modules,
     find_unexpected_keywords,

@@ -7,18 +7,15 @@ does not makes it less likely to be the cause.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
+from dataclasses import replace
 
 from constants import ARTIFACTS_DIR
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said
-from doctor.diagnosis.moves import into, known_names, out_of, to_range
+from doctor.diagnosis.other_builds import old_binaries, old_generated
+from doctor.diagnosis.pair_changes import Pair, culprits_of, in_common, joined, pair_changes, raised, with_version
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
-from doctor.linking.compiled import built_for_numpy_1, generated_modules
 from doctor.linking.installed_modules import GONE_MODULES
 from doctor.linking.link import STANDARD_LIBRARY, Linker, Unlinked
 
@@ -45,7 +42,7 @@ def find_unlinked_names(case: Case, knowledge: Known) -> Iterator[Said]:
     for (_, _, kind), found in groups.items():
         make = {"missing": _missing_module, "names": _missing_names, "keywords": _lost_keywords}[kind]
         yield _weighed(case, make(case, knowledge, found))
-    for finding in (*_old_binaries(case, knowledge, linker), *_old_generated(case, knowledge, linker)):
+    for finding in (*old_binaries(case, knowledge, linker), *old_generated(case, knowledge, linker)):
         yield _weighed(case, finding)
     if not groups:
         yield f"{len(linker.visited)} modules of {len(linker.read)} packages were read: the names they import are there"
@@ -60,7 +57,7 @@ def _counts(one: Unlinked, linker: Linker, knowledge: Known) -> bool:
     if any(linker.environment.find(name) for name in owners):
         return one.reached in ("import", "command")  # a distribution is here that had the module once
     # What is declared is told as such where it is not here, and what only an extra asks for is optional.
-    return all(linker.requires(one.importer, name) is False for name in owners) and one.reached != "likely"
+    return all(linker.requires(one.importer, name) is False for name in owners) and one.reached in ("import", "lazy")
 
 
 def _changed(case: Case, knowledge: Known, one: Unlinked) -> bool:
@@ -85,9 +82,9 @@ def _weighed(case: Case, finding: Finding) -> Finding:
     if case.failure is None:
         return finding
     names = [name for name in finding.evidence[0].split("`")[1::2] if name]
-    for raised in case.failure.raised:
-        line = raised.line.splitlines()[0].strip() if raised.line else ""
-        whole = next((one.strip() for one in raised.line.splitlines() if any(_says(one, name) for name in names)), "")
+    for one in case.failure.raised:
+        line = one.line.splitlines()[0].strip() if one.line else ""
+        whole = next((each.strip() for each in one.line.splitlines() if any(_says(each, name) for name in names)), "")
         if whole or any(_says(line, name) for name in names):
             return replace(finding, evidence=(whole or line, *finding.evidence), level="error",
                            confidence=min(0.95, finding.confidence + 0.05))  # fmt: skip
@@ -98,21 +95,6 @@ def _says(line: str, name: str) -> bool:
     return re.search(rf"['\"`. ]{re.escape(name)}(?![\w])", f" {line}") is not None
 
 
-def _version(case: Case, name: str) -> str:
-    version = case.environment.version(name)
-    return f"{name} {version}" if version else name
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Who asks, of whom, and in which releases of either it goes well."""
-
-    importer: str
-    target: str
-    has: tuple[Span, ...] | None
-    uses: tuple[Span, ...]
-
-
 def _missing_names(case: Case, knowledge: Known, found: list[Unlinked]) -> Finding:
     first = found[0]
     target = first.target or ""
@@ -120,16 +102,16 @@ def _missing_names(case: Case, knowledge: Known, found: list[Unlinked]) -> Findi
     if target == STANDARD_LIBRARY:
         return _of_python(case, knowledge, found, names)
     has, uses = _spans(knowledge, found)
-    changes = tuple(_moves(case, knowledge, _Pair(first.importer, target, has, uses)))
+    changes = tuple(pair_changes(case, knowledge, Pair(first.importer, target, has, uses)))
     asked = _listed(names)
     level = "error" if _stops(first) else "warning"
     stops = sorted({one.by for one in found if one.reached == first.reached}, key=len)[:3]
     return Finding(
         "unlinked-name", "import/wrong_version", level, _SURE[first.reached],
-        f"{_version(case, first.importer)} asks for {asked}, which {_version(case, target)} does not have.",
+        f"{with_version(case, first.importer)} asks for {asked}, which {with_version(case, target)} does not have.",
         _evidence(found),
         f"{_listed(stops)} fails: the two are of different times, and what they declare allows them together.",
-        changes, culprits=_culprits(changes, first.importer, target), source=_source(knowledge, has, uses),
+        changes, culprits=culprits_of(changes, first.importer, target), source=_source(knowledge, has, uses),
         check=f'python -c "{first.by}"' if first.reached != "command" else None,
         provable=_provable(first),
     )  # fmt: skip
@@ -139,11 +121,14 @@ def _of_python(case: Case, knowledge: Known, found: list[Unlinked], names: list[
     """Return what an old package asks of Python that this Python no longer has, or not yet."""
     first = found[0]
     interpreter = case.environment.interpreter
-    changes = [*_newer(case, knowledge, first.importer), Change("system", "Or use a Python that has it.")]
+    changes = [
+        *(move.change for move in raised(case, knowledge, first.importer)),
+        Change("system", "Or use a Python that has it."),
+    ]
     return Finding(
         "unlinked-name", "import/wrong_version", "error" if _stops(first) else "warning",
         _SURE[first.reached],
-        f"{_version(case, first.importer)} asks for {_listed(names)}, which Python "
+        f"{with_version(case, first.importer)} asks for {_listed(names)}, which Python "
         f"{interpreter.version if interpreter else ''} does not have.",
         _evidence(found), "The standard library changes with Python, and the package is not of its time.",
         tuple(changes), culprits=(first.importer,), source=_SOURCE, provable=_provable(first),
@@ -163,10 +148,14 @@ def _missing_module(case: Case, knowledge: Known, found: list[Unlinked]) -> Find
     uses = tuple(
         span for use in knowledge.symbols.importers(top, "") if use.project == first.importer for span in use.spans
     )
-    changes = tuple(_moves(case, knowledge, _Pair(first.importer, owner, spans, uses)))
+    changes = tuple(
+        pair_changes(
+            case, knowledge, Pair(first.importer, owner, spans, tuple(span for use in uses for span in use.spans))
+        )
+    )
     return Finding(
         "unlinked-module", "import/not_installed", "error" if _stops(first) else "warning", _SURE[first.reached],
-        f"{_version(case, first.importer)} imports {top}, which {_version(case, owner)} no longer has.",
+        f"{with_version(case, first.importer)} imports {top}, which {with_version(case, owner)} no longer has.",
         _evidence(found), f"{first.by} fails. The module is part of {owner}, which is installed, in another release.",
         changes, not_this=f"pip install {owner}: it is installed", culprits=(owner, first.importer),
         source=_source(knowledge, spans, uses), provable=_provable(first),
@@ -178,12 +167,13 @@ def _undeclared(case: Case, knowledge: Known, found: list[Unlinked], top: str) -
     """Return that a package imports another that it doesn't declare, and that is not here."""
     first = found[0]
     name = next(iter(knowledge.metadata.owners(top)), top)
+    newer = [move.change for move in raised(case, knowledge, first.importer)]
     level = "error" if first.reached == "import" else "warning"
     return Finding(
         "undeclared-import", "import/not_installed", level, 0.8 if level == "error" else 0.6,
-        f"{_version(case, first.importer)} imports {top}, which is not installed and which it does not declare.",
+        f"{with_version(case, first.importer)} imports {top}, which is not installed and which it does not declare.",
         _evidence(found), f"{first.by} fails. Nobody who installs {first.importer} alone has it.",
-        (Change("install", f"Install {name}.", (name,)), *_newer(case, knowledge, first.importer)),
+        (Change("install", f"Install {name}.", (name,)), *newer),
         culprits=(name, first.importer), source=_SOURCE, provable=_provable(first), check=f'python -c "import {top}"',
     )  # fmt: skip
 
@@ -195,14 +185,14 @@ def _lost_keywords(case: Case, knowledge: Known, found: list[Unlinked]) -> Findi
     has = _keyword_spans(knowledge, first)
     uses = [use for use in knowledge.symbols.callers(function, keyword) if use.project == first.importer]
     spans = tuple(span for use in uses for span in use.spans)
-    changes = tuple(_moves(case, knowledge, _Pair(first.importer, target, has, spans)))
+    changes = tuple(pair_changes(case, knowledge, Pair(first.importer, target, has, spans)))
     names = list(dict.fromkeys(one.name.replace("(", "(…").replace("(…", "(", 1) for one in found))
     shown = _listed([name.replace(")", "=...)") for name in names])
     return Finding(
         "unlinked-keyword", "runtime/api_change", "warning", 0.75,
-        f"{_version(case, first.importer)} calls {shown}, which {_version(case, target)} does not take.",
+        f"{with_version(case, first.importer)} calls {shown}, which {with_version(case, target)} does not take.",
         _evidence(found), f"{first.by} fails with a TypeError as soon as it is called.",
-        changes, culprits=_culprits(changes, first.importer, target), source=_source(knowledge, has, spans),
+        changes, culprits=culprits_of(changes, first.importer, target), source=_source(knowledge, has, spans),
     )  # fmt: skip
 
 
@@ -247,151 +237,7 @@ def _spans(knowledge: Known, found: list[Unlinked]) -> tuple[tuple[Span, ...] | 
         symbols = knowledge.symbols
         spans = symbols.names(one.target, one.module, one.name) if one.name else symbols.modules(one.target, one.module)
         if spans:
-            has = spans if has is None else tuple(_common(has, spans))
+            has = spans if has is None else tuple(in_common(has, spans))
         for use in symbols.importers(one.module, one.name):
             uses += use.spans if use.project == one.importer else ()
-    return has, tuple(_together(uses))
-
-
-def _common(some: Iterable[Span], others: Iterable[Span]) -> Iterator[Span]:
-    """Yield what two series of spans have in common."""
-    others = tuple(others)
-    for one in some:
-        for other in others:
-            first = max(one.first, other.first)
-            ends = [end for end in (one.end, other.end) if end]
-            if not ends or first < min(ends):
-                yield Span(first, min(ends) if ends else None, one.from_start and other.from_start)
-
-
-def _together(spans: Iterable[Span]) -> Iterator[Span]:
-    """Yield spans with those that overlap as one."""
-    last: Span | None = None
-    for span in sorted(spans, key=lambda one: one.first):
-        if last and (last.end is None or span.first <= last.end):
-            end = None if last.end is None or span.end is None else max(last.end, span.end)
-            last = Span(last.first, end, last.from_start)
-        else:
-            if last:
-                yield last
-            last = span
-    if last:
-        yield last
-
-
-def _moves(case: Case, knowledge: Known, pair: _Pair) -> Iterator[Change]:
-    """Yield changes that mend a pair, the least costly first: by the tables, else by the times of the releases."""
-    moves = into(case, knowledge, pair.target, pair.has, but=pair.importer) if pair.has else []
-    if pair.uses:
-        moves += out_of(case, knowledge, pair.importer, pair.uses, but=pair.target)
-    made = [move.change for move in sorted(moves, key=lambda one: one.cost)]
-    if not pair.has:
-        made += _of_its_time(case, knowledge, pair)
-    if not pair.uses:
-        made += _newer(case, knowledge, pair.importer)
-    yield from made
-
-
-def _of_its_time(case: Case, knowledge: Known, pair: _Pair) -> list[Change]:
-    """Return the change that takes the target to what was newest when the importer was made."""
-    version = case.environment.version(pair.importer)
-    release = next((one for one in knowledge.metadata.releases(pair.importer) if one.version == version), None)
-    here = case.environment.version(pair.target)
-    if release is None or here is None:
-        text = f"Take a {pair.target} of the time of {_version(case, pair.importer)}, or a {pair.importer} of its time."
-        return [Change("code", text)]
-    theirs = knowledge.metadata.releases(pair.target)
-    before = [one for one in theirs if one.uploaded <= release.uploaded and not one.version.is_prerelease]
-    if not before or before[-1].version >= here:
-        after = [one for one in theirs if one.version > here]
-        return [Change("pin", f"Raise {pair.target}.", (f"{pair.target}>{here}",))] if after else []
-    moves = to_range(case, knowledge, pair.target, f"<={before[-1].version}", but=pair.importer)
-    return [move.change for move in moves]
-
-
-def _newer(case: Case, knowledge: Known, name: str) -> list[Change]:
-    """Return the change that takes a distribution to a newer release, where there is one."""
-    here = case.environment.version(name)
-    if here is None or not any(one.version > here for one in knowledge.metadata.releases(name)):
-        return []
-    return [move.change for move in to_range(case, knowledge, name, f">{here}")]
-
-
-def _culprits(changes: tuple[Change, ...], importer: str, target: str) -> tuple[str, ...]:
-    moved = [re.split(r"[<>=!~\[; ]", change.requirements[0])[0] for change in changes if change.requirements]
-    return tuple(dict.fromkeys([*moved, target, importer]))
-
-
-def _old_binaries(case: Case, knowledge: Known, linker: Linker) -> Iterator[Finding]:
-    """Find extension modules that were built for NumPy 1, beside NumPy 2."""
-    numpy = case.environment.version("numpy")
-    if numpy is None or numpy < Version("2"):
-        return
-    told: set[str] = set()
-    for path, visit in linker.compiled.items():
-        owner = linker.owner(visit.module)
-        if owner in (None, STANDARD_LIBRARY, "numpy", *told) or visit.reached == "lazy":
-            continue
-        if not linker.requires(str(owner), "numpy"):
-            continue
-        library = built_for_numpy_1(path)
-        if library is None:
-            continue
-        told.add(str(owner))
-        changes = [move.change for move in to_range(case, knowledge, "numpy", "<2")]
-        changes = changes or [Change("pin", "Lower numpy to a release before 2.", ("numpy<2",))]
-        built = _first_after_numpy_2(case, knowledge, str(owner))
-        yield Finding(
-            "built-for-numpy-1", "import/binary_abi", "error", 0.9,
-            f"{_version(case, str(owner))} was compiled for NumPy 1, and NumPy {numpy} is here.",
-            (f"{library} of {owner} asks for `numpy.core.multiarray` (numpy.core._multiarray_umath), not for numpy._core",),
-            f"{visit.by} fails: NumPy 2 refuses extension modules that only know the C interface of NumPy 1.",
-            (*changes, *built), culprits=("numpy", str(owner)), source="the bytes of the installed extension modules",
-            provable=visit.by if visit.by.startswith("import ") else None, check=f'python -c "{visit.by}"',
-        )  # fmt: skip
-
-
-def _first_after_numpy_2(case: Case, knowledge: Known, owner: str) -> list[Change]:
-    two = next((one.uploaded for one in knowledge.metadata.releases("numpy") if one.version == Version("2.0.0")), None)
-    here = case.environment.version(owner)
-    later = [one for one in knowledge.metadata.releases(owner)
-             if two and here and one.uploaded >= two and one.version > here]  # fmt: skip
-    return [move.change for move in to_range(case, knowledge, owner, f">={later[0].version}")] if later else []
-
-
-def _old_generated(case: Case, knowledge: Known, linker: Linker) -> Iterator[Finding]:
-    """Find modules that an old compiler of protocol buffers wrote beside a new runtime, and the other way round."""
-    runtime = case.environment.version("protobuf")
-    if runtime is None:
-        return
-    for name in known_names(case):
-        one = case.environment.find(name)
-        for made in generated_modules(one) if one and name != "protobuf" else ():
-            module = made.file.removesuffix(".py").replace("/", ".")
-            visit = linker.visited.get(module)
-            level = "error" if visit and visit.reached == "import" else "warning"
-            by = visit.by if visit and visit.reached == "import" else f"import {module}"
-            if made.old and runtime >= Version("3.21"):
-                why = (
-                    f"protobuf {runtime} refuses descriptors that are created directly, as compilers before 3.20 wrote."
-                )
-                range_, twig = "<3.21", "was written for protobuf before 3.21"
-            elif made.made_by and runtime < Version(".".join(map(str, made.made_by))):
-                needed = ".".join(map(str, made.made_by))
-                why = f"It asks for protobuf {needed} at least when it is imported."
-                range_, twig = f">={needed}", f"was written for protobuf {needed} or newer"
-            else:
-                continue
-            moves = [move.change for move in to_range(case, knowledge, "protobuf", range_)]
-            changes = (*(moves or [Change("pin", f"Move protobuf to {range_}.", (f"protobuf{range_}",))]),
-                       *_newer(case, knowledge, name))  # fmt: skip
-            if SpecifierSet(range_).contains("3.20.3"):
-                slow = (("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python"),)
-                changes += (Change("environment", "Or use the slow implementation in Python.", environment=slow),)
-            yield Finding(
-                "generated-for-other-protobuf", "import/wrong_version", level, 0.85 if level == "error" else 0.75,
-                f"{_version(case, name)} has a module that {twig}, and protobuf {runtime} is here.",
-                (f"{made.file}: `Descriptors` are made as `protobuf` {range_} takes them",), why, changes,
-                culprits=("protobuf", name), source=_SOURCE, provable=by, check=f'python -c "{by}"',
-            )  # fmt: skip
-            break
+    return has, tuple(joined(uses))

@@ -150,8 +150,7 @@ class _Reader:
             found = deeper.value(source)
             return found if found is not None else deeper.truth(source)
         if isinstance(node, ast.Attribute) and node.attr in ("__version__", "VERSION", "version_info"):
-            here = self._version(ast.unparse(node.value)) if node.attr != "version_info" else None
-            return here
+            return self._text(ast.unparse(node.value)) if node.attr != "version_info" else None
         if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
             name = _last(node.func)
             inner = node.args[0]
@@ -159,11 +158,14 @@ class _Reader:
                 value = self.value(inner)
                 return _as_version(value) if isinstance(value, str) else value
             if name in _ASKS and isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                return self._version(inner.value)
+                return self._text(inner.value)
         return None
 
+    def _text(self, name: str) -> str | None:
+        return self.around.versions.get(name) or self.around.versions.get(name.replace("_", "-").lower())
+
     def _version(self, name: str) -> Version | None:
-        here = self.around.versions.get(name) or self.around.versions.get(name.replace("_", "-").lower())
+        here = self._text(name)
         return _as_version(here) if here else None
 
 
@@ -187,10 +189,6 @@ def _compared(left: object, operator: ast.cmpop, right: object) -> bool | None:
         return (left in right) == isinstance(operator, ast.In)
     if sign is None or left is None or right is None:
         return None
-    if isinstance(left, Version) and isinstance(right, str):
-        right = _as_version(right)
-    if isinstance(right, Version) and isinstance(left, str):
-        left = _as_version(left)
     return _compare_text(left, sign, right)
 
 

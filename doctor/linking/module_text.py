@@ -142,7 +142,8 @@ def read_module(source: str, package: bool = False, top: str = "") -> ModuleText
         names.update(name.strip() for name in found[1].split(","))
     lazy = lazy_names(tree, source)
     bindings = reading.single_bindings()
-    made = any(one in source for one in _MADE)
+    begun = f"\n{source}"
+    made = any(one in begun for one in _MADE)
     return ModuleText(
         names=frozenset(names), stars=tuple(reading.stars), offered=reading.offered(),
         open=(made and not (lazy and lazy.closed)) or (lazy is not None and not lazy.closed),
