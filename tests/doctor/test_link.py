@@ -157,7 +157,7 @@ def test_names_that_are_made_when_a_module_runs_are_never_missed(tmp_path, text)
         "_SUBMOD_ATTRS = {'other': ['Kept']}\ndef _attach(name, submod_attrs):\n    return None, None, []\n"
         "_a, _b, __all__ = _attach(__name__, submod_attrs=_SUBMOD_ATTRS)",
         "def __getattr__(name):\n    if name in {'Kept'}:\n        return 1\n    raise AttributeError(name)",
-        "_gone = {'Gone': ''}\ndef __getattr__(name):\n    if name in _gone:\n        raise AttributeError\n    return 1",
+        "_gone = {'Gone'}\ndef __getattr__(name):\n    if name in _gone:\n        raise KeyError\n    return 1",
     ],
 )  # fmt: skip
 def test_a_table_of_lazy_names_says_which_there_are(tmp_path, text):
