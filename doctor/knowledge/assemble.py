@@ -233,6 +233,8 @@ class _Release:
         for read in self.summaries.values():
             for name, (bases, _) in read.get("classes", {}).items():
                 parents.setdefault(name, set()).update(base.split(".")[-1] for base in bases)
+            for name, same in read.get("aliases", {}).items():
+                parents.setdefault(name, set()).update(one.split(".")[-1] for one in same)
         for module, read in self.summaries.items():
             path = self.paths.get(module)
             if path is None or path.endswith(".pyi"):

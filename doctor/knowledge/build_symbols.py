@@ -31,17 +31,17 @@ logger = logging.getLogger(__name__)
 
 YEARS = 4.5
 _LARGEST = 4 << 20
-# A project with more releases than this is read at the first and the last of each minor release.
-_MANY = 120
+# A project with more releases than this is read at the first and the last of each minor release, or the first alone.
+_MANY = 80
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
 _NAMES = """
-peft trl accelerate datasets huggingface-hub openai httpx pyarrow tensorboard setuptools tokenizers safetensors
-transformers starlette fastapi gradio gradio-client deepspeed diffusers sentence-transformers unsloth unsloth-zoo
-bitsandbytes triton xformers flash-attn torch llamafactory fsspec pydantic numpy vllm sglang axolotl optimum adapters
-adapter-transformers timm torchvision torchaudio lightning pytorch-lightning torchmetrics compressed-tensors
-openpipe-art bespokelabs-curator tinker langchain-core openai-agents evaluate torchao autoawq auto-gptq
-transformer-lens pandas scikit-learn scipy keras tensorflow llama-cpp-python wandb liger-kernel
+peft trl accelerate datasets huggingface-hub httpx pyarrow tensorboard setuptools tokenizers safetensors transformers
+starlette fastapi gradio gradio-client deepspeed diffusers sentence-transformers torch unsloth unsloth-zoo bitsandbytes
+triton xformers flash-attn llamafactory fsspec pydantic numpy openai adapters adapter-transformers torchvision
+torchaudio timm optimum vllm sglang axolotl lightning pytorch-lightning torchmetrics compressed-tensors openpipe-art
+bespokelabs-curator tinker langchain-core openai-agents evaluate torchao autoawq auto-gptq transformer-lens
+liger-kernel scikit-learn pandas scipy keras llama-cpp-python wandb
 """
 PROJECTS = tuple(_NAMES.split())
 
@@ -59,7 +59,10 @@ def chosen(files: Iterable[File], today: date, years: float = YEARS) -> dict[Ver
         ends: dict[tuple[int, int], list[Version]] = {}
         for version in recent:
             ends.setdefault((version.major, version.minor), []).append(version)
+        newest = recent[-1]
         recent = sorted({one for many in ends.values() for one in (many[0], many[-1])})
+        if len(recent) > _MANY * 1.5:
+            recent = sorted({newest, *(many[0] for many in ends.values())})
     found = {version: best_file(by_version[version]) for version in recent or sorted(by_version)[-1:]}
     return {
         version: file

@@ -35,6 +35,7 @@ def summarise(source: bytes) -> dict[str, Any] | None:
         functions: parameters by qualified name, "**" where it takes all keywords, "*self" where the class is no
             dataclass and its constructor is not written there.
         classes: [bases, names of fields or None where it isn't a dataclass or the like] by name.
+        aliases: what else the module calls a class.
         calls: keywords by the last word of what is called, of a base's constructor its class.
         lazy: names that the module offers when asked; structure: folders below it whose modules' `__all__` it offers.
         all: names of `__all__`.
@@ -66,6 +67,7 @@ class _Reader:
         self.chains: set[tuple[str, int]] = set()
         self.functions: dict[str, set[str]] = {}
         self.classes: dict[str, tuple[list[str], list[str] | None]] = {}
+        self.aliases: dict[str, set[str]] = {}
         self.calls: dict[str, set[str]] = {}
         self.texts: dict[str, set[str]] = {}  # strings in what is assigned to a name of the module
         self.lazy_variables = {_LAZY_VARIABLE}
@@ -136,6 +138,9 @@ class _Reader:
                 root = _root(target)
                 if root:
                     self.texts.setdefault(root, set()).update(_offered(value, isinstance(target, ast.Subscript)))
+                same = _dotted(value) if isinstance(target, ast.Name) else None
+                if same and isinstance(target, ast.Name) and target.id[:1].isupper():
+                    self.aliases.setdefault(target.id, set()).add(same)
                 if isinstance(target, ast.Name) and target.id == _MODEL_TYPES:
                     self.model_types |= set(_keys(value))
         if inside is None and isinstance(value, ast.Call):
@@ -298,6 +303,7 @@ class _Reader:
             "uses": sorted(self._uses()),
             "functions": {name: sorted(taken) for name, taken in self.functions.items()},
             "classes": self.classes,
+            "aliases": {name: sorted(same) for name, same in self.aliases.items()},
             "calls": {name: sorted(taken) for name, taken in self.calls.items()},
             "lazy": sorted(name for name in lazy if name.isidentifier()),
             "structure": sorted(self.structure),

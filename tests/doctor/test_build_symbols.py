@@ -196,6 +196,16 @@ def test_of_many_releases_the_ends_of_each_minor_are_read(monkeypatch):
     assert list(map(str, found)) == ["1.0.0", "1.0.59", "1.1.0", "1.1.59", "1.2.0", "1.2.59"]
 
 
+def test_of_very_many_minors_the_first_of_each_and_the_newest_are_read():
+    made = LocalIndex()
+    for minor in range(70):
+        for patch in range(2):
+            made.add(f"more-1.{minor}.{patch}-py3-none-any.whl", b"", upload_time="2026-01-01T00:00:00Z")
+    with serving(made):
+        found = chosen(Index(made.url).files("more"), TODAY)
+    assert list(map(str, found)) == [*(f"1.{minor}.0" for minor in range(70)), "1.69.1"]
+
+
 def test_no_table_knows_nothing(tmp_path):
     empty = Symbols(tmp_path / "missing.zip")
     assert empty.date == "" and empty.projects == frozenset() and empty.names("torch", "torch", "x") is None

@@ -153,9 +153,13 @@ def test_calls_with_keywords_also_of_constructors_above():
     from functools import partial
     class Wrapper(httpx.Client):
         def __init__(self, **rest): super().__init__(follow=True)
+    if TYPE_CHECKING:
+        Named = httpx.Client
+    else:
+        Named = Wrapper
     def go(model):
         model.unwrap_model(x, keep=True)
-        Wrapper(proxies=None)
+        Named(proxies=None)
         partial(httpx.get, timeout=1)
     """
     calls = offered({"one/__init__.py": text}).calls
