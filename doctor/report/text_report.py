@@ -9,6 +9,7 @@ from doctor.remedy.requirements import named
 from doctor.report.answer import Answer, Answered, Remedy, confidence_word
 
 _EVIDENCE, _CHANGES, _RULED_OUT, _SHORT = 5, 3, 6, 6  # lines, ways, sentences and further findings that are shown
+_DISTURBS = 3  # sentences of a change
 _GUESS, _SURE = 0.5, 0.7
 _LEVELS = {"error": "", "warning": "warning: ", "note": "note: "}
 _TOOLS = {"uv": "uv", "pip": "pip", "colab": "cell", "shell": "type", "file": "write"}
@@ -119,7 +120,7 @@ def _remedy(remedy: Remedy, width: int, first: bool, notebook: bool) -> Iterator
         for tool, lines in shown.items():
             for line in lines:
                 yield f"{_INDENT * 2}{_TOOLS.get(tool, tool) + ':':7}{line}"
-    for text in remedy.change.disturbs:
+    for text in remedy.change.disturbs[:_DISTURBS] if first else ():
         yield from _item(f"may disturb: {text}", width)
     if remedy.proof is not None:
         text = f"{remedy.proof.word}. {remedy.proof.text}".rstrip(". ") + "."
