@@ -11,6 +11,11 @@ from doctor.failure.tracebacks import Block, bare_type
 
 _WRAPPED = re.compile(r"because of the following error \(look up to see its traceback\):\s*\n?")
 _INSIDE = re.compile(r"-- Process \d+ terminated with the following error|\bray::\w")
+_COMPILING = re.compile(
+    r"CalledProcessError|CompileError|LinkError|Distutils\w*Error|ExecError|"
+    r"InductorError|BackendCompilerFailed|[Ee]rror (?:compil|build)ing|"
+    r"[Cc]ompil\w+ failed|command '|Failed to (?:build|compile)|returned non-zero|ninja"
+)
 _PARENTS = ("ProcessRaisedException", "ProcessExitedException")
 _COPIES = ("RemoteTraceback", "_RemoteTraceback", "_ExceptionWithTraceback")
 _WARNINGS = re.compile(r"\w*(?:Warning)$")
@@ -68,12 +73,23 @@ def in_order_of_time(
     left = [error for error in errors if not error.strong]
     placed = _blocks_placed(blocks, lines, left)
     strong = [error for error in errors if error.strong]
+    probes = [error for error in strong if error.tool == "build" and not error.wrapper and _was_probe(error, blocks)]
+    left += probes
+    strong = [error for error in strong if error not in probes]
     if not placed and not strong:
         strong, left = _best_of(left)
     for error in strong:
         placed.append(_Placed(_of_tool(error), 1 if error.wrapper else 0, error.number))
     placed.sort(key=lambda one: (one.rank, one.at))
     return _without_copies([one.raised for one in placed]), left
+
+
+def _was_probe(error: ToolError, blocks: Sequence[Block]) -> bool:
+    """Return whether a compiler's error was only a try: what is raised after it is about something else."""
+    following = next((block for block in blocks if block.start > error.number and block.whole and block.frames), None)
+    if following is None or error.message.startswith("CMake"):
+        return False
+    return not _COMPILING.search(f"{following.type} {following.message[:400]}") and not following.joined
 
 
 def _best_of(errors: list[ToolError]) -> tuple[list[ToolError], list[ToolError]]:

@@ -40,7 +40,8 @@ _PREFIXES = tuple(
     re.compile(pattern)
     for pattern in (
         r"\[?(?P<p>[Rr]ank ?\d{1,5})\]?: ?",
-        r"\[(?P<p>rank\d{1,5})\] ?",
+        r"\[(?P<p>(?:rank|RANK ?|Rank ?)\d{1,5})\] ?",
+        rf"{_TIME} \| {_LEVEL} {{0,8}}\| [\w.:<>]{{1,160}} - ",
         r"\[(?P<p>(?:default|local_rank|worker)_?\d{1,5})\]:? ?",
         r"\((?P<p>[\w:.\-+]{0,80}(?: [\w=:.\-]{1,40}){0,4}[ (]?(?:pid|actor_id)=[\w]{1,40}(?:, ?ip=[\w.:]{1,40})?)\) ?",
         rf"{_LEVEL}:? {{1,4}}(?:\d{{4}}-)?\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d{{1,6}})? \[[\w./\\\-]{{1,120}}:\d{{1,6}}\] "
@@ -103,12 +104,35 @@ def plain_text(text: str) -> str:
     if "Traceback (most recent call last):\\n" in text:
         text = text.replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
         text = re.sub(r"\"(?:, ?\"[^\n]{0,500})?\}$", "", text, flags=re.MULTILINE)
+    if "Traceback (most recent call last): File" in text:
+        text = "\n".join(map(_unfolded, text.split("\n")))
+    if "](file:" in text:
+        text = re.sub(r"\[(\d{1,7})\]\(file:[^()\n]{1,400}\)", r"\1", text)  # numbers of lines in a notebook's editor
     text = text.translate(_QUOTES)
     if "&" in text and re.search(r"&(?:lt|gt|quot|amp|#39|#x27|nbsp);", text):
         text = html.unescape(text)
     if "</" in text or "<br" in text or "<pre" in text or "<details" in text:
         text = _TAGS.sub("\n" if "<br" in text else "", text)
     return "\n".join(_without_bars(text.split("\n")))
+
+
+def _unfolded(line: str) -> str:
+    """Return a traceback that lost its line ends with them again."""
+    head, mark, body = line.partition("Traceback (most recent call last): File")
+    if not mark or len(line) > _WIDEST:
+        return line
+    frames = re.sub(r' {1,8}(?=File "[^"]{1,400}", line \d)', "\n  ", " File" + body)
+    frames = re.sub(r"(\bline \d{1,7}, in [\w<>.]{1,80}) (?=\S)", r"\1\n    ", frames)
+    *others, last = frames.split("\n")
+    error = list(re.finditer(r" (?=(?:[a-z_]\w*\.)*[A-Z]\w{1,60}(?:Error|Exception|Interrupt|Exit)\b(?::|$))", last))
+    if error:
+        last = f"{last[: error[0].start()]}\n{last[error[0].end() :]}"
+    lines = (
+        [f"Traceback (most recent call last):{others[0].rstrip()}", *others[1:]]
+        if others
+        else ["Traceback (most recent call last):"]
+    )
+    return "\n".join(f"{head}{part}" for part in [*lines, *last.split("\n")])
 
 
 def _without_bars(lines: list[str]) -> list[str]:

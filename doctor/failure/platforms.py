@@ -67,10 +67,18 @@ _GPUS: tuple[tuple[str, tuple[int, int], int | None], ...] = (
     ("Orin", (8, 7), None),
     ("Xavier", (7, 2), None),
 )
+
+
+def _spelt(name: str) -> str:
+    """Return the expression of a name as people shorten it: "Nvidia 4090", "RTX4090", "3080ti"."""
+    return name.replace("Ti", "[Tt]i").replace("RTX ", r"(?:RTX ?|(?<=NVIDIA )|(?<=[Nn]vidia )|(?<=GeForce ))")
+
+
 _NAMES = tuple(
     (
         re.compile(
-            rf"(?<![\w.\-/])(?:NVIDIA |Nvidia )?(?:Tesla |GeForce |Quadro )?(?:{name})(?:-[A-Z0-9]+)*(?!\w|\.\d)"
+            rf"(?<![\w.\-/])(?:NVIDIA |[Nn]vidia )?(?:Tesla |GeForce |Quadro )?(?:{_spelt(name)})(?:-[A-Z0-9]+)*(?!\w|"
+            rf"\.\d)"
         ),
         capability,
         memory,
@@ -78,9 +86,10 @@ _NAMES = tuple(
     for name, capability, memory in _GPUS
 )
 _CLEAR = re.compile(
-    r"NVIDIA|Nvidia|Tesla|GeForce|RTX|GTX|GPU|gpu|[Pp]latform|DGX|card|V100|A100|H[128]00|P100|T4|B[23]00|GH200|Jetson"
+    r"NVIDIA|[Nn]vidia|Tesla|GeForce|RTX|GTX|GPU|gpu|[Pp]latform|DGX|card|V100|"
+    r"A100|H[128]00|P100|T4|B[23]00|GH200|Jetson"
 )
-_GPU_LINE = re.compile(r"[A-Z]\d{1,3}|RTX|GTX|TITAN|Orin|Xavier|Thor|Spark|series")
+_GPU_LINE = re.compile(r"[A-Z]\d{1,3}|[Nn]vidia \d|NVIDIA \d|RTX|GTX|TITAN|Orin|Xavier|Thor|Spark|series")
 _MEMORY = re.compile(
     r"total capacity of ([\d.]+) GiB|([\d.]+) GiB total capacity|\d+MiB\s*/\s*(\d+)MiB|"
     r"Max memory: ([\d.]+) GB|\b(\d+) ?GB card|[- ](\d+) ?GB\b"
@@ -167,7 +176,7 @@ _CUDA = (
     re.compile(r"torch[^\n]{0,40}?\bcu(\d{3})\b|torch[^\n]{0,20}?CUDA (\d{1,2}\.\d{1,2})"),
     re.compile(
         r"\bCUDA(?: [Vv]ersion| [Rr]untime| [Tt]oolkit)?[`*]{0,2}\s{0,3}[:=]?\s{0,10}(\d{1,2}\.\d{1,2})\b|"
-        r"\bcuda[-_ ](\d{1,2}\.\d{1,2})\b|\+?\bcu(\d{3})\b"
+        r"\bcuda[-_ ](\d{1,2}\.\d{1,2})\b|\+?\bcu(\d{3})\b|release (\d{1,2}\.\d), V\d"
     ),
 )
 _USER_SITE = re.compile(
@@ -186,6 +195,7 @@ def read_platform(text: str, raised: Sequence[Raised]) -> Platform:
     Returns:
         The platform; None in it where nothing is told.
     """
+    text = "\n".join(line for line in text.split("\n") if "- [ ]" not in line[:12])  # not ticked in a form
     said = "\n".join(found[1] for found in _SAID.finditer(text))
     files = "\n".join(frame.file for one in raised for frame in one.frames)
     place = _place(said) or _place(text)
@@ -261,6 +271,7 @@ def _gpus(text: str) -> tuple[Gpu, ...]:
             if match:
                 name = match[0].strip()
                 stated = re.search(r"-(\d{2,3})GB", match[0])
+                size = None if "aptop" in line[match.end() : match.end() + 12] else size  # the same name, less memory
                 known = int(stated[1]) * GIB if stated else size * GIB if size else None
                 found.setdefault(
                     re.sub(r"NVIDIA |Nvidia |Tesla |GeForce |Quadro |-.*", "", name), Gpu(name, known, of_name)

@@ -18,7 +18,9 @@ from doctor.redaction import redact
 LIMIT = 1_000_000  # characters of a text that are read; of a longer one the parts that matter
 SHOWN = 200_000  # characters of a text that are kept
 _COMMAND = re.compile(
-    r"(?:\S{0,80}[$#%>\u276f] |! ?|\+ |%)?(?P<command>(?:[A-Z_]{2,40}=\S{0,100} ){0,8}(?:python3?(?:\.\d+)?|"
+    r"(?:(?:\(\S{1,40}\) ?)?(?:PS )?(?:[A-Za-z]:\\[^>\n]{0,200}> ?|\S{0,80}[^\n$#%>\u276f]{0,40}[$#%>\u276f] "
+    r"?)|! ?|\+ |%)?"
+    r"(?P<command>(?:[A-Z_]{2,40}=\S{0,100} ){0,8}(?:python3?(?:\.\d+)?|"
     r"pip3?|uv|torchrun|accelerate|deepspeed|vllm|"
     r"axolotl|llamafactory-cli|tune|conda|mamba|poetry|cmake|make|sbatch|srun|docker) [^\n]{1,400})"
 )

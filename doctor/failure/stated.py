@@ -75,7 +75,7 @@ _WORDS = "|".join(
 )
 _SENTENCE = re.compile(
     rf"(?<![\w.\-/])(?P<name>{_WORDS})[`*'\"]{{0,3}}(?: [Vv]ersion)?[`*]{{0,3}}(?:\s{{0,2}}[:=]{{1,2}}\s{{0,2}}|"
-    rf"\s(?:(?:is|was|at|is at|of)\s)?|@)(?:version |v)?(?P<version>{_V})(?![\w/]|\.\d)",
+    rf"\s(?:(?:is|was|at|is at|of)\s)?|@)(?:version |v)?(?P<version>{_V})(?!\w|/\w|\.\d)",
     re.IGNORECASE,
 )
 # What people say of a version that they don't know.
@@ -112,9 +112,21 @@ def read_stated(lines: Sequence[Line], taken: frozenset[int]) -> tuple[Declared,
     """
     found: list[tuple[int, int, Declared]] = []
     in_table = _tables(lines)
+    shown = ""  # the name in the output of `pip show`, whose version is on the next line
     for at, line in enumerate(lines):
         text = line.text
         if not text.strip() or len(text) > 5000:
+            continue
+        if text.startswith("Name: ") and line.number not in taken:
+            shown = text
+        elif shown and text.startswith("Version: "):
+            name = distribution(shown.removeprefix("Name: "))
+            if name:
+                specifier = specifier_of(text.removeprefix("Version: "), exact=True)
+                found.append(
+                    (2, line.number, Declared(name, specifier, f"the text, line {line.number}", shown.strip()))
+                )
+            shown = ""
             continue
         for rank, name, specifier in _of_line(text, line.number in taken, at in in_table):
             if name not in NEVER:

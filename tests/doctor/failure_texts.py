@@ -95,6 +95,18 @@ LOGS = (
     ),
     Told("conda", "conda", ("UnsatisfiableError: The following specifications were found to be inco",), None),
     Told(
+        "deepspeed",
+        "build",
+        (
+            "AssertionError: CUDA_HOME does not exist, unable to compile CUDA op(s)",
+            "error: subprocess-exited-with-error",
+            "\u00d7 python setup.py egg_info did not run successfully.",
+            "error: metadata-generation-failed",
+            "\u00d7 Encountered error while generating package metadata.",
+        ),
+        None,
+    ),
+    Told(
         "delfirst",
         "python",
         (
@@ -138,6 +150,8 @@ LOGS = (
     ),
     Told("escaped", "python", ("ValueError: bad thing",), None),
     Told("fault", "python", ("Fatal Python error: Segmentation fault", "Segmentation fault (core dumped)"), "triton"),
+    Told("flat", "python", ("NameError: name 'sanitize' is not defined",), "tuner"),
+    Told("form", "python", ("ImportError: cannot import name 'a' from 'b'",), None),
     Told("gcc", "build", ("t.c:1:10: fatal error: Python.h: No such file or directory",), None),
     Told("glibc", "python", ("ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not",), None),
     Told("go", "log", ("panic: runtime error: invalid memory address or nil pointer dereferenc",), None),
@@ -180,6 +194,7 @@ LOGS = (
     ),
     Told("loader", "loader", ("python: error while loading shared libraries: libpython3.10.so.1.0: ca",), None),
     Told("logger", "python", ("ValueError: not enough memory",), "sglang"),
+    Told("loguru", "python", ("ValueError: bad target modules",), "peft"),
     Told("mac", "python", ("ImportError: dlopen(/Users/me/venv/lib/python3.11/site-packages/torch/",), "torch"),
     Told(
         "mamba",
@@ -303,6 +318,9 @@ LOGS = (
             "RuntimeError: Engine core initialization failed. See root cause above.",
         ),
         "torch",
+    ),
+    Told(
+        "vscode", "python", ("ImportError: tokenizers>=0.20,<0.21 is required for a normal functioni",), "transformers"
     ),
     Told("windows", "python", ("ImportError: cannot import name 'cached_download' from 'huggingface_hu",), "diffusers"),
 )
