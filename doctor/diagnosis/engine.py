@@ -17,7 +17,7 @@ from doctor.diagnosis.releases import find_silently_old, find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
 from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
 from doctor.diagnosis.unlinked_names import find_unlinked_names
-from doctor.diagnosis.version_checks import find_told_requirements
+from doctor.diagnosis.version_checks import find_told_packages, find_told_requirements
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
 from doctor.knowledge.rules import matches
@@ -46,6 +46,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_missing_modules,
     find_unexpected_keywords,
     find_told_requirements,
+    find_told_packages,
     find_unknown_model_types,
     find_conflicts,
     find_unobtainable,

@@ -47,10 +47,31 @@ def find_other_eras(case: Case, knowledge: Known) -> Iterator[Said]:
                 found.append((other.uploaded - release.uploaded, user, release, canonicalize_name(one.name), other))
     found.sort(key=lambda each: (-_named(each[3], raised.line), -each[0]))
     for _, user, release, name, other in found[:2]:
-        then = knowledge.metadata.newest(name, before=release.uploaded + _GRACE)
-        if then and then.version.release[:2] != other.version.release[:2]:
+        changes = of_one_time(case, knowledge, user, name)
+        if changes:
             named = _named(name, raised.line)
-            yield _finding(user, release, name, other, then, raised.line, 0.45 if named else 0.32, _KINDS[raised.type])
+            yield _finding(
+                user, release, name, other, changes, raised.line, 0.45 if named else 0.32, _KINDS[raised.type]
+            )
+
+
+def of_one_time(case: Case, knowledge: Known, user: str, name: str) -> tuple[Change, ...]:
+    """Return the moves that bring two distributions to one time, () where they are, or their dates aren't known."""
+    release, other = _release(case, knowledge, user), _release(case, knowledge, name)
+    if release is None or other is None or user == name or abs(other.uploaded - release.uploaded) <= _FAR:
+        return ()
+    if other.uploaded > release.uploaded:
+        then = knowledge.metadata.newest(name, before=release.uploaded + _GRACE)
+        if then is None or then.version.release[:2] == other.version.release[:2]:
+            return ()
+        return (
+            Change("pin", f"Try the {name} of the time of {user} {release.version}.", (f"{name}<={then.version}",)),
+            Change("pin", f"Or a {user} of the time of {name} {other.version}.", (f"{user}>{release.version}",)),
+        )
+    then = knowledge.metadata.newest(name, before=release.uploaded)
+    if then is None or then.version <= other.version:
+        return ()
+    return (Change("pin", f"Try a {name} of the time of {user} {release.version}.", (f"{name}>={then.version}",)),)
 
 
 def _named(name: str, line: str) -> bool:
@@ -63,7 +84,14 @@ def _release(case: Case, knowledge: Known, name: str) -> Release | None:
 
 
 def _finding(
-    user: str, release: Release, name: str, other: Release, then: Release, sign: str, confidence: float, branch: str
+    user: str,
+    release: Release,
+    name: str,
+    other: Release,
+    changes: tuple[Change, ...],
+    sign: str,
+    confidence: float,
+    branch: str,
 ) -> Finding:
     return Finding(
         "other-era",
@@ -73,11 +101,8 @@ def _finding(
         f"{user} {release.version} is of {release.uploaded:%B %Y}, {name} {other.version} of {other.uploaded:%B %Y}: "
         f"perhaps too far apart.",
         (sign, f"{user} {release.version} asks for {name} without an upper limit (declared metadata)"),
-        f"{name} {then.version} was the newest when {user} {release.version} was made.",
-        (
-            Change("pin", f"Try the {name} of that time.", (f"{name}<={then.version}",)),
-            Change("pin", f"Or a {user} of the time of {name} {other.version}.", (f"{user}>{release.version}",)),
-        ),
+        f"Nothing declares that {user} {release.version} does not go with {name} {other.version}; nobody could try it.",
+        changes,
         culprits=(name, user),
         source="dates of releases and declared metadata",
     )

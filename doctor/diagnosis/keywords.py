@@ -153,6 +153,7 @@ def _of_override(case: Case, knowledge: Known, called: Called) -> Iterator[Said]
     """Find methods of the user's own that a library calls with an argument that they don't take yet."""
     method = called.function.split(".")[-1]
     if "." not in called.function or method == "__init__":
+        yield _unread(called)
         return
     top = importer_of(called.raised)
     names = knowledge.metadata.owners(top) if top else ()
@@ -163,6 +164,7 @@ def _of_override(case: Case, knowledge: Known, called: Called) -> Iterator[Said]
     ]
     known = [one for one in uses if case.environment.knows(one.project)] or uses
     if not known:
+        yield _unread(called)
         return
     use = known[0]
     moves: list[Move] = out_of(case, knowledge, use.project, use.spans)
@@ -182,4 +184,26 @@ def _of_override(case: Case, knowledge: Known, called: Called) -> Iterator[Said]
         ),
         culprits=(use.project,),
         source=f"symbols of {knowledge.symbols.date}",
+    )
+
+
+def _unread(called: Called) -> Finding:
+    """Return what is sure without a table: caller and called were not made for each other."""
+    top = importer_of(called.raised)
+    name = called.function.removesuffix(".__init__")
+    return Finding(
+        "unexpected-keyword-without-table",
+        "runtime/api_change",
+        "error",
+        0.5,
+        f"{top or 'The calling code'} passes {called.keyword} to {name}, which does not take it in this release.",
+        (called.line,),
+        "An argument was added, renamed or removed between the release that the call was written for and this one.",
+        (
+            Change(
+                "code", f"Look up what {name} calls {called.keyword} in the installed release, or move one of the two."
+            ),
+        ),
+        culprits=(top.replace("_", "-"),) if top else (),
+        source="the message itself",
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 from doctor.case import Case
+from doctor.diagnosis.era import of_one_time
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.moves import Move, into, known_names, may_be_in, out_of
 from doctor.diagnosis.releases import chosen_by_resolver
@@ -58,6 +59,7 @@ def find_missing_names(case: Case, knowledge: Known) -> Iterator[Said]:
     for asked in missing(case, knowledge):
         spans = spans_of(asked, knowledge)
         if spans is None:
+            yield _by_eras(case, knowledge, asked)
             continue
         if not spans:
             yield f"no release of {asked.project} that was read has {asked.module}.{asked.name}"
@@ -121,6 +123,30 @@ def _finding(case: Case, knowledge: Known, asked: Missing, spans: tuple[Span, ..
         source=f"symbols of {knowledge.symbols.date}",
         check=f'python -c "from {asked.module} import {asked.name}"' if not users else None,
         provable=f"import {users[0].project.replace('-', '_')}" if users and users[0].at_import else None,
+    )
+
+
+def _by_eras(case: Case, knowledge: Known, asked: Missing) -> Finding:
+    """Return what is sure without a table: the two were not made for each other, and when each was."""
+    version = case.environment.version(asked.project)
+    top = importer_of(asked.raised)
+    users = [*(knowledge.metadata.owners(top) if top else ()), *known_names(case)]
+    changes = [one for user in dict.fromkeys(users) for one in of_one_time(case, knowledge, user, asked.project)]
+    who = top or next((name for name in users if name != asked.project), "the importing code")
+    whole = f"{asked.module}.{asked.name}"
+    if not changes:
+        changes = [Change("code", f"Find the releases of {asked.project} that have {whole}, and move {who} or it.")]
+    return Finding(
+        "missing-name-without-table",
+        "resolve/silent_old" if chosen_by_resolver(case, asked.project) else "import/wrong_version",
+        "error",
+        0.55,
+        f"{asked.project}{f' {version}' if version else ''} has no {whole}, which {who} asks for.",
+        (asked.line,),
+        f"{whole} is of another release of {asked.project}; which, no table here tells.",
+        tuple(changes[:3]),
+        culprits=(asked.project, *(name for name in users[:1] if name != asked.project)),
+        source="the message itself; dates of releases",
     )
 
 

@@ -57,8 +57,11 @@ def known_names(case: Case) -> tuple[str, ...]:
 
 
 def in_spans(spans: Iterable[Span], version: Version) -> bool:
-    """Return whether a release lies in one of the spans."""
-    return any(span.covers(version) for span in spans)
+    """Return whether a release lies in one of the spans; what is far older than all that was read lies in none."""
+    return any(
+        span.covers(version) and (version >= span.first or version.release[:2] == span.first.release[:2])
+        for span in spans
+    )
 
 
 def may_be_in(case: Case, project: str, spans: tuple[Span, ...]) -> bool | None:
@@ -113,7 +116,7 @@ def into(case: Case, knowledge: Known, project: str, spans: Iterable[Span], but:
     here = case.environment.version(project)
     ranges = []
     for span in spans:
-        if here is not None and span.covers(here):
+        if here is not None and in_spans((span,), here):
             continue
         up = here is not None and here < span.first
         down = here is not None and not up

@@ -202,7 +202,8 @@ def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
             continue
         best = knowledge.metadata.newest(name, python=python) if python else None
         capped = best is not None and best.version <= version and best.version < newest.version
-        if capped or chosen_by_resolver(case, name):
+        asks = case.failure is None or case.failure.kind in ("pip", "uv", "silent", "log")
+        if (capped and asks) or chosen_by_resolver(case, name):
             yield _old(case, knowledge, name, release, newest, python if capped else None)
 
 

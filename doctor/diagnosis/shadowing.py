@@ -16,12 +16,15 @@ from doctor.finding import Change, Finding
 
 _FROM_FILE = re.compile(
     r"(?:cannot import name '[\w.]+' from )?(?:partially initialized )?(?:module )?'(?P<module>[\w.]+)'"
-    r"[^\n(]*\((?P<path>[^()\n]*[/\\][^()\n]*|unknown location)\)"
+    r"(?: \(most likely[^()\n]*\))?[^\n(]*\((?P<path>[^()\n]*[/\\][^()\n]*|unknown location)\)"
 )
 _LEADING_FILE = re.compile(r"(?P<path>[^\s:'\"]*[/\\])(?P<stem>\w+)\.py[:,][^\n]*'(?P=stem)'")
 _PACKAGES = re.compile(r"(?:site|dist)-packages", re.IGNORECASE)
 _USER_SITE = re.compile(r"(?:/\.local/lib/python|[/\\]AppData[/\\]Roaming[/\\]Python|/Library/Python/)", re.IGNORECASE)
 _LIVE = ("colab", "kaggle", "notebook")
+# A module that is asked for something it lacks, and frames in files of the program.
+_LACKS = re.compile(r"module '(?P<module>\w+)' has no attribute|cannot import name '\w+' from [^\n]*'(?P<other>\w+)'")
+_FILES = re.compile(r"(?P<path>[\w~.:/\\ -]*[/\\](?P<stem>\w+)\.py)\b")
 _CIRCULAR = re.compile(r"most likely due to a circular import|partially initialized module")
 
 
@@ -39,6 +42,21 @@ def find_shadowing_files(case: Case, knowledge: Known) -> Iterator[Said]:
                 continue
             seen.add(module)
             yield _shadowed(case, knowledge, module, path, line.splitlines()[0].strip())
+        for found in _LACKS.finditer(line):
+            module = found["module"] or found["other"]
+            own = _own_file(case, module)
+            if own and module not in seen:
+                seen.add(module)
+                yield _shadowed(case, knowledge, module, own, line.splitlines()[0].strip())
+
+
+def _own_file(case: Case, module: str) -> str | None:
+    """Return the path of a file of the program that has a module's name, where the text names one."""
+    for found in _FILES.finditer(case.failure.text if case.failure else ""):
+        path = found["path"].strip()
+        if found["stem"] == module and not _PACKAGES.search(path) and "lib/python" not in path.replace("\\", "/"):
+            return path
+    return None
 
 
 def _is_file_of(module: str, path: str) -> bool:
@@ -72,7 +90,8 @@ def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
     for asked in missing(case, knowledge):
         spans = spans_of(asked, knowledge)
         version = case.environment.version(asked.project)
-        if not spans or not version or not may_be_in(case, asked.project, spans):
+        always = bool(spans) and all(span.from_start and span.end is None for span in spans or ())
+        if not spans or not (always if version is None else may_be_in(case, asked.project, spans)):
             continue
         if any(
             said.branch == "import/shadowed"
@@ -80,7 +99,7 @@ def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
             if not isinstance(said, str)
         ):
             continue
-        yield _copy(case, asked, str(version))
+        yield _copy(case, asked, str(version) if version else "")
 
 
 def _copy(case: Case, asked: Missing, version: str) -> Finding:
@@ -91,9 +110,10 @@ def _copy(case: Case, asked: Missing, version: str) -> Finding:
     circular = bool(_CIRCULAR.search(asked.line)) and not _PACKAGES.search(asked.line)
     whole = f"{asked.module}.{asked.name}"
     top = asked.module.split(".")[0]
-    verdict = f"{asked.project} {version} has {whole}, so what was imported as {top} is not that release: "
-    clean = Change("clean", f"Remove every copy of {asked.project} and install it once.", remove=(asked.project,),
-                   requirements=(f"{asked.project}=={version}",))  # fmt: skip
+    have = f"{asked.project} {version} has" if version else f"All releases of {asked.project} have"
+    verdict = f"{have} {whole}, so what was imported as {top} is none of them: "
+    wanted = f"{asked.project}=={version}" if version else asked.project
+    clean = Change("clean", f"Remove every copy of {asked.project} and install it once.", (wanted,), (asked.project,))
     if by_user:
         branch, rest = "import/shadowed", "the paths show the per-user folder of packages."
         changes = (
@@ -105,7 +125,7 @@ def _copy(case: Case, asked: Missing, version: str) -> Finding:
         branch, rest = "import/stale_or_partial", "the running kernel still holds the release of before."
         changes = (Change("restart", "Restart the runtime after installing."), clean)
         confidence = 0.8
-    elif circular:
+    elif circular or (not version and not _PACKAGES.search(asked.line)):
         branch, rest = "import/shadowed", f"a file of the program called {top}.py, or a circular import of its own."
         changes = (Change("rename", f"Rename the program's {top}.py, or break the circle of imports."), clean)
         confidence = 0.6
@@ -119,7 +139,7 @@ def _copy(case: Case, asked: Missing, version: str) -> Finding:
         "error",
         confidence,
         verdict + rest,
-        (asked.line, f"{asked.project} {version} is told to be here"),
+        (asked.line, f"{have} it (symbols of releases)"),
         "Python imports the first copy on its path, and a process keeps what it imported first.",
         changes,
         not_this=f"Move {asked.project} to another release: this one has the name",

@@ -34,6 +34,19 @@ _ABSENT = re.compile(
     rf"|PackageNotFoundError: (?P<alone>{_NAME})$",
     re.MULTILINE,
 )
+# "requires the SentencePiece library but it was not found", and the advice behind it.
+_ASKS = re.compile(
+    r"\b[Rr]equires?\b|not (?:be )?found|not installed|[Pp]lease install|need to (?:have|install)|pip install"
+)
+_ADVICE = re.compile(
+    rf"pip install (?:-U |--upgrade )?['\"`]?(?P<name>{_NAME})(?:\[[\w,]+\])?(?P<range>{_RANGE})?(?=['\"`\s.,;)]|$)"
+)
+_NAMED = re.compile(
+    r"requires (?:the )?(?P<name>\w[\w-]+) (?:library|package)"
+    r"|the package (?P<other>\w[\w-]+) seems to be not installed"
+)
+_QUOTED = re.compile(rf"[Rr]equires (?:the latest version of )?[`'](?P<name>{_NAME})\s*(?P<range>{_RANGE})?[`']")
+_NAMES = (_QUOTED, _ADVICE, _NAMED)
 _USER_SITE = re.compile(r"/\.local/lib/python|AppData[/\\]Roaming[/\\]Python|/Library/Python/|user.site", re.IGNORECASE)
 _OTHER_PATH = re.compile(r"PYTHONPATH", re.IGNORECASE)
 _LIVE = ("colab", "kaggle", "notebook")
@@ -59,6 +72,56 @@ def find_told_requirements(case: Case, knowledge: Known) -> Iterator[Said]:
                 yield _absent(case, name, found["range"] or "", line.splitlines()[0].strip())
 
 
+def find_told_packages(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find packages that a program asks for by name: "requires Accelerate: `pip install 'accelerate>=0.26.0'`"."""
+    seen = set()
+    for line, _ in signs(case):
+        asks = _ASKS.search(line)
+        found = next((one for one in (each.search(line) for each in _NAMES) if one), None) if asks else None
+        if not found:
+            continue
+        groups = found.groupdict()
+        name = canonicalize_name(groups["name"] or groups.get("other") or "")
+        specifier = (groups.get("range") or "").replace(" ", "")
+        if name not in seen and name not in ("u", "upgrade", "the", "it", "a", "an"):
+            seen.add(name)
+            yield _asked(case, name, specifier, line.splitlines()[0].strip())
+
+
+def _asked(case: Case, name: str, specifier: str, sign: str) -> Finding:
+    told = case.environment.version(name)
+    enough = told is not None and (not specifier or SpecifierSet(specifier).contains(told, prereleases=True))
+    place = case.failure.platform.place if case.failure else None
+    requirement = f"{name}{specifier}"
+    install = Change("install", f"Install {requirement} with the Python that runs.", (requirement,))
+    restart = Change("restart", "Restart the runtime (kernel): what was looked for when it started is remembered.")
+    if enough:
+        branch, confidence = "import/stale_or_partial", 0.8 if place in _LIVE else 0.55
+        verdict = f"{name} {told} is told to be installed and would do, but the program did not find it."
+        changes = [restart, install]
+    elif told is not None:
+        branch, confidence = "import/wrong_version", 0.8
+        verdict = f"{name} {told} is here, and the program works with {requirement} only."
+        changes = [Change("pin", f"Move {name} to {specifier}.", (requirement,))]
+    else:
+        branch, confidence = "import/not_installed", 0.75
+        verdict = f"{name} is not installed here, or was installed after this process looked for it."
+        changes = [install, *([restart] if place in _LIVE else [])]
+    return Finding(
+        "told-package",
+        branch,
+        "error",
+        confidence,
+        verdict,
+        (sign,),
+        "The program looks for the package's metadata when it starts, and names the package by what it did not find.",
+        tuple(changes),
+        check=f"python -c \"import importlib.metadata as m; print(m.version('{name}'))\"",
+        culprits=(name,),
+        source="the program's own words",
+    )
+
+
 def _understood(specifier: str, version: str) -> bool:
     try:
         SpecifierSet(specifier)
@@ -79,9 +142,9 @@ def _broken(
     by: str | None,
 ) -> Finding:
     wanted = SpecifierSet(specifier)
-    told = case.environment.version(name)
-    if told is not None and str(told) != found and wanted.contains(told, prereleases=True):
-        return _other_copy(case, name, found, str(told), specifier, sign)
+    told = next((one for one in _told(case, name) if one != found and wanted.contains(one, prereleases=True)), None)
+    if told:
+        return _other_copy(case, name, found, told, specifier, sign)
     teller = by or next(iter(knowledge.metadata.owners(importer_of(raised) or "transformers")), "transformers")
     teller = canonicalize_name(teller)
     moves = to_range(case, knowledge, name, specifier.replace(" ", ""), but=teller)
@@ -104,6 +167,18 @@ def _broken(
         source="the program's own check",
         provable=f"import {teller.replace('-', '_')}",
     )
+
+
+def _told(case: Case, name: str) -> Iterator[str]:
+    """Yield all versions of a distribution that the case tells of: installed ones, and what the text says besides."""
+    known = case.environment.version(name)
+    if known:
+        yield str(known)
+    spelt = re.escape(name).replace(r"\-", "[-_.]")
+    text = case.failure.text if case.failure else ""
+    for one in re.finditer(rf"^\W*{spelt}(?:\s*[:=]+\s*|\s+)v?({_VERSION})(?![\w.]*\s*is required)", text, re.M | re.I):
+        if _understood("", one[1]):
+            yield one[1]
 
 
 def _teller_moves(case: Case, knowledge: Known, teller: str, name: str, found: Version) -> list[Move]:

@@ -90,3 +90,21 @@ def test_a_file_of_the_program_that_hides_a_library_is_renamed(line):
 
 def test_a_library_in_its_own_place_hides_nothing():
     assert list(find_shadowing_files(failing(NEW), KNOWN)) == []
+
+
+def test_without_a_table_dates_of_releases_propose_the_move():
+    case = failing("ImportError: cannot import name 'X' from 'books' (/v/site-packages/books/a.py)", books="9", old="1")
+    known = knowing(
+        {"books": [release("1", "2022-01-01"), release("9", "2025-01-01")], "old": [release("1", "2022-02-01")]}
+    )
+    (one,) = find_missing_names(case, known)
+    assert one.confidence < 0.6 and pins(one)[0] == "books<=1"
+
+
+def test_a_frame_in_a_file_of_that_name_shows_what_hides_the_library():
+    text = (
+        "AttributeError: partially initialized module 'books' has no attribute 'Shelf' (most likely due to a circular "
+        'import)\nFile "/home/a/project/books.py", line 3, in <module>'
+    )
+    (one,) = find_shadowing_files(failing(text), KNOWN)
+    assert one.branch == "import/shadowed" and "/home/a/project/books.py" in one.evidence[1]

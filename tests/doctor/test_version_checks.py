@@ -2,7 +2,7 @@
 
 import pytest
 
-from doctor.diagnosis.version_checks import find_told_requirements
+from doctor.diagnosis.version_checks import find_told_packages, find_told_requirements
 from tests.doctor.told_knowledge import failing, knowing, pins, release
 
 ASKS = (
@@ -72,3 +72,17 @@ def test_pips_afterthought_is_a_warning():
 def test_metadata_that_is_not_there(text, name):
     one = only(text)
     assert one.branch == "import/not_installed" and one.culprits == (name,)
+
+
+@pytest.mark.parametrize(
+    "text, told, branch, first",
+    [
+        ("Using `device_map` requires Glue: `pip install 'glue>=0.13'`", {}, "not_installed", "install"),
+        ("Using `X` requires `glue>=0.13`: run `pip install x[torch]`", {"glue": "0.12"}, "wrong_version", "pin"),
+        ("Using `X` requires `glue>=0.13`", {"glue": "0.16", "place": "colab"}, "stale_or_partial", "restart"),
+        ("Reader requires the Glue library but it was not found.", {}, "not_installed", "install"),
+    ],
+)
+def test_a_package_that_a_program_asks_for(text, told, branch, first):
+    (one,) = find_told_packages(failing(f"ImportError: {text}", **told), KNOWN)
+    assert (one.branch, one.changes[0].kind, one.culprits) == (f"import/{branch}", first, ("glue",))
