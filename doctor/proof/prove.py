@@ -1,9 +1,12 @@
 """The proof itself: build the broken set, see it fail, change it, see it pass."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from constants import ARTIFACTS_DIR
 from doctor.child_process import Ran, run_command
@@ -28,6 +31,7 @@ from doctor.proof.scratch import Deadline, run_code, scratch_folder, scratch_pyt
 from doctor.remedy.requirements import named
 from doctor.uv import find_uv, uv_environment
 
+_MOST_ALONG = 3  # distributions that a change may move along for the needs that it breaks
 DEFAULT_FOLDER = ARTIFACTS_DIR / "doctor" / "proofs"
 
 
@@ -59,7 +63,7 @@ class NotProved(Exception):
 
 
 def prove(
-    provable: str,
+    provable: str | Sequence[str],
     broken: BrokenSet | tuple[str, ...],
     changes: Change | Sequence[Change],
     python: str,
@@ -73,12 +77,14 @@ def prove(
     """Try changes, in their order, in a scratch environment until one mends a failure.
 
     The broken set is installed, the code must fail as expected, then with a change it must pass. The first change that
-    mends it and breaks nobody's declared needs is proved; without one, the first that mends it. Nothing of the user's
+    mends it and breaks nobody's declared needs is proved; without one, the first that mends it. Behind all others, a
+    change that breaks what others declare is tried once more with these moved too. Nothing of the user's
     is read or written but the installer's cache and `folder`; the code runs without a network, a home and variables
     of theirs.
 
     Args:
-        provable: Python source that fails before the change and passes after it.
+        provable: Python source that fails before the change and passes after it; of several the first that fails as
+            expected is taken.
         broken: what is installed when it fails; pins are installed whatever they declare.
         changes: what is tried.
         python: interpreter whose version is taken, as a path, or a version such as "3.11".
@@ -108,7 +114,8 @@ def prove(
         attempt = _Attempt(scratch, folder, python, budget, deadline)
         try:
             attempt.agree(whole, tried, consent or Consent())
-            proof = attempt.run(provable, whole, tried, tuple(expected), wider)
+            codes = (provable,) if isinstance(provable, str) else tuple(provable)
+            proof = attempt.run(codes, whole, tried, tuple(expected), wider)
         except NotProved as ended:
             proof = Proof(ended.state, ended.text)
         except OSError as error:
@@ -160,30 +167,34 @@ class _Attempt:
 
     def run(
         self,
-        provable: str,
+        codes: Sequence[str],
         broken: BrokenSet,
         changes: Sequence[Change],
         expected: tuple[str, ...],
         wider: Callable[[tuple[str, ...]], BrokenSet | None] | None,
     ) -> Proof:
         """Build, see it fail, try the changes."""
-        self._open_log(provable)
-        before, broken = self._reproduce(broken, expected, wider)
+        self._open_log()
+        before = self._reproduce(codes, broken, expected, wider)
         installed = self._installer.freeze()
         checked = self._installer.check()
         self._write("broken.txt", "".join(f"{pin}\n" for pin in installed))
         proof = Proof(DISPROVED, "", before=before, broken=installed)
         trials: list[Trial] = []
-        for number, change in enumerate(changes):
+        waiting = list(changes)
+        while waiting:
+            change = waiting.pop(0)
             if self._deadline.left <= 0:
                 trials.append(Trial(change, None, text="There was no time left for it."))
                 continue
-            if number:
+            if trials:
                 self._step = "restore"
                 self._installer.set_to(installed)
-            trials.append(self._try(change, checked, number + 1))
+            trials.append(self._try(change, checked, len(trials) + 1))
             if trials[-1].mends and not trials[-1].breaks:
                 break
+            if change in changes:
+                waiting += _with_broken(trials[-1])
         proof = replace(proof, trials=tuple(trials))
         best = next((one for one in trials if one.mends and not one.breaks), None)
         best = best or next((one for one in trials if one.mends), None)
@@ -199,14 +210,20 @@ class _Attempt:
         )  # fmt: skip
 
     def _reproduce(
-        self, broken: BrokenSet, expected: tuple[str, ...], wider: Callable[[tuple[str, ...]], BrokenSet | None] | None
-    ) -> tuple[Outcome, BrokenSet]:
+        self,
+        codes: Sequence[str],
+        broken: BrokenSet,
+        expected: tuple[str, ...],
+        wider: Callable[[tuple[str, ...]], BrokenSet | None] | None,
+    ) -> Outcome:
         modules: tuple[str, ...] = ()
         while True:
             self._build(broken)
-            before = self._run_code("before", ())
-            if not before.passed and before.code is not None and _is_expected(before, expected, broken):
-                return before, broken
+            for code in codes:
+                self._set_code(code)
+                before = self._run_code("before", ())
+                if not before.passed and before.code is not None and _is_expected(before, expected, broken):
+                    return before
             modules = (*modules, *_modules_missing(before))
             larger = wider(modules) if wider and self._deadline.left else None
             if larger is None or set(larger.pins) <= set(broken.pins):
@@ -250,7 +267,8 @@ class _Attempt:
         self._step = "check"
         after = self._run_code(f"after-{number}", change.environment)
         new = tuple(line for line in self._installer.check() if line not in checked)
-        return Trial(change, after, self._installer.freeze(), new)
+        resolved = self._installer.freeze()
+        return Trial(_made_exact(change, resolved), after, resolved, new)
 
     def _run_code(self, name: str, settings: Sequence[tuple[str, str]]) -> Outcome:
         outcome, ran = run_code(self._scratch, min(self._budget.run, self._deadline.left), settings)
@@ -264,11 +282,13 @@ class _Attempt:
             self._log.add(self._step, ran)
         return ran
 
-    def _open_log(self, provable: str) -> None:
+    def _open_log(self) -> None:
         self._log = LogFolder(self._folder, self._scratch)
         (self._scratch / "code").mkdir()
-        (self._scratch / "code" / "provable.py").write_text(f"{provable}\n", encoding="utf-8")
-        self._write("provable.py", f"{provable}\n")
+
+    def _set_code(self, code: str) -> None:
+        (self._scratch / "code" / "provable.py").write_text(f"{code}\n", encoding="utf-8")
+        self._write("provable.py", f"{code}\n")
 
     def _write(self, name: str, text: str) -> None:
         if self._log:
@@ -286,6 +306,24 @@ class _Attempt:
         proof = replace(proof, folder=str(log.path), platform=where)
         log.finish(proof, self._installer.version())
         return proof
+
+
+def _with_broken(trial: Trial) -> list[Change]:
+    """Return a change that also moves those whose needs it breaks, so that the installer finds versions that fit."""
+    moved = named(trial.change.requirements)
+    broken = [found[1] for line in trial.breaks if (found := re.match(r"(?:The package )?`?([A-Za-z0-9._-]+)", line))]
+    names = [name for name in dict.fromkeys(map(canonicalize_name, broken)) if name not in moved]
+    if not moved or not names or len(names) > _MOST_ALONG:
+        return []
+    text = f"{trial.change.text} With it move {' and '.join(names)}, which declare otherwise."
+    return [replace(trial.change, text=text, requirements=(*trial.change.requirements, *names))]
+
+
+def _made_exact(change: Change, resolved: Sequence[str]) -> Change:
+    """Return a change that names the version of what it only names, as it was tried."""
+    versions = {canonicalize_name(pin.partition("==")[0]): pin for pin in resolved}
+    exact = tuple(versions.get(canonicalize_name(text), text) for text in change.requirements)
+    return replace(change, requirements=exact)
 
 
 def _is_expected(before: Outcome, expected: tuple[str, ...], broken: BrokenSet) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from doctor.case import Case
 from doctor.finding import Finding
-from doctor.proof.broken_set import BrokenSet, broken_set
+from doctor.proof.broken_set import BrokenSet, broken_set, imported_modules
+from doctor.proof.failing_code import codes_of
 from doctor.proof.outcome import NOT_PROVABLE, Budget, Proof
 from doctor.proof.prove import DEFAULT_FOLDER, Consent, prove
 from doctor.remedy.candidates import candidates
@@ -48,11 +49,16 @@ def prove_finding(
         python = case.failure.platform.python
     expected = tuple(one.line.splitlines()[0] for one in case.failure.raised if one.type) if case.failure else ()
 
-    def wider(modules: tuple[str, ...]) -> BrokenSet | None:
-        return broken_set(finding, environment, optional=True, modules=modules) if environment.complete else None
+    codes = _codes(finding, case)
+    modules = tuple(module for code in codes for module in imported_modules(code))
+
+    def wider(missing: tuple[str, ...]) -> BrokenSet | None:
+        if not environment.complete:
+            return None
+        return broken_set(finding, environment, optional=True, modules=(*modules, *missing))
 
     return prove(
-        finding.provable or "", broken_set(finding, environment), changes or made, python or "3.11", budget,
+        codes, broken_set(finding, environment, modules=modules), changes or made, python or "3.11", budget,
         expected=expected, consent=consent, wider=wider, folder=folder,
     )  # fmt: skip
 
@@ -61,7 +67,7 @@ def not_provable(finding: Finding, case: Case) -> str | None:
     """Return why a finding can't be proved in a scratch environment, None where it can."""
     if finding.gpu:
         return "It needs a GPU."
-    if not finding.provable:
+    if not _codes(finding, case):
         return "No code is known that shows it in an environment of its own."
     if not any(one.requirements or one.remove or one.environment for one in finding.changes):
         kinds = ", ".join(dict.fromkeys(one.kind for one in finding.changes)) or "none is known"
@@ -72,3 +78,9 @@ def not_provable(finding: Finding, case: Case) -> str | None:
     if system and system != sys.platform:
         return f"It is of {here.get(system, system)}, and this machine has {here.get(sys.platform, sys.platform)}."
     return None
+
+
+def _codes(finding: Finding, case: Case) -> tuple[str, ...]:
+    """Return what may show a finding: the failing import itself, then what the finding tells."""
+    told = (finding.provable,) if finding.provable else ()
+    return (*codes_of(case.failure, case.environment), *told)
