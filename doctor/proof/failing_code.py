@@ -13,8 +13,8 @@ from doctor.proof.broken_set import imported_modules, owners
 def codes_of(failure: Failure | None, environment: Environment) -> tuple[str, ...]:
     """Return code that fails as a failure did and needs nothing of the user's.
 
-    That is the outermost import in its traceback of something that is installed, and imports of `python -c`. Nothing but
-    imports is taken: a text may hold any code, and a script does other things besides.
+    That is the outermost import in its traceback of something that is installed, and imports of `python -c`. Nothing
+    but imports is taken: a text may hold any code, and a script does other things besides.
 
     Args:
         failure: the failure; None where there is none.

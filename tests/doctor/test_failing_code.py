@@ -27,7 +27,8 @@ def test_the_outermost_import_of_what_is_installed(frames, found):
 
 @pytest.mark.parametrize(
     "command, found",
-    [("python -c 'import tool; import base'", ("import tool; import base",)), ("python -c 'import tool; tool.run()'", ()),
+    [("python -c 'import tool; import base'", ("import tool; import base",)),
+     ("python -c 'import tool; tool.run()'", ()),
      ("/v/bin/python3.11 -E -c 'import base'", ("import base",)), ("python train.py -c 'import tool'", ()),
      ("bash -c 'import tool'", ()), ("python -c 'unfinished", ()), (None, ()), ("python -c", ()), ("", ())],
 )  # fmt: skip
