@@ -123,15 +123,13 @@ def _no_kernels(told: Told) -> Iterator[Said]:
                 commands=(f"pip install '{need}' --index-url {_INDEX}/cu{cuda.replace('.', '')}",),
             )
         )
-        if extension:
-            changes.append(
-                Change(
-                    "install",
-                    f"And a {extension} that is built for it, or compile it here.",
-                    (culprit,) if culprit else (),
-                    environment=(("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),),
-                )
-            )
+        if culprit in ("vllm", "sglang"):  # they pin torch: raised, they bring the right one
+            whole = f"Install a {culprit} whose wheel is built with CUDA {first} or newer (it pins such a torch)."
+            changes.insert(0, Change("install", whole, (culprit,)))
+        elif extension:
+            rebuilt = (("TORCH_CUDA_ARCH_LIST", f"{capability[0]}.{capability[1]}"),)
+            text = f"And a {extension} that is built for it, or compile it here."
+            changes.append(Change("install", text, (culprit,) if culprit else (), environment=rebuilt))
         why = (
             f"{name} exists from CUDA {first} on; PyTorch's wheels have it from {first_torch} on, "
             f"and only in the builds for CUDA {first} or newer."
@@ -386,7 +384,7 @@ _FEATURES: tuple[tuple[str, tuple[int, int], str, tuple[Change, ...]], ...] = (
     ),
     (
         r"Found [\w ]+ which is too old to be supported by the triton"
-        r"|triton[^\n]{0,60}(compute capability|too old|>= ?7\.0)|GPU is too old[^\n]*triton"
+        r"|triton[^\n]{0,60}(compute capability|>= ?7\.0)|GPU is too old[^\n]*triton"
         r"|Triton only supports devices of CUDA Capability >= 7",
         (7, 0),
         "the Triton compiler (torch.compile)",

@@ -3,6 +3,7 @@
 from doctor.diagnosis.builds import find_build_failure
 from doctor.diagnosis.cuda_architectures import find_architecture
 from doctor.diagnosis.cuda_builds import find_cuda_builds
+from doctor.diagnosis.installed_binaries import find_installed_binaries
 from doctor.diagnosis.mechanism import Mechanism
 from doctor.diagnosis.not_a_number import find_not_a_number
 from doctor.diagnosis.numpy_abi import find_numpy_abi
@@ -23,4 +24,5 @@ MACHINE_FAULTS: tuple[Mechanism, ...] = (
     find_build_failure,
     find_wrong_wheel,
     find_not_a_number,
+    find_installed_binaries,
 )

@@ -10,6 +10,7 @@ from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.symbol_owners import owner_of
 from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_extensions import (
+    BUILDS,
     HOSTS,
     WRONGLY_NAMED,
     distribution_of,
@@ -128,18 +129,26 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
             if newest.startswith("2.") and told.version(mate)
         )
         held = (f"{project}=={version}",) if project and version else ()
+        # Of 2.6 there are builds of both ABIs: those for CUDA 12.4 and 11.8 have the old one.
+        exact = f"torch=={newest}.0+cu124" if newest == "2.6" and name.new_strings is False else f"torch=={newest}.*"
         changes.append(
             Change(
                 "pin",
                 f"Install torch {newest}, which {who} is built "
                 f"for{' (with torchvision and torchaudio of the same release)' if mates else ''}.",
-                (f"torch=={newest}.*", *mates),
+                (exact, *mates),
                 holds=held,
                 disturbs=(
                     "Everything else that is compiled for the present torch: vllm, xformers, torchvision, torchaudio.",
                 ),
             )
         )
+    if project in BUILDS and project not in HOSTS and not here and name.new_strings is False and built:
+        for specifier, builds in reversed(BUILDS[project]):
+            if builds[-1] not in built and builds[-1] >= "2.7":
+                text = f"Or take a newer {project}, built for torch {builds[-1]} and its new C++ ABI."
+                changes.append(Change("pin", text, (f"{project}{specifier}",), holds=("torch>=2.7",)))
+                break
     # What a host pins with its torch (sgl-kernel by sglang) stays, unless another one pins the torch here.
     if project in HOSTS and len(changes) == 2 and len(built) == 1 and not _pinned(told, knowledge.metadata, here):
         changes.reverse()
