@@ -51,7 +51,9 @@ _WORDS = (
     (r"\brenam", ("rename",)),
     (r"\brestart|live kernel", ("restart",)),
     (r"\bclean|leftover|remove the old|stale|force-reinstall|reinstall", ("clean", "uninstall", "install")),
-    (r"\buninstall", ("uninstall", "clean")),
+    (r"\buninstall|must not be installed together", ("uninstall", "clean")),
+    (r"fresh cache", ("clean",)),
+    (r"\bone [\w-]+ on sys\.path", ("uninstall", "environment")),
     (r"environment variable|[A-Z][A-Z_]{4,}=|user.site|LD_LIBRARY_PATH|PYTHONPATH|PYTHONNOUSERSITE", ("environment",)),
     (
         r"^system:|toolkit|headers|container|driver|shm|compiler|CUDA_HOME|nvcc|apt|ulimit|disk|free the GPU",

@@ -12,6 +12,7 @@ from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
 from doctor.diagnosis.missing_modules import find_missing_modules
 from doctor.diagnosis.missing_names import find_missing_names
+from doctor.diagnosis.mixed_files import find_mixed_files
 from doctor.diagnosis.model_types import find_unknown_model_types
 from doctor.diagnosis.releases import find_silently_old, find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
@@ -39,6 +40,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_by_rules,
     *MACHINE_FAULTS,
     find_installed_state,
+    find_mixed_files,
     find_shadowing_files,
     find_wrong_copies,
     find_unlinked_names,
