@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 YEARS = 4.5
 _LARGEST = 4 << 20
-# A project with more releases than this is read at the first and the last of each minor release, or the first alone.
+# A project with more releases than this is read at the first and the last of each minor release, of very many minors
+# at the first alone, and of few minors at some between, too.
 _MANY = 80
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
@@ -59,10 +60,12 @@ def chosen(files: Iterable[File], today: date, years: float = YEARS) -> dict[Ver
         ends: dict[tuple[int, int], list[Version]] = {}
         for version in recent:
             ends.setdefault((version.major, version.minor), []).append(version)
-        newest = recent[-1]
-        recent = sorted({one for many in ends.values() for one in (many[0], many[-1])})
-        if len(recent) > _MANY * 1.5:
-            recent = sorted({newest, *(many[0] for many in ends.values())})
+        kept = {one for many in ends.values() for one in (many[0], many[-1])}
+        if len(kept) > _MANY * 1.5:
+            kept = {recent[-1], *(many[0] for many in ends.values())}
+        others = [one for one in recent if one not in kept]
+        more = min(len(others), max(0, _MANY - len(kept)))
+        recent = sorted({*kept, *(others[number * len(others) // more] for number in range(more))})
     found = {version: best_file(by_version[version]) for version in recent or sorted(by_version)[-1:]}
     return {
         version: file

@@ -185,25 +185,34 @@ def test_sources_are_read_where_there_is_no_wheel(tmp_path):
     assert ranges(found.names("only", "only", "here")) == [""] and found.modules("only", "setup") == ()
 
 
-def test_of_many_releases_the_ends_of_each_minor_are_read(monkeypatch):
+def test_of_many_releases_the_ends_of_each_minor_are_read():
     made = LocalIndex()
-    for minor in range(3):
-        for patch in range(60):
+    for minor in range(45):
+        for patch in range(3):
             made.add(f"many-1.{minor}.{patch}-py3-none-any.whl", b"", upload_time="2026-01-01T00:00:00Z")
     made.add("many-0.1-py3-none-any.whl", b"", upload_time="2015-01-01T00:00:00Z")
     with serving(made):
         found = chosen(Index(made.url).files("many"), TODAY)
-    assert list(map(str, found)) == ["1.0.0", "1.0.59", "1.1.0", "1.1.59", "1.2.0", "1.2.59"]
+    assert list(map(str, found)) == [f"1.{minor}.{patch}" for minor in range(45) for patch in (0, 2)]
+
+
+def test_of_few_minors_with_many_releases_some_between_are_read():
+    made = LocalIndex()
+    for patch in range(200):
+        made.add(f"slow-0.{patch // 100}.{patch % 100}-py3-none-any.whl", b"", upload_time="2026-01-01T00:00:00Z")
+    with serving(made):
+        found = list(map(str, chosen(Index(made.url).files("slow"), TODAY)))
+    assert len(found) == 80 and {"0.0.0", "0.0.99", "0.1.0", "0.1.99"} <= set(found)
 
 
 def test_of_very_many_minors_the_first_of_each_and_the_newest_are_read():
     made = LocalIndex()
-    for minor in range(70):
+    for minor in range(90):
         for patch in range(2):
             made.add(f"more-1.{minor}.{patch}-py3-none-any.whl", b"", upload_time="2026-01-01T00:00:00Z")
     with serving(made):
         found = chosen(Index(made.url).files("more"), TODAY)
-    assert list(map(str, found)) == [*(f"1.{minor}.0" for minor in range(70)), "1.69.1"]
+    assert list(map(str, found)) == [*(f"1.{minor}.0" for minor in range(90)), "1.89.1"]
 
 
 def test_no_table_knows_nothing(tmp_path):
