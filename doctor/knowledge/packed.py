@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,20 @@ class Packed:
         except (OSError, zipfile.BadZipFile):
             self.members = frozenset()
 
+    def text(self, member: str) -> bytes:
+        """Return a member as it stands, to look for something before it is parsed; empty where it cannot be read."""
+        if self._archive is None or member not in self.members:
+            return b""
+        try:
+            return self._archive.read(member)
+        except (OSError, zipfile.BadZipFile, zlib.error):
+            return b""
+
     def read(self, member: str) -> dict[str, Any]:
         """Return a member's contents, {} where it is not there or cannot be read."""
-        if self._archive is None or member not in self.members:
-            return {}
         try:
-            contents = json.loads(self._archive.read(member))
-        except (OSError, zipfile.BadZipFile, ValueError):
+            contents = json.loads(self.text(member) or "{}")
+        except ValueError:
             return {}
         return contents if isinstance(contents, dict) else {}
 

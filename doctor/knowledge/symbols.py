@@ -145,11 +145,13 @@ class Symbols:
             Spans; releases where it takes **kwargs count. () where none takes it; None where the function was not read
             or takes what a class of another project takes: see `bases`.
         """
-        member = self._member(project, "parameters")
         wanted = ".".join(function.split(".")[-2:])
+        if not self._mentions(project, wanted if wanted.endswith(".__init__") else wanted.rpartition(".")[2]):
+            return None
+        member = self._member(project, "parameters")
         functions = member.get("functions", {})
-        if wanted not in functions and wanted.split(".")[-1] in functions and "." in wanted:
-            wanted = wanted.split(".")[-1]  # "hub.hf_hub_download": a module's function
+        if wanted not in functions:
+            wanted = wanted.rpartition(".")[2]  # "hub.hf_hub_download": a module's function
         if wanted not in functions:
             return None
         groups = member["parameters"][functions[wanted][1]]
@@ -198,6 +200,11 @@ class Symbols:
         if not member.get("model_types"):
             return None
         return self._spans(member, member["model_types"].get(model_type, 0))
+
+    def _mentions(self, project: str, function: str) -> bool:
+        """Return whether a project may have a function, without parsing what is known of the project."""
+        member = f"{canonicalize_name(project)}/parameters.json"
+        return member in self._members or f'{function}":'.encode() in self._packed.text(member)
 
     def _member(self, project: str, kind: str) -> dict[str, Any]:
         return self._table(f"{canonicalize_name(project)}/{kind}.json")
