@@ -118,7 +118,7 @@ class _Release:
         for _, _, _, bound, sure in read.get("imports", ()):
             if sure != LATER:
                 names.add(bound)
-        if read.get("lazy") or read.get("structure"):
+        if read.get("lazy") or read.get("structure") or unlisted:
             names |= set(read.get("all", ()))
         for level, target in read.get("stars", ()):
             source = self.absolute(module, level, target)

@@ -292,6 +292,8 @@ class _Reader:
             lazy |= self.texts.get(variable, set())
         if self.getattr is not None and not lazy and not self.structure:
             self.unlisted |= any(isinstance(one, ast.Return) for one in ast.walk(self.getattr))
+        elif "__getattr__" in self.names and not lazy and not self.structure:
+            self.unlisted = True  # made by a function elsewhere
         is_lazy = bool(lazy or self.structure or self.getattr)
         found: dict[str, Any] = {
             "names": sorted(self.names),

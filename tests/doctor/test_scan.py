@@ -227,11 +227,12 @@ def test_star_imports_are_followed_and_what_cannot_be_is_said():
         "three.py": "for name in table:\n    globals()[name] = 1",
         "four.py": "from .four import *\ndef __getattr__(name):\n    return compute(name)",
         "five.py": "def __getattr__(name):\n    raise AttributeError(name)",
-        "six.py": "globals().update(found)",
+        "six.py": "globals().update(found)\n__all__ = ['told']",
+        "seven.py": "__getattr__ = moved_elsewhere(__name__)",
     }
     found = offered(files)
     assert {"shown", "_also", "public", "first"} <= found.names["one"] and "_private" not in found.names["one"]
-    assert found.unlisted == {"two", "three", "four", "six"}
+    assert found.unlisted == {"two", "three", "four", "six", "seven"} and "told" in found.names["six"]
 
 
 def test_compiled_modules_are_there_and_stubs_tell_their_names():
