@@ -1,21 +1,20 @@
 """A package index, read politely: the simple API as JSON, and parts of files by range requests."""
 
 import base64
-import io
 import json
 import os
 import tarfile
 import urllib.parse
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
-from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from doctor.knowledge.fetch import Answer, Fetcher
+from doctor.knowledge.range_file import RangeFile
+from doctor.knowledge.requires import source_requires, wheel_requires
 
 DEFAULT = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -23,8 +22,6 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 _LARGEST_WHOLE = 64 << 20
 # Folders that wheels hold by mistake.
 _NO_MODULES = {"tests", "test", "docs", "doc", "examples", "example", "benchmarks", "benchmark", "scripts", "setup"}
-# Ranges of a file that lie closer than this are asked for as one.
-_GAP = 64 << 10
 
 
 class IndexProblem(Exception):
@@ -127,14 +124,14 @@ class Index:
         """Return the Requires-Dist lines of a wheel or a source distribution; None where they cannot be read."""
         try:
             if file.metadata:
-                return _requires(self.read(file.url + ".metadata").decode("utf-8", "replace"))
+                return wheel_requires(self.read(file.url + ".metadata").decode("utf-8", "replace"))
             if file.is_wheel:
                 archive = zipfile.ZipFile(self.open(file))
                 name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
-                return _requires(archive.read(name).decode("utf-8", "replace")) if name else None
+                return wheel_requires(archive.read(name).decode("utf-8", "replace")) if name else None
             if file.size > _LARGEST_WHOLE or not file.name.endswith((".tar.gz", ".tgz")):
                 return None
-            return _source_requires(self.read(file.url))
+            return source_requires(self.read(file.url))
         except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError):
             return None
 
@@ -149,9 +146,9 @@ class Index:
         found = {first.split(".")[0] for first in firsts if not first.endswith((".dist-info", ".data", ".libs"))}
         return tuple(sorted(name for name in found - _NO_MODULES if name.isidentifier()))
 
-    def open(self, file: File) -> "RangeFile":
+    def open(self, file: File) -> RangeFile:
         """Return a file to read parts of."""
-        return RangeFile(self, file.url, file.size)
+        return RangeFile(lambda begin, end: self.read(file.url, begin, end), file.size)
 
     def read(self, url: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes of a file, [start, end) of them where these are given.
@@ -174,86 +171,6 @@ class Index:
         return self._fetcher.get(_bare(url), headers)
 
 
-class RangeFile(io.RawIOBase):
-    """A file on a server, of which only the parts that are read are fetched.
-
-    Args:
-        index: what fetches them.
-        url: where the file is.
-        size: its bytes.
-    """
-
-    _TAIL = 64 << 10
-
-    def __init__(self, index: Index, url: str, size: int) -> None:
-        super().__init__()
-        self._index = index
-        self._url = url
-        self._size = size
-        self._at = 0
-        self._parts: list[tuple[int, bytes]] = []
-        self.fetched = 0
-
-    def seekable(self) -> bool:
-        """Return True: any part can be read."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set where the next read begins, and return it."""
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """Return bytes from here on, fetched where they are not there yet."""
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        if end <= self._at:
-            return b""
-        for begin, part in self._parts:
-            if begin <= self._at and end <= begin + len(part):
-                found = part[self._at - begin : end - begin]
-                break
-        else:
-            # The end of a zip file is read in small steps, backwards: once is enough.
-            begin = min(self._at, max(0, self._size - self._TAIL)) if end > self._size - self._TAIL else self._at
-            found = self.fetch(begin, end)[self._at - begin :]
-        self._at = end
-        return found
-
-    def fetch(self, begin: int, end: int) -> bytes:
-        """Fetch bytes [begin, end), keep them for later reads and return them."""
-        part = self._index.read(self._url, begin, end)
-        if len(part) != end - begin:
-            raise OSError("the server sent another number of bytes")
-        self.fetched += len(part)
-        self._parts.append((begin, part))
-        return part
-
-    def fetch_members(self, archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> None:
-        """Fetch members of an archive that lies in this file, neighbours in one request."""
-        ranges: list[list[int]] = []
-        for member in sorted(members, key=lambda one: one.header_offset):
-            begin = member.header_offset
-            end = min(self._size, begin + 30 + len(member.orig_filename.encode()) + 1024 + member.compress_size)
-            if ranges and begin - ranges[-1][1] < _GAP:
-                ranges[-1][1] = max(end, ranges[-1][1])
-            else:
-                ranges.append([begin, end])
-        for begin, end in ranges:
-            self.fetch(begin, end)
-
-    def forget(self) -> None:
-        """Free what was fetched."""
-        self._parts.clear()
-
-
 def _files(answer: dict[str, Any], page: str) -> list[File]:
     """Return the files that an index's answer lists."""
     return [
@@ -268,46 +185,6 @@ def _files(answer: dict[str, Any], page: str) -> list[File]:
         )
         for one in answer["files"]
     ]
-
-
-def _requires(text: str) -> tuple[str, ...]:
-    """Return the Requires-Dist lines of METADATA or PKG-INFO."""
-    return tuple(" ".join(line.split()) for line in HeaderParser().parsestr(text).get_all("Requires-Dist") or ())
-
-
-def _source_requires(contents: bytes) -> tuple[str, ...] | None:
-    """Return what a source distribution requires: of PKG-INFO, else of the requires.txt that setuptools left."""
-    found: tuple[str, ...] = ()
-    dynamic = True
-    with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
-        listed = ""
-        for member in archive:
-            depth = member.name.count("/")
-            opened = archive.extractfile(member) if member.isfile() else None
-            if opened and depth == 1 and member.name.endswith("/PKG-INFO"):
-                text = opened.read().decode("utf-8", "replace")
-                found = _requires(text)
-                version = HeaderParser().parsestr(text).get("Metadata-Version", "1.0")
-                dynamic = tuple(map(int, version.split("."))) < (2, 2)
-            elif opened and member.name.endswith(".egg-info/requires.txt"):
-                listed = opened.read().decode("utf-8", "replace")
-    if found or not dynamic:
-        return found
-    return _egg_requires(listed)
-
-
-def _egg_requires(text: str) -> tuple[str, ...]:
-    """Return the lines of an egg-info's requires.txt as Requires-Dist lines."""
-    made = []
-    extra = marker = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            extra, _, marker = line[1:-1].partition(":")
-        elif line:
-            conditions = [f"({marker})" if extra and " or " in marker else marker] if marker else []
-            conditions += [f'extra == "{extra}"'] if extra else []
-            made.append(f"{line} ; {' and '.join(conditions)}" if conditions else line)
-    return tuple(made)
 
 
 def _bare(url: str) -> str:

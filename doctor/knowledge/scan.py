@@ -8,6 +8,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from doctor.knowledge.syntax import (
+    alternatives,
+    called_name,
+    dotted_name,
+    keys_of,
+    last_word,
+    offered_names,
+    parameters_of,
+    root_name,
+)
+
 # How surely a statement runs when its module is imported.
 ALWAYS, GUARDED, LATER = 0, 1, 2
 _CATCHES_IMPORTS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AttributeError"}
@@ -91,7 +102,7 @@ class _Reader:
             self._import(node, sure, inside is None)
         elif isinstance(node, ast.If):
             self._expression(node.test, sure)
-            if _last(node.test) == "TYPE_CHECKING":
+            if last_word(node.test) == "TYPE_CHECKING":
                 self.typing |= {alias.asname or alias.name for part in node.body for one in ast.walk(part)
                                 if isinstance(one, ast.ImportFrom) for alias in one.names}  # fmt: skip
                 self.block(node.orelse, sure, inside)
@@ -99,7 +110,7 @@ class _Reader:
             self.block(node.body, max(sure, GUARDED), inside)
             self.block(node.orelse, max(sure, GUARDED), inside)
         elif isinstance(node, (ast.Try, ast.TryStar)):
-            caught = {_last(one) for handler in node.handlers for one in _alternatives(handler.type)}
+            caught = {last_word(one) for handler in node.handlers for one in alternatives(handler.type)}
             guard = max(sure, GUARDED) if caught & _CATCHES_IMPORTS or None in caught else sure
             self.block(node.body, guard, inside)
             for handler in node.handlers:
@@ -107,7 +118,7 @@ class _Reader:
             self.block(node.orelse, max(sure, guard), inside)
             self.block(node.finalbody, sure, inside)
         elif isinstance(node, (ast.With, ast.AsyncWith)):
-            suppress = any(_called(one.context_expr) == "suppress" for one in node.items)
+            suppress = any(called_name(one.context_expr) == "suppress" for one in node.items)
             for item in node.items:
                 self._expression(item.context_expr, sure)
                 self._bind(item.optional_vars, inside)
@@ -135,14 +146,14 @@ class _Reader:
         for target in targets:
             self._bind(target, inside)
             if inside is None and value is not None:
-                root = _root(target)
+                root = root_name(target)
                 if root:
-                    self.texts.setdefault(root, set()).update(_offered(value, isinstance(target, ast.Subscript)))
-                same = _dotted(value) if isinstance(target, ast.Name) else None
+                    self.texts.setdefault(root, set()).update(offered_names(value, isinstance(target, ast.Subscript)))
+                same = dotted_name(value) if isinstance(target, ast.Name) else None
                 if same and isinstance(target, ast.Name) and target.id[:1].isupper():
                     self.aliases.setdefault(target.id, set()).add(same)
                 if isinstance(target, ast.Name) and target.id == _MODEL_TYPES:
-                    self.model_types |= set(_keys(value))
+                    self.model_types |= set(keys_of(value))
         if inside is None and isinstance(value, ast.Call):
             self._module_call(value)
         for part in ast.iter_child_nodes(node):
@@ -151,28 +162,28 @@ class _Reader:
 
     def _module_call(self, node: ast.Call) -> None:
         """Read a call at the module's level for names that it makes."""
-        called = _last(node.func) or ""
+        called = last_word(node.func) or ""
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         if called in ("append", "extend", "update", "add") and isinstance(node.func, ast.Attribute):
-            root = _root(node.func.value)
+            root = root_name(node.func.value)
             if root:
                 for part in node.args:
-                    self.texts.setdefault(root, set()).update(_offered(part, True))
-            if isinstance(node.func.value, ast.Call) and _last(node.func.value.func) in ("globals", "vars"):
+                    self.texts.setdefault(root, set()).update(offered_names(part, True))
+            if isinstance(node.func.value, ast.Call) and last_word(node.func.value.func) in ("globals", "vars"):
                 self.unlisted = True
         if "lazy" in called.lower() or "attach" in called.lower():
             self.lazy_variables |= {one.id for part in given for one in ast.walk(part) if isinstance(one, ast.Name)}
             for part in given:
                 if isinstance(part, ast.Dict):
-                    self.texts.setdefault(_LAZY_VARIABLE, set()).update(_offered(part, False))
+                    self.texts.setdefault(_LAZY_VARIABLE, set()).update(offered_names(part, False))
         for one in ast.walk(node):
-            if isinstance(one, ast.Call) and _last(one.func) == "define_import_structure":
+            if isinstance(one, ast.Call) and last_word(one.func) == "define_import_structure":
                 below = [part.value for argument in one.args for part in ast.walk(argument)
                          if isinstance(part, ast.Constant) and isinstance(part.value, str)]  # fmt: skip
                 self.structure.add("/".join(below))
         if called in ("exec", "eval"):
             self.unlisted = True
-        if called == "setattr" and "__name__" in {_last(one) for one in ast.walk(node)}:
+        if called == "setattr" and "__name__" in {last_word(one) for one in ast.walk(node)}:
             self.unlisted = True
 
     def _bind(self, target: ast.expr | None, inside: str | None) -> None:
@@ -183,7 +194,7 @@ class _Reader:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self.names.add(node.id)
             elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Call):
-                self.unlisted |= _last(node.value.func) in ("globals", "vars")
+                self.unlisted |= last_word(node.value.func) in ("globals", "vars")
 
     def _import(self, node: ast.Import | ast.ImportFrom, sure: int, bind: bool) -> None:
         """Note what is imported; `bind` says whether the module gets the name."""
@@ -209,10 +220,10 @@ class _Reader:
             self.names.add(node.name)
             if node.name == "__getattr__" and isinstance(node, ast.FunctionDef):
                 self.getattr = node
-        decorators = {_called(one) for one in node.decorator_list}
+        decorators = {called_name(one) for one in node.decorator_list}
         if "property" not in decorators:
             name = f"{inside}.{node.name}" if inside else node.name
-            taken = _parameters(node, method=inside is not None and "staticmethod" not in decorators)
+            taken = parameters_of(node, method=inside is not None and "staticmethod" not in decorators)
             self.functions.setdefault(name, set()).update(taken)
         for part in [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]:
             self._expression(part, sure)
@@ -229,8 +240,8 @@ class _Reader:
         """Read a class: a nested one is read as its own."""
         if inside is None:
             self.names.add(node.name)
-        bases = [dotted for dotted in map(_dotted, node.bases) if dotted]
-        decorators = {_called(one) for one in node.decorator_list}
+        bases = [dotted for dotted in map(dotted_name, node.bases) if dotted]
+        decorators = {called_name(one) for one in node.decorator_list}
         fields: list[str] | None = None
         if decorators & _FIELDS_BY_DECORATOR or {base.split(".")[-1] for base in bases} & _FIELDS_BY_BASE:
             fields = [part.target.id for part in node.body
@@ -249,7 +260,7 @@ class _Reader:
         while stack:
             node = stack.pop()
             if isinstance(node, ast.Attribute):
-                dotted = _dotted(node)
+                dotted = dotted_name(node)
                 if dotted:
                     self.chains.add((dotted, sure))
                     continue
@@ -269,15 +280,15 @@ class _Reader:
     def _call(self, node: ast.Call, inside: str | None) -> None:
         """Note the keywords of a call by what is called."""
         keywords = {keyword.arg for keyword in node.keywords if keyword.arg}
-        called = [_last(node.func)]
+        called = [last_word(node.func)]
         if called == ["__init__"] and isinstance(node.func, ast.Attribute):
             of = node.func.value
-            if isinstance(of, ast.Call) and _last(of.func) == "super":
+            if isinstance(of, ast.Call) and last_word(of.func) == "super":
                 called = [base.split(".")[-1] for base in self.classes.get(inside or "", ([], None))[0]]
             else:
-                called = [_last(of)]
+                called = [last_word(of)]
         elif called == ["partial"] and node.args:
-            called = [_last(node.args[0])]
+            called = [last_word(node.args[0])]
         for name in called:
             if name and keywords:
                 self.calls.setdefault(name, set()).update(keywords)
@@ -331,109 +342,3 @@ class _Reader:
                 dotted = f"{target}.{rest}"
                 made[dotted] = min(sure, made.get(dotted, LATER))
         yield from made.items()
-
-
-def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, method: bool) -> Iterator[str]:
-    """Yield the keywords that a function takes, "**" where it takes all."""
-    named = node.args.args
-    if method:
-        named = named[1:] if not node.args.posonlyargs else named
-    for one in [*named, *node.args.kwonlyargs]:
-        yield one.arg
-    if node.args.kwarg:
-        yield "**"
-    for decorator in node.decorator_list:
-        # A decorator that still takes a keyword's old name.
-        if isinstance(decorator, ast.Call) and "deprecate_kwarg" in (_last(decorator.func) or ""):
-            old = [part for part in decorator.args[:1] if isinstance(part, ast.Constant)]
-            old += [part.value for part in decorator.keywords
-                    if part.arg in ("old_name", "old_kwarg") and isinstance(part.value, ast.Constant)]  # fmt: skip
-            yield from (part.value for part in old if isinstance(part.value, str))
-
-
-def _dotted(node: ast.AST) -> str | None:
-    """Return "a.b.c" of names and attributes, None of anything else."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if isinstance(node, ast.Subscript):  # Generic[T]
-        return _dotted(node.value) if not parts else None
-    if not isinstance(node, ast.Name):
-        return None
-    return ".".join([node.id, *reversed(parts)])
-
-
-def _last(node: ast.AST | None) -> str | None:
-    """Return the last word of a dotted name."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _called(node: ast.AST) -> str | None:
-    """Return the last word of what is called, or of a name that stands alone."""
-    return _last(node.func if isinstance(node, ast.Call) else node)
-
-
-def _root(node: ast.AST) -> str | None:
-    """Return the variable that a subscript or an attribute belongs to."""
-    while isinstance(node, (ast.Subscript, ast.Attribute)):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _alternatives(node: ast.expr | None) -> list[ast.expr | None]:
-    return list(node.elts) if isinstance(node, ast.Tuple) else [node]
-
-
-def _strings(node: ast.AST) -> Iterator[str]:
-    """Yield the strings of a list, tuple or set, also of several that are added."""
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        for part in node.elts:
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                yield part.value
-            elif isinstance(part, ast.Starred):
-                yield from _strings(part.value)
-    elif isinstance(node, ast.BinOp):
-        yield from _strings(node.left)
-        yield from _strings(node.right)
-
-
-def _offered(node: ast.AST, below: bool) -> Iterator[str]:
-    """Yield the names that a table offers: {"module": ["Name"]}, {"Name": "module"} or a list of names.
-
-    Args:
-        node: the table.
-        below: whether it is put into another table, where a string alone is a name.
-    """
-    if isinstance(node, ast.Dict):
-        for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(value, (ast.List, ast.Set)) or (isinstance(value, ast.Tuple) and _is_names(value)):
-                yield from _strings(value)
-            elif isinstance(key, ast.Constant) and isinstance(key.value, str) and not isinstance(value, ast.Dict):
-                yield key.value
-            elif isinstance(value, ast.Dict):
-                yield from _offered(value, below)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and below:
-        yield node.value
-    else:
-        yield from _strings(node)
-
-
-def _is_names(node: ast.Tuple) -> bool:
-    """Whether a tuple holds names rather than a place: ("module", "attribute")."""
-    return len(node.elts) > 2 and all(isinstance(one, ast.Constant) for one in node.elts)
-
-
-def _keys(node: ast.AST) -> Iterator[str]:
-    """Yield the keys of a dictionary, or of the pairs that make one."""
-    if isinstance(node, ast.Dict):
-        yield from (key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
-    elif isinstance(node, ast.Call):
-        for part in node.args:
-            yield from _keys(part)
-    elif isinstance(node, ast.List):
-        for pair in node.elts:
-            if isinstance(pair, ast.Tuple) and pair.elts and isinstance(pair.elts[0], ast.Constant):
-                yield str(pair.elts[0].value)
