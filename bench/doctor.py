@@ -12,8 +12,8 @@ How an answer is judged, by its first finding alone:
   the answer moves one of them at least. Any other alternative is met by a change of the kind that its words name
   (rename, restart, clean, environment, system, code, option, hardware). `first change` asks it of the first change of
   the finding, `any change` of one of its alternatives.
-- cause: the branch is right, and the culprits or the changed distributions are among those that the constraint
-  names, or its words' kind is among the kinds of the changes. `--verbose` prints verdict and known cause side by side.
+- cause: the branch is right, and a culprit or a changed distribution is among those that the constraint names, or
+  its words' kind is among the kinds of the changes. `--verbose` prints verdict and known cause side by side.
 - trap: of cases whose obvious answer is wrong, the first finding isn't right and its first change is of a
   distribution or a kind that the obvious answer names.
 - don't know: no finding.
@@ -60,8 +60,10 @@ _WORDS = (
         ("system",),
     ),
     (r"code change|\bcode\b|Config\(|length|argument|override|dtype|bf16|input|resize|data", ("code",)),
-    (r"disable|option|flag|no-build-isolation|batch|attn_implementation", ("option", "code", "environment")),
-    (r"\binstall\b|pip install|built for|wheel|build", ("install", "pin")),
+    (r"allow-list|globals|\w_\w+ (?:with|for) ", ("code",)),
+    (r"disable|option|flag|no-build-isolation|batch|attn_implementation|reduce", ("option", "code", "environment")),
+    (r"\binstalls?\b|pip install|built for|wheel|build|present|avoid", ("install", "pin")),
+    (r"must not be installed together|one \S+ on sys.path|fresh cache", ("uninstall", "clean")),
     (r"GPU|hardware|card|capability", ("hardware", "system")),
 )
 _PIN = re.compile(r"([A-Za-z][\w.-]*)\s*((?:[<>=!~]=?|===)\s*[\w.*+!-]+(?:\s*,\s*(?:[<>=!~]=?)\s*[\w.*+!-]+)*)")
@@ -98,6 +100,8 @@ def alternatives(constraint: str) -> Iterator[tuple[dict[str, str], str]]:
     """
     for part in constraint.split(" | "):
         wanted = re.split(r"\bwhile\b", part)[0]
+        if re.match(r"\w+_\w+\b", wanted) and not _PIN.match(wanted):
+            wanted = ""  # "processing_class with trl>=0.16": a change of the code, and when it is right
         pins = {canonicalize_name(name): re.sub(r"\s+", "", one) for name, one in _PIN.findall(wanted)}
         yield {name: one for name, one in pins.items() if not name.isupper() and _is_range(one)}, part
 
@@ -179,6 +183,8 @@ def _agrees(finding: Finding, constraint: str, known: list[tuple[dict[str, str],
     named = {canonicalize_name(name) for name, _ in _PIN.findall(constraint)}
     moved = {canonicalize_name(Requirement(one).name) for change in finding.changes for one in change.requirements}
     if named & {*map(canonicalize_name, finding.culprits), *moved}:
+        return True
+    if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", constraint) for name in finding.culprits):
         return True
     kinds = {change.kind for change in finding.changes}
     return any(kinds & _kinds(words) for pins, words in known if not pins)

@@ -1,5 +1,6 @@
 """From a case to an answer: every mechanism is asked, what says the same is merged, the first cause comes first."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from doctor.diagnosis.mixed_files import find_mixed_files
 from doctor.diagnosis.model_types import find_unknown_model_types
 from doctor.diagnosis.releases import find_silently_old, find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
-from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
+from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
 from doctor.diagnosis.unlinked_names import find_unlinked_names
 from doctor.diagnosis.version_checks import find_told_packages, find_told_requirements
 from doctor.failure.facts import Failure
@@ -27,6 +28,8 @@ from doctor.knowledge.rules import matches
 THRESHOLD = 0.3
 # What each step away from the first cause costs: a later line of a chain is oftener a consequence than a cause.
 _STEP, _STEPS = 0.06, 3
+# Words by which a text tells that something holds a distribution back.
+_HELD = re.compile(r"\b(?:forced|required|capped|limited|held|enforced)\b[^\n]*|\b(?:range|version) check\b")
 
 
 def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
@@ -43,6 +46,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_mixed_files,
     find_shadowing_files,
     find_wrong_copies,
+    find_two_owners,
     find_unlinked_names,
     find_missing_names,
     find_missing_modules,
@@ -77,10 +81,36 @@ def diagnose(case: Case, knowledge: Known, mechanisms: tuple[Mechanism, ...] = M
                 found.append(said)
             elif said not in ruled_out:
                 ruled_out.append(said)
-    ranked = sorted(_merged(found), key=lambda one: _rank(one, case.failure))
+    ranked = sorted((_held(one, case) for one in _merged(found)), key=lambda one: _rank(one, case.failure))
     sure = tuple(one for one in ranked if one.confidence >= THRESHOLD)
     notes = [f"Too unsure to be a verdict: {one.verdict}" for one in ranked if one.confidence < THRESHOLD][:3]
     return Diagnosis(sure, tuple(ruled_out), getattr(knowledge.metadata, "date", ""), tuple(notes))
+
+
+def _held(finding: Finding, case: Case) -> Finding:
+    """Return a finding whose change a told limit forbids as the conflict that it is: who sets the limit must move."""
+    text = case.failure.text if case.failure else ""
+    for requirement in finding.changes[0].requirements if finding.changes else ():
+        name, _, _ = requirement.partition(">")
+        line = next((one for one in text.splitlines() if re.match(rf"\W*{re.escape(name)}\b", one)), "")
+        holds = _HELD.search(line)
+        if (
+            not holds
+            or case.environment.version(name)
+            or case.environment.may_be(name, requirement[len(name) :]) is not False
+        ):
+            continue
+        first = Change(
+            "pin", f"Raise what holds {name} back ({holds[0]}) to a release that allows {requirement}.", (requirement,)
+        )
+        return replace(
+            finding,
+            branch="resolve/conflict",
+            verdict=f"{finding.verdict} And something here forbids the {name} that would do: {line.strip()}.",
+            changes=(first, *finding.changes[1:]),
+            not_this=f"Obey the limit on {name}: it is what breaks",
+        )
+    return finding
 
 
 def _rank(finding: Finding, failure: Failure | None) -> tuple[float, float, str]:

@@ -182,7 +182,7 @@ def _not_installed(case: Case, knowledge: Known, module: str, sign: str, raised:
         "not-installed",
         "import/not_installed",
         "error",
-        (0.8 if owners else 0.4) - (0.3 if told else 0.0),
+        (0.76 if owners else 0.4) - (0.3 if told else 0.0),
         f"{what} is not installed here ({needed}, and needs not declare it)." if owners
         else f"No module {module} is here, and no known distribution is called so: it may be the program's own.",
         (sign,),

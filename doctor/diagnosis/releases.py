@@ -40,6 +40,8 @@ _CHOSE = re.compile(
     r"|\b(?:pip|uv|resolver|poetry)\b[^\n]*\b(?:chose|chooses|picks|picked|selects|selected|resolves|resolved|installs"
     r"|installed|takes|took|gives|gave)\b"
 )
+_INSTEAD = re.compile(r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)")
+_WORDS = {"linux": "linux", "darwin": "macosx", "win32": "win_"}
 # A release this much younger is told of.
 _GAP = 120
 
@@ -85,6 +87,17 @@ def _unobtainable(case: Case, knowledge: Known, name: str, specifier: str, sign:
                     "pin", f"Or take {name} {best.version}, the newest for this Python.", (f"{name}=={best.version}",)
                 )
             )
+    elif not any(_goes_with_system(one, case) for one in inside):
+        only = _platforms(inside[-1])
+        verdict = f"{name}{specifier} has files for {only} only."
+        why = "It brings wheels for these and no source, so an installer elsewhere finds nothing."
+        marker = {"Linux": "linux", "macOS": "darwin", "Windows": "win32"}.get(
+            only.split(",")[0].split(" ")[0], "linux"
+        )
+        changes = [
+            Change("pin", "Ask for it there only.", (f"{name}{specifier}; sys_platform == '{marker}'",)),
+            Change("system", f"Or work on {only}" + (" (on Windows: in WSL)." if marker == "linux" else ".")),
+        ]
     elif python and not any(_has_file_for(one, python, case) for one in inside):
         fits = _pythons(inside[-1])
         verdict = f"{name}{specifier} has no file for Python {python} on this platform."
@@ -149,13 +162,22 @@ def _has_file_for(release: Release, python: str, case: Case) -> bool:
     return any(_tag_fits(wheel, tag, _system(case)) for wheel in release.wheels)
 
 
+def _goes_with_system(release: Release, case: Case) -> bool:
+    """Return whether a release has a file for this system, whatever the Python; True where that is not known."""
+    word = _WORDS.get(_system(case) or "")
+    if word is None or release.sdist or not release.wheels:
+        return True
+    platforms = [wheel.split("-")[-1] for wheel in release.wheels]
+    return any(one == "any" or word in one for one in platforms)
+
+
 def _tag_fits(wheel: str, tag: str, system: str | None) -> bool:
     pythons, abi, platforms = [*wheel.split("-"), "", ""][:3]
     ours = tag in pythons.split(".") or "py3" in pythons.split(".")
     if "abi3" in abi and not ours:
         ours = any(one.startswith("cp3") and int(one[3:] or 0) <= int(tag[3:] or 0) for one in pythons.split("."))
-    word = {"linux": "linux", "darwin": "macosx", "win32": "win"}.get(system or "", "")
-    return ours and (platforms == "any" or any(one.startswith(word) or word in one for one in platforms.split(".")))
+    word = _WORDS.get(system or "", "")
+    return ours and (platforms == "any" or any(word in one for one in platforms.split(".")))
 
 
 def _system(case: Case) -> str | None:
@@ -186,7 +208,7 @@ def chosen_by_resolver(case: Case, name: str) -> bool:
     """Return whether the text says that an installer chose the release of a distribution that is here."""
     lines = case.failure.text.splitlines() if case.failure else ()
     wanted = re.compile(re.escape(name).replace(r"\-", "[-_.]"), re.IGNORECASE)
-    return any(wanted.search(line) and _CHOSE.search(line) for line in lines)
+    return any(wanted.search(line) and (_CHOSE.search(line) or _INSTEAD.search(line)) for line in lines)
 
 
 def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
@@ -209,19 +231,31 @@ def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
 
 def _old(case: Case, knowledge: Known, name: str, release: Release, newest: Release, python: str | None) -> Finding:
     wanted = newest.requires_python
+    text = case.failure.text if case.failure else ""
+    lines = [line.strip() for line in text.splitlines() if name in line]
+    asked = next((found["wanted"] for found in map(_INSTEAD.search, lines) if found), str(newest.version))
+    bound = f"{name}>={asked}"
+    stopped = _only_prereleases(knowledge, name, release, newest)
+    changes: tuple[Change, ...]
     if python:
         why = f"{name} {newest.version} asks for Python {wanted}, so installers leave it out without a word."
         changes = (Change("system", f"Use a Python of {wanted}.", commands=(f"uv venv --python '{wanted}'",)),)
+    elif stopped:
+        why = f"Newer releases ask for {stopped}, which has pre-releases only: installers pass over it and go back."
+        changes = (
+            Change("pin", f"Ask for {bound}; then what stops it is told.", (bound,)),
+            Change(
+                "option", "Allow that pre-release: uv pip install --prerelease if-necessary-or-explicit, or raise uv."
+            ),
+        )
     else:
         why = (
             "An installer takes any release that all requirements allow: a lower bound that is too low, or a limit of "
             "another package, lets it fall back."
         )
-        bound = f"{name}>={newest.version}"
         changes = (Change("pin", f"Ask for {bound}, and read what refuses it.", (bound,)),)
     chosen = chosen_by_resolver(case, name)
-    text = case.failure.text if case.failure else ""
-    sign = next((line.strip() for line in text.splitlines() if name in line), f"{name} {release.version}")
+    sign = next(iter(lines), f"{name} {release.version}")
     return Finding(
         "old-release-chosen",
         "resolve/silent_old",
@@ -234,3 +268,16 @@ def _old(case: Case, knowledge: Known, name: str, release: Release, newest: Rele
         culprits=(name,),
         source=f"declared metadata of {knowledge.metadata.date}",
     )
+
+
+def _only_prereleases(knowledge: Known, name: str, release: Release, newest: Release) -> str | None:
+    """Return what the newest release asks for, and the chosen one does not, that has no final release."""
+    had = {canonicalize_name(re.split(r"[^\w.-]", line)[0]) for line in release.requires}
+    for line in newest.requires:
+        asked = canonicalize_name(re.split(r"[^\w.-]", line)[0])
+        if asked in had or "extra ==" in line:
+            continue
+        releases = knowledge.metadata.releases(asked)
+        if releases and all(one.version.is_prerelease for one in releases):
+            return asked
+    return None

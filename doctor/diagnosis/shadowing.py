@@ -24,6 +24,10 @@ _USER_SITE = re.compile(r"(?:/\.local/lib/python|[/\\]AppData[/\\]Roaming[/\\]Py
 _LIVE = ("colab", "kaggle", "notebook")
 # A module that is asked for something it lacks, and frames in files of the program.
 _LACKS = re.compile(r"module '(?P<module>\w+)' has no attribute|cannot import name '\w+' from [^\n]*'(?P<other>\w+)'")
+_ABOUT = re.compile(
+    r"cannot import name '[\w.]+' from (?:partially initialized module )?'(?P<from>[\w.]+)'"
+    r"|module '(?P<module>[\w.]+)' has no attribute|No module named '(?P<absent>[\w.]+)'"
+)
 _FILES = re.compile(r"(?P<path>[\w~.:/\\ -]*[/\\](?P<stem>\w+)\.py)\b")
 _CIRCULAR = re.compile(r"most likely due to a circular import|partially initialized module")
 
@@ -146,4 +150,47 @@ def _copy(case: Case, asked: Missing, version: str) -> Finding:
         check=f'python -c "import {top}; print({top}.__version__, {top}.__file__)"',
         culprits=(asked.project,),
         source="symbols of releases",
+    )
+
+
+def find_two_owners(case: Case, knowledge: Known) -> Iterator[Said]:
+    """Find distributions that write the same folder, where the failure is about a module of it."""
+    text = case.failure.text if case.failure else ""
+    seen = set()
+    for line, _ in signs(case):
+        for found in _ABOUT.finditer(line):
+            top = (found["from"] or found["module"] or found["absent"]).split(".")[0]
+            owners = [one for one in knowledge.metadata.owners(top) if _is_named(case, text, one)]
+            if top in seen or len(owners) < 2:
+                continue
+            seen.add(top)
+            yield _two(case, top, owners, line.splitlines()[0].strip())
+
+
+def _is_named(case: Case, text: str, name: str) -> bool:
+    if case.environment.complete:
+        return case.environment.find(name) is not None
+    spelt = re.escape(name).replace(r"\-", "[-_]")
+    return case.environment.knows(name) or bool(re.search(rf"(?<![\w/.-]){spelt}(?![\w-])(?:: installed|==)", text))
+
+
+def _two(case: Case, top: str, owners: list[str], sign: str) -> Finding:
+    main, *others = owners
+    names = " and ".join(owners)
+    return Finding(
+        "two-distributions-one-folder",
+        "import/shadowed",
+        "error",
+        0.88,
+        f"{names} both install the folder {top}: what was unpacked last wins, and removing one leaves a mixture.",
+        (sign, f"{names} are told to be installed"),
+        "Neither declares that it does not go with the other, and installers do not look at files.",
+        (
+            Change("clean", f"Remove both, then install {main} alone.", (main,), tuple(owners)),
+            Change("clean", f"Or install {others[0]} alone, if that is what is wanted.", (others[0],), tuple(owners)),
+        ),
+        not_this=f"Move {main} to another release: its files are mixed with others",
+        check=f'python -c "import {top}; print({top}.__file__)"',
+        culprits=tuple(owners),
+        source="table of modules and their distributions",
     )

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from doctor.case import Case
 from doctor.diagnosis.engine import MECHANISMS, diagnose
-from doctor.environment.facts import Environment
+from doctor.environment.facts import Declared, Environment
 from doctor.failure.facts import Failure, Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.rules import Rule
@@ -55,3 +55,15 @@ def test_a_rule_whose_versions_speak_against_it_is_told_as_ruled_out():
     known = SimpleNamespace(rules=(rule,), metadata=KNOWN.metadata, symbols=None)
     told = diagnose(Case(Environment("v", complete=True), CHAIN), known, MECHANISMS[:1])
     assert told.findings == () and told.ruled_out == ("r: x as told is not in >=2",)
+
+
+def test_a_change_that_a_told_limit_forbids_is_a_conflict_about_the_limit():
+    text = "AttributeError: first\naccelerate: <=0.33.0 forced by the range check"
+    failure = Failure("python", (Raised("AttributeError", "first"),), text=text)
+    where = Environment("v", declared=(Declared("accelerate", "<=0.33.0"),))
+    pin = Change("pin", "a", ("accelerate>=1.0",))
+    said = finding("one", "AttributeError: first", 0.8, branch="runtime/api_change", changes=(pin,))
+    (one,) = diagnose(Case(where, failure), KNOWN, (lambda case, knowledge: iter([said]),)).findings
+    assert one.branch == "resolve/conflict" and one.changes[0].text.startswith("Raise what holds accelerate back")
+    free = diagnose(Case(Environment("v"), failure), KNOWN, (lambda case, knowledge: iter([said]),)).findings
+    assert free == (said,)

@@ -3,7 +3,7 @@
 import pytest
 
 from doctor.diagnosis.missing_names import find_missing_names
-from doctor.diagnosis.shadowing import find_shadowing_files, find_wrong_copies
+from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
 from tests.doctor.told_knowledge import failing, knowing, pins, release
 
 NEW = "ImportError: cannot import name 'Shelf' from 'books' (/v/site-packages/books/__init__.py)"
@@ -108,3 +108,10 @@ def test_a_frame_in_a_file_of_that_name_shows_what_hides_the_library():
     )
     (one,) = find_shadowing_files(failing(text), KNOWN)
     assert one.branch == "import/shadowed" and "/home/a/project/books.py" in one.evidence[1]
+
+
+def test_two_distributions_that_write_one_folder():
+    known = knowing({"books": [release("2.0")]}, {"books": ("books", "books-fork")})
+    (one,) = find_two_owners(failing(f"{NEW}\nbooks-fork: installed in the same command", books="2.0"), known)
+    assert one.branch == "import/shadowed" and one.changes[0].remove == ("books", "books-fork")
+    assert list(find_two_owners(failing(NEW, books="2.0"), known)) == []

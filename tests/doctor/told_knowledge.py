@@ -91,7 +91,7 @@ def knowing(releases=None, owners=None, **symbols) -> SimpleNamespace:
     return SimpleNamespace(metadata=ToldMetadata(releases or {}, owners), symbols=ToldSymbols(**symbols), rules=())
 
 
-def failing(text: str, importer=None, place=None, python=None, **packages: str) -> Case:
+def failing(text: str, importer=None, place=None, python=None, system="linux", **packages: str) -> Case:
     """A case of exception lines, of who imports, and of versions (underscores stand for dashes)."""
     frames = (Frame(f"/v/site-packages/{importer}/a.py", 1, "f", "", importer),) if importer else ()
     raised = tuple(
@@ -102,7 +102,7 @@ def failing(text: str, importer=None, place=None, python=None, **packages: str) 
     told = tuple(
         Declared(name.replace("_", "-"), one if one[0] in "<>=!" else f"=={one}") for name, one in packages.items()
     )
-    told_of = Platform("linux", python, place)
+    told_of = Platform(system, python, place)
     lines = tuple(line for line in text.splitlines() if not line.partition(": ")[0].isidentifier())
     return Case(Environment("the text", declared=told), Failure("python", raised, lines, text, platform=told_of))
 
