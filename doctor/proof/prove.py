@@ -1,20 +1,25 @@
 """The proof itself: build the broken set, see it fail, change it, see it pass."""
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from constants import ARTIFACTS_DIR
 from doctor.child_process import Ran, run_command
 from doctor.finding import Change
 from doctor.proof.broken_set import BrokenSet
-from doctor.proof.error_lines import any_same
 from doctor.proof.estimate import estimated, refusal
 from doctor.proof.installer import Installer, PipInstaller, UvInstaller, for_cpu, is_unreachable, missing_in
+from doctor.proof.judging import (
+    is_expected,
+    made_exact,
+    modules_missing,
+    reason,
+    shown_change,
+    told_without_success,
+    with_broken,
+)  # fmt: skip
 from doctor.proof.log_folder import LogFolder
 from doctor.proof.outcome import (
     DISPROVED,
@@ -31,7 +36,6 @@ from doctor.proof.scratch import Deadline, run_code, scratch_folder, scratch_pyt
 from doctor.remedy.requirements import named
 from doctor.uv import find_uv, uv_environment
 
-_MOST_ALONG = 3  # distributions that a change may move along for the needs that it breaks
 DEFAULT_FOLDER = ARTIFACTS_DIR / "doctor" / "proofs"
 
 
@@ -158,7 +162,7 @@ class _Attempt:
         self._step = "venv"
         made = self._installer.make(self._python)
         if not made.passed:
-            raise NotProved(NOT_TRIED, f"Python {self._python} is not to be had here: {_reason(made)}.")
+            raise NotProved(NOT_TRIED, f"Python {self._python} is not to be had here: {reason(made)}.")
         pins = [for_cpu(pin, self._system) for pin in broken.pins]
         missing = self._installer.would_download(pins) if broken.exact else None
         said = refusal(consent.mode, estimated(broken.pins, missing, len(changes)), self._budget, consent.ask)
@@ -190,18 +194,18 @@ class _Attempt:
             if trials:
                 self._step = "restore"
                 self._installer.set_to(installed)
-            trials.append(self._try(change, checked, len(trials) + 1))
+            trials.append(self._try(change, installed, checked, len(trials) + 1))
             if trials[-1].mends and not trials[-1].breaks:
                 break
             if change in changes:
-                waiting += _with_broken(trials[-1])
+                waiting += with_broken(trials[-1])
         proof = replace(proof, trials=tuple(trials))
         best = next((one for one in trials if one.mends and not one.breaks), None)
         best = best or next((one for one in trials if one.mends), None)
         if best is None:
-            return replace(proof, text=_without_success(before, trials))
+            return replace(proof, text=told_without_success(before, trials))
         self._write("mended.txt", "".join(f"{pin}\n" for pin in best.resolved))
-        text = f"It failed with {before.last!r}, and passes with {_shown(best.change)}."
+        text = f"It failed with {before.last!r}, and passes with {shown_change(best.change)}."
         if best.breaks:
             text += f" It breaks what others declare: {' '.join(best.breaks)}"
         return replace(
@@ -222,9 +226,9 @@ class _Attempt:
             for code in codes:
                 self._set_code(code)
                 before = self._run_code("before", ())
-                if not before.passed and before.code is not None and _is_expected(before, expected, broken):
+                if not before.passed and before.code is not None and is_expected(before, expected, broken):
                     return before
-            modules = (*modules, *_modules_missing(before))
+            modules = (*modules, *modules_missing(before))
             larger = wider(modules) if wider and self._deadline.left else None
             if larger is None or set(larger.pins) <= set(broken.pins):
                 break
@@ -245,14 +249,14 @@ class _Attempt:
             missing = missing_in(ran.output)
             gone = next((pin for pin in pins if named((pin,)) == (missing,)), None)
             if gone is None or missing in broken.roots or not broken.exact:
-                why = _reason(ran)
+                why = reason(ran)
                 if is_unreachable(ran.output):
                     why = f"no index can be reached, and not all is in the installer's cache ({why})"
                 raise NotProved(NOT_TRIED, f"The broken set can't be installed here: {why}.")
             self._left_out.append(f"{gone.replace('==', ' ')} is left out: it is not to be had here.")
             pins.remove(gone)
 
-    def _try(self, change: Change, checked: tuple[str, ...], number: int) -> Trial:
+    def _try(self, change: Change, installed: tuple[str, ...], checked: tuple[str, ...], number: int) -> Trial:
         self._step = f"change-{number}"
         again = bool(set(named(change.requirements)) & set(change.remove))
         steps: list[Callable[[], Ran]] = []
@@ -263,12 +267,12 @@ class _Attempt:
         for step in steps:
             ran = step()
             if not ran.passed:
-                return Trial(change, None, text=f"It can't be installed: {_reason(ran)}.")
+                return Trial(change, None, text=f"It can't be installed: {reason(ran)}.")
         self._step = "check"
         after = self._run_code(f"after-{number}", change.environment)
         new = tuple(line for line in self._installer.check() if line not in checked)
         resolved = self._installer.freeze()
-        return Trial(_made_exact(change, resolved), after, resolved, new)
+        return Trial(made_exact(change, installed, resolved), after, resolved, new)
 
     def _run_code(self, name: str, settings: Sequence[tuple[str, str]]) -> Outcome:
         outcome, ran = run_code(self._scratch, min(self._budget.run, self._deadline.left), settings)
@@ -306,58 +310,3 @@ class _Attempt:
         proof = replace(proof, folder=str(log.path), platform=where)
         log.finish(proof, self._installer.version())
         return proof
-
-
-def _with_broken(trial: Trial) -> list[Change]:
-    """Return a change that also moves those whose needs it breaks, so that the installer finds versions that fit."""
-    moved = named(trial.change.requirements)
-    broken = [found[1] for line in trial.breaks if (found := re.match(r"(?:The package )?`?([A-Za-z0-9._-]+)", line))]
-    names = [name for name in dict.fromkeys(map(canonicalize_name, broken)) if name not in moved]
-    if not moved or not names or len(names) > _MOST_ALONG:
-        return []
-    text = f"{trial.change.text} With it move {' and '.join(names)}, which declare otherwise."
-    return [replace(trial.change, text=text, requirements=(*trial.change.requirements, *names))]
-
-
-def _made_exact(change: Change, resolved: Sequence[str]) -> Change:
-    """Return a change that names the version of what it only names, as it was tried."""
-    versions = {canonicalize_name(pin.partition("==")[0]): pin for pin in resolved}
-    exact = tuple(versions.get(canonicalize_name(text), text) for text in change.requirements)
-    return replace(change, requirements=exact)
-
-
-def _is_expected(before: Outcome, expected: tuple[str, ...], broken: BrokenSet) -> bool:
-    if expected:
-        return any_same(before.errors, expected)
-    missing = {name.replace("_", "-") for name in _modules_missing(before)}
-    return not any(line.split(" ", 1)[0] in missing for line in broken.left_out)
-
-
-def _modules_missing(outcome: Outcome) -> tuple[str, ...]:
-    found = []
-    for line in outcome.errors:
-        if line.startswith("ModuleNotFoundError: No module named"):
-            found.append(line.split("'")[1].split(".")[0] if "'" in line else "")
-    return tuple(filter(None, found))
-
-
-def _reason(ran: Ran) -> str:
-    if ran.timed_out:
-        return "it took too long"
-    lines = [line.strip() for line in ran.output.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("cause:", "error:", "ERROR:"))]
-    return (told or lines or ["no word"])[-1].removeprefix("cause: ").removeprefix("error: ").rstrip(".")
-
-
-def _shown(change: Change) -> str:
-    parts = [*change.requirements, *(f"without {name}" for name in change.remove)]
-    parts += [f"{name}={value}" if value else f"{name} unset" for name, value in change.environment]
-    return ", ".join(parts)
-
-
-def _without_success(before: Outcome, trials: Sequence[Trial]) -> str:
-    told = []
-    for one in trials:
-        seen = one.after.last if one.after else one.text
-        told.append(f"with {_shown(one.change)}: {seen}")
-    return f"It failed with {before.last!r}, and nothing of what was tried mends it: {'; '.join(told)}."

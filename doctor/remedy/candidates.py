@@ -74,7 +74,19 @@ def candidates(finding: Finding, environment: Environment, knowledge: WithMetada
     still = dict(first)
     ordered = [still[place] if place in still else next(slots)[2] for place in range(len(finding.changes))]
     ordered += [one[2] for one in sorted(more, key=lambda one: one[:2])]
-    return tuple(dict.fromkeys(ordered))
+    once: dict[object, Change] = {}
+    for change in ordered:
+        once.setdefault(_meaning(change), change)
+    return tuple(once.values())
+
+
+def _meaning(change: Change) -> object:
+    """Return what a change does, however its ranges are written."""
+    parsed = [parse_requirement(text) for text in change.requirements]
+    wanted = frozenset(
+        (canonicalize_name(one.name), one.specifier, frozenset(one.extras), str(one.marker)) for one in parsed if one
+    )
+    return (wanted, change.remove, change.environment) if wanted or change.remove else change
 
 
 def size_of(change: Change, environment: Environment, knowledge: WithMetadata) -> Size:
@@ -86,7 +98,7 @@ def size_of(change: Change, environment: Environment, knowledge: WithMetadata) -
             continue
         here = environment.version(requirement.name)
         if here and requirement.specifier.contains(here, prereleases=True):
-            continue  # a hold: nothing moves
+            continue  # it is only held, or what it needs moves along
         moved += 1
         heavy += canonicalize_name(requirement.name) in _HEAVY
         there = target_version(requirement, environment, knowledge.metadata)
@@ -98,7 +110,7 @@ def size_of(change: Change, environment: Environment, knowledge: WithMetadata) -
         down += there < here
     removed = [name for name in change.remove if name not in map(_name_of, change.requirements)]
     return Size(
-        moved + len(removed), len(breaks(change, environment, knowledge)), heavy,
+        max(1, moved + len(removed)), len(breaks(change, environment, knowledge)), heavy,
         len(moves_along(change, environment, knowledge)), majors, releases, down,
     )  # fmt: skip
 

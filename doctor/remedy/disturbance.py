@@ -81,15 +81,17 @@ def moves_along(change: Change, environment: Environment, knowledge: WithMetadat
     said = []
     for requirement in asked:
         here = environment.version(requirement.name)
-        if here and requirement.specifier.contains(here, prereleases=True):
-            continue
-        release = target_release(requirement, environment, knowledge.metadata)
-        for need in needs(release.requires, values, requirement.extras) if release else ():
+        stays = here is not None and requirement.specifier.contains(here, prereleases=True)
+        found = environment.find(requirement.name) if stays else None
+        release = None if stays else target_release(requirement, environment, knowledge.metadata)
+        version = here if stays else release.version if release else None
+        lines = found.requires if found else release.requires if release else ()
+        for need in needs(lines, values, requirement.extras):
             name = canonicalize_name(need.name)
-            if release and name not in names and unmet_by(environment, need):
+            if name not in names and unmet_by(environment, need):
                 old = environment.version(name)
                 now = f"{old} is installed" if old else "it is not installed"
-                said.append(f"{requirement.name} {release.version} needs {need.name}{need.specifier}: {now}.")
+                said.append(f"{requirement.name} {version} needs {need.name}{need.specifier}: {now}.")
     return tuple(dict.fromkeys(said))
 
 

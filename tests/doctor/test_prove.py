@@ -84,6 +84,13 @@ def test_whose_needs_it_breaks_is_moved_along(proofs):
     assert proof.resolved == ("base==1.1", "guard==0.9", "tool==1.0")
 
 
+def test_what_a_bare_name_moves_is_what_the_change_is(proofs):
+    code = "import base\nassert base.__version__ < '2'"
+    proof = tried(proofs, pin("strict"), code, ("strict==1.0", "base==2.0"))  # strict declares base<2, and stays
+    assert proof.state == PROVED and proof.change.requirements == ("base==1.1",)
+    assert proof.resolved == ("base==1.1", "strict==1.0")
+
+
 def test_what_only_breaks_something_is_told(proofs):
     proof = tried(proofs, pin("base==1.0"), broken=(*BROKEN, "stubborn==1.0"))
     assert (proof.state, proof.change.requirements) == (PROVED, ("base==1.0",))

@@ -48,6 +48,17 @@ def test_a_pair_of_which_one_is_met_already_is_one_move():
     assert size_of(pin("peft<0.14", "transformers<4.41"), here, KNOWN).moved == 1
 
 
+def test_a_bare_name_that_only_moves_what_it_needs_is_no_smaller_than_that():
+    here = environment("trl==0.7.11 transformers<4.40", "transformers==4.40.2")
+    assert ordered([pin("trl"), pin("transformers<4.40")], here, KNOWN) == [("transformers<4.40",), ("trl",)]
+
+
+def test_ranges_that_mean_the_same_are_tried_once():
+    here = environment("transformers==4.40.2", "peft==0.14.0")
+    changes = [pin("peft<0.14,>=0.12"), pin("PEFT>=0.12,<0.14.0"), pin("peft<0.13")]
+    assert ordered(changes, here, KNOWN) == [("peft<0.14,>=0.12",), ("peft<0.13",)]
+
+
 def test_what_breaks_another_ones_needs_goes_behind():
     here = environment("transformers==4.40.2", "peft==0.14.0", "tuner==1.0 peft>=0.14", "other==1.0 peft")
     assert ordered([pin("peft<0.14"), pin("transformers>=4.43,<5")], here, KNOWN)[0] == ("transformers>=4.43,<5",)
