@@ -19,6 +19,7 @@ from config import ConfigError, ConfigParser
 from constants import command
 from constants.commit import ShowVersion
 from constants.end_signals import hearing_signals
+from constants.environment_faults import doctor_hint
 from constants.missing_packages import explain_missing_package
 from constants.program import called
 from data.data_error import DataError
@@ -487,7 +488,8 @@ def _show(text: str) -> int:
 def _unforeseen(error: Exception) -> str:
     from train.error_advice import explained
 
-    return f"{explained(error)}\n`--debug` shows the traceback."
+    text = f"{explained(error)}\n`--debug` shows the traceback."
+    return "\n".join(filter(None, (text, doctor_hint(error, "train"))))
 
 
 def _of_data(error: Exception) -> str:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import NoReturn
 
+from constants.environment_faults import doctor_hint
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 from constants.program import command
 
@@ -15,7 +16,7 @@ _NEEDED = {
     "packaging": "packaging", "pydantic": "pydantic", "safetensors": "safetensors", "scipy": "scikit-learn",
     "sklearn": "scikit-learn", "torch": "torch", "tqdm": "tqdm", "yaml": "pyyaml",
 }  # fmt: skip
-_USAGE, _INTERRUPTED = 2, 130
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
 
 
 def run_command(called: str, module: str) -> NoReturn:
@@ -27,12 +28,17 @@ def run_command(called: str, module: str) -> NoReturn:
     """
     try:
         sys.exit(importlib.import_module(module).main())
-    except ModuleNotFoundError as error:
-        lacks = explain_missing_package(error.name, called)
-        if lacks is None:
+    except Exception as error:
+        lacks = explain_missing_package(error.name, called) if isinstance(error, ModuleNotFoundError) else None
+        if lacks is not None:
+            sys.stderr.write(f"error: {lacks}\n")
+            sys.exit(_USAGE)
+        hint = doctor_hint(error, called)
+        if hint is None:
             raise
-        sys.stderr.write(f"error: {lacks}\n")
-        sys.exit(_USAGE)
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.write(f"{hint}\n")
+        sys.exit(_FAILED)
     except KeyboardInterrupt:  # while packages are imported, which takes seconds; later the module's own word holds
         sys.stderr.write("error: interrupted\n")
         sys.exit(_INTERRUPTED)

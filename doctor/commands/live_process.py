@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
 
+from constants.environment_faults import UNDER_DOCTOR
 from doctor.errors import InputError
 
 _KEPT = 8 * 2**20  # bytes of output: tracebacks of many processes take some hundred thousand
@@ -64,7 +65,7 @@ def run_live(words: Sequence[str], out: BinaryIO, err: BinaryIO) -> Ended:
         InputError: there is no such command, or it can't be run.
     """
     # A pipe is written in blocks; a person wants to see lines as they come.
-    variables = {"PYTHONUNBUFFERED": "1", **os.environ}
+    variables = {"PYTHONUNBUFFERED": "1", **os.environ, UNDER_DOCTOR: "1"}
     got: list[int] = []
     with _signals(got) as child_of:
         try:
