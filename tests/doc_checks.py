@@ -22,6 +22,7 @@ _NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # what `menagerie in
 # What `menagerie COMMAND` does with the words behind it.
 _SCRIPTS = {
     "train": ["train.py"], "plot": ["plot.py"], "recommend": ["recommend.py"], "evaluate": ["-m", "evaluation"],
+    "doctor": ["doctor.py"],
 }  # fmt: skip
 
 
@@ -79,6 +80,10 @@ def _python_problems(page: str, words: list[str], settings: tuple[str, ...]) -> 
     script, options = options_of(words)
     if script is not None and script.name == "serve.py":  # its settings are options
         options |= {f"--{key.replace('_', '-')}" for key in key_types(ServiceConfig)}
+    if script is not None and script.name == "doctor.py":  # a module a command, and one for what they share
+        words = words[: words.index("--")] if "--" in words else words  # behind it stands another command
+        for module in (ROOT / "doctor" / "commands").glob("*.py"):
+            options |= set(re.findall(r'"(--[a-z][a-z-]+)"', module.read_text(encoding="utf-8")))
     if script is None:
         return [] if words[1:2] and words[1] in _written(page) else [f"there is no such script: {' '.join(words[:3])}"]
     given = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]

@@ -164,7 +164,8 @@ def _into_file(change: Change, file: str) -> dict[str, tuple[str, ...]]:
 def remedy_of(change: Change, environment: Environment, knowledge: Knowledge) -> Remedy:
     """Return a change with how it is typed, and with what it would break or move besides."""
     typed = commands(change, environment)
-    if more := tuple(one for one in disturbs(change, environment, knowledge) if one not in change.disturbs):
+    told = {one.split()[0] for one in change.disturbs if one}
+    if more := tuple(one for one in disturbs(change, environment, knowledge) if one.split()[0] not in told):
         change = replace(change, disturbs=(*change.disturbs, *more))
     if change.requirements and not environment.complete and Path(environment.source).is_file():
         return Remedy(change, {**_into_file(change, environment.source), "colab": typed.colab})
