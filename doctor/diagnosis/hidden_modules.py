@@ -6,143 +6,12 @@ from collections.abc import Iterator
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known
+from doctor.diagnosis.module_names import EARLY, GENERIC, HARMLESS, USED
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Environment, Installed
-from doctor.environment.module_path import python_path
+from doctor.environment.module_path import path_file_lines, python_path
 from doctor.finding import Change, Finding
 from doctor.remedy.quoting import for_bash
-
-# Modules of the standard library that torch, numpy or requests import (read from sys.modules), and that Python itself
-# hasn't loaded before a script's folder is on the path: a file of such a name breaks them all.
-_USED = frozenset(
-    [
-        "argparse",
-        "array",
-        "ast",
-        "asyncio",
-        "atexit",
-        "base64",
-        "binascii",
-        "bisect",
-        "bz2",
-        "calendar",
-        "cmath",
-        "concurrent",
-        "contextvars",
-        "copy",
-        "csv",
-        "ctypes",
-        "dataclasses",
-        "datetime",
-        "difflib",
-        "dis",
-        "email",
-        "fnmatch",
-        "gc",
-        "gettext",
-        "glob",
-        "gzip",
-        "hashlib",
-        "heapq",
-        "hmac",
-        "html",
-        "http",
-        "importlib",
-        "inspect",
-        "ipaddress",
-        "json",
-        "linecache",
-        "locale",
-        "logging",
-        "lzma",
-        "mimetypes",
-        "multiprocessing",
-        "numbers",
-        "opcode",
-        "pathlib",
-        "pickle",
-        "pickletools",
-        "pkgutil",
-        "platform",
-        "pprint",
-        "queue",
-        "random",
-        "reprlib",
-        "runpy",
-        "secrets",
-        "selectors",
-        "shutil",
-        "signal",
-        "socket",
-        "ssl",
-        "string",
-        "stringprep",
-        "struct",
-        "subprocess",
-        "tarfile",
-        "tempfile",
-        "textwrap",
-        "threading",
-        "timeit",
-        "token",
-        "tokenize",
-        "traceback",
-        "types",
-        "typing",
-        "unicodedata",
-        "unittest",
-        "urllib",
-        "uuid",
-        "warnings",
-        "weakref",
-        "zipfile",
-    ]
-)
-# Loaded before the path is looked at, or imported by nobody: a file of such a name does no harm.
-_HARMLESS = frozenset(sys.builtin_module_names) | frozenset(
-    [
-        "abc",
-        "antigravity",
-        "codecs",
-        "collections",
-        "contextlib",
-        "copyreg",
-        "encodings",
-        "enum",
-        "functools",
-        "genericpath",
-        "idlelib",
-        "io",
-        "itertools",
-        "keyword",
-        "lib2to3",
-        "ntpath",
-        "operator",
-        "os",
-        "posixpath",
-        "re",
-        "site",
-        "sre_compile",
-        "sre_constants",
-        "sre_parse",
-        "stat",
-        "test",
-        "this",
-        "turtle",
-        "turtledemo",
-        "zipimport",
-    ]
-)
-# Names that projects give to their own parts: that some distribution installs one of them too is its fault.
-_GENERIC = frozenset(
-    [
-        "app", "apps", "assets", "benchmark", "benchmarks", "bin", "build", "common", "config", "configs",
-        "conftest", "constants", "core", "data", "dataset", "demo", "dist", "doc", "docs", "example", "examples",
-        "experiments", "helper", "helpers", "lib", "libs", "main", "model", "models", "modules", "notebooks",
-        "plugins", "resources", "samples", "scripts", "settings", "setup", "src", "tasks", "templates", "test",
-        "tests", "tool", "tools", "train", "training", "util", "utils", "version",
-    ]
-)  # fmt: skip
 
 
 def find_hidden_modules(case: Case, knowledge: Known) -> Iterator[Finding]:
@@ -159,7 +28,7 @@ def find_hidden_modules(case: Case, knowledge: Known) -> Iterator[Finding]:
         for name, path, kind in _modules_in(folder):
             if name in copies:  # of a distribution that lies there: see copies.py
                 continue
-            if kind != "folder" and name in sys.stdlib_module_names and name not in _HARMLESS:
+            if kind != "folder" and name in sys.stdlib_module_names and name not in HARMLESS:
                 if not _is_library(path, environment.interpreter.base_prefix):
                     yield _hides_standard(case, name, path, where)
             elif name in owners and kind != "folder":  # a mere folder never comes before an installed package
@@ -206,7 +75,10 @@ def _listed(folder: str) -> tuple[str, ...]:
 
 
 def _hides_standard(case: Case, name: str, path: str, where: str) -> Finding:
-    used = name in _USED
+    interpreter = case.environment.interpreter
+    sites = [entry for entry in (interpreter.path if interpreter else ()) if entry.endswith("-packages")]
+    loaded = name in EARLY and any(line.startswith("import") for site in sites for _, line in path_file_lines(site))
+    used = name in USED and not loaded
     return Finding(
         "hides-standard-library",
         "import/shadowed",
@@ -244,7 +116,7 @@ def _hides_installed(case: Case, name: str, path: str, kind: str, where: str, ow
         if kind == "package" and not owner.editable and owner.version:
             yield _hides_build(case, name, path, owner)
         return
-    if name in _GENERIC and name.replace("_", "-") != owner.name:
+    if name in GENERIC and name.replace("_", "-") != owner.name:
         return
     needed = [one.name for one in case.environment.installed if _requires(one, owner.name)]
     own = name.replace("_", "-") == owner.name
@@ -329,7 +201,7 @@ def _built(path: str) -> bool:
 
 def _stands_for_missing(case: Case, knowledge: Known, name: str, path: str) -> Iterator[Finding]:
     """A mere folder named like a library that isn't installed can be imported, and is empty."""
-    owners = knowledge.metadata.owners(name) if name not in _GENERIC else ()
+    owners = knowledge.metadata.owners(name) if name not in GENERIC else ()
     if not owners or any(case.environment.find(one) for one in owners):
         return
     about = confidence_for(case, 0.9, name)

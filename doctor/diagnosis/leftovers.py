@@ -63,12 +63,10 @@ def _sites(case: Case) -> list[str]:
     interpreter = case.environment.interpreter
     if not case.environment.complete or interpreter is None:
         return []
-    base = interpreter.base_prefix if interpreter.prefix != interpreter.base_prefix else None
-    return [
-        entry
-        for entry in interpreter.path
-        if entry.endswith(("site-packages", "dist-packages")) and (base is None or not entry.startswith(base + os.sep))
-    ]
+    # Not those of the base that a virtual environment sees; it may lie inside the base's folder itself.
+    own, base = interpreter.prefix + os.sep, interpreter.base_prefix + os.sep
+    sites = (entry for entry in interpreter.path if entry.endswith(("site-packages", "dist-packages")))
+    return [entry for entry in sites if entry.startswith(own) or own == base or not entry.startswith(base)]
 
 
 def _listed(folder: str) -> list[str]:

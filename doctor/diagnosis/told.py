@@ -8,6 +8,7 @@ from packaging.version import InvalidVersion, Version
 from doctor.case import Case
 from doctor.diagnosis.gpu_tables import GPUS
 from doctor.environment.facts import Gpu
+from doctor.environment.torch_build import torch_build
 
 _LONGEST = 240
 
@@ -143,6 +144,9 @@ class Told:
     @cached_property
     def torch_cuda(self) -> str | None:
         """CUDA version that torch is built for, "12.4"; "" for a build without; None where not known."""
+        build = torch_build(self.case.environment)  # of an environment that was read, torch's own file tells
+        if build is not None and build.file and not build.hip:
+            return build.cuda or ""
         version = self.version("torch")
         local = version.local if version is not None else None
         if local is None:

@@ -88,10 +88,14 @@ class TestHiddenModules:
     def test_a_file_hides_the_standard_library(self, venv, tmp_path):
         (tmp_path / "random.py").write_text("")
         (tmp_path / "mailbox.py").write_text("")
-        (tmp_path / "enum.py").write_text("")  # loaded before the script's folder is looked at
+        (tmp_path / "os.py").write_text("")  # loaded before the script's folder is looked at
+        (tmp_path / "enum.py").write_text("")
         (tmp_path / "json").mkdir()  # a mere folder hides nothing
         levels = {Path(one.evidence[0].split()[0]).name: one.level for one in found(venv, tmp_path)}
-        assert levels == {"random.py": "error", "mailbox.py": "warning"}
+        assert levels == {"random.py": "error", "mailbox.py": "warning", "enum.py": "error"}
+        (venv.site / "hook.pth").write_text("import enum\n")  # loads it before
+        levels = {Path(one.evidence[0].split()[0]).name: one.level for one in found(venv, tmp_path)}
+        assert levels == {"random.py": "error", "mailbox.py": "warning", "enum.py": "warning"}
 
     def test_pythonpath_hides_too(self, venv, tmp_path):
         leak = tmp_path / "leak"

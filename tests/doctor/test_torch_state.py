@@ -10,6 +10,7 @@ from patients import Patient, fake_nvidia_smi, fake_program
 
 from doctor.case import Case
 from doctor.diagnosis.machine_state import find_machine_state
+from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_state import find_torch_state, partner_of, supports
 from doctor.environment.facts import Environment, Installed, Interpreter, Machine
 from doctor.environment.read import read_environment
@@ -50,6 +51,7 @@ def test_the_build_is_read_from_text(venv, tmp_path, version, cuda, told):
     with_torch(venv, version, cuda)
     here = read_environment(venv.python, variables={}, machine=False)
     build = torch_build(here)
+    assert Told(Case(here)).torch_cuda == (told[0] or "")
     assert (build.cuda, build.cpu_only) == told and build.version == version and build.file.endswith("version.py")
     declared = Environment("v", installed=(Installed("torch", version),))
     assert torch_build(declared).cuda == (told[0] if "+" in version else None)
