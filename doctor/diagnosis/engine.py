@@ -8,7 +8,7 @@ from doctor.case import Case
 from doctor.diagnosis.declared_set import find_declared_faults
 from doctor.diagnosis.era import find_other_eras
 from doctor.diagnosis.installed_state import find_installed_state
-from doctor.diagnosis.keywords import find_unexpected_keywords
+from doctor.diagnosis.keywords import find_missing_attributes, find_unexpected_keywords
 from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
 from doctor.diagnosis.missing_modules import find_missing_modules
@@ -51,6 +51,7 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_missing_names,
     find_missing_modules,
     find_unexpected_keywords,
+    find_missing_attributes,
     find_told_requirements,
     find_told_packages,
     find_unknown_model_types,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from packaging.version import Version
 
@@ -94,6 +95,8 @@ def _by_releases(
     version = case.environment.version(project)
     if not spans:
         yield f"no release of {project} that was read has the module {module}"
+        other = _other_release(case, knowledge, module, sign, raised)
+        yield replace(other, confidence=0.4)
         return
     if version and any(span.covers(version) for span in spans):
         yield f"{project} {version} has the module {module}: its version is not at fault"

@@ -59,7 +59,8 @@ def find_missing_names(case: Case, knowledge: Known) -> Iterator[Said]:
     for asked in missing(case, knowledge):
         spans = spans_of(asked, knowledge)
         if spans is None:
-            yield _by_eras(case, knowledge, asked)
+            if "partially initialized" not in asked.line:
+                yield _by_eras(case, knowledge, asked)
             continue
         if not spans:
             yield f"no release of {asked.project} that was read has {asked.module}.{asked.name}"

@@ -21,6 +21,8 @@ _TOLD = (
         r"(?:No model type with name|model_type) [`'\"](?P<type>[\w-]+)[`'\"] (?:is|was) not (?:found|supported)"
     ),
 )
+# Words that may be model types: "starcoder2", "qwen3_moe".
+_MODELS = re.compile(r"\b[a-z]+[a-z0-9]*\d[a-z0-9_]*\b")
 _AUTO = re.compile(r"configuration_auto|CONFIG_MAPPING|AutoConfig|auto/|model_type")
 
 
@@ -36,20 +38,45 @@ def find_unknown_model_types(case: Case, knowledge: Known) -> Iterator[Said]:
                 if not kind or kind in seen or (groups.get("key") and not _AUTO.search(text)):
                     continue
                 spans = knowledge.symbols.model_types("transformers", kind)
-                if spans is None or (groups.get("key") and not spans):
+                if groups.get("key") and spans == ():
                     continue
                 seen.add(kind)
-                yield _finding(case, knowledge, kind, spans, line.splitlines()[0].strip())
+                sign = line.splitlines()[0].strip()
+                if spans is None:
+                    yield _without_table(case, kind, sign, 0.7 if groups.get("type") else 0.5)
+                else:
+                    yield _finding(case, knowledge, kind, spans, sign)
+
+
+def _without_table(case: Case, kind: str, sign: str, confidence: float) -> Finding:
+    version = case.environment.version("transformers")
+    here = f"transformers {version}" if version else "the transformers that is here"
+    raised = f"transformers>{version}" if version else "transformers"
+    return Finding(
+        "model-type-unknown",
+        "runtime/data_format",
+        "error",
+        confidence,
+        f"{here} does not know the model type {kind}.",
+        (sign,),
+        "The model is newer than the library that reads it, or brings code of its own.",
+        (
+            Change("pin", "Raise transformers to a release that names the model.", (raised,)),
+            Change("code", "Or load it with trust_remote_code=True, if its folder holds code that you trust."),
+        ),
+        not_this="Download the model again: its files are fine",
+        culprits=("transformers",),
+        source="the message itself",
+    )
 
 
 def needed(case: Case, knowledge: Known) -> str:
     """Return the range of transformers that model types named in the text need, "" where none does."""
     text = case.failure.text if case.failure else ""
     firsts = []
-    for pattern in _TOLD[:1]:
-        for found in pattern.finditer(text):
-            spans = knowledge.symbols.model_types("transformers", found["type"]) or ()
-            firsts += [span.first for span in spans[:1] if not span.from_start]
+    for word in {found[0] for found in _MODELS.finditer(text)}:
+        spans = knowledge.symbols.model_types("transformers", word) or ()
+        firsts += [span.first for span in spans[:1] if not span.from_start]
     return f">={max(firsts)}" if firsts else ""
 
 

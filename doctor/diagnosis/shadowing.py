@@ -28,7 +28,7 @@ _ABOUT = re.compile(
     r"cannot import name '[\w.]+' from (?:partially initialized module )?'(?P<from>[\w.]+)'"
     r"|module '(?P<module>[\w.]+)' has no attribute|No module named '(?P<absent>[\w.]+)'"
 )
-_FILES = re.compile(r"(?P<path>[\w~.:/\\ -]*[/\\](?P<stem>\w+)\.py)\b")
+_FILES = re.compile(r"(?P<path>(?:[\w~.:/\\ -]*[/\\])?\b(?P<stem>\w+)\.py)\b")
 _CIRCULAR = re.compile(r"most likely due to a circular import|partially initialized module")
 
 
@@ -95,7 +95,8 @@ def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
         spans = spans_of(asked, knowledge)
         version = case.environment.version(asked.project)
         always = bool(spans) and all(span.from_start and span.end is None for span in spans or ())
-        if not spans or not (always if version is None else may_be_in(case, asked.project, spans)):
+        circular = spans is None and bool(_CIRCULAR.search(asked.line)) and not _PACKAGES.search(asked.line)
+        if not circular and (not spans or not (always if version is None else may_be_in(case, asked.project, spans))):
             continue
         if any(
             said.branch == "import/shadowed"

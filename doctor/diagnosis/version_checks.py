@@ -10,9 +10,11 @@ from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
+from doctor.diagnosis.model_types import needed
 from doctor.diagnosis.moves import Move, needs, to_range
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
+from doctor.knowledge.metadata import Release
 
 _NAME, _VERSION = r"[A-Za-z][\w.-]*?", r"\d(?:[\w.+!-]*[\w*])?"
 _RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:\s*,\s*[<>=!~]=?\s*{_VERSION})*"
@@ -49,6 +51,12 @@ _QUOTED = re.compile(rf"[Rr]equires (?:the latest version of )?[`'](?P<name>{_NA
 _NAMES = (_QUOTED, _ADVICE, _NAMED)
 _USER_SITE = re.compile(r"/\.local/lib/python|AppData[/\\]Roaming[/\\]Python|/Library/Python/|user.site", re.IGNORECASE)
 _OTHER_PATH = re.compile(r"PYTHONPATH", re.IGNORECASE)
+# Programs with checks of their own, by what their texts hold.
+_PROGRAMS = {
+    "DISABLE_VERSION_CHECK|llama-?factory|llamafactory": "llamafactory",
+    "axolotl": "axolotl",
+    "swift": "ms-swift",
+}
 _LIVE = ("colab", "kaggle", "notebook")
 
 
@@ -150,6 +158,9 @@ def _broken(
     moves = to_range(case, knowledge, name, specifier.replace(" ", ""), but=teller)
     asks_more = [f"{who} asks for {name}{one}" for who, one in needs(case, knowledge, name, but=teller) if found in one]
     moves = [*moves, *_teller_moves(case, knowledge, teller, name, Version(found))]
+    model = needed(case, knowledge) if name == "transformers" else ""
+    if model and not any(wanted.contains(one.version) for one in _releases_in(knowledge, name, model)):
+        return _advice_is_wrong(case, name, specifier, found, model, sign, by or _program(case))
     if asks_more:
         moves.sort(key=lambda one: one.cost)
     version = case.environment.version(teller)
@@ -169,6 +180,39 @@ def _broken(
     )
 
 
+def _releases_in(knowledge: Known, name: str, specifier: str) -> Iterator[Release]:
+    for release in knowledge.metadata.releases(name):
+        if SpecifierSet(specifier).contains(release.version):
+            yield release
+
+
+def _program(case: Case) -> str:
+    text = case.failure.text if case.failure else ""
+    return next((name for sign, name in _PROGRAMS.items() if re.search(sign, text, re.IGNORECASE)), "the program")
+
+
+def _advice_is_wrong(case: Case, name: str, specifier: str, found: str, model: str, sign: str, program: str) -> Finding:
+    requirement = f"{name}{model}"
+    known = program in _PROGRAMS.values()
+    asked = (program, requirement) if known else (requirement,)
+    return Finding(
+        "advice-against-the-model",
+        "import/wrong_version",
+        "error",
+        0.85,
+        f"{program} wants {name}{specifier}, and the model that is named needs {requirement}: no release is both.",
+        (sign,),
+        f"{program} was released before the model, and checks an upper limit of its own.",
+        (
+            Change("pin", f"Raise {program} to a release that allows {requirement}.", asked),
+            Change("option", "Or leave its check out (DISABLE_VERSION_CHECK=1 in LLaMA-Factory), at your own risk."),
+        ),
+        not_this=f"Install {name}{specifier}, as the message says: it can't read the model",
+        culprits=(program, name) if known else (name,),
+        source="the program's own check against the table of model types",
+    )
+
+
 def _told(case: Case, name: str) -> Iterator[str]:
     """Yield all versions of a distribution that the case tells of: installed ones, and what the text says besides."""
     known = case.environment.version(name)
@@ -176,9 +220,9 @@ def _told(case: Case, name: str) -> Iterator[str]:
         yield str(known)
     spelt = re.escape(name).replace(r"\-", "[-_.]")
     text = case.failure.text if case.failure else ""
-    for one in re.finditer(rf"^\W*{spelt}(?:\s*[:=]+\s*|\s+)v?({_VERSION})(?![\w.]*\s*is required)", text, re.M | re.I):
-        if _understood("", one[1]):
-            yield one[1]
+    for line in re.findall(rf"^\W*{spelt}\b[^\n]*", text, re.MULTILINE | re.IGNORECASE):
+        if "required" not in line:
+            yield from (one for one in re.findall(rf"(?<![\w.-])v?({_VERSION})", line) if _understood("", one))
 
 
 def _teller_moves(case: Case, knowledge: Known, teller: str, name: str, found: Version) -> list[Move]:

@@ -115,3 +115,10 @@ def test_two_distributions_that_write_one_folder():
     (one,) = find_two_owners(failing(f"{NEW}\nbooks-fork: installed in the same command", books="2.0"), known)
     assert one.branch == "import/shadowed" and one.changes[0].remove == ("books", "books-fork")
     assert list(find_two_owners(failing(NEW, books="2.0"), known)) == []
+
+
+def test_a_circle_of_a_library_without_a_table_is_no_matter_of_versions():
+    line = "AttributeError: partially initialized module 'books' has no attribute 'X' (most likely due to a circular)"
+    assert list(find_missing_names(failing(line, books="2.0"), KNOWN)) == []
+    (one,) = find_wrong_copies(failing(line, books="2.0"), KNOWN)
+    assert one.branch == "import/shadowed" and one.confidence == 0.6

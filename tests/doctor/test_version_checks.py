@@ -86,3 +86,14 @@ def test_metadata_that_is_not_there(text, name):
 def test_a_package_that_a_program_asks_for(text, told, branch, first):
     (one,) = find_told_packages(failing(f"ImportError: {text}", **told), KNOWN)
     assert (one.branch, one.changes[0].kind, one.culprits) == (f"import/{branch}", first, ("glue",))
+
+
+def test_advice_that_the_model_can_not_use_is_called_wrong():
+    known = knowing({"transformers": [release("4.37"), release("4.39")]}, model_types={"whale2": "4.39-"})
+    text = (
+        "ImportError: transformers>=4.36,<=4.37 is required for a normal functioning of this module, but found "
+        "transformers==4.39.\nTo fix: run `pip install x` or set DISABLE_VERSION_CHECK=1\nmodel whale2 7b"
+    )
+    one, *_ = find_told_requirements(failing(text), known)
+    assert one.changes[0].requirements == ("llamafactory", "transformers>=4.39")
+    assert one.not_this.startswith("Install transformers>=4.36,<=4.37, as the message says")
