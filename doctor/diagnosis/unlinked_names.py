@@ -22,6 +22,8 @@ from doctor.linking.link import STANDARD_LIBRARY, Linker, Unlinked
 CACHE = ARTIFACTS_DIR / "doctor" / "links"
 _SOURCE = "the sources of the installed packages"
 _SURE = {"import": 0.9, "command": 0.85, "likely": 0.7, "lazy": 0.7}
+# Modules that ask for one which lacks something, from which on it is more than a feature of the package.
+_MUCH = 3
 # Names of one pair of distributions that are looked up for a change, and shown.
 _LOOKED_UP, _SHOWN = 4, 6
 
@@ -57,7 +59,13 @@ def _counts(one: Unlinked, linker: Linker, knowledge: Known) -> bool:
     if any(linker.environment.find(name) for name in owners):
         return one.reached in ("import", "command")  # a distribution is here that had the module once
     # What is declared is told as such where it is not here, and what only an extra asks for is optional.
-    return all(linker.requires(one.importer, name) is False for name in owners) and one.reached in ("import", "lazy")
+    return all(linker.requires(one.importer, name) is False for name in owners) and _matters(one, linker)
+
+
+def _matters(one: Unlinked, linker: Linker) -> bool:
+    """Return whether a package can't do without a module: when it is imported, or for much of what it loads later."""
+    module = one.place.partition(".py:")[0].replace("/", ".").removesuffix(".__init__")
+    return one.reached == "import" or (one.reached == "lazy" and len(linker.asked_by.get(module, ())) >= _MUCH)
 
 
 def _changed(case: Case, knowledge: Known, one: Unlinked) -> bool:

@@ -70,7 +70,11 @@ def generated_modules(distribution: Installed) -> Iterator[Generated]:
     """
     if not distribution.folder:
         return
-    files = [path for path in recorded_paths(distribution.folder) if path.endswith("_pb2.py")]
+    paths = recorded_paths(distribution.folder)
+    files = [path for path in paths if path.endswith("_pb2.py")]
+    # Where there are several of one name, the package chooses by what is installed.
+    names = [re.sub(r"_pb2\w*\.py$", "", path) for path in paths if "_pb2" in path and path.endswith(".py")]
+    files = [path for path in files if names.count(path.removesuffix("_pb2.py")) == 1]
     seen: set[tuple[bool, tuple[int, int, int] | None]] = set()
     for file in sorted(files)[:_MOST_GENERATED]:
         try:

@@ -28,7 +28,9 @@ _CAME = {(3, 9): "zoneinfo graphlib", (3, 11): "tomllib", (3, 14): "annotationli
 GONE_MODULES = frozenset(" ".join([*_GONE.values(), *_CAME.values()]).split())
 _COMPILED = re.compile(r"^(\w+)(?:\.[\w-]+)*\.(?:so|pyd)$")
 _PATHS = re.compile(r"__path__|sys\.meta_path|sys\.modules\[|extend_path|declare_namespace")
-_VENDORED = re.compile(r"_?(vendor|vendored|vendors|extern|external|thirdparty|third_party|libs?|compat)")
+_VENDORED = re.compile(r"_?(vendor|vendored|vendors|extern|external|third_?party\w*|libs?|compat)")
+# Modules of a package that are looked through for what makes names.
+_ASKED = 40
 _STRING = re.compile(r"[\"'](\w+)[\"']")
 
 
@@ -71,6 +73,7 @@ class InstalledModules:
         self._listed: dict[str, frozenset[str]] = {}
         self._found: dict[str, Found] = {"__main__": Found("unknown")}
         self._sources: dict[str, str] = {}
+        self._makes: dict[str, bool] = {}
         self._read: dict[str, ModuleText | None] = {}
         self.distutils = environment.find("setuptools") is not None
         self._hidden = self._mapped()
@@ -120,13 +123,15 @@ class InstalledModules:
         return Found("missing" if self.environment.complete else "unknown")
 
     def vendors(self, module: str, name: str) -> bool:
-        """Return whether a package carries a copy of a top-level module, which it puts on the path itself.
+        """Return whether a package may carry a copy of a top-level module, which it puts on the path itself.
 
         Args:
             module: a module of the package.
             name: the top-level module.
         """
         path = self.find(module.split(".")[0]).path
+        if "sys.path." in (self.source(path) or ""):
+            return True
         inner = self._names(os.path.dirname(path))
         folders = [one for one in inner if _VENDORED.fullmatch(one)]
         return any({name, f"{name}.py"} & self._names(os.path.join(os.path.dirname(path), one)) for one in folders)
@@ -167,7 +172,9 @@ class InstalledModules:
             if found:
                 return found
             text = self.source(outer.path)
-            return Found("unknown" if text is None or _PATHS.search(text) else "missing")
+            return Found(
+                "unknown" if text is None or _PATHS.search(text) or self._made_elsewhere(parent) else "missing"
+            )
         if outer.kind == "module":
             text = self.source(outer.path)
             return Found("unknown" if text is None or _PATHS.search(text) else "missing")
@@ -285,7 +292,32 @@ class InstalledModules:
             if from_star:
                 return True
             answer = None if from_star is None else answer
-        return answer
+        closed = text.lazy is not None and text.lazy.closed
+        return None if answer is False and not closed and self._made_elsewhere(module) else answer
+
+    def _made_elsewhere(self, module: str) -> bool:
+        """Return whether a module, or one of its own that it imports, makes names that no text shows."""
+        if module not in self._makes:
+            self._makes[module] = False  # while it is looked for
+            self._makes[module] = self._looks_made(module)
+        return self._makes[module]
+
+    def _looks_made(self, module: str) -> bool:
+        own = module.split(".")[0]
+        text = self.text(module) or ModuleText()
+        named = f"sys\\.modules|{module.rpartition('.')[2]}|{own}"
+        makes = re.compile(rf"sys\.meta_path|sys\.modules\[[\"']{own}|\bsetattr\(\s*(?:{named})\b")
+        asked = []
+        for use in text.uses:
+            whole = self.absolute(module, use.module)
+            if whole.split(".")[0] == own:
+                asked += [whole, *(f"{whole}.{name}" for name in use.names)]
+        for one in [module, *dict.fromkeys(asked)][:_ASKED]:
+            found = self.find(one)
+            source = self.source(found.path) if found.kind in ("module", "package") else None
+            if source and makes.search(source):
+                return True
+        return False
 
     def _defines(self, found: Found, name: str) -> bool:
         """Return whether a module plainly defines a name: what saves parsing most of the standard library."""

@@ -79,6 +79,7 @@ class Linker:
     visited: dict[str, Visit] = field(default_factory=dict)
     whole: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
+    asked_by: dict[str, set[str]] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -189,6 +190,7 @@ class Linker:
                 reached = visit.reached if sure else "likely"
                 here = Visit(visit.module, reached, visit.by)
                 for other in self._use(visit.module, text, use, here):
+                    self.asked_by.setdefault(other, set()).add(visit.module)
                     yield Visit(other, reached, visit.by)
 
     def _most(self, name: str) -> int:
