@@ -14,7 +14,6 @@ CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoints": (("folder", "steps"), ()),
     "split": (("files", "shares"), ("tolerance",)),
     "disjoint": (("files", "field"), ()),
-    "tokens": (("file",), ("at_least", "at_most", "name")),
     "matches": (("file", "pattern"), ()),
     "loads_yaml": (("file",), ("keys",)),
     "loads_adapter": (("folder",), ()),
