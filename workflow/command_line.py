@@ -8,6 +8,7 @@ from pathlib import Path
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
 from constants.program import command
+from workflow.commands import add_words, run_words
 from workflow.lint.linting import RULES, lint_paths
 from workflow.lint.report import content_of, rules_text, text_of
 
@@ -32,6 +33,7 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action=ShowVersion)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    add_words(verbs)
     lint = verbs.add_parser(
         "lint", help="say what a script on the Tinker API should do better", description=_LINT, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,6 +42,8 @@ def main(words: list[str] | None = None) -> int:
     lint.add_argument("--rules", action="store_true", help="show all rules, with why and better code")
     lint.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(words)
+    if arguments.verb != "lint":
+        return run_words(arguments)
     if arguments.rules:
         _print(rules_text(RULES))
         return OK

@@ -115,7 +115,7 @@ class Journal:
         if self._lock is None:
             raise JournalError("the journal is not held by this process")
         event = Event(kind, step, round(time.time(), 3), dict(facts or {}))
-        line = json.dumps({"kind": kind, "step": step, "time": event.time, **event.facts}, allow_nan=False) + "\n"
+        line = json.dumps({**event.facts, "kind": kind, "step": step, "time": event.time}, allow_nan=False) + "\n"
         new = not self._file.exists()
         try:
             handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -1,0 +1,234 @@
+"""The words of `workflow.py` that run a workflow: run, resume, step, status, plan."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from constants.argument_parser import BriefParser
+from constants.counting import counted
+from constants.end_signals import Terminated, hearing_signals
+from constants.nearest import nearest
+from doctor.environment.read import EnvironmentUnreadable, read_environment
+from workflow.definition.expression import calculated
+from workflow.definition.facts import Definition, Step
+from workflow.definition.reading import DefinitionError, read_definition
+from workflow.journal.digests import Digests
+from workflow.journal.journal import Journal, JournalError
+from workflow.journal.state import StepState, command_of, states_of
+from workflow.running.environment import environment_of
+from workflow.running.runner import Place, Runner, finish_by_hand
+from workflow.running.screen import Screen, span
+from workflow.running.step_process import python_of
+
+OK, UNFINISHED, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
+_FILE = "workflow.yaml"
+
+
+class UsageError(Exception):
+    """Words that ask for what is not there; the text says what is."""
+
+
+def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
+    """Add the words to the command line."""
+    texts = {
+        "run": "run the steps that are not done, or go on where it was stopped",
+        "resume": "the same as run",
+        "step": "run one step, although it is done; --done: a person has done it",
+        "status": "show how far each step is",
+        "plan": "show what would be run, and what it takes",
+    }
+    for word, text in texts.items():
+        parser = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        if word == "step":
+            parser.add_argument("number", type=int, metavar="NUMBER", help="number of the step")
+        parser.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR",
+                            help="folder with workflow.yaml (default: the current one)")  # fmt: skip
+        parser.add_argument("--preset", metavar="NAME", help="settings to use (default: those of workflow.yaml)")
+        if word == "step":
+            parser.add_argument("--done", action="store_true", help="a person has done it")
+            parser.add_argument("--note", default="", metavar="TEXT", help="with --done: what is to be kept of it")
+        else:
+            parser.add_argument("--from", type=int, dest="first", metavar="N", help="only from this step on")
+            parser.add_argument("--until", type=int, dest="last", metavar="N", help="only up to this step")
+        if word in ("run", "resume"):
+            parser.add_argument("--parallel", type=int, default=2, metavar="K", help="steps at a time (default: 2)")
+            parser.add_argument("--dry-run", action="store_true", help="the same as plan")
+        if word in ("status", "plan"):
+            parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def run_words(arguments: argparse.Namespace) -> int:
+    """Do what one of the words asks for.
+
+    Args:
+        arguments: what the command line was given.
+
+    Returns:
+        The exit code: 0 where all that was chosen is done, 1 where not, 2 for mistakes, 3 for what can't be read or
+        written, 130 and 143 where somebody stopped it.
+    """
+    try:
+        definition = read_definition(arguments.folder / _FILE)
+        preset = _preset(definition, arguments.preset)
+        if arguments.verb == "step":
+            return _one_step(definition, preset, arguments)
+        chosen = _chosen(definition, arguments.first, arguments.last)
+        if arguments.verb == "status":
+            return _status(definition, preset, chosen, arguments)
+        if arguments.verb == "plan" or arguments.dry_run:
+            return _plan(definition, preset, chosen, arguments)
+        if arguments.parallel < 1:
+            raise UsageError(f"--parallel {arguments.parallel}: at least one step runs at a time")
+        return _run(definition, preset, arguments.folder, frozenset(chosen), arguments.parallel)
+    except UsageError as error:
+        return _refused(str(error), USAGE)
+    except DefinitionError as error:
+        missing = not (arguments.folder / _FILE).is_file()
+        hint = ". Name the folder of a workflow; `workflow.py new` writes one" if missing else ""
+        return _refused(f"{error}{hint}", USAGE)
+    except (JournalError, EnvironmentUnreadable) as error:
+        return _refused(str(error), UNREADABLE)
+    except Terminated as ended:
+        return _refused(f"ended by {ended}; the same command goes on", 128 + ended.number)
+    except KeyboardInterrupt:
+        return _refused("interrupted; the same command goes on", INTERRUPTED)
+
+
+def _run(
+    definition: Definition, preset: str, folder: Path, chosen: frozenset[int], parallel: int,
+    anew: frozenset[int] = frozenset(),
+) -> int:  # fmt: skip
+    variables = environment_of(folder)
+    python = python_of(folder)
+    place = Place(folder.resolve(), python, variables, read_environment(python, variables=variables, machine=False))
+    with hearing_signals(), Journal(folder.resolve()).held() as journal:
+        screen = Screen(len(definition.steps))
+        done = Runner(definition, preset, place, journal, screen, chosen, parallel, anew).run()
+    return OK if done else UNFINISHED
+
+
+def _one_step(definition: Definition, preset: str, arguments: argparse.Namespace) -> int:
+    step = _step(definition, arguments.number)
+    if not arguments.done:
+        if not step.command:
+            raise UsageError(f"step {step.number} is a person's: --done when it is")
+        return _run(definition, preset, arguments.folder, frozenset({step.number}), 1, frozenset({step.number}))
+    with Journal(arguments.folder.resolve()).held() as journal:
+        states = {each.step.number: each for each in _states(definition, preset, arguments.folder)}
+        if states[step.number].state == "blocked":
+            raise UsageError(f"step {step.number} can't be done yet: it {states[step.number].reason}")
+        finish_by_hand(definition, preset, step, journal, arguments.folder.resolve(), arguments.note)
+    _print(f"step {step.number}: done")
+    return OK
+
+
+def _status(definition: Definition, preset: str, chosen: Sequence[int], arguments: argparse.Namespace) -> int:
+    states = [each for each in _states(definition, preset, arguments.folder) if each.step.number in chosen]
+    done = all(each.state == "done" for each in states)
+    if arguments.json:
+        _print(json.dumps({"schema_version": 1, "name": definition.name, "preset": preset,
+                           "steps": [_content(each) for each in states]}, indent=1))  # fmt: skip
+        return OK if done else UNFINISHED
+    width = max(len(each.step.title) for each in states)
+    lines = [f"{definition.title} (preset {preset})"]
+    category = ""
+    for each in states:
+        if each.step.category != category:
+            category = each.step.category
+            lines.append(category)
+        facts = each.last.facts if each.last is not None and each.state == "done" else {}
+        told = each.reason or "; ".join(map(str, _list(facts.get("checks"))))
+        lines.append(f"  {each.step.number:2}  {each.step.title:<{width}}  {each.state:<8}  {told}".rstrip())
+    finished = sum(each.state == "done" for each in states)
+    lines.append(f"{finished} of {counted(len(states), 'step')} done")
+    _print("\n".join(lines))
+    return OK if done else UNFINISHED
+
+
+def _plan(definition: Definition, preset: str, chosen: Sequence[int], arguments: argparse.Namespace) -> int:
+    settings = definition.presets[preset]
+    states = [each for each in _states(definition, preset, arguments.folder)
+              if each.step.number in chosen and each.state != "done"]  # fmt: skip
+    rows = []
+    for each in states:
+        estimate = each.step.estimate
+        rows.append({
+            "number": each.step.number, "title": each.step.title, "state": each.state,
+            "command": list(command_of(each.step, settings)), "person": each.step.person,
+            **{name: calculated(getattr(estimate, name), settings)
+               for name in ("minutes", "tokens_in", "tokens_out", "tokens_trained", "megabytes")},
+        })  # fmt: skip
+    if getattr(arguments, "json", False):
+        _print(json.dumps({"schema_version": 1, "preset": preset, "steps": rows}, indent=1))
+        return OK
+    width = max((len(str(row["title"])) for row in rows), default=0)
+    lines = [f"{definition.title} (preset {preset}): {counted(len(rows), 'step')} to do"]
+    for row in rows:
+        costs = [span(60 * float(str(row["minutes"])))] if row["minutes"] else []
+        costs += [f"{float(str(row[name])):,.0f} {text}" for name, text in _TOKENS.items() if row[name]]
+        costs += [f"{float(str(row['megabytes'])):,.0f} MB"] if row["megabytes"] else []
+        what = "a person" if row["person"] and not row["command"] else " ".join(map(str, _list(row["command"])))
+        lines.append(f"  {row['number']:2}  {row['title']:<{width}}  {', '.join(costs) or '-'}\n      {what}")
+    minutes = sum(float(str(row["minutes"])) for row in rows)
+    sums = [f"{sum(float(str(row[name])) for row in rows):,.0f} {text}" for name, text in _TOKENS.items()
+            if any(row[name] for row in rows)]  # fmt: skip
+    lines.append(f"together about {', '.join([span(60 * minutes), *sums])}")
+    _print("\n".join(lines))
+    return OK
+
+
+_TOKENS = {"tokens_in": "tokens read", "tokens_out": "tokens written", "tokens_trained": "tokens trained on"}
+
+
+def _states(definition: Definition, preset: str, folder: Path) -> tuple[StepState, ...]:
+    journal = Journal(folder.resolve())
+    return states_of(definition, preset, journal.read(), Digests(folder.resolve()), journal.is_held())
+
+
+def _content(state: StepState) -> dict[str, object]:
+    return {"number": state.step.number, "name": state.step.name, "title": state.step.title, "state": state.state,
+            "reason": state.reason, "facts": dict(state.last.facts) if state.last is not None else {}}  # fmt: skip
+
+
+def _preset(definition: Definition, given: str | None) -> str:
+    if given is None:
+        return definition.preset
+    if given not in definition.presets:
+        near = nearest(given, definition.presets)
+        meant = f"; did you mean {near}?" if near else f"; there are {', '.join(definition.presets)}"
+        raise UsageError(f"there is no preset {given}{meant}")
+    return given
+
+
+def _chosen(definition: Definition, first: int | None, last: int | None) -> list[int]:
+    for number in (first, last):
+        if number is not None:
+            _step(definition, number)
+    chosen = [step.number for step in definition.steps
+              if (first is None or step.number >= first) and (last is None or step.number <= last)]  # fmt: skip
+    if not chosen:
+        raise UsageError(f"no step is from {first} until {last}")
+    return chosen
+
+
+def _step(definition: Definition, number: int) -> Step:
+    try:
+        return definition.step(number)
+    except KeyError:
+        numbers = [step.number for step in definition.steps]
+        raise UsageError(f"there is no step {number}; there are {min(numbers)} to {max(numbers)}") from None
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _refused(text: str, code: int) -> int:
+    sys.stderr.write(f"error: {text}\n")
+    return code
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

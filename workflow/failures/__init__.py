@@ -1,0 +1,1 @@
+"""A step that failed, told as somebody who has seen it before would."""

@@ -1,0 +1,272 @@
+"""Steps are run, those that don't need each other side by side, until none is left that may."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from constants.counting import counted
+from doctor.environment.facts import Environment
+from workflow.definition.facts import Definition, Step
+from workflow.failures.advice import CONNECTION, Advice
+from workflow.journal.digests import Digests
+from workflow.journal.journal import Journal
+from workflow.journal.state import StepState, inputs_of, outputs_of, request_digest, states_of
+from workflow.running.prerequisites import lacking
+from workflow.running.screen import Screen, clock_time, span
+from workflow.running.step_process import end_left_behind
+from workflow.running.step_run import StepRun, file_name
+
+_LOOK = 0.1  # seconds between two looks at what runs
+_SHOWN = 5  # last lines of a failed step's output
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0
+_RUNNABLE = ("ready", "stale", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where steps run.
+
+    Attributes:
+        folder: the project's folder.
+        python: its interpreter.
+        variables: environment variables that steps see.
+        packages: what is installed for that interpreter.
+    """
+
+    folder: Path
+    python: str
+    variables: Mapping[str, str]
+    packages: Environment
+
+
+@dataclass
+class _Waiting:
+    """A step that is begun again: for a lost connection, or as often as workflow.yaml allows."""
+
+    until: float
+    since: float
+    pause: float
+    attempts: int = 0
+
+
+class Runner:
+    """Runs a workflow's steps.
+
+    Args:
+        definition: the workflow.
+        preset: the preset that holds.
+        place: where they run.
+        journal: the journal, held by this process.
+        screen: where a person is told.
+        chosen: numbers of the steps that may be run.
+        parallel: steps that run at a time.
+        anew: steps that are run although they are done.
+        clock: seconds that go on; sleep: waits so many. For tests.
+    """
+
+    def __init__(
+        self, definition: Definition, preset: str, place: Place, journal: Journal, screen: Screen,
+        chosen: frozenset[int], parallel: int = 2, anew: frozenset[int] = frozenset(),
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self._definition, self._preset, self._place = definition, preset, place
+        self._journal, self._screen = journal, screen
+        self._chosen, self._parallel, self._anew = chosen, parallel, set(anew)
+        self._clock, self._sleep = clock, sleep
+        self._settings = definition.presets[preset]
+        self._running: dict[int, StepRun] = {}
+        self._again: dict[int, _Waiting] = {}
+        self._failed: set[int] = set()
+        self._digests = Digests(place.folder)
+
+    def run(self) -> bool:
+        """Run steps until none is left that may; returns whether all that were chosen are done.
+
+        Raises:
+            KeyboardInterrupt: somebody stopped it; what ran was given time to save.
+            JournalError: the journal can't be written.
+        """
+        self._end_what_was_left()
+        try:
+            while True:
+                now = self._clock()
+                self._begin_what_may(now)
+                if not self._running and not self._again:
+                    return self._told_end()
+                self._look(self._clock())
+                self._screen.show([(run.step, run.progress) for run in self._running.values()], self._clock())
+                self._sleep(_LOOK)
+        except BaseException:
+            self._stop_all()
+            raise
+
+    def states(self) -> tuple[StepState, ...]:
+        """Return how far each step is."""
+        return states_of(self._definition, self._preset, self._journal.read(), self._digests, running=True)
+
+    def _end_what_was_left(self) -> None:
+        """End processes of a runner that was killed: else the same step would run twice at a time."""
+        last = {event.step: event for event in self._journal.read()}
+        for step in self._definition.steps:
+            event = last.get(step.number)
+            if event is None or event.kind != "started":
+                continue
+            if end_left_behind(self._journal.logs, file_name(step), event.facts.get("pid")):
+                self._screen.say(f"[Step {step.number}] {step.title}: it was still running without us; ended, to go on")
+            self._journal.append("stopped", step.number, {"text": "the runner was killed"})
+
+    def _begin_what_may(self, now: float) -> None:
+        for state in self.states():
+            step = state.step
+            if len(self._running) >= self._parallel:
+                return
+            if step.number not in self._chosen or step.number in self._running or step.number in self._failed:
+                continue
+            waiting = self._again.get(step.number)
+            if waiting is not None and now < waiting.until:
+                continue
+            runnable = state.state in _RUNNABLE or (state.state == "done" and step.number in self._anew)
+            if not runnable or self._needs_running(step) or not self._are_done(step):
+                continue
+            if step.person and not step.command:
+                continue
+            if state.state == "stale":
+                self._screen.say(f"[Step {step.number}] {step.title}: again, since {state.reason}")
+            self._begin(step, now)
+
+    def _needs_running(self, step: Step) -> bool:
+        return any(number in self._running or number in self._again for number in step.needs.steps)
+
+    def _are_done(self, step: Step) -> bool:
+        states = {each.step.number: each.state for each in self.states()}
+        return all(states[number] == "done" and number not in self._anew for number in step.needs.steps)
+
+    def _begin(self, step: Step, now: float) -> None:
+        where = self._place
+        lacks = lacking(step, self._settings, where.folder, where.variables, where.packages, where.python)
+        lacks += [
+            f"{path} is not there" for path, digest in inputs_of(step, self._settings, self._digests).items()
+            if digest is None
+        ]  # fmt: skip
+        if lacks:
+            self._failed.add(step.number)
+            self._journal.append("failed", step.number, {"text": "; ".join(lacks), "failure": "prerequisite"})
+            self._screen.say(f"{self._name(step)}: can't begin")
+            for text in lacks:
+                self._screen.say(f"    {text}")
+            return
+        # A runner that was killed before it could write down what it had begun.
+        end_left_behind(self._journal.logs, file_name(step), None)
+        try:
+            run = StepRun(step, self._settings, where.folder, self._journal.logs, where.python, where.variables, now)
+        except OSError as error:
+            self._failed.add(step.number)
+            self._journal.append("failed", step.number, {"text": str(error), "failure": "start"})
+            self._screen.say(f"{self._name(step)}: can't begin: {error.strerror or error}")
+            return
+        self._running[step.number] = run
+        self._anew.discard(step.number)
+        self._journal.append("started", step.number, {"pid": run.pid, "request": run.request, "preset": self._preset})
+        self._screen.say(f"{clock_time()} {self._name(step)} ...")
+
+    def _look(self, now: float) -> None:
+        for number, run in list(self._running.items()):
+            trouble = run.look(now)
+            if trouble is not None and not trouble.stops:
+                self._screen.say(f"{self._name(run.step)}: {trouble.text}")
+            if run.has_ended():
+                del self._running[number]
+                self._end(run, now)
+
+    def _end(self, run: StepRun, now: float) -> None:
+        step, ended = run.step, run.ended(now)
+        if ended.passed:
+            self._again.pop(step.number, None)
+            self._journal.append("done", step.number, ended.facts)
+            self._screen.say(f"{clock_time()} {self._name(step)}: done in {span(float(str(ended.facts['seconds'])))}")
+            for check in ended.checks:
+                self._screen.say(f"    ok  {check.text}")
+            return
+        self._journal.append("failed", step.number, ended.facts)
+        assert ended.advice is not None
+        pause = self._pause(step, ended.advice, int(str(ended.facts.get("code") or 0)), now)
+        if pause is not None:
+            self._screen.say(f"{self._name(step)}: {ended.advice.what}; begun again in {span(pause)}")
+            return
+        self._failed.add(step.number)
+        self._again.pop(step.number, None)
+        printed = [] if ended.checks else [f"    | {line}" for line in run.last_lines(_SHOWN)]
+        self._screen.say("\n".join([f"{self._name(step)}: failed", *printed]))
+        self._screen.say("\n".join(told(ended.advice, run.log, self._place.folder)))
+        for check in ended.checks:
+            self._screen.say(f"    {'ok ' if check.passed else 'NOT'} {check.text}")
+
+    def _pause(self, step: Step, advice: Advice, code: int, now: float) -> float | None:
+        """Return how long to wait before a step is begun again; None where it isn't."""
+        waiting = self._again.get(step.number) or _Waiting(now, now, _FIRST_WAIT)
+        if advice.passes or code == CONNECTION:
+            if now - waiting.since > 60 * step.retry.minutes:
+                return None
+        elif waiting.attempts >= step.retry.attempts:
+            return None
+        else:
+            waiting.attempts += 1
+        pause = waiting.pause
+        waiting.until, waiting.pause = now + pause, min(2 * pause, _LONGEST_WAIT)
+        self._again[step.number] = waiting
+        return pause
+
+    def _stop_all(self) -> None:
+        for number, run in self._running.items():
+            self._screen.say(f"{self._name(run.step)}: stopping, so that it can save")
+            run.stop()
+            self._journal.append("stopped", number, {"text": "it was stopped"})
+
+    def _told_end(self) -> bool:
+        states = [state for state in self.states() if state.step.number in self._chosen]
+        left = [state for state in states if state.state != "done"]
+        if not left:
+            self._screen.say(f"all {counted(len(states), 'step')} done")
+            return True
+        for state in left:
+            number = state.step.number
+            if state.state == "waiting":
+                self._screen.say(f"{self._name(state.step)}: for you to do; then `workflow.py step {number} --done`")
+            elif number not in self._failed:
+                self._screen.say(
+                    f"{self._name(state.step)}: {state.state}{f', {state.reason}' if state.reason else ''}"
+                )
+        return False
+
+    def _name(self, step: Step) -> str:
+        return f"[Step {step.number}/{len(self._definition.steps)}] {step.title}"
+
+
+def told(advice: Advice, log: Path, folder: Path) -> Sequence[str]:
+    """Return the lines in which a failure is told."""
+    shown = log.relative_to(folder) if log.is_relative_to(folder) else log
+    lines = [f"    what   {advice.what}"]
+    lines += [f"    where  {advice.where}"] if advice.where else []
+    lines += [f"    why    {advice.cause}"]
+    lines += [f"    do     {text}" for text in advice.recovery]
+    return [*lines, f"    log    {shown}"]
+
+
+def finish_by_hand(definition: Definition, preset: str, step: Step, journal: Journal, folder: Path, note: str) -> None:
+    """Write down that a person has done a step.
+
+    Args:
+        definition: the workflow.
+        preset: the preset that holds.
+        step: the step.
+        journal: the journal, held by this process.
+        folder: the project's folder.
+        note: what the person says of it.
+    """
+    settings, digests = definition.presets[preset], Digests(folder)
+    journal.append(
+        "done", step.number,
+        {"request": request_digest(step, settings), "inputs": inputs_of(step, settings, digests),
+         "outputs": outputs_of(step, settings, digests), "note": note, "by": "person", "seconds": 0},
+    )  # fmt: skip
