@@ -22,7 +22,9 @@ PACKAGES = (
     "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage", "train",
     "workflow",
 )  # fmt: skip
-FILES = ("train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "config.ini", "beautilog.ini")
+FILES = (
+    "train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "workflow.py", "config.ini", "beautilog.ini",
+)  # fmt: skip
 
 
 @dataclass

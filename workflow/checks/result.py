@@ -10,7 +10,7 @@ class CheckResult:
 
     Attributes:
         passed: whether the step holds it.
-        text: one sentence with figures: "data/teacher.jsonl has 5,000 rows".
+        text: one sentence with figures: "teacher.jsonl has 5,000 rows".
         figures: numbers and texts by name, JSON values, for the report.
     """
 
