@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from doctor.commands.examination import remedy_of
 from doctor.commands.options import confirmed
 from doctor.errors import InputError
 from doctor.finding import Change, Finding
@@ -43,7 +44,10 @@ def with_proof(answer: Answer, mode: str | None, knowledge: Knowledge, memory: P
     proof = prove_finding(first.finding, answer.case, knowledge, consent=Consent(mode, confirmed if present else None))
     shown = Proved(proof.state, proof.text, proof.folder, round(proof.seconds, 1) or None, proof.resolved)
     remembered = _remember(proof, first.finding, memory or DEFAULT_FOLDER)
-    remedies = _with_shown(first.remedies, shown, proof.change if proof.state == PROVED else None)
+    made = (
+        remedy_of(proof.change, answer.case.environment, knowledge) if proof.change and proof.state == PROVED else None
+    )
+    remedies = _with_shown(first.remedies, shown, made)
     changed = replace(first, remedies=remedies) if remedies else first
     notes = answer.notes if remedies else (*answer.notes, f"Proof: {proof.state}. {proof.text}")
     return replace(answer, findings=(changed, *answer.findings[1:]), notes=(*notes, *remembered))
@@ -58,13 +62,14 @@ def _remember(proof: Proof, finding: Finding, folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _with_shown(remedies: Sequence[Remedy], shown: Proved, proved: Change | None) -> tuple[Remedy, ...]:
-    if not remedies:
-        return ()
-    place = next((i for i, one in enumerate(remedies) if proved and one.change.requirements == proved.requirements
-                  and one.change.remove == proved.remove), 0)  # fmt: skip
-    first = replace(remedies[place], proof=shown)
-    return (first, *(one for i, one in enumerate(remedies) if i != place))
+def _with_shown(remedies: Sequence[Remedy], shown: Proved, proved: Remedy | None) -> tuple[Remedy, ...]:
+    """Return the remedies, the proved one first; one that was only found while trying is a further one."""
+    if proved is None:
+        return (replace(remedies[0], proof=shown), *remedies[1:]) if remedies else ()
+    same = [one for one in remedies if one.change.requirements == proved.change.requirements
+            and one.change.remove == proved.change.remove]  # fmt: skip
+    first = same[0] if same else proved
+    return (replace(first, proof=shown), *(one for one in remedies if one is not first))
 
 
 def apply_pins(answer: Answer, given: argparse.Namespace) -> str:

@@ -156,11 +156,7 @@ def _missing_module(case: Case, knowledge: Known, found: list[Unlinked]) -> Find
     uses = tuple(
         span for use in knowledge.symbols.importers(top, "") if use.project == first.importer for span in use.spans
     )
-    changes = tuple(
-        pair_changes(
-            case, knowledge, Pair(first.importer, owner, spans, tuple(span for use in uses for span in use.spans))
-        )
-    )
+    changes = tuple(pair_changes(case, knowledge, Pair(first.importer, owner, spans, uses)))
     return Finding(
         "unlinked-module", "import/not_installed", "error" if _stops(first) else "warning", _SURE[first.reached],
         f"{with_version(case, first.importer)} imports {top}, which {with_version(case, owner)} no longer has.",

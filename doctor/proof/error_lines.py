@@ -27,12 +27,17 @@ def error_lines(output: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def without_path(line: str) -> str:
+    """Return an exception line without the file that Python names behind a module, in brackets."""
+    return re.sub(r"\s*\((?:\.\.\.)?[^()]*[\\/][^()]*\)", "", line)
+
+
 def signature(line: str) -> str:
     """Return an exception line without what differs from machine to machine: module of its type, paths, addresses."""
     kind, _, message = line.strip().partition(":")
     message = message.strip().splitlines()[0] if message.strip() else ""
     message = re.sub(r"\s*\(unknown location\)", "", message)
-    message = re.sub(r"\s*\((?:\.\.\.)?[^()]*[\\/][^()]*\)", "", message)
+    message = without_path(message)
     message = _PATH.sub("PATH", message)
     message = re.sub(r"0x[0-9a-fA-F]+", "0x", message)
     message = re.sub(r"\s*\.?\s*Did you mean:.*$", "", message)

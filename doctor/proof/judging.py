@@ -9,7 +9,7 @@ from packaging.utils import canonicalize_name
 from doctor.child_process import Ran
 from doctor.finding import Change
 from doctor.proof.broken_set import BrokenSet
-from doctor.proof.error_lines import any_same
+from doctor.proof.error_lines import any_same, without_path
 from doctor.proof.outcome import Outcome, Trial
 from doctor.remedy.requirements import named, parse_requirement
 
@@ -85,6 +85,6 @@ def told_without_success(before: Outcome, trials: Sequence[Trial]) -> str:
     """Return what was tried in vain."""
     told = []
     for one in trials:
-        seen = one.after.last if one.after else one.text
+        seen = without_path(one.after.last) if one.after else one.text
         told.append(f"with {shown_change(one.change)}: {seen}")
-    return f"It failed with {before.last!r}, and nothing of what was tried mends it: {'; '.join(told)}."
+    return f"It failed with {without_path(before.last)!r}, and nothing of what was tried mends it: {'; '.join(told)}."

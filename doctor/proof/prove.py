@@ -9,6 +9,7 @@ from constants import ARTIFACTS_DIR
 from doctor.child_process import Ran, run_command
 from doctor.finding import Change
 from doctor.proof.broken_set import BrokenSet
+from doctor.proof.error_lines import without_path
 from doctor.proof.estimate import estimated, refusal
 from doctor.proof.installer import Installer, PipInstaller, UvInstaller, for_cpu, is_unreachable, missing_in
 from doctor.proof.judging import (
@@ -205,7 +206,7 @@ class _Attempt:
         if best is None:
             return replace(proof, text=told_without_success(before, trials))
         self._write("mended.txt", "".join(f"{pin}\n" for pin in best.resolved))
-        text = f"It failed with {before.last!r}, and passes with {shown_change(best.change)}."
+        text = f"It failed with {without_path(before.last)!r}, and passes with {shown_change(best.change)}."
         if best.breaks:
             text += f" It breaks what others declare: {' '.join(best.breaks)}"
         return replace(
@@ -234,7 +235,7 @@ class _Attempt:
                 break
             broken = larger
         told = f"expected {' or '.join(map(repr, expected))}, " if expected else ""
-        said = f"It could not be reproduced in a scratch environment: {told}seen: {before.last!r}."
+        said = f"It could not be reproduced in a scratch environment: {told}seen: {without_path(before.last)!r}."
         raise NotProved(NOT_REPRODUCED, said)
 
     def _build(self, broken: BrokenSet) -> None:

@@ -56,3 +56,4 @@ def make_tools(folder: Path) -> None:
     make_wheel(folder, "rider", "1.0", "import extra\nfrom base import old_name", needs, ("full",))
     make_wheel(folder, "strict", "1.0", "import base\nassert base.__version__ > '2'", ("base<2",))
     make_wheel(folder, "guard", "0.9", "import base", ("base",))
+    make_wheel(folder, "dated", "1.0", "from base import old_name", ("base<2",))
