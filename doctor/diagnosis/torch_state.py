@@ -4,18 +4,15 @@ import os
 import re
 from collections.abc import Iterator
 
-from packaging.version import InvalidVersion, Version
-
 from doctor.case import Case
 from doctor.diagnosis.gpu_tables import ARCHITECTURES, MAJOR_DRIVERS, NAMES, TORCH_CUDA
 from doctor.diagnosis.mechanism import Known
-from doctor.diagnosis.needs import needs
 from doctor.diagnosis.relevance import confidence_for
+from doctor.diagnosis.torch_partners import INDEX, find_partners
 from doctor.environment.facts import Environment
 from doctor.environment.torch_build import TorchBuild, torch_build
 from doctor.finding import Change, Finding
 
-_INDEX = "https://download.pytorch.org/whl"
 _CHECK = 'python -c "import torch; assert torch.cuda.is_available()"'
 _SOURCE = "installed files; tables of NVIDIA's and torch's releases"
 # From CUDA 12.8 on torch's wheels left out Maxwell and Pascal, from 12.9 on Volta too.
@@ -29,7 +26,7 @@ def find_torch_state(case: Case, knowledge: Known) -> Iterator[Finding]:
     build = torch_build(case.environment) if case.environment.complete else None
     if build is None:
         return
-    yield from _pairs(case, build)
+    yield from find_partners(case, build)
     machine = case.environment.machine
     if machine is None or build.hip:
         return
@@ -48,11 +45,6 @@ def _numbers(version: str) -> tuple[int, int]:
     return int(major), int(re.match(r"\d*", minor).group() or 0)  # type: ignore[union-attr]
 
 
-def _evidence(build: TorchBuild) -> str:
-    made = f"CUDA {build.cuda}" if build.cuda else "no CUDA"
-    return f"{build.file or 'its version'} says torch {build.version}, built with {made}"
-
-
 def _reinstall(environment: Environment, build: TorchBuild, accepted: tuple[str, ...]) -> Change | None:
     """Return the change to a build of the same torch for one of some CUDA versions, the newest that the driver runs."""
     public = build.version.partition("+")[0]
@@ -64,7 +56,7 @@ def _reinstall(environment: Environment, build: TorchBuild, accepted: tuple[str,
     if not fitting:
         return None
     chosen = max(fitting, key=_numbers)
-    index = f"{_INDEX}/cu{chosen.replace('.', '')}"
+    index = f"{INDEX}/cu{chosen.replace('.', '')}"
     beside = [name for name in ("torchvision", "torchaudio") if environment.find(name)]
     packages = " ".join([f"torch=={public}", *beside])
     return Change(
@@ -100,7 +92,7 @@ def _cpu_build(case: Case, build: TorchBuild) -> Finding:
         "warning",
         max(confidence_for(case, 0.85, "torch", "cuda"), 0.3),
         f"torch {build.version} is a CPU build, and this machine has {machine.gpus[0].name}.",
-        (_evidence(build), f"nvidia-smi shows {', '.join(gpu.name for gpu in machine.gpus)}, driver {machine.driver}"),
+        (build.told, f"nvidia-smi shows {', '.join(gpu.name for gpu in machine.gpus)}, driver {machine.driver}"),
         "torch.cuda.is_available() is False with it, and what needs a GPU says so in words of its own.",
         (change,),
         not_this="Install the CUDA toolkit or another driver: a CPU build looks at neither",
@@ -136,7 +128,7 @@ def _driver(case: Case, build: TorchBuild) -> Iterator[Finding]:
         "warning" if compatible else "error",
         confidence_for(case, 0.9, "torch", "cuda", "driver"),
         f"torch {build.version} needs a driver for CUDA {build.cuda}, and driver {machine.driver} runs {runs}.",
-        (_evidence(build), f"nvidia-smi says driver {machine.driver}, CUDA {machine.driver_cuda}"),
+        (build.told, f"nvidia-smi says driver {machine.driver}, CUDA {machine.driver_cuda}"),
         f"CUDA {major} needs driver {oldest} or newer on Linux; within a major version older minor ones do.",
         (*changes, update),
         not_this="Install a CUDA toolkit: torch brings its own, and only the driver is too old",
@@ -183,7 +175,7 @@ def _architectures(case: Case, build: TorchBuild) -> Iterator[Finding]:
             "error",
             confidence_for(case, 0.9, "torch", "cuda", "kernel", gpu.name),
             f"torch {build.version} holds no code for {gpu.name} ({sm}): {why}.",
-            (_evidence(build), f"nvidia-smi says compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+            (build.told, f"nvidia-smi says compute capability {gpu.capability[0]}.{gpu.capability[1]}"
              f" ({NAMES.get(gpu.capability, 'unknown')})"),
             "Every kernel fails with 'no kernel image is available'.",
             (change or _by_driver(),),
@@ -203,7 +195,7 @@ def _driver_fails(case: Case, build: TorchBuild, fault: str) -> Finding:
         "warning",
         confidence_for(case, 0.8, "cuda", "nvidia", "nvml"),
         "nvidia-smi is here and fails, so torch will find no GPU.",
-        (fault.splitlines()[0], _evidence(build)),
+        (fault.splitlines()[0], build.told),
         "The driver was updated while its old module is loaded." if mixed
         else "The driver's module is not loaded, or this container was not given the GPU.",
         (Change("restart", "Restart the machine, so that the new driver is loaded.") if mixed
@@ -241,7 +233,7 @@ def _other_toolkit(case: Case, build: TorchBuild) -> Iterator[Finding]:
         confidence_for(case, 0.85, *told),
         f"LD_LIBRARY_PATH puts {folder} before the CUDA libraries that torch {build.version} brings.",
         (*(f"{os.path.join(one, file)}{f' is of CUDA {of}' if of else ''}" for one, file, of in seen[:4]),
-         _evidence(build)),
+         build.told),
         "The loader takes a library of that name from there; of another minor version it lacks symbols"
         " (__nvJitLinkAddData_12_1).",
         (Change("environment", "Start without LD_LIBRARY_PATH: torch's wheels need none.",
@@ -250,92 +242,4 @@ def _other_toolkit(case: Case, build: TorchBuild) -> Iterator[Finding]:
         not_this="Install another CUDA build of torch: each brings its own libraries, and all fail alike",
         check='python -c "import torch"',
         source=_SOURCE,
-    )  # fmt: skip
-
-
-def partner_of(torch: Version, name: str) -> str | None:
-    """Return the minor version of a package beside torch that belongs to a torch, "0.21" of torchvision to 2.6.
-
-    Args:
-        torch: version of torch.
-        name: "torchvision", "torchaudio" or "torchtext".
-
-    Returns:
-        Such as "0.21"; None where no rule is known.
-    """
-    major, minor = torch.release[0], torch.release[1] if len(torch.release) > 1 else 0
-    if name == "torchvision":
-        return f"0.{minor + 15}" if major == 2 else f"0.{minor + 1}" if (major, minor) >= (1, 2) else None
-    if name == "torchaudio":
-        return (
-            f"{major}.{minor}"
-            if major == 2 and minor < 10
-            else f"0.{minor}"
-            if (major, minor) >= (1, 7) and major == 1
-            else None
-        )
-    if name == "torchtext":
-        return (
-            f"0.{minor + 15}"
-            if major == 2 and minor < 4
-            else f"0.{minor + 1}"
-            if (major, minor) >= (1, 8) and major == 1
-            else None
-        )
-    return None
-
-
-def _pairs(case: Case, build: TorchBuild) -> Iterator[Finding]:
-    """Find packages beside torch that are built for another release of it, where no declared need says so."""
-    declared = {need.teller.name for need in needs(case.environment) if need.need.name == "torch" and not need.met}
-    try:
-        torch = Version(build.version)
-    except InvalidVersion:
-        return
-    if torch.is_prerelease or torch.is_devrelease or build.hip:
-        return
-    for name in ("torchvision", "torchaudio", "torchtext"):
-        found, wanted = case.environment.version(name), partner_of(torch, name)
-        if found is None or wanted is None or name in declared or found.is_prerelease:
-            continue
-        here = ".".join(map(str, found.release[:2]))
-        if here == wanted:
-            yield from _variants(case, name, torch, found)
-            continue
-        pin = f"{name}=={wanted}.*"
-        yield Finding(
-            "partner-of-another-torch",
-            "import/binary_abi",
-            "error",
-            confidence_for(case, 0.9, name, "torchvision", "nms"),
-            f"{name} {found} is built for another torch than {torch}: its partner is {name} {wanted}.",
-            (f"torch {torch} goes with torchvision {partner_of(torch, 'torchvision')}", _evidence(build)),
-            "Its compiled part is tied to one minor version of torch: operators are missing, or symbols are undefined.",
-            (Change("pin", f"Install {name} {wanted}.", (pin,), holds=(f"torch=={torch.public}",)),),
-            not_this="Reinstall torch: the pair must fit, whichever of them moves",
-            check=f'python -c "import {name}"',
-            culprits=(name, "torch"),
-            source="https://pytorch.org/get-started/previous-versions/",
-            provable=f"import {name}",
-        )
-
-
-def _variants(case: Case, name: str, torch: Version, found: Version) -> Iterator[Finding]:
-    """Of one release, builds for different CUDA versions: the local parts of their versions tell."""
-    if not torch.local or not found.local or torch.local == found.local:
-        return
-    yield Finding(
-        "partner-of-another-build",
-        "import/binary_abi",
-        "warning",
-        confidence_for(case, 0.75, name, "torchvision", "nms"),
-        f"{name} {found} and torch {torch} are of different builds.",
-        (f"torch {torch}", f"{name} {found}"),
-        "An operator that is compiled for CUDA is missing in a build for CPU, and libraries of two CUDA versions meet.",
-        (Change("install", f"Install {name} from the index of torch's build.", (f"{name}=={found.public}",),
-                commands=(f"pip install --force-reinstall --no-deps {name}=={found.public}"
-                          f" --index-url {_INDEX}/{torch.local}",)),),
-        check=f'python -c "import {name}"',
-        culprits=(name, "torch"),
-        source="installed files",
     )  # fmt: skip

@@ -25,6 +25,12 @@ class TorchBuild:
     cpu_only: bool | None = None
     file: str = ""
 
+    @property
+    def told(self) -> str:
+        """What tells of the build, as a line of evidence."""
+        made = f"CUDA {self.cuda}" if self.cuda else "no CUDA"
+        return f"{self.file or 'its version'} says torch {self.version}, built with {made}"
+
 
 def torch_build(environment: Environment) -> TorchBuild | None:
     """Return what torch of an environment was built for: from torch/version.py, else from its version's local part.

@@ -11,7 +11,8 @@ from patients import Patient, fake_nvidia_smi, fake_program
 from doctor.case import Case
 from doctor.diagnosis.machine_state import find_machine_state
 from doctor.diagnosis.told import Told
-from doctor.diagnosis.torch_state import find_torch_state, partner_of, supports
+from doctor.diagnosis.torch_partners import partner_of
+from doctor.diagnosis.torch_state import find_torch_state, supports
 from doctor.environment.facts import Environment, Installed, Interpreter, Machine
 from doctor.environment.read import read_environment
 from doctor.environment.torch_build import torch_build
