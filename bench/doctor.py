@@ -81,6 +81,7 @@ class Judgement:
     any_change: bool
     trapped: bool | None
     unknown: bool
+    confidence: float = 0.0
 
 
 def pasted(case: dict[str, Any]) -> str:
@@ -136,6 +137,9 @@ def _before(version: Version) -> list[int]:
 
 def meets(change: Change, pins: dict[str, str], words: str, where: Environment, knowledge: Knowledge) -> bool:
     """Return whether a change satisfies one alternative of the known constraint."""
+    marked = re.match(r"\s*([\w-]+)\s*;", words)
+    if marked:  # "vllm; sys_platform=='linux'": asked for under a condition
+        return any(one.marker and one.name == marked[1] for one in map(Requirement, change.requirements))
     if not pins:
         return change.kind in _kinds(words)
     asked = {canonicalize_name(one.name): one for one in map(Requirement, change.requirements)}
@@ -176,6 +180,7 @@ def judge(case: dict[str, Any], answer: Diagnosis, where: Environment, knowledge
         any(ways),
         trapped if trap else None,
         False,
+        first.confidence,
     )
 
 
@@ -249,6 +254,11 @@ def main() -> int:
     for name, (right, of) in rows.items():
         low, high = wilson(right, of)
         print(f"{name:32} {right:3} of {of:3}  {right / max(of, 1):6.1%}  [{low:.1%}, {high:.1%}]")
+    print("\nconfidence of the first finding, and how often its cause is right")
+    for low, high in ((0.0, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 0.9), (0.9, 1.01)):
+        inside = [one for one in judged if not one.unknown and low <= one.confidence < high]
+        if inside:
+            print(f"  {low:.1f} to {min(high, 1):.1f}   {sum(one.cause for one in inside):3} of {len(inside):3}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"table": rows, "cases": [asdict(one) for one in judged]}, indent=1))
     return 0

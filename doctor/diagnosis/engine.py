@@ -15,7 +15,8 @@ from doctor.diagnosis.missing_modules import find_missing_modules
 from doctor.diagnosis.missing_names import find_missing_names
 from doctor.diagnosis.mixed_files import find_mixed_files
 from doctor.diagnosis.model_types import find_unknown_model_types
-from doctor.diagnosis.releases import find_silently_old, find_unobtainable
+from doctor.diagnosis.old_releases import find_silently_old
+from doctor.diagnosis.releases import find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
 from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
 from doctor.diagnosis.unlinked_names import find_unlinked_names

@@ -234,7 +234,8 @@ def _dropped(case: Case, module: str, sign: str, raised: Raised | None) -> Findi
     changes.append(Change("system", f"Or use a Python before {since}.", commands=(f"uv venv --python '<{since}'",)))
     return Finding(
         "standard-module-dropped",
-        "import/wrong_version",
+        # setuptools stands in for distutils, so that it is the package which lacks; for the others Python is too new.
+        "import/not_installed" if module == "distutils" else "import/wrong_version",
         "error",
         0.4 if older else 0.85 if python else 0.8,
         f"Python{f' {python}' if python else ''} has no {module}: it left the standard library with {since}.",

@@ -1,4 +1,4 @@
-"""Releases that can't be had, and releases that are chosen though they are old: by Python, platform, name or bounds."""
+"""Releases that can't be had, by their name, Python or platform; and whether a text says that an installer chose."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, signs
-from doctor.diagnosis.moves import known_names, python_of
+from doctor.diagnosis.moves import python_of
 from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release, accepts_python
 
@@ -40,10 +40,8 @@ _CHOSE = re.compile(
     r"|\b(?:pip|uv|resolver|poetry)\b[^\n]*\b(?:chose|chooses|picks|picked|selects|selected|resolves|resolved|installs"
     r"|installed|takes|took|gives|gave)\b"
 )
-_INSTEAD = re.compile(r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)")
+INSTEAD = re.compile(r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)")
 _WORDS = {"linux": "linux", "darwin": "macosx", "win32": "win_"}
-# A release this much younger is told of.
-_GAP = 120
 
 
 def find_unobtainable(case: Case, knowledge: Known) -> Iterator[Said]:
@@ -208,76 +206,4 @@ def chosen_by_resolver(case: Case, name: str) -> bool:
     """Return whether the text says that an installer chose the release of a distribution that is here."""
     lines = case.failure.text.splitlines() if case.failure else ()
     wanted = re.compile(re.escape(name).replace(r"\-", "[-_.]"), re.IGNORECASE)
-    return any(wanted.search(line) and (_CHOSE.search(line) or _INSTEAD.search(line)) for line in lines)
-
-
-def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
-    """Find releases that were chosen though much newer ones are there, where the text speaks of the choice."""
-    python = python_of(case)
-    for name in known_names(case):
-        version = case.environment.version(name)
-        newest = knowledge.metadata.newest(name)
-        if version is None or newest is None or newest.version <= version:
-            continue
-        release = next((one for one in knowledge.metadata.releases(name) if one.version == version), None)
-        if release is None or (newest.uploaded - release.uploaded).days < _GAP:
-            continue
-        best = knowledge.metadata.newest(name, python=python) if python else None
-        capped = best is not None and best.version <= version and best.version < newest.version
-        asks = case.failure is None or case.failure.kind in ("pip", "uv", "silent", "log")
-        if (capped and asks) or chosen_by_resolver(case, name):
-            yield _old(case, knowledge, name, release, newest, python if capped else None)
-
-
-def _old(case: Case, knowledge: Known, name: str, release: Release, newest: Release, python: str | None) -> Finding:
-    wanted = newest.requires_python
-    text = case.failure.text if case.failure else ""
-    lines = [line.strip() for line in text.splitlines() if name in line]
-    asked = next((found["wanted"] for found in map(_INSTEAD.search, lines) if found), str(newest.version))
-    bound = f"{name}>={asked}"
-    stopped = _only_prereleases(knowledge, name, release, newest)
-    changes: tuple[Change, ...]
-    if python:
-        why = f"{name} {newest.version} asks for Python {wanted}, so installers leave it out without a word."
-        changes = (Change("system", f"Use a Python of {wanted}.", commands=(f"uv venv --python '{wanted}'",)),)
-    elif stopped:
-        why = f"Newer releases ask for {stopped}, which has pre-releases only: installers pass over it and go back."
-        changes = (
-            Change("pin", f"Ask for {bound}; then what stops it is told.", (bound,)),
-            Change(
-                "option", "Allow that pre-release: uv pip install --prerelease if-necessary-or-explicit, or raise uv."
-            ),
-        )
-    else:
-        why = (
-            "An installer takes any release that all requirements allow: a lower bound that is too low, or a limit of "
-            "another package, lets it fall back."
-        )
-        changes = (Change("pin", f"Ask for {bound}, and read what refuses it.", (bound,)),)
-    chosen = chosen_by_resolver(case, name)
-    sign = next(iter(lines), f"{name} {release.version}")
-    return Finding(
-        "old-release-chosen",
-        "resolve/silent_old",
-        "error" if chosen else "warning" if case.failure else "note",
-        0.75 if chosen and python else 0.6 if chosen else 0.5,
-        f"{name} {release.version} of {release.uploaded} was chosen; {newest.version} of {newest.uploaded} is there.",
-        (sign, f"declared metadata of {knowledge.metadata.date}"),
-        why,
-        changes,
-        culprits=(name,),
-        source=f"declared metadata of {knowledge.metadata.date}",
-    )
-
-
-def _only_prereleases(knowledge: Known, name: str, release: Release, newest: Release) -> str | None:
-    """Return what the newest release asks for, and the chosen one does not, that has no final release."""
-    had = {canonicalize_name(re.split(r"[^\w.-]", line)[0]) for line in release.requires}
-    for line in newest.requires:
-        asked = canonicalize_name(re.split(r"[^\w.-]", line)[0])
-        if asked in had or "extra ==" in line:
-            continue
-        releases = knowledge.metadata.releases(asked)
-        if releases and all(one.version.is_prerelease for one in releases):
-            return asked
-    return None
+    return any(wanted.search(line) and (_CHOSE.search(line) or INSTEAD.search(line)) for line in lines)

@@ -49,7 +49,7 @@ def test_a_release_that_has_the_module_is_not_at_fault():
 
 @pytest.mark.parametrize(
     "module, python, branch, sure",
-    [("distutils", "3.12", "import/wrong_version", True), ("imp", "3.11", "import/wrong_version", False),
+    [("distutils", "3.12", "import/not_installed", True), ("imp", "3.11", "import/wrong_version", False),
      ("_ctypes", None, "import/system_library", True)],
 )  # fmt: skip
 def test_modules_of_python_itself(module, python, branch, sure):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from doctor.diagnosis.releases import find_silently_old, find_unobtainable
-from tests.doctor.told_knowledge import failing, knowing, pins, release
+from doctor.diagnosis.releases import find_unobtainable
+from tests.doctor.told_knowledge import failing, knowing, release
 
 LINUX = ("cp310-cp310-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_28_x86_64")
 KNOWN = knowing(
@@ -47,36 +47,7 @@ def test_other_words_of_pip_and_uv(text):
     assert only(text).culprits == ("books",)
 
 
-def test_an_old_release_is_told_where_python_forbids_the_new_one():
-    (one,) = find_silently_old(failing("pip installs an old books", python="3.9", books="1.0"), KNOWN)
-    assert one.branch == "resolve/silent_old" and "books 2.0 asks for Python >=3.10" in one.why
-
-
-def test_an_old_release_that_the_resolver_chose_gets_a_lower_bound():
-    (one,) = find_silently_old(failing("books: 1.0 chosen by uv for '>=1.0'", books="1.0"), KNOWN)
-    assert pins(one) == ["books>=2.0"]
-
-
-def test_an_old_release_that_nobody_complains_of_is_left_alone():
-    assert list(find_silently_old(failing("TypeError: x", books="1.0"), KNOWN)) == []
-
-
 def test_files_of_another_system_only():
     one = only(NONE + "books==2.0", python="3.11", system="win32")
     assert "has files for Linux only" in one.verdict
     assert one.changes[0].requirements == ("books==2.0; sys_platform == 'linux'",)
-
-
-def test_what_stops_newer_releases_is_named_and_the_wanted_one_is_asked_for():
-    known = knowing(
-        {
-            "books": [
-                release("1.0", "2023-01-01"),
-                release("1.5", "2024-01-01"),
-                release("2.0", "2024-06-01", "beta>=4"),
-            ],
-            "beta": [release("4.0b1", "2024-05-01")],
-        }
-    )
-    (one,) = find_silently_old(failing("books: 1.0 instead of 1.5", books="1.0"), known)
-    assert "Newer releases ask for beta" in one.why and pins(one) == ["books>=1.5"]
