@@ -84,7 +84,7 @@ def test_where_the_extension_is_right_torch_is_moved():
         f"ImportError: {SITE}/sgl_kernel/common_ops.abi3.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameERKSsb"
     )
     found = only(find_undefined_symbol, pasted(text, sgl_kernel="0.1.1", torch="2.7.0"), KNOWN)
-    assert requirements(found)[:2] == [("torch==2.6.*",), ("sgl-kernel==0.1.9",)]
+    assert requirements(found)[:2] == [("torch==2.6.0+cu124",), ("sgl-kernel==0.1.9",)]
     assert "torch 2.4 to 2.6" in " ".join(found.evidence)
     pinned = only(find_undefined_symbol, pasted(text, sgl_kernel="0.1.1", torch="2.7.0", torchvision="0.22.0"), KNOWN)
     assert requirements(pinned)[0] == ("sgl-kernel==0.1.9",)
