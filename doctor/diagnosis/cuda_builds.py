@@ -179,7 +179,7 @@ def _no_driver(told: Told) -> Iterator[Said]:
         r"|cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE"
         r"|NVIDIA-SMI has failed|could not select device driver|Failed to initialize NVML"
         r"|failed call to cuInit"
-        r"|CUDA driver initialization failed|cudaGetDeviceCount\(\)[^\n]{0,60}(Error"
+        r"|CUDA driver initialization failed|cudaGetDeviceCount\(\)[^\n]{0,200}(Error"
         r"|error) (\d+)|Failed to infer device type|CUDA unknown error"
         r"|libcuda\.so[^\n]{0,30}not found"
     )
@@ -368,7 +368,7 @@ def _toolkit_differs(told: Told) -> Iterator[Said]:
     found = told.search(
         r"(?:Installed|detected) CUDA version \(?(\d+\.\d+)\)? (?:does not match"
         r"|mismatches) the version (?:torch"
-        r"|that was used to compile PyTorch)[^\n(]*\(?(\d+\.\d+)?"
+        r"|that was used to compile PyTorch)[^\n]{0,30}?(\d+\.\d+)"
         r"|The detected CUDA version[^\n]*mismatch"
     )
     if found is None:

@@ -62,7 +62,7 @@ ARCHITECTURES: dict[tuple[int, int], tuple[str, str, str]] = {
 DROPPED: tuple[tuple[tuple[int, int], str, str, str], ...] = (
     ((5, 0), "torch 2.1", "torch<2.1", "a build of torch before 2.1 (with CUDA 11)"),
     ((7, 0), "the CUDA 12.8 builds of torch, and 2.8 on PyPI", "torch<2.8", "a cu126 build of torch"),
-    ((7, 5), "the CUDA 12.9 and 13 builds of torch, and 2.11 on PyPI", "torch<2.11", "a cu126 build of torch"),
+    ((7, 5), "the CUDA 13 builds of torch, and 2.11 on PyPI", "torch<2.11", "a cu126 build of torch"),
 )
 NAMES: dict[tuple[int, int], str] = {
     (3, 5): "Kepler", (3, 7): "Kepler", (5, 0): "Maxwell", (5, 2): "Maxwell", (6, 0): "Pascal", (6, 1): "Pascal",

@@ -13,7 +13,7 @@ from doctor.finding import Change, Finding
 
 _SYSTEM = "import/system_library"
 _ABI = "import/binary_abi"
-_NAME = r"(?P<name>lib[\w.+-]*?|ld-[\w-]*)(?P<ending>\.so(?:\.[\w.-]+)*|\.dylib|-[\w.]+\.so(?:\.\d+)*)"
+_NAME = r"(?P<name>lib[\w.+-]*?|ld-[\w-]*)(?P<ending>\.so(?:\.[\w.-]+)*|\.dylib)"
 _MISSING = (
     rf"{_NAME}['\"]?: cannot open shared object file",
     rf"(?:cannot|can't|could not|couldn't|unable to|failed to) (?:load|find|open|locate)\b[^\n]{{0,40}}?['\"/ ]{_NAME}",
@@ -47,9 +47,8 @@ def find_shared_library(case: Case, knowledge: Any) -> Iterator[Said]:
     name = groups.get("name") or f"lib{groups['short']}"
     ending = groups.get("ending") or ".so"
     line = told.line(match)
-    hashed = re.match(
-        r"(lib[\w+]+?)-[0-9a-f]{6,}$", name
-    )  # a library inside a wheel (auditwheel): the wheel is damaged
+    # auditwheel puts a hash into the names of libraries that it brings into a wheel: then the wheel itself is damaged.
+    hashed = re.search(r"-(?:r\d-)?[0-9a-f]{8}(?:\.[\d.]+)?$", name)
     if "musl" in name or "ld-linux" in name:
         yield _of_other_libc(told, name, line)
     elif hashed:
@@ -187,7 +186,7 @@ def _of_cuda(told: Told, name: str, ending: str, line: str) -> Finding:
     changes.append(Change("system", f"Or install the CUDA {major} toolkit and put its lib64 on LD_LIBRARY_PATH."))
     return Finding(
         "cuda-library-missing",
-        _ABI if project and project != "torch" and other else _SYSTEM,
+        "cuda/version_mismatch" if other else _SYSTEM,
         "error",
         0.85,
         verdict,

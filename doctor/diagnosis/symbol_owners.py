@@ -188,6 +188,29 @@ def owner_of(told: Told, symbol: str, name: Name | None, file: str, line: str) -
             source="https://github.com/joblib/threadpoolctl/blob/master/multiple_openmp.md",
         )
     who = project or stem
+    if name is not None and len(name.parts) == 1 and "2at6Tensor" in symbol:
+        return Finding(
+            "kernel-not-compiled-in",
+            _BRANCH,
+            "error",
+            0.75,
+            f"{who} lacks a kernel of its own, {name.text}: it was compiled without it, or half "
+            f"of an older build is left.",
+            (line,),
+            "Kernels are compiled in by GPU architecture and CUDA version; the part that calls "
+            "them is compiled always.",
+            (
+                Change(
+                    "clean",
+                    f"Build {who} again from a clean tree (remove build folders and old .so files), with "
+                    f"TORCH_CUDA_ARCH_LIST of this GPU and a CUDA toolkit that knows it.",
+                ),
+                Change("install", f"Or take {who}'s published wheel."),
+            ),
+            "another torch: the missing name is not torch's",
+            culprits=(project,) if project else (),
+            source="ld.so(8)",
+        )
     space = f" (namespace {name.parts[0]})" if name is not None and len(name.parts) > 1 else ""
     change = Change(
         "install",

@@ -161,7 +161,7 @@ def _match(rule: Rule, case: Case, signs: tuple[str, ...]) -> Match | None:
         importer = case.failure.importer if case.failure else None
         if importer and rule.listed("importer") and importer not in rule.listed("importer"):
             return None
-        groups = {name: text for name, text in hit.groupdict().items() if text is not None}
+        groups = {name: text or "" for name, text in hit.groupdict().items()}
         seen = _line_of(hit)
     elif not rule.content.get("environment"):
         return None
