@@ -8,7 +8,7 @@ from doctor.case import Case
 from doctor.diagnosis.declared_set import find_declared_faults
 from doctor.diagnosis.era import find_other_eras
 from doctor.diagnosis.installed_state import find_installed_state
-from doctor.diagnosis.keywords import find_missing_attributes, find_unexpected_keywords
+from doctor.diagnosis.keywords import find_unexpected_keywords
 from doctor.diagnosis.machine_faults import MACHINE_FAULTS
 from doctor.diagnosis.mechanism import Known, Mechanism
 from doctor.diagnosis.missing_modules import find_missing_modules
@@ -16,6 +16,7 @@ from doctor.diagnosis.missing_names import find_missing_names
 from doctor.diagnosis.mixed_files import find_mixed_files
 from doctor.diagnosis.model_types import find_unknown_model_types
 from doctor.diagnosis.old_releases import find_silently_old
+from doctor.diagnosis.other_interfaces import find_missing_attributes, find_undefined_names, find_wrong_arguments
 from doctor.diagnosis.releases import find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
 from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
@@ -53,6 +54,8 @@ MECHANISMS: tuple[Mechanism, ...] = (
     find_missing_modules,
     find_unexpected_keywords,
     find_missing_attributes,
+    find_wrong_arguments,
+    find_undefined_names,
     find_told_requirements,
     find_told_packages,
     find_unknown_model_types,

@@ -17,10 +17,6 @@ from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span, Use
 
 _UNEXPECTED = re.compile(r"(?P<function>[\w.<>]+)\(\) got an unexpected keyword argument '(?P<keyword>\w+)'")
-_ATTRIBUTE = re.compile(
-    r"'(?P<class>(?!NoneType|Tensor|Series|DataFrame|Parameter)[A-Z]\w*[a-z]\w*)' object"
-    r" has no attribute '(?P<name>\w+)'"
-)
 # Classes whose fields are written to files beside weights, and read back by whatever release is installed.
 _WRITTEN = re.compile(
     r"^(?:LoraConfig|AdaLoraConfig|IA3Config|LoHaConfig|LoKrConfig|PromptTuningConfig|PrefixTuningConfig|PeftConfig"
@@ -188,30 +184,6 @@ def _of_override(case: Case, knowledge: Known, called: Called) -> Iterator[Said]
         ),
         culprits=(use.project,),
         source=f"symbols of {knowledge.symbols.date}",
-    )
-
-
-def find_missing_attributes(case: Case, knowledge: Known) -> Iterator[Said]:
-    """Find attributes of libraries' objects that are not there; what is known of one by name is told by rules."""
-    for line, raised in signs(case):
-        found = _ATTRIBUTE.search(line)
-        inside = raised.frames[-1].function if raised and raised.frames else ""
-        if found and inside != "__del__" and "Exception ignored in" not in line:
-            yield _lacks(case, found["class"], found["name"], line.splitlines()[0].strip(), importer_of(raised))
-
-
-def _lacks(case: Case, holder: str, name: str, sign: str, top: str | None) -> Finding:
-    return Finding(
-        "object-lacks-attribute",
-        "runtime/api_change",
-        "error",
-        0.45,
-        f"{top or 'The calling code'} asks a {holder} for {name}, which it does not have in the release that is here.",
-        (sign,),
-        "An attribute was added, renamed or removed between the release that the code was written for and this one.",
-        (Change("code", f"Look up what {holder} calls {name} in the installed release, or move one of the two."),),
-        culprits=(top.replace("_", "-"),) if top else (),
-        source="the message itself",
     )
 
 

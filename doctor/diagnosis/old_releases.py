@@ -111,7 +111,9 @@ def _old(
     kind, asked = why
     text = case.failure.text if case.failure else ""
     lines = [line.strip() for line in text.splitlines() if name in line]
-    wanted = next((found["wanted"] for found in map(INSTEAD.search, lines) if found), str(newest.version))
+    wanted = next(
+        (found["wanted"] or found["other"] for found in map(INSTEAD.search, lines) if found), str(newest.version)
+    )
     bound = f"{name}>={wanted}"
     changes: tuple[Change, ...] = (Change("pin", f"Ask for {bound}, and read what refuses it.", (bound,)),)
     reason = (

@@ -23,9 +23,7 @@ _NONE_FITS = (
         rf"Could not find a version that satisfies the requirement (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s;(]|$)"
     ),
     re.compile(rf"Because (?P<name>{_NAME}) was not found in the (?:package registry|provided)"),
-    re.compile(
-        rf"[Bb]ecause (?:there (?:is|are) no versions? of|only) (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s,;]|$)"
-    ),
+    re.compile(rf"[Bb]ecause there (?:is|are) no versions? of (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s,;]|$)"),
     re.compile(
         rf"[Dd]istribution `?(?P<name>{_NAME})\s*(?P<range>==[\w.+!-]+)[^\n]*can't be installed because it doesn't have"
     ),
@@ -40,7 +38,10 @@ _CHOSE = re.compile(
     r"|\b(?:pip|uv|resolver|poetry)\b[^\n]*\b(?:chose|chooses|picks|picked|selects|selected|resolves|resolved|installs"
     r"|installed|takes|took|gives|gave)\b"
 )
-INSTEAD = re.compile(r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)")
+INSTEAD = re.compile(
+    r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)"
+    r"|\d\S* (?:was |is |got )?(?:installed|chosen)\W+(?P<other>\d[\w.]*\w) (?:was )?expected"
+)
 _WORDS = {"linux": "linux", "darwin": "macosx", "win32": "win_"}
 
 

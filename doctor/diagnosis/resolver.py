@@ -23,7 +23,8 @@ _DEPENDS = re.compile(
 _REQUESTED = re.compile(
     rf"The user requested (?:\(constraint\) )?(?P<name>{_NAME})\s*(?P<range>{_RANGE})?\s*$", re.MULTILINE
 )
-_YOU_REQUIRE = re.compile(rf"you require (?P<name>{_NAME})\s*(?P<range>{_RANGE})?(?=[\s,.;]|$)")
+_YOU_REQUIRE = re.compile(r"you require (?P<list>.+?)(?:, we can conclude|\.\s|\.?$)")
+_ONE = re.compile(rf"(?P<name>{_NAME})\s*(?P<range>{_RANGE})(?=[\s,.;]|$)")
 _CONFLICT = re.compile(
     r"conflicting dependencies|ResolutionImpossible|No solution found|requirements are unsatisfiable|are incompatible"
 )
@@ -57,7 +58,8 @@ def edges(text: str) -> tuple[Edge, ...]:
         for one in _DEPENDS.finditer(joined)
     ]
     found += [Edge("", "", _bare(one["name"]), _tight(one["range"])) for one in _REQUESTED.finditer(flat)]
-    found += [Edge("", "", _bare(one["name"]), _tight(one["range"])) for one in _YOU_REQUIRE.finditer(joined)]
+    yours = [one for told in _YOU_REQUIRE.finditer(joined) for one in _ONE.finditer(told["list"])]
+    found += [Edge("", "", _bare(one["name"]), _tight(one["range"])) for one in yours]
     return tuple(dict.fromkeys(found))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from doctor.case import Case
-from doctor.diagnosis.mechanism import Known, Said, signs
+from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import Missing, missing, spans_of
 from doctor.diagnosis.moves import may_be_in
 from doctor.finding import Change, Finding
@@ -95,6 +95,9 @@ def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
         spans = spans_of(asked, knowledge)
         version = case.environment.version(asked.project)
         always = bool(spans) and all(span.from_start and span.end is None for span in spans or ())
+        if not spans and importer_of(asked.raised) == asked.module.split(".")[0]:
+            yield _mixed(asked)
+            continue
         circular = spans is None and bool(_CIRCULAR.search(asked.line)) and not _PACKAGES.search(asked.line)
         if not circular and (not spans or not (always if version is None else may_be_in(case, asked.project, spans))):
             continue
@@ -105,6 +108,33 @@ def find_wrong_copies(case: Case, knowledge: Known) -> Iterator[Said]:
         ):
             continue
         yield _copy(case, asked, str(version) if version else "")
+
+
+def _mixed(asked: Missing) -> Finding:
+    """Return what is likely where a library asks itself for a name: its files are of two releases."""
+    top = asked.module.split(".")[0]
+    return Finding(
+        "library-lacks-its-own-name",
+        "import/stale_or_partial",
+        "error",
+        0.58,
+        f"{asked.project} does not find {asked.name} in its own {asked.module}: files of two releases are mixed.",
+        (asked.line,),
+        "An interrupted upgrade, two installers (pip and conda), or a process that imported it before it was replaced.",
+        (
+            Change(
+                "clean",
+                f"Remove every copy of {asked.project} and install it once.",
+                (asked.project,),
+                (asked.project,),
+            ),
+            Change("restart", "In a notebook, restart the kernel."),
+        ),
+        not_this=f"Move what imports {top}: it is {top} itself that is not whole",
+        check=f'python -c "import {asked.module}"',
+        culprits=(asked.project,),
+        source="the frames of the failure",
+    )
 
 
 def _copy(case: Case, asked: Missing, version: str) -> Finding:

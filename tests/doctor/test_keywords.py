@@ -1,6 +1,6 @@
 """Calls with keywords that a function doesn't take: libraries of two times, overrides, files of settings."""
 
-from doctor.diagnosis.keywords import find_missing_attributes, find_unexpected_keywords
+from doctor.diagnosis.keywords import find_unexpected_keywords
 from tests.doctor.told_knowledge import failing, knowing, pins, release
 
 RELEASES = {
@@ -51,10 +51,3 @@ def test_a_release_that_takes_it_is_not_at_fault():
 def test_without_a_table_only_the_branch_is_told():
     one = only("Stranger.ask() got an unexpected keyword argument 'x'", importer="odd")
     assert one.branch == "runtime/api_change" and one.confidence == 0.5 and one.culprits == ("odd",)
-
-
-def test_an_attribute_of_a_librarys_object():
-    (one,) = find_missing_attributes(failing("AttributeError: 'SFTConfig' object has no attribute 'x'"), KNOWN)
-    assert one.branch == "runtime/api_change" and one.confidence < 0.5
-    for text in ("'NoneType' object has no attribute 'x'", "'str' object has no attribute 'x'"):
-        assert list(find_missing_attributes(failing(f"AttributeError: {text}"), KNOWN)) == []

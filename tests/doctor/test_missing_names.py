@@ -122,3 +122,8 @@ def test_a_circle_of_a_library_without_a_table_is_no_matter_of_versions():
     assert list(find_missing_names(failing(line, books="2.0"), KNOWN)) == []
     (one,) = find_wrong_copies(failing(line, books="2.0"), KNOWN)
     assert one.branch == "import/shadowed" and one.confidence == 0.6
+
+
+def test_a_library_that_asks_itself_is_of_two_releases():
+    (one,) = find_wrong_copies(failing(NEW.replace("Shelf", "_inner"), importer="books"), KNOWN)
+    assert one.branch == "import/stale_or_partial" and one.changes[0].remove == ("books",)

@@ -52,3 +52,13 @@ def test_the_users_own_limit_is_what_is_loosened():
 
 def test_words_without_a_conflict_say_nothing():
     assert list(find_conflicts(failing("reader 0.9 depends on books==1.1"), KNOWN)) == []
+
+
+def test_all_that_uv_says_you_require_is_read():
+    text = (
+        "x No solution found\n Because reader==0.9 depends on books==1.1, we can conclude that reader>=0.9 depends on "
+        "books==1.1. And because you require reader>=0.9 and books>=2, we can conclude that your requirements are "
+        "unsatisfiable."
+    )
+    (one,) = find_conflicts(failing(text), KNOWN)
+    assert one.verdict.startswith("reader 0.9 asks for books==1.1, and your request asks for books>=2")
