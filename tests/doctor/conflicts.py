@@ -31,6 +31,7 @@ class Conflict:
         visible: whether the environment alone shows it.
         installs: whether the environment can be made; where not, making it is what fails.
         variables: environment variables, of the failing command; {folder} is the folder of the script.
+        branches: of the decision tree, what it may be called where no pin says whether the cause is right.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Conflict:
     visible: bool = True
     installs: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
+    branches: tuple[str, ...] = ()
 
 
 _TRAINER = """
@@ -90,9 +92,11 @@ CONFLICTS = (
              (("httpx<0.28",), ("openai>=1.55.3",))),
     Conflict("R7", ("tensorboard==2.14.1", "setuptools==82.0.0", "numpy<2"), "import tensorboard.default",
              "No module named 'pkg_resources'", ("setuptools<82",), (("setuptools<82",), ("tensorboard>=2.21",))),
-    Conflict("R8", ("flash-attn==2.7.4.post1",), "", "No module named 'torch'", visible=False, installs=False),
+    Conflict("R8", ("flash-attn==2.7.4.post1",), "", "No module named 'torch'", visible=False, installs=False,
+             branches=("build/isolation",)),
     Conflict("R9", ("llama-cpp-python==0.3.16",), "", "CMake configuration failed", visible=False, installs=False,
-             variables={"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++", "PATH": "{folder}/empty"}),
+             variables={"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++", "PATH": "{folder}/empty"},
+             branches=("build/missing_tool",)),
     Conflict("R10", ("peft==0.14.0", "transformers==4.40.2"), "import peft",
              "cannot import name 'EncoderDecoderCache' from 'transformers'", ("peft==0.13.2",),
              (("peft<0.14",), ("transformers>=4.43",)), torch=True),
@@ -124,15 +128,16 @@ CONFLICTS = (
 FAULTS = (
     Conflict("E1", ("datasets==2.14.7", "pyarrow==14.0.2", "numpy<2", "fsspec==2023.9.2"),
              "from datasets import load_dataset", "cannot import name 'load_dataset' from 'datasets'",
-             files={"datasets.py": "x = 1\n"}),
+             files={"datasets.py": "x = 1\n"}, branches=("import/shadowed",)),
     Conflict("E2", ("transformers==4.45.2", "numpy<2", "huggingface-hub<1.0"), "import transformers",
              f"{_REQUIRED} tokenizers==0.13.3", variables={"PYTHONPATH": "{folder}/leak"},
-             files={"leak.txt": "tokenizers==0.13.3"}),
+             files={"leak.txt": "tokenizers==0.13.3"}, branches=("import/shadowed", "runtime/environment")),
     Conflict("E3", ("transformers==4.45.2", "numpy<2", "huggingface-hub<1.0"), "import transformers",
              f"{_REQUIRED} tokenizers==0.13.3",
-             variables={"PYTHONUSERBASE": "{folder}/user"}, files={"user.txt": "tokenizers==0.13.3"}),
+             variables={"PYTHONUSERBASE": "{folder}/user"}, files={"user.txt": "tokenizers==0.13.3"},
+             branches=("import/shadowed", "runtime/environment", "import/wrong_version")),
     Conflict("E4", ("transformers==4.45.2", "numpy<2", "huggingface-hub<1.0"), "import transformers", "",
-             files={"stale.txt": "huggingface_hub-0.17.1"}),
+             files={"stale.txt": "huggingface_hub-0.17.1"}, branches=("import/stale_or_partial",)),
 )  # fmt: skip
 
 
