@@ -212,7 +212,10 @@ class InstalledModules:
 
     def _fresh(self, path: str, package: bool, top: str) -> ModuleText | None:
         source = self._sources.get(path) or self.source(path)
-        return read_module(source, package, top) if source is not None else None
+        try:
+            return read_module(source, package, top) if source is not None else None
+        except RecursionError:  # an expression as long as a table, which no Python-written reader can walk
+            return None
 
     def quick(self, module: str) -> tuple[Use, ...] | None:
         """Return what a module imports where that is only its own package and what the standard library surely has.

@@ -129,7 +129,9 @@ def test_a_module_that_its_distribution_lost(tmp_path):
     site = tmp_path / "site-packages"
     put(site, "toolbox", "9.0", _init_="")
     put(site, "asker", "3.0", requires=("toolbox",), _init_="import old_tools")
-    (found,) = diagnose(site, has=spans("1.0", "8.0", start=True))
+    uses = (Use("asker", spans("1.0", "7.0", start=True), True, "asker/__init__.py"),)
+    (found,) = diagnose(site, has=spans("1.0", "8.0", start=True), uses=uses)
+    assert "asker>=7.0" in pins(found)
     assert (found.branch, found.level) == ("import/not_installed", "error")
     assert found.culprits[0] == "toolbox" and "no longer has" in found.verdict and "installed" in found.not_this
 
