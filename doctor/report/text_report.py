@@ -73,8 +73,12 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
 
 
 def _is_noise(one: Answered, answer: Answer) -> bool:
-    """Whether a finding is a guess beside a sure one: a reader would only wonder."""
-    return one.finding.confidence < _GUESS and answer.findings[0].finding.confidence >= _SURE
+    """Whether a finding is a guess beside a sure one, or says less of the same line: a reader would only wonder."""
+    first = answer.findings[0].finding
+    same = one.finding.branch == first.branch and one.finding.evidence[:1] == first.evidence[:1]
+    if answer.failed and same and one.finding.confidence < first.confidence:
+        return True
+    return one.finding.confidence < _GUESS and first.confidence >= _SURE
 
 
 def _nothing(answer: Answer) -> str:
