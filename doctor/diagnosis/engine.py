@@ -24,7 +24,7 @@ from doctor.diagnosis.unlinked_names import find_unlinked_names
 from doctor.diagnosis.version_checks import find_told_packages, find_told_requirements
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
-from doctor.knowledge.rules import matches
+from doctor.knowledge.rules import matches, pair_findings
 
 # Below this a finding is as often wrong as right: it is only told as a guess. Measured by bench/doctor.py.
 THRESHOLD = 0.3
@@ -38,6 +38,8 @@ def find_by_rules(case: Case, knowledge: Known) -> Iterator[Finding | str]:
     """Find breakages that rules speak of; says which rules a version rules out."""
     for match in matches(knowledge.rules, case):
         yield match.finding or match.against
+    if case.failure is None:
+        yield from pair_findings(knowledge.rules, case)
 
 
 # Each line is asked in turn; a mechanism belongs to the file that names its subject.

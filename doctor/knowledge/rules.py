@@ -20,7 +20,7 @@ A file holds a list of rules. Keys of a rule:
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ _CHANGE_KEYS = ("kind", "text", *_CHANGE_LISTS, "environment")
 _SYSTEMS = ("linux", "darwin", "win32")
 # What one fact that agrees, or that is not known, does to a rule's confidence.
 _ALL_KNOWN, _NONE_KNOWN = 1.0, 0.85
+# Branches of which versions alone can tell, and what a failure that nobody has seen takes from a rule's confidence.
+_OF_PAIRS = ("import/not_installed", "import/wrong_version", "import/binary_abi", "runtime/api_change")
+_UNSEEN = 0.85
 
 
 class RuleError(ValueError):
@@ -136,6 +139,48 @@ def matches(rules: Iterable[Rule], case: Case) -> Iterator[Match]:
         found = _match(rule, case, signs)
         if found:
             yield found
+
+
+def pair_findings(rules: Iterable[Rule], case: Case) -> Iterator[Finding]:
+    """Tell which pairs of versions are here of which rules say that one breaks the other, before anything has failed.
+
+    Only rules of two or more distributions speak, of which one is held back and an installation mends it: the others
+    are about a program's own code, which nobody knows yet.
+
+    Args:
+        rules: rules to try.
+        case: an environment, without a failure.
+
+    Yields:
+        Their findings, less sure than with the failure: the broken part may never be used.
+    """
+    for rule in rules:
+        if rule.content.get("environment") or rule.content["branch"] not in _OF_PAIRS or not _is_of_pair(rule, case):
+            continue
+        known, against = _facts(rule, case)
+        if against or not all(known):
+            continue
+        finding = _finding(rule, case, {}, "", known)
+        mends = bool(finding.changes) and finding.changes[0].kind in ("pin", "install")
+        if mends and "{" not in finding.verdict + finding.why:
+            at_import = finding.branch.startswith("import/")
+            level = finding.level if at_import else "warning"
+            yield replace(finding, level=level, confidence=round(finding.confidence * _UNSEEN, 3))
+
+
+def _is_of_pair(rule: Rule, case: Case) -> bool:
+    """Return whether what a rule asks for is here, and several distributions are named of which one is held back.
+
+    Who breaks may stand in the map of packages, or only in what a change holds under: "openai<1.55.3".
+    """
+    held = [one for change in rule.content.get("changes") or () for one in _as_tuple(change.get("holds", ()))]
+    back = [one for one in held if "<" in one and _is(case, one) is True]
+    for each in rule.packages or ({},):
+        if all(case.environment.may_be(name, one) is True for name, one in each.items()):
+            names = {*each, *(Requirement(one).name for one in back)}
+            if len(names) > 1 and (back or any("<" in one or "==" in one for one in each.values())):
+                return True
+    return False
 
 
 def _signs(case: Case) -> tuple[str, ...]:
