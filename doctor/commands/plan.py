@@ -10,6 +10,8 @@ from pathlib import Path
 from doctor.commands.options import parser, width
 from doctor.errors import InputError
 from doctor.files import write_atomically
+from doctor.memory.folder import DEFAULT_FOLDER, read_memory
+from doctor.memory.remember import known_good
 from doctor.planning.plan import Plan, make_plan
 from doctor.planning.wish import LIBRARIES, meant_by, read_wish
 from doctor.planning.writing import colab_cells, header, pip_lines, script, smoke_test, uv_lines
@@ -25,6 +27,7 @@ generate data), hardware (T4, L4, A100, H100, RTX names, 24 GB, CPU, Mac), place
 and the size of a model (8B). What memory takes is an estimate.
 
 Exit codes: 0 a plan, 1 nothing fits (and what to change), 2 nothing was understood."""
+_PLATFORMS = {"linux": "linux", "darwin": "darwin", "win32": "win32"}
 FITS, NOTHING, _SCHEMA = 0, 1, 1
 
 
@@ -49,9 +52,14 @@ def main(words: list[str]) -> int:
         raise InputError(f"nothing of {text!r} is understood: name a library ({known}, ...), "
                          f"a goal (fine-tune, serve) or hardware (T4, 24 GB, CPU, Mac){near}")  # fmt: skip
     plan = make_plan(wish, given.driver)
+    proved = known_good(read_memory(given.memory or DEFAULT_FOLDER), wish.libraries, _PLATFORMS.get(wish.system, ""))
     if given.write and plan.chosen:
         _write(given.write, plan, given.force)
-    told = _as_json(plan) if given.json else "\n".join(_as_text(plan, width(), given.verbose)).rstrip() + "\n"
+    kept = [f"{one.name}: {', '.join(one.packages)} ({one.platform}, {one.checked}, {one.date})" for one in proved[:2]]
+    if given.json:
+        told = _as_json(plan, kept)
+    else:
+        told = "\n".join(_as_text(plan, width(), given.verbose, kept)).rstrip() + "\n"
     sys.stdout.write(told)
     return FITS if plan.chosen else NOTHING
 
@@ -64,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--write", type=Path, metavar="FILE.py", help="write a marimo notebook with the set as its PEP 723 header"
     )
     made.add_argument("--force", action="store_true", help="write it over a file that is there")
+    made.add_argument("--memory", type=Path, metavar="FOLDER", help="of what was proved (artifacts/doctor/memory)")
     made.add_argument("--json", action="store_true", help="the plan as JSON")
     made.add_argument("--verbose", action="store_true", help="also other sets that fit, and pip's commands")
     return made
@@ -87,7 +96,7 @@ def _write(path: Path, plan: Plan, force: bool) -> None:
     sys.stderr.write(f"{path} is written: uv run {path}\n")
 
 
-def _as_text(plan: Plan, columns: int, verbose: bool) -> Iterator[str]:
+def _as_text(plan: Plan, columns: int, verbose: bool, kept: list[str]) -> Iterator[str]:
     wish = plan.wish
     parts = [
         wish.goal or "goal not said",
@@ -118,6 +127,11 @@ def _as_text(plan: Plan, columns: int, verbose: bool) -> Iterator[str]:
                 f"Its torch is built for CUDA {chosen.cuda}: driver {chosen.driver} or newer (nvidia-smi shows it).",
                 columns,
             )
+    if kept:
+        yield ""
+        yield "Known good from the doctor's memory, by a smoke test:"
+        for text in kept:
+            yield from _filled(text, columns, "  - ")
     if plan.notes or plan.estimates:
         yield ""
         yield "Memory (estimates):"
@@ -164,7 +178,7 @@ def _filled(text: str, columns: int, first: str = "") -> list[str]:
     )
 
 
-def _as_json(plan: Plan) -> str:
+def _as_json(plan: Plan, kept: list[str]) -> str:
     wish, chosen = plan.wish, plan.chosen
     told: dict[str, object] = {
         "schema": _SCHEMA,
@@ -181,6 +195,7 @@ def _as_json(plan: Plan) -> str:
         "estimates": [{"what": one.what, "gigabytes": round(one.total, 1)} for one in plan.estimates],
         "footguns": [{"text": one.text, "stops": one.stops} for one in plan.footguns],
         "others": [one.id for one in plan.others],
+        "remembered": kept,
         "set": chosen and {
             "id": chosen.id, "python": chosen.python_version, "versions": chosen.versions, "driver": chosen.driver,
             "cuda": chosen.cuda, "confirmed": str(chosen.confirmed), "says": chosen.says,

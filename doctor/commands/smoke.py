@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from doctor.commands.options import add_facts, add_output, add_python, parser, width
 from doctor.environment.facts import Environment
@@ -114,6 +115,8 @@ def main(words: list[str]) -> int:
     answer = None
     if broken:
         answer = examine(Patient(environment, None), read_failure(broken.output), facts, Knowledge())
+    if given.remember and not failed:
+        _remember(given.remember, environment, results, given.memory)
     if given.json:
         from doctor.report.json_report import as_json
 
@@ -139,10 +142,30 @@ def main(words: list[str]) -> int:
     return FAILED if failed else PASSED
 
 
+def _remember(name: str, environment: Environment, results: list[Checked], folder: Path | None) -> None:
+    from doctor.memory.folder import DEFAULT_FOLDER
+    from doctor.memory.remember import remember_set
+
+    interpreter = environment.interpreter
+    platform = (
+        f"{interpreter.sys_platform}-{interpreter.machine}, Python {interpreter.version}" if interpreter else "unknown"
+    )
+    pins = tuple(f"{one.name}=={one.version}" for one in environment.installed if one.version and not one.origin)
+    checked = ", ".join(one.name for one in results if one.result == "passed")
+    seconds = sum(one.seconds for one in results)
+    try:
+        fact = remember_set(name, pins, platform, checked, folder or DEFAULT_FOLDER, seconds=seconds)
+    except OSError as error:
+        raise InputError(f"the memory can't be written: {error.strerror or error}") from None
+    sys.stderr.write(f"remembered as {fact.id}: good for {name}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    made = parser("smoke", _DESCRIPTION, "[PACKAGE ...] [--python PATH] [--timeout SECONDS]")
+    made = parser("smoke", _DESCRIPTION, "[PACKAGE ...] [--python PATH] [--remember NAME]")
     made.add_argument("package", nargs="*", metavar="PACKAGE", help="distributions or modules to import")
     add_python(made)
+    made.add_argument("--remember", metavar="NAME", help="keep what is installed as a known-good set, where all passed")
+    made.add_argument("--memory", type=Path, metavar="FOLDER", help="folder of the memory (artifacts/doctor/memory)")
     made.add_argument("--timeout", type=_seconds, default=180.0, metavar="SECONDS", help="that a check may take (180)")
     add_facts(made)
     add_output(made)

@@ -33,7 +33,10 @@ def as_text(answer: Answer, width: int = 100, *, verbose: bool = False, quiet: b
 def _quiet(answer: Answer, width: int) -> Iterator[str]:
     if not answer.findings:
         yield from _wrapped(_nothing(answer), width)
-    for one in answer.findings:
+    findings = [one for one in answer.findings if answer.failed or not _is_note(one)]
+    if answer.findings and not findings:
+        yield _nothing(answer)
+    for one in findings:
         yield from _wrapped(_LEVELS[one.finding.level] + one.finding.verdict, width)
         if one.remedies:
             yield from _wrapped(_way(one.remedies[0]), width, _INDENT)
@@ -42,7 +45,11 @@ def _quiet(answer: Answer, width: int) -> Iterator[str]:
 def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
     yield from _wrapped(f"Looked at: {answer.about}", width)
     yield ""
-    full = answer.findings if verbose else answer.findings[:1]
+    healthy = bool(answer.findings) and not answer.failed and all(_is_note(one) for one in answer.findings)
+    if healthy:
+        yield _nothing(answer)
+        yield ""
+    full = answer.findings if verbose else () if healthy else answer.findings[:1]
     for one in full:
         yield from _full(one, width, verbose, answer.place in ("colab", "kaggle"))
         yield ""
@@ -70,6 +77,10 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
         yield from _wrapped(f"Note: {note}", width)
     if answer.diagnosis.knowledge_date:
         yield f"Knowledge of {answer.diagnosis.knowledge_date}."
+
+
+def _is_note(one: Answered) -> bool:
+    return one.finding.level == "note"
 
 
 def _is_noise(one: Answered, answer: Answer) -> bool:
