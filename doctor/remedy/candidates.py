@@ -10,7 +10,7 @@ from packaging.version import Version
 from doctor.environment.facts import Environment
 from doctor.finding import Change, Finding
 from doctor.remedy.disturbance import breaks, moves_along
-from doctor.remedy.known_releases import KnownRelease, KnownReleases, WithMetadata, target_release, target_version
+from doctor.remedy.known_releases import KnownRelease, KnownReleases, WithMetadata, target_version
 from doctor.remedy.requirements import marker_values, needs, parse_requirement, unmet_by
 
 # What others are compiled against, and what takes gigabytes: moving it moves half of an environment.
@@ -50,10 +50,10 @@ def candidates(finding: Finding, environment: Environment, knowledge: WithMetada
     distribution (rename a file, set a variable, restart) keeps its place among the others, for its weight can't be
     compared with theirs.
 
-    A range stays a range where installing it by name does the smallest thing. It becomes one version where the newest
-    of the range is a bigger move than it must be: an upgrade to a version whose own needs are not met becomes one to
-    the newest whose needs are, or else to the nearest. Behind all others come, for upgrades over ranges, the nearest
-    version of each.
+    How far a range above what is installed moves is counted to its nearest version. It stays within that version's
+    major: "transformers>=4.43" becomes "transformers>=4.43,<5". Where the newest of it needs what is not there, it
+    becomes one version: the last patch of the nearest minor whose needs are met, or else of the nearest. Behind all
+    others come, for such ranges, the nearest version of each and the range as it was written.
 
     Args:
         finding: what is mended.
@@ -61,7 +61,7 @@ def candidates(finding: Finding, environment: Environment, knowledge: WithMetada
         knowledge: released versions.
     """
     first: list[tuple[int, Change]] = []
-    more: list[tuple[Size, int, Change]] = []
+    more: list[tuple[bool, Size, int, Change]] = []
     sized: list[tuple[Size, int, Change]] = []
     for place, change in enumerate(finding.changes):
         if not change.requirements and not change.remove:
@@ -69,11 +69,11 @@ def candidates(finding: Finding, environment: Environment, knowledge: WithMetada
             continue
         made = list(_concrete(change, environment, knowledge.metadata))
         sized.append((size_of(made[0], environment, knowledge), place, made[0]))
-        more += [(size_of(one, environment, knowledge), place, one) for one in made[1:]]
+        more += [(one == change, size_of(one, environment, knowledge), place, one) for one in made[1:]]
     slots = iter(sorted(sized, key=lambda one: one[:2]))
     still = dict(first)
     ordered = [still[place] if place in still else next(slots)[2] for place in range(len(finding.changes))]
-    ordered += [one[2] for one in sorted(more, key=lambda one: one[:2])]
+    ordered += [one[3] for one in sorted(more, key=lambda one: one[:3])]
     once: dict[object, Change] = {}
     for change in ordered:
         once.setdefault(_meaning(change), change)
@@ -101,7 +101,7 @@ def size_of(change: Change, environment: Environment, knowledge: WithMetadata) -
             continue  # it is only held, or what it needs moves along
         moved += 1
         heavy += canonicalize_name(requirement.name) in _HEAVY
-        there = target_version(requirement, environment, knowledge.metadata)
+        there = _least(requirement, here, environment, knowledge.metadata)
         if here is None or there is None:
             releases += 0 if here is None and environment.complete else _UNKNOWN
             continue
@@ -128,13 +128,25 @@ def _between(name: str, here: Version, there: Version, known: KnownReleases) -> 
     return max(1, sum(low < version <= high for version in versions))
 
 
+def _least(
+    requirement: Requirement, here: Version | None, environment: Environment, known: KnownReleases
+) -> Version | None:
+    """Return the version that a requirement must at least be moved to."""
+    if here and _upgrades(requirement, here):
+        reachable = _reachable(requirement, here, environment, known)
+        if reachable:
+            return reachable[0].version
+    return target_version(requirement, environment, known)
+
+
 def _concrete(change: Change, environment: Environment, known: KnownReleases) -> Iterator[Change]:
-    """Yield a change as it is best made, then the nearest versions of its ranges."""
-    best = [_best(text, environment, known) for text in change.requirements]
-    yield replace(change, requirements=tuple(best))
+    """Yield a change as it is best made, then with the nearest versions of its ranges, then as it was written."""
+    best = tuple(_best(text, environment, known) for text in change.requirements)
+    yield replace(change, requirements=best)
     nearest = tuple(_nearest(text, environment, known) or text for text in best)
-    if nearest != tuple(best):
-        yield replace(change, requirements=nearest)
+    for more in (nearest, change.requirements):
+        if more != best:
+            yield replace(change, requirements=more)
 
 
 def _best(text: str, environment: Environment, known: KnownReleases) -> str:
@@ -142,13 +154,16 @@ def _best(text: str, environment: Environment, known: KnownReleases) -> str:
     here = environment.version(requirement.name) if requirement else None
     if requirement is None or here is None or not _upgrades(requirement, here):
         return text
-    newest = target_release(requirement, environment, known)
-    if newest is None or not _unmet(newest, environment):
+    reachable = _reachable(requirement, here, environment, known)
+    if not reachable:
         return text
-    for release in reversed(_reachable(requirement, here, environment, known)):
-        if not _unmet(release, environment):
-            return _pinned(requirement, release.version)
-    return _nearest(text, environment, known) or text
+    major = reachable[0].version.major
+    within = [one for one in reachable if one.version.major == major]
+    if not _unmet(within[-1], environment):
+        return text if len(within) == len(reachable) else _written(requirement, f"{requirement.specifier},<{major + 1}")
+    last_of_minor = {one.version.release[:2]: one for one in within}
+    met = (one for one in last_of_minor.values() if not _unmet(one, environment))
+    return _written(requirement, f"=={next(met, next(iter(last_of_minor.values()))).version}")
 
 
 def _nearest(text: str, environment: Environment, known: KnownReleases) -> str | None:
@@ -161,7 +176,7 @@ def _nearest(text: str, environment: Environment, known: KnownReleases) -> str |
     if not reachable:
         return None
     nearest = max(one for one in reachable if one.release[:2] == reachable[0].release[:2])
-    return None if nearest == reachable[-1] else _pinned(requirement, nearest)
+    return None if nearest == reachable[-1] else _written(requirement, f"=={nearest}")
 
 
 def _upgrades(requirement: Requirement, here: Version) -> bool:
@@ -189,7 +204,8 @@ def _unmet(release: KnownRelease, environment: Environment) -> list[Requirement]
     return [one for one in needs(release.requires, values) if unmet_by(environment, one)]
 
 
-def _pinned(requirement: Requirement, version: Version) -> str:
+def _written(requirement: Requirement, specifier: str) -> str:
+    """Return a requirement with another range."""
     extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
     marker = f" ; {requirement.marker}" if requirement.marker else ""
-    return f"{requirement.name}{extras}=={version}{marker}"
+    return f"{requirement.name}{extras}{specifier}{marker}"

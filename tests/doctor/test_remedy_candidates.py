@@ -31,7 +31,7 @@ KNOWN = knowing(
 def test_the_move_of_one_release_goes_before_the_move_of_a_major():
     here = environment("transformers==4.40.2", "peft==0.14.0 transformers")
     assert ordered([pin("transformers>=4.43"), pin("peft<0.14")], here, KNOWN)[:2] == [
-        ("peft<0.14",), ("transformers>=4.43",)
+        ("peft<0.14",), ("transformers>=4.43,<5",)
     ]  # fmt: skip
 
 
@@ -73,22 +73,32 @@ def test_what_is_broken_already_is_not_laid_to_the_change():
     assert breaks(pin("peft>=0.13,<0.14"), here, KNOWN) == ()
 
 
-def test_a_range_becomes_the_newest_version_that_moves_nothing_else():
+def test_a_range_that_would_move_others_becomes_the_nearest_version_that_does_not():
     here = environment("transformers==4.40.2", "trl==0.7.11 transformers>=4.31")
-    assert ordered([pin("trl>=0.8.0")], here, KNOWN) == [("trl==0.8.6",)]
+    assert ordered([pin("trl>=0.8.0")], here, KNOWN) == [("trl==0.8.6",), ("trl>=0.8.0",)]
+    assert ordered([pin("trl>=0.12.0")], here, KNOWN) == [("trl==0.12.0",), ("trl>=0.12.0",)]  # none does not
+
+
+def test_a_range_stays_within_the_major_of_its_nearest_version():
+    here = environment("transformers==4.40.2", "peft==0.14.0")
+    assert ordered([pin("transformers>=4.43")], here, KNOWN) == [
+        ("transformers>=4.43,<5",), ("transformers==4.43.4",), ("transformers>=4.43",)
+    ]  # fmt: skip
 
 
 def test_a_range_that_moves_nothing_else_stays_and_the_nearest_version_is_tried_behind_all():
     here = environment("transformers==4.57.1", "trl==0.7.11 transformers>=4.31", "accelerate==1.0.1")
-    changes = [pin("trl>=0.8.0"), pin("accelerate>=1.3.0")]
+    changes = [pin("accelerate>=1.3.0"), pin("trl>=0.8.0"), pin("transformers<4.40")]
     assert ordered(changes, here, KNOWN) == [
-        ("trl>=0.8.0",), ("accelerate>=1.3.0",), ("trl==0.8.6",), ("accelerate==1.3.1",)
+        ("accelerate>=1.3.0",), ("trl>=0.8.0",), ("transformers<4.40",), ("accelerate==1.3.1",), ("trl==0.8.6",)
     ]  # fmt: skip
 
 
 def test_releases_for_another_python_do_not_count():
     here = environment("transformers==4.40.2", "trl==0.7.11", python="3.12.1")
-    assert ordered([pin("trl>=0.8.0")], here, KNOWN)[0] == ("trl>=0.8.0",)  # 1.0.0 goes with what is installed
+    assert ordered([pin("trl>=1.0")], here, KNOWN)[0] == ("trl>=1.0",)
+    assert size_of(pin("trl>=1.0"), here, KNOWN).majors == 1
+    assert size_of(pin("trl>=1.0"), environment("trl==0.7.11"), KNOWN).majors == 0  # there is none for that Python
 
 
 def test_what_moves_nothing_keeps_its_place():
@@ -97,7 +107,7 @@ def test_what_moves_nothing_keeps_its_place():
     here = environment("transformers==4.40.2", "peft==0.14.0")
     changes = [rename, pin("transformers>=4.43"), variable, pin("peft<0.14")]
     made = ordered(changes, here, KNOWN)[:4]
-    assert made == ["Rename datasets.py.", ("peft<0.14",), "Set X.", ("transformers>=4.43",)]
+    assert made == ["Rename datasets.py.", ("peft<0.14",), "Set X.", ("transformers>=4.43,<5",)]
 
 
 def test_without_versions_the_order_is_the_findings():
