@@ -8,6 +8,7 @@ from itertools import combinations
 from packaging.utils import canonicalize_name
 
 from doctor.case import Case
+from doctor.diagnosis.file_commands import delete_command
 from doctor.diagnosis.mechanism import Known
 from doctor.diagnosis.needs import needs, range_for
 from doctor.diagnosis.relevance import confidence_for
@@ -61,7 +62,7 @@ def find_two_dist_infos(case: Case, knowledge: Known) -> Iterator[Finding]:
             "clean",
             "Delete the metadata that is not of the files: "
             f"{', '.join(os.path.basename(one.folder) for one in stale)}.",
-            commands=tuple(for_bash("rm", "-r", one.folder) for one in stale),
+            commands=tuple(delete_command(case.environment, one.folder) for one in stale),
         )
         yield Finding(
             "two-dist-infos",
@@ -133,7 +134,7 @@ def _leak(case: Case, site: str, pairs: list[tuple[Installed, Installed | None]]
         own_folder = "Install it into the environment itself, whose folder comes before the user's."
         changes.insert(0, Change("install", own_folder, needed))
     if not by_variable:
-        clean = (for_bash("rm", "-r", *(winner.folder for winner, _ in pairs)),) if len(pairs) < 3 else ()
+        clean = (delete_command(case.environment, *(winner.folder for winner, _ in pairs)),) if len(pairs) < 3 else ()
         changes.append(Change("uninstall", f"Or remove the copies from {site}.", commands=clean))
     winner, own = pairs[0]
     return Finding(

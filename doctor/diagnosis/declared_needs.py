@@ -9,15 +9,17 @@ from functools import cache
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
 from doctor.diagnosis.copies import foreign_sites
 from doctor.diagnosis.mechanism import Known
-from doctor.diagnosis.needs import Need, needs, range_for
+from doctor.diagnosis.needs import Need, applicable, meets, needs, range_for
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Declared, Environment, Installed
 from doctor.environment.installed_files import recorded_paths
 from doctor.finding import Change, Finding
+from doctor.knowledge.metadata import accepts_python
 
 _OWN_CHECK = "dependency_versions_check.py"  # a file by which transformers and diffusers refuse to be imported
 
@@ -32,7 +34,7 @@ def find_unmet_needs(case: Case, knowledge: Known) -> Iterator[Finding]:
         if several[0].found is None:
             yield _missing(case, name, several)
         elif not _is_foreign(case.environment, several):
-            yield _wrong(case, name, several, case.environment)
+            yield _wrong(case, knowledge, name, several)
 
 
 def _is_foreign(environment: Environment, several: list[Need]) -> bool:
@@ -67,7 +69,8 @@ def _missing(case: Case, name: str, several: list[Need]) -> Finding:
     )
 
 
-def _wrong(case: Case, name: str, several: list[Need], environment: Environment) -> Finding:
+def _wrong(case: Case, knowledge: Known, name: str, several: list[Need]) -> Finding:
+    environment = case.environment
     found = several[0].found
     assert found is not None
     tellers = [one.teller.name for one in several]
@@ -79,10 +82,13 @@ def _wrong(case: Case, name: str, several: list[Need], environment: Environment)
     together = range_for(environment, name)
     if _possible(name, together):
         changes.append(Change("pin", f"Install a {name} that all accept.", (f"{name}{together}",)))
-    changes.append(
-        Change("pin", f"Or move {_some(tellers)} to a release that accepts {name} {found.version}.",
-               tuple(dict.fromkeys(tellers)), holds=(f"{name}=={found.version}",))
-    )  # fmt: skip
+    # One that needs it may move instead; of several, each would have to fit the others too.
+    other = _accepting(environment, knowledge, several[0].teller, found) if len(set(tellers)) == 1 else None
+    text = f"Move {_some(tellers)} to a release that accepts {name} {found.version}."
+    if other:
+        changes.append(Change("pin", text, (other,), holds=(f"{name}=={found.version}",)))
+    elif not changes:
+        changes.append(Change("option", text))
     return Finding(
         "need-unmet",
         "import/wrong_version",
@@ -107,6 +113,31 @@ def _wrong(case: Case, name: str, several: list[Need], environment: Environment)
         source="declared metadata of what is installed",
         provable=f"import {_module(refusing[0].teller)}" if refusing else None,
     )  # fmt: skip
+
+
+def _accepting(environment: Environment, knowledge: Known, teller: Installed, found: Installed) -> str | None:
+    """Return the pin of the release of a distribution nearest to the installed one that accepts another's version."""
+    interpreter = environment.interpreter
+    try:
+        here = Version(teller.version)
+    except InvalidVersion:
+        return None
+    fitting = [
+        release
+        for release in knowledge.metadata.releases(teller.name)
+        if not release.yanked
+        and not release.version.is_prerelease
+        and (interpreter is None or accepts_python(release, interpreter.version))
+        and all(
+            meets(found, need)
+            for need in applicable(release.requires, environment)
+            if canonicalize_name(need.name) == found.name
+        )
+    ]
+    above = [one.version for one in fitting if one.version > here]
+    below = [one.version for one in fitting if one.version < here]
+    chosen = min(above, default=None) or max(below, default=None)
+    return f"{teller.name}=={chosen}" if chosen else None
 
 
 def _possible(name: str, ranges: str) -> bool:
@@ -160,7 +191,7 @@ def find_wrong_python(case: Case, knowledge: Known) -> Iterator[Finding]:
             ),
             "Its files may use what this Python doesn't have; uv doesn't honour upper limits, and folders are copied."
             if too_old else "Upper limits say what was tried; uv installs over them, pip doesn't.",
-            (Change("pin", f"Install a release of {one.name} for Python {interpreter.version}.", (one.name,)),),
+            (Change("pin", f"Install a {one.name} for Python {interpreter.version}.", (one.name,), (one.name,)),),
             check=f'python -c "import {(one.modules or (one.name.replace("-", "_"),))[0]}"',
             culprits=(one.name,),
             source="declared metadata of what is installed",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from doctor.case import Case
+from doctor.diagnosis.file_commands import rename_command
 from doctor.diagnosis.mechanism import Known
 from doctor.diagnosis.module_names import EARLY, GENERIC, HARMLESS, USED
 from doctor.diagnosis.relevance import confidence_for
@@ -87,7 +88,7 @@ def _hides_standard(case: Case, name: str, path: str, where: str) -> Finding:
         f"{path} hides the module {name} of Python's standard library.",
         (f"{path} lies in {where}, which is searched before the standard library",),
         f"Every `import {name}` gets this file, also in torch, numpy and other libraries, which expect Python's own.",
-        (_rename(path),),
+        (_rename(case.environment, path),),
         not_this="Reinstall the library that fails: it is whole, and gets the wrong module",
         check=_check(name, path),
         source="files read",
@@ -99,13 +100,13 @@ def _check(name: str, path: str) -> str:
     return f'cd {folder} && python -c "import {name}; assert {path!r} not in str({name}.__file__)"'
 
 
-def _rename(path: str) -> Change:
+def _rename(environment: Environment, path: str) -> Change:
     folder, base = os.path.split(path)
     new = os.path.join(folder, f"my_{base}")
     return Change(
         "rename",
         f"Rename {base}{'/' if os.path.isdir(path) else ''}, say to my_{base}, and import it by that name.",
-        commands=(for_bash("mv", path, new),),
+        commands=(rename_command(environment, path, new),),
         disturbs=(f"Lines of the program that import {os.path.splitext(base)[0]} and mean this file must be changed.",),
     )
 
@@ -133,7 +134,7 @@ def _hides_installed(case: Case, name: str, path: str, kind: str, where: str, ow
             *((f"{', '.join(needed[:4])} need {owner.name}",) if needed else ()),
         ),
         f"`import {name}` gets the {what} of that name, not the library.",
-        (_rename(path),),
+        (_rename(case.environment, path),),
         not_this=f"Reinstall {owner.name}: it is installed, and would be hidden again",
         check=_check(name, path),
         culprits=(owner.name,),
@@ -220,7 +221,7 @@ def _stands_for_missing(case: Case, knowledge: Known, name: str, path: str) -> I
          f"{owners[0]} is in no folder of packages",
          *((f"{', '.join(optional[:3])} can use {owners[0]}, and may ask whether it is there",) if optional else ())),
         f"Programs that ask whether {name} can be imported are told yes, and find nothing in it.",
-        (_rename(path),
+        (_rename(case.environment, path),
          Change("install", f"Install {owners[0]} if it is meant: it wins over a mere folder.", (owners[0],))),
         not_this=f"Upgrade {owners[0]}: it isn't installed",
         check=f'cd {for_bash(os.path.dirname(path))} && python -c "import {name}; assert {name}.__file__"',

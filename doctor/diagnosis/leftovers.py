@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from doctor.case import Case
+from doctor.diagnosis.file_commands import delete_command
 from doctor.diagnosis.mechanism import Known
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Installed
@@ -45,10 +46,8 @@ def find_renamed_folders(case: Case, knowledge: Known) -> Iterator[Finding]:
                     "clean",
                     f"Delete these folders, and install {', '.join(hurt) or 'what they were'} again.",
                     again,
-                    commands=(
-                        for_bash("rm", "-r", *paths),
-                        *((for_bash("pip", "install", "--force-reinstall", "--no-deps", *again),) if again else ()),
-                    ),
+                    tuple(hurt) if again else (),
+                    commands=(delete_command(case.environment, *paths),),
                 ),
             ),
             not_this="Ignore it as a mere warning: names that can't be imported come from it later",
@@ -122,7 +121,7 @@ def _cut(case: Case, one: Installed) -> Finding:
         (f"{os.path.join(one.folder, 'METADATA')} is not there",),
         "importlib.metadata.version answers None for it, at which checks of versions stop.",
         (Change("clean", f"Delete the folder and install {one.name} again.", (f"{one.name}=={one.version}",),
-                commands=(for_bash("rm", "-r", one.folder),)),),
+                commands=(delete_command(case.environment, one.folder),)),),
         check=f"python -c \"import importlib.metadata as m; assert m.version('{one.name}')\"",
         culprits=(one.name,),
         source="installed files",
@@ -138,7 +137,16 @@ def _unrecorded(case: Case, one: Installed) -> Finding:
         f"{os.path.basename(one.folder)} has no RECORD, so {one.name} can't be uninstalled or checked.",
         (f"{os.path.join(one.folder, 'RECORD')} is not there",),
         "pip and uv know a package's files by that list only; without it an upgrade leaves the old ones.",
-        (_again(one),),
+        (
+            Change(
+                "option",
+                "Delete the folder, and install it again over what is there.",
+                commands=(
+                    delete_command(case.environment, one.folder),
+                    for_bash("pip", "install", "--ignore-installed", "--no-deps", f"{one.name}=={one.version}"),
+                ),
+            ),
+        ),
         check=f"test -f {for_bash(os.path.join(one.folder, 'RECORD'))}",
         culprits=(one.name,),
         source="installed files",
@@ -173,7 +181,7 @@ def _again(one: Installed) -> Change:
         "clean",
         f"Install {one.name} {one.version} again over itself.",
         (wanted,),
-        commands=(for_bash("pip", "install", "--force-reinstall", "--no-deps", wanted),),
+        (one.name,),
     )
 
 
@@ -248,7 +256,7 @@ def find_empty_folders(case: Case, knowledge: Known) -> Iterator[Finding]:
                 f"{folder} is what an uninstall left of {owners[0]}: it can be imported, and is empty.",
                 (f"{folder} holds no .py file and no compiled module", f"{owners[0]} is not installed"),
                 f"A folder without __init__.py is a namespace package: `import {name}` passes, and has no names.",
-                (Change("clean", "Delete the folder.", commands=(for_bash("rm", "-r", folder),)),
+                (Change("clean", "Delete the folder.", commands=(delete_command(case.environment, folder),)),
                  Change("install", f"Or install {owners[0]}, if it is needed.", (owners[0],))),
                 check=f'python -c "import {name}; assert {name}.__file__"',
                 culprits=(owners[0],),

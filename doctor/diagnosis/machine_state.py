@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 from doctor.case import Case
+from doctor.diagnosis.file_commands import delete_command
 from doctor.diagnosis.mechanism import Known
 from doctor.diagnosis.relevance import confidence_for
 from doctor.finding import Change, Finding
@@ -42,7 +43,9 @@ def _interpreter(case: Case) -> Iterator[Finding]:
         (
             Change("system", f"Make it again with a Python {short} that is there, and install the same packages.",
                    commands=(for_bash("uv", "venv", "--clear", "--python", short, interpreter.prefix),
-                             "# then install from your requirements or lock file")),
+                             for_bash("uv", "pip", "install", "--python", interpreter.prefix, *pins)
+                             if len(pins) <= 60 else "# then install from your requirements or lock file"),
+                   disturbs=("The folder is made anew: what else was put into it is gone.",)),
         ),
         not_this="Reinstall single packages: their files are whole, the interpreter is missing",
         check=for_bash(interpreter.executable, "-c", "pass"),
@@ -147,7 +150,8 @@ def _compiled_cache(case: Case) -> Iterator[Finding]:
         (*files[:4], *(("UNSLOTH_COMPILE_OVERWRITE=0 keeps what is there",) if kept else ())),
         "unsloth imports its generated trainers from there instead of making them for what is installed.",
         (
-            Change("clean", "Delete the folder; it is written again.", commands=(for_bash("rm", "-r", folder),)),
+            Change("clean", "Delete the folder; it is written again.",
+                   commands=(delete_command(case.environment, folder),)),
             *((Change("environment", "Or let it be overwritten.", environment=(("UNSLOTH_COMPILE_OVERWRITE", ""),)),)
               if kept else ()),
         ),

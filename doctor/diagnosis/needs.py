@@ -1,6 +1,6 @@
 """The requirements of installed distributions that hold for their interpreter, and whether a copy meets them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,21 +38,26 @@ def needs(environment: Environment) -> Iterator[Need]:
     """
     if environment.interpreter is None or not environment.complete:
         return
-    values = marker_values(environment.interpreter)
     first: dict[str, Installed] = {}
     for one in environment.installed:
         first.setdefault(one.name, one)
     for one in first.values():
-        for line in one.requires:
-            need = _parsed(line)
-            if need is None:
-                continue
-            try:
-                holds = need.marker is None or need.marker.evaluate(values)
-            except UndefinedEnvironmentName:
-                continue
-            if holds:
-                yield Need(one, need, first.get(canonicalize_name(need.name)))
+        for need in applicable(one.requires, environment):
+            yield Need(one, need, first.get(canonicalize_name(need.name)))
+
+
+def applicable(lines: Iterable[str], environment: Environment) -> Iterator[Requirement]:
+    """Yield those of some Requires-Dist lines, without an extra, whose marker holds for an environment."""
+    values = marker_values(environment.interpreter) if environment.interpreter else None
+    for line in lines:
+        need = _parsed(line)
+        if need is None:
+            continue
+        try:
+            if need.marker is None or values is None or need.marker.evaluate(values):
+                yield need
+        except UndefinedEnvironmentName:
+            continue
 
 
 @cache

@@ -10,8 +10,6 @@ from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.torch_build import TorchBuild
 from doctor.finding import Change, Finding
 
-INDEX = "https://download.pytorch.org/whl"
-
 
 def partner_of(torch: Version, name: str) -> str | None:
     """Return the minor version of a package beside torch that belongs to a torch, "0.21" of torchvision to 2.6.
@@ -92,9 +90,7 @@ def _variants(case: Case, name: str, torch: Version, found: Version) -> Iterator
         f"{name} {found} and torch {torch} are of different builds.",
         (f"torch {torch}", f"{name} {found}"),
         "An operator that is compiled for CUDA is missing in a build for CPU, and libraries of two CUDA versions meet.",
-        (Change("install", f"Install {name} from the index of torch's build.", (f"{name}=={found.public}",),
-                commands=(f"pip install --force-reinstall --no-deps {name}=={found.public}"
-                          f" --index-url {INDEX}/{torch.local}",)),),
+        (Change("install", f"Install {name} of torch's build.", (f"{name}=={found.public}+{torch.local}",), (name,)),),
         check=f'python -c "import {name}"',
         culprits=(name, "torch"),
         source="installed files",

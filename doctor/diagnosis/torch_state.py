@@ -8,7 +8,7 @@ from doctor.case import Case
 from doctor.diagnosis.gpu_tables import ARCHITECTURES, MAJOR_DRIVERS, NAMES, TORCH_CUDA
 from doctor.diagnosis.mechanism import Known
 from doctor.diagnosis.relevance import confidence_for
-from doctor.diagnosis.torch_partners import INDEX, find_partners
+from doctor.diagnosis.torch_partners import find_partners
 from doctor.environment.facts import Environment
 from doctor.environment.torch_build import TorchBuild, torch_build
 from doctor.finding import Change, Finding
@@ -56,14 +56,12 @@ def _reinstall(environment: Environment, build: TorchBuild, accepted: tuple[str,
     if not fitting:
         return None
     chosen = max(fitting, key=_numbers)
-    index = f"{INDEX}/cu{chosen.replace('.', '')}"
-    beside = [name for name in ("torchvision", "torchaudio") if environment.find(name)]
-    packages = " ".join([f"torch=={public}", *beside])
+    beside = tuple(name for name in ("torchvision", "torchaudio") if environment.find(name))
     return Change(
         "install",
         f"Install the CUDA {chosen} build of the same torch.",
-        (f"torch=={public}",),
-        commands=(f"pip install --force-reinstall --no-deps {packages} --index-url {index}",),
+        (f"torch=={public}+cu{chosen.replace('.', '')}", *beside),
+        ("torch", *beside),
         disturbs=("It is a download of 2 to 3 GB.",),
     )
 
@@ -71,9 +69,9 @@ def _reinstall(environment: Environment, build: TorchBuild, accepted: tuple[str,
 def _by_driver() -> Change:
     return Change(
         "install",
-        "Install a torch whose build uv chooses by the driver.",
+        "Install a torch of the build that the driver and the GPU ask for.",
         ("torch",),
-        commands=("uv pip install --reinstall torch --torch-backend=auto",),
+        ("torch",),
         disturbs=("torch moves to another release, and what is built for it must move too.",),
     )
 

@@ -52,6 +52,8 @@ def commands(change: Change, environment: Environment) -> Commands:
     settings = [_setting(name, value, windows) for name, value in change.environment]
     if change.requirements or change.remove:
         uv, pip = _uv_lines(change, environment, shell), _pip_lines(change, environment, shell)
+        if change.kind == "clean":  # files are deleted before their packages are installed again
+            uv, pip = (*change.commands, *uv), (*change.commands, *pip)
         return Commands((*settings, *uv), (*settings, *pip), (*_cell_settings(change), *_cell(change, environment)))
     lines = (*settings, *change.commands)
     cell = (*_cell_settings(change), *(_in_cell(line) for line in change.commands))

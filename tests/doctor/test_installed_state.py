@@ -2,17 +2,22 @@
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.version import Version
 from patients import Patient, install_into
 
 from doctor.case import Case
 from doctor.diagnosis.installed_state import find_installed_state
+from doctor.environment.facts import Environment
 from doctor.environment.read import read_environment
 from doctor.failure.facts import Failure, Raised
 from doctor.finding import BRANCHES, Finding
+from doctor.knowledge.metadata import Release
+from doctor.remedy.commands import commands
 
 OWNERS = {"datasets": ("datasets",), "peft": ("peft",), "cv2": ("opencv-python",)}
 KNOWN = SimpleNamespace(
@@ -226,7 +231,9 @@ class TestLeftovers:
             (venv.site / name).mkdir()
         finding = only(found(venv))
         assert finding.id == "interrupted-change" and set(finding.culprits) == {"numpy", "transformers"}
-        assert finding.changes[0].commands[1].endswith("numpy==1.26.4 transformers==4.45.2")
+        assert finding.changes[0].requirements == ("numpy==1.26.4", "transformers==4.45.2")
+        lines = commands(finding.changes[0], Environment("v")).pip
+        assert lines[0].startswith("rm -r ") and lines[-1].endswith("numpy==1.26.4 transformers==4.45.2")
         failure = Failure("log", lines=("WARNING: Ignoring invalid distribution -umpy (/v/site-packages)",), text="x")
         finding = only(found(venv, failure=failure))
         assert finding.confidence >= 0.85 and finding.evidence[0] == failure.lines[0]
@@ -284,11 +291,17 @@ class TestDeclaredNeeds:
         finding = only(found(venv))
         assert finding.level == "error" and finding.provable == "import transformers"
 
-    def test_what_cannot_be_met_together_is_not_proposed(self, venv):
+    def test_what_cannot_be_met_together_is_not_proposed(self, venv, monkeypatch):
         venv.install("peft", "0.14", requires=("numpy>=2",))
         venv.install("old", "1", requires=("numpy<2",))
+        assert [one.kind for one in only(found(venv)).changes] == ["option"]
+        day = date(2025, 1, 1)
+        asked = {"0.12": "numpy>=1", "0.13": "numpy>=1.17", "0.14": "numpy>=2", "0.15": "numpy>=2"}
+        peft = [Release(Version(one), day, (asks,), "", False, ("py3-none-any",), True) for one, asks in asked.items()]
+        releases = {"peft": peft}
+        monkeypatch.setattr(KNOWN.metadata, "releases", lambda name: releases.get(name, ()))
         finding = only(found(venv))
-        assert [one.requirements for one in finding.changes] == [("peft",)]
+        assert [one.requirements for one in finding.changes] == [("peft==0.13",)]
 
     def test_another_python_is_asked_for(self, venv):
         venv.install("young", "1", requires_python=">=3.99")

@@ -69,25 +69,25 @@ def test_a_cpu_build_beside_a_gpu(venv, tmp_path):
     assert found(venv, tmp_path / "none") == []
     finding = only(found(venv, tmp_path, T4))
     assert (finding.branch, finding.level, finding.gpu) == ("cuda/not_found", "warning", True)
-    assert "torch==2.6.0" in finding.changes[0].commands[0] and "whl/cu126" in finding.changes[0].commands[0]
+    assert finding.changes[0].requirements == ("torch==2.6.0+cu126",) and finding.changes[0].remove == ("torch",)
 
 
 def test_a_driver_that_is_too_old(venv, tmp_path):
     with_torch(venv, "2.6.0+cu124", "12.4")
     finding = only(found(venv, tmp_path, "Tesla T4, 15360, 470.82.01, 7.5", cuda="11.4"))
     assert (finding.id, finding.level) == ("driver-older-than-build", "error")
-    assert "whl/cu118" in finding.changes[0].commands[0] and "525.60" in finding.changes[1].text
+    assert finding.changes[0].requirements == ("torch==2.6.0+cu118",) and "525.60" in finding.changes[1].text
 
 
-@pytest.mark.parametrize("gpu, version, cuda, index", [
-    ("NVIDIA GeForce RTX 5090, 32607, 570.124.06, 12.0", "2.7.0+cu126", "12.6", "whl/cu128"),
-    ("Tesla P100-PCIE-16GB, 16384, 570.124.06, 6.0", "2.8.0+cu128", "12.8", "whl/cu126"),
+@pytest.mark.parametrize("gpu, version, cuda, build", [
+    ("NVIDIA GeForce RTX 5090, 32607, 570.124.06, 12.0", "2.7.0+cu126", "12.6", "2.7.0+cu128"),
+    ("Tesla P100-PCIE-16GB, 16384, 570.124.06, 6.0", "2.8.0+cu128", "12.8", "2.8.0+cu126"),
 ])  # fmt: skip
-def test_a_gpu_that_the_build_has_no_code_for(venv, tmp_path, gpu, version, cuda, index):
+def test_a_gpu_that_the_build_has_no_code_for(venv, tmp_path, gpu, version, cuda, build):
     with_torch(venv, version, cuda)
     finding = only(found(venv, tmp_path, gpu, cuda="12.8"))
     assert (finding.branch, finding.level) == ("cuda/arch_unsupported", "error")
-    assert index in finding.changes[0].commands[0]
+    assert finding.changes[0].requirements[0].endswith(build)
 
 
 @pytest.mark.parametrize("capability, cuda, fits", [
@@ -159,6 +159,7 @@ class TestMachineState:
         finding = self.state(fault="/v/bin/python is a link to /usr/bin/python3.11, which is not there.")
         assert (finding.level, finding.branch) == ("error", "runtime/environment")
         assert finding.changes[0].commands[0] == "uv venv --clear --python 3.11 /v"
+        assert "trl==1.9.2" in finding.changes[0].commands[1]
 
     def test_pythonhome_of_another_python(self):
         assert self.state(variables={"PYTHONHOME": "/none"}).level == "error"
