@@ -56,6 +56,12 @@ def read_frame(line: str, *, notebook: bool = False) -> Frame | None:
     )
 
 
+def raised_at(line: str) -> tuple[Frame, str] | None:
+    """Return the frame and the type of an exception that a test runner names below it: "x.py:2: ImportError"."""
+    found = _PYTEST.match(line)
+    return (frame(found["file"], int(found["line"])), found["raised"]) if found and found["raised"] else None
+
+
 def frame(file: str, line: int | None, function: str = "", code: str = "") -> Frame:
     """Return a frame, with the package that its file belongs to."""
     file = file.strip().replace("\\\\", "\\").replace("\\", "/")

@@ -91,8 +91,8 @@ _CLEAR = re.compile(
 )
 _GPU_LINE = re.compile(r"[A-Z]\d{1,3}|[Nn]vidia \d|NVIDIA \d|RTX|GTX|TITAN|Orin|Xavier|Thor|Spark|series")
 _MEMORY = re.compile(
-    r"total capacity of ([\d.]+) GiB|([\d.]+) GiB total capacity|\d+MiB\s*/\s*(\d+)MiB|"
-    r"Max memory: ([\d.]+) GB|\b(\d+) ?GB card|[- ](\d+) ?GB\b"
+    r"total capacity of ([\d.]{1,9}) GiB|\b([\d.]{1,9}) GiB total capacity|\b\d{1,7}MiB\s{0,9}/\s{0,9}(\d{1,7})MiB|"
+    r"Max memory: ([\d.]{1,9}) GB|\b(\d{1,4}) ?GB card|[- ](\d{1,4}) ?GB\b"
 )
 _CAPABILITY = re.compile(
     r"(?:compute capability|CUDA capability|Compute Capability):? ?(?:sm_)?(\d{1,2})\.?(\d)\b|\bsm_?(\d{1,2})(\d)a?\b",
@@ -171,7 +171,7 @@ _DRIVER = re.compile(
 _CUDA = (
     re.compile(
         r"CUDA used to build PyTorch[: ]+(\d{1,2}\.\d{1,2})|torch was compiled with (\d{1,2}\.\d)|"
-        r"torch[^\n]{0,30}?[\d.]+(?:\w*)\+cu(\d{2,3})\b"
+        r"torch[^\n]{0,30}?\d[\w.]{1,30}\+cu(\d{2,3})\b"
     ),
     re.compile(r"torch[^\n]{0,40}?\bcu(\d{3})\b|torch[^\n]{0,20}?CUDA (\d{1,2}\.\d{1,2})"),
     re.compile(

@@ -7,32 +7,36 @@ from packaging.utils import canonicalize_name
 
 from doctor.failure.specifiers import specifier_of
 
-_NAME = r"[A-Za-z0-9][\w.\-]*"
-_WHO = rf"(?P<by>(?!\d[\d.]*(?![\w.\-])){_NAME})(?:\[[\w,\- ]*\])?"
-_SPECS = r"(?:[<>=!~^]=?=?\s?[\w.*+!]+(?:\s?,\s?|\s(?:and|or)\s(?=[<>=!~]))?)*"
-_WHAT = rf"(?P<name>{_NAME})(?:\[[\w,\- ]*\])?\s?\(?(?P<specifier>{_SPECS})\)?"
-_PIP = re.compile(rf"^\s*{_WHO}\s(?P<version>\d\S*) depends on {_WHAT}", re.MULTILINE)
-_PIP_USER = re.compile(rf"^\s*The user requested (?:\(constraint\) )?{_WHAT}", re.MULTILINE)
+# All of them bounded, so that the time stays linear.
+_NAME = r"(?<![\w.\-])[A-Za-z0-9][\w.\-]{0,60}"
+_WHO = rf"(?P<by>(?<![\w.\-])(?!\d[\d.]{{0,60}}(?![\w.\-])){_NAME})(?:\[[\w,\- ]{{0,80}}\])?"
+_SPECS = r"(?:[<>=!~^]=?=?\s?[\w.*+!]{1,40}(?:\s?,\s?|\s(?:and|or)\s(?=[<>=!~]))?){0,8}"
+_WHAT = rf"(?P<name>{_NAME})(?:\[[\w,\- ]{{0,80}}\])?\s?\(?(?P<specifier>{_SPECS})\)?"
+_PIP = re.compile(rf"^[ \t]{{0,12}}{_WHO}\s(?P<version>\d\S{{0,60}}) depends on {_WHAT}", re.MULTILINE)
+_PIP_USER = re.compile(rf"^[ \t]{{0,12}}The user requested (?:\(constraint\) )?{_WHAT}", re.MULTILINE)
 _CHECK = re.compile(
-    rf"(?:^|\s){_WHO} (?P<version>\d\S*) requires {_WHAT}(?:; [^,\n]{{1,80}})?, "
-    rf"(?:but you have (?P<there>{_NAME})[ =]{{1,2}}(?P<has>\d\S*?)(?: which|\.?\s|\.?$)|which is not)",
+    rf"(?:^|\s){_WHO} (?P<version>\d\S{{0,60}}) requires {_WHAT}(?:; [^,\n]{{1,80}})?, "
+    rf"(?:but you have (?P<there>{_NAME})[ =]{{1,2}}(?P<has>\d\S{{0,60}}?)(?: which|\.?\s|\.?$)|which is not)",
     re.MULTILINE,
 )
-_UV = re.compile(rf"(?<![\w.\-]){_WHO}(?P<version>{_SPECS}|\s\(\d[\w.]*\)) (?:depends?|depending) on {_WHAT}")
+_UV = re.compile(rf"(?<![\w.\-]){_WHO}(?P<version>{_SPECS}|\s\(\d[\w.]{{0,40}}\)) (?:depends?|depending) on {_WHAT}")
 _UV_ALL = re.compile(rf"\ball (?:of the )?versions of {_WHO}(?P<version>) depend on {_WHAT}")
 _UV_USER = re.compile(rf"\b(?:you require|your project depends on|your workspace requires|and depends on) {_WHAT}")
 _CONDA = re.compile(
-    rf"\b{_WHO}[ -](?P<version>\d[\w.]*)\S* (?:requires|would require) {_WHAT}(?![^\n]*(?:but you have|which is not))",
+    rf"\b{_WHO}[ -](?P<version>\d[\w.]{{0,40}})\S{{0,60}} (?:requires|would require) {_WHAT}(?![^\n]{{0,200}}(?:but "
+    rf"you have|which is not))",
 )
-_OFFERED = re.compile(r"requirement (?P<name>[\w.\-]+)[^\n]{0,200}?\(from versions: (?P<versions>[^)\n]*)\)")
+_OFFERED = re.compile(
+    r"requirement (?P<name>[\w.\-]{1,80})[^\n]{0,200}?\(from versions: (?P<versions>[^)\n]{0,20000})\)"
+)
 _MISSING = re.compile(
     rf"(?P<name>{_NAME})(?:{_SPECS}) was not found in the (?:package registry|provided|cache)|"
     rf"there (?:is|are) no versions? of (?P<none>{_NAME})|No matching distribution found for (?P<nothing>{_NAME})"
 )
 _PYTHON = re.compile(
-    rf"(?P<version>\d[\w.]*) Requires-Python (?P<python>{_SPECS})|"
-    rf"Package '(?P<name>{_NAME})' requires a different Python: \S+ not in '(?P<needs>[^'\n]+)'|"
-    rf"(?P<by>{_NAME})(?:{_SPECS}| \d\S*) (?:depends on|requires|would require) [Pp]ython ?(?P<wants>{_SPECS})"
+    rf"(?<![\w.])(?P<version>\d[\w.]{{0,40}}) Requires-Python (?P<python>{_SPECS})|"
+    rf"Package '(?P<name>{_NAME})' requires a different Python: \S+ not in '(?P<needs>[^'\n]{{1,100}})'|"
+    rf"(?P<by>{_NAME})(?:{_SPECS}| \d\S{{0,60}}) (?:depends on|requires|would require) [Pp]ython ?(?P<wants>{_SPECS})"
 )
 
 
@@ -81,8 +85,10 @@ def read_resolution(text: str) -> Resolution:
     Returns:
         Its facts; empty ones where it is no such output.
     """
-    text = re.sub(rf"depends on both ({_NAME} \([^()\n]*\)) and ", r"depends on \1 and depends on ", text[:200_000])
-    flat = re.sub(r"[ \t]*\n[ \t]*[│╰├─▶]*[ \t]*", " ", text)
+    text = re.sub(
+        rf"depends on both ({_NAME} \([^()\n]{{0,80}}\)) and ", r"depends on \1 and depends on ", text[:200_000]
+    )
+    flat = " ".join(line.strip().lstrip("│╰├─▶ ") for line in text.split("\n"))
     wishes: list[Wish] = []
     for pattern, where in ((_PIP, text), (_CHECK, text), (_UV, flat), (_UV_ALL, flat), (_CONDA, text)):
         for found in pattern.finditer(where):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from doctor.failure.cleaning import Line
 from doctor.failure.excerpt import GAP
 from doctor.failure.facts import Frame
-from doctor.failure.frames import ARROW, read_frame
+from doctor.failure.frames import ARROW, raised_at, read_frame
 from doctor.failure.stated import states_version
 
 CAUSE = "The above exception was the direct cause of the following exception"
@@ -139,6 +139,10 @@ class _Reader:
             return at + 1
         if "Traceback (most recent" in text:
             return self._traceback(at, depth)
+        below = raised_at(text) if ".py:" in text else None
+        if below and self._blocks and self._blocks[-1].type == below[1] and not self._blocks[-1].frames:
+            self._blocks[-1].frames.append(below[0])  # a test runner's, below the exception
+            return at + 1
         found = read_frame(text)
         if found and (text.lstrip().startswith(("File", "> File")) or ".py:" in text):
             # A test runner writes no heading, and a remote error of Ray has it in a line of its own.

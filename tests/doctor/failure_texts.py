@@ -169,7 +169,19 @@ LOGS = (
     Told("html", "python", ("TypeError: 'NoneType' object is not <callable>",), None),
     Told("ipython8", "python", ("ModuleNotFoundError: No module named 'pkg_resources'",), "tensorboard"),
     Told(
+        "ipython_colours",
+        "python",
+        ("ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",),
+        "thirdp",
+    ),
+    Told(
         "ipython_input", "python", ("TypeError: LoraConfig.__init__() got an unexpected keyword argument 'e",), "peft"
+    ),
+    Told(
+        "ipython_session",
+        "python",
+        ("ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",),
+        "thirdp",
     ),
     Told(
         "java",
@@ -300,6 +312,25 @@ LOGS = (
     Told("syntax", "python", ("SyntaxError: invalid syntax",), None),
     Told("term", "log", ("terminate called after throwing an instance of 'std::runtime_error'",), None),
     Told("threadexc", "python", ("ValueError: in thread",), None),
+    Told(
+        "tool_any",
+        "python",
+        (
+            "ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",
+            "ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions)",
+        ),
+        "thirdp",
+    ),
+    Told("tool_job", "python", ("ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",), "thirdp"),
+    Told(
+        "tool_pyt",
+        "python",
+        ("ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",),
+        "thirdp",
+        cut=True,
+    ),
+    Told("tool_richy", "python", ("ImportError: cannot import name 'nosuchname' from 'json'",), "thirdp"),
+    Told("tool_typ", "python", ("ImportError: cannot import name 'nosuchname' from 'json'",), "thirdp"),
     Told("unpickle", "python", ("UnpicklingError: Weights only load failed. This file can still be load",), "torch"),
     Told(
         "uv_build",
