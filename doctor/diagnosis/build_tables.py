@@ -189,7 +189,7 @@ TOOLS: tuple[Tool, ...] = (
         "mpicc --version",
     ),
     Tool(
-        r"llvm-config[^\n]{0,30}(?:not found|failed|No such file)|LLVM_CONFIG",
+        r"llvm-config[^\n]{0,30}(?:not found|failed|No such file)",
         "LLVM",
         "Take a release of llvmlite that has a wheel for this Python.",
         ("pip install --only-binary :all: llvmlite",),
@@ -222,7 +222,7 @@ TOOLS: tuple[Tool, ...] = (
         "ffmpeg -version",
     ),
     Tool(
-        r"\baria2c|wget:? (?:command )?not found|curl:? (?:command )?not found|unzip:? (?:command )?not found",
+        r"wget:? (?:command )?not found|curl:? (?:command )?not found|unzip:? (?:command )?not found",
         "a download tool",
         "Install it with the system's packages.",
         ("apt-get install -y wget curl unzip",),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from doctor.case import Case
@@ -90,9 +91,14 @@ def find_not_a_number(case: Case, knowledge: Any) -> Iterator[Said]:
         (_GARBAGE, "garbage"),
     ):
         found = told.search(pattern)
-        if found:
-            yield _of_kind(told, kind, found)
-            return
+        if not found:
+            continue
+        one = _of_kind(told, kind, found)
+        if kind in ("loss", "garbage") and told.case.failure.raised:
+            # Something was raised: a loss in the log before it is seldom what is asked about.
+            one = replace(one, confidence=round(one.confidence / 2, 2))
+        yield one
+        return
 
 
 def _of_kind(told: Told, kind: str, found: re.Match[str]) -> Finding:
