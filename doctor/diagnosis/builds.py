@@ -362,7 +362,7 @@ def _headers(told: Told) -> Iterator[Said]:
 def _host_compiler(told: Told) -> Iterator[Said]:
     found = told.search(
         r"unsupported GNU version! gcc versions later than (\d+) are not supported"
-        r"|unsupported Microsoft Visual Studio version|unsupported clang version"
+        r"|unsupported Microsoft Visual Studio version|Unsupported NVHPC compiler found|unsupported clang version"
         r"|__builtin_ia32_\w+\W+ is undefined|identifier \W?_Float(32|64"
         r"|128)\w?\W? is undefined"
         r"|(?:cospi|sinpi|rsqrt)\w*\W+[^\n]*exception specification"

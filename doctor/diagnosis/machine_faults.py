@@ -12,9 +12,11 @@ from doctor.diagnosis.serving_memory import find_serving_memory
 from doctor.diagnosis.shared_libraries import find_shared_library
 from doctor.diagnosis.undefined_symbols import find_undefined_symbol
 from doctor.diagnosis.wheel_names import find_wrong_wheel
+from doctor.diagnosis.xformers_build import find_xformers_build
 
 MACHINE_FAULTS: tuple[Mechanism, ...] = (
     find_undefined_symbol,
+    find_xformers_build,
     find_numpy_abi,
     find_shared_library,
     find_cuda_builds,

@@ -164,6 +164,9 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
                 ),
             )
         )
+    if _is_between(told):
+        # NVIDIA's images have a torch between two releases: no published wheel is for it.
+        changes.sort(key=lambda one: one.kind != "install")
     if not changes:
         changes.append(
             Change(
@@ -190,6 +193,12 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
         (project, "torch") if project else ("torch",),
         f"symbols of torch's wheels {torch_versions()[0]} to {torch_versions()[-1]}, read 2026-11-28",
     )
+
+
+def _is_between(told: Told) -> bool:
+    """Return whether the torch that is here is one of a source tree or of NVIDIA's images, such as 2.2.0a0+81ea7a4."""
+    version = told.version("torch")
+    return version is not None and version.is_prerelease
 
 
 # What parts of a name tell of its torch, for names that are cut off or unknown: pattern, first and last version.
