@@ -16,8 +16,9 @@ from doctor.knowledge.scan import FORMAT, summarise
 _EXTENSIONS = (".so", ".pyd", ".dylib")
 _NOT_SHIPPED = {"tests", "test", "testing", "docs", "doc", "examples", "example", "benchmarks", "benchmark", "scripts"}
 _SKIPPED = {"tests", "test", "_tests", "node_modules", "__pycache__", "_internal_test", "third_party_tests"}
-# Compiled modules whose names stand in a stub beside them.
 _LARGEST_FILE = 2 << 20
+# Begins the key of a summary without what functions do.
+_OUTLINE = "o"
 
 
 class Summaries:
@@ -75,7 +76,7 @@ class Summaries:
                 for member in archive.infolist():
                     path = member.filename
                     if is_read(path):
-                        keys[path] = f"{FORMAT}-{member.CRC:08x}-{member.file_size}"
+                        keys[path] = self._key(path, member.CRC, member.file_size)
                         if member.file_size > _LARGEST_FILE:
                             keys[path] = ""
                         elif not self.has(keys[path]):
@@ -88,7 +89,7 @@ class Summaries:
             fetched = opened.fetched
         else:
             for path, contents in _source_files(index.read(file.url)):
-                keys[path] = f"{FORMAT}-{zlib.crc32(contents):08x}-{len(contents)}"
+                keys[path] = self._key(path, zlib.crc32(contents), len(contents))
                 if not self.has(keys[path]):
                     self._keep(keys[path], contents)
         packed = zlib.compress(json.dumps(keys).encode())
@@ -96,10 +97,21 @@ class Summaries:
         self._store.commit()
         return fetched
 
+    def _key(self, path: str, checksum: int, size: int) -> str:
+        """Return the key of a file: the whole summary's where there is one, else that of what will be read."""
+        whole = f"{FORMAT}-{checksum:08x}-{size}"
+        return f"{_OUTLINE}{whole}" if is_inner(path) and not self.has(whole) else whole
+
     def _keep(self, key: str, contents: bytes) -> None:
-        summary = summarise(contents)
+        summary = summarise(contents, bodies=not key.startswith(_OUTLINE))
         packed = zlib.compress(json.dumps(summary if summary is not None else {"unlisted": True}).encode())
         self._store.execute("INSERT OR REPLACE INTO summary VALUES (?, ?)", (key, packed))
+
+
+def is_inner(path: str) -> bool:
+    """Return whether what a file's functions do is of no use to others: of one model among many, or private."""
+    folders = PurePosixPath(path).parts[1:-1]
+    return any(folder in ("models", "testing") or folder.startswith("_") for folder in folders)
 
 
 def is_read(path: str) -> bool:

@@ -5,6 +5,7 @@ import textwrap
 import pytest
 
 from doctor.knowledge.assemble import assemble
+from doctor.knowledge.release_files import is_inner, is_read
 from doctor.knowledge.scan import ALWAYS, GUARDED, LATER, summarise
 
 
@@ -268,3 +269,34 @@ def test_model_types_in_both_forms():
 @pytest.mark.parametrize("text", [b"def broken(:", b"print 'old'", b"\x00", b"x = " + b"-" * 100_000 + b"1"])
 def test_what_is_no_python_has_no_summary(text):
     assert summarise(text) is None
+
+
+def test_an_outline_holds_all_but_what_functions_do():
+    text = b"from torch import a\ndef f(x, y=a.z):\n    from torch import b\n    b.c(d=1)\n"
+    text += b"class A:\n    def g(self, h): pass"
+    whole, outline = summarise(text), summarise(text, bodies=False)
+    assert [one[2] for one in whole["imports"]] == ["a", "b"] and whole["calls"] == {"c": ["d"]}
+    assert [one[2] for one in outline["imports"]] == ["a"] and "calls" not in outline
+    assert outline["functions"] == whole["functions"] == {"f": ["x", "y"], "A.g": ["h"]}
+    assert outline["uses"] == [("torch.a.z", ALWAYS)]
+
+
+@pytest.mark.parametrize(
+    ("path", "read", "inner"),
+    [
+        ("torch/nn/__init__.py", True, False),
+        ("torch/_inductor/config.py", True, True),
+        ("transformers/models/llama/modeling_llama.py", True, True),
+        ("transformers/models.py", True, False),
+        ("torch/testing/thing.py", True, True),
+        ("torch/_C/__init__.pyi", True, True),
+        ("one/tests/test_it.py", False, False),
+        ("tests/conftest.py", False, False),
+        ("one-1.0.data/scripts/run.py", False, False),
+        ("one/not-a-module.py", False, False),
+        ("one/data.txt", False, False),
+        ("single.py", True, False),
+    ],
+)
+def test_which_files_are_read_and_which_in_outline(path, read, inner):
+    assert is_read(path) is read and is_inner(path) is inner
