@@ -34,6 +34,8 @@ _LARGEST = 4 << 20
 # A project with more releases than this is read at the first and the last of each minor release, of very many minors
 # at the first alone, and of few minors at some between, too.
 _MANY = 80
+# Of projects with thousands of files fewer are read.
+_LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 40, "gradio": 60, "axolotl": 24, "diffusers": 40}
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
 _NAMES = """
@@ -47,8 +49,15 @@ liger-kernel scikit-learn pandas scipy keras llama-cpp-python wandb
 PROJECTS = tuple(_NAMES.split())
 
 
-def chosen(files: Iterable[File], today: date, years: float = YEARS) -> dict[Version, File]:
-    """Return the releases to read, the oldest first, with the file of each that is read."""
+def chosen(files: Iterable[File], today: date, years: float = YEARS, many: int = _MANY) -> dict[Version, File]:
+    """Return the releases to read, the oldest first, with the file of each that is read.
+
+    Args:
+        files: the project's files on the index.
+        today: the day from which the years are counted.
+        years: how far back releases are read.
+        many: how many releases are all read; of more, some are left out.
+    """
     by_version: dict[Version, list[File]] = {}
     for file in files:
         version = version_of(file)
@@ -56,15 +65,15 @@ def chosen(files: Iterable[File], today: date, years: float = YEARS) -> dict[Ver
             by_version.setdefault(version, []).append(file)
     since = date.fromordinal(today.toordinal() - round(years * 365.25)).isoformat()
     recent = sorted(one for one in by_version if min(file.uploaded or "9" for file in by_version[one])[:10] >= since)
-    if len(recent) > _MANY:
-        ends: dict[tuple[int, int], list[Version]] = {}
+    if len(recent) > many:
+        minors: dict[tuple[int, int], list[Version]] = {}
         for version in recent:
-            ends.setdefault((version.major, version.minor), []).append(version)
-        kept = {one for many in ends.values() for one in (many[0], many[-1])}
-        if len(kept) > _MANY * 1.5:
-            kept = {recent[-1], *(many[0] for many in ends.values())}
+            minors.setdefault((version.major, version.minor), []).append(version)
+        kept = {one for versions in minors.values() for one in (versions[0], versions[-1])}
+        if len(kept) > many * 1.25:
+            kept = {recent[-1], *(versions[0] for versions in minors.values())}
         others = [one for one in recent if one not in kept]
-        more = min(len(others), max(0, _MANY - len(kept)))
+        more = min(len(others), many - len(kept)) if len(kept) < many / 2 else 0
         recent = sorted({*kept, *(others[number * len(others) // more] for number in range(more))})
     found = {version: best_file(by_version[version]) for version in recent or sorted(by_version)[-1:]}
     return {
@@ -86,7 +95,7 @@ def gather(project: str, index: Index, kept: Path, today: date) -> Gathered:
     Raises:
         IndexProblem: if the index cannot be reached or doesn't know the project.
     """
-    releases = chosen(index.files(project), today)
+    releases = chosen(index.files(project), today, many=_LARGE.get(project, _MANY))
     before = kept / f"{project}.json"
     if before.exists():
         old = json.loads(before.read_text(encoding="utf-8"))
