@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 YEARS = 4.5
 _LARGEST = 4 << 20
-# A project with more releases than this is read at the first and the last of each minor release, of very many minors
-# at the first alone, and of few minors at some between, too.
+# A project with more releases than this is read at the first and the last of each minor release; of very many minors
+# at the first alone, or at the first of some; of few minors at some between, too.
 _MANY = 80
 # Of projects with thousands of files fewer are read.
-_LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 40, "gradio": 60, "axolotl": 24, "diffusers": 40}
+_LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 110, "gradio": 88, "axolotl": 24, "diffusers": 40}
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
 _NAMES = """
@@ -72,6 +72,9 @@ def chosen(files: Iterable[File], today: date, years: float = YEARS, many: int =
         kept = {one for versions in minors.values() for one in (versions[0], versions[-1])}
         if len(kept) > many * 1.25:
             kept = {recent[-1], *(versions[0] for versions in minors.values())}
+        if len(kept) > many * 1.25:
+            listed = sorted(kept)
+            kept = {recent[-1], *(listed[number * len(listed) // many] for number in range(many))}
         others = [one for one in recent if one not in kept]
         more = min(len(others), many - len(kept)) if len(kept) < many / 2 else 0
         recent = sorted({*kept, *(others[number * len(others) // more] for number in range(more))})

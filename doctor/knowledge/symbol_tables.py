@@ -7,12 +7,14 @@ from operator import or_
 from typing import Any
 
 from doctor.knowledge.assemble import ELSEWHERE, Offered
-from doctor.knowledge.symbols import ANY_PARAMETER, spans_of
+from doctor.knowledge.symbols import ANY_PARAMETER, parameters_member, part_of, spans_of
 
 # What was gathered by other rules is no longer right: raise this when they change.
 FORMAT = 3
 # Of a call that more files make, one stands for all.
 _MANY_FILES = 3
+# A part of a project's functions holds about so many.
+_FUNCTIONS = 8000
 # Words of the standard library and of typing that modules import everywhere: nobody asks a project for them.
 _EVERYWHERE = """
 Any Callable Dict List Optional Tuple Union Set Type Iterable Iterator Sequence Mapping Literal TYPE_CHECKING os sys re
@@ -125,9 +127,12 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
     importers: dict[str, dict[str, dict[str, list[Any]]]] = {name: {} for name in gathered}
     callers: dict[str, dict[str, list[Any]]] = {}
     partial = _partial_parameters(gathered)
+    shards: dict[str, int] = {}
     for name, project in sorted(gathered.items()):
         members[f"{name}/names.json"] = _names(project)
-        members[f"{name}/parameters.json"] = _parameters(project)
+        parts = _parameters(project)
+        members |= {f"{name}/{parameters_member(number)}.json": part for number, part in enumerate(parts)}
+        shards[name] = len(parts)
         for (owner, module, used), entry in _foreign_uses(name, project, gathered, top):
             importers[owner].setdefault(module, {}).setdefault(used, []).append(entry)
         for called, keyword, entry in _foreign_calls(name, project, partial, top):
@@ -139,6 +144,7 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
         "date": day,
         "top": top,
         "projects": {name: project.versions for name, project in sorted(gathered.items())},
+        "shards": shards,
     }
     return members
 
@@ -206,23 +212,30 @@ def _names(project: Gathered) -> dict[str, Any]:
     }
 
 
-def _parameters(project: Gathered) -> dict[str, Any]:
-    """Return the functions; those that take the same keywords in the same releases share an entry."""
+def _parameters(project: Gathered) -> list[dict[str, Any]]:
+    """Return the functions, of a large project in parts; those that take the same keywords share an entry."""
+    parts: list[list[str]] = [[] for _ in range(1 + len(project.functions) // _FUNCTIONS)]
+    for function in sorted(project.functions):
+        parts[part_of(function, len(parts))].append(function)
+    return [_part_of_parameters(project, functions) for functions in parts]
+
+
+def _part_of_parameters(project: Gathered, names: Iterable[str]) -> dict[str, Any]:
     shared: dict[str, int] = {}
     entries: list[dict[str, str]] = []
     functions = {}
-    for function, mask in sorted(project.functions.items()):
-        groups = _groups(project.parameters[function], mask)
+    for function in names:
+        groups = _groups(project.parameters[function], project.functions[function])
         key = repr(groups)
         if key not in shared:
             shared[key] = len(entries)
             entries.append(groups)
-        functions[function] = [mask, shared[key]]
+        functions[function] = [project.functions[function], shared[key]]
     return {
         "versions": project.versions,
         "functions": functions,
         "parameters": entries,
-        "inherited": project.inherited,
+        "inherited": {name: classes for name, classes in project.inherited.items() if name in functions},
     }
 
 

@@ -4,6 +4,7 @@ What is said of a release between two that were read is what both say; what is n
 taken to be like it.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,14 +147,13 @@ class Symbols:
             or takes what a class of another project takes: see `bases`.
         """
         wanted = ".".join(function.split(".")[-2:])
-        if not self._mentions(project, wanted if wanted.endswith(".__init__") else wanted.rpartition(".")[2]):
-            return None
-        member = self._member(project, "parameters")
-        functions = member.get("functions", {})
-        if wanted not in functions:
+        member = self._with_function(project, wanted)
+        if not member and not wanted.endswith(".__init__"):
             wanted = wanted.rpartition(".")[2]  # "hub.hf_hub_download": a module's function
-        if wanted not in functions:
+            member = self._with_function(project, wanted)
+        if not member:
             return None
+        functions = member["functions"]
         groups = member["parameters"][functions[wanted][1]]
         whole = functions[wanted][0]
         mask = _grouped(groups, parameter, whole)
@@ -163,7 +163,7 @@ class Symbols:
 
     def bases(self, project: str, name: str) -> tuple[str, ...]:
         """Return the classes of other projects whose constructor a class of this one has: ("transformers.Trainer",)."""
-        found = self._member(project, "parameters").get("inherited", {}).get(f"{name}.__init__", "")
+        found = self._with_function(project, f"{name}.__init__").get("inherited", {}).get(f"{name}.__init__", "")
         return tuple(str(found).split())
 
     def importers(self, module: str, name: str = "") -> tuple[Use, ...]:
@@ -201,10 +201,15 @@ class Symbols:
             return None
         return self._spans(member, member["model_types"].get(model_type, 0))
 
-    def _mentions(self, project: str, function: str) -> bool:
-        """Return whether a project may have a function, without parsing what is known of the project."""
-        member = f"{canonicalize_name(project)}/parameters.json"
-        return member in self._members or f'{function}":'.encode() in self._packed.text(member)
+    def _with_function(self, project: str, function: str) -> dict[str, Any]:
+        """Return the member that holds a function, {} where there is none; one without it isn't parsed."""
+        name = canonicalize_name(project)
+        kind = parameters_member(part_of(function, self._index.get("shards", {}).get(name, 1)))
+        known = f"{name}/{kind}.json" in self._members
+        if not known and f'"{function}":'.encode() not in self._packed.text(f"{name}/{kind}.json"):
+            return {}
+        member = self._member(name, kind)
+        return member if function in member.get("functions", {}) else {}
 
     def _member(self, project: str, kind: str) -> dict[str, Any]:
         return self._table(f"{canonicalize_name(project)}/{kind}.json")
@@ -218,6 +223,16 @@ class Symbols:
     def _spans(member: Mapping[str, Any], mask: int | None) -> tuple[Span, ...] | None:
         """Return the spans of a mask, of which bit i stands for the member's i-th release."""
         return None if mask is None else spans_of(mask, member.get("versions", ()))
+
+
+def part_of(function: str, parts: int) -> int:
+    """Return the part of a project's functions that holds one."""
+    return zlib.crc32(function.encode()) % parts
+
+
+def parameters_member(part: int) -> str:
+    """Return the name of the member that holds a part of a project's functions."""
+    return f"parameters-{part}"
 
 
 def spans_of(mask: int, versions: Iterable[str]) -> tuple[Span, ...]:

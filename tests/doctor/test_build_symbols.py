@@ -212,7 +212,9 @@ def test_of_very_many_minors_the_first_of_each_and_the_newest_are_read():
             made.add(f"more-1.{minor}.{patch}-py3-none-any.whl", b"", upload_time="2026-01-01T00:00:00Z")
     with serving(made):
         found = chosen(Index(made.url).files("more"), TODAY)
+        fewer = chosen(Index(made.url).files("more"), TODAY, many=30)
     assert list(map(str, found)) == [*(f"1.{minor}.0" for minor in range(90)), "1.89.1"]
+    assert len(fewer) == 31 and Version("1.89.1") in fewer and all(one.micro == 0 for one in list(fewer)[:-1])
 
 
 def test_no_table_knows_nothing(tmp_path):
