@@ -4,6 +4,8 @@ A move ends at the newest release of a range that the rest of what is known to b
 need of it, what it needs of others, and Python's version. Only where there is none are declarations broken, and told.
 """
 
+import functools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from doctor.finding import Change
 from doctor.knowledge.metadata import Release, accepts_python
 from doctor.knowledge.symbols import Span
 
+_NAME, _EXTRA = re.compile(r"[A-Za-z0-9][\w.-]*"), re.compile(r"\bextra\s*==")
 # How many releases a move counts that begins at a version nobody told.
 _UNTOLD = 40
 
@@ -85,12 +88,24 @@ def requires_of(case: Case, knowledge: Known, name: str) -> tuple[Requirement, .
 def parsed(lines: Iterable[str]) -> Iterator[Requirement]:
     """Yield the requirements of Requires-Dist lines that hold without an extra."""
     for line in lines:
-        try:
-            one = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if one.marker is None or "extra" not in str(one.marker):
+        one = None if _EXTRA.search(line) else requirement(line)
+        if one:
             yield one
+
+
+@functools.cache
+def requirement(line: str) -> Requirement | None:
+    """Return a Requires-Dist line as a requirement, None where it is none; parsing is what takes the time here."""
+    try:
+        return Requirement(line)
+    except InvalidRequirement:
+        return None
+
+
+def name_of(line: str) -> str:
+    """Return the normalised name that a Requires-Dist line begins with, without parsing the rest."""
+    found = _NAME.match(line)
+    return canonicalize_name(found[0]) if found else ""
 
 
 def needs(case: Case, knowledge: Known, project: str, but: str = "") -> Iterator[tuple[str, SpecifierSet]]:

@@ -3,12 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said
-from doctor.diagnosis.moves import known_names, python_of
+from doctor.diagnosis.moves import known_names, name_of, parsed, python_of
 from doctor.diagnosis.releases import INSTEAD, chosen_by_resolver
 from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release, accepts_python
@@ -43,13 +40,15 @@ def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
         release = next((one for one in releases if one.version == version), None)
         if release is None or (newest.uploaded - release.uploaded).days < _GAP:
             continue
-        newer = [one for one in releases if one.version > version and not one.yanked]
-        why = _why(knowledge, release, newer, python, glibc)
         chosen = chosen_by_resolver(case, name) or any(
             re.fullmatch(rf"(?:Successfully installed )?{re.escape(name)}(?:==|-){re.escape(str(version))}", line, re.I)
             for line in lines
         )
-        if chosen or (asks and why[0]):
+        if not chosen and not asks:
+            continue
+        newer = [one for one in releases if one.version > version and not one.yanked]
+        why = _why(knowledge, release, newer, python, glibc)
+        if chosen or why[0]:
             yield _old(case, knowledge, name, release, newest, why, chosen)
 
 
@@ -91,14 +90,8 @@ def needs_glibc(release: Release) -> tuple[int, int]:
 
 def _only_prereleases(knowledge: Known, release: Release, after: Release) -> str:
     """Return what the release after the chosen one asks for newly, and of which only pre-releases are in its range."""
-    had = {canonicalize_name(re.split(r"[^\w.-]", line)[0]) for line in release.requires}
-    for line in after.requires:
-        try:
-            asked = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(asked.name) in had or "extra" in str(asked.marker or ""):
-            continue
+    had = set(map(name_of, release.requires))
+    for asked in parsed(line for line in after.requires if name_of(line) not in had):
         inside = [one for one in knowledge.metadata.releases(asked.name) if asked.specifier.contains(one.version, True)]
         if inside and all(one.version.is_prerelease for one in inside):
             return f"{asked.name}{asked.specifier}"

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said
+from doctor.diagnosis.moves import name_of, requirement
 from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release
 
@@ -161,11 +161,5 @@ def _release_that_goes(knowledge: Known, mover: Edge, name: str, specifier: str)
 
 def _required(release: Release, name: str) -> str | None:
     """Return the range that a release asks of a distribution, "" for any; None where it doesn't ask."""
-    for line in release.requires:
-        try:
-            one = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(one.name) == name:
-            return str(one.specifier)
-    return None
+    asked = next((requirement(line) for line in release.requires if name_of(line) == name), None)
+    return str(asked.specifier) if asked else None

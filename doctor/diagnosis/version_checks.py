@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -11,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.model_types import needed
-from doctor.diagnosis.moves import Move, needs, to_range
+from doctor.diagnosis.moves import Move, name_of, needs, parsed, to_range
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.metadata import Release
@@ -230,15 +229,10 @@ def _teller_moves(case: Case, knowledge: Known, teller: str, name: str, found: V
     version = case.environment.version(teller)
     accepting = []
     for release in knowledge.metadata.releases(teller):
-        for line in release.requires:
-            try:
-                one = Requirement(line)
-            except InvalidRequirement:
-                continue
-            if canonicalize_name(one.name) == name and (one.marker is None or "extra" not in str(one.marker)):
-                if one.specifier.contains(found, prereleases=True):
-                    accepting.append(release.version)
-                break
+        for one in parsed(line for line in release.requires if name_of(line) == name):
+            if one.specifier.contains(found, prereleases=True):
+                accepting.append(release.version)
+            break
     if not accepting:
         return []
     if version is not None:
