@@ -10,7 +10,8 @@ How an answer is judged, by its first finding alone:
   and is not asked. An alternative of pins is met if, for each of its distributions that the answer moves or that the
   told versions break, what the answer would install (the newest release of its range) lies in the known range, and
   the answer moves one of them at least. Any other alternative is met by a change of the kind that its words name
-  (rename, restart, clean, environment, system, code, option, hardware). `first change` asks it of the first change of
+  (rename, restart, clean, environment, system, code, option, hardware), or that installs a distribution named
+  there. `first change` asks it of the first change of
   the finding, `any change` of one of its alternatives.
 - cause: the branch is right, and a culprit or a changed distribution is among those that the constraint names, or
   its words' kind is among the kinds of the changes. `--verbose` prints verdict and known cause side by side.
@@ -141,7 +142,8 @@ def meets(change: Change, pins: dict[str, str], words: str, where: Environment, 
     if marked:  # "vllm; sys_platform=='linux'": asked for under a condition
         return any(one.marker and one.name == marked[1] for one in map(Requirement, change.requirements))
     if not pins:
-        return change.kind in _kinds(words)
+        named = {canonicalize_name(Requirement(one).name) for one in change.requirements}
+        return change.kind in _kinds(words) or any(re.search(rf"(?<![\w-]){one}(?![\w-])", words) for one in named)
     asked = {canonicalize_name(one.name): one for one in map(Requirement, change.requirements)}
     moved = [name for name in pins if name in asked]
     if not moved:

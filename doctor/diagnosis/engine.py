@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from packaging.specifiers import SpecifierSet
+
 from doctor.case import Case
 from doctor.diagnosis.declared_set import find_declared_faults
 from doctor.diagnosis.era import find_other_eras
@@ -14,7 +16,7 @@ from doctor.diagnosis.mechanism import Known, Mechanism
 from doctor.diagnosis.missing_modules import find_missing_modules
 from doctor.diagnosis.missing_names import find_missing_names
 from doctor.diagnosis.mixed_files import find_mixed_files
-from doctor.diagnosis.model_types import find_unknown_model_types
+from doctor.diagnosis.model_types import find_unknown_model_types, needed
 from doctor.diagnosis.old_releases import find_silently_old
 from doctor.diagnosis.other_interfaces import find_missing_attributes, find_undefined_names, find_wrong_arguments
 from doctor.diagnosis.releases import find_unobtainable
@@ -88,7 +90,9 @@ def diagnose(case: Case, knowledge: Known, mechanisms: tuple[Mechanism, ...] = M
                 found.append(said)
             elif said not in ruled_out:
                 ruled_out.append(said)
-    ranked = sorted((_held(one, case) for one in _merged(found)), key=lambda one: _rank(one, case.failure))
+    need = needed(case, knowledge) if case.failure else ""
+    merged = [_held(_usable(one, case, knowledge, need), case) for one in _merged(found)]
+    ranked = sorted(merged, key=lambda one: _rank(one, case.failure))
     sure = tuple(one for one in ranked if one.confidence >= THRESHOLD)
     notes = [f"Too unsure to be a verdict: {one.verdict}" for one in ranked if one.confidence < THRESHOLD][:3]
     return Diagnosis(sure, tuple(ruled_out), getattr(knowledge.metadata, "date", ""), tuple(notes))
@@ -138,13 +142,42 @@ def _place(finding: Finding, failure: Failure) -> int:
 
 
 def _merged(found: Iterable[Finding]) -> list[Finding]:
-    """Join findings of one branch about one distribution: the surest speaks, all evidence and changes stay."""
-    groups: dict[tuple[str, str], Finding] = {}
+    """Join findings of one branch about one distribution or one line: the surest speaks, all evidence stays."""
+    merged: list[Finding] = []
     for one in sorted(found, key=lambda each: -each.confidence):
-        key = (one.branch, one.culprits[0] if one.culprits else one.id)
-        first = groups.get(key)
-        groups[key] = one if first is None else _joined(first, one)
-    return list(groups.values())
+        place = next((place for place, other in enumerate(merged) if _is_same(other, one)), None)
+        if place is None:
+            merged.append(one)
+        else:
+            merged[place] = _joined(merged[place], one)
+    return merged
+
+
+def _is_same(first: Finding, other: Finding) -> bool:
+    if first.branch != other.branch:
+        return False
+    if not first.culprits or not other.culprits:
+        return first.id == other.id
+    if first.culprits[0] == other.culprits[0]:
+        return True
+    same_line = first.evidence[:1] == other.evidence[:1] and bool(first.evidence)
+    return same_line and bool(set(first.culprits) & set(other.culprits))
+
+
+def _usable(finding: Finding, case: Case, knowledge: Known, need: str) -> Finding:
+    """Return a finding whose changes to transformers that a model of the text can't use come last, and say so."""
+    if not need:
+        return finding
+    useful, useless = [], []
+    for change in finding.changes:
+        asked = next((one for one in change.requirements if re.match(r"transformers[<>=!~]", one)), None)
+        whole = SpecifierSet(f"{asked.removeprefix('transformers')},{need}") if asked else None
+        if whole and not any(whole.contains(one.version) for one in knowledge.metadata.releases("transformers")):
+            told = f"the model that the text names needs transformers{need}"
+            useless.append(replace(change, disturbs=(*change.disturbs, told)))
+        else:
+            useful.append(change)
+    return replace(finding, changes=(*useful, *useless))
 
 
 def _joined(first: Finding, other: Finding) -> Finding:

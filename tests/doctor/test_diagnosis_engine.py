@@ -8,6 +8,7 @@ from doctor.environment.facts import Declared, Environment
 from doctor.failure.facts import Failure, Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.rules import Rule
+from tests.doctor.told_knowledge import knowing, release
 
 KNOWN = SimpleNamespace(rules=(), metadata=SimpleNamespace(date="2026-11-28"), symbols=None)
 CHAIN = Failure("python", (Raised("ImportError", "first"), Raised("RuntimeError", "Failed to import x: second")))
@@ -67,3 +68,21 @@ def test_a_change_that_a_told_limit_forbids_is_a_conflict_about_the_limit():
     assert one.branch == "resolve/conflict" and one.changes[0].text.startswith("Raise what holds accelerate back")
     free = diagnose(Case(Environment("v"), failure), KNOWN, (lambda case, knowledge: iter([said]),)).findings
     assert free == (said,)
+
+
+def test_findings_of_one_line_about_the_same_two_are_one():
+    sign = "ImportError: first"
+    (both,) = answer(
+        finding("one", sign, 0.9, culprits=("x", "y")), finding("two", sign, 0.8, culprits=("y", "x"))
+    ).findings
+    assert both.id == "one" and both.culprits == ("x", "y")
+
+
+def test_a_move_that_a_model_of_the_text_can_not_use_comes_last():
+    known = knowing({"transformers": [release("4.38"), release("4.39")]}, model_types={"whale2": "4.39-"})
+    pins = (Change("pin", "back", ("transformers<4.39",)), Change("pin", "on", ("trl>=0.8",)))
+    said = finding("one", "ImportError: first", 0.9, changes=pins)
+    failure = Failure("python", CHAIN.raised, text="ImportError: first\nmodel type whale2 is not known")
+    (one,) = diagnose(Case(Environment("v"), failure), known, (lambda case, knowledge: iter([said]),)).findings
+    assert [change.text for change in one.changes] == ["on", "back"]
+    assert one.changes[1].disturbs == ("the model that the text names needs transformers>=4.39",)
