@@ -12,6 +12,8 @@ from doctor.knowledge.metadata import Release, accepts_python
 
 # A release this many days younger is told of.
 _GAP = 120
+# Where nothing failed, one that is behind by less than this is only worth a note: most environments have some.
+_LONG_GAP = 365
 # glibc of systems that a text may name.
 _SYSTEMS = {
     r"(?:CentOS|RHEL|Red Hat[\w ]*) ?(?:Linux )?(?:release )?7": (2, 17),
@@ -102,6 +104,7 @@ def _old(
     case: Case, knowledge: Known, name: str, release: Release, newest: Release, why: tuple[str, str], chosen: bool
 ) -> Finding:
     kind, asked = why
+    long = (newest.uploaded - release.uploaded).days >= _LONG_GAP
     text = case.failure.text if case.failure else ""
     lines = [line.strip() for line in text.splitlines() if name in line]
     wanted = next(
@@ -131,7 +134,7 @@ def _old(
     return Finding(
         "old-release-chosen",
         "resolve/silent_old",
-        "error" if chosen else "warning",
+        "error" if chosen else "warning" if case.failure or long else "note",
         (0.78 if kind else 0.6) if chosen else 0.5,
         f"{name} {release.version} of {release.uploaded} was chosen; {newest.version} of {newest.uploaded} is there.",
         (next(iter(lines), f"{name} {release.version}"), f"declared metadata of {knowledge.metadata.date}"),
