@@ -25,9 +25,11 @@ from doctor.remedy.commands import commands
 from doctor.remedy.disturbance import disturbs
 from doctor.report.answer import Answer, Answered, Remedy
 from doctor.sources.files import environment_of, read_file
+from doctor.sources.source import PYTHON
 from doctor.sources.target import target_of
 
 _INSTALLATION = re.compile(r"((?:[A-Za-z]:)?[^\s\"'(]*?)/(?:lib/python3\.\d+|Lib)/(?:site|dist)-packages/")
+_SHOWN = 8  # names of a list
 _SCRATCH = re.compile(r"[/\\]uv[/\\](?:cache[/\\])?(?:environments|archive|builds)-v\d+[/\\]")
 
 
@@ -117,6 +119,14 @@ def examine(
     ]
     told = with_memory(answered, case, memory, remedy)
     notes = list(patient.notes)
+    if failure is None and not environment.complete:
+        known = knowledge.metadata.projects
+        unjudged = sorted({one.name for one in environment.declared} - known - {PYTHON})
+        if unjudged:
+            more = f" and {len(unjudged) - _SHOWN} more" if len(unjudged) > _SHOWN else ""
+            notes.append(
+                f"Of these no metadata is here, so they were not judged: {', '.join(unjudged[:_SHOWN])}{more}."
+            )
     if environment.interpreter and environment.interpreter.fault:
         notes.append(f"{environment.interpreter.fault} Its files were read all the same.")
     return Answer(

@@ -34,6 +34,7 @@ def _quiet(answer: Answer, width: int) -> Iterator[str]:
     if not answer.findings:
         yield from _wrapped(_nothing(answer), width)
     findings = [one for one in answer.findings if answer.failed or not _is_note(one)]
+    findings = [*findings[:1], *(one for one in findings[1:] if not _is_noise(one, answer))]
     if answer.findings and not findings:
         yield _nothing(answer)
     for one in findings:

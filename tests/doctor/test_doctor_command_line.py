@@ -154,7 +154,8 @@ def test_credentials_are_never_shown(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_AbCdEfGhIjKlMn1234")
     monkeypatch.setenv("PIP_INDEX_URL", SECRETS["user:hunter2hunter2"])
-    shown = here(capfd, "--json", "--verbose").out
+    patient = Patient(tmp_path / "v")
+    shown = here(capfd, "--python", patient.folder, "--json", "--verbose").out
     for words in (
         ["--traceback", "e.txt"],
         ["requirements.txt"],
@@ -164,7 +165,7 @@ def test_credentials_are_never_shown(tmp_path, capfd, monkeypatch):
         for style in ([], ["--json"], ["--verbose"], ["--quiet"]):
             answer = here(capfd, *words, *style)
             shown += answer.out + answer.err
-    ran = apart("run", "--json", "--", sys.executable, "fail.py", cwd=tmp_path)
+    ran = apart("run", "--json", "--", patient.python, "fail.py", cwd=tmp_path)
     shown += ran.out  # what the command itself writes is passed through as it is
     for secret in SECRETS:
         assert secret.split(":")[-1] not in shown, secret

@@ -33,7 +33,7 @@ def test_a_file_beside_the_script_that_hides_a_module_is_found(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "app.py").write_text("from random import choice\n")
     (tmp_path / "inner" / "random.py").write_text("x = 1\n")
-    answer = apart("run", "--json", "--", sys.executable, "inner/app.py", cwd=tmp_path)
+    answer = apart("run", "--json", "--", Patient(tmp_path / "v").python, "inner/app.py", cwd=tmp_path)
     assert answer.code == 1 and answer.json["findings"][0]["branch"] == "import/shadowed"
 
 
@@ -49,7 +49,8 @@ def test_a_command_that_is_stopped_is_not_diagnosed(tmp_path):
 
 
 def test_a_command_that_a_signal_kills_says_how(tmp_path):
-    answer = apart("run", "--json", "--", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", cwd=tmp_path)
+    python = Patient(tmp_path / "v").python
+    answer = apart("run", "--json", "--", python, "-c", "import os; os.kill(os.getpid(), 9)", cwd=tmp_path)
     assert answer.code in (1, 3) and "exit code 137" in answer.json["about"]
 
 

@@ -174,6 +174,12 @@ def test_files_that_declare_nothing_say_why(name, text, said, tmp_path, capfd):
     assert answer.code == 2 and said in answer.err, answer.err
 
 
+def test_what_was_not_judged_is_told(tmp_path, capfd):
+    (tmp_path / "requirements.txt").write_text("peft==0.14.0\nnobody-knows-this==1\n")
+    notes = here(capfd, tmp_path / "requirements.txt", "--json").json["notes"]
+    assert any(one.endswith("not judged: nobody-knows-this.") for one in notes)
+
+
 def test_a_file_that_is_far_too_big(tmp_path, capfd):
     with (tmp_path / "requirements.txt").open("wb") as stream:
         stream.truncate(50 * 2**20)
