@@ -77,12 +77,13 @@ class Failure:
     """What failed.
 
     Args:
-        kind: "python", "pip", "uv", "build", "loader" (the dynamic linker), "log" (nothing that is known), or "silent"
-            (no error: somebody describes what is odd).
+        kind: "python", "pip", "uv", "build", "loader" (the dynamic linker), "conda" and "poetry" (their
+            resolvers), "log" (nothing that is known), or "silent" (no error: somebody describes what is odd).
         raised: exceptions in the order of time: the first is the first cause, the last is what the user saw last.
         lines: other lines that tell something: warnings before the error, errors of tools, in order.
         text: the text without credentials, colours and progress bars, cut to what matters of a long one.
-        stated: versions that the text tells: pip list, pip freeze, collect_env, names with versions in sentences.
+        stated: versions that the text tells: pip list, pip freeze, collect_env, names with versions in sentences; "<0",
+            in which no version lies, where it says that something is not installed.
         platform: where it happened.
         command: the command that failed, where told.
         cut: whether the text begins or ends in the middle.

@@ -142,6 +142,7 @@ class _Reader:
         below = raised_at(text) if ".py:" in text else None
         if below and self._blocks and self._blocks[-1].type == below[1] and not self._blocks[-1].frames:
             self._blocks[-1].frames.append(below[0])  # a test runner's, below the exception
+            self._blocks[-1].headed = True
             return at + 1
         found = read_frame(text)
         if found and (text.lstrip().startswith(("File", "> File")) or ".py:" in text):

@@ -327,7 +327,6 @@ LOGS = (
         "python",
         ("ImportError: cannot import name 'nosuchname' from 'json' (/home/me/.py",),
         "thirdp",
-        cut=True,
     ),
     Told("tool_richy", "python", ("ImportError: cannot import name 'nosuchname' from 'json'",), "thirdp"),
     Told("tool_typ", "python", ("ImportError: cannot import name 'nosuchname' from 'json'",), "thirdp"),
