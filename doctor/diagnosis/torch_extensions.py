@@ -64,7 +64,7 @@ MODULES: tuple[tuple[str, str], ...] = (
 # Releases -> minor versions of torch that wheels were published for. From their releases' file names and pins.
 BUILDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "flash-attn": (
-        (">=2.8.3", ("2.4", "2.5", "2.6", "2.7", "2.8")),
+        ("==2.8.3", ("2.4", "2.5", "2.6", "2.7", "2.8")),
         (">=2.8,<2.8.3", ("2.4", "2.5", "2.6", "2.7")),
         (">=2.7.4,<2.8", ("2.2", "2.3", "2.4", "2.5", "2.6")),
         (">=2.7,<2.7.4", ("2.1", "2.2", "2.3", "2.4", "2.5")),
@@ -185,9 +185,12 @@ def release_for_torch(project: str, torch: str, metadata: Any) -> str | None:
         if torch not in builds:
             continue
         allowed = SpecifierSet(specifier)
-        if project in WRONGLY_NAMED and torch == "2.6" and str(allowed).startswith((">=2.8", "<2.8.3")):
-            continue
         newest = [one.version for one in metadata.releases(project) if allowed.contains(one.version) and not one.yanked]
+        wrong = WRONGLY_NAMED.get(project) if torch == "2.6" else None
+        if wrong is not None and any(
+            one in wrong for one in (*newest, *map(Version, re.findall(r"[>=]=([\d.]+)", specifier)))
+        ):
+            continue
         return f"{project}=={max(newest)}" if newest else f"{project}{specifier}"
     return None
 

@@ -113,7 +113,13 @@ def _of_torch(told: Told, knowledge: Any, symbol: str, name: Name, file: str, li
             f"{here or '2.6'} from PyPI has the old one."
         )
     changes: list[Change] = []
-    if project and here:
+    if project and here and version and here in built and not lies:
+        # There is a build of this release for the torch that is here: another one of its wheels was installed.
+        text = f"Install {project} {version} again without its cached wheel, so that it takes the one for torch {here}."
+        line_of = f"pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation {project}=={version}"
+        changes.append(Change("install", text, holds=(f"torch=={here}.*",), commands=(line_of,)))
+        wanted = [one for one in wanted if one != here]
+    elif project and here:
         other = release_for_torch(project, here, knowledge.metadata)
         if other and not (version and other.endswith(f"=={version}")):
             changes.append(

@@ -79,6 +79,14 @@ def test_an_extension_of_another_torch_is_moved_to_the_torch_that_is_here():
     assert requirements(found)[0] == ("flash-attn==2.7.4.post1",) and found.culprits == ("flash-attn", "torch")
 
 
+def test_of_a_release_with_a_wheel_for_this_torch_another_wheel_was_installed():
+    symbol = "_ZNK3c1011StorageImpl27throw_data_ptr_access_errorEv"
+    text = f"ImportError: {SITE}/flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so: undefined symbol: {symbol}"
+    found = only(find_undefined_symbol, pasted(text, flash_attn="2.8.3", torch="2.5.1"), KNOWN)
+    assert "torch 2.6 to 2.8" in found.verdict and "--no-cache-dir" in found.changes[0].commands[0]
+    assert "flash-attn==2.8.3" in found.changes[0].commands[0] and requirements(found)[0] == ("torch==2.8.*",)
+
+
 def test_where_the_extension_is_right_torch_is_moved():
     text = (
         f"ImportError: {SITE}/sgl_kernel/common_ops.abi3.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameERKSsb"
