@@ -1,11 +1,11 @@
-"""CUDA that is not found or doesn't match: the build of torch, the driver, the toolkit."""
+"""CUDA that is not found: a build of torch without it, no driver, messages that blame other packages for it."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import DRIVERS, MAJOR_DRIVERS, cuda_of_driver, torch_for_cuda
+from doctor.diagnosis.gpu_tables import torch_for_cuda
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.finding import Change, Finding
@@ -36,7 +36,7 @@ _NO_GPU_SIGNS = (
 
 
 def find_cuda_builds(case: Case, knowledge: Any) -> Iterator[Said]:
-    """Tell why CUDA is not found, or which of its versions do not match.
+    """Tell why CUDA is not found.
 
     Args:
         case: what is diagnosed.
@@ -46,15 +46,7 @@ def find_cuda_builds(case: Case, knowledge: Any) -> Iterator[Said]:
         Findings of the text's statements.
     """
     told = Told(case)
-    for mechanism in (
-        _cpu_build,
-        _no_driver,
-        _driver_too_old,
-        _toolkit_differs,
-        _blamed_on_others,
-        _two_majors,
-        _libraries_differ,
-    ):
+    for mechanism in (_cpu_build, _no_driver, _blamed_on_others):
         yield from mechanism(told)
 
 
@@ -62,7 +54,7 @@ def _install_torch(told: Told, cuda: str | None = None) -> Change:
     """Return the change that brings a CUDA build of the torch that is here."""
     version = told.version("torch")
     wanted = f"torch=={version.public}" if version is not None else "torch"
-    driver = _driver_cuda(told)
+    driver = told.driver_cuda
     builds = [
         one
         for one in ("12.6", "12.8", "12.4", "12.1", "11.8", "13.0")
@@ -88,23 +80,6 @@ def _of(told: Told) -> str:
     """Return torch's version with a space before it; empty where not known."""
     version = told.version("torch")
     return f" {version}" if version is not None else ""
-
-
-def _driver_cuda(told: Told) -> str | None:
-    """Return the newest CUDA that the driver runs: told, or by its version; None where not known."""
-    machine, failure = told.case.environment.machine, told.case.failure
-    if machine is not None and machine.driver_cuda:
-        return machine.driver_cuda
-    found = told.search(r"found version (\d{4,5})\b")
-    if found:
-        return f"{int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}"
-    smi = told.search(r"Driver Version: ?(\d+\.\d+)[^\n]*?CUDA Version: ?(\d+\.\d+)")
-    if smi:
-        return smi[2]
-    driver = (machine.driver if machine else None) or (failure.platform.driver if failure else None)
-    if driver is None and (named := told.search(r"driver (?:version )?(?:is |: ?)?v?(\d{3}\.\d+)")):
-        driver = named[1]
-    return cuda_of_driver(driver) if driver else None
 
 
 def _cpu_build(told: Told) -> Iterator[Said]:
@@ -288,145 +263,6 @@ def _no_driver(told: Told) -> Iterator[Said]:
     )
 
 
-def _driver_too_old(told: Told) -> Iterator[Said]:
-    found = told.search(
-        r"NVIDIA driver on your system is too old"
-        r"|CUDA driver version is insufficient for CUDA runtime version"
-        r"|cudaErrorInsufficientDriver"
-        r"|unsupported (PTX|toolchain)|provided PTX was compiled with an unsupported toolchain"
-        r"|CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
-        r"|unsatisfied condition: cuda ?[>=]+ ?(\d+\.\d+)"
-        r"|requirement error: unsatisfied condition"
-        r"|driver[^\n]{0,30}\btoo old\b|cuda>=(\d+\.\d+), please update your driver"
-    )
-    if found is None:
-        return
-    driver = _driver_cuda(told)
-    built = told.torch_cuda
-    major = int(driver.split(".")[0]) if driver else None
-    ptx = "PTX" in found[0] or "toolchain" in found[0]
-    suits = {10: "10.2", 11: "11.8", 12: "12.6", 13: "13.0"}.get(major or 0)
-    changes: list[Change] = []
-    version = told.version("torch")
-    needs = built or ("13.0" if version is not None and (version.major, version.minor) >= (2, 11) else None)
-    if needs:
-        oldest = MAJOR_DRIVERS.get(int(needs.split(".")[0])) if not ptx else DRIVERS.get(needs)
-        update = f"Update the NVIDIA driver to {oldest or DRIVERS.get(needs, 'the newest')} or newer (CUDA {needs})."
-    else:
-        update = "Update the NVIDIA driver: 525.60 or newer runs every CUDA 12, 580.65 every CUDA 13."
-    if suits:
-        torches = torch_for_cuda(suits)
-        keep = version is not None and f"{version.major}.{version.minor}" in torches
-        pin = (
-            f"torch=={version.public}"
-            if keep and version is not None
-            else f"torch<={torches[-1]}.99"
-            if suits in ("10.2", "11.8")
-            else "torch"
-        )
-        changes.append(
-            Change(
-                "install",
-                f"Install a build of torch for CUDA {suits}, which this driver (CUDA {driver}) "
-                f"runs{'' if keep else f': torch {torches[0]} to {torches[-1]}'}.",
-                (pin,),
-                holds=(f"driver CUDA {driver}",),
-                commands=(f"pip install '{pin}' torchvision --index-url {_INDEX}/cu{suits.replace('.', '')}",),
-            )
-        )
-    changes.append(Change("system", update, commands=("nvidia-smi",)))
-    if not suits:
-        changes.reverse()
-        changes.append(
-            Change(
-                "install",
-                "Or install a build of torch for the CUDA version that nvidia-smi shows (its major version counts).",
-                ("torch",),
-            )
-        )
-    yield Finding(
-        "driver-too-old",
-        _MISMATCH,
-        "error",
-        0.93,
-        f"The NVIDIA driver is too old{f' (CUDA {driver})' if driver else ''} for the "
-        f"CUDA{f' {needs}' if needs else ''} that torch or its kernels are built with.",
-        (told.line(found),),
-        "Code compiled just in time (PTX) needs a driver of at least the CUDA version that made it."
-        if ptx
-        else "A driver runs every CUDA of its own major version and older ones, but none of a newer major version.",
-        tuple(changes),
-        "installing a CUDA toolkit: the toolkit doesn't change the driver",
-        "nvidia-smi",
-        ("torch",),
-        "https://docs.nvidia.com/deploy/cuda-compatibility/",
-        True,
-    )
-
-
-def _toolkit_differs(told: Told) -> Iterator[Said]:
-    found = told.search(
-        r"(?:Installed|detected) CUDA version \(?(\d+\.\d+)\)? (?:does not match"
-        r"|mismatches) the version (?:torch"
-        r"|that was used to compile PyTorch)[^\n]{0,30}?(\d+\.\d+)"
-        r"|The detected CUDA version[^\n]*mismatch"
-    )
-    if found is None:
-        return
-    toolkit, torch = found[1], found[2]
-    same_major = bool(toolkit and torch and toolkit.split(".")[0] == torch.split(".")[0])
-    deepspeed = bool(told.search(r"deepspeed|unable to compile cuda/cpp|ds_opt_adam|DeepSpeedCPUAdam"))
-    last = told.search(r"'?(\w+)' object has no attribute '(ds_opt_\w+)'")
-    index = f" --index-url {_INDEX}/cu{toolkit.replace('.', '')}" if toolkit else ""
-    changes = [
-        Change(
-            "system",
-            f"Use the CUDA toolkit {torch or 'of torch'}: install it and set CUDA_HOME to it "
-            f"(conda: cuda-toolkit={torch or 'X.Y'}).",
-        ),
-        Change(
-            "install",
-            f"Or install a build of torch for CUDA {toolkit or 'of the toolkit'}.",
-            ("torch",),
-            commands=(f"pip install torch{index}",),
-        ),
-    ]
-    if same_major:
-        skip = (
-            Change(
-                "environment",
-                "Or, as only the minor versions differ, let the check pass.",
-                environment=(("DS_SKIP_CUDA_CHECK", "1"),),
-            )
-            if deepspeed
-            else None
-        )
-        if skip:
-            changes.append(skip)
-    note = (
-        "A prebuilt wheel, or an optimizer that isn't compiled (torch's AdamW instead of CPU "
-        "offload), needs no toolkit."
-    )
-    yield Finding(
-        "toolkit-not-torchs",
-        "build/incompatible",
-        "error",
-        0.95,
-        f"The CUDA toolkit ({toolkit or 'nvcc'}) is not the CUDA that torch is built for "
-        f"({torch or 'another'}), so the extension can't be compiled.",
-        (told.line(found),),
-        f"Extensions are compiled by the toolkit's nvcc and linked with torch's CUDA; both "
-        f"must be of one version. {note}",
-        tuple(changes),
-        f"looking for {last[2]}: {last[1]}'s destructor runs after the build had failed"
-        if last
-        else "another driver: nvcc's version is the toolkit's",
-        "nvcc --version; python -c 'import torch; print(torch.version.cuda)'",
-        ("deepspeed", "torch") if deepspeed else ("torch",),
-        "https://github.com/deepspeedai/DeepSpeed (op_builder/builder.py), torch/utils/cpp_extension.py",
-    )
-
-
 def _blamed_on_others(told: Told) -> Iterator[Said]:
     found = told.search(_BLAMES)
     if found is None:
@@ -516,84 +352,5 @@ def _bitsandbytes_too_old(told: Told, cuda: str, line: str) -> Finding:
         "python -m bitsandbytes",
         ("bitsandbytes",),
         "https://github.com/bitsandbytes-foundation/bitsandbytes/releases",
-        True,
-    )
-
-
-def _two_majors(told: Told) -> Iterator[Said]:
-    found = told.search(
-        r"PyTorch and (torchvision|torchaudio) (?:were compiled|has|have)[^\n]*different CUDA"
-        r"|Detected that PyTorch and (\w+) were compiled with different CUDA"
-        r"|PyTorch has CUDA Version=?(\d+\.\d+) and (\w+) has CUDA Version=?(\d+\.\d+)"
-    )
-    if found is None:
-        return
-    other = next((one for one in found.groups() if one and one.startswith("torch")), "torchvision")
-    yield Finding(
-        "torch-and-companion-differ",
-        _MISMATCH,
-        "error",
-        0.94,
-        f"torch and {other} are builds for different CUDA versions.",
-        (told.line(found),),
-        "They came from different indexes: one from PyPI, the other from download.pytorch.org.",
-        (
-            Change(
-                "install",
-                f"Install torch and {other} together from one index.",
-                ("torch", other),
-                commands=(f"pip install --force-reinstall torch {other} --index-url {_INDEX}/cu126",),
-            ),
-        ),
-        culprits=(other, "torch"),
-        source=_TORCH_SOURCE,
-    )
-
-
-def _libraries_differ(told: Told) -> Iterator[Said]:
-    found = told.search(
-        r"cuDNN version incompatibility: PyTorch was compiled\s+against \((\d+), (\d+), (\d+)\) but found"
-        r" runtime version \((\d+), (\d+), (\d+)\)"
-        r"|CUDNN_STATUS_(NOT_INITIALIZED|SUBLIBRARY_VERSION_MISMATCH|VERSION_MISMATCH"
-        r"|SUBLIBRARY_LOADING_FAILED)"
-        r"|Loaded runtime CuDNN library: ([\d.]+) but source was compiled with: ([\d.]+)"
-        r"|cuDNN error: CUDNN_STATUS_NOT_SUPPORTED[^\n]*version|NCCL version (mismatch"
-        r"|incompatib)"
-    )
-    if found is None:
-        return
-    not_ready = found[7] == "NOT_INITIALIZED"
-    unset = Change(
-        "environment",
-        "Take other copies out of LD_LIBRARY_PATH (/usr/local/cuda, /usr/lib, conda), so "
-        "that the wheels' own libraries are found.",
-        environment=(("LD_LIBRARY_PATH", ""),),
-    )
-    again = Change(
-        "install",
-        "Install what torch pins again: reinstall torch, so that nvidia-cudnn-cu* gets its version back.",
-        ("torch",),
-        commands=("pip install --force-reinstall --no-cache-dir torch",),
-    )
-    memory = Change(
-        "system",
-        "Look whether the GPU's memory is full (nvidia-smi): cuDNN then fails to start too.",
-        commands=("nvidia-smi",),
-    )
-    yield Finding(
-        "cudnn-of-another-version",
-        _MISMATCH,
-        "error",
-        0.7 if not_ready else 0.92,
-        "cuDNN could not start: a copy of another version is found first, or the GPU's memory is full."
-        if not_ready
-        else "Another cuDNN (or NCCL) is loaded than the one that torch was compiled with.",
-        (told.line(found),),
-        "A copy in LD_LIBRARY_PATH, or another package's pin of the nvidia-* wheel, comes before torch's own.",
-        (unset, again, *((memory,) if not_ready else ())),
-        "installing cuDNN into the system: torch brings its own",
-        "python -c 'import torch; print(torch.backends.cudnn.version())'",
-        ("nvidia-cudnn-cu12", "torch"),
-        "https://docs.nvidia.com/deeplearning/cudnn/",
         True,
     )

@@ -3,6 +3,7 @@
 from doctor.diagnosis.builds import find_build_failure
 from doctor.diagnosis.cuda_architectures import find_architecture
 from doctor.diagnosis.cuda_builds import find_cuda_builds
+from doctor.diagnosis.cuda_versions import find_cuda_versions
 from doctor.diagnosis.installed_binaries import find_installed_binaries
 from doctor.diagnosis.mechanism import Mechanism
 from doctor.diagnosis.not_a_number import find_not_a_number
@@ -20,6 +21,7 @@ MACHINE_FAULTS: tuple[Mechanism, ...] = (
     find_numpy_abi,
     find_shared_library,
     find_cuda_builds,
+    find_cuda_versions,
     find_architecture,
     find_gpu_memory,
     find_serving_memory,

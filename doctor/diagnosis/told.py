@@ -6,7 +6,7 @@ from functools import cached_property
 from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import GPUS
+from doctor.diagnosis.gpu_tables import GPUS, cuda_of_driver
 from doctor.environment.facts import Gpu
 from doctor.environment.torch_build import torch_build
 
@@ -162,6 +162,23 @@ class Told:
                 return f"{found[1]}.{found[2]}"
         failure = self.case.failure
         return failure.platform.cuda if failure is not None else None
+
+    @cached_property
+    def driver_cuda(self) -> str | None:
+        """Newest CUDA that the NVIDIA driver runs, "12.4": told, or by its version; None where not known."""
+        machine, failure = self.case.environment.machine, self.case.failure
+        if machine is not None and machine.driver_cuda:
+            return machine.driver_cuda
+        found = self.search(r"found version (\d{4,5})\b")
+        if found:
+            return f"{int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}"
+        smi = self.search(r"Driver Version: ?(\d+\.\d+)[^\n]*?CUDA Version: ?(\d+\.\d+)")
+        if smi:
+            return smi[2]
+        driver = (machine.driver if machine else None) or (failure.platform.driver if failure else None)
+        if driver is None and (named := self.search(r"driver (?:version )?(?:is |: ?)?v?(\d{3}\.\d+)")):
+            driver = named[1]
+        return cuda_of_driver(driver) if driver else None
 
 
 def _version(text: str) -> Version | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from doctor.diagnosis.cuda_builds import find_cuda_builds
+from doctor.diagnosis.cuda_versions import find_cuda_versions
 from doctor.diagnosis.gpu_tables import cuda_of_driver, torch_for_cuda
 from tests.doctor.pasted import only, pasted, requirements, said
 
@@ -13,6 +14,12 @@ ACCELERATE = (
     "ImportError: Using `bitsandbytes` 8-bit quantization requires Accelerate: `pip install accelerate` and the latest "
     "version of bitsandbytes: `pip install -U bitsandbytes`"
 )
+
+
+def find_cuda(case, knowledge):
+    """All that is said of CUDA that is not found or does not match."""
+    yield from find_cuda_builds(case, knowledge)
+    yield from find_cuda_versions(case, knowledge)
 
 
 def test_drivers_and_cuda():
@@ -26,11 +33,11 @@ def test_drivers_and_cuda():
 
 def test_a_cpu_build_is_replaced_from_pytorchs_index():
     found = only(
-        find_cuda_builds, pasted("AssertionError: Torch not compiled with CUDA enabled", torch="2.6.0", system="win32")
+        find_cuda, pasted("AssertionError: Torch not compiled with CUDA enabled", torch="2.6.0", system="win32")
     )
     assert found.id == "torch-without-cuda" and "On Windows" in found.why and found.changes[0].remove == ("torch",)
     assert "torch==2.6.0" in found.changes[0].commands[1] and "whl/cu126" in found.changes[0].commands[1]
-    mac = only(find_cuda_builds, pasted("AssertionError: Torch not compiled with CUDA enabled", system="darwin"))
+    mac = only(find_cuda, pasted("AssertionError: Torch not compiled with CUDA enabled", system="darwin"))
     assert mac.changes[0].kind == "code" and "mps" in mac.changes[0].text
 
 
@@ -43,28 +50,28 @@ def test_a_cpu_build_is_replaced_from_pytorchs_index():
     ],
 )
 def test_an_old_driver_gets_a_build_that_it_runs(found_version, torch, wanted, index):
-    found = only(find_cuda_builds, pasted(OLD_DRIVER.format(found_version), torch=torch))
+    found = only(find_cuda, pasted(OLD_DRIVER.format(found_version), torch=torch))
     assert found.branch == "cuda/version_mismatch" and requirements(found)[0] == (wanted,)
     assert index in found.changes[0].commands[0] and found.changes[1].kind == "system"
 
 
 def test_code_compiled_just_in_time_needs_the_driver_of_its_cuda():
     text = "RuntimeError: the provided PTX was compiled with an unsupported toolchain."
-    found = only(find_cuda_builds, pasted(text, torch="2.8.0+cu128"))
+    found = only(find_cuda, pasted(text, torch="2.8.0+cu128"))
     assert "570.26" in found.changes[0].text and "PTX" in found.why
 
 
 def test_a_message_that_blames_packages_is_about_the_gpu():
-    found = only(find_cuda_builds, pasted(f"{ACCELERATE}\ntorch.cuda.is_available() is False", accelerate="1.2.0"))
+    found = only(find_cuda, pasted(f"{ACCELERATE}\ntorch.cuda.is_available() is False", accelerate="1.2.0"))
     assert found.branch == "cuda/not_found" and "as the message says" in found.not_this
     assert all("accelerate" not in one for one in requirements(found)) and "accelerate 1.2.0" in found.evidence[2]
 
 
 def test_bitsandbytes_older_than_torchs_cuda_is_raised():
     text = "The installed version of bitsandbytes was compiled without GPU support."
-    found = only(find_cuda_builds, pasted(text, torch="2.7.0+cu128", bitsandbytes="0.44.1"))
+    found = only(find_cuda, pasted(text, torch="2.7.0+cu128", bitsandbytes="0.44.1"))
     assert found.branch == "cuda/version_mismatch" and requirements(found) == [("bitsandbytes>=0.45.3",)]
-    on_cpu = only(find_cuda_builds, pasted(text, torch="2.7.0+cpu"))
+    on_cpu = only(find_cuda, pasted(text, torch="2.7.0+cpu"))
     assert on_cpu.branch == "cuda/not_found"
 
 
@@ -99,7 +106,7 @@ def test_bitsandbytes_older_than_torchs_cuda_is_raised():
     ],
 )
 def test_each_message_has_its_kind(text, id):
-    assert id in [one.id for one in said(find_cuda_builds, pasted(text))]
+    assert id in [one.id for one in said(find_cuda, pasted(text))]
 
 
 def test_a_toolkit_that_is_not_torchs_is_told_with_both_versions():
@@ -109,12 +116,12 @@ def test_a_toolkit_that_is_not_torchs_is_told_with_both_versions():
         "cuda/cpp extensions without a matching cuda version.\n"
         "AttributeError: 'DeepSpeedCPUAdam' object has no attribute 'ds_opt_adam'"
     )
-    found = only(find_cuda_builds, pasted(text))
+    found = only(find_cuda, pasted(text))
     assert found.branch == "build/incompatible" and "(11.7)" in found.verdict and "(11.6)" in found.verdict
     assert "ds_opt_adam" in found.not_this and found.changes[2].environment == (("DS_SKIP_CUDA_CHECK", "1"),)
-    other = only(find_cuda_builds, pasted(text.replace("11.7", "12.1")))
+    other = only(find_cuda, pasted(text.replace("11.7", "12.1")))
     assert all(change.kind != "environment" for change in other.changes)
 
 
 def test_a_text_without_cuda_says_nothing():
-    assert said(find_cuda_builds, pasted("RuntimeError: shape mismatch")) == []
+    assert said(find_cuda, pasted("RuntimeError: shape mismatch")) == []
