@@ -39,12 +39,9 @@ _LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 110, "gradio": 88, "a
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
 _NAMES = """
-peft trl accelerate datasets huggingface-hub httpx pyarrow tensorboard setuptools tokenizers safetensors transformers
-starlette fastapi gradio gradio-client deepspeed diffusers sentence-transformers torch unsloth unsloth-zoo bitsandbytes
-triton xformers flash-attn llamafactory fsspec pydantic numpy openai adapters adapter-transformers torchvision
-torchaudio timm optimum vllm sglang axolotl lightning pytorch-lightning torchmetrics compressed-tensors openpipe-art
-bespokelabs-curator tinker langchain-core openai-agents evaluate torchao autoawq auto-gptq transformer-lens
-liger-kernel scikit-learn pandas scipy keras llama-cpp-python wandb
+peft trl accelerate datasets httpx pyarrow tensorboard setuptools tokenizers safetensors deepspeed transformers
+huggingface-hub starlette fastapi gradio-client bitsandbytes unsloth unsloth-zoo torch fsspec flash-attn
+sentence-transformers llamafactory openai
 """
 PROJECTS = tuple(_NAMES.split())
 

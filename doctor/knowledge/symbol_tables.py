@@ -198,6 +198,8 @@ def _names(project: Gathered) -> dict[str, Any]:
         for name, mask in masks.items():
             if name in _LEFT_OUT:
                 left_out.add(name)
+            elif name.startswith("_") and mask == project.modules[module]:
+                continue  # private and always there: of these `Symbols.names` says that it doesn't know
             else:
                 kept[name] = mask
         if kept:
@@ -216,6 +218,8 @@ def _parameters(project: Gathered) -> list[dict[str, Any]]:
     """Return the functions, of a large project in parts; those that take the same keywords share an entry."""
     parts: list[list[str]] = [[] for _ in range(1 + len(project.functions) // _FUNCTIONS)]
     for function in sorted(project.functions):
+        if function.startswith("_"):
+            continue  # private classes
         parts[part_of(function, len(parts))].append(function)
     return [_part_of_parameters(project, functions) for functions in parts]
 

@@ -122,7 +122,7 @@ class Symbols:
             return None
         mask = _grouped(member["names"].get(module, {}), name, whole) | member["modules"].get(f"{module}.{name}", 0)
         unlisted = member["unlisted"].get(module, 0)
-        if not mask and (unlisted or f" {name} " in f" {member['stdlib']} "):
+        if not mask and (unlisted or name.startswith("_") or f" {name} " in f" {member['stdlib']} "):
             return None
         return self._spans(member, mask | unlisted)
 

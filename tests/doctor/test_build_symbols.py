@@ -15,19 +15,19 @@ TODAY = date(2026, 11, 28)
 BASE = {
     "1.0": {
         "base/__init__.py": "from .core import old, moved\nfrom . import gone\ndef load(path, token=None): pass",
-        "base/core.py": "from typing import Any\nold = moved = always = 1",
+        "base/core.py": "from typing import Any\nold = moved = always = _private = _dropped = 1",
         "base/gone.py": "",
         "base/models/auto/configuration_auto.py": 'CONFIG_MAPPING_NAMES = {"bert": "B"}',
     },
     "1.1": {
         "base/__init__.py": "from .core import old, new\ndef load(path, token=None, fast=False): pass",
-        "base/core.py": "from typing import Any\nold = new = always = 1",
+        "base/core.py": "from typing import Any\nold = new = always = _private = 1",
         "base/runtime.py": "globals().update(made)",
         "base/models/auto/configuration_auto.py": 'CONFIG_MAPPING_NAMES = {"bert": "B", "llama": "L"}',
     },
     "2.0": {
         "base/__init__.py": "from .core import new, moved\ndef load(path, fast=False): pass\ndef free(**rest): pass",
-        "base/core.py": "from typing import Any\nnew = moved = always = 1",
+        "base/core.py": "from typing import Any\nnew = moved = always = _private = 1",
         "base/runtime.py": "globals().update(made)",
         "base/models/auto/configuration_auto.py": 'CONFIG_MAPPING_NAMES = {"llama": "L"}',
     },
@@ -84,6 +84,8 @@ def ranges(spans):
         ("base", "gone", ["<1.1"]),
         ("base", "never", []),
         ("base.core", "Any", None),
+        ("base.core", "_private", None),
+        ("base.core", "_dropped", ["<1.1"]),
         ("base.nothing", "never", None),
         ("base.runtime", "anything", None),
     ],
