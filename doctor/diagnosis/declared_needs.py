@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from doctor.case import Case
 from doctor.diagnosis.copies import foreign_sites
 from doctor.diagnosis.mechanism import Known
-from doctor.diagnosis.needs import Need, applicable, meets, needs, range_for
+from doctor.diagnosis.needs import Need, applicable, joined, meets, needs, range_for
 from doctor.diagnosis.relevance import confidence_for
 from doctor.environment.facts import Declared, Environment, Installed
 from doctor.environment.installed_files import recorded_paths
@@ -43,14 +43,9 @@ def _is_foreign(environment: Environment, several: list[Need]) -> bool:
     return found is not None and found.site in foreign_sites(environment)
 
 
-def _joined(several: list[Need]) -> str:
-    parts = dict.fromkeys(str(part) for one in several for part in one.need.specifier)
-    return ",".join(parts)
-
-
 def _missing(case: Case, name: str, several: list[Need]) -> Finding:
     tellers = [one.teller.name for one in several]
-    specifier = _joined(several)
+    specifier = joined(one.need for one in several)
     return Finding(
         "need-missing",
         "import/not_installed",
@@ -77,9 +72,10 @@ def _wrong(case: Case, knowledge: Known, name: str, several: list[Need]) -> Find
     # Of two dist-info folders in one place nobody can say which one a check reads: that is told as such.
     sure = sum(one.name == name for one in environment.installed) == 1
     refusing = [one for one in several if sure and name in _own_checks(one.teller)]
-    specifier = _joined(several)
+    specifier = joined(one.need for one in several)
     changes = []
     together = range_for(environment, name)
+    verb = "needs" if len(set(tellers)) == 1 else "need"
     if _possible(name, together):
         changes.append(Change("pin", f"Install a {name} that all accept.", (f"{name}{together}",)))
     # One that needs it may move instead; of several, each would have to fit the others too.
@@ -94,7 +90,7 @@ def _wrong(case: Case, knowledge: Known, name: str, several: list[Need]) -> Find
         "import/wrong_version",
         "error" if refusing else "warning",
         confidence_for(case, 0.97 if refusing else 0.7, name, name.replace("-", "_"), *tellers),
-        f"{name} {found.version} is installed, and {_some(tellers)} needs {name}{specifier}.",
+        f"{name} {found.version} is installed, and {_some(tellers)} {verb} {name}{specifier}.",
         (
             *(f"{one.teller.name} {one.teller.version} requires {one.need}" for one in several[:4]),
             *(

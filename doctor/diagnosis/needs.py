@@ -80,5 +80,17 @@ def meets(installed: Installed, need: Requirement) -> bool:
 
 def range_for(environment: Environment, name: str) -> str:
     """Return the range of a distribution that all which need it together allow; "" where none asks for one."""
-    asked = (one.need.specifier for one in needs(environment) if canonicalize_name(one.need.name) == name)
-    return ",".join(sorted({str(part) for specifier in asked for part in specifier}))
+    return joined(one.need for one in needs(environment) if canonicalize_name(one.need.name) == name)
+
+
+def joined(asked: Iterable[Requirement]) -> str:
+    """Return the range that some requirements allow together, of several lower and upper limits the narrowest."""
+    parts = {str(part): part for need in asked for part in need.specifier}
+    for operator, choose in ((">=", max), ("<", min)):
+        limits = [part for part in parts.values() if part.operator == operator]
+        if limits:
+            kept = choose(limits, key=lambda part: Version(part.version))
+            for part in limits:
+                if part is not kept:
+                    del parts[str(part)]
+    return ",".join(sorted(parts, key=lambda text: (not text.startswith(">"), not text.startswith("<"), text)))
