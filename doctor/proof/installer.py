@@ -9,7 +9,7 @@ from typing import Protocol
 from packaging.utils import canonicalize_name
 
 from doctor.child_process import Ran
-from doctor.remedy.requirements import parse_requirement
+from doctor.remedy.requirements import named, parse_requirement
 
 Run = Callable[[Sequence[str], Mapping[str, str] | None], Ran]
 _UNREACHABLE = re.compile(
@@ -136,12 +136,20 @@ class UvInstaller:
         return self._run((*self._words, "--version"), self._environment).output.strip()
 
     def would_download(self, pins: Sequence[str]) -> int | None:
-        """Return how many distributions are not in the cache; None where uv can't tell."""
+        """Return how many distributions are not in the cache, of those to be had; None where uv can't tell."""
+        left = list(pins)
         file = self._folder / "requirements.txt"
-        file.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
-        ran = self._pip("sync", "--dry-run", "--allow-empty-requirements", str(file))
-        found = re.search(r"Would download (\d+) package", ran.output)
-        return (int(found[1]) if found else 0) if ran.passed else None
+        while True:
+            file.write_text("".join(f"{pin}\n" for pin in left), encoding="utf-8")
+            ran = self._pip("sync", "--dry-run", "--allow-empty-requirements", str(file))
+            if ran.passed:
+                found = re.search(r"Would download (\d+) package", ran.output)
+                return int(found[1]) if found else 0
+            gone = missing_in(ran.output)
+            without = [pin for pin in left if gone is None or gone not in named((pin,))]
+            if gone is None or len(without) == len(left):
+                return None
+            left = without
 
     def _pip(self, command: str, *words: str) -> Ran:
         return self._uv("pip", command, "--python", self._python, *words)

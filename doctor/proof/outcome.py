@@ -22,7 +22,7 @@ class Budget:
     """
 
     seconds: float = 300.0
-    download: int = 500_000_000
+    download: int = 1_000_000_000
     run: float = 120.0
 
 
