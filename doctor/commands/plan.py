@@ -134,7 +134,7 @@ def _as_text(plan: Plan, columns: int, verbose: bool, kept: list[str]) -> Iterat
             yield from _filled(text, columns, "  - ")
     if plan.notes or plan.estimates:
         yield ""
-        yield "Memory (estimates):"
+        yield "Memory, by estimates:"
         for text in (*plan.notes, *map(str, plan.estimates)):
             yield from _filled(text, columns, "  - ")
     stopping = set(plan.reasons)

@@ -48,6 +48,8 @@ def make_plan(wish: Wish, driver: str | None = None, sets: Sequence[KnownSet] | 
     found = tuple(footguns(wish))
     stopping = tuple(one.text for one in found if one.stops)
     method, estimates, notes, too_big = _memory(wish)
+    if not wish.goal and not wish.libraries:
+        notes = ("What for was not said, fine-tuning or serving: this is for fine-tuning.", *notes)
     fitting = [one for one in sets or known_sets() if not one.against(wish)]
     fitting = [one for one in fitting if not (driver and one.driver and _older(driver, one.driver))]
     if stopping or too_big or not fitting:
@@ -57,7 +59,7 @@ def make_plan(wish: Wish, driver: str | None = None, sets: Sequence[KnownSet] | 
     return Plan(wish, ranked[0], method, estimates, notes, found, others=tuple(ranked[1:4]))
 
 
-def _rank(one: KnownSet, wish: Wish, driver: str | None) -> tuple[int, ...]:
+def _rank(one: KnownSet, wish: Wish, driver: str | None) -> tuple[bool, bool, bool, int, bool]:
     """Return how well a fitting set fits, the best first: unsloth for one GPU, vllm for serving."""
     wants = set(wish.libraries)
     preferred = {"finetune": "unsloth", "reinforce": "unsloth", "serve": "vllm", "generate": "bespokelabs-curator"}.get(
@@ -70,8 +72,8 @@ def _rank(one: KnownSet, wish: Wish, driver: str | None) -> tuple[int, ...]:
     # The image of a notebook has a driver that nobody chooses; an older CUDA runs on more of them.
     modest = bool(one.cuda) and str(one.cuda).startswith("12.")
     wanted_modest = wish.place in ("colab", "kaggle") and driver is None
-    return (useless, not wants & main if main and wants else 0, not prefers if not wants & main else 0,
-            len(main - wants) if wants & main else 0, modest != wanted_modest)  # fmt: skip
+    strange = bool(wants and main) and not wants & main  # made around a library that nobody asked for
+    return useless, strange, not prefers and not wants & main, len(main - wants), modest != wanted_modest
 
 
 def _memory(wish: Wish) -> tuple[str, tuple[Estimate, ...], tuple[str, ...], tuple[str, ...]]:

@@ -22,7 +22,7 @@ _GOALS = (
     ("reinforce", r"\bgrpo\b|\bppo\b|\brl(hf|vr)?\b|\breinforc\w*|\brloo\b"),
     ("generate", r"\bgenerat\w* (?:synthetic )?data|\bsynthetic data|\bdistill\w*|\bdata generation"),
     ("finetune", r"\bfine[- ]?tun\w*|\bsft\b|\bdpo\b|\borpo\b|\bkto\b|\bq?lora\b|\btrain\w*|\badapt\w*"),
-    ("serve", r"\bserv\w*|\binfer\w*|\bhost\w*|\bdeploy\w*|\bapi\b|\bchat\b|\bendpoint\b|\brun a model\b"),
+    ("serve", r"\bserv\w*|\binfer\w*|\bhost\w*|\bdeploy\w*|\bapi\b|\bchat\b|\bendpoint\b|\brun\b"),
 )
 _TRAINS = ("unsloth", "trl", "peft", "axolotl", "llamafactory", "deepspeed", "bitsandbytes", "transformers")
 _SERVES = ("vllm", "sglang", "llama-cpp-python", "mlx-lm")
@@ -37,6 +37,7 @@ _AMD = re.compile(r"\bamd\b|\brocm\b|\bradeon\b|\bmi\d{3}x?\b|\brx ?\d{4}\b")
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(b|m)(?:illion)?(?![\w])", re.IGNORECASE)
 _MEMORY = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:gb|gib|g vram)\b", re.IGNORECASE)
 _COUNT = re.compile(r"\b(\d)\s*(?:x|\*)\s*(?=[a-z])|\b(two|four|eight)\b", re.IGNORECASE)
+_MODELS = frozenset({"llama", "mistral", "mixtral", "qwen", "gemma", "phi", "deepseek", "smollm", "instruct", "base"})
 _FILLER = frozenset(
     {
         "a",
@@ -173,7 +174,9 @@ def read_wish(text: str) -> Wish:
                 else "generate" if "bespokelabs-curator" in libraries
                 else "finetune" if set(libraries) & set(_TRAINS) or method else "")  # fmt: skip
     words = re.findall(r"[a-z][\w.+-]*[a-z\d]", rest)
-    ignored = tuple(dict.fromkeys(word for word in words if word not in _FILLER and not re.search(r"\d", word)))
+    ignored = tuple(
+        dict.fromkeys(word for word in words if word not in _FILLER | _MODELS and not re.search(r"\d", word))
+    )
     return Wish(text, libraries, goal, method, hardware, place, system, billions, ignored)
 
 

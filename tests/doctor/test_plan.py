@@ -42,6 +42,8 @@ def plan(capfd, *words):
         ("serve on a CPU", "llama-cpp-cpu"),
         ("generate synthetic data with curator", "curator"),
         ("trl on V100", "trl-volta"),
+        ("vllm + unsloth on A100", "unsloth-vllm"),
+        ("run Mistral 7B locally on RTX 3090", "vllm"),
     ],
 )
 def test_the_set_for_a_wish(sentence, chosen, capfd):
