@@ -100,6 +100,7 @@ def _by_releases(
         return
     if version and any(span.covers(version) for span in spans):
         yield f"{project} {version} has the module {module}: its version is not at fault"
+        yield _not_whole(project, str(version), module, sign)
         return
     users = _users(case, knowledge, module, project, raised)
     moves = into(case, knowledge, project, spans, but=users[0].project if users else "")
@@ -122,6 +123,29 @@ def _by_releases(
         source=f"symbols of {knowledge.symbols.date}",
         provable=f"import {module}",
     )  # fmt: skip
+
+
+def _not_whole(project: str, version: str, module: str, sign: str) -> Finding:
+    """Return what is likely where the release that is told to be here has the module all the same."""
+    return Finding(
+        "module-is-there",
+        "import/stale_or_partial",
+        "error",
+        0.5,
+        f"{project} {version} has {module}, so what was imported is another copy, or its files are not whole.",
+        (sign, f"{project} {version} has the module (symbols of releases)"),
+        "Python imports the first copy on its path; an interrupted upgrade leaves a part of the files.",
+        (
+            Change(
+                "clean", f"Remove every copy of {project} and install it once.", (f"{project}=={version}",), (project,)
+            ),
+            Change("restart", "In a notebook, restart the kernel."),
+        ),
+        not_this=f"Move {project} to another release: this one has the module",
+        check=f'python -c "import {module}"',
+        culprits=(project,),
+        source="symbols of releases",
+    )
 
 
 def _other_release(case: Case, knowledge: Known, module: str, sign: str, raised: Raised | None) -> Finding:

@@ -36,7 +36,7 @@ _CHOSE = re.compile(
     r"\b(?:chosen|chose|chooses|selected|picked|picks|resolved|resolves|resolving|backtrack\w*|falls? back|fell back"
     r"|silently|installs|installed)\b[^\n]*\b(?:by (?:pip|uv|the resolver|poetry|conda)|instead of|for ['\"`]?[<>=~])"
     r"|\b(?:pip|uv|resolver|poetry)\b[^\n]*\b(?:chose|chooses|picks|picked|selects|selected|resolves|resolved|installs"
-    r"|installed|takes|took|gives|gave)\b"
+    r"|installed|takes|took|gives|gave)\b[^\n]*\d\.\d"
 )
 INSTEAD = re.compile(
     r"\d\S* instead of v?(?P<wanted>\d[\w.]*\w)"

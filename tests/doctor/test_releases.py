@@ -2,7 +2,7 @@
 
 import pytest
 
-from doctor.diagnosis.releases import find_unobtainable
+from doctor.diagnosis.releases import chosen_by_resolver, find_unobtainable
 from tests.doctor.told_knowledge import failing, knowing, release
 
 LINUX = ("cp310-cp310-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_28_x86_64")
@@ -51,3 +51,12 @@ def test_files_of_another_system_only():
     one = only(NONE + "books==2.0", python="3.11", system="win32")
     assert "has files for Linux only" in one.verdict
     assert one.changes[0].requirements == ("books==2.0; sys_platform == 'linux'",)
+
+
+@pytest.mark.parametrize(
+    "text, chosen",
+    [("uv picked books 1.0 silently", True), ("books: 1.0 chosen by uv for '>=1.0'", True),
+     ("books: 1.0 instead of 2.0", True), ("pip and conda both installed books", False), ("books: 1.0", False)],
+)  # fmt: skip
+def test_whether_a_text_says_that_an_installer_chose(text, chosen):
+    assert chosen_by_resolver(failing(text), "books") is chosen
