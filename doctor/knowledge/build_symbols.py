@@ -35,13 +35,13 @@ _LARGEST = 4 << 20
 # at the first alone, or at the first of some; of few minors at some between, too.
 _MANY = 80
 # Of projects with thousands of files fewer are read.
-_LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 110, "gradio": 88, "axolotl": 24, "diffusers": 40}
+_LARGE = {"torch": 16, "vllm": 24, "sglang": 24, "openai": 110, "gradio": 40, "axolotl": 24, "diffusers": 30}
 # What is larger is not read where it comes as source alone, which has to be fetched whole.
 _LARGEST_SOURCE = 12 << 20
 _NAMES = """
 peft trl accelerate datasets httpx pyarrow tensorboard setuptools tokenizers safetensors deepspeed transformers
 huggingface-hub starlette fastapi gradio-client bitsandbytes unsloth unsloth-zoo torch fsspec flash-attn
-sentence-transformers llamafactory openai
+sentence-transformers llamafactory openai diffusers gradio
 """
 PROJECTS = tuple(_NAMES.split())
 

@@ -13,6 +13,8 @@ from doctor.knowledge.symbols import ANY_PARAMETER, parameters_member, part_of, 
 FORMAT = 3
 # Of a call that more files make, one stands for all.
 _MANY_FILES = 3
+# What others hardly import from, and would take much room: of these it is kept what they import of others.
+_USES_ALONE = {"unsloth"}
 # A part of a project's functions holds about so many.
 _FUNCTIONS = 8000
 # Words of the standard library and of typing that modules import everywhere: nobody asks a project for them.
@@ -129,10 +131,11 @@ def pack(gathered: Mapping[str, Gathered], day: str) -> dict[str, dict[str, Any]
     partial = _partial_parameters(gathered)
     shards: dict[str, int] = {}
     for name, project in sorted(gathered.items()):
-        members[f"{name}/names.json"] = _names(project)
-        parts = _parameters(project)
+        parts = [] if name in _USES_ALONE else _parameters(project)
+        if name not in _USES_ALONE:
+            members[f"{name}/names.json"] = _names(project)
         members |= {f"{name}/{parameters_member(number)}.json": part for number, part in enumerate(parts)}
-        shards[name] = len(parts)
+        shards[name] = max(1, len(parts))
         for (owner, module, used), entry in _foreign_uses(name, project, gathered, top):
             importers[owner].setdefault(module, {}).setdefault(used, []).append(entry)
         for called, keyword, entry in _foreign_calls(name, project, partial, top):
