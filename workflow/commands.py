@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from constants.argument_parser import BriefParser
 from constants.counting import counted
 from constants.end_signals import Terminated, hearing_signals
 from constants.nearest import nearest
+from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+from constants.program import command
 from doctor.environment.read import EnvironmentUnreadable, read_environment
 from workflow.definition.expression import calculated
 from workflow.definition.facts import Definition, Step
@@ -17,6 +20,7 @@ from workflow.definition.reading import DefinitionError, read_definition
 from workflow.journal.digests import Digests
 from workflow.journal.journal import Journal, JournalError
 from workflow.journal.state import StepState, command_of, states_of
+from workflow.new_project import NewProjectError, template_names, write_project
 from workflow.running.environment import environment_of
 from workflow.running.runner import Place, Runner, finish_by_hand
 from workflow.running.screen import Screen, span
@@ -32,6 +36,10 @@ class UsageError(Exception):
 
 def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
     """Add the words to the command line."""
+    new = verbs.add_parser("new", help="write a workflow that works at once", allow_abbrev=False,
+                           description=f"Write a workflow into a folder: {', '.join(template_names())}.")  # fmt: skip
+    new.add_argument("workflow", metavar="NAME", help=f"one of {', '.join(template_names())}")
+    new.add_argument("folder", type=Path, metavar="DIR", help="folder to write, which is not there yet or empty")
     texts = {
         "run": "run the steps that are not done, or go on where it was stopped",
         "resume": "the same as run",
@@ -70,6 +78,8 @@ def run_words(arguments: argparse.Namespace) -> int:
         written, 130 and 143 where somebody stopped it.
     """
     try:
+        if arguments.verb == "new":
+            return _new(arguments.workflow, arguments.folder)
         definition = read_definition(arguments.folder / _FILE)
         preset = _preset(definition, arguments.preset)
         if arguments.verb == "step":
@@ -82,7 +92,7 @@ def run_words(arguments: argparse.Namespace) -> int:
         if arguments.parallel < 1:
             raise UsageError(f"--parallel {arguments.parallel}: at least one step runs at a time")
         return _run(definition, preset, arguments.folder, frozenset(chosen), arguments.parallel)
-    except UsageError as error:
+    except (UsageError, NewProjectError) as error:
         return _refused(str(error), USAGE)
     except DefinitionError as error:
         missing = not (arguments.folder / _FILE).is_file()
@@ -96,17 +106,30 @@ def run_words(arguments: argparse.Namespace) -> int:
         return _refused("interrupted; the same command goes on", INTERRUPTED)
 
 
+def _new(name: str, folder: Path) -> int:
+    files = write_project(name, folder)
+    _print(f"{folder}: {counted(len(files), 'file')}\n{chr(10).join(f'  {file}' for file in files)}\nnext: "
+           f"{command('workflow')} plan {folder}")  # fmt: skip
+    return OK
+
+
 def _run(
     definition: Definition, preset: str, folder: Path, chosen: frozenset[int], parallel: int,
     anew: frozenset[int] = frozenset(),
 ) -> int:  # fmt: skip
-    variables = environment_of(folder)
+    variables = {"WORKFLOW_SERVE": _serve(), **environment_of(folder)}
     python = python_of(folder)
     place = Place(folder.resolve(), python, variables, read_environment(python, variables=variables, machine=False))
     with hearing_signals(), Journal(folder.resolve()).held() as journal:
         screen = Screen(len(definition.steps))
         done = Runner(definition, preset, place, journal, screen, chosen, parallel, anew).run()
     return OK if done else UNFINISHED
+
+
+def _serve() -> str:
+    """Return the command by which a step may begin a service of this machine."""
+    script = [str(PACKAGE_ROOT / "serve.py")] if IS_CHECKOUT else ["-m", "menagerie", "serve"]
+    return shlex.join([sys.executable, *script])
 
 
 def _one_step(definition: Definition, preset: str, arguments: argparse.Namespace) -> int:
