@@ -29,8 +29,9 @@ ALLOWED = {
 }
 SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py", "serve.py", "doctor.py", "workflow.py")
 NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # of a project to come, beside the packages
+TEMPLATES = ROOT / "workflow" / "templates"  # and of workflows to come
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))
-         if not path.is_relative_to(NEW_PROJECT)]  # fmt: skip
+         if not path.is_relative_to(NEW_PROJECT) and not path.is_relative_to(TEMPLATES)]  # fmt: skip
 # Files of train/ that the parts of a run are made without: they may not know a trainer's underscores.
 TRAINING = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("train", "commands", "storage")]
 BASE_TRAINER = ROOT / "train" / "base_trainer.py"
