@@ -74,6 +74,7 @@ class InstalledModules:
         self._found: dict[str, Found] = {"__main__": Found("unknown")}
         self._sources: dict[str, str] = {}
         self._makes: dict[str, bool] = {}
+        self._adds: dict[str, bool] = {}
         self._read: dict[str, ModuleText | None] = {}
         self.distutils = environment.find("setuptools") is not None
         self._hidden = self._mapped()
@@ -171,14 +172,18 @@ class InstalledModules:
             found = self._in_folder(os.path.dirname(outer.path), name)
             if found:
                 return found
-            text = self.source(outer.path)
-            return Found(
-                "unknown" if text is None or _PATHS.search(text) or self._made_elsewhere(parent) else "missing"
-            )
-        if outer.kind == "module":
-            text = self.source(outer.path)
-            return Found("unknown" if text is None or _PATHS.search(text) else "missing")
+        if outer.kind in ("package", "module"):
+            return Found("unknown" if self._adds_modules(parent, outer) else "missing")
         return Found(outer.kind if outer.kind == "missing" else "unknown")
+
+    def _adds_modules(self, module: str, found: Found) -> bool:
+        """Return whether a module may have submodules that no folder shows."""
+        if module not in self._adds:
+            self._adds[module] = False  # while it is looked for
+            text = self.source(found.path)
+            elsewhere = found.kind == "package" and self._made_elsewhere(module)
+            self._adds[module] = text is None or bool(_PATHS.search(text)) or elsewhere
+        return self._adds[module]
 
     @staticmethod
     def source(path: str) -> str | None:
@@ -327,9 +332,10 @@ class InstalledModules:
         if found.kind not in ("package", "module"):
             return False
         if found.path not in self._sources:
-            self._sources[found.path] = self.source(found.path) or ""
-        plain = rf"^(?:def {name}\(|class {name}\b|{name} *[:=]|async def {name}\()"
-        return re.search(plain, self._sources[found.path], re.MULTILINE) is not None
+            self._sources[found.path] = "\n" + (self.source(found.path) or "")
+        text = self._sources[found.path]
+        begins = (f"def {name}(", f"class {name}(", f"class {name}:", f"{name} = ", f"{name}:", f"{name}=")
+        return any(f"\n{one}" in text for one in begins)
 
     def _by_star(self, module: str, name: str, seen: frozenset[str]) -> bool | None:
         if not self.find(module).there:
