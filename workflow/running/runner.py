@@ -78,6 +78,7 @@ class Runner:
         self._running: dict[int, StepRun] = {}
         self._again: dict[int, _Waiting] = {}
         self._failed: set[int] = set()
+        self._is_due = True
         self._digests = Digests(place.folder)
 
     def run(self) -> bool:
@@ -91,7 +92,10 @@ class Runner:
         try:
             while True:
                 now = self._clock()
-                self._begin_what_may(now)
+                # Files are read over only when a step has ended, or is due again.
+                if self._is_due or any(now >= waiting.until for waiting in self._again.values()):
+                    self._is_due = False
+                    self._begin_what_may(now)
                 if not self._running and not self._again:
                     return self._told_end()
                 self._look(self._clock())
@@ -117,7 +121,9 @@ class Runner:
             self._journal.append("stopped", step.number, {"text": "the runner was killed"})
 
     def _begin_what_may(self, now: float) -> None:
-        for state in self.states():
+        states = self.states()
+        done = {each.step.number for each in states if each.state == "done" and each.step.number not in self._anew}
+        for state in states:
             step = state.step
             if len(self._running) >= self._parallel:
                 return
@@ -127,20 +133,13 @@ class Runner:
             if waiting is not None and now < waiting.until:
                 continue
             runnable = state.state in _RUNNABLE or (state.state == "done" and step.number in self._anew)
-            if not runnable or self._needs_running(step) or not self._are_done(step):
+            if not runnable or not done.issuperset(step.needs.steps):
                 continue
             if step.person and not step.command:
                 continue
             if state.state == "stale":
                 self._screen.say(f"[Step {step.number}] {step.title}: again, since {state.reason}")
             self._begin(step, now)
-
-    def _needs_running(self, step: Step) -> bool:
-        return any(number in self._running or number in self._again for number in step.needs.steps)
-
-    def _are_done(self, step: Step) -> bool:
-        states = {each.step.number: each.state for each in self.states()}
-        return all(states[number] == "done" and number not in self._anew for number in step.needs.steps)
 
     def _begin(self, step: Step, now: float) -> None:
         where = self._place
@@ -167,6 +166,8 @@ class Runner:
             return
         self._running[step.number] = run
         self._anew.discard(step.number)
+        if step.number in self._again:
+            self._again[step.number].until = float("inf")  # it is under way
         self._journal.append("started", step.number, {"pid": run.pid, "request": run.request, "preset": self._preset})
         self._screen.say(f"{clock_time()} {self._name(step)} ...")
 
@@ -177,6 +178,7 @@ class Runner:
                 self._screen.say(f"{self._name(run.step)}: {trouble.text}")
             if run.has_ended():
                 del self._running[number]
+                self._is_due = True
                 self._end(run, now)
 
     def _end(self, run: StepRun, now: float) -> None:
