@@ -14,6 +14,8 @@ from constants.nearest import nearest
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 from constants.program import command
 from doctor.environment.read import EnvironmentUnreadable, read_environment
+from storage.errors import OutputError
+from storage.files import write_atomically
 from workflow.definition.expression import calculated
 from workflow.definition.facts import Definition, Step
 from workflow.definition.reading import DefinitionError, read_definition
@@ -21,6 +23,9 @@ from workflow.journal.digests import Digests
 from workflow.journal.journal import Journal, JournalError
 from workflow.journal.state import StepState, command_of, states_of
 from workflow.new_project import NewProjectError, template_names, write_project
+from workflow.report.content import report_of
+from workflow.report.markdown import markdown_of
+from workflow.report.page import page_of
 from workflow.running.environment import environment_of
 from workflow.running.runner import Place, Runner, finish_by_hand
 from workflow.running.screen import Screen, span
@@ -46,6 +51,7 @@ def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
         "step": "run one step, although it is done; --done: a person has done it",
         "status": "show how far each step is",
         "plan": "show what would be run, and what it takes",
+        "report": "write RESULTS_REPORT.md and report.html: steps, checks, curves, samples, cost",
     }
     for word, text in texts.items():
         parser = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
@@ -87,6 +93,8 @@ def run_words(arguments: argparse.Namespace) -> int:
         chosen = _chosen(definition, arguments.first, arguments.last)
         if arguments.verb == "status":
             return _status(definition, preset, chosen, arguments)
+        if arguments.verb == "report":
+            return _report(definition, preset, arguments.folder)
         if arguments.verb == "plan" or arguments.dry_run:
             return _plan(definition, preset, chosen, arguments)
         if arguments.parallel < 1:
@@ -98,7 +106,7 @@ def run_words(arguments: argparse.Namespace) -> int:
         missing = not (arguments.folder / _FILE).is_file()
         hint = ". Name the folder of a workflow; `workflow.py new` writes one" if missing else ""
         return _refused(f"{error}{hint}", USAGE)
-    except (JournalError, EnvironmentUnreadable) as error:
+    except (JournalError, EnvironmentUnreadable, OutputError) as error:
         return _refused(str(error), UNREADABLE)
     except Terminated as ended:
         return _refused(f"ended by {ended}; the same command goes on", 128 + ended.number)
@@ -168,6 +176,15 @@ def _status(definition: Definition, preset: str, chosen: Sequence[int], argument
     lines.append(f"{finished} of {counted(len(states), 'step')} done")
     _print("\n".join(lines))
     return OK if done else UNFINISHED
+
+
+def _report(definition: Definition, preset: str, folder: Path) -> int:
+    states = _states(definition, preset, folder)
+    report = report_of(definition, preset, states, Journal(folder.resolve()).read(), folder)
+    for name, text in (("RESULTS_REPORT.md", markdown_of(report)), ("report.html", page_of(report))):
+        write_atomically(folder / name, text.encode())
+        _print(f"wrote {folder / name}")
+    return OK if all(each.state == "done" for each in states) else UNFINISHED
 
 
 def _plan(definition: Definition, preset: str, chosen: Sequence[int], arguments: argparse.Namespace) -> int:

@@ -101,6 +101,12 @@ def test_a_workflow_is_planned_run_and_finished_by_a_person(project):
     assert code == 0 and "all 4 steps done" in err and "Making rows ..." not in err
     code, out, _ = call(project, "status")
     assert code == 0 and "4 of 4 steps done" in out and "rows.jsonl has 20 rows" in out
+    assert call(project, "report")[0] == 0
+    report = (project / "RESULTS_REPORT.md").read_text()
+    assert "4 of 4 steps done" in report and "| 4 | Looking | done |  |  | all well |" in report
+    assert "| dollars | 0.19 |" in report
+    page = (project / "report.html").read_text()
+    assert "rows.jsonl has 20 rows" in page and "$0.19" in page and "http" not in page
 
     (project / "words.txt").write_text("other")
     assert status(project)[1] == ("stale", "words.txt has changed") and status(project)[4][0] == "stale"

@@ -1,0 +1,1 @@
+"""What a workflow has done, as a page and as Markdown."""
