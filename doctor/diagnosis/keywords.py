@@ -75,7 +75,7 @@ def owners_of(case: Case, knowledge: Known, called: Called) -> list[tuple[str, t
     for names in (near, sorted(symbols.projects - set(near))):
         found = []
         for name in dict.fromkeys(names):
-            spans = symbols.parameters(name, called.function, called.keyword) if name in symbols.projects else None
+            spans = _taking(case, knowledge, name, called) if name in symbols.projects else None
             if spans is not None:
                 found.append((name, spans))
         if found and (names is near or len(found) == 1):
@@ -83,6 +83,21 @@ def owners_of(case: Case, knowledge: Known, called: Called) -> list[tuple[str, t
         if "." not in called.function:
             return []  # a bare name is anybody's
     return []
+
+
+def _taking(case: Case, knowledge: Known, project: str, called: Called) -> tuple[Span, ...] | None:
+    """Return the releases of a project in which the function takes the keyword.
+
+    The message says that the function which is here takes no **kwargs: where the table says that it does, that is of
+    another class of the name, such as one that stands in for an absent library, and only what is named counts.
+    """
+    asked = (project, called.function, called.keyword)
+    spans: tuple[Span, ...] | None = knowledge.symbols.parameters(*asked)
+    version = case.environment.version(project)
+    always = any(span.from_start and span.end is None for span in spans or ())
+    if spans and (in_spans(spans, version) if version else always):
+        spans = knowledge.symbols.parameters(*asked, named=True)
+    return spans
 
 
 def _users(case: Case, knowledge: Known, called: Called, project: str) -> list[Use]:

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from packaging.specifiers import SpecifierSet
 
 from doctor.case import Case
-from doctor.diagnosis.mechanism import Known, Said, signs
+from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import describe
 from doctor.diagnosis.moves import Move, in_spans, into, needs
+from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
 
@@ -30,14 +32,17 @@ def find_unknown_model_types(case: Case, knowledge: Known) -> Iterator[Said]:
     """Find model types that the transformers that is here does not know yet."""
     seen = set()
     text = case.failure.text if case.failure else ""
-    for line, _ in signs(case):
+    for line, raised in signs(case):
         for pattern in _TOLD:
             for found in pattern.finditer(line):
                 groups = found.groupdict()
                 kind = groups.get("type") or groups.get("key")
-                if not kind or kind in seen or (groups.get("key") and not _AUTO.search(text)):
+                if not kind or kind in seen:
                     continue
                 spans = knowledge.symbols.model_types("transformers", kind)
+                bare = bool(groups.get("key")) and not _AUTO.search(text)
+                if bare and not _is_newer(case, raised, kind, spans):
+                    continue
                 if groups.get("key") and spans == ():
                     continue
                 seen.add(kind)
@@ -45,7 +50,23 @@ def find_unknown_model_types(case: Case, knowledge: Known) -> Iterator[Said]:
                 if spans is None:
                     yield _without_table(case, kind, sign, 0.7 if groups.get("type") else 0.5)
                 else:
-                    yield _finding(case, knowledge, kind, spans, sign)
+                    said = _finding(case, knowledge, kind, spans, sign)
+                    if bare and not _MODELS.fullmatch(kind) and isinstance(said, Finding):
+                        said = replace(said, confidence=0.6)
+                    yield said
+
+
+def _is_newer(case: Case, raised: Raised | None, kind: str, spans: tuple[Span, ...] | None) -> bool:
+    """Return whether a bare key is a model type that the transformers that is here lacks.
+
+    Where no version is told, a plain word ("clip") is a key of the user's own.
+    """
+    version = case.environment.version("transformers")
+    if not spans or any(span.from_start for span in spans):
+        return False
+    if importer_of(raised) not in (None, "transformers", "vllm", "sglang", "trl", "peft"):
+        return False
+    return not in_spans(spans, version) if version else bool(_MODELS.fullmatch(kind))
 
 
 def _without_table(case: Case, kind: str, sign: str, confidence: float) -> Finding:

@@ -133,7 +133,7 @@ class Symbols:
             return None
         return self._spans(member, member["modules"].get(module, 0))
 
-    def parameters(self, project: str, function: str, parameter: str) -> tuple[Span, ...] | None:
+    def parameters(self, project: str, function: str, parameter: str, named: bool = False) -> tuple[Span, ...] | None:
         """Return the releases in which a function takes a keyword.
 
         Args:
@@ -141,6 +141,7 @@ class Symbols:
             function: its qualified name, of which the last two words count: "SFTTrainer.__init__", "load_dataset".
                 The fields of a dataclass are parameters of its __init__.
             parameter: the keyword.
+            named: whether releases that take it by **kwargs alone are left out.
 
         Returns:
             Spans; releases where it takes **kwargs count. () where none takes it; None where the function was not read
@@ -159,7 +160,7 @@ class Symbols:
         mask = _grouped(groups, parameter, whole)
         if not mask and member.get("inherited", {}).get(wanted):
             return None
-        return self._spans(member, mask | _grouped(groups, ANY_PARAMETER, whole))
+        return self._spans(member, mask if named else mask | _grouped(groups, ANY_PARAMETER, whole))
 
     def bases(self, project: str, name: str) -> tuple[str, ...]:
         """Return the classes of other projects whose constructor a class of this one has: ("transformers.Trainer",)."""

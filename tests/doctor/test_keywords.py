@@ -12,6 +12,8 @@ TAKES = {
     ("books", "Shelf.open", "wide"): "1.2-",
     ("books", "Shelf.__init__", "old"): "-1.2",
     ("peft", "LoraConfig.__init__", "new_key"): "0.10-",
+    ("books", "Binder.__init__", "glue"): "1.2-",
+    ("books", "Binder.__init__", "**"): "0-",
 }
 CALLS = {("Shelf.open", "wide"): {"reader": "0.9-"}, ("compute_loss", "items"): {"books": "1.2-"}}
 KNOWN = knowing(RELEASES, parameters=TAKES, callers=CALLS)
@@ -51,3 +53,8 @@ def test_a_release_that_takes_it_is_not_at_fault():
 def test_without_a_table_only_the_branch_is_told():
     one = only("Stranger.ask() got an unexpected keyword argument 'x'", importer="odd")
     assert one.branch == "runtime/api_change" and one.confidence == 0.5 and one.culprits == ("odd",)
+
+
+def test_a_stand_in_of_the_same_name_that_takes_all_is_not_what_refused():
+    one = only("Binder.__init__() got an unexpected keyword argument 'glue'", books="1.0")
+    assert one.branch == "runtime/api_change" and pins(one) == ["books>=1.2"]

@@ -72,7 +72,11 @@ class ToldSymbols:
     def modules(self, project, module):
         return self._spans(self._modules.get((project, module)))
 
-    def parameters(self, project, function, parameter):
+    def parameters(self, project, function, parameter, named=False):
+        """Those of the keyword; without `named` also those of "**"."""
+        every = None if named else self._parameters.get((project, function, "**"))
+        if every:
+            return self._spans(every)
         return self._spans(self._parameters.get((project, function, parameter)))
 
     def importers(self, module, name=""):
