@@ -77,7 +77,7 @@ def _wrong(case: Case, knowledge: Known, name: str, several: list[Need]) -> Find
     together = range_for(environment, name)
     verb = "needs" if len(set(tellers)) == 1 else "need"
     if _possible(name, together):
-        changes.append(Change("pin", f"Install a {name} that all accept.", (f"{name}{together}",)))
+        changes.append(Change("pin", f"Install a release of {name} that all accept.", (f"{name}{together}",)))
     # One that needs it may move instead; of several, each would have to fit the others too.
     other = _accepting(environment, knowledge, several[0].teller, found) if len(set(tellers)) == 1 else None
     text = f"Move {_some(tellers)} to a release that accepts {name} {found.version}."
@@ -187,7 +187,7 @@ def find_wrong_python(case: Case, knowledge: Known) -> Iterator[Finding]:
             ),
             "Its files may use what this Python doesn't have; uv doesn't honour upper limits, and folders are copied."
             if too_old else "Upper limits say what was tried; uv installs over them, pip doesn't.",
-            (Change("pin", f"Install a {one.name} for Python {interpreter.version}.", (one.name,), (one.name,)),),
+            (Change("pin", f"Install {one.name} for Python {interpreter.version}.", (one.name,), (one.name,)),),
             check=f'python -c "import {(one.modules or (one.name.replace("-", "_"),))[0]}"',
             culprits=(one.name,),
             source="declared metadata of what is installed",

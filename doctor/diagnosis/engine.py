@@ -27,11 +27,14 @@ from doctor.diagnosis.version_checks import find_told_packages, find_told_requir
 from doctor.failure.facts import Failure
 from doctor.finding import LEVELS, Change, Diagnosis, Finding
 from doctor.knowledge.rules import matches, pair_findings
+from doctor.remedy.requirements import parse_requirement, unmet_by
 
 # Below this a finding is as often wrong as right: it is only told as a guess. Measured by bench/doctor.py.
 THRESHOLD = 0.3
 # What each step away from the first cause costs: a later line of a chain is oftener a consequence than a cause.
 _STEP, _STEPS = 0.06, 3
+# A guess adds nothing to what is sure: its changes are of other distributions, and may be smaller.
+_GUESS, _SURE = 0.5, 0.7
 # Words by which a text tells that something holds a distribution back.
 _HELD = re.compile(r"\b(?:forced|required|capped|limited|held|enforced)\b[^\n]*|\b(?:range|version) check\b")
 
@@ -91,7 +94,7 @@ def diagnose(case: Case, knowledge: Known, mechanisms: tuple[Mechanism, ...] = M
             elif said not in ruled_out:
                 ruled_out.append(said)
     need = needed(case, knowledge) if case.failure else ""
-    merged = [_held(_usable(one, case, knowledge, need), case) for one in _merged(found)]
+    merged = [_held(_usable(one, case, knowledge, need), case) for one in _merged(found, case)]
     ranked = sorted(merged, key=lambda one: _rank(one, case.failure))
     sure = tuple(one for one in ranked if one.confidence >= THRESHOLD)
     notes = [f"Too unsure to be a verdict: {one.verdict}" for one in ranked if one.confidence < THRESHOLD][:3]
@@ -141,7 +144,7 @@ def _place(finding: Finding, failure: Failure) -> int:
     return 0 if any(sign in line for line in failure.lines) or not failure.raised else 1
 
 
-def _merged(found: Iterable[Finding]) -> list[Finding]:
+def _merged(found: Iterable[Finding], case: Case) -> list[Finding]:
     """Join findings of one branch about one distribution or one line: the surest speaks, all evidence stays."""
     merged: list[Finding] = []
     for one in sorted(found, key=lambda each: -each.confidence):
@@ -149,7 +152,7 @@ def _merged(found: Iterable[Finding]) -> list[Finding]:
         if place is None:
             merged.append(one)
         else:
-            merged[place] = _joined(merged[place], one)
+            merged[place] = _joined(merged[place], one, case)
     return merged
 
 
@@ -180,10 +183,13 @@ def _usable(finding: Finding, case: Case, knowledge: Known, need: str) -> Findin
     return replace(finding, changes=(*useful, *useless))
 
 
-def _joined(first: Finding, other: Finding) -> Finding:
+def _joined(first: Finding, other: Finding, case: Case) -> Finding:
+    if first.changes and other.confidence < _GUESS and first.confidence >= _SURE:
+        return first
     evidence = (*first.evidence, *(line for line in other.evidence if line not in first.evidence))
     known = {_what(change) for change in first.changes}
-    changes = (*first.changes, *(change for change in other.changes if _what(change) not in known))
+    more = [change for change in other.changes if _what(change) not in known]
+    changes = (*first.changes, *(change for change in more if not first.changes or not _is_made(change, case)))
     return replace(
         first,
         evidence=evidence,
@@ -193,6 +199,14 @@ def _joined(first: Finding, other: Finding) -> Finding:
         check=first.check or other.check,
         provable=first.provable or other.provable,
     )
+
+
+def _is_made(change: Change, case: Case) -> bool:
+    """Return whether an installer would do nothing: what a change asks for is installed."""
+    if not case.environment.complete or change.remove or change.kind not in ("pin", "install"):
+        return False
+    asked = [parse_requirement(text) for text in change.requirements]
+    return bool(asked) and not any(one is None or unmet_by(case.environment, one) for one in asked)
 
 
 def _what(change: Change) -> tuple[object, ...]:

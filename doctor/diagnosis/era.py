@@ -65,13 +65,21 @@ def of_one_time(case: Case, knowledge: Known, user: str, name: str) -> tuple[Cha
         if then is None or then.version.release[:2] == other.version.release[:2]:
             return ()
         return (
-            Change("pin", f"Try the {name} of the time of {user} {release.version}.", (f"{name}<={then.version}",)),
-            Change("pin", f"Or a {user} of the time of {name} {other.version}.", (f"{user}>{release.version}",)),
+            Change(
+                "pin",
+                f"Try the release of {name} of the time of {user} {release.version}.",
+                (f"{name}<={then.version}",),
+            ),
+            Change(
+                "pin",
+                f"Or raise {user} to a release of the time of {name} {other.version}.",
+                (f"{user}>{release.version}",),
+            ),
         )
     then = knowledge.metadata.newest(name, before=release.uploaded)
     if then is None or then.version <= other.version:
         return ()
-    return (Change("pin", f"Try a {name} of the time of {user} {release.version}.", (f"{name}>={then.version}",)),)
+    return (Change("pin", f"Try the {name} that was new with {user} {release.version}.", (f"{name}>={then.version}",)),)
 
 
 def _named(name: str, line: str) -> bool:

@@ -193,7 +193,9 @@ def _not_installed(case: Case, knowledge: Known, module: str, sign: str, raised:
     told = next((name for name in owners if case.environment.version(name)), None)
     text = case.failure.text if case.failure else ""
     if installed or (told and re.search(rf"[Rr]equirement already satisfied: {re.escape(told)}\b", text)):
-        yield _other_interpreter(top, installed or told or top, sign)
+        one = case.environment.find(installed) if installed else None
+        lacks = one is not None and bool(one.modules) and top not in one.modules
+        yield _other_interpreter(top, installed or told or top, sign, 0.4 if lacks else 0.75)
         return
     asks = importer_of(raised)
     extra = _extra(case, knowledge, owners, asks)
@@ -312,12 +314,12 @@ def _no_package(knowledge: Known, module: str, parent: str, sign: str) -> Findin
     )
 
 
-def _other_interpreter(module: str, name: str, sign: str) -> Finding:
+def _other_interpreter(module: str, name: str, sign: str, confidence: float) -> Finding:
     return Finding(
         "other-interpreter",
         "import/not_installed",
         "error",
-        0.75,
+        confidence,
         f"{name} is installed, but not for the Python that ran: pip belongs to another interpreter.",
         (sign, f"{name} is told to be installed"),
         "pip and python on PATH can belong to different interpreters; a notebook's kernel is a third.",

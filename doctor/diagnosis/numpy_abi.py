@@ -227,7 +227,7 @@ def find_numpy_abi(case: Case, knowledge: Any) -> Iterator[Said]:
         "it (the other way round it can).",
         tuple(changes),
         "reinstalling what failed to import in the last line: it is only where the old build was met",
-        "python -c 'import numpy, torch, pandas'",
+        f"python -c 'import {_module_of(packages[0]) if packages else 'numpy'}'",
         ("numpy", *packages),
         _SOURCE,
     )
@@ -253,6 +253,10 @@ def _running_is_older(match: re.Match[str], told: Told) -> bool:
         and version < Version("2")
         and not told.search("_ARRAY_API|compiled using NumPy 1")
     )
+
+
+def _module_of(name: str) -> str:
+    return next((module for module, owner in _MODULES.items() if owner == name), name.replace("-", "_"))
 
 
 def _built_here(told: Told) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from doctor.diagnosis.pair_changes import Pair, culprits_of, in_common, joined, 
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
 from doctor.linking.installed_modules import GONE_MODULES
+from doctor.linking.kept_links import links_of
 from doctor.linking.link import STANDARD_LIBRARY, Linker, Unlinked
 
 CACHE = ARTIFACTS_DIR / "doctor" / "links"
@@ -32,13 +33,14 @@ def find_unlinked_names(case: Case, knowledge: Known) -> Iterator[Said]:
     """Find names, modules and keywords that installed packages ask of others which do not have them."""
     if not case.environment.complete or not any(one.site for one in case.environment.installed):
         return
-    linker = Linker(case.environment, CACHE)
+    links = links_of(case.environment, CACHE)
+    linker = links.linker
     groups: dict[tuple[str, str | None, str], list[Unlinked]] = {}
-    for one in linker.link():
+    for one in links.unlinked:
         if _counts(one, linker, knowledge):
             kind = "missing" if one.target is None else "names"
             groups.setdefault((one.importer, one.target or one.module.split(".")[0], kind), []).append(one)
-    for one in linker.keyword_calls():
+    for one in links.calls:
         if _changed(case, knowledge, one):
             groups.setdefault((one.importer, one.target, "keywords"), []).append(one)
     for (_, _, kind), found in groups.items():

@@ -97,6 +97,12 @@ class InstalledModules:
                 self._listed[folder] = frozenset()
         return self._listed[folder]
 
+    def looked_at(self) -> list[str]:
+        """Return the files and folders that what was found rests on."""
+        files = (found.path for found in self._found.values() if found.path)
+        infos = (one.folder for one in self.environment.installed if one.folder)
+        return sorted({*self._listed, *files, *infos})
+
     def find(self, module: str) -> Found:
         """Return where a module is.
 

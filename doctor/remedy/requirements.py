@@ -74,3 +74,25 @@ def unmet_by(environment: Environment, requirement: Requirement) -> bool:
     if version is None:
         return environment.complete
     return not requirement.specifier.contains(version, prereleases=True)
+
+
+def direction(requirements: Iterable[str], environment: Environment) -> frozenset[tuple[str, str]]:
+    """Return what requirements move: each project with "up", "down", or "" where it stays or can't be told.
+
+    Args:
+        requirements: what is to be installed.
+        environment: what is installed.
+    """
+    moves = set()
+    for text in requirements:
+        one = parse_requirement(text)
+        here = environment.version(one.name) if one else None
+        way = ""
+        if one and here and not one.specifier.contains(here, prereleases=True):
+            above = (
+                part for part in one.specifier if part.operator in (">", ">=", "~=", "==") and "*" not in part.version
+            )
+            way = "up" if any(Version(part.version) >= here for part in above) else "down"
+        if one:
+            moves.add((canonicalize_name(one.name), way))
+    return frozenset(moves)

@@ -2,10 +2,11 @@
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from doctor.environment.facts import Environment
 from doctor.redaction import redact
-from doctor.remedy.requirements import named
+from doctor.remedy.requirements import direction, named
 from doctor.report.answer import Answer, Answered, Remedy, confidence_word
 
 _EVIDENCE, _CHANGES, _RULED_OUT, _SHORT = 5, 3, 6, 6  # lines, ways, sentences and further findings that are shown
@@ -52,7 +53,7 @@ def _whole(answer: Answer, width: int, verbose: bool) -> Iterator[str]:
         yield ""
     full = answer.findings if verbose else () if healthy else answer.findings[:1]
     for one in full:
-        yield from _full(one, width, verbose, answer.place in ("colab", "kaggle"))
+        yield from _full(one, answer.case.environment, width, verbose, answer.place in ("colab", "kaggle"))
         yield ""
     rest = [one for one in answer.findings[len(full) :] if not _is_noise(one, answer)]
     if rest:
@@ -90,6 +91,9 @@ def _is_noise(one: Answered, answer: Answer) -> bool:
     same = one.finding.branch == first.branch and one.finding.evidence[:1] == first.evidence[:1]
     if answer.failed and same and one.finding.confidence < first.confidence:
         return True
+    ways = [_moves(each.remedies[0], answer.case.environment) for each in (answer.findings[0], one) if each.remedies]
+    if answer.failed and len(ways) == 2 and ways[0] and ways[0] == ways[1]:
+        return True  # the change above mends it too
     return one.finding.confidence < _GUESS and first.confidence >= _SURE
 
 
@@ -99,7 +103,7 @@ def _nothing(answer: Answer) -> str:
     return "Nothing wrong was found."
 
 
-def _full(one: Answered, width: int, verbose: bool, notebook: bool) -> Iterator[str]:
+def _full(one: Answered, here: Environment, width: int, verbose: bool, notebook: bool) -> Iterator[str]:
     finding = one.finding
     yield from _wrapped(_LEVELS[finding.level] + finding.verdict, width)
     branch = finding.branch.replace("/", " / ").replace("_", " ")
@@ -115,7 +119,7 @@ def _full(one: Answered, width: int, verbose: bool, notebook: bool) -> Iterator[
         yield from _headed("Why", finding.why, width)
     for sentence in one.remembered:
         yield from _headed("Remembered", sentence, width)
-    shown_ways = one.remedies if verbose else one.remedies[:_CHANGES]
+    shown_ways = one.remedies if verbose else _distinct(one.remedies, here)[:_CHANGES]
     for place, remedy in enumerate(shown_ways):
         yield from _remedy(remedy, width, place == 0, notebook)
     if not one.remedies:
@@ -141,6 +145,27 @@ def _remedy(remedy: Remedy, width: int, first: bool, notebook: bool) -> Iterator
     if remedy.proof is not None:
         text = f"{remedy.proof.word}. {remedy.proof.text}".rstrip(". ") + "."
         yield from _item(f"proof: {text}" + f" Logs: {remedy.proof.log}" * bool(remedy.proof.log), width)
+
+
+def _distinct(remedies: Iterable[Remedy], here: Environment) -> list[Remedy]:
+    """Return remedies without further ones that move the same distributions the same way: the smaller move does."""
+    seen: set[object] = set()
+    kept = []
+    for remedy in remedies:
+        moves = _moves(remedy, here)
+        if not moves or moves not in seen or remedy.proof is not None:
+            kept.append(remedy)
+        seen.add(moves)
+    return kept
+
+
+def _moves(remedy: Remedy, here: Environment) -> frozenset[tuple[str, str]]:
+    """Return what a remedy moves, and which way; nothing where it does more than that, or it can't be told."""
+    change = remedy.change
+    if change.remove or change.environment or change.kind != "pin":
+        return frozenset()
+    moves = direction(change.requirements, here)
+    return frozenset() if any(not way for _, way in moves) else moves
 
 
 def _way(remedy: Remedy) -> str:

@@ -195,3 +195,37 @@ def test_a_script_header_lets_uv_run_it():
     assert re.search(
         r"(?m)^# /// script\n# requires-python = \">=3\.11\"\n# dependencies = \[.*packaging.*pyyaml", text
     )
+
+
+def test_the_first_change_is_one_that_does_something_and_no_two_move_one_package_one_way(tmp_path, capfd):
+    """setuptools is installed: to install it is nothing; a guess about other packages is no way beside what is sure."""
+    patient = Patient(tmp_path / "v")
+    patient.install("setuptools", "82.0.0")
+    patient.install("tensorboard", "2.18.0", requires=("setuptools>=41.0.0", "numpy>=1.12.0"),
+                    files={"tensorboard/__init__.py": "import pkg_resources\n"})  # fmt: skip
+    (tmp_path / "e.txt").write_text(
+        f'Traceback (most recent call last):\n  File "{patient.site}/tensorboard/__init__.py", line 1, in <module>\n'
+        "    import pkg_resources\nModuleNotFoundError: No module named 'pkg_resources'\n"
+    )
+    given = ("--python", patient.folder, "--traceback", tmp_path / "e.txt")
+    asked = [change["requirements"] for change in here(capfd, *given, "--json").json["findings"][0]["changes"]]
+    assert asked[0] == ["setuptools<82"] and ["setuptools"] not in asked
+    told = here(capfd, *given).out
+    ways = [line.partition(": ")[2] for line in told.splitlines() if line.startswith(("Do: ", "Or: "))]
+    assert ways[0] == "Hold setuptools below 82." and not any("own python" in way for way in ways)
+    assert sum("Raise tensorboard" in way for way in ways) <= 1
+
+
+def test_a_guess_of_other_packages_is_no_way_beside_what_is_sure(tmp_path, capfd):
+    patient = Patient(tmp_path / "v")
+    patient.install("openai", "1.40.0", requires=("httpx<1,>=0.23.0", "tqdm>4"))
+    patient.install("httpx", "0.28.1")
+    patient.install("tqdm", "4.70.1")
+    (tmp_path / "e.txt").write_text(
+        f'Traceback (most recent call last):\n  File "{patient.site}/openai/_base_client.py", line 741, in __init__\n'
+        "    super().__init__(**kwargs)\n"
+        "TypeError: Client.__init__() got an unexpected keyword argument 'proxies'\n"
+    )
+    found = here(capfd, "--python", patient.folder, "--traceback", tmp_path / "e.txt", "--json").json["findings"][0]
+    assert found["changes"][0]["requirements"] == ["httpx<0.28"]
+    assert not any("tqdm" in text for change in found["changes"] for text in (change["text"], *change["requirements"]))

@@ -11,6 +11,7 @@ from patients import install_into
 
 from doctor.environment.distributions import read_distributions
 from doctor.environment.facts import Environment, Interpreter
+from doctor.linking.kept_links import links_of
 from doctor.linking.link import Linker
 
 
@@ -269,3 +270,23 @@ def test_what_was_read_is_kept_and_a_changed_file_is_read_again(tmp_path):
     for file in cache.iterdir():
         file.write_text("{half")
     assert not Linker(here(site), cache).link()
+
+
+def test_links_are_kept_as_long_as_no_file_and_no_folder_changes(tmp_path, monkeypatch):
+    site, cache = tmp_path / "site-packages", tmp_path / "cache"
+    put(site, "target", _init_="x = 1")
+    put(site, "asker", _init_="from target import x, gone\nimport target.late")
+    first = links_of(here(site), cache)
+    assert {one.name or one.module for one in first.unlinked} == {"gone", "target.late"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Linker, "link", lambda self: pytest.fail("nothing changed, and it was linked again"))
+        again = links_of(here(site), cache)
+    assert (again.unlinked, again.calls) == (first.unlinked, first.calls)
+    assert (again.linker.visited, again.linker.read) == (first.linker.visited, first.linker.read)
+    (site / "target" / "late.py").write_text("")  # a folder has another entry
+    assert [one.name for one in links_of(here(site), cache).unlinked] == ["gone"]
+    (site / "target" / "__init__.py").write_text("x = 1\ngone = 2\n")
+    assert not links_of(here(site), cache).unlinked
+    for file in cache.iterdir():
+        file.write_text("{half")
+    assert not links_of(here(site), cache).unlinked
