@@ -25,6 +25,8 @@ KINDS = (
     "option",
     "hardware",
 )
+# Kinds whose requirements and removals become commands of an installer of Python packages.
+INSTALLING = ("pin", "install", "uninstall", "clean")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Change:
     Args:
         kind: one of KINDS.
         text: what to do, as a sentence with a verb first.
-        requirements: what to install, as PEP 508 requirements: "peft<0.14". Empty where nothing is.
-        remove: distributions to uninstall first.
+        requirements: what to install, as PEP 508 requirements: "peft<0.14". Empty where nothing is. Only INSTALLING
+            kinds have any: a package of conda or of the system is named in `text` and `commands`.
+        remove: distributions to uninstall first; only of INSTALLING kinds.
         holds: requirements under which it is right: "transformers<4.43". For the reader and for the search.
         commands: shell commands, for kinds other than `pin` and `install`, which are written for uv and pip later.
         disturbs: what else it may break or change, a sentence each.
@@ -50,6 +53,13 @@ class Change:
     commands: tuple[str, ...] = ()
     disturbs: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.requirements or self.remove) and self.kind not in INSTALLING:
+            raise ValueError(
+                f"a change of kind {self.kind!r} installs or removes {', '.join((*self.requirements, *self.remove))}; "
+                f"only {', '.join(INSTALLING)} do"
+            )
 
 
 @dataclass(frozen=True)

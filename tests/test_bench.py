@@ -1,6 +1,7 @@
 """The benches of speed work. Their times are looked at by people, never by a test."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_the_bench_of_language_models_has_trls_losses_and_transformers_tokens():
     assert len(set(cells(training, "first loss").values())) == 2  # of fp32 and of bf16
     assert list(cells(sampling, "same tokens").values()) == ["100%"] * 3
     assert (ROOT / "docs" / "speed.md").read_bytes() == page
+
+
+def test_the_doctor_tells_the_branch_of_told_cases_about_a_machine(tmp_path):
+    cases = ROOT / "bench" / "doctor_cases_own_machine.jsonl"
+    done = run_python([ROOT / "bench" / "doctor.py", cases, "--json", tmp_path / "judged.json"], ROOT)
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "judged.json").read_text(encoding="utf-8"))["table"]
+    right, of = table["branch right"]
+    assert of >= 66 and right >= 0.939 * of, done.stdout  # the share that was measured before any of them was looked at
+    assert table["traps: obvious answer first"][0] == 0, done.stdout

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import ARCHITECTURES, DROPPED, NAMES
+from doctor.diagnosis.gpu_tables import ARCHITECTURES, DROPPED, NAMES, TRITON_FOR
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
+from doctor.diagnosis.torch_extensions import torch_with_triton
 from doctor.finding import Change, Finding
 
 _BRANCH = "cuda/arch_unsupported"
@@ -28,7 +29,7 @@ def find_architecture(case: Case, knowledge: Any) -> Iterator[Said]:
     """
     told = Told(case)
     yield from _no_kernels(told)
-    yield from _compiler(told)
+    yield from _compiler(told, knowledge)
     yield from _features(told)
 
 
@@ -234,7 +235,7 @@ def _rocm(told: Told, line: str) -> Finding:
     )
 
 
-def _compiler(told: Told) -> Iterator[Said]:
+def _compiler(told: Told, knowledge: Any) -> Iterator[Said]:
     found = told.search(
         r"Unsupported gpu architecture '?compute_(\d+)(\d\w?)"
         r"|Value '?sm_(\d+)(\d\w?)'? is not defined for option|nvcc fatal[^\n]*(?:compute"
@@ -252,14 +253,11 @@ def _compiler(told: Told) -> Iterator[Said]:
     triton = bool(told.search(r"triton|ptxas|PassManager"))
     old = bool(last) and capability is not None and capability < (7, 5)
     if triton and not old:
-        fix = (
-            Change(
-                "pin",
-                f"Raise torch (and with it triton) to a release that knows {name}.",
-                (f"torch>={ARCHITECTURES[capability][2]}",),
-            )
-            if capability in ARCHITECTURES
-            else Change("pin", "Raise torch and triton.", ("torch>=2.7",))
+        least = TRITON_FOR.get(capability or (0, 0), "3.3")
+        fix = Change(
+            "pin",
+            f"Raise triton to {least} or newer, the first that knows {name}, with the torch that declares it.",
+            (f"triton>={least}", *torch_with_triton(least, knowledge)),
         )
         changes = [
             fix,

@@ -199,6 +199,47 @@ def _two_majors(told: Told) -> Iterator[Said]:
     )
 
 
+def _older_cudnn(told: Told, here: str, wanted: str, line: str) -> Finding:
+    """Return the finding about a JAX or TensorFlow that found an older cuDNN than the one it was compiled with."""
+    asker = "tensorflow" if told.search(r"tensorflow|\bkeras\b") else "jaxlib"
+    major, minor = (*wanted.split("."), "0")[:2]
+    named = told.search(r"cu(?:da)?[-_]?(1[1-9])\b")
+    cuda = named[1] if named else "11" if (int(major), int(minor)) < (8, 7) else "12"
+    return Finding(
+        "cudnn-older-than-compiled",
+        _MISMATCH,
+        "error",
+        0.92,
+        f"{asker} was compiled with cuDNN {wanted} and found cuDNN {here}.",
+        (line,),
+        "cuDNN must be of the same major version and at least as new. Torch in the same environment pins an older one, "
+        "or LD_LIBRARY_PATH names one of the system.",
+        (
+            Change(
+                "pin",
+                f"Raise cuDNN to {wanted} or newer.",
+                (f"nvidia-cudnn-cu{cuda}>={major}.{minor},<{int(major) + 1}",),
+                disturbs=("torch pins one version of cuDNN; of the same major version a newer one mostly works.",),
+            ),
+            Change(
+                "environment",
+                "Or take other copies of cuDNN out of LD_LIBRARY_PATH.",
+                environment=(("LD_LIBRARY_PATH", ""),),
+            ),
+            Change(
+                "install",
+                f"Or give {asker} an environment of its own, with the CUDA that it declares itself.",
+                ("tensorflow[and-cuda]" if asker == "tensorflow" else f"jax[cuda{cuda}]",),
+            ),
+        ),
+        f"another driver: the library is older than what {asker} was compiled with",
+        "python -c 'import jax; print(jax.devices())'" if asker == "jaxlib" else None,
+        (f"nvidia-cudnn-cu{cuda}", asker),
+        "https://docs.jax.dev/en/latest/installation.html",
+        True,
+    )
+
+
 def _libraries_differ(told: Told) -> Iterator[Said]:
     found = told.search(
         r"cuDNN version incompatibility: PyTorch was compiled\s+against \((\d+), (\d+), (\d+)\) but found"
@@ -208,8 +249,12 @@ def _libraries_differ(told: Told) -> Iterator[Said]:
         r"|Loaded runtime CuDNN library: ([\d.]+) but source was compiled with: ([\d.]+)"
         r"|cuDNN error: CUDNN_STATUS_NOT_SUPPORTED[^\n]*version|NCCL version (mismatch"
         r"|incompatib)"
+        r"|libcudnn\w*\.so[^\n]*undefined symbol[^\n]*version libcudnn"
     )
     if found is None:
+        return
+    if found[8]:
+        yield _older_cudnn(told, found[8], found[9].rstrip("."), told.line(found))
         return
     not_ready = found[7] == "NOT_INITIALIZED"
     unset = Change(

@@ -58,6 +58,10 @@ ARCHITECTURES: dict[tuple[int, int], tuple[str, str, str]] = {
     (12, 0): ("12.8", "", "2.7"),
     (12, 1): ("12.9", "", "2.8"),
 }
+# Capability -> the first triton whose own ptxas knows it (2.1 brought that of CUDA 12.1, 3.3 12.8, 3.6 12.9, 3.7 13.1).
+TRITON_FOR: dict[tuple[int, int], str] = {
+    (8, 9): "2.1", (9, 0): "2.1", (10, 0): "3.3", (12, 0): "3.3", (10, 3): "3.6", (12, 1): "3.6", (11, 0): "3.7",
+}  # fmt: skip
 # Generations that published wheels of torch dropped: below this capability, from this build on, what still has them.
 DROPPED: tuple[tuple[tuple[int, int], str, str, str], ...] = (
     ((5, 0), "torch 2.1", "torch<2.1", "a build of torch before 2.1 (with CUDA 11)"),

@@ -198,3 +198,28 @@ CUDNN = {
     "8": "torch up to 2.3, TensorFlow up to 2.17, ctranslate2 up to 4.4, onnxruntime-gpu up to 1.18",
     "9": "torch 2.4 or newer, ctranslate2 4.5 or newer, onnxruntime-gpu 1.19 or newer",
 }
+# What PyPI's wheels of a project are built for: the first release -> CUDA's major version, oldest first.
+BUILT_FOR: dict[str, tuple[tuple[str, int], ...]] = {
+    "onnxruntime-gpu": (("1.7", 11), ("1.19", 12), ("1.27", 13)),
+    "ctranslate2": (("2.0", 11), ("4.0", 12)),
+    "tensorflow": (("2.4", 11), ("2.15", 12)),
+}
+# The first release of a project whose ready wheels need a newer glibc than those before: version, glibc.
+GLIBC_OF: dict[str, tuple[str, str]] = {"flash-attn": ("2.8", "2.32")}
+
+
+def releases_for_cuda(project: str, major: int) -> str | None:
+    """Return the requirement of a project's releases whose wheels are built for a CUDA version.
+
+    Args:
+        project: a distribution, "onnxruntime-gpu".
+        major: CUDA's major version.
+
+    Returns:
+        "onnxruntime-gpu>=1.19,<1.27"; None where the table has none.
+    """
+    spans = BUILT_FOR.get(project, ())
+    for place, (first, cuda) in enumerate(spans):
+        if cuda == major:
+            return f"{project}>={first}" + (f",<{spans[place + 1][0]}" if place + 1 < len(spans) else "")
+    return None

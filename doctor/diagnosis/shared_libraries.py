@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.library_tables import CUDA_LIBRARIES, CUDNN, LIBRARIES
+from doctor.diagnosis.library_tables import CUDA_LIBRARIES, CUDNN, LIBRARIES, releases_for_cuda
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_extensions import distribution_of
@@ -47,6 +47,8 @@ def find_shared_library(case: Case, knowledge: Any) -> Iterator[Said]:
     name = groups.get("name") or f"lib{groups['short']}"
     ending = groups.get("ending") or ".so"
     line = told.line(match)
+    if "undefined symbol" in line:
+        return  # it was found: what it is linked with is of another build
     # auditwheel puts a hash into the names of libraries that it brings into a wheel: then the wheel itself is damaged.
     hashed = re.search(r"-(?:r\d-)?[0-9a-f]{8}(?:\.[\d.]+)?$", name)
     if "musl" in name or "ld-linux" in name:
@@ -163,7 +165,12 @@ def _of_cuda(told: Told, name: str, ending: str, line: str) -> Finding:
     )
     project = asker if asker and re.fullmatch(r"[a-z0-9-]+", asker) else None
     changes = []
-    if project and (other or not here):
+    # CUDA 11 is what old builds ask for: a machine without it has a newer one.
+    target = int((here or "0").split(".")[0]) if other else 12 if counts and major == "11" else 0
+    built = releases_for_cuda(project, target) if project else None
+    if built:
+        changes.append(Change("pin", f"Take a release of {asker} whose wheels are built for CUDA {target}.", (built,)))
+    elif project and (other or not here):
         changes.append(
             Change(
                 "install",
@@ -215,6 +222,8 @@ _CUDA_OF = {
 
 def _asker(told: Told) -> str | None:
     """Return the distribution that asks for a library: by frames, files or names of the text."""
+    if told.search(r"onnxruntime_providers_(cuda|tensorrt)"):
+        return "onnxruntime-gpu"
     failure = told.case.failure
     for raised in failure.raised if failure else ():
         for frame in reversed(raised.frames):

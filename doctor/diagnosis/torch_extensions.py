@@ -195,6 +195,20 @@ def release_for_torch(project: str, torch: str, metadata: Any) -> str | None:
     return None
 
 
+def torch_with_triton(least: str, knowledge: Any) -> tuple[str, ...]:
+    """Return the range of torch's releases that declare a triton of a version or newer; () where none is known.
+
+    Args:
+        least: version of triton, "3.3".
+        knowledge: released metadata; None where there is none.
+    """
+    for release in knowledge.metadata.releases("torch") if knowledge is not None else ():
+        declared = _pin("triton", release.requires)
+        if declared is not None and declared >= Version(least) and not release.version.is_prerelease:
+            return (f"torch>={release.version.major}.{release.version.minor}",)
+    return ()
+
+
 def _of_hosts(project: str, metadata: Any) -> list[tuple[Version, str]]:
     """Return what hosts' releases pin together: a release of the project and the minor version of torch."""
     found = []

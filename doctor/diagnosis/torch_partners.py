@@ -1,12 +1,15 @@
 """Packages beside torch that are built for one minor version of it: torchvision, torchaudio, torchtext."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
+from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.needs import needs
 from doctor.diagnosis.relevance import confidence_for
+from doctor.diagnosis.told import Told
 from doctor.environment.torch_build import TorchBuild
 from doctor.finding import Change, Finding
 
@@ -76,6 +79,59 @@ def find_partners(case: Case, build: TorchBuild) -> Iterator[Finding]:
             source="https://pytorch.org/get-started/previous-versions/",
             provable=f"import {name}",
         )
+
+
+_OPERATORS = (
+    r"operator torchvision::nms does not exist|No such operator torchvision::nms|Couldn't load custom C\+\+ ops"
+    r"|partially initialized module 'torchvision' has no attribute '(?:extension|_C)'"
+    r"|torchvision::nms[^\n]*(?:CUDA|does not exist)"
+    r"|Could not run 'torchvision::nms' with arguments from the 'CUDA' backend"
+)
+
+
+def find_missing_operators(case: Case, knowledge: Any) -> Iterator[Said]:
+    """Tell which torchvision belongs to the torch that a text names, where torchvision's operators are missing.
+
+    Args:
+        case: what is diagnosed.
+        knowledge: not needed.
+
+    Yields:
+        One finding at most.
+    """
+    told = Told(case)
+    match = told.search(_OPERATORS)
+    if match is None:
+        return
+    torch, vision = told.version("torch"), told.version("torchvision")
+    wanted = partner_of(torch, "torchvision") if torch else None
+    index = f"from torch's own index ({torch.local})" if torch and torch.local else "from the same index as torch"
+    if torch and wanted:
+        text = f"Install torchvision {wanted}, the one of torch {torch}, {index}."
+        changes = [Change("pin", text, (f"torchvision=={wanted}.*",), holds=(f"torch=={torch.public}",))]
+    else:
+        text = f"Install torchvision again for the torch that is here (0.N goes with 2.(N-15)), {index}."
+        changes = [Change("install", text, ("torchvision",))]
+    if torch and vision and vision.major == 0 and vision.minor >= 15 and torch.release[:2] != (2, vision.minor - 15):
+        text = f"Or install torch 2.{vision.minor - 15}, the one of this torchvision."
+        pin = f"torch==2.{vision.minor - 15}.*"
+        changes.append(Change("pin", text, (pin,), holds=(f"torchvision=={vision.public}",)))
+    yield Finding(
+        "torchvision-of-another-torch",
+        "import/binary_abi",
+        "error",
+        0.95,
+        f"torchvision{f' {vision}' if vision else ''} is built for another torch than "
+        f"{f'torch {torch}' if torch else 'the one that is here'} (or for the CPU only): its operators are not there.",
+        (told.line(match), *((f"torch {torch} goes with torchvision {wanted}",) if wanted else ())),
+        "torchvision's compiled part belongs to one minor release of torch, and to the same index (CUDA or CPU).",
+        tuple(changes),
+        "another transformers or diffusers: it only imports torchvision",
+        'python -c "import torchvision; torchvision.ops.nms"',
+        ("torchvision", "torch"),
+        "https://github.com/pytorch/vision#installation",
+        provable="import torchvision",
+    )
 
 
 def _variants(case: Case, name: str, torch: Version, found: Version) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
-from doctor.finding import BRANCHES, KINDS, LEVELS, Change, Finding
+from doctor.finding import BRANCHES, INSTALLING, KINDS, LEVELS, Change, Finding
 
 FOLDER = Path(__file__).resolve().parent.parent / "rules"
 _TEXT = ("id", "branch", "level", "verdict", "why", "not_this", "check", "provable", "python", "capability")
@@ -427,6 +427,8 @@ def _check_ranges(entry: Mapping[str, Any], refuse: Any) -> None:
 def _check_change(change: Any, refuse: Any) -> None:
     if not isinstance(change, Mapping) or change.get("kind") not in KINDS or not change.get("text"):
         raise refuse("changes", f"each has a `text` and a `kind` of {', '.join(KINDS)}; not {change!r}")
+    if (change.get("requirements") or change.get("remove")) and change["kind"] not in INSTALLING:
+        raise refuse("changes", f"only {', '.join(INSTALLING)} have requirements or remove; not {change!r}")
     for key in change:
         if key not in _CHANGE_KEYS:
             raise refuse("changes", f"no such key: {key}; allowed are {', '.join(_CHANGE_KEYS)}")

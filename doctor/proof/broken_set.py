@@ -12,6 +12,8 @@ from doctor.finding import Finding
 from doctor.remedy.requirements import holds, marker_values, named, parse_requirement, parse_version
 
 _NEVER = ("pip", "uv", "wheel")
+# Packages of conda that a finding may name, which no index of Python packages has.
+_OF_CONDA = ("libstdcxx-ng", "libgcc-ng", "cudatoolkit", "cuda-toolkit", "nomkl")
 # Parts of a CUDA build of torch, which a CPU build does without.
 _OF_CUDA = ("nvidia-", "triton", "pytorch-triton", "cuda-", "cupy-cuda")
 
@@ -53,6 +55,8 @@ def broken_set(
         wanted |= dict.fromkeys(str(canonicalize_name(name)) for name in change.remove)
     for module in (*imported_modules(code), *modules):
         wanted |= dict.fromkeys(owners(module, environment))
+    for name in _OF_CONDA:
+        wanted.pop(name, None)
     if not environment.complete:
         return _as_told(tuple(wanted), environment)
     found = _closure(tuple(wanted), environment, optional)

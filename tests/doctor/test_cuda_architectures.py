@@ -4,6 +4,7 @@ import pytest
 
 from doctor.diagnosis.cuda_architectures import find_architecture
 from doctor.diagnosis.told import Told
+from doctor.knowledge.base import Knowledge
 from tests.doctor.pasted import only, pasted, requirements
 
 NO_KERNEL = "RuntimeError: CUDA error: no kernel image is available for execution on the device"
@@ -82,9 +83,19 @@ def test_a_feature_that_the_gpu_has_is_ruled_out():
     [
         ("nvcc fatal   : Unsupported gpu architecture 'compute_120'", "12.8 or newer"),
         ("nvcc fatal : Unsupported gpu architecture 'compute_35'", "up to 11.8"),
-        ("ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name' (triton)", "torch>=2.8"),
+        ("ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name' (triton)", "triton>=3.6"),
     ],
 )
 def test_a_compiler_that_does_not_know_the_gpu(text, sign):
     found = only(find_architecture, pasted(text))
     assert sign in found.changes[0].text or (sign,) in requirements(found)
+
+
+def test_a_triton_that_knows_the_gpu_comes_with_the_torch_that_declares_it():
+    text = "ptxas fatal   : Value 'sm_{}' is not defined for option 'gpu-name'"
+    told = {name: only(find_architecture, pasted(text.format(name)), Knowledge()) for name in ("89", "120", "121a")}
+    assert {name: requirements(found)[0] for name, found in told.items()} == {
+        "89": ("triton>=2.1", "torch>=2.1"),
+        "120": ("triton>=3.3", "torch>=2.7"),
+        "121a": ("triton>=3.6", "torch>=2.10"),
+    }

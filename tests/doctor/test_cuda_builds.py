@@ -125,3 +125,17 @@ def test_a_toolkit_that_is_not_torchs_is_told_with_both_versions():
 
 def test_a_text_without_cuda_says_nothing():
     assert said(find_cuda, pasted("RuntimeError: shape mismatch")) == []
+
+
+def test_a_jax_or_tensorflow_of_a_newer_cudnn_raises_it():
+    text = "cuda_dnn.cc:427] Loaded runtime CuDNN library: {} but source was compiled with: {}.  CuDNN library needs"
+    found = only(find_cuda_versions, pasted(text.format("8.5.0", "8.6.0")))
+    assert (found.id, requirements(found)[0]) == ("cudnn-older-than-compiled", ("nvidia-cudnn-cu11>=8.6,<9",))
+    found = only(find_cuda_versions, pasted("tensorflow " + text.format("9.1.0", "9.3.0")))
+    assert requirements(found)[0] == ("nvidia-cudnn-cu12>=9.3,<10",) and "tensorflow" in found.culprits
+
+
+def test_a_cudnn_of_two_builds_is_another_one_in_the_way():
+    text = "Could not load library libcudnn_cnn_train.so.8. Error: /usr/local/cuda/lib64/libcudnn_cnn_train.so.8: undefined symbol: _ZN5cudnnE, version libcudnn_cnn_infer.so.8"  # noqa: E501
+    found = only(find_cuda_versions, pasted(text))
+    assert found.branch == "cuda/version_mismatch" and found.changes[0].environment == (("LD_LIBRARY_PATH", ""),)

@@ -78,6 +78,7 @@ NO_BRANCH = FULL.replace("branch: import/shadowed, ", "")
         (FULL + ", confidence: 2}", "confidence: must be above 0"),
         (FULL + ", changes: [{kind: odd, text: y}]}", "changes: each has a `text` and a `kind` of pin"),
         (FULL + ", changes: [{kind: pin, text: y, requirements: ['a b']}]}", "'a b' is no requirement"),
+        (FULL + ", changes: [{kind: system, text: y, requirements: [libstdcxx-ng]}]}", "only pin, install, uninstall"),
         (FULL.replace("[{}]", "[{packages: {trl: 0.10}}]") + "}", "packages: trl: write 0.1 in quotes"),
         (FULL + "}\n" + FULL + "}", "the id is taken already in a.yaml"),
         ("- {id: x, " + BARE + "}", "error: is missing, and there is no `environment: true`"),

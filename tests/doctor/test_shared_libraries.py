@@ -3,7 +3,7 @@
 import pytest
 
 from doctor.diagnosis.shared_libraries import find_shared_library
-from tests.doctor.pasted import only, pasted, said
+from tests.doctor.pasted import only, pasted, requirements, said
 
 NOT_FOUND = "ImportError: {}: cannot open shared object file: No such file or directory"
 
@@ -63,3 +63,18 @@ def test_a_cuda_library_is_named_by_its_wheel_and_compared_with_torchs_cuda():
 
 def test_a_file_of_data_is_no_library():
     assert said(find_shared_library, pasted("OSError: model.bin: cannot open file")) == []
+
+
+def test_a_release_for_the_newer_cuda_comes_before_old_libraries():
+    text = (
+        f"Failed to load library libonnxruntime_providers_cuda.so with error: {NOT_FOUND.format('libcublasLt.so.11')}"
+    )
+    found = only(find_shared_library, pasted(text, onnxruntime_gpu="1.17.0"))
+    assert requirements(found)[0] == ("onnxruntime-gpu>=1.19,<1.27",) and found.culprits == ("onnxruntime-gpu",)
+    found = only(find_shared_library, pasted(text.replace(".11", ".12"), torch="2.12.0+cu130"))
+    assert requirements(found)[0] == ("onnxruntime-gpu>=1.27",)
+
+
+def test_a_library_that_was_found_is_not_missing():
+    text = "Could not load library libcudnn_ops.so.8. Error: /x/libcudnn_ops.so.8: undefined symbol: _ZN5cudnnE"
+    assert not said(find_shared_library, pasted(text))
