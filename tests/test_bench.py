@@ -38,6 +38,14 @@ def test_the_bench_of_language_models_says_what_it_lacks():
     assert "Fine-tuning was not compared: " in done.stdout and "pip install" in done.stdout
 
 
+def test_the_bench_of_the_doctor_is_right_of_cases_that_it_was_not_built_on(tmp_path):
+    cases = ROOT / "bench" / "doctor_cases_own.jsonl"
+    done = run_python([ROOT / "bench" / "doctor.py", cases, "--json", tmp_path / "judged.json"], ROOT)
+    assert done.returncode == 0, done.stderr
+    right, of = json.loads((tmp_path / "judged.json").read_text())["table"]["branch right"]
+    assert of == len(cases.read_text(encoding="utf-8").splitlines()) and right >= 0.75 * of
+
+
 @pytest.mark.slow
 def test_the_bench_of_language_models_has_trls_losses_and_transformers_tokens():
     for name in ("transformers", "peft", "trl", "datasets"):

@@ -18,10 +18,11 @@ from doctor.diagnosis.missing_names import find_missing_names
 from doctor.diagnosis.mixed_files import find_mixed_files
 from doctor.diagnosis.model_types import find_unknown_model_types, needed
 from doctor.diagnosis.old_releases import find_silently_old
-from doctor.diagnosis.other_interfaces import find_missing_attributes, find_undefined_names, find_wrong_arguments
+from doctor.diagnosis.other_interfaces import find_missing_attributes, find_wrong_arguments
 from doctor.diagnosis.releases import find_unobtainable
 from doctor.diagnosis.resolver import find_conflicts
 from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
+from doctor.diagnosis.undefined_names import find_undefined_names
 from doctor.diagnosis.unlinked_names import find_unlinked_names
 from doctor.diagnosis.version_checks import find_told_packages, find_told_requirements
 from doctor.failure.facts import Failure

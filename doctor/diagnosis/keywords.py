@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import culprits, describe
-from doctor.diagnosis.moves import Move, in_spans, into, known_names, may_be_in, out_of
+from doctor.diagnosis.moves import Move, in_spans, into, known_names, may_be_in, out_of, python_for
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span, Use
@@ -124,7 +124,7 @@ def _of_library(case: Case, knowledge: Known, called: Called, project: str, span
     for use in users[:2]:
         moves += out_of(case, knowledge, use.project, use.spans, but=project)
     moves.sort(key=lambda one: one.cost)
-    changes = [move.change for move in moves]
+    changes = [*python_for(case, knowledge, project, spans), *(move.change for move in moves)]
     what = f"{called.function.removesuffix('.__init__')}({called.keyword}=...)"
     if is_file:
         changes.append(

@@ -12,7 +12,7 @@ from packaging.version import Version
 from doctor.case import Case
 from doctor.diagnosis.era import of_one_time
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
-from doctor.diagnosis.moves import Move, into, known_names, may_be_in, out_of
+from doctor.diagnosis.moves import Move, into, known_names, may_be_in, needs, out_of, python_for, to_range
 from doctor.diagnosis.releases import chosen_by_resolver
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
@@ -108,7 +108,7 @@ def _finding(case: Case, knowledge: Known, asked: Missing, spans: tuple[Span, ..
     evidence += [f"{use.project} imports it {_when(use.spans)}: {use.file}" for use in users[:3]]
     told = sum(1 for name in (asked.project, *(use.project for use in users[:1])) if case.environment.knows(name))
     confidence = (_NONE, _ONE, _BOTH)[min(told, 2)]
-    changes = tuple(one.change for one in moves)
+    changes = (*python_for(case, knowledge, asked.project, spans), *(one.change for one in moves))
     if not users and not importer_of(asked.raised):
         changes += (Change("code", f"Or write the code without {whole}, if it is your own that imports it."),)
     return Finding(
@@ -132,8 +132,13 @@ def _by_eras(case: Case, knowledge: Known, asked: Missing) -> Finding:
     version = case.environment.version(asked.project)
     top = importer_of(asked.raised)
     users = [*(knowledge.metadata.owners(top) if top else ()), *known_names(case)]
-    changes = [one for user in dict.fromkeys(users) for one in of_one_time(case, knowledge, user, asked.project)]
-    who = top or next((name for name in users if name != asked.project), "the importing code")
+    unmet = _unmet(case, knowledge, asked.project)
+    if unmet:
+        users = [unmet[0]]
+        changes = [move.change for move in to_range(case, knowledge, asked.project, unmet[1], but=unmet[0])]
+    else:
+        changes = [one for user in dict.fromkeys(users) for one in of_one_time(case, knowledge, user, asked.project)]
+    who = unmet[0] if unmet else top or next((name for name in users if name != asked.project), "the importing code")
     whole = f"{asked.module}.{asked.name}"
     if not changes:
         changes = [Change("code", f"Find the releases of {asked.project} that have {whole}, and move {who} or it.")]
@@ -141,14 +146,24 @@ def _by_eras(case: Case, knowledge: Known, asked: Missing) -> Finding:
         "missing-name-without-table",
         "resolve/silent_old" if chosen_by_resolver(case, asked.project) else "import/wrong_version",
         "error",
-        0.55,
+        0.85 if unmet else 0.55,
         f"{asked.project}{f' {version}' if version else ''} has no {whole}, which {who} asks for.",
-        (asked.line,),
-        f"{whole} is of another release of {asked.project}; which, no table here tells.",
+        (asked.line, *((f"{who} asks for {asked.project}{unmet[1]}; {version} is here",) if unmet else ())),
+        f"{whole} is of another release of {asked.project}; which, "
+        + ("what is declared tells." if unmet else "no table here tells."),
         tuple(changes[:3]),
         culprits=(asked.project, *(name for name in users[:1] if name != asked.project)),
         source="the message itself; dates of releases",
     )
+
+
+def _unmet(case: Case, knowledge: Known, project: str) -> tuple[str, str] | None:
+    """Return who of what is here asks for releases of a project that the one here is none of, and for which."""
+    version = case.environment.version(project)
+    for name, specifier in needs(case, knowledge, project):
+        if version and not specifier.contains(version, prereleases=True):
+            return name, str(specifier)
+    return None
 
 
 def _who(case: Case, asked: Missing, users: list[Use]) -> str:

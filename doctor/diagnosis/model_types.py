@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import describe
-from doctor.diagnosis.moves import Move, in_spans, into, needs
+from doctor.diagnosis.moves import Move, in_spans, into, needs, python_for
 from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
@@ -139,7 +139,7 @@ def _finding(case: Case, knowledge: Known, kind: str, spans: tuple[Span, ...], s
         f"{here} does not know the model type {kind}, which came {describe(spans[0])}.",
         (sign, f"transformers knows {kind} {describe(spans[0])} (symbols of {knowledge.symbols.date})", *holding),
         "The model is newer than the library that reads it.",
-        tuple(move.change for move in moves),
+        (*python_for(case, knowledge, "transformers", spans), *(move.change for move in moves)),
         not_this="Download the model again: its files are fine",
         check=f"python -c \"from transformers import AutoConfig; AutoConfig.for_model('{kind}')\"",
         culprits=("transformers",),

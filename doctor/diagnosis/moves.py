@@ -144,6 +144,18 @@ def into(case: Case, knowledge: Known, project: str, spans: Iterable[Span], but:
     return _moves(case, knowledge, project, ranges, but)
 
 
+def python_for(case: Case, knowledge: Known, project: str, spans: Iterable[Span]) -> Iterator[Change]:
+    """Yield the change of Python without which none of the releases in spans can be had; nothing where one can."""
+    python = python_of(case)
+    inside = [one for one in knowledge.metadata.releases(project) if in_spans(spans, one.version) and not one.yanked]
+    if python and inside and not any(accepts_python(one, python) for one in inside):
+        wanted = inside[0].requires_python
+        text = (
+            f"Use a Python of {wanted}, and {project} {inside[-1].version}: no release that would do is for {python}."
+        )
+        yield Change("system", text, commands=(f"uv venv --python '{wanted}'",))
+
+
 def out_of(case: Case, knowledge: Known, project: str, spans: tuple[Span, ...], but: str = "") -> list[Move]:
     """Return the ways to move a project out of spans of releases, the least costly first."""
     here = case.environment.version(project)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from packaging.version import Version
+
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said
 from doctor.diagnosis.moves import known_names, name_of, parsed, python_of
@@ -36,6 +38,8 @@ def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
     asks = case.failure is None or (case.failure.kind in ("pip", "uv", "silent") and not case.failure.raised)
     for name in known_names(case):
         version, newest = case.environment.version(name), knowledge.metadata.newest(name)
+        if version is not None and newest is None and chosen_by_resolver(case, name):
+            yield _untabled(case, name, version)
         if version is None or newest is None or newest.version <= version:
             continue
         releases = knowledge.metadata.releases(name)
@@ -52,6 +56,31 @@ def find_silently_old(case: Case, knowledge: Known) -> Iterator[Said]:
         why = _why(knowledge, release, newer, python, glibc)
         if chosen or why[0]:
             yield _old(case, knowledge, name, release, newest, why, chosen)
+
+
+def _untabled(case: Case, name: str, version: Version) -> Finding:
+    """Return what is likely of a release that an installer is said to have chosen, of a project not in the snapshot."""
+    python, bound = python_of(case), f"{name}>{version}"
+    here = f" Python {python}," if python else " this Python,"
+    return Finding(
+        "old-release-chosen",
+        "resolve/silent_old",
+        "error",
+        0.55,
+        f"{name} {version} was chosen by the installer; newer releases, if there are, were passed over.",
+        (
+            next(
+                (line.strip() for line in (case.failure.text if case.failure else "").splitlines() if name in line), ""
+            ),
+        ),
+        f"An installer passes without a word over releases that{here} the platform or another requirement rules out.",
+        (
+            Change("system", f"Use a Python that its newer releases ask for (`pip index versions {name}`)."),
+            Change("pin", f"Ask for {bound}: then what refuses it is told.", (bound,)),
+        ),
+        culprits=(name,),
+        source="the text itself",
+    )
 
 
 def glibc_of(case: Case) -> tuple[int, int] | None:

@@ -16,7 +16,6 @@ _POSITIONAL = re.compile(
     r"(?P<function>[\w.<>]+)\(\) (?:takes (?:from \d+ to )?\d+ positional arguments? but \d+ (?:were|was) given"
     r"|missing \d+ required (?:positional|keyword-only) arguments?: (?P<what>[^\n]+))"
 )
-_UNDEFINED = re.compile(r"^NameError: name '(?P<name>\w+)' is not defined")
 
 
 def find_missing_attributes(case: Case, knowledge: Known) -> Iterator[Said]:
@@ -70,22 +69,3 @@ def _misfit(function: str, line: str, raised: Raised | None) -> Finding:
         culprits=(top.replace("_", "-"),) if top else (),
         source="the message itself",
     )
-
-
-def find_undefined_names(case: Case, knowledge: Known) -> Iterator[Said]:
-    """Find names that a library uses and did not import: an optional package that is absent or too old."""
-    for line, raised in signs(case):
-        found, top = _UNDEFINED.search(line), importer_of(raised)
-        if found and top:
-            yield Finding(
-                "optional-import-failed",
-                "import/wrong_version",
-                "error",
-                0.45,
-                f"{top} uses {found['name']}, which it did not import: what brings it is absent, or too old for {top}.",
-                (line.splitlines()[0].strip(),),
-                "Libraries import optional names behind a check of a version, and use them without one.",
-                (Change("code", f"Raise or install what {found['name']} belongs to, or move {top} by one release."),),
-                culprits=(top.replace("_", "-"),),
-                source="the message itself",
-            )

@@ -98,11 +98,15 @@ def _unobtainable(case: Case, knowledge: Known, name: str, specifier: str, sign:
             Change("system", f"Or work on {only}" + (" (on Windows: in WSL)." if marker == "linux" else ".")),
         ]
     elif python and not any(_has_file_for(one, python, case) for one in inside):
-        fits = _pythons(inside[-1])
+        fits = _pythons(inside[-1], _WORDS.get(_system(case) or "", ""))
         verdict = f"{name}{specifier} has no file for Python {python} on this platform."
         why = f"Its newest release brings wheels for {', '.join(fits) or 'other platforms'} and no source."
         changes = [Change("system", f"Use a Python that it has wheels for: {', '.join(fits)}.",
                           commands=tuple(f"uv venv --python {one}" for one in fits[-1:]))]  # fmt: skip
+        others = [one.version for one in releases if one.version > inside[-1].version and _fits(one, python, case)]
+        if others:
+            text = f"Or take {name} {others[0]}, the next that has a file for Python {python}."
+            changes.append(Change("pin", text, (f"{name}=={others[0]}",)))
     else:
         only = _platforms(inside[-1])
         verdict = f"No file of {name}{specifier} goes with this Python or platform."
@@ -154,6 +158,12 @@ def _no_such_name(knowledge: Known, name: str) -> tuple[str, list[Change]]:
     return "The name is spelt otherwise, lies on another index, or the index can't be reached.", []
 
 
+def _fits(release: Release, python: str, case: Case) -> bool:
+    """Return whether a release that is no pre-release can be had for a Python and this platform."""
+    told = not release.version.is_prerelease and accepts_python(release, python)
+    return told and _has_file_for(release, python, case)
+
+
 def _has_file_for(release: Release, python: str, case: Case) -> bool:
     if release.sdist or not release.wheels:
         return True
@@ -184,12 +194,13 @@ def _system(case: Case) -> str | None:
     return (interpreter.sys_platform if interpreter else None) or (failure.platform.sys_platform if failure else None)
 
 
-def _pythons(release: Release) -> list[str]:
+def _pythons(release: Release, platform: str) -> list[str]:
+    """Return the versions of Python that a release has wheels for, of platforms whose tag holds a word."""
     found = {
         f"{one[2]}.{one[3:]}"
         for wheel in release.wheels
         for one in wheel.split("-")[0].split(".")
-        if re.match(r"cp3\d", one)
+        if re.match(r"cp3\d", one) and platform in wheel
     }
     return sorted(found, key=Version)
 

@@ -126,7 +126,9 @@ def _conflict(case: Case, knowledge: Known, name: str, against: tuple[Edge, Edge
         moved = f"{mover.who}=={release.version}"
         asked = requested.get(mover.who, "")
         cost = steps + (1000 if asked and not SpecifierSet(asked).contains(release.version) else 0)
-        changes.append((cost, Change("pin", f"Take {mover.who} {release.version}, which goes with {stays}.", (moved,))))
+        wants = f"{stays.who} {stays.version}".strip() + " asks" if stays.who else "you ask"
+        text = f"Take {mover.who} {release.version}: it goes with the {name}{stays.range} that {wants} for."
+        changes.append((cost, Change("pin", text, (moved,))))
     changes.sort(key=lambda each: each[0])
     return Finding(
         "conflicting-requirements",

@@ -5,13 +5,15 @@ notebook, a per-user folder of packages. What lies on this machine is read in in
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.missing_names import Missing, missing, spans_of
-from doctor.diagnosis.moves import may_be_in
+from doctor.diagnosis.moves import may_be_in, python_for
+from doctor.failure.facts import Raised
 from doctor.finding import Change, Finding
 
 _FROM_FILE = re.compile(
@@ -35,7 +37,7 @@ _CIRCULAR = re.compile(r"most likely due to a circular import|partially initiali
 def find_shadowing_files(case: Case, knowledge: Known) -> Iterator[Said]:
     """Find modules that the text shows to be taken from a file of the user's own."""
     seen = set()
-    for line, _ in signs(case):
+    for line, raised in signs(case):
         for found in (*_FROM_FILE.finditer(line), *_LEADING_FILE.finditer(line)):
             groups = found.groupdict()
             module = (groups.get("module") or groups.get("stem") or "").split(".")[0]
@@ -45,13 +47,42 @@ def find_shadowing_files(case: Case, knowledge: Known) -> Iterator[Said]:
             if not _is_file_of(module, path) or "/lib/python" in path.replace("\\", "/"):
                 continue
             seen.add(module)
-            yield _shadowed(case, knowledge, module, path, line.splitlines()[0].strip())
+            if not (path.endswith("__init__.py") and _is_explained(case, knowledge, module)):
+                yield _shadowed(case, knowledge, module, path, line.splitlines()[0].strip())
         for found in _LACKS.finditer(line):
             module = found["module"] or found["other"]
             own = _own_file(case, module)
             if own and module not in seen:
                 seen.add(module)
                 yield _shadowed(case, knowledge, module, own, line.splitlines()[0].strip())
+        for module, path in _standard_names(line, raised):
+            if module not in seen:
+                seen.add(module)
+                yield _shadowed(case, knowledge, module, path, line.splitlines()[0].strip())
+
+
+def _standard_names(line: str, raised: Raised | None) -> Iterator[tuple[str, str]]:
+    """Yield modules of the standard library that a frame's own file is called like, where imports go in a circle."""
+    for frame in raised.frames if raised and _CIRCULAR.search(line) else ():
+        file = PurePosixPath(frame.file.replace("\\", "/"))
+        if frame.module or file.suffix != ".py" or re.search(r"/lib(?:64)?/", str(file), re.IGNORECASE):
+            continue
+        if file.stem in sys.stdlib_module_names and file.stem not in ("test", "__main__"):
+            yield file.stem, frame.file
+
+
+def _is_explained(case: Case, knowledge: Known, module: str) -> bool:
+    """Return whether the library's own release lacks the name, so that a folder elsewhere needs no other reason.
+
+    Where no release is told, it does if no release that this Python can have is one that has the name.
+    """
+    for asked in missing(case, knowledge):
+        spans = spans_of(asked, knowledge)
+        if asked.module.split(".")[0] != module or not spans:
+            continue
+        if may_be_in(case, asked.project, spans) is False or any(python_for(case, knowledge, asked.project, spans)):
+            return True
+    return False
 
 
 def _own_file(case: Case, module: str) -> str | None:
@@ -77,7 +108,7 @@ def _shadowed(case: Case, knowledge: Known, module: str, path: str, sign: str) -
         "shadowed-by-file",
         "import/shadowed",
         "error",
-        0.9 if owners else 0.75,
+        0.9 if owners or module in sys.stdlib_module_names else 0.75,
         f"Python imported {what} of the program instead of the {'library' if owners else 'module'} {module}.",
         (sign, f"{module} was taken from {path}"),
         "The folder of the started script comes first on the path, so a file there wins over an installed package.",

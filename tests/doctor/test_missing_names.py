@@ -1,9 +1,12 @@
 """Names that aren't there: which side moves, and when no version is at fault."""
 
+from dataclasses import replace
+
 import pytest
 
 from doctor.diagnosis.missing_names import find_missing_names
 from doctor.diagnosis.shadowing import find_shadowing_files, find_two_owners, find_wrong_copies
+from doctor.failure.facts import Frame
 from tests.doctor.told_knowledge import failing, knowing, pins, release
 
 NEW = "ImportError: cannot import name 'Shelf' from 'books' (/v/site-packages/books/__init__.py)"
@@ -127,3 +130,40 @@ def test_a_circle_of_a_library_without_a_table_is_no_matter_of_versions():
 def test_a_library_that_asks_itself_is_of_two_releases():
     (one,) = find_wrong_copies(failing(NEW.replace("Shelf", "_inner"), importer="books"), KNOWN)
     assert one.branch == "import/stale_or_partial" and one.changes[0].remove == ("books",)
+
+
+def test_a_folder_elsewhere_needs_no_reason_where_the_release_lacks_the_name():
+    line = "ImportError: cannot import name 'Shelf' from 'books' (/opt/extra/books/__init__.py)"
+    assert list(find_shadowing_files(failing(line, books="1.1"), KNOWN)) == []
+    assert [one.branch for one in find_shadowing_files(failing(line, books="1.2"), KNOWN)] == ["import/shadowed"]
+
+
+def test_a_script_called_like_a_standard_module_is_renamed():
+    line = "AttributeError: partially initialized module 'books' has no attribute 'Shelf'"
+    for file, count in (("/home/u/random.py", 1), ("/usr/lib/python3.11/random.py", 0), ("/home/u/train.py", 0)):
+        case = failing(line)
+        (raised,) = case.failure.raised
+        started = replace(raised, frames=(Frame(file, 1, "<module>"),))
+        case = replace(case, failure=replace(case.failure, raised=(started,)))
+        said = [one for one in find_shadowing_files(case, KNOWN) if "random.py" in one.verdict]
+        assert len(said) == count and all(one.confidence == 0.9 for one in said)
+
+
+def test_without_a_table_what_another_declares_it_needs_is_the_move():
+    releases = {
+        "books": [release("1.0"), release("1.5"), release("2.0")],
+        "shop": [release("3.0", "2024-01-01", "books>=1.5,<2")],
+    }
+    case = failing(
+        "ImportError: cannot import name 'X' from 'books.a' (/v/site-packages/books/a.py)", books="1.0", shop="3.0"
+    )
+    (one,) = find_missing_names(case, knowing(releases))
+    assert one.confidence == 0.85 and pins(one) == ["books>=1.5,<2"] and "shop" in one.verdict
+
+
+def test_a_python_that_can_not_have_the_release_is_what_moves():
+    releases = {"books": [release("1.0", python=">=3.7"), release("2.0", python=">=3.9")]}
+    known = knowing(releases, names={("books", "books", "Shelf"): "2.0-"})
+    (one,) = find_missing_names(failing(NEW, python="3.8"), known)
+    assert one.changes[0].kind == "system" and one.changes[0].commands == ("uv venv --python '>=3.9'",)
+    assert list(find_shadowing_files(failing(NEW.replace("/v/site-packages", "/opt"), python="3.8"), known)) == []

@@ -70,3 +70,8 @@ def test_a_source_or_a_wheel_for_any_system_needs_no_glibc():
     assert needs_glibc(release("1.0")) == (0, 0)
     assert needs_glibc(release("1.0", wheels=("py3-none-any", *WHEELS))) == (0, 0)
     assert needs_glibc(release("1.0", wheels=("cp38-abi3-manylinux2014_x86_64", *WHEELS))) == (2, 17)
+
+
+def test_a_chosen_release_of_a_project_that_is_not_in_the_snapshot():
+    (one,) = find_silently_old(failing("stranger: 0.1 chosen by pip for Python 3.14", stranger="0.1"), KNOWN)
+    assert one.branch == "resolve/silent_old" and one.confidence < 0.6 and pins(one) == ["stranger>0.1"]

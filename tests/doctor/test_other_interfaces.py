@@ -1,6 +1,6 @@
-"""Attributes, arguments and names that don't fit, where only the kind of fault is sure."""
+"""Attributes and arguments that don't fit, where only the kind of fault is sure."""
 
-from doctor.diagnosis.other_interfaces import find_missing_attributes, find_undefined_names, find_wrong_arguments
+from doctor.diagnosis.other_interfaces import find_missing_attributes, find_wrong_arguments
 from tests.doctor.told_knowledge import failing, knowing
 
 KNOWN = knowing()
@@ -20,10 +20,3 @@ def test_arguments_in_another_number():
     assert (
         list(find_wrong_arguments(failing("TypeError: f() missing 1 required positional argument: 'x'"), KNOWN)) == []
     )
-
-
-def test_a_name_that_a_library_did_not_import():
-    text = "NameError: name 'Shelf' is not defined"
-    (one,) = find_undefined_names(failing(text, importer="reader"), KNOWN)
-    assert one.culprits == ("reader",)
-    assert list(find_undefined_names(failing(text), KNOWN)) == []

@@ -60,3 +60,11 @@ def test_files_of_another_system_only():
 )  # fmt: skip
 def test_whether_a_text_says_that_an_installer_chose(text, chosen):
     assert chosen_by_resolver(failing(text), "books") is chosen
+
+
+def test_the_next_release_with_a_file_for_this_python_is_offered():
+    wheels = {"1.0": "cp310-cp310-win_amd64", "1.1": "cp310-cp310-win_amd64", "1.2": "cp311-cp311-win_amd64"}
+    releases = {"books": [release(one, wheels=(wheel, LINUX[1])) for one, wheel in wheels.items()]}
+    (one,) = find_unobtainable(failing(NONE + "books==1.0", python="3.11", system="win32"), knowing(releases))
+    assert one.changes[0].text == "Use a Python that it has wheels for: 3.10."
+    assert one.changes[1].requirements == ("books==1.2",)
