@@ -245,6 +245,8 @@ def _no_driver(told: Told) -> Iterator[Said]:
                 "a value set after CUDA was initialised, hides the GPUs.",
             )
         )
+        if told.gpus:  # it is told which GPU there is: what hides it is looked for first
+            changes.insert(0, changes.pop())
     yield Finding(
         "no-gpu-visible",
         _NOT_FOUND,

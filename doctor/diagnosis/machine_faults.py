@@ -9,6 +9,7 @@ from doctor.diagnosis.mechanism import Mechanism
 from doctor.diagnosis.not_a_number import find_not_a_number
 from doctor.diagnosis.numpy_abi import find_numpy_abi
 from doctor.diagnosis.old_glibc import find_old_glibc
+from doctor.diagnosis.old_sources import find_old_sources
 from doctor.diagnosis.out_of_memory import find_gpu_memory
 from doctor.diagnosis.serving_memory import find_serving_memory
 from doctor.diagnosis.shared_libraries import find_shared_library
@@ -30,6 +31,7 @@ MACHINE_FAULTS: tuple[Mechanism, ...] = (
     find_gpu_memory,
     find_serving_memory,
     find_build_failure,
+    find_old_sources,
     find_wrong_wheel,
     find_not_a_number,
     find_installed_binaries,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.library_tables import CUDA_LIBRARIES, CUDNN, LIBRARIES, releases_for_cuda
+from doctor.diagnosis.library_tables import CUDA_LIBRARIES, CUDNN, LIBRARIES, Source, releases_for_cuda
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_extensions import distribution_of
@@ -21,7 +21,14 @@ _MISSING = (
     rf"Library not loaded: [^\n]*?{_NAME}",
     rf"error while loading shared libraries: {_NAME}",
     rf"Could not load dynamic library '{_NAME}'",
-    r"cannot find -l(?P<short>\w+)",
+    r"cannot find -l(?P<short>(?!cuda\b)\w+)",
+)
+# Libraries and programs that a package names by itself; they count where the table knows the name.
+_NAMED = (
+    r"\b(?P<short>\w+) library not found",
+    r"did not manage to locate a library called ['`\"]?(?P<short>[\w.-]+)",
+    r"\b(?P<short>espeak(?:-ng)?|tesseract|poppler|graphviz|portaudio|sndfile|sox)(?: is)? not installed\b",
+    r"\bIs (?P<short>\w+) installed and in PATH",
 )
 _FOREIGN_LIBC = re.compile(r"libc\.musl|ld-musl|libc\.so$")
 
@@ -42,7 +49,9 @@ def find_shared_library(case: Case, knowledge: Any) -> Iterator[Said]:
         if match is not None:
             break
     else:
-        return
+        match = next((one for one in map(told.search, _NAMED) if one and _known(f"lib{one['short']}")), None)
+        if match is None:
+            return
     groups = match.groupdict()
     name = groups.get("name") or f"lib{groups['short']}"
     ending = groups.get("ending") or ".so"
@@ -67,10 +76,15 @@ def find_shared_library(case: Case, knowledge: Any) -> Iterator[Said]:
         yield _of_system(told, name, ending, line)
 
 
+def _known(base: str) -> Source | None:
+    """Return what the table has of a library, by its name without ".so"."""
+    return next((one for one in LIBRARIES if re.fullmatch(one.pattern, base, re.IGNORECASE)), None)
+
+
 def _of_system(told: Told, name: str, ending: str, line: str) -> Finding:
     """Return the finding about a library of the operating system."""
     base = re.sub(r"\.so.*", "", name)
-    known = next((one for one in LIBRARIES if re.fullmatch(one.pattern, base, re.IGNORECASE)), None)
+    known = _known(base)
     whole = name + ending
     if known is None:
         return Finding(

@@ -78,3 +78,24 @@ def test_a_release_for_the_newer_cuda_comes_before_old_libraries():
 def test_a_library_that_was_found_is_not_missing():
     text = "Could not load library libcudnn_ops.so.8. Error: /x/libcudnn_ops.so.8: undefined symbol: _ZN5cudnnE"
     assert not said(find_shared_library, pasted(text))
+
+
+@pytest.mark.parametrize(
+    "text, package",
+    [
+        ("OSError: sndfile library not found", "libsndfile1"),
+        ("OSError: PortAudio library not found", "libportaudio2"),
+        ("OSError: ctypes.util.find_library() did not manage to locate a library called 'sndfile'", "libsndfile1"),
+        ("RuntimeError: espeak not installed on your system", "libespeak-ng1"),
+        ("TesseractNotFoundError: tesseract is not installed or it's not in your PATH", "tesseract-ocr"),
+        ("PDFInfoNotInstalledError: Unable to get page count. Is poppler installed and in PATH?", "poppler-utils"),
+    ],
+)
+def test_a_library_that_a_package_names_without_its_file(text, package):
+    found = only(find_shared_library, pasted(text))
+    assert found.id == "system-library-missing" and package in found.changes[0].commands[0]
+
+
+@pytest.mark.parametrize("text", ["uv is not installed", "OSError: my own library not found", "ld: cannot find -lcuda"])
+def test_other_things_that_are_not_found(text):
+    assert not said(find_shared_library, pasted(text))
