@@ -11,6 +11,8 @@ BRANCHES = {
     "runtime": ("api_change", "data_format", "shape", "nan", "behaviour_change", "resources", "environment"),
 }
 LEVELS = ("error", "warning", "note")
+# Ends the `source` of a finding that rests on nothing that was looked up or tried.
+NOT_CONFIRMED = "not confirmed"
 # What a change does. `pin` moves versions; the others need a hand, and their text says what it does.
 KINDS = (
     "pin",
@@ -78,7 +80,8 @@ class Finding:
         not_this: the obvious answer that is wrong here and why; None where there is none.
         check: a command that fails before the change and passes after it.
         culprits: distributions at fault, the one to move first.
-        source: where the knowledge is from: a URL, "declared metadata of 2026-11-28", "installed files".
+        source: where the knowledge is from: a URL, "declared metadata of 2026-11-28", "installed files"; and "(not
+            confirmed)" where nobody has.
         gpu: whether only a machine with a GPU can show it.
         provable: Python source that fails before the change and passes after it, where one can be told.
     """

@@ -14,7 +14,12 @@ A file holds a list of rules. Keys of a rule:
     capability    a range of the GPU's compute capability; variables: {NAME: expression}
     verdict, why, not_this, check, provable, changes, culprits    what a Finding says; {name} is a package's version
                   where it is known, or a named group of `error`
-    source, confirmed, tests    for the reader and for the tests
+    source        where the knowledge is from: an address whose page was read, "symbols of releases" (the doctor's own
+                  table), "declared metadata", "wheels of ..." that were read, "observed: ...", or "from knowledge, not
+                  looked up"
+    confirmed     `how`, one of CONFIRMED, and `on`, a day; `facts` of the table of symbols, which a test looks up:
+                  "project: module.name: range", "project: module (module): range", "project: function(keyword): range"
+    tests         texts and versions that the rule fits, and others that it does not
 """
 
 import functools
@@ -29,7 +34,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from doctor.case import Case
-from doctor.finding import BRANCHES, INSTALLING, KINDS, LEVELS, Change, Finding
+from doctor.finding import BRANCHES, INSTALLING, KINDS, LEVELS, NOT_CONFIRMED, Change, Finding
 
 FOLDER = Path(__file__).resolve().parent.parent / "rules"
 _TEXT = ("id", "branch", "level", "verdict", "why", "not_this", "check", "provable", "python", "capability")
@@ -38,6 +43,21 @@ _KEYS = (*_TEXT, *_LISTS, "confidence", "environment", "gpu", "packages", "varia
 _NEEDED = ("id", "branch", "verdict", "why", "source", "confirmed", "tests")
 _CHANGE_LISTS = ("requirements", "remove", "holds", "commands", "disturbs")
 _CHANGE_KEYS = ("kind", "text", *_CHANGE_LISTS, "environment")
+# How a rule may have been confirmed, the strongest first. The last two are told to whoever gets its answer.
+CONFIRMED = (
+    "installed, failed, mended",  # a set of tests/doctor/conflicts.py
+    "reproduced",  # run by hand, without any distribution
+    "wheels read",
+    "table of symbols",
+    "declared metadata",
+    "documentation read",
+    "thread only",
+    "from knowledge, " + NOT_CONFIRMED,
+    NOT_CONFIRMED,
+)
+_TABLE = "table of symbols"
+_NOT_LOOKED_UP = "from knowledge, not looked up"
+_SOURCES = ("https://", "symbols of releases", "declared metadata", "wheels of ", "observed: ", _NOT_LOOKED_UP)
 _SYSTEMS = ("linux", "darwin", "win32")
 # What one fact that agrees, or that is not known, does to a rule's confidence.
 _ALL_KNOWN, _NONE_KNOWN = 1.0, 0.85
@@ -304,10 +324,17 @@ def _finding(rule: Rule, case: Case, groups: Mapping[str, str], seen: str, known
         not_this=say(content["not_this"]) if content.get("not_this") else None,
         check=say(content["check"]) if content.get("check") else None,
         culprits=rule.listed("culprits"),
-        source=rule.listed("source")[0],
+        source=_origin(rule),
         gpu=content.get("gpu", False),
         provable=say(content["provable"]) if content.get("provable") else None,
     )
+
+
+def _origin(rule: Rule) -> str:
+    """Return where a rule's knowledge is from, as its answer tells it."""
+    sources = "; ".join(rule.listed("source"))
+    how: str = rule.content["confirmed"]["how"]
+    return f"{sources} ({NOT_CONFIRMED})" if how.endswith(NOT_CONFIRMED) else sources
 
 
 def _changes(entries: Iterable[Mapping[str, Any]], case: Case, say: "functools.partial[str]") -> Iterator[Change]:
@@ -406,9 +433,27 @@ def _checked(entry: Any, file: str, number: int) -> Rule:
         for name, version in (test.get("packages") or {}).items():
             if not isinstance(version, str):
                 raise refuse("tests", f"packages: {name}: write {version!r} in quotes, as YAML makes 0.1 of 0.10")
+    return Rule(entry["id"], file, {**entry, "confirmed": _checked_origin(entry, refuse)})
+
+
+def _checked_origin(entry: Mapping[str, Any], refuse: Any) -> dict[str, Any]:
+    """Return how a rule was confirmed, whose source says no more than was done."""
+    if not isinstance(entry["confirmed"], Mapping):
+        raise refuse("confirmed", f"must have `how` and `on`, not {entry['confirmed']!r}")
     # YAML reads the key `on` as true.
     confirmed = {"on" if key is True else key: value for key, value in entry["confirmed"].items()}
-    return Rule(entry["id"], file, {**entry, "confirmed": confirmed})
+    if not {"how", "on"} <= set(confirmed) <= {"how", "on", "facts"}:
+        raise refuse("confirmed", f"has `how`, `on` and maybe `facts`, not {', '.join(map(str, confirmed))}")
+    if confirmed["how"] not in CONFIRMED:
+        raise refuse("confirmed", f"how: {confirmed['how']!r} is none of {'; '.join(CONFIRMED)}")
+    if confirmed["how"] == _TABLE and not confirmed.get("facts"):
+        raise refuse("confirmed", f"facts: are missing; the {_TABLE} is looked up for them")
+    for one in _as_tuple(entry["source"]):
+        if not one.startswith(_SOURCES):
+            raise refuse("source", f"{one!r} begins with none of {'; '.join(_SOURCES)}")
+    if _NOT_LOOKED_UP in _as_tuple(entry["source"]) and not confirmed["how"].endswith(NOT_CONFIRMED):
+        raise refuse("source", f"{_NOT_LOOKED_UP!r} can't be confirmed by {confirmed['how']!r}")
+    return confirmed
 
 
 def _check_ranges(entry: Mapping[str, Any], refuse: Any) -> None:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from doctor.environment.facts import Environment
+from doctor.finding import NOT_CONFIRMED
 from doctor.redaction import redact
 from doctor.remedy.requirements import direction, named
 from doctor.report.answer import Answer, Answered, Remedy, confidence_word
@@ -128,7 +129,8 @@ def _full(one: Answered, here: Environment, width: int, verbose: bool, notebook:
         yield from _headed("Not this", finding.not_this, width)
     if finding.check:
         yield f"Check:  {finding.check}"
-    if finding.source and verbose:
+    # What nobody confirmed is told without being asked.
+    if finding.source and (verbose or NOT_CONFIRMED in finding.source):
         yield from _headed("Known from", finding.source, width)
 
 

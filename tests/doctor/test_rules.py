@@ -1,11 +1,17 @@
 """Rules of doctor/rules: each is well made, fits its own examples, and nothing that it says it does not."""
 
+import re
+
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from doctor.case import Case
 from doctor.environment.facts import Declared, Environment
 from doctor.failure.facts import Failure, Platform, Raised
 from doctor.knowledge.rules import Rule, RuleError, matches, read_rules
+from doctor.knowledge.symbols import SHIPPED, Symbols, covers
+from conflicts import CONFLICTS, Conflict
 
 RULES = read_rules()
 EXAMPLES = [(rule, number) for rule in RULES for number in range(len(rule.content["tests"]))]
@@ -44,10 +50,62 @@ def test_a_rule_fits_its_examples(rule, number):
 def test_a_rule_says_where_from_and_has_examples_of_both_kinds(rule):
     kinds = {bool(one.get("not")) for one in rule.content["tests"]}
     assert kinds == {True, False}, f"{rule}: needs an example that fits and one that does not"
-    assert all(
-        one.startswith(("https://", "declared metadata", "wheels of", "observed:")) for one in rule.listed("source")
-    ), rule
-    assert set(rule.content["confirmed"]) == {"how", "on"}, rule
+
+
+FACTS = [(rule, fact) for rule in RULES for fact in rule.content["confirmed"].get("facts", ())]
+
+
+@pytest.fixture(scope="module")
+def symbols() -> Symbols:
+    return Symbols(SHIPPED)
+
+
+@pytest.mark.parametrize("rule, fact", FACTS, ids=lambda one: one.id if isinstance(one, Rule) else one.split(":")[1])
+def test_the_table_of_symbols_says_what_a_rule_has_from_it(rule, fact, symbols):
+    project, what, wanted = fact.split(": ")
+    if what.endswith(" (module)"):
+        spans = symbols.modules(project, what.removesuffix(" (module)"))
+    elif "(" in what:
+        function, _, keyword = what.removesuffix(")").partition("(")
+        spans = symbols.parameters(project, function, keyword)
+    elif "." in what:
+        spans = symbols.names(project, *what.rsplit(".", 1))
+    else:
+        spans = symbols.modules(project, what)
+    assert spans, f"{rule}: the table doesn't know {what}"
+    having = {one for one in symbols.versions(project) if covers(spans, one)}
+    ranges = [SpecifierSet(one, prereleases=True) for one in wanted.split(" || ")]
+    assert having == {one for one in symbols.versions(project) if any(one in each for each in ranges)}, (
+        f"{rule}: {what} is in {' and '.join(one.specifier for one in spans)}, not in {wanted}"
+    )
+
+
+INSTALLED = [rule for rule in RULES if rule.content["confirmed"]["how"] == "installed, failed, mended"]
+
+
+@pytest.mark.parametrize("rule", INSTALLED, ids=lambda one: one.id)
+def test_what_is_said_to_be_installed_and_to_fail_is_built_as_a_real_conflict(rule):
+    assert any(
+        conflict.mended
+        and any(re.search(error, conflict.expected) for error in rule.listed("error"))
+        and all(_may_be(conflict, name, one) for name, one in (rule.packages or ({},))[0].items())
+        for conflict in CONFLICTS
+    ), f"{rule}: no conflict of conflicts.py fails so and is mended"
+
+
+def _may_be(conflict: Conflict, name: str, specifier: str) -> bool:
+    asked = [Requirement(one) for one in (*conflict.packages, *conflict.after, *conflict.overrides)]
+    pinned = [next(iter(one.specifier)).version for one in asked if one.name == name and "==" in str(one.specifier)]
+    return not pinned or SpecifierSet(specifier, prereleases=True).contains(pinned[-1])
+
+
+def test_an_answer_says_that_nobody_confirmed_its_rule():
+    answers = {}
+    for how in ("not confirmed", "wheels read"):
+        rule = rule_of(error="no thing", confirmed={"how": how, "on": "2026-11-28"})
+        (found,) = matches([rule], case_of({"text": "ImportError: no thing"}))
+        answers[how] = found.finding.source
+    assert answers == {"not confirmed": "https://x (not confirmed)", "wheels read": "https://x"}
 
 
 def test_matching_takes_milliseconds():
@@ -60,7 +118,9 @@ def test_matching_takes_milliseconds():
     assert time.process_time() - begin < 0.25
 
 
-BARE = "branch: import/shadowed, verdict: v, why: w, source: https://x, confirmed: {how: h, on: 1}, tests: [{}]"
+BARE = (
+    "branch: import/shadowed, verdict: v, why: w, source: https://x, confirmed: {how: thread only, on: 1}, tests: [{}]"
+)
 FULL = "- {id: x, error: e, " + BARE
 NO_BRANCH = FULL.replace("branch: import/shadowed, ", "")
 
@@ -81,6 +141,10 @@ NO_BRANCH = FULL.replace("branch: import/shadowed, ", "")
         (FULL + ", changes: [{kind: system, text: y, requirements: [libstdcxx-ng]}]}", "only pin, install, uninstall"),
         (FULL.replace("[{}]", "[{packages: {trl: 0.10}}]") + "}", "packages: trl: write 0.1 in quotes"),
         (FULL + "}\n" + FULL + "}", "the id is taken already in a.yaml"),
+        (FULL.replace("thread only", "read") + "}", "confirmed: how: 'read' is none of installed, failed, mended; "),
+        (FULL.replace("thread only", "table of symbols") + "}", "confirmed: facts: are missing"),
+        (FULL.replace("https://x", "a book") + "}", "source: 'a book' begins with none of https://; symbols of"),
+        (FULL.replace("https://x", "'from knowledge, not looked up'") + "}", "can't be confirmed by 'thread only'"),
         ("- {id: x, " + BARE + "}", "error: is missing, and there is no `environment: true`"),
         ("- [", "a.yaml is no YAML"),
     ],
@@ -94,7 +158,8 @@ def test_a_bad_rule_is_refused_by_file_rule_and_key(tmp_path, text, told):
 
 def rule_of(**keys) -> Rule:
     always = {"branch": "import/wrong_version", "verdict": "trl {trl} lacks {what}", "why": "w", "source": "https://x"}
-    return Rule("r", "f.yaml", {**always, **keys})
+    confirmed = {"confirmed": {"how": "thread only", "on": "2026-11-28"}}
+    return Rule("r", "f.yaml", {**always, **confirmed, **keys})
 
 
 def test_versions_rule_out_confirm_or_leave_open():
