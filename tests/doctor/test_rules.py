@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conflicts import CONFLICTS, Conflict
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -11,7 +12,6 @@ from doctor.environment.facts import Declared, Environment
 from doctor.failure.facts import Failure, Platform, Raised
 from doctor.knowledge.rules import Rule, RuleError, matches, read_rules
 from doctor.knowledge.symbols import SHIPPED, Symbols, covers
-from conflicts import CONFLICTS, Conflict
 
 RULES = read_rules()
 EXAMPLES = [(rule, number) for rule in RULES for number in range(len(rule.content["tests"]))]
