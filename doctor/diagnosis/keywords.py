@@ -6,7 +6,7 @@ new: the override must take it. A file of settings holds a key that the reader d
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
@@ -27,6 +27,10 @@ _WRITTEN_BY = ("peft", "transformers", "diffusers", "sentence-transformers")
 _WRITTEN_BY_HAND = re.compile(
     r"^(?:SFT|DPO|PPO|GRPO|KTO|ORPO|Reward|CPO|BCO|RLOO|OnlineDPO|Training|Generation|Accelerate)\w*"
 )
+
+
+# A dataclass of settings that adds words before the name of the one whose fields it has: AxolotlGRPOConfig.
+_BASE = re.compile(r"[A-Z][a-z0-9]+(?P<base>[A-Z]\w*(?:Config|Arguments)\.__init__)$")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def owners_of(case: Case, knowledge: Known, called: Called) -> list[tuple[str, t
             return found
         if "." not in called.function:
             return []  # a bare name is anybody's
-    return []
+    base = _BASE.match(called.function)
+    return owners_of(case, knowledge, replace(called, function=base["base"])) if base else []
 
 
 def _taking(case: Case, knowledge: Known, project: str, called: Called) -> tuple[Span, ...] | None:

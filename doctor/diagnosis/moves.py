@@ -60,7 +60,11 @@ def known_names(case: Case) -> tuple[str, ...]:
 
 
 def in_spans(spans: Iterable[Span], version: Version) -> bool:
-    """Return whether a release lies in one of the spans; what is far older than all that was read lies in none."""
+    """Return whether a release lies in one of the spans; what is far older than all that was read lies in none.
+
+    A development release counts as the release that it leads to.
+    """
+    version = Version(version.base_version) if version.is_devrelease else version
     return any(
         span.covers(version) and (version >= span.first or version.release[:2] == span.first.release[:2])
         for span in spans

@@ -113,6 +113,7 @@ def _unobtainable(case: Case, knowledge: Known, name: str, specifier: str, sign:
         why = f"Its newest release has wheels for {only}." if only else "What the index offers does not fit."
         changes = [Change("system", "Use a Python and a platform that it has wheels for.")]
         said = 0.65
+    changes += _offered(case, name, specifier, changes)
     return Finding(
         "no-release-fits",
         "resolve/no_wheel",
@@ -126,6 +127,22 @@ def _unobtainable(case: Case, knowledge: Known, name: str, specifier: str, sign:
         culprits=(name,),
         source=f"declared metadata of {knowledge.metadata.date}",
     )
+
+
+def _offered(case: Case, name: str, specifier: str, known: list[Change]) -> Iterator[Change]:
+    """Yield the release nearest to an exact one that is asked for, of those that pip says the index has for this."""
+    asked = re.fullmatch(r"==(\d[\w.]*)", specifier)
+    text = case.failure.text if case.failure else ""
+    line = next((one for one in text.splitlines() if "(from versions:" in one and name in canonicalize_name(one)), "")
+    told = _VERSIONS.search(line)
+    if not asked or not told or any(change.requirements for change in known):
+        return
+    there = [Version(one) for one in re.findall(r"\b\d+(?:\.\d+)+\b", told["list"])]
+    goal = Version(asked[1])
+    near = min((one for one in there if one > goal), default=max(there, default=None))
+    if near and goal not in there:
+        text = f"Or take {name} {near}, the nearest of what the index has for this Python and platform."
+        yield Change("pin", text, (f"{name}=={near}",))
 
 
 def _contains(specifier: str, release: Release) -> bool:

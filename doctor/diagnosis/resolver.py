@@ -15,10 +15,10 @@ from doctor.knowledge.metadata import Release
 
 _NAME = r"[A-Za-z][\w.-]*?(?:\[[\w,.-]+\])?"
 _VERSION = r"\d(?:[\w.+!-]*[\w*])?"
-_RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:\s*,\s*[<>=!~]=?\s*{_VERSION})*"
+_RANGE = rf"[<>=!~]=?\s*{_VERSION}(?:(?:\s*,\s*|\s+and\s+)[<>=!~]=?\s*{_VERSION})*"
 _DEPENDS = re.compile(
-    rf"(?P<who>{_NAME})(?:\s*(?P<version>\d[\w.+!-]*)|(?P<whose>{_RANGE}))?\s+depends\s+on\s+(?P<name>{_NAME})\s*"
-    rf"(?P<range>{_RANGE})?(?=[\s,.;]|$)"
+    rf"(?P<who>{_NAME})\s*\(?(?:(?P<version>\d[\w.+!-]*)|(?P<whose>{_RANGE}))?\)?\s+(?:depends\s+on|requires)\s+"
+    rf"(?P<name>{_NAME})\s*\(?(?P<range>{_RANGE})?(?=[\s,.;)]|$)"
 )
 _REQUESTED = re.compile(
     rf"The user requested (?:\(constraint\) )?(?P<name>{_NAME})\s*(?P<range>{_RANGE})?\s*$", re.MULTILINE
@@ -27,6 +27,7 @@ _YOU_REQUIRE = re.compile(r"you require (?P<list>.+?)(?:, we can conclude|\.\s|\
 _ONE = re.compile(rf"(?P<name>{_NAME})\s*(?P<range>{_RANGE})(?=[\s,.;]|$)")
 _CONFLICT = re.compile(
     r"conflicting dependencies|ResolutionImpossible|No solution found|requirements are unsatisfiable|are incompatible"
+    r"|is incompatible with|version solving failed"
 )
 
 
@@ -68,7 +69,7 @@ def _bare(name: str) -> str:
 
 
 def _tight(specifier: str | None) -> str:
-    return re.sub(r"\s+", "", specifier or "").rstrip(".")
+    return re.sub(r"\s+", "", re.sub(r"\s+and\s+", ",", specifier or "")).rstrip(".")
 
 
 def find_conflicts(case: Case, knowledge: Known) -> Iterator[Said]:
@@ -105,9 +106,7 @@ def _both(one: str, other: str, releases: tuple[Release, ...]) -> bool:
     if releases:
         return any(whole.contains(release.version) for release in releases)
     limits = [part.version.removesuffix(".*") for part in whole if part.operator != "==="]
-    return any(whole.contains(limit, prereleases=True) for limit in limits) or not any(
-        part.operator == "==" for part in whole
-    )
+    return any(whole.contains(one, prereleases=True) for limit in limits for one in (limit, f"{limit}.1"))
 
 
 def _conflict(case: Case, knowledge: Known, name: str, against: tuple[Edge, Edge], told: Iterable[Edge]) -> Finding:

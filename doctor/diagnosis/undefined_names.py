@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from doctor.case import Case
 from doctor.diagnosis.mechanism import Known, Said, importer_of, signs
 from doctor.diagnosis.moves import into, known_names, may_be_in, name_of, python_for
-from doctor.failure.facts import Raised
+from doctor.diagnosis.pair_changes import raised
 from doctor.finding import Change, Finding
 from doctor.knowledge.symbols import Span
 
 _UNDEFINED = re.compile(r"^NameError: name '(?P<name>\w+)' is not defined")
+_PATH = re.compile(r"(?:site|dist)-packages[/\\](\w+)[/\\]")
 # What libraries most often import behind a check, where nothing tells which library it is.
 _OPTIONAL = ("accelerate", "peft")
 
@@ -31,25 +32,27 @@ class Undefined:
 
 def find_undefined_names(case: Case, knowledge: Known) -> Iterator[Said]:
     """Find names that a library uses and did not import: an optional package that is absent or too old."""
-    for line, raised in signs(case):
+    for line, what in signs(case):
         found = _UNDEFINED.search(line)
-        top = importer_of(raised)
-        if not found or (raised and raised.frames and not top):
+        top = importer_of(what) or _named_by_path(case)
+        if not found or (what and what.frames and not top):
             continue  # the user's own code forgot an import
         sign = line.splitlines()[0].strip()
-        for user in _users(case, knowledge, raised):
+        for user in (*knowledge.metadata.owners(top),) if top else (known_names(case) or ("",)):
             brought = _brought(knowledge, user, found["name"])
             if brought:
                 yield _optional(case, knowledge, Undefined(found["name"], sign, user, bool(top)), *brought)
                 break
         else:
             if top:
-                yield _of_nobody(found["name"], top, sign)
+                yield _of_nobody(case, knowledge, found["name"], top, sign)
 
 
-def _users(case: Case, knowledge: Known, raised: Raised | None) -> tuple[str, ...]:
-    top = importer_of(raised)
-    return (*knowledge.metadata.owners(top),) if top else (known_names(case) or ("",))
+def _named_by_path(case: Case) -> str | None:
+    """Return the library that the last path below a folder of packages names, where no frame could be read."""
+    if any(one.frames for one in (case.failure.raised if case.failure else ())):
+        return None
+    return next(iter(_PATH.findall(case.failure.text if case.failure else "")[::-1]), None)
 
 
 def _brought(knowledge: Known, user: str, name: str) -> tuple[str, tuple[Span, ...]] | None:
@@ -110,7 +113,8 @@ def _is_required(knowledge: Known, asked: Undefined, project: str) -> bool:
     return any(name_of(line) == project and "extra" not in line for line in lines)
 
 
-def _of_nobody(name: str, top: str, sign: str) -> Finding:
+def _of_nobody(case: Case, knowledge: Known, name: str, top: str, sign: str) -> Finding:
+    newer = [move.change for owner in knowledge.metadata.owners(top) for move in raised(case, knowledge, owner)]
     return Finding(
         "optional-import-failed",
         "import/wrong_version",
@@ -119,7 +123,7 @@ def _of_nobody(name: str, top: str, sign: str) -> Finding:
         f"{top} uses {name}, which it did not import: what brings it is absent, or too old for {top}.",
         (sign,),
         "Libraries import optional names behind a check of a version, and use them without one.",
-        (Change("code", f"Raise or install what {name} belongs to, or move {top} by one release."),),
+        (*newer, Change("code", f"Raise or install what {name} belongs to, or move {top} by one release.")),
         culprits=(top.replace("_", "-"),),
         source="the message itself",
     )

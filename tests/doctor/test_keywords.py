@@ -58,3 +58,13 @@ def test_without_a_table_only_the_branch_is_told():
 def test_a_stand_in_of_the_same_name_that_takes_all_is_not_what_refused():
     one = only("Binder.__init__() got an unexpected keyword argument 'glue'", books="1.0")
     assert one.branch == "runtime/api_change" and pins(one) == ["books>=1.2"]
+
+
+def test_a_development_release_is_like_the_release_that_it_leads_to():
+    one = only("Shelf.__init__() got an unexpected keyword argument 'old'", books="1.2.dev0")
+    assert pins(one) == ["books<1.2"]
+
+
+def test_settings_that_add_a_word_have_the_fields_of_those_after_it():
+    one = only("OwnLoraConfig.__init__() got an unexpected keyword argument 'new_key'", peft="0.9")
+    assert pins(one) == ["peft>=0.10"]

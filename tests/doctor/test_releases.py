@@ -68,3 +68,11 @@ def test_the_next_release_with_a_file_for_this_python_is_offered():
     (one,) = find_unobtainable(failing(NONE + "books==1.0", python="3.11", system="win32"), knowing(releases))
     assert one.changes[0].text == "Use a Python that it has wheels for: 3.10."
     assert one.changes[1].requirements == ("books==1.2",)
+
+
+def test_what_pip_says_that_the_index_has_is_offered():
+    line = (
+        "ERROR: Could not find a version that satisfies the requirement stranger==0.11 (from versions: 0.9, 0.14, 0.15)"
+    )
+    (one,) = find_unobtainable(failing(line), knowing({"stranger": [release("0.11"), release("0.15")]}))
+    assert one.changes[-1].requirements == ("stranger==0.14",)

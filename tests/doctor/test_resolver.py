@@ -62,3 +62,14 @@ def test_all_that_uv_says_you_require_is_read():
     )
     (one,) = find_conflicts(failing(text), KNOWN)
     assert one.verdict.startswith("reader 0.9 asks for books==1.1, and your request asks for books>=2")
+
+
+def test_ranges_as_pip_and_poetry_write_them():
+    pip = "ERROR: ResolutionImpossible\n    a 1.0 depends on books>=2.2\n    b 0.2 depends on books<2.0 and >=1.8"
+    poetry = (
+        "Because b (0.2) depends on books (>=1.8,<2.0)\n and a (1.0) requires books (>=2.2), a is incompatible with b."
+    )
+    for text in (pip, poetry):
+        (one,) = find_conflicts(failing(text), knowing())
+        assert one.branch == "resolve/conflict" and {"a", "b"} < set(one.culprits), text
+    assert list(find_conflicts(failing(pip.replace("<2.0", "<3.0")), knowing())) == []

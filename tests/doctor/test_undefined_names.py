@@ -47,3 +47,8 @@ def test_ones_own_code_that_forgot_an_import_is_no_matter_of_packages():
     own = replace(raised, frames=(Frame("/home/u/train.py", 3, "main", "", None),))
     case = replace(case, failure=replace(case.failure, raised=(own,)))
     assert list(find_undefined_names(case, KNOWN)) == []
+
+
+def test_a_path_tells_the_library_where_no_frame_can_be_read():
+    text = "/v/dist-packages/reader/a.py in Reader()\nNameError: name 'Shelf' is not defined"
+    assert only(text).culprits == ("books", "reader")
