@@ -34,7 +34,7 @@ TOOLS: tuple[Tool, ...] = (
         r"|CUDA_HOME[^\n]{0,30}unable to compile|nvcc(?:\.exe)?['\"]?:? (?:command )?not found"
         r"|No such file or directory: ['\"][^'\"\n]*nvcc|(?:Could not|Couldn't|Failed to"
         r"|cannot) find nvcc|nvcc was not found"
-        r"|Could NOT find CUDA(?:Toolkit)?\b|Couldn't find CUDA library root"
+        r"|Could NOT find CUDA(?:Toolkit)?\b(?! drivers)|Couldn't find CUDA library root"
         r"|No CUDA toolset found|CMAKE_CUDA_COMPILER[-\w]*NOTFOUND"
         r"|No CMAKE_CUDA_COMPILER could be found"
         r"|Failed to find nvcc"

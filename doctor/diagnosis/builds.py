@@ -310,6 +310,8 @@ def _headers(told: Told) -> Iterator[Said]:
                 source="the compiler's message",
             )
             return
+    if re.match(r"THC?(?:C?U?NN)?/", header):
+        return  # of torch before 1.11: no package has it
     what, debian = next(
         ((what, debian) for pattern, what, debian in HEADERS if re.fullmatch(pattern, header)),
         (f"the development files that have {header}", ""),
