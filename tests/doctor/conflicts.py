@@ -120,8 +120,8 @@ CONFLICTS = (
              (("huggingface-hub<1.0",), ("gradio>=5",))),
     Conflict("R17", ("peft==0.12.0", "transformers==4.44.2"),
              'from peft import LoraConfig\nLoraConfig(**{"r": 8, "corda_config": None})',
-             "LoraConfig.__init__() got an unexpected keyword argument 'corda_config'", ("peft>=0.14",),
-             (("peft>=0.14",),), torch=True, visible=False),
+             "LoraConfig.__init__() got an unexpected keyword argument 'corda_config'", ("peft>=0.15",),
+             (("peft>=0.15",),), torch=True, visible=False),
 )  # fmt: skip
 
 # Faults of the surroundings: the same environments, with something in the way.
