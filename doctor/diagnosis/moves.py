@@ -203,8 +203,10 @@ def _move(case: Case, knowledge: Known, project: str, specifier: str, but: str) 
         if not bad:
             break
     limited = best is not None and best is not inside[-1]
-    whole = f"{specifier},<={best.version}" if limited and best else specifier
-    requirement = f"{project}{','.join(sorted(whole.split(','), key=lambda one: one[0] != '>'))}"
+    parts = specifier.split(",")
+    if limited and best:  # its own limit is the narrower one
+        parts = [*(one for one in parts if not one.startswith("<")), f"<={best.version}"]
+    requirement = f"{project}{','.join(sorted(parts, key=lambda one: one[0] != '>'))}"
     verb = _verb(case, project, best)
     text = f"{verb} {project} {'to ' + str(best.version) if best else 'to a release of ' + specifier}."
     return Move(
