@@ -11,6 +11,8 @@ from doctor.planning.wish import Wish
 
 _FILE = Path(__file__).parent / "sets.yaml"
 _SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
+_GOALS = {"finetune": "fine-tuning", "reinforce": "reinforcement learning (GRPO, PPO)", "serve": "serving",
+          "generate": "generating data"}  # fmt: skip
 _KINDS = {"nvidia": "an NVIDIA GPU", "mac": "a Mac", "cpu": "a CPU"}
 
 
@@ -69,14 +71,13 @@ class KnownSet:
         reasons = []
         hardware = wish.hardware
         missing = [
-            name
-            for name in wish.libraries
-            if name not in self.versions and name not in ("torch", "triton", "flash-attn")
+            name for name in wish.libraries if name not in self.versions and name not in ("triton", "flash-attn")
         ]
         if missing:
             reasons.append(f"it has no {' and no '.join(missing)}")
         if wish.goal and wish.goal not in self.goals:
-            reasons.append(f"it is for {' or '.join(self.goals)}, not for {wish.goal}")
+            able = " or ".join(_GOALS.get(goal, goal) for goal in self.goals)
+            reasons.append(f"it is for {able}, not for {_GOALS.get(wish.goal, wish.goal)}")
         if hardware.kind and hardware.kind not in self.kinds:
             reasons.append(f"it needs {' or '.join(_KINDS[kind] for kind in self.kinds)}, not {hardware.name}")
         if wish.system not in self.systems and not (wish.system == "linux" and not hardware.kind):

@@ -35,7 +35,9 @@ _MAC = re.compile(r"\bmac(?:book|os| mini| studio)?\b|\bapple\b|\bm[1-5](?: (?:p
 _CPU = re.compile(r"\bcpu(?:s|[- ]only)?\b|\bno gpu\b|\bwithout (?:a )?gpu\b")
 _AMD = re.compile(r"\bamd\b|\brocm\b|\bradeon\b|\bmi\d{3}x?\b|\brx ?\d{4}\b")
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(b|m)(?:illion)?(?![\w])", re.IGNORECASE)
-_MEMORY = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:gb|gib|g vram)\b", re.IGNORECASE)
+_MEMORY = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:gb|gib|giga ?bytes?|g vram)\b", re.IGNORECASE)
+# A card by its number alone, "4090"; not the Radeon of the like.
+_NUMBER = re.compile(r"(?<![\w.-])(?<!rtx )(?<!rx )([2-5]0[6-9]0)(?=(?: ?ti| super)?(?![\w.]))", re.IGNORECASE)
 _COUNT = re.compile(r"\b(\d)\s*(?:x|\*)\s*(?=[a-z])|\b(two|four|eight)\b", re.IGNORECASE)
 _MODELS = frozenset({"llama", "mistral", "mixtral", "qwen", "gemma", "phi", "deepseek", "smollm", "instruct", "base"})
 _FILLER = frozenset(
@@ -207,7 +209,7 @@ def _hardware(text: str, place: str) -> tuple[Hardware, str]:
     rest = _MEMORY.sub(" ", text)
     number = _COUNT.search(rest)
     count = {"two": 2, "four": 4, "eight": 8}.get(number[2] or "", 0) or int(number[1] or 1) if number else 1
-    rest = _COUNT.sub(" ", rest)
+    rest = _NUMBER.sub(r"rtx \1", _COUNT.sub(" ", rest))
     for pattern, name, capability, gigabytes in GPUS:
         if named := re.search(pattern, rest, re.IGNORECASE):
             shown = named[0].upper() if "GPU" in name else name

@@ -151,3 +151,14 @@ def test_colab_gets_cells_that_hold_the_images_torch(capfd):
     assert cells[1].startswith("%pip install") and "torch==" not in cells[1] and "-c /tmp/held.txt" in cells[1]
     assert "Restart session" in cells[2] and "import unsloth" in cells[3]
     assert "Cell 2:" in here(capfd, "plan", "unsloth + trl on T4, Colab").out
+
+
+def test_a_set_has_the_libraries_that_were_asked_for(capfd):
+    """torch too: a set without it is none for who asks for torch."""
+    told = here(capfd, "plan", "torch on V100", "--json").json
+    assert "torch==2.7.1" in str(told["set"])
+
+
+def test_memory_in_words_and_a_card_by_its_number_are_understood(capfd):
+    assert "24 GB" in here(capfd, "plan", "fine-tune 7B on 24 gigabytes").out.splitlines()[0]
+    assert "RTX 4090" in here(capfd, "plan", "fine-tune 7B on a 4090").out.splitlines()[0].upper()
