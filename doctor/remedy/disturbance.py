@@ -86,13 +86,25 @@ def moves_along(change: Change, environment: Environment, knowledge: WithMetadat
         release = None if stays else target_release(requirement, environment, knowledge.metadata)
         version = here if stays else release.version if release else None
         lines = found.requires if found else release.requires if release else ()
+        lacked = set() if stays else _lacked_now(requirement.name, environment, knowledge)
         for need in needs(lines, values, requirement.extras):
             name = canonicalize_name(need.name)
-            if name not in names and unmet_by(environment, need):
+            if name not in names and name not in lacked and unmet_by(environment, need):
                 old = environment.version(name)
                 now = f"{old} is installed" if old else "it is not installed"
                 said.append(f"{requirement.name} {version} needs {need.name}{need.specifier}: {now}.")
     return tuple(dict.fromkeys(said))
+
+
+def _lacked_now(name: str, environment: Environment, knowledge: WithMetadata) -> set[str]:
+    """Return what the version that is here needs and has not: no change of it is to blame for that."""
+    here, version = environment.find(name), environment.version(name)
+    lines = here.requires if here else ()
+    if not lines and version is not None:
+        lines = next((one.requires for one in knowledge.metadata.releases(name) if one.version == version), ())
+    values = marker_values(environment.interpreter)
+    wanted = {canonicalize_name(need.name) for need in needs(lines, values, ())}
+    return {one for one in wanted if environment.version(one) is None}
 
 
 @dataclass(frozen=True)
