@@ -20,4 +20,6 @@ def uv_environment() -> Mapping[str, str]:
     environment of theirs."""
     left_out = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON")
     kept = {key: value for key, value in os.environ.items() if key not in left_out}
-    return kept | {"UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    # Without a network each of many tries would wait for several retries; the user's own setting holds.
+    patience = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "20"}
+    return patience | kept | {"UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": "never"}

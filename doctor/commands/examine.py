@@ -55,7 +55,8 @@ def main(words: list[str]) -> int:
     file, failure = given.file, None
     if given.traceback is not None:
         failure = read_given(given.traceback)
-    elif not sys.stdin.isatty():
+    elif file is None and not given.apply and not sys.stdin.isatty():
+        # Beside a file a pipe is somebody's answer to a question, or nothing: `--traceback -` takes it as a failure.
         failure = read_piped(alone=not words)
     if file is not None and file.is_dir():
         if given.python is not None:

@@ -229,3 +229,10 @@ def test_a_guess_of_other_packages_is_no_way_beside_what_is_sure(tmp_path, capfd
     found = here(capfd, "--python", patient.folder, "--traceback", tmp_path / "e.txt", "--json").json["findings"][0]
     assert found["changes"][0]["requirements"] == ["httpx<0.28"]
     assert not any("tqdm" in text for change in found["changes"] for text in (change["text"], *change["requirements"]))
+
+
+def test_a_pipe_beside_a_file_is_no_failure(tmp_path):
+    """`yes | doctor.py FILE --apply` judges the file, and ends."""
+    (tmp_path / "r.txt").write_text("transformers==4.30.2\ntokenizers==0.15.2\n")
+    piped = apart("r.txt", "--json", "--apply", cwd=tmp_path, stdin=_ERROR)
+    assert piped.code == 1 and {one["branch"] for one in piped.json["findings"]} == {"resolve/conflict"}
