@@ -17,6 +17,7 @@ def cells(table: str, column: str) -> dict[str, str]:
     return {row[0]: row[head.index(column)] for row in rows if len(row) == len(head) and row != head}
 
 
+@pytest.mark.slow
 def test_the_bench_of_speed_measures_equal_work():
     contestants = "bare,menagerie,menagerie eager"
     words = ["--quick", "--workloads", "A", "--contestants", contestants, "--rounds", "1", "--no-write"]

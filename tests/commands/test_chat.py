@@ -84,6 +84,7 @@ def test_answers_alone_go_to_a_pipe_and_are_those_of_the_run(lab):
     assert "7 answers, " in told
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_the_run(lab):
     whole = lab.runs("LanguageModel")[1]
     said = "Hi\nHi\n/retry\n"

@@ -194,8 +194,14 @@ def test_training_goes_on_while_a_checkpoint_is_written(service, calls, monkeypa
 def test_one_question_tells_which_samples_have_ended(service, calls, sampler):
     target = {"type": "sampling_session", "sampling_session_id": sampler, "cloned_sampler_id": 0}
     assert calls.post("retrieve_futures", target=target, prev_cursor=0) == {"completions": [], "cursor": 0}
-    gate = threading.Event()
-    service.loop.between_steps(gate.wait)
+    gate, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        gate.wait()
+
+    service.loop.between_steps(hold)
+    held.wait()  # else what is asked for now may be sampled before
     try:
         first = calls.post("asample", **asked(sampler, 0))["request_id"]
         wrong = calls.post("asample", **asked(sampler, 1, temperature=-1))["request_id"]

@@ -332,6 +332,7 @@ def test_ranges_are_halved_sooner(lab):
     assert found["change"]["reward"]["tasks"] == 20 and found["change"]["reward"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollouts(lab):
     shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")
     assert shown.returncode == 0, shown.stderr

@@ -115,6 +115,7 @@ def learn(project, population, *words):
     return json.loads((run / "metrics.json").read_text()), run, done
 
 
+@pytest.mark.slow
 def test_training_earns_what_the_same_run_without_learning_does_not(shared_project, planted):
     content, run, done = learn(shared_project, planted, "epochs=8", "learning_rate=3e-3")
     trained, losses = content["summary"], content["history"]["val_loss"]

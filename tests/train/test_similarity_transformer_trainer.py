@@ -154,6 +154,7 @@ sys.exit(max(main([*sys.argv[1:], f"seed={{seed}}"]) for seed in range(3)))
 """
 
 
+@pytest.mark.slow
 def test_rankers_of_shuffled_truth_say_nothing(tmp_path):
     """What is learnt from accuracies in random order must not rank the test: no truth of it may leak in another way.
 

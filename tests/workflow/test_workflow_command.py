@@ -116,7 +116,9 @@ def test_a_workflow_is_planned_run_and_finished_by_a_person(project):
     assert json.loads((project / "rows.jsonl").read_text().splitlines()[0])["word"] == "other"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_runner_that_is_ended_is_gone_on_with(project, number):
     """Its script is not left behind, and what it had made is not made again."""
     (project / "wait").write_text("")
