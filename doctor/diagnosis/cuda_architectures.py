@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import ARCHITECTURES, DROPPED, NAMES, TRITON_FOR
+from doctor.diagnosis.gpu_tables import ARCHITECTURES, DROPPED, NAMES, TORCH_INDEX, TRITON_FOR
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.diagnosis.torch_extensions import torch_with_triton
 from doctor.finding import Change, Finding
 
 _BRANCH = "cuda/arch_unsupported"
-_INDEX = "https://download.pytorch.org/whl"
 _SOURCE = "https://developer.nvidia.com/cuda-gpus; release notes of torch"
 _CHECK = "python -c 'import torch; print(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())'"
 
@@ -121,7 +120,7 @@ def _no_kernels(told: Told) -> Iterator[Said]:
                 "pin",
                 f"Install torch {first_torch} or newer, built for CUDA {first} or newer.",
                 (need,),
-                commands=(f"pip install '{need}' --index-url {_INDEX}/cu{cuda.replace('.', '')}",),
+                commands=(f"pip install '{need}' --index-url {TORCH_INDEX}/cu{cuda.replace('.', '')}",),
             )
         )
         if culprit in ("vllm", "sglang"):  # they pin torch: raised, they bring the right one
@@ -165,7 +164,9 @@ def _no_kernels(told: Told) -> Iterator[Said]:
             why = f"{when} left this generation out; {instead} still has it." + (
                 f" CUDA {last} is the last toolkit that compiles for it." if last else ""
             )
-            cu126 = f"pip install torch --index-url {_INDEX}/cu126" if capability >= (5, 0) else f"pip install '{pin}'"
+            cu126 = (
+                f"pip install torch --index-url {TORCH_INDEX}/cu126" if capability >= (5, 0) else f"pip install '{pin}'"
+            )
             changes += [
                 Change("install", f"Install {instead}.", ("torch",), commands=(cu126,)),
                 Change("pin", f"Or hold torch where its wheel on PyPI still has the GPU: {pin}.", (pin,)),

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import torch_for_cuda
+from doctor.diagnosis.gpu_tables import TORCH_INDEX, torch_for_cuda
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.finding import Change, Finding
 
 _NOT_FOUND, _MISMATCH = "cuda/not_found", "cuda/version_mismatch"
-_INDEX = "https://download.pytorch.org/whl"
 _CHECK = "python -c 'import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())'"
 _TORCH_SOURCE = "https://pytorch.org/get-started/previous-versions/"
 # Messages of other packages whose condition is that torch sees no GPU.
@@ -62,7 +61,7 @@ def _install_torch(told: Told, cuda: str | None = None) -> Change:
     ]
     fitting = [one for one in builds if driver is None or int(one.split(".")[0]) <= int(driver.split(".")[0])]
     chosen = cuda or (fitting or builds or ["12.6"])[0]
-    index = f"{_INDEX}/cu{chosen.replace('.', '')}"
+    index = f"{TORCH_INDEX}/cu{chosen.replace('.', '')}"
     return Change(
         "install",
         f"Install a CUDA build of torch over the one that is here, from PyTorch's own index (CUDA {chosen}).",

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from doctor.case import Case
-from doctor.diagnosis.gpu_tables import DRIVERS, MAJOR_DRIVERS, torch_for_cuda
+from doctor.diagnosis.gpu_tables import DRIVERS, MAJOR_DRIVERS, TORCH_INDEX, torch_for_cuda
 from doctor.diagnosis.mechanism import Said
 from doctor.diagnosis.told import Told
 from doctor.finding import Change, Finding
 
 _MISMATCH = "cuda/version_mismatch"
-_INDEX = "https://download.pytorch.org/whl"
 _TORCH_SOURCE = "https://pytorch.org/get-started/previous-versions/"
-# Messages of other packages whose condition is that torch sees no GPU.
 
 
 def find_cuda_versions(case: Case, knowledge: Any) -> Iterator[Said]:
@@ -73,7 +71,7 @@ def _driver_too_old(told: Told) -> Iterator[Said]:
                 f"runs{'' if keep else f': torch {torches[0]} to {torches[-1]}'}.",
                 (pin,),
                 holds=(f"driver CUDA {driver}",),
-                commands=(f"pip install '{pin}' torchvision --index-url {_INDEX}/cu{suits.replace('.', '')}",),
+                commands=(f"pip install '{pin}' torchvision --index-url {TORCH_INDEX}/cu{suits.replace('.', '')}",),
             )
         )
     changes.append(Change("system", update, commands=("nvidia-smi",)))
@@ -119,7 +117,7 @@ def _toolkit_differs(told: Told) -> Iterator[Said]:
     same_major = bool(toolkit and torch and toolkit.split(".")[0] == torch.split(".")[0])
     deepspeed = bool(told.search(r"deepspeed|unable to compile cuda/cpp|ds_opt_adam|DeepSpeedCPUAdam"))
     last = told.search(r"'?(\w+)' object has no attribute '(ds_opt_\w+)'")
-    index = f" --index-url {_INDEX}/cu{toolkit.replace('.', '')}" if toolkit else ""
+    index = f" --index-url {TORCH_INDEX}/cu{toolkit.replace('.', '')}" if toolkit else ""
     changes = [
         Change(
             "system",
@@ -191,7 +189,7 @@ def _two_majors(told: Told) -> Iterator[Said]:
                 "install",
                 f"Install torch and {other} together from one index.",
                 ("torch", other),
-                commands=(f"pip install --force-reinstall torch {other} --index-url {_INDEX}/cu126",),
+                commands=(f"pip install --force-reinstall torch {other} --index-url {TORCH_INDEX}/cu126",),
             ),
         ),
         culprits=(other, "torch"),

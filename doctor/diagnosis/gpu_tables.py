@@ -5,6 +5,9 @@ docs.nvidia.com/deploy/cuda-compatibility, pytorch.org/get-started/previous-vers
 (builds, architectures), the wheels themselves (read 2026-11-28).
 """
 
+TORCH_INDEX = "https://download.pytorch.org/whl"
+"""Index of torch's builds: `/cu126`, `/cpu` and so on follow."""
+
 # A name as texts write it, its short name, compute capability, gigabytes of memory (0: several sizes).
 GPUS: tuple[tuple[str, str, tuple[int, int], int], ...] = (
     (r"\bK80\b", "Tesla K80", (3, 7), 12),
