@@ -23,6 +23,7 @@ from train.callbacks import (
     GradientNorm,
     LearningRateMonitor,
     PredictionPictures,
+    StopAfterEpoch,
     StopAtTime,
     Throughput,
     callbacks_named,
@@ -503,6 +504,19 @@ def test_a_time_limit_saves_and_can_be_resumed(tmp_path, monkeypatch):
     whole = run(HookTrainer, tmp_path / "whole")
     resumed = run(HookTrainer, tmp_path, "latest", **with_callbacks())
     assert all(torch.equal(whole.last[name], value) for name, value in resumed.last.items())
+
+
+def test_a_run_stops_after_an_epoch_and_goes_on_to_the_same_bits(tmp_path):
+    whole = run(HookTrainer, tmp_path / "whole")
+    for resume in (None, "latest"):  # the second time it has come as far, and ends after a step
+        with pytest.raises(KeyboardInterrupt, match="StopAfterEpoch: 2 of 3 epochs are done"):
+            run(HookTrainer, tmp_path, resume, **with_callbacks(StopAfterEpoch(2)))
+    resumed = run(HookTrainer, tmp_path, "latest", **with_callbacks())
+    assert all(torch.equal(whole.last[name], value) for name, value in resumed.last.items())
+    run(HookTrainer, tmp_path / "short", **with_callbacks(StopAfterEpoch(3)))  # of three epochs: nothing to stop
+    for epochs in (0, 1.5):
+        with pytest.raises(ConfigError, match="must be a whole number above 0"):
+            StopAfterEpoch(epochs)
 
 
 def test_time_limits_that_mean_nothing_are_told(monkeypatch):

@@ -12,6 +12,7 @@ from train.callbacks.gradient_norm import GradientNorm
 from train.callbacks.learning_rate_monitor import LearningRateMonitor
 from train.callbacks.named import callbacks_named
 from train.callbacks.prediction_pictures import PredictionPictures
+from train.callbacks.stop_after_epoch import StopAfterEpoch
 from train.callbacks.stop_at_time import StopAtTime
 from train.callbacks.throughput import Throughput
 
@@ -25,6 +26,7 @@ __all__ = [
     "GradientNorm",
     "LearningRateMonitor",
     "PredictionPictures",
+    "StopAfterEpoch",
     "StopAtTime",
     "Throughput",
     "callbacks_named",
