@@ -125,7 +125,11 @@ def _run(
     definition: Definition, preset: str, folder: Path, chosen: frozenset[int], parallel: int,
     anew: frozenset[int] = frozenset(),
 ) -> int:  # fmt: skip
-    variables = {"WORKFLOW_SERVE": _serve(), **environment_of(folder)}
+    variables = {
+        "WORKFLOW_SERVE": _program("serve"),
+        "WORKFLOW_PROGRAM": _program("workflow"),
+        **environment_of(folder),
+    }
     python = python_of(folder)
     place = Place(folder.resolve(), python, variables, read_environment(python, variables=variables, machine=False))
     with hearing_signals(), Journal(folder.resolve()).held() as journal:
@@ -134,9 +138,9 @@ def _run(
     return OK if done else UNFINISHED
 
 
-def _serve() -> str:
-    """Return the command by which a step may begin a service of this machine."""
-    script = [str(PACKAGE_ROOT / "serve.py")] if IS_CHECKOUT else ["-m", "menagerie", "serve"]
+def _program(name: str) -> str:
+    """Return the command by which a step may begin a service of this machine, or have the report written."""
+    script = [str(PACKAGE_ROOT / f"{name}.py")] if IS_CHECKOUT else ["-m", "menagerie", name]
     return shlex.join([sys.executable, *script])
 
 

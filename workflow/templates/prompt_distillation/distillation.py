@@ -1,0 +1,213 @@
+"""What the scripts share: the service, conversations as tokens, files that survive a kill.
+
+python distillation.py key MODEL            does the service answer, and has it the model?
+python distillation.py packages FILE        are the packages of a requirements.txt here?
+python distillation.py report FOLDER        the report of the workflow
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+LOST = 75  # exit code by which the runner knows that the connection was lost, and begins again later
+TOKENIZER = "results/tokenizer"
+
+
+# --------------------------------------------------------------------------------------------------------- the service
+
+
+@contextlib.contextmanager
+def service(model):
+    """Yield a ServiceClient: hosted where there is a key, at TINKER_BASE_URL where that is set, else of this machine.
+
+    Leaves with 75 where the connection is lost: the runner waits until it is back, and begins the step again.
+    """
+    import tinker
+
+    from local_service import local_service
+
+    try:
+        if os.environ.get("TINKER_BASE_URL") or os.environ.get("TINKER_API_KEY"):
+            yield tinker.ServiceClient()
+        else:
+            with local_service(model) as address:
+                yield tinker.ServiceClient(base_url=address, api_key="tml-local")
+    except (tinker.APIConnectionError, tinker.APITimeoutError, ConnectionError) as error:
+        sys.stderr.write(f"the connection was lost: {error}\n")
+        sys.exit(LOST)
+
+
+def tokenizer():
+    """Return the model's tokenizer, which the first step has kept."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(TOKENIZER)
+
+
+# ---------------------------------------------------------------------------------------------- conversations as tokens
+
+
+def user_message(row, reads):
+    """Return what is asked: the columns of a row that `reads` names, such as "background question", a line each."""
+    return "\n".join(text for name in reads.split() if (text := str(row.get(name) or "").strip()))
+
+
+def prompt_tokens(tokenizer, asked, character=""):
+    """Return the tokens that a model reads before it answers; the student has no character to read.
+
+    Args:
+        tokenizer: the tokenizer.
+        asked: what is asked, of `user_message`.
+        character: text of the character's prompt; "" for the student.
+    """
+    messages = [{"role": "system", "content": character}] if character else []
+    return _rendered(tokenizer, [*messages, {"role": "user", "content": asked}], add_generation_prompt=True)
+
+
+def end_of_turn(tokenizer):
+    """Return the token that ends an answer."""
+    asked, said = {"role": "user", "content": "a"}, "zebra"
+    with_answer = _rendered(tokenizer, [asked, {"role": "assistant", "content": said}])
+    before = len(_rendered(tokenizer, [asked], add_generation_prompt=True))
+    special = set(tokenizer.all_special_ids)
+    return next((one for one in with_answer[before:] if one in special), tokenizer.eos_token_id)
+
+
+def _rendered(tokenizer, messages, add_generation_prompt=False):
+    # Models that think aloud are asked not to; templates of others pass this over.
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=True,
+                                         return_dict=False, enable_thinking=False)  # fmt: skip
+
+
+def text_of(tokenizer, tokens):
+    """Return an answer's text."""
+    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def seed_of(*parts):
+    """Return a seed that is the same for the same parts, whatever else is sampled."""
+    return int(digest_of(*parts)[:8], 16) % 2**31
+
+
+def digest_of(*parts):
+    """Return a digest of JSON values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def digest_of_file(path):
+    """Return a file's digest."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------ files, and what is told
+
+
+def tell(**event):
+    """Tell the runner how far we are; counts of tokens are sums of this run."""
+    if path := os.environ.get("WORKFLOW_EVENTS"):
+        with open(path, "a") as stream:
+            stream.write(json.dumps(event) + "\n")
+
+
+def read_rows(path):
+    """Return the rows of a file of JSON lines; a last line that a kill has torn is left out."""
+    if not Path(path).exists():
+        return []
+    *lines, _ = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def read_json(path):
+    """Return what a JSON file says."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_rows(path, rows):
+    """Write JSON lines; the file is there whole, or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_json(path, content):
+    """Write a JSON file that is there whole, or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path, text):
+    """Write a file that is there whole, or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+
+
+def append_rows(path, rows):
+    """Add rows, on disk before we go on."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+# ------------------------------------------------------------------------------ steps without a script of their own
+
+
+def look_for_service(model):
+    """Write results/connection.json and the model's tokenizer."""
+    import tinker
+
+    with service(model) as client:
+        names = [one.model_name for one in client.get_server_capabilities().supported_models]
+        if model not in names:
+            raise SystemExit(f"the service has no model {model}; it has {', '.join(names)}")
+        training = client.create_lora_training_client(base_model=model, rank=1, seed=0).result()
+        training.get_tokenizer().save_pretrained(TOKENIZER)
+    hosted = bool(os.environ.get("TINKER_BASE_URL") or os.environ.get("TINKER_API_KEY"))
+    where = "hosted" if hosted else "this machine"
+    write_json("results/connection.json", {"answers": True, "model": model, "service": where,
+                                           "tinker": tinker.__version__})  # fmt: skip
+    print(f"the service ({where}) answers and has {model}")
+
+
+def look_for_packages(path):
+    """Write results/packages.json: each requirement, the version that is here, and whether it fits."""
+    from packaging.requirements import Requirement
+
+    lines = [line.split("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    found = []
+    for need in (Requirement(line) for line in lines if line):
+        try:
+            version = importlib.metadata.version(need.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        fits = version is not None and need.specifier.contains(version, prereleases=True)
+        found.append({"requirement": str(need), "version": version, "fits": fits})
+        print(f"{need}: {version or 'not installed'}{'' if fits else '  <- does not fit'}")
+    write_json("results/packages.json", {"all_fit": all(one["fits"] for one in found), "packages": found})
+    if lacking := [one["requirement"] for one in found if not one["fits"]]:
+        raise SystemExit(f"missing or of another version: {', '.join(lacking)}. Install: "
+                         f"{sys.executable} -m pip install -r {path}")  # fmt: skip
+
+
+def write_report(folder):
+    """Have the program that runs this workflow write its report."""
+    program = shlex.split(os.environ.get("WORKFLOW_PROGRAM") or "menagerie workflow")
+    code = subprocess.run([*program, "report", folder]).returncode
+    if code not in (0, 1):  # 1: this step itself is not done yet
+        raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    word, argument = sys.argv[1:]
+    {"key": look_for_service, "packages": look_for_packages, "report": write_report}[word](argument)
