@@ -16,6 +16,8 @@ class AgentTrainerConfig(LanguageConfig):
     # the agent
     agent: str = "examples/hello.py:hello"
     """file:function or module:function; called with a task and an OpenAI client, it returns a reward."""
+    agent_python: Path | None = None
+    """Python that plays the agent, bin/python of an environment which has its packages; none takes this program's."""
     tasks: Path | None = None
     """File of tasks, a row each (.jsonl, .json, .csv, .parquet); none takes those of the module, tasks(split)."""
     val_tasks: Path | None = None

@@ -24,6 +24,7 @@ from llm.engine import version_of
 from model.adapted_causal_lm import OutsideOfState, logprobs_where
 from model.lora import LoraAdapter
 from model.token_losses import kl_k1, require_loss, token_loss
+from train.agents.agent_elsewhere import Agent, ask_agent
 from train.agents.agent_function import AgentFunctionError, find_agent
 from train.agents.comparison import compared, comparison_lines, transcripts
 from train.agents.quiet import OUTPUT
@@ -62,7 +63,7 @@ class AgentTrainer(BaseTrainer):
         _require_packages()
         self._loss_settings = _loss_settings(config)
         try:
-            agent = find_agent(config.agent)
+            agent = _agent(config)
         except AgentFunctionError as error:
             raise ConfigError([str(error)]) from error
         if not process_group().is_single_process:
@@ -288,7 +289,7 @@ class AgentTrainer(BaseTrainer):
         how = "in waves" if config.lockstep else "as they come"
         runner = self._runner.held
         if not runner.agent.takes_client:
-            how += f"; it makes its own client, so it runs in {counted(runner.lanes, 'process')}"
+            how += f"; it runs in {counted(runner.lanes, 'process')} of its own"
         return (
             f"agent {config.agent}: {counted(train, 'task')} and {val} to validate with; an epoch has "
             f"{counted(drawn * config.group_size, 'rollout')}, {config.group_size} a task, sampled {how}"
@@ -309,6 +310,12 @@ class _NothingToLearn(torch.autograd.Function):
 
 def _nothing_to_learn(anchor: nn.Parameter) -> Tensor:
     return _NothingToLearn.apply(anchor)
+
+
+def _agent(config: AgentTrainerConfig) -> Agent:
+    if config.agent_python is None:
+        return find_agent(config.agent)
+    return ask_agent(config.agent, config.agent_python, with_tasks=config.tasks is None)
 
 
 def _require_packages() -> None:

@@ -14,9 +14,12 @@ from types import ModuleType
 
 from constants import PACKAGE_ROOT, PROJECT_ROOT
 from constants.nearest import nearest
+from train.agents.worker_process import worker_command
 
 _HOW = "give it as file:function or module:function, such as examples/hello.py:hello"
+GIVE_TASKS = "give a file of tasks (tasks = tasks.jsonl), or a function tasks(split) beside the agent"
 REWARD, CLIENT = "reward", "client"
+SPLITS, ALL = ("train", "val"), "all"
 
 
 class AgentFunctionError(ValueError):
@@ -47,6 +50,25 @@ class AgentFunction:
             return Path(str(self.module.__file__)).read_bytes()
         except OSError:
             return b""
+
+    @property
+    def command(self) -> list[str]:
+        """How a process is started that plays it, where it makes its client itself."""
+        return worker_command(sys.executable, self.target)
+
+    def module_tasks(self) -> dict[str, list[object]]:
+        """Return the tasks of its module: of each split where `tasks(split)` is beside it, or `all` of `tasks()`.
+
+        Raises:
+            AgentFunctionError: there is no such function.
+            Exception: whatever it raises.
+        """
+        make = getattr(self.module, "tasks", None)
+        if not callable(make):
+            raise AgentFunctionError(f"agent = {self.target} has no tasks: {GIVE_TASKS}.")
+        if not inspect.signature(make).parameters:
+            return {ALL: list(make())}
+        return {split: list(make(split)) for split in SPLITS}
 
     def call(self, task: object, client: object = None) -> tuple[float, dict[str, float]]:
         """Let it do a task.
@@ -161,8 +183,10 @@ def _imported(target: str, load: Callable[[], ModuleType]) -> ModuleType:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
         inside = [frame for frame in frames if frame.filename != __file__]
         where = f"{inside[-1].filename}:{inside[-1].lineno}: " if inside else ""
+        lacks = isinstance(error, ModuleNotFoundError)
+        how = "; install it for the Python that plays the agent: this program's, or agent_python" if lacks else ""
         raise AgentFunctionError(
-            f"agent = {target} can't be imported: {where}{type(error).__name__}: {error}"
+            f"agent = {target} can't be imported: {where}{type(error).__name__}: {error}{how}"
         ) from error
 
 

@@ -2,16 +2,15 @@
 
 import json
 import logging
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from constants import PACKAGE_ROOT
+from train.agents.agent_elsewhere import Agent
 from train.agents.agent_function import AgentFunction, AgentFunctionError
 from train.agents.played import DONE, FAILED, NO_REWARD, Played
 from train.agents.told import told_error
+from train.agents.worker_process import worker_environment
 
 
 class Player(Protocol):
@@ -82,7 +81,7 @@ class ProcessPlayer:
         output: where goes what it prints.
     """
 
-    def __init__(self, agent: AgentFunction, output: TextIO) -> None:
+    def __init__(self, agent: Agent, output: TextIO) -> None:
         self._agent, self._output = agent, output
         self._process: subprocess.Popen[str] | None = None
 
@@ -108,12 +107,10 @@ class ProcessPlayer:
         return Played(**json.loads(answer))
 
     def _start(self, address: str, key: str) -> "subprocess.Popen[str]":
-        path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]))
-        own = {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": key, "PYTHONPATH": path, "NO_PROXY": "127.0.0.1,localhost"}
         return subprocess.Popen(
-            [sys.executable, "-m", "train.agents.worker", self._agent.target],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True, encoding="utf-8",
-            env=os.environ | own, start_new_session=True,
+            self._agent.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True,
+            encoding="utf-8", env=worker_environment(OPENAI_BASE_URL=address, OPENAI_API_KEY=key),
+            start_new_session=True,
         )  # fmt: skip
 
     def stop(self) -> None:

@@ -16,6 +16,7 @@ from service.sampling.exchange import Exchange, ExchangeLog, seed_of
 from service.sampling.sampling_loop import SamplingLoop
 from service.sampling.schedules import Continuous, Lockstep
 from service.web.loopback_server import LoopbackServer
+from train.agents.agent_elsewhere import Agent
 from train.agents.agent_function import AgentFunction
 from train.agents.played import TIMED_OUT, Played
 from train.agents.player import Player, ProcessPlayer, ThreadPlayer
@@ -60,7 +61,7 @@ class RolloutRunner:
         settings: how it is played.
     """
 
-    def __init__(self, agent: AgentFunction, settings: RunnerSettings) -> None:
+    def __init__(self, agent: Agent, settings: RunnerSettings) -> None:
         self.agent, self.settings, self._output = agent, settings, AgentOutput(None)
         self._port = 0  # stays the same: processes of agents live on, and know the address
         self._idle: dict[str, Player] = {}
@@ -138,7 +139,10 @@ class RolloutRunner:
         known = self._idle.pop(key, None)
         if known is not None:
             return known
-        return ThreadPlayer(self.agent, self._divert) if self.agent.takes_client else ProcessPlayer(self.agent, stream)
+        agent = self.agent
+        if isinstance(agent, AgentFunction) and agent.takes_client:
+            return ThreadPlayer(agent, self._divert)
+        return ProcessPlayer(agent, stream)
 
     def _divert(self) -> None:
         self._output.divert()

@@ -1,7 +1,6 @@
 """Tasks for an agent: rows of a file, or what its module gives."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +10,13 @@ from data.chat_messages import RowError
 from data.data_error import DataError
 from data.held_out import set_apart
 from data.text_files import find_files
-from train.agents.agent_function import AgentFunction
+from train.agents.agent_elsewhere import Agent, AgentElsewhere
+from train.agents.agent_function import ALL, GIVE_TASKS, SPLITS, AgentFunctionError
 from train.error_advice import explained
-
-_GIVE = "give a file of tasks (tasks = tasks.jsonl), or a function tasks(split) beside the agent"
 
 
 def split_tasks(
-    agent: AgentFunction, tasks: Path | None, val_tasks: Path | None, val_share: float, seed: int
+    agent: Agent, tasks: Path | None, val_tasks: Path | None, val_share: float, seed: int
 ) -> tuple[list[object], list[object]]:
     """Return the tasks to train with, and those to validate with.
 
@@ -47,7 +45,7 @@ def split_tasks(
         found, held_out = set_apart(found, range(len(found)), val_share, generator)
     for name, each in (("train", found), ("validate", held_out)):
         if not each:
-            raise DataError(f"there are no tasks to {name} with: {_GIVE}.")
+            raise DataError(f"there are no tasks to {name} with: {GIVE_TASKS}.")
     return found, held_out
 
 
@@ -60,18 +58,18 @@ def _of_file(path: Path) -> list[object]:
     return found
 
 
-def _of_module(agent: AgentFunction) -> tuple[list[object], list[object] | None]:
-    make = getattr(agent.module, "tasks", None)
-    if not callable(make):
-        raise DataError(f"agent = {agent.target} has no tasks: {_GIVE}.")
-    if not inspect.signature(make).parameters:
-        return _called(agent, make), None
-    return _called(agent, make, "train"), _called(agent, make, "val")
-
-
-def _called(agent: AgentFunction, make: Callable[..., Sequence[object]], *split: str) -> list[object]:
-    try:
-        return list(make(*split))
-    except Exception as error:  # whatever a user's function raises
-        shown = ", ".join(map(repr, split))
-        raise DataError(f"tasks({shown}) of agent = {agent.target} fails: {explained(error)}") from error
+def _of_module(agent: Agent) -> tuple[list[object], list[object] | None]:
+    found: Mapping[str, Sequence[object]]
+    if isinstance(agent, AgentElsewhere):
+        found = agent.own_tasks
+    else:
+        try:
+            found = agent.module_tasks()
+        except AgentFunctionError as error:
+            raise DataError(str(error)) from error
+        except Exception as error:  # whatever a user's function raises
+            raise DataError(f"tasks() of agent = {agent.target} fails: {explained(error)}") from error
+    if ALL in found:
+        return list(found[ALL]), None
+    train, val = (list(found[split]) for split in SPLITS)
+    return train, val
