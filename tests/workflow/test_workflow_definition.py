@@ -60,7 +60,7 @@ def test_a_workflow_is_read(tmp_path):
         ("title: Two", "titel: Two", "workflow.yaml:3: workflow.yaml has no key titel; did you mean title?"),
         ("preset: cpu", "preset: gpu", "workflow.yaml:4: preset is 'gpu', which is none of the presets cpu, tinker; "
          "did you mean cpu?"),
-        (", examples: 5000", "", "workflow.yaml:7: tinker lacks examples, which other presets have"),
+        (", examples: 5000", "", "workflow.yaml:7: tinker lacks examples, which cpu has (workflow.yaml:6)"),
         ("number: 2", "number: two", "workflow.yaml:9: number is 'two'; needed is a whole number"),
         ("name: train", "name: Train it", "workflow.yaml:10: name is 'Train it'; a name is small letters, digits "
          "and _, and begins with a letter"),
@@ -90,7 +90,57 @@ def test_a_mistake_is_told_with_its_line_and_what_was_meant(tmp_path, old, new, 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     text = GOOD.replace("number: 2", "number: two").replace("loss: true", "loss: 3").replace("title: Two", "titl: Two")
-    assert len(mistakes(tmp_path, text)) == 3
+    found = mistakes(tmp_path, text.replace("python 02.py", "python '02.py"))
+    assert len(found) == 4, found
+
+
+WITH_FILES = GOOD.replace("presets:", "settings: [data.yaml, training.yaml]\npresets:").replace(
+    "02.py", "02.py --rate {rate} --rows {rows} {shape}"
+)  # fmt: skip
+DATA = "cpu: {rows: 5, shape: short}\ntinker: {rows: 50, shape: long}\n"
+TRAINING = "cpu:\n  rate: 0.1\ntinker:\n  rate: 1e-4\n"
+
+
+def test_settings_stand_in_files_of_their_own(tmp_path):
+    (tmp_path / "data.yaml").write_text(DATA)
+    (tmp_path / "training.yaml").write_text(TRAINING)
+    found = read(tmp_path, WITH_FILES)
+    assert found.presets["cpu"] == {"model": "tiny", "examples": 600, "rows": 5, "shape": "short", "rate": 0.1}
+    assert found.presets["tinker"]["rate"] == "1e-4" and found.files["rate"] == "training.yaml"
+    assert found.files["model"] == "workflow.yaml"
+
+
+@pytest.mark.parametrize(
+    ("data", "training", "said"),
+    [
+        (DATA, None, ["workflow.yaml:5: file training.yaml is not there; did you mean training_.yaml?"]),
+        (DATA, "cpu: [\n", ["training.yaml:2: no YAML: expected the node content, but found '<stream end>'"]),
+        (DATA, "", ["training.yaml:1: it is empty; needed are the presets cpu, tinker"]),
+        (DATA, "- 1\n", ["training.yaml:1: training.yaml is a list; needed are keys and values: cpu, tinker"]),
+        (DATA, TRAINING.replace("tinker", "tinkr"), ["training.yaml:3: training.yaml has no key tinkr; did you mean "
+                                                     "tinker?"]),
+        (DATA, TRAINING.replace("1e-4", ""), ["training.yaml:4: rate is empty; needed is a value"]),
+        (DATA, TRAINING.replace("1e-4", "high"), ["training.yaml:4: rate is 'high'; needed is a number, as cpu has it "
+                                                  "(0.1)"]),
+        (DATA, TRAINING.replace("1e-4", "{a: 1}"), ["training.yaml:4: rate has keys of its own; needed is a value"]),
+        (DATA, "cpu:\n  rate: 0.1\n", ["training.yaml:2: tinker lacks rate, which cpu has (training.yaml:2)"]),
+        (DATA, TRAINING.replace("  rate: 1e-4", "  rat: 1e-4"),
+         ["training.yaml:4: rat is a setting that no step uses; did you mean rate?"]),
+        (DATA, TRAINING + "  rows: 7\n", ["training.yaml:5: rows is there already, in data.yaml:2"]),
+        (DATA, TRAINING.replace("rate", "rte"), ["workflow.yaml:10: step 2 names the setting rate, which no preset "
+         "has; did you mean rte?", "training.yaml:2: rte is a setting that no step uses; did you mean rate?",
+         "training.yaml:4: rte is a setting that no step uses; did you mean rate?"]),
+        (DATA.replace("rows: 50, ", ""), TRAINING.replace("1e-4", "high"),
+         ["data.yaml:2: tinker lacks rows, which cpu has (data.yaml:1)",
+          "training.yaml:4: rate is 'high'; needed is a number, as cpu has it (0.1)"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_files_of_settings_are_told_all_at_once(tmp_path, data, training, said):
+    (tmp_path / "data.yaml").write_text(data)
+    (tmp_path / ("training_.yaml" if training is None else "training.yaml")).write_text(
+        TRAINING if training is None else training
+    )
+    assert mistakes(tmp_path, WITH_FILES) == said
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ class Definition:
         preset: the preset that holds where none is named.
         presets: settings by preset; each preset has the same keys.
         steps: the steps, by number.
+        files: name of the file that each setting stands in.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Definition:
     preset: str
     presets: Mapping[str, Mapping[str, object]]
     steps: tuple[Step, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def step(self, number: int) -> Step:
         """Return the step of a number.

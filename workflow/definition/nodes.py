@@ -15,14 +15,14 @@ class Problems:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._found: list[tuple[int, str]] = []
 
     def add(self, line: int, text: str) -> None:
         """Add a mistake.
 
         Args:
-            line: its line, from 1.
+            line: its line, from 1; 0 where it is the whole file's.
             text: what is wrong.
         """
         if (line, text) not in self._found:
@@ -31,11 +31,37 @@ class Problems:
     @property
     def texts(self) -> list[str]:
         """Each mistake with its place, as found."""
-        return [f"{self._path}:{line}: {text}" for line, text in self._found]
+        return [self._told(line, text) for line, text in self._found]
 
     def sorted(self) -> list[str]:
         """Return each mistake with its place, by line."""
-        return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found)]
+        return [self._told(line, text) for line, text in sorted(self._found)]
+
+    def _told(self, line: int, text: str) -> str:
+        return f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"
+
+
+def root_of(path: Path, problems: Problems) -> yaml.Node | None:
+    """Read a YAML file as nodes.
+
+    Args:
+        path: the file.
+        problems: where is told why it can't be read.
+
+    Returns:
+        Its root; None where it can't be read, or is empty.
+    """
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+    except OSError as error:
+        problems.add(0, error.strerror or str(error))
+    except UnicodeDecodeError:
+        problems.add(0, "no text in UTF-8")
+    except yaml.MarkedYAMLError as error:
+        problems.add(error.problem_mark.line + 1 if error.problem_mark else 1, f"no YAML: {error.problem}")
+    except (yaml.YAMLError, RecursionError) as error:
+        problems.add(0, f"no YAML: {error}")
+    return None
 
 
 class Node:
@@ -48,12 +74,17 @@ class Node:
     """
 
     def __init__(self, node: yaml.Node, problems: Problems, what: str) -> None:
-        self._node, self._problems, self.what = node, problems, what
+        self._node, self.problems, self.what = node, problems, what
         self.line = node.start_mark.line + 1
+
+    @property
+    def place(self) -> str:
+        """File and line: `training_config.yaml:3`."""
+        return f"{self.problems.path.name}:{self.line}"
 
     def problem(self, text: str) -> None:
         """Say that something is wrong with this node."""
-        self._problems.add(self.line, f"{self.what} {text}")
+        self.problems.add(self.line, f"{self.what} {text}")
 
     def mapping(self, known: tuple[str, ...] | None = None, needed: tuple[str, ...] = ()) -> "dict[str, Node] | None":
         """Return keys and values; None, and a mistake, where it is no mapping.
@@ -73,11 +104,11 @@ class Node:
                 near = nearest(name, list(known))
                 misspelt.add(near)
                 meant = f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
-                self._problems.add(line, f"{self.what} has no key {name}{meant}")
+                self.problems.add(line, f"{self.what} has no key {name}{meant}")
             elif name in found:
-                self._problems.add(line, f"{self.what} has the key {name} twice")
+                self.problems.add(line, f"{self.what} has the key {name} twice")
             else:
-                found[name] = Node(value, self._problems, name)
+                found[name] = Node(value, self.problems, name)
         for name in needed:
             if name not in found and name not in misspelt:
                 self.problem(f"lacks the key {name}")
@@ -92,7 +123,7 @@ class Node:
         if not isinstance(self._node, yaml.SequenceNode):
             self.problem(f"is {self._kind()}; needed is a list")
             return []
-        return [Node(one, self._problems, what) for one in self._node.value]
+        return [Node(one, self.problems, what) for one in self._node.value]
 
     def texts(self) -> list[str]:
         """Return a list of texts."""

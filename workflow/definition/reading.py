@@ -2,18 +2,17 @@
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import yaml
 
 from constants.nearest import nearest
 from workflow.definition.expression import ExpressionError, calculated, settings_named
 from workflow.definition.facts import CATEGORIES, CHECKS, Check, Definition, Estimate, Needs, Retry, Step, Watch
-from workflow.definition.nodes import Node, Problems
+from workflow.definition.nodes import Node, Problems, root_of
+from workflow.definition.presets import Presets, check_presets, read_presets
 
 SCHEMA = 1
-_TOP = ("schema", "name", "title", "preset", "presets", "steps")
+_TOP = ("schema", "name", "title", "preset", "presets", "settings", "steps")
 _STEP = (
     "number", "name", "title", "category", "command", "needs", "produces", "checks", "estimate", "watch", "retry",
     "person", "advice",
@@ -36,67 +35,43 @@ def read_definition(path: Path) -> Definition:
     Raises:
         DefinitionError: it can't be read, or says what makes no workflow.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DefinitionError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DefinitionError(f"{path}: no text in UTF-8") from None
-    try:
-        root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DefinitionError(f"{path}:{line}: no YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DefinitionError(f"{path}: no YAML: {error}") from None
     problems = Problems(path)
+    root = root_of(path, problems)
     if root is None:
-        raise DefinitionError(f"{path}: it is empty; needed are {', '.join(_TOP)}")
-    found = _definition(Node(root, problems, path.name))
-    if not problems.texts and found is not None:
-        _check_whole(found, problems)
-    if problems.texts or found is None:
+        if not problems.texts:
+            problems.add(0, f"it is empty; needed are {', '.join(_TOP)}")
         raise DefinitionError("\n".join(problems.sorted()))
+    found, others = _definition(Node(root, problems, path.name))
+    told = [text for each in (problems, *others) for text in each.sorted()]
+    if told or found is None:
+        raise DefinitionError("\n".join(told))
     return found
 
 
-def _definition(root: Node) -> Definition | None:
+def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
     top = root.mapping(_TOP, needed=("schema", "name", "title", "preset", "presets", "steps"))
     if top is None:
-        return None
+        return None, []
     schema = top["schema"].whole() if "schema" in top else None
     if schema is not None and schema != SCHEMA:
         top["schema"].problem(f"is {schema}; this program reads {SCHEMA}")
     name = _named(top.get("name"))
-    presets = _presets(top.get("presets"))
-    steps = [_step(each) for each in (top["steps"].items("step") if "steps" in top else [])]
+    presets, others = read_presets(top.get("presets"), top.get("settings"))
+    read = [_step(each) for each in (top["steps"].items("step") if "steps" in top else [])]
     preset = top["preset"].text() if "preset" in top else None
-    if preset is not None and presets and preset not in presets:
-        top["preset"].problem(
-            f"is {preset!r}, which is none of the presets {', '.join(presets)}{_meant(preset, presets)}"
-        )
+    known = presets.settings
+    if preset is not None and known and preset not in known:
+        top["preset"].problem(f"is {preset!r}, which is none of the presets {', '.join(known)}{_meant(preset, known)}")
     title = top["title"].text() if "title" in top else None
-    if None in (name, title, preset) or any(step is None for step in steps):
-        return None
-    ordered = sorted((step for step in steps if step is not None), key=lambda step: step.number)
-    return Definition(name or "", title or "", preset or "", presets, tuple(ordered))
-
-
-def _presets(node: Node | None) -> dict[str, Mapping[str, object]]:
-    """Read presets: each has the same settings, so that a step can name them whichever holds."""
-    presets: dict[str, Mapping[str, object]] = {}
-    nodes = (node.mapping() or {}) if node is not None else {}
-    for name, each in nodes.items():
-        own = each.mapping()
-        if own is not None:
-            presets[name] = {key: value.plain() for key, value in own.items()}
-    every = dict.fromkeys(key for settings in presets.values() for key in settings)
-    for name, settings in presets.items():
-        if lacks := [key for key in every if key not in settings]:
-            nodes[name].problem(f"lacks {', '.join(lacks)}, which other presets have")
-    if node is not None and not presets:
-        node.problem("names no preset; one is needed, such as `cpu: {}`")
-    return presets
+    steps = tuple(sorted((step for step in read if step is not None), key=lambda step: step.number))
+    is_whole = "steps" in top and bool(steps) and len(steps) == len(read)
+    if is_whole:
+        _check_order(steps, root.problems)
+    if presets.is_whole:
+        check_presets(presets, _settings_of(steps) if is_whole else None)
+        for step in steps:
+            _check_settings(presets, step, root.problems)
+    return Definition(name or "", title or "", preset or "", known, steps, presets.files()), others
 
 
 def _step(node: Node) -> Step | None:
@@ -216,13 +191,13 @@ def _meant(given: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def _check_whole(found: Definition, problems: Problems) -> None:
-    """Check what takes more than one step to see: numbers, names, circles, settings."""
-    numbers = [step.number for step in found.steps]
-    for place, step in enumerate(found.steps):
+def _check_order(steps: Sequence[Step], problems: Problems) -> None:
+    """Check what takes more than one step to see: numbers, names, circles."""
+    numbers = [step.number for step in steps]
+    for place, step in enumerate(steps):
         if step.number in numbers[:place]:
             problems.add(step.line, f"there are two steps {step.number}")
-        if step.name in [other.name for other in found.steps[:place]]:
+        if step.name in [other.name for other in steps[:place]]:
             problems.add(step.line, f"there are two steps called {step.name}")
         for other in step.needs.steps:
             if other not in numbers:
@@ -230,24 +205,35 @@ def _check_whole(found: Definition, problems: Problems) -> None:
             elif other >= step.number:
                 which = "itself" if other == step.number else f"step {other}, which comes after it"
                 problems.add(step.line, f"step {step.number} needs {which}")
-        _check_settings(found, step, problems)
 
 
-def _check_settings(found: Definition, step: Step, problems: Problems) -> None:
-    settings = found.presets[found.preset]
-    texts = [*step.command, *step.needs.files, *step.needs.packages, *step.produces]
-    texts += [str(value) for check in step.checks for value in _leaves(check.arguments)]
-    for name in dict.fromkeys(name for text in texts for name in settings_named(text)):
-        if name not in settings:
+def _check_settings(presets: Presets, step: Step, problems: Problems) -> None:
+    """Check that each setting that a step names is there, and that its estimate can be worked out."""
+    known = list(dict.fromkeys(key for own in presets.settings.values() for key in own))
+    for name in _settings_of([step]):
+        if name not in known:
             problems.add(step.line, f"step {step.number} names the setting {name}, which no preset has"
-                         f"{_meant(name, settings)}")  # fmt: skip
-    for preset, own in found.presets.items():
+                         f"{_meant(name, tuple(known))}")  # fmt: skip
+    for preset, own in presets.settings.items():
         for key in _ESTIMATE:
+            text = getattr(step.estimate, key)
+            if any(name not in own or (preset, name) in presets.told for name in settings_named(text)):
+                continue
             try:
-                calculated(getattr(step.estimate, key), own)
+                calculated(text, own)
             except ExpressionError as error:
                 problems.add(step.line, f"step {step.number}, estimate, {key}, with the preset {preset}: {error}")
                 break
+
+
+def _settings_of(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the settings that steps name."""
+    texts: list[str] = []
+    for step in steps:
+        texts += [*step.command, *step.needs.files, *step.needs.packages, *step.produces]
+        texts += [getattr(step.estimate, key) for key in _ESTIMATE]
+        texts += [str(value) for check in step.checks for value in _leaves(check.arguments)]
+    return tuple(dict.fromkeys(name for text in texts for name in settings_named(text)))
 
 
 def _leaves(value: object) -> list[object]:
