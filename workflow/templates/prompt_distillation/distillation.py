@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 LOST = 75  # exit code by which the runner knows that the connection was lost, and begins again later
@@ -33,21 +34,40 @@ def service(model):
     from local_service import local_service
 
     try:
-        if os.environ.get("TINKER_BASE_URL") or os.environ.get("TINKER_API_KEY"):
+        with contextlib.ExitStack() as stack:
+            if not is_hosted():
+                address = stack.enter_context(local_service(model))
+                os.environ |= {"TINKER_BASE_URL": address, "TINKER_API_KEY": "tml-local"}  # so that all clients find it
             yield tinker.ServiceClient()
-        else:
-            with local_service(model) as address:
-                yield tinker.ServiceClient(base_url=address, api_key="tml-local")
     except (tinker.APIConnectionError, tinker.APITimeoutError, ConnectionError) as error:
         sys.stderr.write(f"the connection was lost: {error}\n")
         sys.exit(LOST)
+
+
+def is_hosted():
+    """Return whether the service is one that somebody else runs."""
+    return bool(os.environ.get("TINKER_BASE_URL") or os.environ.get("TINKER_API_KEY"))
 
 
 def tokenizer():
     """Return the model's tokenizer, which the first step has kept."""
     from transformers import AutoTokenizer
 
+    if not Path(TOKENIZER).is_dir():
+        raise SystemExit(f"{TOKENIZER} is not there: the first step fetches it, `python distillation.py key MODEL`")
     return AutoTokenizer.from_pretrained(TOKENIZER)
+
+
+def price_of(model):
+    """Return dollars for a million tokens `read`, `sampled` and `trained`, and their `date`; None where unknown."""
+    import yaml
+
+    path = os.environ.get("WORKFLOW_PRICES")
+    if not path or not is_hosted():
+        return None
+    known = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    own = known["models"].get(model)
+    return own and {**own, "date": known["date"]}
 
 
 # ---------------------------------------------------------------------------------------------- conversations as tokens
@@ -88,6 +108,38 @@ def _rendered(tokenizer, messages, add_generation_prompt=False):
 def text_of(tokenizer, tokens):
     """Return an answer's text."""
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def sampled(sampler, requests, answer_tokens, temperature, end, together=64):
+    """Yield the tokens of answers and why each ended, `stop` or `length`, in order; many are under way at a time.
+
+    Args:
+        sampler: a SamplingClient.
+        requests: pairs of what is read, tokens, and a seed.
+        answer_tokens: tokens of an answer at most.
+        temperature: 0 takes the likeliest token, 1 draws from the model as it is.
+        end: the token that ends an answer.
+        together: answers that are under way at a time.
+    """
+    import tinker
+
+    def ask(tokens, seed):
+        settings = tinker.SamplingParams(max_tokens=answer_tokens, temperature=temperature, seed=seed, stop=[end])
+        return sampler.sample(prompt=tinker.ModelInput.from_ints(tokens), num_samples=1, sampling_params=settings)
+
+    waiting = deque()
+    for number, (tokens, seed) in enumerate(requests):
+        waiting.append(ask(tokens, seed))
+        # The first is waited for: others find then that their long beginning was read already.
+        if number == 0 or len(waiting) == together:
+            yield _answer(waiting.popleft())
+    while waiting:
+        yield _answer(waiting.popleft())
+
+
+def _answer(future):
+    answer = future.result().sequences[0]
+    return list(answer.tokens), answer.stop_reason
 
 
 def seed_of(*parts):
@@ -167,14 +219,14 @@ def look_for_service(model):
     """Write results/connection.json and the model's tokenizer."""
     import tinker
 
+    where = "hosted" if is_hosted() else "this machine"
     with service(model) as client:
-        names = [one.model_name for one in client.get_server_capabilities().supported_models]
+        found = tinker.RestClient().get_server_capabilities().result()
+        names = [one.model_name for one in found.supported_models]
         if model not in names:
             raise SystemExit(f"the service has no model {model}; it has {', '.join(names)}")
         training = client.create_lora_training_client(base_model=model, rank=1, seed=0).result()
         training.get_tokenizer().save_pretrained(TOKENIZER)
-    hosted = bool(os.environ.get("TINKER_BASE_URL") or os.environ.get("TINKER_API_KEY"))
-    where = "hosted" if hosted else "this machine"
     write_json("results/connection.json", {"answers": True, "model": model, "service": where,
                                            "tinker": tinker.__version__})  # fmt: skip
     print(f"the service ({where}) answers and has {model}")
