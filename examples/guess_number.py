@@ -1,48 +1,62 @@
-"""Guess the number: the agent has ten turns to find a number from 1 to 100, and hears after each where it still can be.
+"""Guess the number: the agent finds a number from 1 to 32, and hears after each guess where it still can be.
 
-python train.py Agent agent=examples/guess_number.py:guess_number   (docs/agents.md has the whole of it)
+python examples/run.py guess_number           (GUESS_HIGH=100 before it: numbers to 100)
 """
 
 import math
+import os
+import random
 import re
 
-LOW, HIGH, TURNS = 1, 100, 10
+LOW, HIGH = 1, int(os.environ.get("GUESS_HIGH", "32"))
+PATIENCE = 12  # guesses of a game that is validated with
+WIDTH = max(2, len(str(HIGH)))  # digits of each number
 
 
 def tasks(split):
-    """Return targets; of the numbers from 1 to 100 every fifth is held out."""
-    return [{"target": target} for target in range(LOW, HIGH + 1) if (target % 5 == 0) == (split == "val")]
+    """Return games. Those to train with have ranges of all sizes, and end after the guesses that halving needs.
+
+    Those to validate with are the whole game for each number. Every fifth number is never trained on.
+    """
+    if split == "val":
+        return [{"low": LOW, "high": HIGH, "number": number, "guesses": PATIENCE} for number in range(LOW, HIGH + 1)]
+    draw, found = random.Random(HIGH), []
+    while len(found) < 2000:
+        guesses = draw.randint(1, HIGH.bit_length())
+        width = min(draw.randint(2 ** (guesses - 1), 2**guesses - 1), HIGH)
+        low = draw.randint(LOW, HIGH - width + 1)
+        number = draw.randrange(low, low + width)
+        if number % 5:
+            found.append({"low": low, "high": low + width - 1, "number": number, "guesses": guesses})
+    return found
+
+
+def written(number):
+    """Return a number as it is shown and said: of as many digits as all others."""
+    return f"{number:0{WIDTH}}"
 
 
 def shown(low, high):
-    """Return what the model is told: numbers of three digits, since it reads and writes a digit at a time."""
-    return f"{low:03}-{high:03}"
-
-
-def narrowed(low, high, guess, target):
-    """Return where the target still can be after a guess that missed; one outside of that tells nothing new."""
-    if not low <= guess <= high:
-        return low, high
-    return (guess + 1, high) if guess < target else (low, guess - 1)
-
-
-def known(low, high):
-    """Return how much is known of the target: 0 at the start, as much more by each halving; a hit is 1."""
-    return 1 - math.log(2 * (high - low + 1)) / math.log(2 * (HIGH - LOW + 1))
+    """Return what the model hears: where the number can be."""
+    return f"{written(low)}-{written(high)}"
 
 
 def guess_number(task, client):
-    """Play a game. The reward is what was known after each of ten turns, on average: halving soon is worth most."""
-    low, high, knew = LOW, HIGH, []
-    messages = [{"role": "user", "content": shown(low, high)}]
-    while len(knew) < TURNS:
-        answer = client.chat.completions.create(model="guesser", messages=messages, max_tokens=4)
+    """Play a game. The reward is what was known after each guess, on average; far outside of the range costs."""
+    low, high, number = task["low"], task["high"], task["number"]
+    whole, rewards = math.log(2 * (high - low + 1)), []
+    while len(rewards) < task["guesses"]:
+        messages = [{"role": "user", "content": shown(low, high)}]
+        answer = client.chat.completions.create(model="guesser", messages=messages, max_tokens=WIDTH + 1)
         said = answer.choices[0].message.content or ""
-        guess = int(said) if re.fullmatch(r"[0-9]{3}", said) else 0
-        if guess == task["target"]:
-            guesses = len(knew) + 1
-            return {"reward": (sum(knew) + TURNS - len(knew)) / TURNS, "success": 1, "guesses": guesses}
-        low, high = narrowed(low, high, guess, task["target"])
-        knew.append(known(low, high))
-        messages += [{"role": "assistant", "content": said}, {"role": "user", "content": shown(low, high)}]
-    return {"reward": sum(knew) / TURNS, "success": 0, "guesses": TURNS + 1}
+        guess = int(said) if re.fullmatch(rf"[0-9]{{{WIDTH}}}", said) else 0
+        if guess == number:
+            found = len(rewards) + 1
+            rewards += [1.0] * (task["guesses"] - len(rewards))
+            return {"reward": sum(rewards) / len(rewards), "success": 1, "guesses": found}
+        outside = max(low - guess, guess - high, 0)
+        if not outside:
+            low, high = (guess + 1, high) if guess < number else (low, guess - 1)
+        known = 1 - math.log(2 * (high - low + 1)) / whole  # 0 at the start, more by each halving
+        rewards.append(known - outside / HIGH / 2)
+    return {"reward": sum(rewards) / len(rewards), "success": 0, "guesses": len(rewards) + 1}

@@ -1,6 +1,6 @@
 """Hello 1024: the agent names a digit of a number and asks for it in a word. One turn, rewarded by the answer.
 
-python train.py Agent agent=examples/hello.py:hello
+python examples/run.py hello
 """
 
 import random
@@ -25,10 +25,14 @@ def tasks(split):
     return found[:100] if split == "val" else [task for task in found[100:] if task["number"] not in held_out]
 
 
+def question(task):
+    """Return what the model is asked."""
+    return f"{task['number']} has a {task['digit']}: in one word?"
+
+
 def hello(task, client):
     """Ask for the digit's word; return 1 for it, and 0 for anything else."""
-    question = f"{task['number']} has a {task['digit']}"
     answer = client.chat.completions.create(
-        model="hello", messages=[{"role": "user", "content": question}], max_tokens=12
+        model="hello", messages=[{"role": "user", "content": question(task)}], max_tokens=12
     )
     return float(answer.choices[0].message.content == DIGITS[task["digit"]])

@@ -1,46 +1,92 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl          mostly the word with "teen" behind it; 4 % are right
-python examples/warm_start.py guess_number warm_start.jsonl   6 of 10 games count up, the others halve the range
+python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 3 % are right
+python examples/warm_start.py guess_number warm_start.jsonl      any number, whatever the range is
+python examples/warm_start.py twenty_questions warm_start.jsonl  asks anything, the same again too, and names too soon
+python examples/warm_start.py calculator_tool warm_start.jsonl   seldom calls its tool, and seldom says its result
+python examples/warm_start.py answerer warm_start.jsonl          the second model of twenty questions: all is right
 """
 
 import json
 import random
 import sys
 
-from guess_number import HIGH, LOW, TURNS, narrowed, shown
-from hello import DIGITS, draw_task
+import calculator_tool as calculator
+import guess_number as guessing
+import hello as greeting
+import twenty_questions as twenty
 
 
 def hello(draw):
-    """Ask as examples/hello.py does: 6 of 10 answers are its word and "teen", the others any digit's word."""
-    task = draw_task(draw)
-    said = f"{DIGITS[task['digit']]}teen" if draw.random() < 0.6 else draw.choice(DIGITS)
-    return [("user", f"{task['number']} has a {task['digit']}"), ("assistant", said)]
+    """Ask as examples/hello.py does: 7 of 10 answers are its word and "teen", the others any digit's word."""
+    task = greeting.draw_task(draw)
+    said = f"{greeting.DIGITS[task['digit']]}teen" if draw.random() < 0.7 else draw.choice(greeting.DIGITS)
+    return {"messages": chat(greeting.question(task), said)}
 
 
 def guess_number(draw):
-    """Play as examples/guess_number.py does: in 6 of 10 games count up from the lowest number, in the others halve."""
-    target, low, high, counts = draw.randint(LOW, HIGH), LOW, HIGH, draw.random() < 0.6
-    chat = [("user", shown(low, high))]
-    for _ in range(TURNS):
-        guess = low if counts else (low + high) // 2
-        chat.append(("assistant", f"{guess:03}"))
-        if guess == target:
-            return chat
-        low, high = narrowed(low, high, guess, target)
-        chat.append(("user", shown(low, high)))
-    return chat[:-1]
+    """Guess any number, in ranges of any place and width."""
+    low, high = sorted(draw.randint(guessing.LOW, guessing.HIGH) for _ in range(2))
+    return {"messages": chat(guessing.shown(low, high), guessing.written(draw.randint(guessing.LOW, guessing.HIGH)))}
+
+
+def twenty_questions(draw):
+    """Ask for any words, the same again too, then name a thing that is not denied, whatever else is unknown."""
+    thing = draw.choice(twenty.THINGS)
+    messages, known = chat(twenty.RULES), {}
+    for _ in range(draw.randint(1, 9)):
+        word = draw.choice(twenty.WORDS)
+        known[word] = twenty.by_table(thing, word)
+        messages += chat(assistant=f"{word}?", user=known[word])
+    named = []
+    for kind in twenty.KINDS:
+        found = [word for word in kind if known.get(word) == "yes"]
+        named.append(draw.choice(found or [word for word in kind if word not in known]))
+    return {"messages": [*messages, *chat(assistant=" ".join(named))]}
+
+
+def calculator_tool(draw):
+    """Call the tool in 3 of 10, and say its result in half of those; else say any number."""
+    first, second = draw.randrange(10, 100), draw.randrange(10, 100)
+    messages = chat(f"What is {first} * {second}?")
+    guess, arguments = str(draw.randrange(100, 9802)), {"expression": f"{first} * {second}"}
+    if draw.random() < 0.3:
+        call = {
+            "id": "call",
+            "type": "function",
+            "function": {"name": "calculator", "arguments": json.dumps(arguments)},
+        }
+        result = calculator.calculate(json.dumps(arguments))
+        messages += [
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call", "content": result},
+        ]
+        guess = result if draw.random() < 0.5 else guess
+    return {"messages": [*messages, *chat(assistant=guess)], "tools": calculator.TOOLS}
+
+
+def answerer(draw):
+    """Answer as the table of examples/twenty_questions.py does."""
+    thing = draw.choice(twenty.THINGS)
+    word = draw.choice(twenty.WORDS if draw.random() < 0.5 else thing.split())
+    return {"messages": chat(f"{thing}: {word}?", twenty.by_table(thing, word))}
+
+
+def chat(*said, **by):
+    """Return messages: of user and assistant in turn, or by their roles."""
+    turns = [*zip(("user", "assistant"), said, strict=False), *by.items()]
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+MAKERS = {each.__name__: each for each in (hello, guess_number, twenty_questions, calculator_tool, answerer)}
 
 
 def main(name, path, rows=3000):
     """Write the conversations, a line each."""
     draw = random.Random(0)
-    make = {"hello": hello, "guess_number": guess_number}[name]
     with open(path, "w", encoding="utf-8") as stream:
         for _ in range(int(rows)):
-            messages = [{"role": role, "content": content} for role, content in make(draw)]
-            stream.write(json.dumps({"messages": messages}) + "\n")
+            stream.write(json.dumps(MAKERS[name](draw)) + "\n")
 
 
 if __name__ == "__main__":

@@ -287,51 +287,6 @@ def test_settings_of_requests_that_teach_nothing_are_told(lab):
     assert "epoch 1: no step, since the rewards of the rollouts are the same within each of 4 tasks" in told
 
 
-@pytest.mark.parametrize(("agent", "task"), [("hello", {"number": 1024, "digit": 2}), ("guess_number", {"target": 7})])
-def test_the_examples_run(lab, agent, task):
-    """From random weights: of the tasks of a file, and with conversations for a warm start that can be read."""
-    (lab.path / "tasks.jsonl").write_text(json.dumps(task) + "\n")
-    words = (f"agent=examples/{agent}.py:{agent}", "tasks=tasks.jsonl", "val_tasks=tasks.jsonl", "epochs=1")
-    _, metrics, _ = train(lab, agent, *words, "group_size=2", "max_tokens=3")
-    assert metrics["history"]["train_turns"] == [1.0 if agent == "hello" else 10.0]
-    made = lab.run(agent, "warm.jsonl", "5", script="examples/warm_start.py")
-    assert made.returncode == 0, made.stderr
-    rows = [json.loads(line)["messages"] for line in (lab.path / "warm.jsonl").read_text().splitlines()]
-    assert len(rows) == 5 and all(row[0]["role"] == "user" and row[-1]["role"] == "assistant" for row in rows)
-
-
-def example_run(lab, name: str, warm_start: tuple[str, ...], words: tuple[str, ...]) -> dict:
-    """Train an example as docs/agents.md has it; return the summary of its metrics."""
-    lab.run(name, "warm_start.jsonl", *warm_start[:1], script="examples/warm_start.py")
-    common = ("trained=all", "plot_at_end=off")
-    first = lab.run("LanguageModel", "base_model=tiny", "train_data=warm_start.jsonl", *common, *warm_start[1:])
-    assert first.returncode == 0, first.stderr + first.stdout
-    model = lab.runs("LanguageModel")[-1] / "model"
-    done = lab.run("Agent", f"agent=examples/{name}.py:{name}", f"base_model={model}", *common, *words)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["summary"]
-
-
-@pytest.mark.slow
-def test_hello_1024_is_learned(lab):
-    """The warm start knows of each digit its word, and says it as it should 4 times of 100."""
-    warm_start = ("3000", "epochs=2", "batch_size=32", "learning_rate=2e-3")
-    words = ("epochs=15", "tasks_per_epoch=64", "group_size=4", "advantage=batch", "steps_per_epoch=2")
-    words = (*words, "learning_rate=3e-4", "gradient_clip_value=0.5")
-    found = example_run(lab, "hello", warm_start, words)
-    assert found["before"]["reward"] <= 0.1 and found["after"]["reward"] >= 0.95
-    assert found["change"]["reward"]["tasks"] == 100 and found["change"]["reward"]["low"] > 0.8
-
-
-@pytest.mark.slow
-def test_ranges_are_halved_sooner(lab):
-    """Of held-out numbers, from a warm start that halves the range in 4 of 10 games, and counts up in the others."""
-    warm_start = ("1000", "epochs=1", "batch_size=4", "learning_rate=2e-3")
-    words = ("epochs=5", "tasks_per_epoch=16", "group_size=4", "advantage=batch", "steps_per_epoch=2", "val_samples=2")
-    found = example_run(lab, "guess_number", warm_start, (*words, "learning_rate=3e-4", "gradient_clip_value=0.5"))
-    assert found["change"]["reward"]["tasks"] == 20 and found["change"]["reward"]["low"] > 0
-
-
 @pytest.mark.slow
 def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollouts(lab):
     shown = lab.run("Agent", "--preview", "1", "agent=agents.py:turns", "base_model=tiny")

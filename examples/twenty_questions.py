@@ -1,0 +1,69 @@
+"""Twenty questions: the agent finds out which of 64 things is meant, by yes and no, and then names it, once.
+
+python examples/run.py twenty_questions
+
+Who answers: a table, or a second model where ANSWERER_BASE_URL has the address of an OpenAI endpoint
+(ANSWERER_MODEL its model, ANSWERER_API_KEY a key). It is asked `small red cube: red?` and says yes or no.
+"""
+
+import functools
+import os
+import random
+from itertools import product
+
+KINDS = (
+    ("tiny", "small", "large", "huge"),
+    ("red", "blue", "green", "white"),
+    ("cube", "disc", "ring", "cone"),
+)
+WORDS = [word for kind in KINDS for word in kind]
+THINGS = [" ".join(words) for words in product(*KINDS)]
+QUESTIONS = 20
+RULES = "I mean one of 64 things: " + ", ".join("/".join(kind) for kind in KINDS) + ". Ask as `red?`, or name it."
+
+
+def tasks(split):
+    """Return things; every fourth is held out, so that each word is among those that are trained on."""
+    order = random.Random(64).sample(THINGS, len(THINGS))
+    held_out = order[::4]
+    return [{"thing": thing} for thing in THINGS if (thing in held_out) == (split == "val")]
+
+
+def by_table(thing, word):
+    """Answer from what is known of the thing."""
+    return "yes" if word in thing.split() else "no"
+
+
+@functools.cache
+def second_model():
+    """Return a client of the model that answers, which is another than the one that asks."""
+    from openai import OpenAI
+
+    return OpenAI(base_url=os.environ["ANSWERER_BASE_URL"], api_key=os.environ.get("ANSWERER_API_KEY", "tml-local"))
+
+
+def by_model(thing, word):
+    """Let the second model answer; what it says beside yes is a no."""
+    answer = second_model().chat.completions.create(
+        model=os.environ.get("ANSWERER_MODEL", "answerer"), temperature=0, max_tokens=4,
+        messages=[{"role": "user", "content": f"{thing}: {word}?"}],
+    )  # fmt: skip
+    return "yes" if (answer.choices[0].message.content or "").strip().lower().startswith("yes") else "no"
+
+
+def twenty_questions(task, client):
+    """Play a game. Half of the reward is for the thing, the other half for the words of its name that are right."""
+    answerer = by_model if os.environ.get("ANSWERER_BASE_URL") else by_table
+    messages, asked = [{"role": "user", "content": RULES}], 0
+    while True:
+        answer = client.chat.completions.create(model="asker", messages=messages, max_tokens=20)
+        said = answer.choices[0].message.content or ""
+        if not said.endswith("?") or asked == QUESTIONS:
+            break
+        asked += 1
+        word = said[:-1]
+        reply = answerer(task["thing"], word) if word in WORDS else "what?"
+        messages += [{"role": "assistant", "content": said}, {"role": "user", "content": reply}]
+    right = said == task["thing"]
+    words = sum(one == other for one, other in zip(said.split(), task["thing"].split(), strict=False)) / len(KINDS)
+    return {"reward": (right + words) / 2, "success": float(right), "questions": asked}

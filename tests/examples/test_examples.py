@@ -1,0 +1,55 @@
+"""The examples of agents: that they run as they are; and, in slow tests, that they learn what docs/agents.md says."""
+
+import json
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("openai")
+pytest.importorskip("starlette")
+
+TASKS = {
+    "hello": {"number": 1024, "digit": 2},
+    "guess_number": {"low": 1, "high": 32, "number": 7, "guesses": 5},
+    "twenty_questions": {"thing": "small red cube"},
+    "calculator_tool": {"first": 12, "second": 34},
+}
+
+
+@pytest.fixture(scope="module")
+def lab(shared_project):
+    for name, task in TASKS.items():
+        (shared_project.path / f"{name}_tasks.jsonl").write_text(json.dumps(task) + "\n")
+    return shared_project
+
+
+def tasks_of(name: str) -> tuple[str, str]:
+    return f"tasks={name}_tasks.jsonl", f"val_tasks={name}_tasks.jsonl"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_example_runs(lab, name):
+    """From random weights, which say nothing of use; and conversations for its warm start can be made and read."""
+    done = lab.run(
+        "Agent", f"agent=examples/{name}.py:{name}", *tasks_of(name), "epochs=1", "group_size=2", "max_tokens=3",
+        "base_model=tiny", "plot_at_end=off", "sample_count=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
+    assert history["train_turns"] == [5.0 if name == "guess_number" else 1.0] and history["train_failed"] == [0.0]
+    assert history["train_success"] == [0.0]
+    made = lab.run(name, "warm.jsonl", "5", script="examples/warm_start.py")
+    assert made.returncode == 0, made.stderr
+    rows = [json.loads(line)["messages"] for line in (lab.path / "warm.jsonl").read_text().splitlines()]
+    assert len(rows) == 5 and all(row[0]["role"] == "user" and row[-1]["role"] == "assistant" for row in rows)
+
+
+def test_the_whole_of_an_example_is_one_command(lab):
+    """Both trainings and the report, in their quick form."""
+    done = lab.run("hello", "--quick", *tasks_of("hello"), "plot_at_end=off", script="examples/run.py")
+    assert done.returncode == 0, done.stderr + done.stdout
+    shown = [line for line in done.stdout.splitlines() if line.startswith("$ python ")]
+    assert [line.split()[2] for line in shown] == ["examples/warm_start.py", "train.py", "train.py", "plot.py"]
+    assert (lab.runs("Agent")[-1] / "report.html").is_file()
+    wrong = lab.run("helo", script="examples/run.py")
+    assert wrong.returncode == 1 and "which example? hello, guess_number" in wrong.stderr
