@@ -1,4 +1,4 @@
-"""A lock on a folder that goes with its process, however that ends."""
+"""Locks on folders and files that go with their process, however that ends."""
 
 import contextlib
 import os
@@ -54,6 +54,47 @@ class FolderLock:
 
     def __del__(self) -> None:
         self.release()
+
+
+def handed_lock(path: Path) -> int | None:
+    """Lock a file by a handle that a child process may be handed, which then holds it for as long as it lives.
+
+    Args:
+        path: the file, made where it isn't there.
+
+    Returns:
+        The handle, to be closed here once the child has it; None where the system or its file system has no locks.
+
+    Raises:
+        OSError: another process holds it, or the file can't be opened.
+    """
+    if fcntl is None:
+        return None
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise OSError(0, "it is still running", str(path)) from None
+    except OSError:
+        os.close(handle)
+        return None
+    os.set_inheritable(handle, True)
+    return handle
+
+
+def is_free(path: Path) -> bool:
+    """Return whether no process holds the lock of a file; also where it isn't there, or nothing can be locked."""
+    if fcntl is None or not path.exists():
+        return True
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _leave_to_parent() -> None:

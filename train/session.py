@@ -14,6 +14,7 @@ from beautilog import logger
 from config import ConfigParser
 from constants import command
 from constants.counting import counted
+from constants.time_spans import duration
 from data.sharding import unshard_loader
 from storage.checkpoint_store import Checkpoint
 from storage.errors import OutputError, ResumeError
@@ -29,7 +30,6 @@ from train.errors import TrainerContractError, TrainingError
 from train.failures.hook_errors import note_place_in_run, repeated_eagerly
 from train.loading.loader_faults import explain_loader_fault, first_death_heard
 from train.loop.long_phases import long_phase
-from train.loop.progress import duration
 from train.loop.stop_signals import Interrupted, Pruned
 from train.machine import cpu_threads, keep_freed_memory
 from train.model_summary import model_lines

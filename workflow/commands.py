@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from constants.argument_parser import BriefParser
@@ -16,19 +16,22 @@ from constants.program import command
 from doctor.environment.read import EnvironmentUnreadable, read_environment
 from storage.errors import OutputError
 from storage.files import write_atomically
-from workflow.definition.expression import calculated
+from workflow.definition.expression import filled
 from workflow.definition.facts import Definition, Step
 from workflow.definition.reading import DefinitionError, read_definition
+from workflow.estimates.plan import content_of, plan_of, text_of
+from workflow.estimates.prices import PriceError, read_prices
+from workflow.estimates.spending import Spending, is_hosted
 from workflow.journal.digests import Digests
 from workflow.journal.journal import Journal, JournalError
-from workflow.journal.state import StepState, command_of, states_of
+from workflow.journal.state import StepState, states_of
 from workflow.new_project import NewProjectError, template_names, write_project
 from workflow.report.content import report_of
 from workflow.report.markdown import markdown_of
 from workflow.report.page import page_of
 from workflow.running.environment import environment_of
 from workflow.running.runner import Place, Runner, finish_by_hand
-from workflow.running.screen import Screen, span
+from workflow.running.screen import Screen
 from workflow.running.step_process import python_of
 
 OK, UNFINISHED, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -66,6 +69,9 @@ def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
         else:
             parser.add_argument("--from", type=int, dest="first", metavar="N", help="only from this step on")
             parser.add_argument("--until", type=int, dest="last", metavar="N", help="only up to this step")
+        if word in ("run", "resume", "step", "plan"):
+            parser.add_argument("--budget", type=float, metavar="DOLLARS",
+                                help="what all may cost, earlier runs too; stops before more is spent")  # fmt: skip
         if word in ("run", "resume"):
             parser.add_argument("--parallel", type=int, default=2, metavar="K", help="steps at a time (default: 2)")
             parser.add_argument("--dry-run", action="store_true", help="the same as plan")
@@ -99,8 +105,8 @@ def run_words(arguments: argparse.Namespace) -> int:
             return _plan(definition, preset, chosen, arguments)
         if arguments.parallel < 1:
             raise UsageError(f"--parallel {arguments.parallel}: at least one step runs at a time")
-        return _run(definition, preset, arguments.folder, frozenset(chosen), arguments.parallel)
-    except (UsageError, NewProjectError) as error:
+        return _run(definition, preset, arguments, frozenset(chosen), arguments.parallel)
+    except (UsageError, NewProjectError, PriceError) as error:
         return _refused(str(error), USAGE)
     except DefinitionError as error:
         missing = not (arguments.folder / _FILE).is_file()
@@ -122,20 +128,37 @@ def _new(name: str, folder: Path) -> int:
 
 
 def _run(
-    definition: Definition, preset: str, folder: Path, chosen: frozenset[int], parallel: int,
+    definition: Definition, preset: str, arguments: argparse.Namespace, chosen: frozenset[int], parallel: int,
     anew: frozenset[int] = frozenset(),
 ) -> int:  # fmt: skip
+    folder: Path = arguments.folder
     variables = {
         "WORKFLOW_SERVE": _program("serve"),
         "WORKFLOW_PROGRAM": _program("workflow"),
         **environment_of(folder),
     }
+    spending = _spending(definition, preset, arguments, variables)
+    if spending.budget is not None and spending.hosted and spending.price is None and spending.model:
+        raise UsageError(f"--budget can't be kept: {spending.price_text()}")
     python = python_of(folder)
     place = Place(folder.resolve(), python, variables, read_environment(python, variables=variables, machine=False))
     with hearing_signals(), Journal(folder.resolve()).held() as journal:
         screen = Screen(len(definition.steps))
-        done = Runner(definition, preset, place, journal, screen, chosen, parallel, anew).run()
+        done = Runner(definition, preset, place, journal, screen, spending, chosen, parallel, anew).run()
     return OK if done else UNFINISHED
+
+
+def _spending(
+    definition: Definition, preset: str, arguments: argparse.Namespace, variables: Mapping[str, str]
+) -> Spending:  # fmt: skip
+    """Return what is known of money: prices, the budget, and what the journal says was spent."""
+    if arguments.budget is not None and not arguments.budget > 0:
+        raise UsageError(f"--budget {arguments.budget:g}: dollars above 0; without it there is no bound")
+    prices = read_prices(arguments.folder)
+    model = str(filled(definition.model, definition.presets[preset]))
+    spending = Spending(prices.get(model), is_hosted(variables), arguments.budget, model, tuple(prices))
+    spending.take(Journal(arguments.folder.resolve()).read())
+    return spending
 
 
 def _program(name: str) -> str:
@@ -149,7 +172,7 @@ def _one_step(definition: Definition, preset: str, arguments: argparse.Namespace
     if not arguments.done:
         if not step.command:
             raise UsageError(f"step {step.number} is a person's: --done when it is")
-        return _run(definition, preset, arguments.folder, frozenset({step.number}), 1, frozenset({step.number}))
+        return _run(definition, preset, arguments, frozenset({step.number}), 1, frozenset({step.number}))
     with Journal(arguments.folder.resolve()).held() as journal:
         states = {each.step.number: each for each in _states(definition, preset, arguments.folder)}
         if states[step.number].state == "blocked":
@@ -192,38 +215,12 @@ def _report(definition: Definition, preset: str, folder: Path) -> int:
 
 
 def _plan(definition: Definition, preset: str, chosen: Sequence[int], arguments: argparse.Namespace) -> int:
-    settings = definition.presets[preset]
     states = [each for each in _states(definition, preset, arguments.folder)
               if each.step.number in chosen and each.state != "done"]  # fmt: skip
-    rows = []
-    for each in states:
-        estimate = each.step.estimate
-        rows.append({
-            "number": each.step.number, "title": each.step.title, "state": each.state,
-            "command": list(command_of(each.step, settings)), "person": each.step.person,
-            **{name: calculated(getattr(estimate, name), settings)
-               for name in ("minutes", "tokens_in", "tokens_out", "tokens_trained", "megabytes")},
-        })  # fmt: skip
-    if getattr(arguments, "json", False):
-        _print(json.dumps({"schema_version": 1, "preset": preset, "steps": rows}, indent=1))
-        return OK
-    width = max((len(str(row["title"])) for row in rows), default=0)
-    lines = [f"{definition.title} (preset {preset}): {counted(len(rows), 'step')} to do"]
-    for row in rows:
-        costs = [span(60 * float(str(row["minutes"])))] if row["minutes"] else []
-        costs += [f"{float(str(row[name])):,.0f} {text}" for name, text in _TOKENS.items() if row[name]]
-        costs += [f"{float(str(row['megabytes'])):,.0f} MB"] if row["megabytes"] else []
-        what = "a person" if row["person"] and not row["command"] else " ".join(map(str, _list(row["command"])))
-        lines.append(f"  {row['number']:2}  {row['title']:<{width}}  {', '.join(costs) or '-'}\n      {what}")
-    minutes = sum(float(str(row["minutes"])) for row in rows)
-    sums = [f"{sum(float(str(row[name])) for row in rows):,.0f} {text}" for name, text in _TOKENS.items()
-            if any(row[name] for row in rows)]  # fmt: skip
-    lines.append(f"together about {', '.join([span(60 * minutes), *sums])}")
-    _print("\n".join(lines))
+    spending = _spending(definition, preset, arguments, environment_of(arguments.folder))
+    planned = plan_of(definition, preset, states, spending, arguments.folder)
+    _print(json.dumps(content_of(planned), indent=1) if getattr(arguments, "json", False) else text_of(planned))
     return OK
-
-
-_TOKENS = {"tokens_in": "tokens read", "tokens_out": "tokens written", "tokens_trained": "tokens trained on"}
 
 
 def _states(definition: Definition, preset: str, folder: Path) -> tuple[StepState, ...]:

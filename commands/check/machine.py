@@ -11,12 +11,12 @@ from commands.check.report import Verdict, failed, listed, ok, warning
 from commands.check.subject import Budget, Subject
 from commands.probe_steps import eager_step, endless_step_inputs, steps_an_epoch, take_step
 from constants.counting import counted
+from constants.time_spans import duration
 from data.epochs import set_epoch
 from data.loaders import Loader
 from data.memory import free_bytes
 from train.checkpointing.run_state import size_of_state
 from train.context import RunContext
-from train.loop.progress import duration
 from train.machine import peak_memory
 from train.model_summary import readable_bytes
 
@@ -70,19 +70,15 @@ def time_and_memory(subject: Subject) -> Verdict:
     free = free_bytes(run.device)
     memory += " of tensors" if run.device.type == "cuda" else " of the process"
     memory += f", {readable_bytes(free)} free" if free is not None else ""
-    measured = f"{_span(step)} a step (eager, mean of {steps}), {_span(validation)} a validation ({how})"
+    measured = f"{duration(step)} a step (eager, mean of {steps}), {duration(validation)} a validation ({how})"
     epoch_steps = steps_an_epoch(run)
     if epoch_steps is None:
         return ok(f"{measured}; train_loader has no length, so nobody knows how long an epoch is\n{memory}")
     validations = -(-config.epochs // config.validate_every_n_epochs)
-    whole = _span(config.epochs * epoch_steps * step + validations * validation)
+    whole = duration(config.epochs * epoch_steps * step + validations * validation)
     return ok(
         f"at most {whole} for {counted(config.epochs, 'epoch')} of {counted(epoch_steps, 'step')}\n{measured}\n{memory}"
     )
-
-
-def _span(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{seconds:.2f} s"
 
 
 def _step_seconds(run: RunContext) -> tuple[float, int]:

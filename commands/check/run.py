@@ -11,13 +11,13 @@ from commands.check.checklist import CHECKLIST, LOSS_AT_START, SAMPLES_FIT
 from commands.check.report import FAILED, Verdict, failed, line, skipped, summary
 from commands.check.subject import Subject
 from commands.probe_steps import build_for_probing, quiet_log
+from constants.time_spans import duration
 from data.data_error import DataError
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
 from train.error_advice import explained
 from train.errors import TrainerContractError, TrainingError
 from train.loading.loader_faults import explain_loader_fault
-from train.loop.progress import duration
 from train.model_summary import model_lines
 from train.session import machine_for
 

@@ -10,6 +10,7 @@ import torch
 
 from commands.evaluate.request import EvaluationRequest
 from commands.evaluate.trained import batches_of, faults_explained, load_trained, loader_list, place_told
+from constants.time_spans import duration
 from data.batch_indices import batch_indices
 from data.batches import describe
 from data.data_error import DataError
@@ -19,7 +20,6 @@ from storage.prediction_file import INDEX, Columns, write_prediction_file
 from train.base_trainer import BaseTrainer
 from train.context import RunContext
 from train.errors import TrainerContractError
-from train.loop.progress import duration
 
 _LOADERS = ("predict_loader", "test_loader", "val_loader")  # the first one that there is
 _ALONE = "prediction"  # name of the column where predict_batch returns no names

@@ -14,6 +14,7 @@ from commands.evaluate.request import EvaluationRequest
 from commands.evaluate.trained import TrainedRun, batches_of, faults_explained, load_trained, loader_list, place_told
 from config import ConfigParser
 from constants.counting import counted
+from constants.time_spans import duration
 from data.loaders import Loader
 from evaluation.mean_interval import mean_interval
 from storage.saved_run import numbers_at, settings_in
@@ -25,7 +26,6 @@ from train.context import RunContext
 from train.errors import TrainerContractError, TrainingError
 from train.failures.batch_check import strange_samples
 from train.loop.meters import EpochMeter
-from train.loop.progress import duration
 from train.session import machine_for
 
 

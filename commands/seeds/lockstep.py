@@ -14,10 +14,11 @@ from beautilog import logger
 from commands.seeds.group import Group
 from commands.seeds.member import ForwardedStop, RunningMember
 from commands.seeds.shared_steps import SharedSteps
+from constants.time_spans import duration
 from storage.seed_groups import Spread
 from train.base_trainer import BaseTrainer
 from train.compiled.program import ImpureLoss
-from train.loop.progress import ProgressBar, duration
+from train.loop.progress import ProgressBar
 from train.loop.stop_signals import StopRequest
 from train.step_choice import build_step
 

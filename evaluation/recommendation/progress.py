@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from constants.time_spans import span
+
 _EVERY = 0.2  # seconds between two changes of the line
 
 
@@ -112,11 +114,3 @@ class ReadingProgress:
             self._last, self._shown = now, True
             self._stream.write(f"\r\x1b[Kreading images: {done:,} of {of:,}")
             self._stream.flush()
-
-
-def span(seconds: float) -> str:
-    """Write a time that people wait for: 40 s, 3 min, 2 h 10 min."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from constants.time_spans import duration
 from storage.plain_state import flatten, restore
 from train.loop.early_stopping import EarlyStopping
 from train.loop.meters import EpochMeter
-from train.loop.progress import duration
 from train.loop.record import RunRecord
 from train.machine import release_memory
 from train.schedulers import interval_of, warmup_cosine
@@ -175,7 +175,9 @@ def test_tied_weights_can_be_saved():
 
 
 def test_durations_are_readable():
-    assert [duration(seconds) for seconds in (0.42, 12.3, 185, 7620)] == ["0.42 s", "12 s", "3m05s", "2h07m"]
+    assert [duration(seconds) for seconds in (0.0042, 0.42, 12.3, 185, 7620)] == [
+        "4.2 ms", "0.42 s", "12 s", "3m05s", "2h07m"
+    ]  # fmt: skip
 
 
 def test_a_finished_trainer_gives_its_memory_back_although_a_compiled_form_has_frozen_it():

@@ -2,8 +2,9 @@
 
 import pytest
 
+from constants.time_spans import span
 from workflow.definition.facts import Step, Watch
-from workflow.running.screen import Screen, span
+from workflow.running.screen import Screen
 from workflow.watching.followed_file import FollowedFile
 from workflow.watching.progress import Progress
 from workflow.watching.trouble import Watcher
@@ -40,9 +41,10 @@ def test_the_rest_is_told_by_the_pace_since_it_began():
     assert progress.seconds_left(10) is None
     progress.take_event({"done": 150, "total": 300, "dollars": 1.2}, 60)
     assert progress.seconds_left(60) == pytest.approx(150)
+    progress.spent = 1.2
     line = Screen(20).line(Step(8, "generate", "Generating teacher data", "data"), progress, 60)
     assert line == "[Step 8/20] Generating teacher data  150/300 (50 %)  2 min left  $1.20 so far"
-    assert (span(40), span(2700), span(12600)) == ("40 s", "45 min", "3.5 h")
+    assert (span(40), span(2700), span(12600)) == ("40 s", "45 min", "3 h 30 min")
 
 
 def test_what_is_no_event_is_passed_over():

@@ -5,8 +5,8 @@ import time
 from datetime import datetime
 
 from config import ConfigError
+from constants.time_spans import duration
 from train.callbacks.callback import Callback
-from train.loop.progress import duration
 from train.trainer_protocol import Trainer
 
 _SLURM_END = "SLURM_JOB_END_TIME"  # seconds since 1970, as SLURM 22.05 and newer sets it for a job

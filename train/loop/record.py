@@ -14,10 +14,10 @@ import torch
 from torch.optim import Optimizer
 
 from config import ConfigError
+from constants.time_spans import duration
 from storage.files import jsonable
 from storage.monitor import Monitor
 from train.loop.meters import EpochMeter
-from train.loop.progress import duration
 from train.loop.step_losses import StepLosses
 
 _NO_METRICS = ("val_epoch", "epoch", "learning_rate")  # of a history

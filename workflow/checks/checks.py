@@ -17,6 +17,7 @@ from workflow.checks.result import CheckResult, UnusableError
 from workflow.checks.tables import field_of, numbers_of, read_rows
 from workflow.definition.expression import ExpressionError, filled
 from workflow.definition.facts import Check
+from workflow.definition.numbers import number_of
 
 _WINDOW = 0.1  # share of the rows at either end that a loss's beginning and end are the means of
 _ABOUT = 0.5  # "from about a": within so large a share of it
@@ -232,10 +233,10 @@ def _bounds(arguments: Arguments, value: float) -> str:
 
 
 def _number(value: object) -> float:
-    try:
-        return float(str(value))
-    except ValueError:
-        raise UnusableError(f"{value!r} is no number to hold something to") from None
+    number = number_of(value)
+    if number is None:
+        raise UnusableError(f"{value!r} is no number to hold something to")
+    return number
 
 
 def _names(value: object) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workflow.checks.result import UnusableError
+from workflow.definition.numbers import number_of
 
 Row = dict[str, object]
 
@@ -51,10 +52,8 @@ def numbers_of(path: Path, field: str) -> list[float]:
         value = field_of(row, field)
         if value is None or isinstance(value, bool):
             continue
-        try:
-            found.append(float(str(value)))
-        except ValueError:
-            found.append(math.nan)
+        number = number_of(value)
+        found.append(math.nan if number is None else number)
     return found
 
 

@@ -149,6 +149,7 @@ class Definition:
         presets: settings by preset; each preset has the same keys.
         steps: the steps, by number.
         files: name of the file that each setting stands in.
+        model: the model whose prices hold, with settings in braces; "" where there is none.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Definition:
     presets: Mapping[str, Mapping[str, object]]
     steps: tuple[Step, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
 
     def step(self, number: int) -> Step:
         """Return the step of a number.

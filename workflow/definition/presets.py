@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from constants.nearest import nearest
 from workflow.definition.nodes import Node, Problems, root_of
+from workflow.definition.numbers import number_of
 
 Settings = Mapping[str, object]
 
@@ -96,7 +97,7 @@ def check_presets(presets: Presets, used: Sequence[str] | None) -> None:
 def _check_kinds(presets: Presets, key: str) -> None:
     """A setting that is a number in one preset is one in all: else "sixteen" would reach a script."""
     found = {name: nodes[key] for name, nodes in presets.nodes.items() if key in nodes}
-    numbers = {name for name in found if _is_number(presets.settings[name][key])}
+    numbers = {name for name in found if number_of(presets.settings[name][key]) is not None}
     if not numbers:
         return
     for name, node in found.items():
@@ -105,16 +106,6 @@ def _check_kinds(presets: Presets, key: str) -> None:
             other = next(one for one in found if one in numbers)
             presets.told.add((name, key))
             node.problem(f"is {value!r}; needed is a number, as {other} has it ({presets.settings[other][key]})")
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or value is None:
-        return False
-    try:
-        float(str(value))
-    except ValueError:
-        return False
-    return True
 
 
 def _read_file(presets: Presets, name: str, named: Node) -> Problems:

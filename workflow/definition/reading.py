@@ -12,7 +12,7 @@ from workflow.definition.nodes import Node, Problems, root_of
 from workflow.definition.presets import Presets, check_presets, read_presets
 
 SCHEMA = 1
-_TOP = ("schema", "name", "title", "preset", "presets", "settings", "steps")
+_TOP = ("schema", "name", "title", "preset", "presets", "settings", "model", "steps")
 _STEP = (
     "number", "name", "title", "category", "command", "needs", "produces", "checks", "estimate", "watch", "retry",
     "person", "advice",
@@ -67,11 +67,14 @@ def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
     is_whole = "steps" in top and bool(steps) and len(steps) == len(read)
     if is_whole:
         _check_order(steps, root.problems)
+    model = (top["model"].text() or "") if "model" in top else "{model}" if "model" in presets.files() else ""
     if presets.is_whole:
-        check_presets(presets, _settings_of(steps) if is_whole else None)
+        check_presets(presets, (*settings_named(model), *_settings_of(steps)) if is_whole else None)
+        for lost in set(settings_named(model)) - set(presets.files()):
+            top["model"].problem(f"names the setting {lost}, which no preset has{_meant(lost, presets.files())}")
         for step in steps:
             _check_settings(presets, step, root.problems)
-    return Definition(name or "", title or "", preset or "", known, steps, presets.files()), others
+    return Definition(name or "", title or "", preset or "", known, steps, presets.files(), model), others
 
 
 def _step(node: Node) -> Step | None:

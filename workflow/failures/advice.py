@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doctor.redaction import redact
+from workflow.watching.trouble import Trouble
 
 CONNECTION = 75
 """Exit code (EX_TEMPFAIL) by which a script says that it lost its connection."""
@@ -93,11 +94,19 @@ _KINDS = (
           "A file that the script reads is not there, or is called otherwise.",
           ("Compare the name in the script with what the step before has made.",)),
 )  # fmt: skip
+_BUDGET = _Kind("budget", "", "What this workflow may cost is spent; the step was told to stop, so that it could save.",
+                ("See what is still to do, and what it costs: `workflow.py plan`.",
+                 "Give more: `--budget` with a higher bound. It goes on with what was saved."))  # fmt: skip
+_STALL = _Kind("stall", "", "The service answers no longer, or the script waits for something that does not come.",
+               ("See the end of its log, and whether the service is there: its status page, or `serve.py` where it is "
+                "yours.",), True)  # fmt: skip
+# What the runner stops a step for, by the kind that it is told as.
+_TROUBLES = {"nan": "nan", "explosion": "nan", "disk": "disk", "stall": "stall", "budget": "budget"}
 _UNKNOWN = _Kind("unknown", "", "The script's own error; its last lines are above.", ("Mend the script.",))
 
 
 def advise(
-    lines: Sequence[str], code: int, folder: Path, *, at: str = "", trouble: str = "", own: str = ""
+    lines: Sequence[str], code: int, folder: Path, *, at: str = "", trouble: Trouble | None = None, own: str = ""
 ) -> Advice:  # fmt: skip
     """Say what a failed step is to be told as.
 
@@ -106,19 +115,19 @@ def advise(
         code: its exit code, 128 more than a signal's number.
         folder: the project's folder, whose scripts are meant by "where".
         at: how far it was, "example 1250 of 5000".
-        trouble: what it was stopped for, where the runner stopped it.
+        trouble: what it was stopped for, where the runner stopped it; None where it ended by itself.
         own: what workflow.yaml says for its failure.
     """
     text = redact("\n".join(lines[-_TAIL:]))
     last = _last_error(text)
-    kind = _kind(f"{trouble}\n{text}", code, bool(trouble))
-    what = trouble or last or f"it ended with the exit code {code}"
+    kind = _named(_TROUBLES[trouble.kind]) if trouble is not None else _kind(text, code)
+    what = (trouble.text if trouble is not None else last) or f"it ended with the exit code {code}"
     cause, recovery = kind.cause, kind.recovery
     if code == 137 and kind.name == "unknown":
         kind, what = _named("memory"), "it was killed (137)"
         cause = "The system ended it: mostly for want of memory, which its log shows (`dmesg | tail`)."
         recovery = kind.recovery
-    elif code >= 128 and kind.name == "unknown" and not trouble:
+    elif code >= 128 and kind.name == "unknown":
         what, cause, recovery = f"a signal ended it ({code - 128})", "Somebody or something stopped it.", ()
     where = ", ".join(part for part in (_where(text, folder), at) if part)
     return Advice(
@@ -127,17 +136,11 @@ def advise(
 
 
 def _named(name: str) -> _Kind:
-    return next(kind for kind in _KINDS if kind.name == name)
+    return next(kind for kind in (*_KINDS, _BUDGET, _STALL) if kind.name == name)
 
 
-def _kind(text: str, code: int, stopped: bool) -> _Kind:
+def _kind(text: str, code: int) -> _Kind:
     if code == CONNECTION:
-        return _named("connection")
-    if stopped and "disk" in text.splitlines()[0]:
-        return _named("disk")
-    if stopped and "loss" in text.splitlines()[0]:
-        return _named("nan")
-    if stopped and "moved" in text.splitlines()[0]:
         return _named("connection")
     # The end of a log says more than its beginning: a warning there may be of another kind.
     end = "\n".join(text.splitlines()[-15:])

@@ -8,6 +8,7 @@ from workflow.checks.result import UnusableError
 from workflow.checks.tables import numbers_of, read_rows
 from workflow.definition.expression import filled
 from workflow.definition.facts import Definition
+from workflow.definition.numbers import number_of
 from workflow.journal.journal import Event
 from workflow.journal.state import StepState
 
@@ -88,7 +89,9 @@ def report_of(
     """
     settings = definition.presets[preset]
     steps = tuple(_step(state, events) for state in states)
-    counts = {name: total for name in _COUNTS if (total := sum(_number(event.facts.get(name)) for event in events))}
+    counts = {
+        name: total for name in _COUNTS if (total := sum(number_of(event.facts.get(name)) or 0.0 for event in events))
+    }
     curves, samples = [], []
     for step in definition.steps:
         for check in step.checks:
@@ -108,7 +111,7 @@ def _step(state: StepState, events: Sequence[Event]) -> StepReport:
     facts = done.facts if done is not None else {}
     checks, figures = facts.get("checks"), facts.get("figures")
     return StepReport(
-        state.step.number, state.step.title, state.step.category, state.state, _number(facts.get("seconds")),
+        state.step.number, state.step.title, state.step.category, state.state, number_of(facts.get("seconds")) or 0.0,
         sum(event.kind == "started" for event in own),
         tuple(str(one) for one in checks) if isinstance(checks, list) else (),
         figures if isinstance(figures, Mapping) else {}, str(facts.get("note") or state.reason),
@@ -133,7 +136,3 @@ def _samples(path: Path) -> list[Mapping[str, str]]:
     except UnusableError:
         return []
     return found
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0

@@ -1,7 +1,7 @@
 """A report as Markdown."""
 
+from constants.time_spans import span
 from workflow.report.content import Report
-from workflow.running.screen import span
 
 
 def markdown_of(report: Report) -> str:

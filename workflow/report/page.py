@@ -3,8 +3,8 @@
 import math
 from html import escape
 
+from constants.time_spans import span
 from workflow.report.content import Curve, Report, StepReport
-from workflow.running.screen import span
 
 _WIDTH, _HEIGHT, _EDGE = 640, 200, 44
 _HEAD = ["", "step", "state", "time", "what was checked"]

@@ -1,21 +1,29 @@
 """Steps are run, those that don't need each other side by side, until none is left that may."""
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from constants.counting import counted
+from constants.time_spans import span
 from doctor.environment.facts import Environment
 from workflow.definition.facts import Definition, Step
+from workflow.estimates.estimate import estimate_of
+from workflow.estimates.spending import Spending, money
 from workflow.failures.advice import CONNECTION, Advice
 from workflow.journal.digests import Digests
 from workflow.journal.journal import Journal
 from workflow.journal.state import StepState, inputs_of, outputs_of, request_digest, states_of
 from workflow.running.prerequisites import lacking
-from workflow.running.screen import Screen, clock_time, span
-from workflow.running.step_process import end_left_behind
+from workflow.running.screen import Screen, clock_time
+from workflow.running.step_process import end_left_behind, events_name
 from workflow.running.step_run import StepRun, file_name
+from workflow.watching.followed_file import FollowedFile
+from workflow.watching.progress import Progress
+from workflow.watching.trouble import Trouble
 
 _LOOK = 0.1  # seconds between two looks at what runs
 _SHOWN = 5  # last lines of a failed step's output
@@ -59,6 +67,7 @@ class Runner:
         place: where they run.
         journal: the journal, held by this process.
         screen: where a person is told.
+        spending: what was spent, and whether more may be.
         chosen: numbers of the steps that may be run.
         parallel: steps that run at a time.
         anew: steps that are run although they are done.
@@ -67,11 +76,12 @@ class Runner:
 
     def __init__(
         self, definition: Definition, preset: str, place: Place, journal: Journal, screen: Screen,
-        chosen: frozenset[int], parallel: int = 2, anew: frozenset[int] = frozenset(),
+        spending: Spending, chosen: frozenset[int], parallel: int = 2, anew: frozenset[int] = frozenset(),
         clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         self._definition, self._preset, self._place = definition, preset, place
         self._journal, self._screen = journal, screen
+        self._spending = spending
         self._chosen, self._parallel, self._anew = chosen, parallel, set(anew)
         self._clock, self._sleep = clock, sleep
         self._settings = definition.presets[preset]
@@ -89,6 +99,7 @@ class Runner:
             JournalError: the journal can't be written.
         """
         self._end_what_was_left()
+        self._spending.take(self._journal.read())
         try:
             while True:
                 now = self._clock()
@@ -118,7 +129,10 @@ class Runner:
                 continue
             if end_left_behind(self._journal.logs, file_name(step), event.facts.get("pid")):
                 self._screen.say(f"[Step {step.number}] {step.title}: it was still running without us; ended, to go on")
-            self._journal.append("stopped", step.number, {"text": "the runner was killed"})
+            told = Progress()
+            for line in FollowedFile(self._journal.logs / events_name(file_name(step))).lines():
+                told.take_event_line(line, 0.0)
+            self._journal.append("stopped", step.number, {"text": "the runner was killed", **self._spent(told)})
 
     def _begin_what_may(self, now: float) -> None:
         states = self.states()
@@ -143,7 +157,8 @@ class Runner:
 
     def _begin(self, step: Step, now: float) -> None:
         where = self._place
-        lacks = lacking(step, self._settings, where.folder, where.variables, where.packages, where.python)
+        lacks = self._beyond_means(step)
+        lacks += lacking(step, self._settings, where.folder, where.variables, where.packages, where.python)
         lacks += [
             f"{path} is not there" for path, digest in inputs_of(step, self._settings, self._digests).items()
             if digest is None
@@ -171,9 +186,43 @@ class Runner:
         self._journal.append("started", step.number, {"pid": run.pid, "request": run.request, "preset": self._preset})
         self._screen.say(f"{clock_time()} {self._name(step)} ...")
 
+    def _beyond_means(self, step: Step) -> list[str]:
+        """Say what a step would take of money and disk that is not there."""
+        told = []
+        takes = estimate_of(step, self._settings, self._spending.price)
+        budget, spent = (
+            self._spending.budget,
+            self._spending.total(run.progress.counts for run in self._running.values()),
+        )
+        about = (takes.dollars or 0.0) if self._spending.hosted else 0.0
+        if budget is not None and about and spent + about > budget:
+            told.append(f"{money(spent)} is spent, it will take about {money(about)}, and the budget is {money(budget)}"
+                        f". Give more, or take a smaller preset: --budget {math.ceil(spent + about)}")  # fmt: skip
+        free = shutil.disk_usage(self._place.folder).free / 1e6
+        if takes.megabytes > free:
+            told.append(f"it will need about {takes.megabytes:,.0f} MB of disk, and {free:,.0f} MB are free. "
+                        "Free some, or move the project to a larger disk")  # fmt: skip
+        return told
+
+    def _spent(self, progress: Progress) -> dict[str, float]:
+        """Return what the journal keeps of a run's tokens and money."""
+        dollars = self._spending.of(progress.counts)
+        return {**progress.counts, **({} if dollars is None else {"dollars": round(dollars, 6)})}
+
+    def _watch_money(self, run: StepRun) -> None:
+        """Stop a step that has used up the budget, before it spends more."""
+        spending = self._spending
+        run.progress.spent = spending.so_far(run.step.number, run.progress.counts)
+        if spending.budget is None or run.has_ended():
+            return
+        total = spending.total(each.progress.counts for each in self._running.values())
+        if total >= spending.budget:
+            run.stop_for(Trouble("budget", f"the budget of {money(spending.budget)} is used up: {money(total)}", True))
+
     def _look(self, now: float) -> None:
         for number, run in list(self._running.items()):
             trouble = run.look(now)
+            self._watch_money(run)
             if trouble is not None and not trouble.stops:
                 self._screen.say(f"{self._name(run.step)}: {trouble.text}")
             if run.has_ended():
@@ -183,14 +232,19 @@ class Runner:
 
     def _end(self, run: StepRun, now: float) -> None:
         step, ended = run.step, run.ended(now)
+        facts = {**ended.facts, **self._spent(run.progress)}
+        cost = self._spending.so_far(step.number, run.progress.counts)
         if ended.passed:
             self._again.pop(step.number, None)
-            self._journal.append("done", step.number, ended.facts)
-            self._screen.say(f"{clock_time()} {self._name(step)}: done in {span(float(str(ended.facts['seconds'])))}")
+            self._journal.append("done", step.number, facts)
+            self._spending.take(self._journal.read())
+            took = span(float(str(ended.facts["seconds"])))
+            self._screen.say(f"{clock_time()} {self._name(step)}: done in {took}{f', {money(cost)}' if cost else ''}")
             for check in ended.checks:
                 self._screen.say(f"    ok  {check.text}")
             return
-        self._journal.append("failed", step.number, ended.facts)
+        self._journal.append("failed", step.number, facts)
+        self._spending.take(self._journal.read())
         assert ended.advice is not None
         pause = self._pause(step, ended.advice, int(str(ended.facts.get("code") or 0)), now)
         if pause is not None:
@@ -223,7 +277,7 @@ class Runner:
         for number, run in self._running.items():
             self._screen.say(f"{self._name(run.step)}: stopping, so that it can save")
             run.stop()
-            self._journal.append("stopped", number, {"text": "it was stopped"})
+            self._journal.append("stopped", number, {"text": "it was stopped", **self._spent(run.progress)})
 
     def _told_end(self) -> bool:
         states = [state for state in self.states() if state.step.number in self._chosen]

@@ -5,7 +5,9 @@ import sys
 import time
 from typing import TextIO
 
+from constants.time_spans import span
 from workflow.definition.facts import Step
+from workflow.estimates.spending import money
 from workflow.watching.progress import Progress
 
 _EVERY = 30.0  # seconds between two lines of a step, where nobody watches
@@ -67,8 +69,8 @@ class Screen:
         left = progress.seconds_left(now)
         if left is not None:
             parts.append(f"{span(left)} left")
-        if "dollars" in progress.counts:
-            parts.append(f"${progress.counts['dollars']:.2f} so far")
+        if progress.spent:
+            parts.append(f"{money(progress.spent)} so far")
         if progress.message and progress.done is None:
             parts.append(progress.message)
         return "  ".join(parts)
@@ -77,13 +79,6 @@ class Screen:
         if self._drawn:
             self._stream.write(f"\x1b[{self._drawn}A\x1b[J")
             self._drawn = 0
-
-
-def span(seconds: float) -> str:
-    """Write a time: `40 s`, `45 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def clock_time() -> str:

@@ -9,10 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has none; there a killed runner's step is not found again
-    fcntl = None  # type: ignore[assignment]  # there is no other way to say that a module may be missing
+from storage.file_lock import handed_lock, is_free
 
 EVENTS = "WORKFLOW_EVENTS"
 """Environment variable that names the file which a step may tell its progress in."""
@@ -37,11 +34,11 @@ class StepProcess:
     def __init__(
         self, words: tuple[str, ...], folder: Path, place: Path, name: str, environment: Mapping[str, str]
     ) -> None:
-        self.log, self.events = place / f"{name}.log", place / f"{name}.events.jsonl"
+        self.log, self.events = place / f"{name}.log", place / events_name(name)
         self.events.write_text("", encoding="utf-8")
         self.log_start = self.log.stat().st_size if self.log.exists() else 0
         # The step holds this lock for as long as it lives: a runner that is killed leaves it to be found.
-        lock = _locked(place / f"{name}.lock")
+        lock = handed_lock(place / f"{name}.lock")
         try:
             with self.log.open("ab") as output:
                 output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(words)}\n".encode())
@@ -75,6 +72,15 @@ class StepProcess:
         return self.code() or 0
 
 
+def events_name(name: str) -> str:
+    """Return the name of the file that a step tells its progress in.
+
+    Args:
+        name: name of the step's files, "08_generate".
+    """
+    return f"{name}.events.jsonl"
+
+
 def end_left_behind(place: Path, name: str, pid: object) -> bool:
     """End a step whose runner was killed, so that it is not run twice at a time.
 
@@ -87,15 +93,15 @@ def end_left_behind(place: Path, name: str, pid: object) -> bool:
         Whether it was still there.
     """
     path = place / f"{name}.lock"
-    if fcntl is None or not path.exists() or _free(path):
+    if is_free(path):
         return False
-    groups = _groups_with(f"{EVENTS}={(place / f'{name}.events.jsonl').resolve()}")
+    groups = _groups_with(f"{EVENTS}={(place / events_name(name)).resolve()}")
     if not groups and isinstance(pid, int) and pid > 1:
         groups = {pid}
     for group in groups:
         _signal_group(group, signal.SIGTERM)
     until = time.monotonic() + _GRACE
-    while not _free(path):
+    while not is_free(path):
         if time.monotonic() > until:
             for group in groups:
                 _signal_group(group, signal.SIGKILL)
@@ -122,33 +128,6 @@ def python_of(folder: Path) -> str:
         if path.exists():
             return str(path)
     return sys.executable
-
-
-def _locked(path: Path) -> int | None:
-    if fcntl is None:
-        return None
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise OSError(0, "it is still running", str(path)) from None
-    except OSError:  # a file system without locks
-        os.close(handle)
-        return None
-    os.set_inheritable(handle, True)
-    return handle
-
-
-def _free(path: Path) -> bool:
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-    return True
 
 
 def _signal_group(pid: int, number: int) -> None:

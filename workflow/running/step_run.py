@@ -1,6 +1,5 @@
 """One run of a step: its process, what it tells, its trouble, and what became of it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +88,13 @@ class StepRun:
         self._read(now)
         trouble = self._watcher.look(self.progress, now)
         if trouble is not None and trouble.stops and self._process.code() is None:
-            self._trouble = trouble
-            self._process.stop()
+            self.stop_for(trouble)
         return trouble
+
+    def stop_for(self, trouble: Trouble) -> None:
+        """Stop it for trouble that the runner has found; it may save first."""
+        self._trouble = trouble
+        self._process.stop()
 
     def has_ended(self) -> bool:
         """Return whether its process has ended."""
@@ -104,6 +107,7 @@ class StepRun:
     def stop(self) -> None:
         """Let it save and leave."""
         self._process.stop()
+        self._read(self.progress.moved)
 
     def ended(self, now: float) -> Ended:
         """Hold what it has made to its checks, and say what became of it. Its process must have ended."""
@@ -137,20 +141,14 @@ class StepRun:
             unit = (self.progress.unit or "step").removesuffix("s")
             of = f" of {self.progress.total:,.0f}" if self.progress.total else ""
             at = f"{unit} {self.progress.done:,.0f}{of}"
-        trouble = self._trouble.text if self._trouble else ""
-        return advise(self._lines, code, self._folder, at=at, trouble=trouble, own=self.step.advice)
+        return advise(self._lines, code, self._folder, at=at, trouble=self._trouble, own=self.step.advice)
 
     def _read(self, now: float) -> None:
         for line in self._output.lines():
             self._lines = [*self._lines[-_KEPT:], line]
             self.progress.take_line(line, now)
         for line in self._events.lines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # of a script that was killed while it wrote
-            if isinstance(event, dict):
-                self.progress.take_event(event, now)
+            self.progress.take_event_line(line, now)
 
 
 def file_name(step: Step) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from workflow.definition.numbers import number_of
+
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf(?:inity)?)"
 _LOSS = re.compile(rf"\b(?:train[_/ ])?loss['\"]?\s*[=:]?\s*({_NUMBER})\b", re.IGNORECASE)
 # "step 10/1000", "epoch 1: 25/500", tqdm's " 5%|## | 25/500 [00:10<03:20".
@@ -30,7 +32,8 @@ class Progress:
         first_loss: the first loss.
         best_loss: the lowest finite loss so far.
         losses: how many were told.
-        counts: tokens_in, tokens_out, tokens_trained and dollars that it tells, sums so far.
+        counts: tokens_in, tokens_out, tokens_trained and dollars that it tells, sums since it began.
+        spent: dollars that the step has cost so far, earlier runs too; None where nobody knows.
         checkpoint: the newest checkpoint that it tells of.
         message: its newest word.
         moved: when it last moved, seconds of the caller's clock.
@@ -44,6 +47,7 @@ class Progress:
     best_loss: float | None = None
     losses: int = 0
     counts: dict[str, float] = field(default_factory=dict)
+    spent: float | None = None
     checkpoint: str = ""
     message: str = ""
     moved: float = 0.0
@@ -62,15 +66,29 @@ class Progress:
             event: its keys, those of docs/workflows.md.
             now: seconds of a clock that goes on.
         """
-        done, total, loss = (_number(event.get(key)) for key in ("done", "total", "loss"))
+        done, total, loss = (number_of(event.get(key)) for key in ("done", "total", "loss"))
         for key in _COUNTS:
-            count = _number(event.get(key))
+            count = number_of(event.get(key))
             if count is not None and math.isfinite(count):
                 self.counts[key] = count
         self.unit = str(event.get("unit") or self.unit)
         self.checkpoint = str(event.get("checkpoint") or self.checkpoint)
         self.message = str(event.get("message") or self.message)
         self._take(done, total, loss, now)
+
+    def take_event_line(self, line: str, now: float) -> None:
+        """Take a line of the file of events; one that a kill has torn is passed over.
+
+        Args:
+            line: the line, JSON.
+            now: seconds of a clock that goes on.
+        """
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(event, dict):
+            self.take_event(event, now)
 
     def take_line(self, line: str, now: float) -> None:
         """Take a line that the step printed.
@@ -126,14 +144,3 @@ class Progress:
         if moved:
             self._gaps = [*self._gaps[-_KEPT:], now - self.moved]
             self.moved = now
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
