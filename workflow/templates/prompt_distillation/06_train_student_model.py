@@ -13,6 +13,7 @@ import tinker
 
 from distillation import (
     append_rows,
+    datum,
     digest_of,
     digest_of_file,
     prompt_tokens,
@@ -37,17 +38,6 @@ parser.add_argument("--check-config", action="store_true")
 parser.add_argument("--rehearse", action="store_true")
 words = parser.parse_args()
 tokenizer = tokenizer()
-
-
-def datum(row):
-    """Return a row as the service trains on it: of each token the next is asked for, those of the answer alone."""
-    prompt = prompt_tokens(tokenizer, row["asked"])
-    tokens = [*prompt, *row["tokens"]]
-    weights = [0.0] * (len(prompt) - 1) + [1.0] * len(row["tokens"])
-    return tinker.Datum(
-        model_input=tinker.ModelInput.from_ints(tokens[:-1]),
-        loss_fn_inputs={"target_tokens": tokens[1:], "weights": weights},
-    )
 
 
 def loss_of(answer, data):
@@ -84,7 +74,7 @@ def rate_of(step):
 
 def begun(training, step):
     """Begin a step; what it answers is waited for while the next is under way."""
-    data = [datum(row) for row in batch_of(step)]
+    data = [datum(tokenizer, row) for row in batch_of(step)]
     forward = training.forward_backward(data, "cross_entropy")
     return step, data, forward, training.optim_step(tinker.AdamParams(learning_rate=rate_of(step)))
 
@@ -156,7 +146,7 @@ def train():
     if begin == words.steps:
         print("all steps are done")
         return
-    validated = [datum(row) for row in held_out[:VALIDATED]]
+    validated = [datum(tokenizer, row) for row in held_out[:VALIDATED]]
     trained = 0
     with service(words.model) as client:
         if saved:

@@ -93,16 +93,30 @@ def prompt_tokens(tokenizer, asked, character=""):
 def end_of_turn(tokenizer):
     """Return the token that ends an answer."""
     asked, said = {"role": "user", "content": "a"}, "zebra"
-    with_answer = _rendered(tokenizer, [asked, {"role": "assistant", "content": said}])
-    before = len(_rendered(tokenizer, [asked], add_generation_prompt=True))
-    special = set(tokenizer.all_special_ids)
-    return next((one for one in with_answer[before:] if one in special), tokenizer.eos_token_id)
+    tokens = _rendered(tokenizer, [asked, {"role": "assistant", "content": said}])
+    for place in range(1, len(tokens)):
+        if said in tokenizer.decode(tokens[:place]):
+            return tokens[place]
+    return tokenizer.eos_token_id
 
 
 def _rendered(tokenizer, messages, add_generation_prompt=False):
     # Models that think aloud are asked not to; templates of others pass this over.
     return tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=True,
                                          return_dict=False, enable_thinking=False)  # fmt: skip
+
+
+def datum(tokenizer, row):
+    """Return a row as the service trains on it: of each token the next is asked for, those of the answer alone."""
+    import tinker
+
+    prompt = prompt_tokens(tokenizer, row["asked"])
+    tokens = [*prompt, *row["tokens"]]
+    weights = [0.0] * (len(prompt) - 1) + [1.0] * len(row["tokens"])
+    return tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(tokens[:-1]),
+        loss_fn_inputs={"target_tokens": tokens[1:], "weights": weights},
+    )
 
 
 def text_of(tokenizer, tokens):
