@@ -39,6 +39,8 @@ class AgentTrainerConfig(LanguageConfig):
     broken off and left out. 0 sets no limit."""
     rollout_turns: Annotated[int, Ge(0)] = 1000
     """Answers that a rollout may take; one that takes more is broken off and left out. 0 sets no limit."""
+    rollout_retries: Annotated[int, Ge(0)] = 0
+    """How often a rollout is begun again, with other random numbers, whose agent failed or took too long."""
     lockstep: bool = True
     """Sample in waves, once every rollout under way waits for an answer: the same bits each time. off is faster where
     tools are slow, and the same to rounding."""

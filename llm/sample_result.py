@@ -1,5 +1,6 @@
 """What comes of a request to the sampler, while it is made and after."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llm.engine_error import EngineError
@@ -62,6 +63,33 @@ class Sample:
             self.finish, self.stopped_by = finish, stopped_by
             if self._text is not None:
                 self._text.end()
+
+
+@dataclass(frozen=True)
+class RecalledSample:
+    """What is kept of an answer, so that it can be given again (`Sampler.recall`).
+
+    Attributes:
+        tokens: sampled ids, the one that ended the sample included.
+        logprobs: of each token its logprob.
+        finish: why it ended.
+        stopped_by: the id or the string that ended it.
+        likeliest: of each token the likeliest ones in its place (token, logprob); empty where nobody asked.
+    """
+
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
+    finish: str
+    stopped_by: int | str | None = None
+    likeliest: Sequence[Sequence[tuple[int, float]]] = ()
+
+    @staticmethod
+    def of(sample: Sample) -> "RecalledSample":
+        """Keep a sample that has ended."""
+        return RecalledSample(
+            tuple(sample.tokens), tuple(sample.logprobs), str(sample.finish), sample.stopped_by,
+            tuple(map(tuple, sample.likeliest or ())),
+        )  # fmt: skip
 
 
 @dataclass(eq=False)

@@ -26,7 +26,7 @@ from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.lookahead import Lookahead
 from llm.prefix_cache import PrefixCache, common_length
-from llm.sample_result import CANCELLED, FAILED, STOP, Sample, SampleHandle
+from llm.sample_result import CANCELLED, FAILED, STOP, RecalledSample, Sample, SampleHandle
 from llm.sampled_weights import SampledWeights, WeightsIdentity, identity_of, mark_of
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
 from llm.text_stream import SampleText, TokenBytes
@@ -175,6 +175,37 @@ class Sampler:
             SettingError: the prompt has an unknown token or leaves no room in the context, or a setting can't be used.
             UnknownAdapterError: there is no such adapter.
         """
+        handle, ends, limit = self._begun(request)
+        weights = self._weights(request.adapter)
+        prompt = _Prompt(handle, weights, numpy.asarray(request.prompt), ends, limit)
+        self._put(lambda: self._waiting.append(prompt))
+        return handle
+
+    def recall(self, request: SampleRequest, samples: Sequence[RecalledSample]) -> SampleHandle:
+        """Make again what came of a request that was answered before, without asking the model.
+
+        Args:
+            request: the request.
+            samples: what was sampled for it.
+
+        Returns:
+            Its handle, which has ended.
+
+        Raises:
+            SettingError: the request can't be done.
+            ValueError: these are not as many samples as it asks for.
+        """
+        handle, ends, limit = self._begun(request)
+        for sample, known in zip(handle.samples, samples, strict=True):
+            for token, logprob in zip(known.tokens, known.logprobs, strict=True):
+                sample.take(token, logprob, ends, limit)
+            if sample.likeliest is not None:
+                sample.likeliest += [[(token, logprob) for token, logprob in each] for each in known.likeliest]
+            sample.end(known.finish, known.stopped_by)
+        return handle
+
+    def _begun(self, request: SampleRequest) -> tuple[SampleHandle, frozenset[int], int]:
+        """Return the handle of a request of which nothing is sampled yet, the ids that end it, and its longest."""
         self.check(request)
         settings, room = request.settings, self.base.context - len(request.prompt)
         ends = set(self.base.end_ids if settings.end_ids is None else settings.end_ids)
@@ -189,12 +220,8 @@ class Sampler:
         for _ in range(request.samples):
             text = None if self._token_bytes is None else SampleText(self._token_bytes, strings)
             samples.append(Sample(likeliest=[] if settings.logprobs else None, _text=text))
-        handle = SampleHandle(request, samples)
         limit = room if settings.max_tokens is None else min(room, settings.max_tokens)
-        weights = self._weights(request.adapter)
-        prompt = _Prompt(handle, weights, numpy.asarray(request.prompt), frozenset(ends), limit)
-        self._put(lambda: self._waiting.append(prompt))
-        return handle
+        return SampleHandle(request, samples), frozenset(ends), limit
 
     def check(self, request: SampleRequest) -> None:
         """Refuse what `submit` would, whatever the weights.

@@ -193,6 +193,11 @@ class CheckpointStore:
         """Whether the run has not come to its first checkpoint."""
         return not self._all()
 
+    def epochs(self) -> list[int]:
+        """Return of each checkpoint how many epochs were finished, the oldest first."""
+        names = [_NAME.fullmatch(path.name) for path in self._all()]
+        return [_age(name)[0] for name in names if name]
+
     def tidy(self) -> None:
         """Bring the folder in order after a kill in the middle of `save`: nothing half done, nothing good lost."""
         for path in self.folder.glob(f".*{_REPLACED}"):

@@ -27,8 +27,10 @@ from model.token_losses import kl_k1, require_loss, token_loss
 from train.agents.agent_elsewhere import Agent, ask_agent
 from train.agents.agent_function import AgentFunctionError, find_agent
 from train.agents.comparison import compared, comparison_lines, transcripts
+from train.agents.flight import FlightLimits
 from train.agents.quiet import OUTPUT
 from train.agents.rollout import Rollout, RolloutPlan, SampledRow
+from train.agents.rollout_journal import RolloutJournal, remove_journals
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.rollout_runner import RolloutRunner, RunnerSettings
 from train.agents.sampled_policy import SampledPolicy
@@ -43,6 +45,7 @@ from train.machine import peak_memory
 from train.process_group import process_group
 
 _FEW_TOKENS = 4096  # of rows that go through the model together where no gradients are wanted
+_JOURNALS = "rollouts"  # folder in the run's, of what is known of rollouts that a resumed run may ask for
 _MEASURED = {"kl", "ratio", "sampler_gap"}
 _GAP = 0.05  # mean distance of logprobs from which on sampler and trainer are not the same policy
 
@@ -154,21 +157,56 @@ class AgentTrainer(BaseTrainer):
     # ---------------------------------------------------------------------------------------------------- rollouts
 
     def _train_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
-        return self._rollouts(plans, self._tasks.held[0], self._now())
+        self._remove_old_journals()
+        return self._rollouts(plans, self._tasks.held[0], self._now(), f"train-{self._epoch():05d}")
 
     def _val_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
-        return self._rollouts(plans, self._tasks.held[1], self._now())
+        return self._rollouts(plans, self._tasks.held[1], self._now(), f"val-{self._epoch():05d}")
 
-    def _rollouts(self, plans: Sequence[RolloutPlan], tasks: Sequence[object], policy: SampledPolicy) -> list[Rollout]:
+    def _rollouts(
+        self, plans: Sequence[RolloutPlan], tasks: Sequence[object], policy: SampledPolicy, name: str
+    ) -> list[Rollout]:
+        """Make rollouts; those that were made before the run was interrupted are taken from their journal.
+
+        Args:
+            plans: what is to be made.
+            tasks: the tasks that they number.
+            policy: the weights.
+            name: name of the journal; `-00003` at its end says that it is of the third epoch.
+        """
         self.clock.pause()
         training = self.model.training
         self.model.eval()
         runner = self._runner.held
         runner.print_to(None if self.options.dry_run else self.get_run_file_path(OUTPUT))
+        path = self.get_run_file_path(f"{_JOURNALS}/{name}.journal") if self.run_context.in_session else None
+        journal = RolloutJournal(path, self._facts(plans, policy) if path is not None else {})
         try:
-            return runner.run(plans, tasks, policy, self._look)
+            return runner.run(plans, tasks, policy, self._look, journal)
         finally:
             self.model.train(training)
+
+    def _facts(self, plans: Sequence[RolloutPlan], policy: SampledPolicy) -> dict[str, Any]:
+        """Return what rollouts follow from. A host-device synchronisation where all weights are trained."""
+        weights = [] if policy.adapter is not None else list(policy.base.model.parameters())
+        sums = torch.stack([each.detach().double().sum() for each in weights]) if weights else torch.zeros(0)
+        whole = hashlib.sha256(repr((sums.tolist(), [dataclasses.astuple(plan) for plan in plans])).encode())
+        runner = self._runner.held
+        settings = dataclasses.astuple(runner.settings)
+        whole.update(repr((settings, runner.lanes, self._digest(), torch.get_num_threads())).encode())
+        return {"version": policy.version, "digest": whole.hexdigest()}
+
+    def _epoch(self) -> int:
+        """Return the number of the epoch at hand, 1 for the first."""
+        return self.record.progress.epoch + 1
+
+    def _remove_old_journals(self) -> None:
+        """Remove journals of epochs that no checkpoint goes back to."""
+        if not self.run_context.in_session:
+            return
+        folder = self.run_folder.path / _JOURNALS
+        first = max(self.run_context.checkpoints.epochs(), default=0)  # epochs finished by the newest checkpoint
+        remove_journals(folder, [path for path in folder.glob("*-*.journal") if int(path.stem[-5:]) > first])
 
     def _look(self, done: int) -> None:
         """Show how many rollouts are done, and leave where somebody wants the run to stop."""
@@ -263,8 +301,8 @@ class AgentTrainer(BaseTrainer):
         facts = {"agent": self.config.agent, "run": self.run_folder.id}
         self.language.export(self.get_run_file_path, facts)
         plans, tasks = self.val_loader.plans(), self._tasks.held[1]
-        before = self._rollouts(plans, tasks, self._policy(*self._start.held, "start"))
-        after = self._rollouts(plans, tasks, self._now())
+        before = self._rollouts(plans, tasks, self._policy(*self._start.held, "start"), "before")
+        after = self._rollouts(plans, tasks, self._now(), "after")
         change = compared(before, after, self.config.success_reward)
         self.results |= change
         for line in comparison_lines(change):
@@ -272,6 +310,7 @@ class AgentTrainer(BaseTrainer):
         count = min(self.config.sample_count, len(plans))
         samples = transcripts(self.language.base.tokenizer, before[:count], after[:count])
         write_samples(self.language, self.get_run_file_path, samples)
+        remove_journals(self.run_folder.path / _JOURNALS)
 
     # ---------------------------------------------------------------------------------------------------- its parts
 
@@ -343,9 +382,9 @@ def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
 
 
 def _runner_settings(config: AgentTrainerConfig) -> RunnerSettings:
+    limits = FlightLimits(config.rollout_seconds, config.rollout_turns, config.rollout_retries)
     return RunnerSettings(
-        config.parallel_rollouts, config.rollout_seconds, config.rollout_turns, config.lockstep, config.temperature,
-        config.max_tokens,
+        config.parallel_rollouts, limits, config.lockstep, config.temperature, config.max_tokens
     )  # fmt: skip
 
 

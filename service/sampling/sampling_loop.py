@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from llm.engine_error import EngineError
 from llm.sample_result import Sample, SampleHandle
@@ -61,6 +61,32 @@ class Increment:
         """Yield each id with its logprob and the likeliest ones in its place."""
         likeliest = self.likeliest or ([],) * len(self.tokens)
         yield from zip(self.tokens, self.logprobs, likeliest, strict=True)
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """An answer that was given before.
+
+    Attributes:
+        version: id of the weights that answered.
+        handle: its samples, all of which have ended.
+    """
+
+    version: str
+    handle: SampleHandle
+
+
+class AnswerMemory(Protocol):
+    """Knows what was answered before, so that it isn't sampled again, and hears of what is answered now."""
+
+    def known(self, ticket: "Ticket") -> KnownAnswer | None:
+        """Return the answer to a request that has come; None where it has to be sampled. Any thread calls this."""
+
+    def note(self, ticket: "Ticket") -> None:
+        """Take in a request that was sampled to its end, before its client hears of it. The loop's thread calls this.
+
+        It must not wait, and raise nothing.
+        """
 
 
 class Ticket:
@@ -132,6 +158,12 @@ class Ticket:
             raise LoopEndedError("the request was cancelled before it began")
         return self.handle
 
+    def give(self, answer: KnownAnswer) -> None:
+        """Answer it by what is known, before anybody else has it."""
+        self.version, self.handle = answer.version, answer.handle
+        self.tell()
+        self.end()
+
     def tell(self) -> None:
         """Note what the samples have grown by. Only the loop calls this."""
         if self._streams and self.handle is not None:
@@ -173,6 +205,7 @@ class SamplingLoop:
         models: names by which weights are asked for. A request has those that its name stands for when it begins.
         schedule: when requests begin; None for at once.
         clock: tells seconds.
+        memory: knows answers that were given before, and hears of new ones; None for none.
 
     Attributes:
         sampled_tokens: of all requests that have ended.
@@ -184,8 +217,9 @@ class SamplingLoop:
         models: ServedModels,
         schedule: Schedule | None = None,
         clock: Callable[[], float] = time.monotonic,
+        memory: AnswerMemory | None = None,
     ) -> None:
-        self.sampler, self.models, self._clock = sampler, models, clock
+        self.sampler, self.models, self._clock, self._memory = sampler, models, clock, memory
         self._sampled = 0.0  # seconds of all steps
         self.schedule: Schedule = Continuous() if schedule is None else schedule
         self._condition = threading.Condition()
@@ -268,11 +302,15 @@ class SamplingLoop:
         self.schedule.require(key)
         tickets = [Ticket(key, number, model, request, streams, changed, target)
                    for request, number in zip(requests, numbers, strict=True)]  # fmt: skip
+        answers = [None if self._memory is None else self._memory.known(ticket) for ticket in tickets]
         with self._condition:
             if self._closing:
                 raise LoopEndedError("the service has been closed")
-            self._waiting += tickets
+            self._waiting += [ticket for ticket, answer in zip(tickets, answers, strict=True) if answer is None]
             self._condition.notify_all()
+        for ticket, answer in zip(tickets, answers, strict=True):
+            if answer is not None:
+                ticket.give(answer)
         return tickets
 
     def cancel(self, ticket: Ticket) -> None:
@@ -444,6 +482,8 @@ class SamplingLoop:
             self._under_way = others
             for ticket in ended:
                 self.sampled_tokens += 0 if ticket.handle is None else ticket.handle.completion_tokens
+                if self._memory is not None and ticket.handle is not None and ticket.handle.error is None:
+                    self._memory.note(ticket)
                 ticket.end(None if ticket.handle is None else ticket.handle.error)
 
     def _fail(self, error: EngineError) -> None:

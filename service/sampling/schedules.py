@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from llm.sampling_settings import SampleRequest
+
 
 class Waiting(Protocol):
     """What a schedule knows of a request."""
@@ -15,6 +17,10 @@ class Waiting(Protocol):
     @property
     def number(self) -> int:
         """Place among the requests of its key."""
+
+    @property
+    def request(self) -> SampleRequest:
+        """What is asked."""
 
 
 class NotEnteredError(LookupError):

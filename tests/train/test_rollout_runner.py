@@ -4,7 +4,7 @@ import pytest
 
 from llm.sampling_settings import SamplingSettings
 from service.sampling.exchange import Exchange, seed_of
-from train.agents.rollout_runner import remarks_on
+from train.agents.flight import remarks_on
 
 
 def remarks(**settings) -> list[str]:

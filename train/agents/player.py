@@ -81,7 +81,7 @@ class ProcessPlayer:
         output: where goes what it prints.
     """
 
-    def __init__(self, agent: Agent, output: TextIO) -> None:
+    def __init__(self, agent: Agent, output: TextIO | None) -> None:
         self._agent, self._output = agent, output
         self._process: subprocess.Popen[str] | None = None
 

@@ -71,6 +71,7 @@ class Rollout:
         cut_off: answers that ended for their length alone.
         cancelled: answers that nobody waited for.
         remarks: what is odd about how the model was asked.
+        retries: how often it was begun again, since its agent failed or took too long.
     """
 
     task: int
@@ -86,6 +87,7 @@ class Rollout:
     cut_off: int = 0
     cancelled: int = 0
     remarks: list[str] = field(default_factory=list)
+    retries: int = 0
 
     def take(self, trajectory: Trajectory) -> None:
         """Take in what was sampled."""
@@ -103,8 +105,30 @@ class Rollout:
 
 _PLAIN = (
     "task", "sample", "outcome", "reward", "numbers", "told", "turns", "tokens", "splits", "cut_off", "cancelled",
-    "remarks",
+    "remarks", "retries",
 )  # fmt: skip
+
+
+def plain_of(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout as plain data without tensors."""
+    rows = [
+        {"ids": row.ids.tolist(), "sampled": row.sampled.int().tolist(), "logprobs": row.logprobs.tolist(),
+         "versions": list(row.versions)}
+        for row in rollout.rows
+    ]  # fmt: skip
+    return {**{name: getattr(rollout, name) for name in _PLAIN}, "rows": rows}
+
+
+def rollout_of(plain: Mapping[str, Any]) -> Rollout:
+    """Return the rollout of a `plain_of`: what can't be held as text, a float32, is the same to the bit."""
+    rows = [
+        SampledRow(
+            torch.tensor(row["ids"], dtype=torch.int32), torch.tensor(row["sampled"], dtype=torch.bool),
+            torch.tensor(row["logprobs"], dtype=torch.float32), tuple(row["versions"]),
+        )
+        for row in plain["rows"]
+    ]  # fmt: skip
+    return Rollout(**{**plain, "rows": rows})
 
 
 def state_of(rollouts: Sequence[Rollout]) -> dict[str, Any]:

@@ -1,0 +1,324 @@
+"""Rollouts under way: lanes on which an agent plays one after another, and what comes of them."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
+
+from beautilog import logger
+
+from constants.counting import counted
+from data.trajectories import trajectory_of
+from llm.engine_error import EngineError
+from service.sampling.exchange import Exchange, ExchangeLog, seed_of
+from service.sampling.sampling_loop import KnownAnswer, SamplingLoop, Ticket
+from train import seeding
+from train.agents.played import FAILED, TIMED_OUT, Played
+from train.agents.player import Player
+from train.agents.rollout import Rollout, RolloutPlan
+from train.agents.rollout_journal import Attempt, JournalAnswer, RolloutJournal
+from train.agents.sampled_policy import POLICY
+from train.agents.waves import STAND_IN, Waves
+
+
+@dataclass(frozen=True)
+class FlightLimits:
+    """What rollouts may take.
+
+    Attributes:
+        seconds: time an agent has for a rollout, without that in which it waits for answers; 0 for no limit.
+        turns: answers that a rollout may have; 0 for no limit.
+        retries: how often a rollout is made again whose agent failed, or took too long.
+    """
+
+    seconds: float = 0.0
+    turns: int = 0
+    retries: int = 0
+
+
+class Players(Protocol):
+    """Has who plays the agent."""
+
+    def player(self, key: str) -> Player:
+        """Return who plays on a lane, by the key of its requests."""
+
+    def put_back(self, key: str, player: Player, busy: bool) -> None:
+        """Take back who played on a lane."""
+
+
+@dataclass
+class _Lane:
+    """Rollouts that are made one after another.
+
+    Attributes:
+        plans: places of those that are left.
+        key: of the requests of the one under way.
+        player: who plays the agent.
+        again: what is sampled before the first of them, as neighbours of other lanes.
+        at: the attempt under way; None between two.
+        seconds: time that the agent has taken for it, without that in which it waits for answers.
+    """
+
+    plans: list[int]
+    key: str
+    player: Player
+    again: list[JournalAnswer] = field(default_factory=list)
+    at: Attempt | None = None
+    seconds: float = 0.0
+
+
+class Flight:
+    """Rollouts under way.
+
+    It is the memory of the loop that samples for them: what their attempts were answered before is not sampled again.
+
+    Args:
+        plans: what is to be made.
+        tasks: all tasks, which the plans number.
+        limits: what a rollout may take.
+        players: who plays the agent.
+        log: records what is said.
+        journal: what was made before, and where what is made now is written down.
+        waves: when requests begin; None for at once.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[RolloutPlan],
+        tasks: Sequence[object],
+        limits: FlightLimits,
+        players: Players,
+        log: ExchangeLog,
+        journal: RolloutJournal,
+        waves: Waves | None,
+    ) -> None:
+        self._plans, self._tasks, self._limits, self._players = plans, tasks, limits, players
+        self._log, self._journal, self._waves = log, journal, waves
+        self._loop: SamplingLoop | None = None
+        self._address = ""
+        self._looked = time.monotonic()
+        self._condition = threading.Condition()
+        self._found: dict[int, Rollout] = dict(journal.finished)
+        self._attempts: dict[int, int] = dict(journal.attempts)
+        self._lanes: list[_Lane] = []
+        self._by_key: dict[str, _Lane] = {}
+        self._ended = False
+        self._other = 0  # answers that were sampled again and came out otherwise
+
+    @property
+    def done(self) -> int:
+        """Number of rollouts that are done."""
+        return len(self._found)
+
+    def begin(self, lanes: int, loop: SamplingLoop, address: str) -> None:
+        """Spread the plans over lanes, and start them.
+
+        Args:
+            lanes: number of lanes.
+            loop: what samples.
+            address: base URL of the endpoint.
+        """
+        self._loop, self._address = loop, address
+        again: dict[int, list[JournalAnswer]] = {}
+        for attempt, answer in self._journal.again:
+            again.setdefault(attempt.place % lanes, []).append(answer)
+        for number in range(lanes):
+            plans = [place for place in range(number, len(self._plans), lanes) if place not in self._found]
+            if plans or number in again:
+                key = f"{number:05d}"
+                late = sorted(again.get(number, []), key=lambda each: (each.wave or 0, each.number))
+                self._lanes.append(_Lane(plans, key, self._players.player(key), late))
+        self._by_key = {lane.key: lane for lane in self._lanes}
+        if self._waves is not None:  # all at once, or the first wave would begin without the later ones
+            self._waves.enter(*self._by_key)
+        for lane in self._lanes:
+            self._start(lane)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is done, or for some seconds; then end rollouts that are over a limit.
+
+        Returns:
+            Whether all is done.
+        """
+        with self._condition:
+            done = self._condition.wait_for(lambda: len(self._found) == len(self._plans), seconds)
+        if not done:
+            self._look_at_limits()
+        return done
+
+    def end(self) -> None:
+        """Let no further rollout begin, and end processes of agents."""
+        with self._condition:
+            self._ended = True
+        for lane in self._lanes:
+            self._players.put_back(lane.key, lane.player, busy=lane.at is not None)
+        if self._other:
+            logger.warning(
+                f"{counted(self._other, 'answer')} came out otherwise than before the run was interrupted: another "
+                "machine, another number of threads or another version of a library rounds otherwise"
+            )
+
+    def rollouts(self) -> list[Rollout]:
+        """Return the rollouts, in the order of the plans."""
+        return [self._found[place] for place in range(len(self._plans))]
+
+    # ------------------------------------------------------------------------------------------ what was sampled before
+
+    def known(self, ticket: Ticket) -> KnownAnswer | None:
+        """Return the answer that a request's attempt was given before the process at hand began."""
+        attempt = self._at(ticket.key)
+        if attempt is None or self._loop is None:
+            return None
+        answer = self._journal.known(attempt, ticket.number, ticket.request)
+        if answer is None:
+            return None
+        handle = self._loop.sampler.recall(ticket.request, answer.samples)
+        handle.prompt_logprobs, handle.prompt_likeliest = answer.prompt_logprobs, answer.prompt_likeliest
+        return KnownAnswer(answer.version, handle)
+
+    def note(self, ticket: Ticket) -> None:
+        """Write down what was sampled."""
+        attempt = self._at(ticket.key)
+        answer = JournalAnswer.of(ticket, None if self._waves is None else self._waves.wave)
+        if attempt is not None and answer is not None:
+            self._journal.note_answer(attempt, answer)
+
+    def _at(self, key: str) -> Attempt | None:
+        lane = self._by_key.get(key)
+        return lane.at if lane is not None and lane.key == key else None
+
+    def _sample_again(self, lane: _Lane, key: str) -> None:
+        """Ask what rollouts of a lane that have ended asked in waves that are made again."""
+        assert self._loop is not None
+        try:
+            for _, answers in groupby(lane.again, key=lambda each: each.wave):
+                asked = [(each, self._loop.submit(key, POLICY, each.request, each.number)) for each in answers]
+                for before, ticket in asked:
+                    now = [tuple(sample.tokens) for sample in ticket.result().samples]
+                    self._other += now != [tuple(each.tokens) for each in before.samples]
+        except (EngineError, LookupError):  # the loop has ended
+            return
+
+    # ----------------------------------------------------------------------------------------------- lanes and attempts
+
+    def _look_at_limits(self) -> None:
+        """End rollouts that have taken too long, or too many answers."""
+        assert self._loop is not None
+        limits, now, waiting = self._limits, time.monotonic(), self._loop.keys()
+        passed, self._looked = now - self._looked, now
+        for lane in self._lanes:
+            with self._condition:
+                if lane.at is None:
+                    continue
+                lane.seconds += 0 if lane.key in waiting else passed
+                why, again = "", False
+                if limits.seconds and lane.seconds > limits.seconds:
+                    why, again = f"it took longer than rollout_seconds = {limits.seconds:g}", True
+                elif limits.turns and len(self._log.exchanges(lane.key)) > limits.turns:
+                    why = f"it took more answers than rollout_turns = {limits.turns}"
+            if why:
+                self._break_off(lane, Played(TIMED_OUT, told=why), again)
+
+    def _start(self, lane: _Lane) -> None:
+        threading.Thread(target=self._fly, args=(lane, lane.key), name=f"agent-{lane.key}", daemon=True).start()
+
+    def _fly(self, lane: _Lane, key: str) -> None:
+        """Make the rollouts of a lane, as long as its key is this one: else somebody else goes on with it."""
+        if lane.again:
+            self._sample_again(lane, key)
+            lane.again = []
+        while True:
+            with self._condition:
+                if self._ended or lane.key != key or not lane.plans:
+                    break
+                place = lane.plans.pop(0)
+                lane.at, lane.seconds = Attempt(place, self._attempts.get(place, 0)), 0.0
+                plan = self._plans[place]
+                self._log.open(key, self._seed(lane.at))
+            played = lane.player.play(self._tasks[plan.task], self._address, key)
+            with self._condition:
+                if self._ended or lane.key != key:
+                    return
+                self._land(lane, played, self._log.close(key), again=played.outcome == FAILED)
+        if self._waves is not None:
+            self._waves.leave(key)
+
+    def _break_off(self, lane: _Lane, played: Played, again: bool) -> None:
+        """End a rollout that has no end; the lane goes on under another key, in another thread or process."""
+        with self._condition:
+            if lane.at is None:
+                return
+            key, player = lane.key, lane.player
+            self._land(lane, played, self._log.close(key), again)
+            lane.key = f"{key}{STAND_IN}"
+            lane.player = self._players.player(lane.key)
+            self._by_key[lane.key] = lane
+            if self._waves is not None and lane.plans:
+                self._waves.enter(lane.key)
+        if self._waves is not None:
+            self._waves.leave(key)
+        player.stop()
+        if lane.plans:
+            self._start(lane)
+
+    def _seed(self, attempt: Attempt) -> int:
+        """Return the seed of an attempt's requests: each has other ones, or it would fail as the last did."""
+        seed = self._plans[attempt.place].seed
+        return seeding.seed_of(seed, attempt.number) if attempt.number else seed
+
+    def _land(self, lane: _Lane, played: Played, exchanges: Sequence[Exchange], again: bool) -> None:
+        """Note what came of the attempt that a lane is at.
+
+        Args:
+            lane: the lane.
+            played: how it ended.
+            exchanges: what was asked and answered.
+            again: whether it may be made again.
+        """
+        attempt = lane.at
+        assert attempt is not None
+        lane.at = None
+        if again and attempt.number < self._limits.retries:
+            self._attempts[attempt.place] = attempt.number + 1
+            lane.plans.insert(0, attempt.place)
+            self._journal.note_end(attempt, None)
+            return
+        plan = self._plans[attempt.place]
+        rollout = Rollout(plan.task, plan.sample, played.outcome, played.reward, played.numbers, played.told)
+        rollout.take(trajectory_of(exchanges))
+        rollout.remarks = remarks_on(exchanges, self._seed(attempt))
+        rollout.retries = attempt.number
+        self._journal.note_end(attempt, rollout)
+        self._found[attempt.place] = rollout
+        self._condition.notify_all()
+
+
+def remarks_on(exchanges: Sequence[Exchange], seed: int) -> list[str]:
+    """Say what is odd about how a model was asked that is to be trained.
+
+    Args:
+        exchanges: the requests and their answers.
+        seed: seed of those that name none.
+    """
+    settings = [(each.number, each.settings) for each in exchanges]
+    alike = "its rollouts of a task are all the same, and nothing can be learned from that"
+    found = []
+    if any(each.greedy for _, each in settings):
+        found.append(
+            f"the agent asks for the likeliest tokens (temperature 0): {alike}. Leave temperature out in training."
+        )
+    elif any(each.seed != seed_of(seed, number) for number, each in settings):
+        found.append(f"the agent asks with a seed of its own: {alike}. Leave seed out in training.")
+    if any(each.top_p < 1 or each.top_k is not None or each.has_rules for _, each in settings):
+        found.append(
+            "the agent asks with top_p, top_k, a penalty, logit_bias, response_format or a forced tool: what is "
+            "sampled is another policy than the one that is trained. Leave them out in training."
+        )
+    elif any(not each.greedy and each.temperature != 1 for _, each in settings):
+        found.append(
+            "samples are drawn at another temperature than 1: log-probabilities, ratios and kl are those of the model "
+            "itself, at temperature 1."
+        )
+    return found
