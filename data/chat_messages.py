@@ -44,7 +44,9 @@ class Conversation:
 
     @staticmethod
     def of(
-        messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | str | None = None
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | str | None = None,
+        broken_calls: bool = False,
     ) -> "Conversation":
         """Bring messages of OpenAI's form into the one that templates take.
 
@@ -52,6 +54,8 @@ class Conversation:
             messages: messages with `role` and `content`; content is text, None, or a list of parts of text. Arguments
                 of tool calls are mappings, or JSON text of one. An assistant's `weight` of 0 leaves it untrained.
             tools: descriptions of tools; a list, or JSON text of one.
+            broken_calls: whether a call may have arguments that are no JSON of a mapping, as models write them at
+                times: they stay the text that they are.
 
         Returns:
             The conversation.
@@ -65,7 +69,7 @@ class Conversation:
             raise RowError("there is no message")
         done, weights = [], []
         for number, message in enumerate(messages, 1):
-            message, weight = _message(message, f"message {number}")
+            message, weight = _message(message, f"message {number}", broken_calls)
             done.append(message)
             weights.append(weight)
         return Conversation(tuple(done), _tools(tools), tuple(weights))
@@ -121,7 +125,7 @@ def strings_of(value: object) -> Iterator[str]:
             yield from strings_of(part)
 
 
-def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:
+def _message(message: object, where: str, broken_calls: bool) -> tuple[dict[str, Any], bool]:
     if not isinstance(message, Mapping):
         raise RowError("a message is not a mapping of role and content", f"{where} is {_kind(message)}")
     role = message.get("role")
@@ -138,7 +142,7 @@ def _message(message: object, where: str) -> tuple[dict[str, Any], bool]:
     done["role"] = _OTHER_ROLES.get(role, role)
     done["content"] = _content(message.get("content"), bool(calls), where)
     if calls:
-        done["tool_calls"] = _calls(calls, where)
+        done["tool_calls"] = _calls(calls, where, broken_calls)
     return done, weight != 0
 
 
@@ -178,7 +182,7 @@ def _content(content: object, may_lack: bool, where: str) -> str | None:
     raise RowError("content is no text", f"that of {where} is {_kind(content)}")
 
 
-def _calls(calls: object, where: str) -> list[dict[str, Any]]:
+def _calls(calls: object, where: str, broken: bool) -> list[dict[str, Any]]:
     if isinstance(calls, str):
         calls = _json(calls, "tool_calls", where)
     if not isinstance(calls, Sequence) or isinstance(calls, str):
@@ -189,18 +193,32 @@ def _calls(calls: object, where: str) -> list[dict[str, Any]]:
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise RowError("a tool call has no function with a name", where)
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            arguments = _json(arguments, "arguments", where) if arguments.strip() else {}
-        arguments = {} if arguments is None else arguments
-        if not isinstance(arguments, Mapping):
-            raise RowError("arguments of a tool call are not a mapping", f"those of {where} are {_kind(arguments)}")
-        if not all(map(math.isfinite, _floats_of(arguments))):
-            raise RowError("arguments have a number that JSON has no words for", f"{where}: it is not finite")
+        arguments = _kept_arguments(function.get("arguments"), where, broken)
         outer = _without_nulls(call, "function") if "function" in call else {}
-        inner = {**_without_nulls(function, "arguments"), "arguments": dict(arguments)}
+        inner = {**_without_nulls(function, "arguments"), "arguments": arguments}
         done.append({"type": "function", **outer, "function": inner})
     return done
+
+
+def _kept_arguments(given: object, where: str, broken: bool) -> dict[str, Any] | str:
+    """Return a call's arguments; where they may be broken, the text of those that are."""
+    try:
+        return _arguments(given, where)
+    except RowError:
+        if broken and isinstance(given, str):
+            return given
+        raise
+
+
+def _arguments(arguments: object, where: str) -> dict[str, Any]:
+    if isinstance(arguments, str):
+        arguments = _json(arguments, "arguments", where) if arguments.strip() else {}
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, Mapping):
+        raise RowError("arguments of a tool call are not a mapping", f"those of {where} are {_kind(arguments)}")
+    if not all(map(math.isfinite, _floats_of(arguments))):
+        raise RowError("arguments have a number that JSON has no words for", f"{where}: it is not finite")
+    return dict(arguments)
 
 
 def _tools(tools: object) -> tuple[dict[str, Any], ...]:

@@ -49,8 +49,19 @@ class Answers(Protocol):
         """Return the events that end a stream."""
 
 
-class _ChatChoice:
-    """One answer of a chat."""
+class ChatChoice:
+    """One answer of a chat.
+
+    Args:
+        tool_text: tells calls from what is said beside them; None where there are no tools.
+        mark: what sets the answer apart from all others; ids of calls follow from it.
+
+    Attributes:
+        finish: why it has ended, as the client is told.
+        calls: calls of tools, in OpenAI's form.
+        begun: whether a stream of it has begun.
+        parts: what it has grown by.
+    """
 
     def __init__(self, tool_text: ToolCallText | None, mark: str) -> None:
         self.finish = ""
@@ -75,6 +86,7 @@ class _ChatChoice:
         return said
 
     def message(self) -> Json:
+        """Return it as a message of the assistant."""
         said = "".join(self._said)
         if self.calls:
             return {"role": "assistant", "content": said or None, "tool_calls": self.calls}
@@ -97,7 +109,7 @@ class ChatAnswers:
     ) -> None:
         self._wanted, self._texts, self._prompt_ids = wanted, texts, prompt_ids
         self._choices = [
-            _ChatChoice(ToolCallText(wanted.form.must_call) if calls_tools else None, f"{mark}/{number}")
+            ChatChoice(ToolCallText(wanted.form.must_call) if calls_tools else None, f"{mark}/{number}")
             for number in range(wanted.choices)
         ]
         self._head: Json = {}
@@ -178,16 +190,8 @@ class ChatAnswers:
     def _logprobs(self, parts: Sequence[Increment]) -> Json | None:
         if self._wanted.logprobs is None:
             return None
-        content = [
-            {**self._entry(token, logprob), "top_logprobs": [self._entry(*each) for each in likeliest]}
-            for part in parts
-            for token, logprob, likeliest in part.entries()
-        ]
+        content = told_logprobs(self._texts, parts)
         return {"content": content, "refusal": None} if content or not self._wanted.stream else None
-
-    def _entry(self, token: int, logprob: float) -> Json:
-        text, raw = self._texts(token)
-        return {"token": text, "logprob": _finite(logprob), "bytes": None if raw is None else list(raw)}
 
 
 class _CompletionChoice:
@@ -319,6 +323,25 @@ def usage_of(prompts: int, completions: int, cached: int) -> Json:
         "prompt_tokens": prompts, "completion_tokens": completions, "total_tokens": prompts + completions,
         "prompt_tokens_details": {"cached_tokens": cached},
     }  # fmt: skip
+
+
+def told_logprobs(texts: TokenTexts, parts: Sequence[Increment]) -> list[Json]:
+    """Return of each sampled token its log-probability, and those of the likeliest, in OpenAI's form.
+
+    Args:
+        texts: how tokens are shown.
+        parts: what an answer has grown by.
+    """
+
+    def entry(token: int, logprob: float) -> Json:
+        text, raw = texts(token)
+        return {"token": text, "logprob": _finite(logprob), "bytes": None if raw is None else list(raw)}
+
+    return [
+        {**entry(token, logprob), "top_logprobs": [entry(*each) for each in likeliest]}
+        for part in parts
+        for token, logprob, likeliest in part.entries()
+    ]
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,10 @@ from service.openai.alias_routes import AliasRoutes
 from service.openai.aliases import Aliases
 from service.openai.answer_form import AnswerForm
 from service.openai.openai_answers import Answers, ChatAnswers, CompletionAnswers, Json, to_json, usage_of
-from service.openai.openai_requests import Wanted, chat_request, completion_request, read_body
+from service.openai.openai_requests import ChatRequest, Wanted, chat_request, completion_request, read_body
+from service.openai.response_answers import ResponseAnswers
+from service.openai.response_requests import response_request, told_as_response
+from service.openai.said_before import Said, SaidBefore
 from service.openai.token_texts import TokenTexts
 from service.openai.tool_calls import writes_tool_calls
 from service.sampling.exchange import Exchange, ExchangeLog, Message, UnknownKeyError
@@ -84,6 +87,7 @@ def openai_app(
     endpoint = _Endpoint(loop, renderer, log or ExchangeLog(only_open=False), defaults, limits or AppLimits())
     table = [
         ("chat/completions", "POST", endpoint.chat), ("completions", "POST", endpoint.completions),
+        ("responses", "POST", endpoint.responses),
         ("models", "GET", endpoint.models), ("models/{model:path}", "GET", endpoint.model),
         *(AliasRoutes(aliases, endpoint.require_key).table() if aliases is not None else ()),
     ]  # fmt: skip
@@ -182,6 +186,7 @@ class _Endpoint:
         self._calls_tools = writes_tool_calls(renderer)
         self._longest = max(map(len, renderer.tokenizer.get_vocab()))  # characters of a token
         self._started = int(time.time())
+        self._said = SaidBefore()
 
     # ---------------------------------------------------------------------------------------------------------- routes
 
@@ -190,29 +195,67 @@ class _Endpoint:
         body = await call.body(self._limits.body)
         self.require_key(call)
         asked = chat_request(read_body(body), self._defaults)
+
+        def answers(prompt_ids: Sequence[int], mark: str) -> Answers:
+            return ChatAnswers(asked.wanted, self._texts, prompt_ids, bool(asked.tools), mark)
+
+        await self._chat(call, asked, len(body), answers, "messages")
+
+    async def responses(self, call: HttpCall) -> None:
+        """Answer a request for a response: a chat in other words."""
+        body = await call.body(self._limits.body)
+        self.require_key(call)
+        key = call.key
+        asked = response_request(read_body(body), self._defaults, lambda id: self._said.find(key, id))
+
+        def keep(id: str, answer: Json) -> None:
+            self._said.keep(key, id, Said(asked.before, (*asked.messages, answer)))
+
+        def answers(prompt_ids: Sequence[int], mark: str) -> Answers:
+            return ResponseAnswers(asked, self._texts, prompt_ids, mark, keep)
+
+        with told_as_response():
+            await self._chat(call, asked.chat, len(body), answers, "input")
+
+    async def _chat(
+        self,
+        call: HttpCall,
+        asked: ChatRequest,
+        size: int,
+        answers: Callable[[Sequence[int], str], Answers],
+        field: str,
+    ) -> None:
+        """Answer a chat.
+
+        Args:
+            call: the request.
+            asked: what it asks.
+            size: bytes of its body.
+            answers: makes the answer, of the ids of the prompt and what sets the request apart from all others.
+            field: by which the client names the messages.
+        """
         self._require_model(asked.wanted)
         if asked.tools and not self._calls_tools:
             raise RequestError(
                 "tools are not supported: the chat template of this model shows none, or calls of them in another form "
                 "than <tool_call>{...}</tool_call>", "tools",
             )  # fmt: skip
-        self._require_fits(len(body), [asked.messages, asked.tools], "messages")
-        with _refusing("messages"):
-            chat = Conversation.of(asked.messages, asked.tools)
+        self._require_fits(size, [asked.messages, asked.tools], field)
+        with _refusing(field):
+            chat = Conversation.of(asked.messages, asked.tools, broken_calls=True)
         number, seed = self._log.begin(call.key)
         sampled = self._log.sampled(call.key, chat)
 
         def prompt() -> list[int]:
-            with _refusing("messages"):
+            with _refusing(field):
                 return self._renderer.prompt(chat, sampled=sampled)
 
-        ids = await _beside(len(body), prompt)
-        requests = _requests([ids], asked.wanted, [seed], "messages")
+        ids = await _beside(size, prompt)
+        requests = _requests([ids], asked.wanted, [seed], field)
         await self._require_form(asked.wanted.form, requests[0])
         mark = f"{call.key}/{number}"
-        answers = ChatAnswers(asked.wanted, self._texts, requests[0].prompt, bool(asked.tools), mark)
-        record = _Record(self._log, "messages", asked.messages, asked.tools, sampled)
-        await self._answer(call, asked.wanted, requests, [number], answers, record)
+        record = _Record(self._log, field, asked.messages, asked.tools, sampled)
+        await self._answer(call, asked.wanted, requests, [number], answers(requests[0].prompt, mark), record)
 
     async def completions(self, call: HttpCall) -> None:
         """Answer a request for completions."""

@@ -20,9 +20,10 @@ MOST_TOP_LOGPROBS = 20
 # Of plain completions, as the protocol has it; chats go on to the end of the context.
 COMPLETION_TOKENS = 16
 
-# Fields that change no answer.
+# Fields that change no answer. How much to think and to write are hints to models that were taught to heed them.
 _WITHOUT_EFFECT = {
-    "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "user",
+    "metadata", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "safety_identifier", "service_tier",
+    "user", "verbosity",
 }  # fmt: skip
 # Fields that do what they say only with these values.
 _ONLY: dict[str, tuple[object, ...]] = {

@@ -148,8 +148,8 @@ class ExchangeLog:
             if record is not None:
                 record.exchanges.append(exchange)
                 if exchange.messages:
-                    with suppress(RowError):  # a call that was cut off is no message to go on from
-                        chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools)
+                    with suppress(RowError):  # an answer without anything in it is no message to go on from
+                        chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools, broken_calls=True)
                         record.said[_marks(chat)[-1]] = exchange
 
     def sampled(self, key: str, chat: Conversation) -> dict[int, tuple[int, ...]]:

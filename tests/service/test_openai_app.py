@@ -237,7 +237,7 @@ def test_models(letters):
         ({"logit_bias": {"261": 1}}, "logit_bias is 261; token ids go from 0 to 260"),
         ({"store": True}, "store is true; only false is supported"),
         ({"echo": True}, "echo is not supported; known are"),
-        ({"reasoning_effort": "high"}, "reasoning_effort is not supported; known are"),
+        ({"reasoning": {"effort": "high"}}, "reasoning is not supported; known are"),
         ({"functions": [{}]}, "it is not supported: use tools and tool_choice"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools are not supported: the chat template"),
         ({"messages": []}, "messages is []; it must be a list of 1 message or more"),
@@ -503,6 +503,23 @@ def test_what_is_no_call_is_text(parts, text):
         deltas = [each.choices[0].delta.content or "" for each in chat(served, tools=ADD, stream=True)]
         assert "".join(deltas) == wanted
         assert chat(served, tools=ADD, tool_choice="none").choices[0].message.content == wanted
+
+
+def test_a_call_with_broken_arguments_comes_back_as_it_was():
+    """What a model wrote, or was cut off in, is no JSON at times, and agents send it back with what went wrong."""
+    log = ExchangeLog()
+    cut = ("<tool_call>\n", '{"name": "add", ', '"arguments": {"a": ', "1}}", "\n</tool_call>")
+    with serving(scripted(*cut, template=TOOLS), log=log) as served:
+        log.open("a")
+        message = chat(served, "a", tools=ADD, max_tokens=3).choices[0].message
+        (call,) = message.tool_calls
+        assert call.function.arguments.strip() == '{"a":'
+        answer = {"role": "assistant", "content": message.content, "tool_calls": [call.model_dump()]}
+        result = {"role": "tool", "tool_call_id": call.id, "content": "that is no JSON"}
+        assert chat(served, "a", messages=[*HI, answer, result], tools=ADD).choices[0].finish_reason == "tool_calls"
+        _, second = log.close("a")
+        told = served.loop.sampler.base.tokenizer.decode(second.prompt_ids)
+        assert f'"arguments": {json.dumps(call.function.arguments)}' in told and "that is no JSON" in told
 
 
 def test_tools_are_shown_only_where_they_may_be_called():
