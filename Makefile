@@ -4,6 +4,7 @@
 # make language                                 install what language models need, fine-tune one (a few minutes)
 # make serve [MODEL=smollm2] [ARGS="--port 0"]   install what it needs, serve a model over the Tinker and OpenAI protocols
 # make images                                   install what pretrained image models need
+# make tune                                      install what tuning needs, let agents make a small model better
 # make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
@@ -15,7 +16,7 @@ TASK    ?= hebrew-4
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
-.PHONY: train tokens new language images serve test test-all crash crash-service soak soak-service test-gpu lint zoo rankers bench bench-rank bench-tables clean
+.PHONY: train tokens new language images serve tune test test-all crash crash-service soak soak-service test-gpu lint zoo rankers bench bench-rank bench-tables clean
 
 train: $(VENV)/.ready
 	$(RUN) train.py $(TRAINER) $(ARGS)
@@ -43,6 +44,11 @@ images: $(VENV)/.ready-images
 # Serve a model on this machine until Ctrl-C: smollm2, tiny, a folder, a GGUF file, a hub id (docs/service.md).
 serve: $(VENV)/.ready-language
 	$(RUN) serve.py --model $(MODEL) $(ARGS)
+
+# Agents fine-tune SmolLM2 on an example task, each question answered by the written rules (docs/tuning.md).
+tune: $(VENV)/.ready-agents
+	test -d artifacts/captain || $(RUN) tune.py new examples/captain_task.yaml artifacts/captain
+	$(RUN) tune.py run artifacts/captain --yes $(ARGS)
 
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev
@@ -113,7 +119,7 @@ $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: requirements-dev.txt requirements-language.txt requirements-images.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/.ready-dev: requirements-dev.txt requirements-agents.txt requirements-language.txt requirements-images.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(RUN) data/pretrained/torchvision_operators.py
 	@touch $@ $(VENV)/.ready
@@ -122,6 +128,10 @@ $(VENV)/.ready-images: requirements-images.txt requirements.txt | $(VENV)/bin/py
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-images.txt
 	@$(RUN) data/pretrained/torchvision_operators.py
 	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-agents: requirements-agents.txt $(VENV)/.ready-language
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-agents.txt
+	@touch $@
 
 $(VENV)/.ready-language: requirements-language.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-language.txt

@@ -24,10 +24,13 @@ _COMMANDS = {
     "serve": "service.command_line",
     "doctor": "doctor.command_line",
     "workflow": "workflow.command_line",
+    "tune": "agents.command_line",
 }
 _NEED_PROJECT = ("train", "evaluate")
 _WITHOUT_PROJECT = {"-h", "--help", "--version", "--list"}  # can be asked anywhere
-_HIDING = ("commands", "constants", "doctor", "llm", "menagerie", "service", "storage", "workflow", *SHARED_ROOMS)
+_HIDING = (
+    "agents", "commands", "constants", "doctor", "llm", "menagerie", "service", "storage", "workflow", *SHARED_ROOMS,
+)  # fmt: skip
 
 _DESCRIPTION = """Train and look at the trainers of a project: the folder with config.ini that the current one lies in.
 
@@ -39,6 +42,7 @@ _DESCRIPTION = """Train and look at the trainers of a project: the folder with c
   menagerie serve               serve a language model over the Tinker and OpenAI protocols
   menagerie doctor              say what is wrong with a Python environment, and what mends it
   menagerie workflow            look after long fine-tuning work on the Tinker API
+  menagerie tune                fine-tune a model with agents and a person who decides
 
 `menagerie COMMAND --help` tells the words of each."""
 

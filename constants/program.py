@@ -9,14 +9,14 @@ from pathlib import Path
 from constants.paths import PACKAGE_ROOT, PROJECT_ROOT
 
 _SCRIPTS = {"train": "train.py", "plot": "plot.py", "recommend": "recommend.py", "evaluate": "-m evaluation",
-            "serve": "serve.py", "doctor": "doctor.py", "workflow": "workflow.py"}  # fmt: skip
+            "serve": "serve.py", "doctor": "doctor.py", "workflow": "workflow.py", "tune": "tune.py"}  # fmt: skip
 
 
 def command(name: str) -> str:
     """Say how whoever reads a message calls a command line.
 
     Args:
-        name: train, plot, recommend, evaluate, serve, doctor or workflow.
+        name: train, plot, recommend, evaluate, serve, doctor, workflow or tune.
 
     Returns:
         `python train.py`, or `menagerie train` where that was called, or where the project is no checkout.

@@ -19,11 +19,12 @@ from warm_python import run_python
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 PACKAGES = (
-    "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage", "train",
-    "workflow",
+    "agents", "commands", "config", "constants", "data", "doctor", "evaluation", "llm", "model", "service", "storage",
+    "train", "workflow",
 )  # fmt: skip
 FILES = (
-    "train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "workflow.py", "config.ini", "beautilog.ini",
+    "train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "workflow.py", "tune.py", "config.ini",
+    "beautilog.ini",
 )  # fmt: skip
 
 

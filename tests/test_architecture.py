@@ -25,9 +25,10 @@ ALLOWED = {
     "service": {"constants", "config", "data", "llm", "model", "storage"},
     "train": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "service"},
     "workflow": {"constants", "config", "data", "doctor", "service", "storage"},
+    "agents": {"constants", "config", "data", "doctor", "evaluation", "service", "storage", "workflow"},
     "commands": {"constants", "config", "data", "model", "storage", "evaluation", "llm", "train"},
 }
-SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py", "serve.py", "doctor.py", "workflow.py")
+SCRIPTS = ("train.py", "menagerie.py", "plot.py", "recommend.py", "serve.py", "doctor.py", "workflow.py", "tune.py")
 NEW_PROJECT = ROOT / "commands" / "new_project" / "files"  # of a project to come, beside the packages
 TEMPLATES = ROOT / "workflow" / "templates"  # and of workflows to come
 FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))

@@ -1,0 +1,197 @@
+"""The words of `python tune.py`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from agents.driver import BusyError, Driver, Standing
+from agents.effects import EffectError
+from agents.nodes.evaluator import EvaluationError
+from agents.questions import AnswerError, Answers, Question
+from agents.screen import Screen, question_text
+from agents.story import story_of
+from agents.task.folder import TaskFolder, make_folder
+from agents.task.repository import RepositoryError
+from agents.task.task_file import TaskError
+from agents.trainers.trainer import TrainerError
+from config import ConfigError
+from constants.argument_parser import BriefParser
+from constants.commit import ShowVersion
+from constants.counting import counted
+from constants.end_signals import Terminated, hearing_signals
+from constants.program import command
+from data.data_error import DataError
+from storage.errors import OutputError
+
+OK, WAITING, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_EXITS = """exit codes: 0 done, 1 a question waits for an answer, 2 usage or a mistake in a file, 3 a step could not
+be done, 130 and 143 stopped; the same command goes on"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        words: command-line arguments; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(words)
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "new": _new, "run": _run, "resume": _run, "status": _status, "answer": _answer, "log": _log,
+    }  # fmt: skip
+    try:
+        with hearing_signals():
+            return verbs[arguments.verb](arguments)
+    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError) as error:
+        return _refused(str(error), USAGE)
+    except (BusyError, EffectError, EvaluationError, TrainerError, OutputError, OSError) as error:
+        return _refused(str(error), FAILED)
+    except Terminated as ended:
+        return _refused(f"ended by {ended}; the same command goes on", 128 + ended.number)
+    except KeyboardInterrupt:
+        return _refused("interrupted; the same command goes on", INTERRUPTED)
+
+
+def _parser() -> BriefParser:
+    parser = BriefParser(
+        prog=command("tune"), description="Fine-tune a model with agents, and a person who decides.",
+        allow_abbrev=False, epilog=_EXITS, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action=ShowVersion)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    new = verbs.add_parser("new", help="make the folder of a task", allow_abbrev=False,
+                           description="Make the folder of a task: rows split, settings, a repository.")  # fmt: skip
+    new.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted")
+    new.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to make (default: the task's name)")
+    texts = {
+        "run": "go on until a question has nobody to answer it, or all is done",
+        "resume": "the same as run",
+        "status": "show how far it is, and what is asked",
+        "answer": "answer the question that waits",
+        "log": "tell what was tried, why, and what came of it",
+    }
+    for word, text in texts.items():
+        verb = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        verb.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR",
+                          help="the task's folder (default: the current one)")  # fmt: skip
+        if word in ("run", "resume"):
+            verb.add_argument("--yes", action="store_true", help="answer questions by the written rules")
+        if word == "status":
+            verb.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        if word == "answer":
+            verb.add_argument(
+                "values", nargs="+", metavar="NAME=VALUE", help="values of the form, such as decision=train"
+            )
+    return parser
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    made = make_folder(arguments.task, arguments.folder)
+    for found in made.found:
+        _print("\n".join([found.told, *found.left_out]))
+    rows = counted(len(made.train), "row")
+    _print(f"{made.folder.path}: {rows} to train on, {len(made.test)} to measure with\n"
+           f"next: {command('tune')} run {arguments.folder or made.folder.path}")  # fmt: skip
+    return OK
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    folder = TaskFolder(arguments.folder.resolve())
+    screen = Screen(sys.stdout)
+    now = Driver(folder, screen.tell).run(_ask_here if sys.stdin.isatty() else _nobody, arguments.yes)
+    if now.question is not None:
+        _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE answers it, and "
+               f"{command('tune')} run {arguments.folder} goes on; --yes answers by rule")  # fmt: skip
+        return WAITING
+    _print("\n".join(story_of(folder.task(), now.state)))
+    if now.state["model"]:
+        _print(f"the model is in {folder.model}")
+    return OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    folder = TaskFolder(arguments.folder.resolve())
+    now = Driver(folder, lambda node, text: None).standing()
+    if arguments.json:
+        question = now.question.plain() if now.question else None
+        _print(json.dumps({"node": now.node, "question": question, "state": now.state}, ensure_ascii=False))
+        return OK
+    _print(_standing_text(folder, now))
+    return OK
+
+
+def _standing_text(folder: TaskFolder, now: Standing) -> str:
+    if not now.state:
+        return f"not begun yet: {command('tune')} run"
+    lines = story_of(folder.task(), now.state)
+    if now.question is not None:
+        return "\n".join([*lines, question_text(now.question)])
+    return "\n".join([*lines, f"next is {now.node}" if now.node else "it is over"])
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    folder = TaskFolder(arguments.folder.resolve())
+    question = Driver(folder, lambda node, text: None).standing().question
+    if question is None:
+        raise AnswerError(f"nothing is asked; {command('tune')} status shows how far it is")
+    values = {}
+    for word in arguments.values:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise AnswerError(
+                f"{word} is no NAME=VALUE, such as {question.fields[0].name}={question.fields[0].default}"
+            )
+        values[name] = value
+    Answers(folder.answers).give(question, values, "person")
+    _print(f"{question.id} is answered; {command('tune')} run goes on")
+    return OK
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    folder = TaskFolder(arguments.folder.resolve())
+    now = Driver(folder, lambda node, text: None).standing()
+    if not now.state:
+        _print(f"not begun yet: {command('tune')} run")
+        return OK
+    _print("\n".join([*story_of(folder.task(), now.state), "", "questions:"]))
+    for one in now.state["answers"]:
+        told = ", ".join(f"{name} = {value}" for name, value in one["values"].items())
+        _print(f"  {one['question']}: {told} (by {one['by']})")
+    return OK
+
+
+def _ask_here(question: Question) -> Mapping[str, str] | None:
+    """Ask at the terminal; None at the end of input."""
+    _print(question_text(question))
+    values = {}
+    for field in question.fields:
+        while True:
+            sys.stdout.write(f"{field.label} [{field.default}] ")
+            sys.stdout.flush()
+            line = sys.stdin.readline()
+            if not line:
+                return None
+            value = line.strip() or field.default
+            if value in field.choices:
+                break
+            _print(f"there are {', '.join(field.choices)}")
+        values[field.name] = value
+    return values
+
+
+def _nobody(question: Question) -> None:
+    return None
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _refused(text: str, code: int) -> int:
+    sys.stderr.write("".join(f"error: {line}\n" for line in text.splitlines()))
+    return code

@@ -1,0 +1,141 @@
+"""The worker: drives the graph from question to question. Of a task's folder there is one at a time."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from agents.brain.rules import Rules
+from agents.context import TuneContext
+from agents.effects import Effects
+from agents.graph import build_graph
+from agents.questions import Answers, Question
+from agents.state import TuneState, beginning
+from agents.task.folder import TaskFolder
+from agents.task.repository import Repository
+from agents.trainers.choice import trainer_of
+from storage.file_lock import FolderLock
+from storage.files import file_digest
+
+Ask = Callable[[Question], Mapping[str, str] | None]
+"""Asks a person: returns the values of the form, or None where nobody answers now."""
+
+
+class BusyError(Exception):
+    """Another process runs this task."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    Attributes:
+        state: what is known; empty before the first step.
+        node: node that is next; "" at the end and before the beginning.
+        question: what a person is asked; None where nothing is.
+    """
+
+    state: TuneState
+    node: str
+    question: Question | None
+
+
+class Driver:
+    """A task's run.
+
+    Args:
+        folder: the task's folder.
+        tell: called with what is to be told: the node, or "" for a line of a process, and the text.
+        thread: name of the run.
+    """
+
+    def __init__(self, folder: TaskFolder, tell: Callable[[str, str], None], thread: str = "main") -> None:
+        self._folder, self._tell, self._thread = folder, tell, thread
+        task = folder.task()
+        effects = Effects(folder.effects, lambda line: tell("", line))
+        self._context = TuneContext(folder, task, effects, Repository(folder.path), Rules(task), trainer_of(task))
+        self._answers = Answers(folder.answers)
+
+    def standing(self) -> Standing:
+        """Return how far the run is, without doing anything."""
+        if not self._folder.state.exists():
+            return Standing(TuneState(), "", None)
+        with self._graph() as graph:
+            return self._standing(graph)
+
+    def run(self, ask: Ask, by_rule: bool) -> Standing:
+        """Go on until the run is over, or nobody answers.
+
+        Args:
+            ask: asks a person.
+            by_rule: whether the written rules answer questions.
+
+        Returns:
+            How far it is now.
+
+        Raises:
+            BusyError: another process runs it.
+        """
+        self._folder.kept.mkdir(exist_ok=True)
+        lock = FolderLock(self._folder.kept)
+        if not lock.take():
+            raise BusyError(
+                f"{self._folder.path} is being run by another process; `tune.py status` shows how far it is"
+            )
+        try:
+            with self._graph() as graph:
+                return self._drive(graph, ask, by_rule)
+        finally:
+            lock.release()
+
+    def _drive(self, graph: "CompiledStateGraph[TuneState]", ask: Ask, by_rule: bool) -> Standing:
+        while True:
+            now = self._standing(graph)
+            given: TuneState | Command[Any] | None = None
+            if not now.state:
+                given = beginning(self._thread, file_digest(self._folder.test_rows))
+            elif now.question is not None:
+                answer = self._answer(now.question, ask, by_rule)
+                if answer is None:
+                    return now
+                given = Command(resume=answer)
+            elif not now.node:
+                return now
+            for part in graph.stream(given, self._config, stream_mode="tasks", durability="sync"):
+                if isinstance(part, dict) and "input" in part:
+                    self._tell(str(part["name"]), "")
+
+    def _answer(self, question: Question, ask: Ask, by_rule: bool) -> dict[str, Any] | None:
+        found = self._answers.of(question)
+        if found is None and by_rule:
+            found = self._answers.give(question, {}, "rule")
+        elif found is None:
+            values = ask(question)
+            # Somebody may have answered elsewhere meanwhile: who came first counts.
+            found = self._answers.of(question)
+            if found is None and values is not None:
+                found = self._answers.give(question, values, "person")
+        if found is not None:
+            told = ", ".join(str(value) for value in found["values"].values())
+            self._tell("answer", f"{question.title} {told} (by {found['by']})")
+        return found
+
+    @contextmanager
+    def _graph(self) -> Iterator["CompiledStateGraph[TuneState]"]:
+        with closing(sqlite3.connect(self._folder.state, check_same_thread=False, timeout=30)) as connection:
+            yield build_graph(self._context, SqliteSaver(connection))
+
+    @property
+    def _config(self) -> Any:  # langchain's RunnableConfig, whose package is not named here
+        return {"configurable": {"thread_id": self._thread}, "recursion_limit": 1_000_000}
+
+    def _standing(self, graph: "CompiledStateGraph[TuneState]") -> Standing:
+        found = graph.get_state(self._config)
+        waiting = [one.value for task in found.tasks for one in task.interrupts]
+        question = Question.of(waiting[0]) if waiting else None
+        return Standing(cast(TuneState, found.values), found.next[0] if found.next else "", question)

@@ -1,0 +1,106 @@
+"""The evaluator: test rows are answered by a process, scored, and compared row by row before "better" is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agents.context import TuneContext, key_of
+from agents.effects import EffectError
+from agents.state import Difference, Measured, Round, TuneState
+from agents.task.rows import TaskRow, read_rows
+from agents.task.settings import read_settings
+from agents.trainers.trainer import ASKED, SAID
+from evaluation.text_metrics import paired_bootstrap, score_texts
+from storage.files import file_digest, write_atomically
+
+
+class EvaluationError(Exception):
+    """Answers that can't be had or compared; the text says why."""
+
+
+def measure_baseline(context: TuneContext, state: TuneState) -> TuneState:
+    """Measure the base model, before anything is trained."""
+    settings = read_settings(context.folder.settings)
+    measured, seconds = _measure(context, state, "baseline", settings.get("adapter") or settings["base_model"])
+    return TuneState(baseline=measured, step=state["step"] + 1, spent=state["spent"] + seconds)
+
+
+def measure_trained(context: TuneContext, state: TuneState) -> TuneState:
+    """Measure what was trained; nothing is done where the training has failed."""
+    trained = state["trained"]
+    if trained is None or trained["error"]:
+        return TuneState(measured=None)
+    measured, seconds = _measure(context, state, "evaluate", str(context.folder.path / trained["run"]))
+    return TuneState(measured=measured, step=state["step"] + 1, spent=state["spent"] + seconds)
+
+
+def _measure(context: TuneContext, state: TuneState, node: str, model: str) -> tuple[Measured, float]:
+    folder, task, key = context.folder, context.task, key_of(state, node)
+    if file_digest(folder.test_rows) != state["test_digest"]:
+        raise EvaluationError(
+            f"{folder.test_rows} has changed since the run began: figures before and after can't be compared. "
+            f"`git checkout data/test.jsonl` brings it back; for other rows begin a new task."
+        )
+    rows = read_rows(folder.test_rows)
+    request = {"model": model, "test": state["test_digest"], "metric": task.metric, "max_tokens": task.max_tokens}
+
+    def do(place: Path) -> dict[str, Any]:
+        asked = "".join(json.dumps({"id": row.id, "messages": row.asked}) + "\n" for row in rows)
+        write_atomically(place / ASKED, asked.encode())
+        context.trainer.answer(place, model, task.max_tokens, context.process)
+        return {"measured": _scored(place, key, rows, task.metric)}
+
+    done = context.effects.once(key, request, do)
+    return done["measured"], done["seconds"]
+
+
+def _scored(place: Path, key: str, rows: list[TaskRow], metric: str) -> Measured:
+    said = [json.loads(line) for line in (place / SAID).read_text(encoding="utf-8").splitlines()]
+    if [one.get("id") for one in said] != [row.id for row in rows]:
+        raise EvaluationError(f"{place / SAID} does not answer the test rows in their order")
+    answers = [str(one["messages"][-1]["content"] or "") for one in said]
+    score = score_texts([metric], answers, [row.answer for row in rows])[metric]
+    cut_off = sum(one.get("finish") == "length" for one in said) / len(said)
+    scores = [round(float(one), 9) for one in score.samples]
+    return Measured(key=key, value=score.value, scores=scores, scale=score.scale, cut_off=cut_off)
+
+
+def compare(before: Measured, after: Measured) -> Difference:
+    """Compare two evaluations row by row: paired bootstrap of the mean difference of the scores.
+
+    Args:
+        before: one.
+        after: the other, of the same test rows.
+    """
+    found = paired_bootstrap(before["scores"], after["scores"])
+    return Difference(mean=found.difference, low=found.low, high=found.high, verdict=found.verdict)
+
+
+def answers_of(context: TuneContext, measured: Measured) -> list[str]:
+    """Return the answers of an evaluation, in the order of the test rows."""
+    path = context.effects.place(measured["key"]) / SAID
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise EffectError(f"{path} can't be read: {error.strerror}") from None
+    return [str(json.loads(line)["messages"][-1]["content"] or "") for line in lines]
+
+
+def close_round(context: TuneContext, state: TuneState, keep: bool) -> TuneState:
+    """End the round that is under way.
+
+    Args:
+        context: what nodes share.
+        state: what is known.
+        keep: whether its model is the best from now on.
+    """
+    trained, measured, baseline = state["trained"], state["measured"], state["baseline"]
+    assert trained is not None and baseline is not None
+    best = state["rounds"][state["best"] - 1]["measured"] if state["best"] else None
+    number = len(state["rounds"]) + 1
+    over = Round(
+        number=number, settings=read_settings(context.folder.settings), commit=context.repository.head(),
+        trained=trained, measured=measured, gain=compare(baseline, measured) if measured else None,
+        against_best=compare(best, measured) if measured and best else None, kept=keep and measured is not None,
+    )  # fmt: skip
+    return TuneState(rounds=[*state["rounds"], over], best=number if over["kept"] else state["best"])

@@ -1,0 +1,163 @@
+"""What a run knows, as LangGraph keeps it: texts, numbers, lists and mappings, which any version can read."""
+
+from typing import Any, TypedDict
+
+
+class Measured(TypedDict):
+    """Answers to the test rows, and how good they are.
+
+    Attributes:
+        key: key of the effect; its folder holds the answers.
+        value: score of all answers.
+        scores: score of each answer, in the order of the test rows.
+        scale: the best possible score.
+        cut_off: share of answers that did not end in time.
+    """
+
+    key: str
+    value: float
+    scores: list[float]
+    scale: float
+    cut_off: float
+
+
+class Difference(TypedDict):
+    """A paired comparison: mean difference of the scores, its 95 % interval, and what may be said of it."""
+
+    mean: float
+    low: float
+    high: float
+    verdict: str
+
+
+class Trained(TypedDict):
+    """A training.
+
+    Attributes:
+        run: folder of the run, relative to the task's.
+        epochs: epochs that are done.
+        planned: epochs that it has.
+        history: by name the numbers of each epoch.
+        rows: rows that were used, and left out.
+        error: what ended it where it failed, "" where not.
+        code: its exit code.
+    """
+
+    run: str
+    epochs: int
+    planned: int
+    history: dict[str, list[float | None]]
+    rows: dict[str, int]
+    error: str
+    code: int
+
+
+class Change(TypedDict):
+    """One change of a setting: its name, what it is now ("" for the default), and what it becomes."""
+
+    key: str
+    before: str
+    after: str
+
+
+class Proposal(TypedDict):
+    """What is proposed to be changed before the next round, and why.
+
+    Attributes:
+        finding: name of what was found, such as `overfitting`.
+        evidence: numbers that show it, a sentence each.
+        changes: settings that change.
+        expected: what it should bring, a sentence.
+        weight: how sure it is, from 0 to 1; the surest first.
+    """
+
+    finding: str
+    evidence: list[str]
+    changes: list[Change]
+    expected: str
+    weight: float
+
+
+class Round(TypedDict):
+    """A round that is over.
+
+    Attributes:
+        number: from 1.
+        settings: settings of its training, by name.
+        commit: commit of the task's folder that it was trained with.
+        trained: the training.
+        measured: its evaluation; None where it failed.
+        gain: against the base model.
+        against_best: against the best round before it; None in the first.
+        kept: whether it is the best from then on.
+    """
+
+    number: int
+    settings: dict[str, str]
+    commit: str
+    trained: Trained
+    measured: Measured | None
+    gain: Difference | None
+    against_best: Difference | None
+    kept: bool
+
+
+class Answered(TypedDict):
+    """A question that was answered: its id, the values of its form, and who answered, `person` or `rule`."""
+
+    question: str
+    values: dict[str, Any]
+    by: str
+
+
+class TuneState(TypedDict, total=False):
+    """State of a run.
+
+    Attributes:
+        thread: name of the run: `main`, or a fork's.
+        step: number of the next node with effects, from 0; part of their keys, so that a repeat finds them.
+        test_digest: digest of the test rows, which must stay as they are.
+        baseline: evaluation of the base model.
+        rounds: rounds that are over.
+        best: number of the best round; 0 where none is better than the base model.
+        trained: the training of the round that is under way.
+        measured: its evaluation.
+        proposals: what the debugger proposes, the surest first.
+        rejected: names of findings whose proposals a person has refused.
+        answers: all questions that were answered, in order.
+        spent: seconds of trainings and evaluations.
+        next: what the orchestrator has chosen, one of its actions.
+        reason: why.
+        stop: why the run is over; "" while it is not.
+        model: folder of the exported model.
+    """
+
+    thread: str
+    step: int
+    test_digest: str
+    baseline: Measured | None
+    rounds: list[Round]
+    best: int
+    trained: Trained | None
+    measured: Measured | None
+    proposals: list[Proposal]
+    rejected: list[str]
+    answers: list[Answered]
+    spent: float
+    next: str
+    reason: str
+    stop: str
+    model: str
+
+
+def beginning(thread: str, test_digest: str) -> TuneState:
+    """Return the state that a run begins with.
+
+    Args:
+        thread: name of the run.
+        test_digest: digest of the test rows.
+    """
+    return TuneState(
+        thread=thread, step=0, test_digest=test_digest, baseline=None, rounds=[], best=0, trained=None, measured=None,
+        proposals=[], rejected=[], answers=[], spent=0.0, next="", reason="", stop="", model="",
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Rows of a task: conversations that end with an answer, each with its id and where it is from."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from constants.counting import counted
+from data.chat_messages import Completion, Conversation, RowError
+from data.conversations import open_source
+from data.data_error import DataError
+from storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A row.
+
+    Attributes:
+        id: its id: made of its content, so that the same row has the same wherever it is from.
+        messages: the conversation in OpenAI's form; the last message is the assistant's answer.
+        origin: where it is from: `file` and `place`, or what made it.
+    """
+
+    id: str
+    messages: tuple[dict[str, Any], ...]
+    origin: dict[str, Any]
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """The conversation up to the answer."""
+        return list(self.messages[:-1])
+
+    @property
+    def answer(self) -> str:
+        """The answer's text."""
+        return str(self.messages[-1].get("content") or "")
+
+
+@dataclass(frozen=True)
+class RowsFound:
+    """Rows of a file of the user's.
+
+    Attributes:
+        rows: rows that can be used.
+        told: what the file is, in a line.
+        left_out: of rows that can't be used how many, and the first of each kind, a line each.
+    """
+
+    rows: list[TaskRow]
+    told: str
+    left_out: list[str]
+
+
+def read_samples(path: Path) -> RowsFound:
+    """Read rows of any format that training reads (docs/language_data.md); a prompt and its completion are a chat.
+
+    Args:
+        path: file or folder.
+
+    Raises:
+        DataError: there is no row, or no format fits.
+    """
+    source = open_source(path)
+    if source.data_format == "prompt_completion" and not any(
+        isinstance(row.example, Conversation) for row in source.rows()
+    ):
+        source = open_source(path, "alpaca", {"instruction": "prompt", "output": "completion"})
+    rows, bad, first = [], Counter[str](), dict[str, str]()
+    ids = Counter[str]()
+    for row in source.rows():
+        example = row.example
+        reason = _why_not(example)
+        if reason is not None:
+            bad[reason] += 1
+            first.setdefault(reason, f"{row.place}: {example if isinstance(example, RowError) else reason}")
+            continue
+        assert isinstance(example, Conversation)
+        key = row_id(example.messages)
+        ids[key] += 1
+        rows.append(
+            TaskRow(
+                key if ids[key] == 1 else f"{key}-{ids[key]}",
+                example.messages,
+                {"file": Path(path).name, "place": row.place},
+            )
+        )
+    if not rows:
+        raise DataError(f"{path} has no row with a question and an answer. " + " ".join(first.values()))
+    left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
+    return RowsFound(rows, source.told(), left_out)
+
+
+def _why_not(example: Conversation | Completion | object) -> str | None:
+    if isinstance(example, RowError):
+        return example.reason
+    if not isinstance(example, Conversation):
+        return "it is a text without question and answer"
+    if len(example.messages) < 2 or example.messages[-1]["role"] != "assistant":
+        return "it does not end with an assistant's answer"
+    if not str(example.messages[-1].get("content") or "").strip():
+        return "its answer is no text"
+    return None
+
+
+def row_id(messages: Sequence[dict[str, Any]]) -> str:
+    """Return the id of a row with these messages."""
+    return hashlib.sha256(json.dumps(list(messages), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def split_rows(rows: Sequence[TaskRow], share: float) -> tuple[list[TaskRow], list[TaskRow]]:
+    """Hold back a share of the rows, by their questions: no question is on both sides.
+
+    Args:
+        rows: rows.
+        share: share of the different questions that is held back, at least one.
+
+    Returns:
+        Rows to train on and rows to measure with, in their order.
+
+    Raises:
+        DataError: there are not two different questions.
+    """
+    questions = sorted({question_digest(row) for row in rows})
+    if len(questions) < 2:
+        raise DataError("all rows ask the same question; to measure, two different ones are needed at least")
+    held = set(questions[: max(1, min(len(questions) - 1, round(share * len(questions))))])
+    return ([row for row in rows if question_digest(row) not in held],
+            [row for row in rows if question_digest(row) in held])  # fmt: skip
+
+
+def question_digest(row: TaskRow) -> str:
+    """Return a digest of what a row asks, whatever it answers."""
+    return row_id(row.asked)
+
+
+def write_rows(path: Path, rows: Sequence[TaskRow]) -> None:
+    """Write rows as training reads them: JSON lines with `id`, `messages` and `origin`.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    lines = (
+        json.dumps({"id": row.id, "messages": row.messages, "origin": row.origin}, ensure_ascii=False) for row in rows
+    )
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
+
+
+def read_rows(path: Path) -> list[TaskRow]:
+    """Read rows that `write_rows` has written, or that a person has changed since.
+
+    Raises:
+        DataError: a line is no such row.
+    """
+    return list(_rows_of(path))
+
+
+def _rows_of(path: Path) -> Iterator[TaskRow]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            messages = Conversation.of(value["messages"]).messages
+            reason = _why_not(Conversation.of(value["messages"]))
+            if reason:
+                raise ValueError(reason)
+            yield TaskRow(str(value.get("id") or row_id(messages)), messages, dict(value.get("origin") or {}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}:{number}: no row with `messages`: {error}") from None

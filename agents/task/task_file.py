@@ -1,0 +1,176 @@
+"""task.yaml is read: all that is wrong with it is told at once, each with its line."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from constants.nearest import nearest
+from evaluation.text_metrics import METRICS
+from workflow.definition.nodes import Node, Problems
+
+SCHEMA = 1
+_TOP = (
+    "schema", "name", "description", "model", "samples", "test", "test_share", "metric", "goal", "max_tokens",
+    "budget", "trainer", "training",
+)  # fmt: skip
+_NEEDED = ("schema", "name", "description", "samples")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class TaskError(Exception):
+    """A task that can't be used; the text has a line for each mistake."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent.
+
+    Attributes:
+        rounds: trainings at most.
+        minutes: time of trainings and evaluations at most; a round that has begun is ended.
+    """
+
+    rounds: int = 4
+    minutes: float = 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted of a model.
+
+    Attributes:
+        name: name of the task, and of its folder.
+        description: what the model is to do, a sentence.
+        model: base model, as `base_model` of config.ini has it.
+        samples: file of rows to learn from.
+        test: file of rows to measure with; None holds back a share of the samples.
+        test_share: that share.
+        metric: one of `evaluation.text_metrics.METRICS`.
+        goal: score of all test answers at which it is good enough; None for as good as the budget allows.
+        max_tokens: most tokens of an answer when it is measured.
+        budget: what may be spent.
+        trainer: command of a trainer of the user's own (`agents.trainers.command_trainer`); empty for `train.py`.
+        training: settings of the first training, by their names in config.ini.
+    """
+
+    name: str
+    description: str
+    samples: Path
+    model: str = "smollm2"
+    test: Path | None = None
+    test_share: float = 0.2
+    metric: str = "chrf"
+    goal: float | None = None
+    max_tokens: int = 128
+    budget: Budget = Budget()
+    trainer: tuple[str, ...] = ()
+    training: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_task(path: Path) -> Task:
+    """Read a task; JSON is YAML too.
+
+    Args:
+        path: the file. Paths in it are relative to its folder.
+
+    Raises:
+        TaskError: it can't be read, or says what makes no task.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TaskError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TaskError(f"{path}: no text in UTF-8") from None
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise TaskError(f"{path}:{line}: no YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise TaskError(f"{path}: no YAML: {error}") from None
+    if root is None:
+        raise TaskError(f"{path}: it is empty; needed are {', '.join(_NEEDED)}")
+    problems = Problems(path)
+    task = _task(Node(root, problems, path.name), path.resolve().parent)
+    if problems.texts or task is None:
+        raise TaskError("\n".join(problems.sorted()))
+    return task
+
+
+def _task(root: Node, folder: Path) -> Task | None:
+    top = root.mapping(_TOP, needed=_NEEDED)
+    if top is None:
+        return None
+    schema = top["schema"].whole() if "schema" in top else None
+    if schema is not None and schema != SCHEMA:
+        top["schema"].problem(f"is {schema}; this program reads {SCHEMA}")
+    usual = Task("", "", Path())
+    texts = {key: top[key].text() for key in ("name", "description", "model", "metric") if key in top}
+    if (name := texts.get("name")) and not _NAME.fullmatch(name):
+        top["name"].problem(f"is {name!r}; a name is small letters, digits and _, and begins with a letter")
+    metric = texts.get("metric") or usual.metric
+    if metric not in METRICS:
+        near = nearest(metric, METRICS)
+        top["metric"].problem(
+            f"is {metric!r}; there are {', '.join(METRICS)}" + (f"; did you mean {near}?" if near else "")
+        )
+    files = {key: _file(top[key], folder) for key in ("samples", "test") if key in top}
+    if "test" in top and "test_share" in top:
+        top["test_share"].problem("has no use where `test` names a file; leave one of them out")
+    share = top["test_share"].number(above=0) if "test_share" in top else None
+    if share is not None and share >= 1:
+        top["test_share"].problem(f"is {share:g}; it is a share of the samples, below 1")
+    goal = top["goal"].number(above=0) if "goal" in top else None
+    length = top["max_tokens"].whole() if "max_tokens" in top else None
+    if length is not None and length < 1:
+        top["max_tokens"].problem(f"is {length}; an answer has at least one token")
+    return Task(
+        name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
+        model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
+        metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
+        trainer=_trainer(top.get("trainer")), training=_training(top.get("training")),
+    )  # fmt: skip
+
+
+def _file(node: Node, folder: Path) -> Path | None:
+    text = node.text()
+    if text is None:
+        return None
+    path = folder / text
+    if not path.exists():
+        node.problem(f"is {text}, which is not there; paths are relative to {folder}")
+    return path
+
+
+def _budget(node: Node | None) -> Budget:
+    found = node.mapping(("rounds", "minutes")) if node is not None else None
+    usual = Budget()
+    if not found:
+        return usual
+    rounds = found["rounds"].whole() if "rounds" in found else None
+    if rounds is not None and rounds < 1:
+        found["rounds"].problem(f"is {rounds}; a round is a training, and one is needed")
+    minutes = found["minutes"].number(above=0) if "minutes" in found else None
+    return Budget(rounds or usual.rounds, minutes or usual.minutes)
+
+
+def _trainer(node: Node | None) -> tuple[str, ...]:
+    text = node.text() if node is not None else None
+    if node is None or text is None:
+        return ()
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        node.problem(f"is no command: {str(error).lower()}")
+        return ()
+
+
+def _training(node: Node | None) -> dict[str, str]:
+    found = node.mapping() if node is not None else None
+    values = {key: value.plain() for key, value in (found or {}).items()}
+    return {key: ("on" if value else "off") if isinstance(value, bool) else str(value) for key, value in values.items()}

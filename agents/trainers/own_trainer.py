@@ -1,0 +1,87 @@
+"""Our own trainers: a training is a process of train.py, which goes on from its checkpoint."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.state import Trained
+from agents.task.settings import checked, write_settings
+from agents.trainers.trainer import ASKED, SAID, Process, TrainerError, Training, failure_text
+from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+from storage.saved_run import RunDamagedError, read_metrics
+
+_STOPPED = 143  # exit code of a run that was asked to stop, and has saved
+_OVER = ("finished", "early_stopped")
+
+
+class OwnTrainer:
+    """Fine-tunes by `python train.py LanguageModel`."""
+
+    def __init__(self) -> None:
+        script = (str(PACKAGE_ROOT / "train.py"),) if IS_CHECKOUT else ("-m", "menagerie", "train")
+        self._train = (sys.executable, *script)
+
+    def settings(self, path: Path) -> Mapping[str, object]:
+        """Return the settings of a file, as `Trainer.settings`."""
+        return vars(checked(path))
+
+    def train(self, training: Training, process: Process) -> Trained:
+        """Train, or go on, as `Trainer.train`."""
+        found = _newest_run(training.work)
+        code, text = 0, ""
+        if found is None or not _is_done(found[1], training.until):
+            settings = training.place / "training.ini"
+            write_settings(settings, training.settings)
+            stop = f"train.callbacks:StopAfterEpoch({training.until})" if training.until else ""
+            code, text = process(training.place, "train", (
+                *self._train, "LanguageModel", "--config", str(settings), "--resume", "auto",
+                f"artifacts_dir={training.work}", f"train_data={training.rows}", f"callbacks={stop}",
+            ))  # fmt: skip
+            found = _newest_run(training.work)
+        error = failure_text(text, code) if code not in (0, _STOPPED) else ""
+        if found is None:
+            return Trained(run="", epochs=0, planned=0, history={}, rows={}, error=error or text[-2000:], code=code)
+        run, content = found
+        history = {name: list(values) for name, values in content.get("history", {}).items()}
+        data = content.get("summary", {}).get("train_data", {})
+        return Trained(
+            run=str(run), epochs=len(history.get("train_loss", [])), planned=_epochs_of(run), history=history,
+            rows={"used": int(data.get("rows_used", 0)), "left_out": sum(data.get("rows_left_out", {}).values())},
+            error=error, code=code,
+        )  # fmt: skip
+
+    def answer(self, place: Path, model: str, max_tokens: int, process: Process) -> None:
+        """Answer by `train.py --chat`, as `Trainer.answer`."""
+        words = (*self._train, "--chat", model, "temperature=0", f"max_tokens={max_tokens}")
+        shell = f"exec {shlex.join(words)} < {shlex.quote(str(place / ASKED))} > {shlex.quote(str(place / SAID))}"
+        code, text = process(place, "answer", ("sh", "-c", shell))
+        if code:
+            raise TrainerError(f"{model} can't be asked: {failure_text(text, code)}")
+
+    def export(self, place: Path, run: Path, out: Path, process: Process) -> None:
+        """Export by `train.py --export`, as `Trainer.export`."""
+        code, text = process(place, "export", (*self._train, "--export", str(run), "--out", str(out)))
+        if code:
+            raise TrainerError(f"{run} can't be exported: {failure_text(text, code)}")
+
+
+def _newest_run(work: Path) -> tuple[Path, dict[str, Any]] | None:
+    for run in sorted(work.glob("models/*/runs/*"), reverse=True):
+        try:
+            return run, read_metrics(run)
+        except (RunDamagedError, OSError):
+            continue  # killed before its first epoch was over
+    return None
+
+
+def _is_done(content: dict[str, Any], until: int) -> bool:
+    epochs = len(content.get("history", {}).get("train_loss", []))
+    return content["state"] in _OVER or (content["state"] == "interrupted" and 0 < until <= epochs)
+
+
+def _epochs_of(run: Path) -> int:
+    found = re.search(r"^epochs\s*=\s*(\d+)", (run / "config.ini").read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) if found else 0

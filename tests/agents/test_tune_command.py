@@ -1,0 +1,186 @@
+"""Tuning through its command line: a trainer that learns by heart stands for a model, so that a run takes seconds."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("langgraph")
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINER = ROOT / "tests" / "samples" / "memory_trainer.py"
+TASK = f"""schema: 1
+name: colours
+description: Say what colour a thing is.
+samples: samples.jsonl
+test: test.jsonl
+metric: f1
+budget: {{rounds: 3}}
+trainer: {sys.executable} {TRAINER}
+training: {{epochs: 4, learning_rate: 0.05}}
+"""
+THINGS = ("grass", "sky", "snow", "coal", "blood", "sun", "sea", "rose", "leaf", "night", "cloud", "sand")
+COLOURS = ("green", "blue", "white", "black", "red", "yellow")
+
+
+def row(asked: str, number: int) -> str:
+    answer = f"it is {COLOURS[number % 6]} as every child of the village knows"
+    return json.dumps({"prompt": asked, "completion": answer})
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A task whose folder is made."""
+    (tmp_path / "task.yaml").write_text(TASK)
+    lines = [row(f"What colour is {thing} ?", number) for number, thing in enumerate(THINGS)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(lines))
+    asked = [row(f"Tell me what colour the {thing} is", number) for number, thing in enumerate(THINGS)]
+    (tmp_path / "test.jsonl").write_text("\n".join(asked))
+    done = tune("new", "task.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "12 rows to train on, 12 to measure with" in done.stdout
+    return tmp_path / "colours"
+
+
+def tune(*words: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tune.py"), *words], cwd=folder, input=stdin, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def status(folder: Path) -> dict:
+    return json.loads(tune("status", "--json", folder=folder).stdout)
+
+
+def outcome(folder: Path) -> dict:
+    """What a run has come to, without times and the names of commits."""
+    state = status(folder)["state"]
+    rounds = [{key: value for key, value in each.items() if key != "commit"} for each in state["rounds"]]
+    model = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+             for path in sorted((folder / "model").iterdir()) if path.name != "README.md"}  # fmt: skip
+    titles = subprocess.run(["git", "log", "--format=%s"], cwd=folder, capture_output=True, text=True, check=True)
+    trained = {path.parent.name: path.read_text() for path in sorted(folder.glob(".tune/runs/*/trained.log"))}
+    asked = [(one["question"], one["values"], one["by"]) for one in state["answers"]]
+    return {"rounds": rounds, "model": model, "commits": titles.stdout, "trained": trained, "asked": asked,
+            "stop": state["stop"], "best": state["best"]}  # fmt: skip
+
+
+def test_a_run_by_rules_ends_with_a_better_model_and_its_story(tuned):
+    done = tune("run", "--yes", folder=tuned)
+    assert done.returncode == 0, done.stderr
+    found = outcome(tuned)
+    # .05 of an answer an epoch is too little in four epochs; the debugger doubles them as long as the loss still falls.
+    assert [each["settings"]["epochs"] for each in found["rounds"]] == ["4", "8", "16"]
+    assert [each["kept"] for each in found["rounds"]] == [True, True, True]
+    assert found["rounds"][0]["gain"]["verdict"] == "better" and found["best"] == 3
+    assert found["stop"] == "the budget of 3 rounds is used"
+    assert found["commits"].splitlines()[1:] == [
+        "underfitting: epochs: 8 -> 16", "underfitting: epochs: 4 -> 8",
+        "colours: 12 rows to train on, 12 to measure with",
+    ]  # fmt: skip
+    # Each epoch is trained once, the half-way question between.
+    assert found["trained"]["main-2"] == "".join(f"{epoch}\n" for epoch in range(1, 9))
+    card = (tuned / "model" / "README.md").read_text()
+    assert "Say what colour a thing is." in card and "Round 3" in card and "The best is round 3." in card
+    told = tune("log", folder=tuned).stdout
+    assert "questions:" in told and "decision = train (by rule)" in told
+    again = tune("run", "--yes", folder=tuned)
+    assert again.returncode == 0 and outcome(tuned) == found
+
+
+def test_questions_wait_and_are_answered_once(tuned):
+    waits = tune("run", folder=tuned)
+    assert waits.returncode == 1 and "? Round 1: train on 12 rows?" in waits.stdout
+    assert "decision:" in waits.stdout and "train: train now (default)" in waits.stdout
+    assert status(tuned)["question"]["kind"] == "training"
+    wrong = tune("answer", ".", "decision=trian", folder=tuned)
+    assert wrong.returncode == 2 and "did you mean train?" in wrong.stderr
+    assert tune("answer", ".", "decision=train", folder=tuned).returncode == 0
+    twice = tune("answer", ".", "decision=finish", folder=tuned)
+    assert twice.returncode == 2 and "has been answered already" in twice.stderr
+    # At half way a person stops the training; what there is is measured, and dropped.
+    assert "? 2 of 4 epochs are done. Go on?" in tune("run", folder=tuned).stdout
+    assert tune("answer", ".", "decision=stop_here", folder=tuned).returncode == 0
+    assert "is better than the base model" in tune("run", folder=tuned).stdout
+    tune("answer", ".", "decision=drop", folder=tuned)
+    assert "? Underfitting: change the settings?" in tune("run", folder=tuned).stdout
+    tune("answer", ".", "decision=refuse", folder=tuned)
+    over = tune("run", folder=tuned)
+    assert over.returncode == 0 and "No round was better than the base model; nothing was exported." in over.stdout
+    state = status(tuned)["state"]
+    assert state["rounds"][0]["trained"]["epochs"] == 2 and state["rejected"] == ["underfitting"]
+    assert not (tuned / "model").exists()
+    nothing = tune("answer", ".", "decision=train", folder=tuned)
+    assert nothing.returncode == 2 and "nothing is asked" in nothing.stderr
+
+
+def test_a_training_that_fails_is_told_and_nothing_is_lost(tuned):
+    ini = tuned / "training.ini"
+    ini.write_text(ini.read_text() + "fails = the loss is not finite at step 3\n")
+    done = tune("run", "--yes", folder=tuned)
+    state = status(tuned)["state"]
+    assert state["rounds"][0]["trained"]["error"] == "the loss is not finite at step 3"
+    assert state["rounds"][0]["measured"] is None and done.returncode == 0
+    assert "failed: the loss is not finite at step 3" in done.stdout
+    assert state["rounds"][1]["settings"]["learning_rate"] == "0.005"
+
+
+def test_test_rows_that_change_are_refused(tuned):
+    tune("run", folder=tuned)
+    path = tuned / "data" / "test.jsonl"
+    path.write_text(path.read_text().replace("green", "blue"))
+    done = tune("run", "--yes", folder=tuned)
+    assert done.returncode == 3 and "has changed since the run began" in done.stderr and "Traceback" not in done.stderr
+    subprocess.run(["git", "checkout", "--quiet", "data/test.jsonl"], cwd=tuned, check=True)
+    assert tune("run", "--yes", folder=tuned).returncode == 0
+
+
+def test_mistakes_in_a_task_are_told_all_at_once(tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "schema: 2\nname: My Task\nsamples: nothing.jsonl\nmetirc: chrf\nmetric: chrff\nbudget: {rounds: 0}\n"
+    )
+    done = tune("new", "task.yaml", folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for line, text in ((1, "schema is 2; this program reads 1"), (2, "name is 'My Task'"), (3, "is not there"),
+                       (4, "did you mean metric?"), (5, "did you mean chrf?"), (6, "rounds is 0")):  # fmt: skip
+        assert any(f"task.yaml:{line}:" in each and text in each for each in done.stderr.splitlines()), (line, text)
+    assert "lacks the key description" in done.stderr
+    assert not (tmp_path / "My Task").exists()
+
+
+def killed(folder: Path, kills: int, seed: int) -> int:
+    """Run a task to its end, killed at random instants; return how often it was."""
+    random_numbers, done = random.Random(seed), 0
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tune.py"), "run", "--yes"], cwd=folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        if done < kills:
+            begin, wait = time.monotonic(), random_numbers.uniform(1.0, 8.0)
+            while process.poll() is None and time.monotonic() < begin + wait:
+                time.sleep(0.01)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                done += 1
+                continue
+        assert process.wait() == 0
+        return done
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_ends_the_same(tuned, tmp_path, kills):
+    whole = tmp_path / "whole"
+    subprocess.run(["cp", "-r", str(tuned), str(whole)], check=True)
+    assert tune("run", "--yes", folder=whole).returncode == 0
+    killed(tuned, kills, seed=kills)
+    assert outcome(tuned) == outcome(whole)
