@@ -8,11 +8,12 @@ from pathlib import Path
 
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
+from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
 from agents.questions import AnswerError, Answers, Question
 from agents.screen import Screen, question_text
 from agents.story import story_of
-from agents.task.folder import TaskFolder, make_folder
+from agents.task.folder import TaskFolder
 from agents.task.repository import RepositoryError
 from agents.task.task_file import TaskError
 from agents.trainers.trainer import TrainerError

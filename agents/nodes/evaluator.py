@@ -39,7 +39,7 @@ def _measure(context: TuneContext, state: TuneState, node: str, model: str) -> t
     if file_digest(folder.test_rows) != state["test_digest"]:
         raise EvaluationError(
             f"{folder.test_rows} has changed since the run began: figures before and after can't be compared. "
-            f"`git checkout data/test.jsonl` brings it back; for other rows begin a new task."
+            f"`git checkout {folder.test_rows.relative_to(folder.path)}` brings it back; other rows are a new task."
         )
     rows = read_rows(folder.test_rows)
     request = {"model": model, "test": state["test_digest"], "metric": task.metric, "max_tokens": task.max_tokens}
