@@ -47,7 +47,7 @@ def called(name: str, folder: Path) -> str:
     """Return the beginning of the command that this process was called by, quoted for a shell.
 
     Args:
-        name: train, plot, recommend or evaluate.
+        name: train, plot, recommend, evaluate or workflow.
         folder: folder that it was called in.
     """
     if Path(sys.argv[0]).name != _SCRIPTS[name]:

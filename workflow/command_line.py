@@ -7,8 +7,7 @@ from pathlib import Path
 
 from constants.argument_parser import BriefParser
 from constants.commit import ShowVersion
-from constants.program import command
-from workflow.commands import add_words, run_words
+from workflow.commands import add_words, program, run_words
 from workflow.lint.linting import RULES, lint_paths
 from workflow.lint.report import content_of, rules_text, text_of
 
@@ -29,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
         The exit code.
     """
     parser = BriefParser(
-        prog=command("workflow"), description="Look after long fine-tuning work on the Tinker API.", allow_abbrev=False
+        prog=program(), description="Look after long fine-tuning work on the Tinker API.", allow_abbrev=False
     )
     parser.add_argument("--version", action=ShowVersion)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)

@@ -12,7 +12,7 @@ from constants.counting import counted
 from constants.end_signals import Terminated, hearing_signals
 from constants.nearest import nearest
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
-from constants.program import command
+from constants.program import called
 from doctor.environment.read import EnvironmentUnreadable, read_environment
 from storage.errors import OutputError
 from storage.files import write_atomically
@@ -40,6 +40,11 @@ _FILE = "workflow.yaml"
 
 class UsageError(Exception):
     """Words that ask for what is not there; the text says what is."""
+
+
+def program() -> str:
+    """Return how whoever called this program would type it again, from where they are."""
+    return called("workflow", Path.cwd())
 
 
 def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
@@ -110,7 +115,7 @@ def run_words(arguments: argparse.Namespace) -> int:
         return _refused(str(error), USAGE)
     except DefinitionError as error:
         missing = not (arguments.folder / _FILE).is_file()
-        hint = ". Name the folder of a workflow; `workflow.py new` writes one" if missing else ""
+        hint = f". Name the folder of a workflow; `{program()} new` writes one" if missing else ""
         return _refused(f"{error}{hint}", USAGE)
     except (JournalError, EnvironmentUnreadable, OutputError) as error:
         return _refused(str(error), UNREADABLE)
@@ -123,7 +128,7 @@ def run_words(arguments: argparse.Namespace) -> int:
 def _new(name: str, folder: Path) -> int:
     files = write_project(name, folder)
     _print(f"{folder}: {counted(len(files), 'file')}\n{chr(10).join(f'  {file}' for file in files)}\nnext: "
-           f"{command('workflow')} plan {folder}")  # fmt: skip
+           f"{program()} plan {shlex.quote(str(folder))}")  # fmt: skip
     return OK
 
 
@@ -141,7 +146,10 @@ def _run(
     if spending.budget is not None and spending.hosted and spending.price is None and spending.model:
         raise UsageError(f"--budget can't be kept: {spending.price_text()}")
     python = python_of(folder)
-    place = Place(folder.resolve(), python, variables, read_environment(python, variables=variables, machine=False))
+    packages = read_environment(python, variables=variables, machine=False)
+    words = [shlex.quote(str(folder))] if folder != Path() else []
+    words += ["--preset", preset] if arguments.preset else []
+    place = Place(folder.resolve(), python, variables, packages, program(), " ".join(words))
     with hearing_signals(), Journal(folder.resolve()).held() as journal:
         screen = Screen(len(definition.steps))
         done = Runner(definition, preset, place, journal, screen, spending, chosen, parallel, anew).run()

@@ -43,7 +43,7 @@ def test_templates_are_workflows_and_their_scripts_have_nothing_to_be_told():
 
 def test_a_project_is_written_once_and_planned(tmp_path):
     code, said = call("new", "supervised", "mine", cwd=tmp_path)
-    assert code == 0 and "06_train.py" in said and "next: python workflow.py plan mine" in said
+    assert code == 0 and "06_train.py" in said and f"{ROOT / 'workflow.py'} plan mine" in said
     assert (tmp_path / "mine" / "data" / "examples.jsonl").exists()
     code, said = call("new", "supervised", "mine", cwd=tmp_path)
     assert code == 2 and "mine is there already" in said

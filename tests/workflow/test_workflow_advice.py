@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from workflow.failures.advice import advise
+from workflow.failures.advice import FailedStep, advise
 
 CASES = [
     ("raise SystemExit(3)", "unknown", "it ended with the exit code 3"),
@@ -36,7 +36,9 @@ def test_a_failure_is_known_by_what_it_printed(tmp_path, line, kind, what):
     script.write_text("def work():\n    " + line.replace("\\n", "\n    ") + "\n\n\nwork()\n")
     done = subprocess.run([sys.executable, "-S", str(script)], text=True, capture_output=True, cwd=tmp_path)
     code = done.returncode if done.returncode >= 0 else 128 - done.returncode
-    advice = advise(done.stderr.splitlines(), code, tmp_path, at="example 1,250 of 5,000", own="first look at step 7")
+    advice = advise(
+        FailedStep(done.stderr.splitlines(), code, tmp_path, at="example 1,250 of 5,000", own="first look at step 7")
+    )
     assert advice.kind == kind and what in advice.what, advice
     assert advice.cause.endswith(".") and advice.recovery[0] == "first look at step 7"
     assert advice.where.endswith("example 1,250 of 5,000")
@@ -46,11 +48,10 @@ def test_a_failure_is_known_by_what_it_printed(tmp_path, line, kind, what):
 
 
 def test_a_script_that_says_it_lost_its_connection_is_believed(tmp_path):
-    assert advise(["whatever"], 75, tmp_path).passes
+    assert advise(FailedStep(["whatever"], 75, tmp_path)).passes
 
 
 def test_keys_are_never_shown(tmp_path):
-    told = advise(
-        ["Error: 401 for key tml-0123456789abcdefABCDEF0123456789 api_key=sk-abcdefghijklmnopqrstuvwx"], 1, tmp_path
-    )
+    lines = ["Error: 401 for key tml-0123456789abcdefABCDEF0123456789 api_key=sk-abcdefghijklmnopqrstuvwx"]
+    told = advise(FailedStep(lines, 1, tmp_path))
     assert "sk-abcdefghijkl" not in told.what

@@ -45,6 +45,8 @@ class Needs:
         steps: numbers of steps that must be done.
         files: files and folders; a step is stale when one of them has changed since it was done.
         packages: Python distributions, as requirements.
+        python: versions of Python, ">=3.11"; "" for any.
+        service: whether the step speaks to the service of models: its key and address are looked at first.
         variables: environment variables, of the process or of .env.
     """
 
@@ -52,6 +54,8 @@ class Needs:
     files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    python: str = ""
+    service: bool = False
 
 
 @dataclass(frozen=True)

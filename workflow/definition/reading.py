@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from constants.nearest import nearest
 from workflow.definition.expression import ExpressionError, calculated, settings_named
 from workflow.definition.facts import CATEGORIES, CHECKS, Check, Definition, Estimate, Needs, Retry, Step, Watch
@@ -17,7 +19,8 @@ _STEP = (
     "number", "name", "title", "category", "command", "needs", "produces", "checks", "estimate", "watch", "retry",
     "person", "advice",
 )  # fmt: skip
-_NEEDS = ("steps", "files", "packages", "variables")
+_NEEDS = ("steps", "files", "packages", "variables", "python", "service")
+_LISTS = ("files", "packages", "variables")
 _ESTIMATE = ("minutes", "tokens_in", "tokens_out", "tokens_trained", "megabytes")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -130,10 +133,17 @@ def _needs(node: Node | None) -> Needs:
     found = node.mapping(_NEEDS) if node is not None else None
     if not found:
         return Needs()
-    lists = {key: tuple(found[key].texts()) for key in _NEEDS[1:] if key in found}
+    lists = {key: tuple(found[key].texts()) for key in _LISTS if key in found}
+    service = bool(found["service"].flag()) if "service" in found else False
+    python = (found["python"].text() or "") if "python" in found else ""
+    if python:
+        try:
+            SpecifierSet(python)
+        except InvalidSpecifier:
+            found["python"].problem(f'is {python!r}; needed are versions, such as ">=3.11"')
     steps = tuple(one for each in (found["steps"].items("number") if "steps" in found else ())
                   if (one := each.whole()) is not None)  # fmt: skip
-    return Needs(steps, **lists)
+    return Needs(steps, python=python, service=service, **lists)
 
 
 def _check(node: Node) -> Check | None:

@@ -4,7 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from constants.counting import counted
@@ -14,13 +14,15 @@ from workflow.definition.facts import Definition, Step
 from workflow.estimates.estimate import estimate_of
 from workflow.estimates.spending import Spending, money
 from workflow.failures.advice import CONNECTION, Advice
+from workflow.failures.environment_fault import Examination
+from workflow.failures.kinds import kind_named
 from workflow.journal.digests import Digests
 from workflow.journal.journal import Journal
-from workflow.journal.state import StepState, inputs_of, outputs_of, request_digest, states_of
+from workflow.journal.state import StepState, command_of, inputs_of, outputs_of, request_digest, states_of
 from workflow.running.prerequisites import lacking
 from workflow.running.screen import Screen, clock_time
 from workflow.running.step_process import end_left_behind, events_name
-from workflow.running.step_run import StepRun, file_name
+from workflow.running.step_run import Ended, StepRun, file_name
 from workflow.watching.followed_file import FollowedFile
 from workflow.watching.progress import Progress
 from workflow.watching.trouble import Trouble
@@ -40,12 +42,16 @@ class Place:
         python: its interpreter.
         variables: environment variables that steps see.
         packages: what is installed for that interpreter.
+        program: the beginning of what is typed to go on, "python workflow.py".
+        words: what names folder and preset there.
     """
 
     folder: Path
     python: str
     variables: Mapping[str, str]
     packages: Environment
+    program: str
+    words: str
 
 
 @dataclass
@@ -56,6 +62,7 @@ class _Waiting:
     since: float
     pause: float
     attempts: int = 0
+    reached: float = 0.0
 
 
 class Runner:
@@ -88,6 +95,7 @@ class Runner:
         self._running: dict[int, StepRun] = {}
         self._again: dict[int, _Waiting] = {}
         self._failed: set[int] = set()
+        self._examined: list[tuple[StepRun, Ended, Examination]] = []
         self._is_due = True
         self._digests = Digests(place.folder)
 
@@ -107,7 +115,8 @@ class Runner:
                 if self._is_due or any(now >= waiting.until for waiting in self._again.values()):
                     self._is_due = False
                     self._begin_what_may(now)
-                if not self._running and not self._again:
+                self._tell_examined()
+                if not self._running and not self._again and not self._examined:
                     return self._told_end()
                 self._look(self._clock())
                 self._screen.show([(run.step, run.progress) for run in self._running.values()], self._clock())
@@ -157,27 +166,21 @@ class Runner:
 
     def _begin(self, step: Step, now: float) -> None:
         where = self._place
-        lacks = self._beyond_means(step)
-        lacks += lacking(step, self._settings, where.folder, where.variables, where.packages, where.python)
-        lacks += [
-            f"{path} is not there" for path, digest in inputs_of(step, self._settings, self._digests).items()
-            if digest is None
-        ]  # fmt: skip
+        inputs = inputs_of(step, self._settings, self._digests)
+        lacks = [*self._beyond_means(step),
+                 *lacking(step, self._settings, where.folder, where.variables, where.packages, inputs)]  # fmt: skip
         if lacks:
-            self._failed.add(step.number)
-            self._journal.append("failed", step.number, {"text": "; ".join(lacks), "failure": "prerequisite"})
-            self._screen.say(f"{self._name(step)}: can't begin")
-            for text in lacks:
-                self._screen.say(f"    {text}")
+            self._told_lacks(step, lacks, now)
             return
         # A runner that was killed before it could write down what it had begun.
         end_left_behind(self._journal.logs, file_name(step), None)
         try:
-            run = StepRun(step, self._settings, where.folder, self._journal.logs, where.python, where.variables, now)
+            run = StepRun(step, self._definition, self._preset, where.folder, self._journal.logs, where.python,
+                          where.variables, now)  # fmt: skip
         except OSError as error:
             self._failed.add(step.number)
             self._journal.append("failed", step.number, {"text": str(error), "failure": "start"})
-            self._screen.say(f"{self._name(step)}: can't begin: {error.strerror or error}")
+            self._screen.say(f"{self._name(step)}: can't begin: {error.strerror or error}; {error.filename or ''}")
             return
         self._running[step.number] = run
         self._anew.discard(step.number)
@@ -186,22 +189,35 @@ class Runner:
         self._journal.append("started", step.number, {"pid": run.pid, "request": run.request, "preset": self._preset})
         self._screen.say(f"{clock_time()} {self._name(step)} ...")
 
-    def _beyond_means(self, step: Step) -> list[str]:
+    def _told_lacks(self, step: Step, lacks: Sequence[Advice], now: float) -> None:
+        """Tell what a step lacks, and wait for what comes by itself."""
+        what = "; ".join(lack.what for lack in lacks)
+        self._journal.append("failed", step.number, {"text": what, "failure": "prerequisite"})
+        if all(lack.passes for lack in lacks) and (pause := self._pause(step, lacks[0], 0, 0.0, now)) is not None:
+            self._screen.say(f"{self._name(step)}: {what}; looked at again in {span(pause)}")
+            return
+        self._failed.add(step.number)
+        self._again.pop(step.number, None)
+        self._screen.say(f"{self._name(step)}: can't begin")
+        for lack in lacks:
+            self._screen.say("\n".join(self._told(lack)))
+        self._screen.say(f"    then   {self._goes_on()}")
+
+    def _beyond_means(self, step: Step) -> list[Advice]:
         """Say what a step would take of money and disk that is not there."""
         told = []
         takes = estimate_of(step, self._settings, self._spending.price)
-        budget, spent = (
-            self._spending.budget,
-            self._spending.total(run.progress.counts for run in self._running.values()),
-        )
+        budget = self._spending.budget
+        spent = self._spending.total(run.progress.counts for run in self._running.values())
         about = (takes.dollars or 0.0) if self._spending.hosted else 0.0
         if budget is not None and about and spent + about > budget:
-            told.append(f"{money(spent)} is spent, it will take about {money(about)}, and the budget is {money(budget)}"
-                        f". Give more, or take a smaller preset: --budget {math.ceil(spent + about)}")  # fmt: skip
+            text = f"{money(spent)} is spent, it will take about {money(about)}, and the budget is {money(budget)}"
+            ways = (f"Give more, --budget {math.ceil(spent + about)}, or take a smaller preset.",)
+            told.append(Advice("budget", text, "", "What all steps of the folder may cost together was bounded.", ways))
         free = shutil.disk_usage(self._place.folder).free / 1e6
         if takes.megabytes > free:
-            told.append(f"it will need about {takes.megabytes:,.0f} MB of disk, and {free:,.0f} MB are free. "
-                        "Free some, or move the project to a larger disk")  # fmt: skip
+            text = f"it will need about {takes.megabytes:,.0f} MB of disk, and {free:,.0f} MB are free"
+            told.append(Advice("disk", text, "", "What it makes would not fit.", kind_named("disk").recovery))
         return told
 
     def _spent(self, progress: Progress) -> dict[str, float]:
@@ -246,21 +262,66 @@ class Runner:
         self._journal.append("failed", step.number, facts)
         self._spending.take(self._journal.read())
         assert ended.advice is not None
-        pause = self._pause(step, ended.advice, int(str(ended.facts.get("code") or 0)), now)
+        advice = ended.advice
+        pause = self._pause(step, advice, int(str(ended.facts.get("code") or 0)), run.progress.done or 0.0, now)
         if pause is not None:
-            self._screen.say(f"{self._name(step)}: {ended.advice.what}; begun again in {span(pause)}")
+            self._screen.say(f"{self._name(step)}: {advice.what}; begun again in {span(pause)}")
             return
+        waited = self._again.pop(step.number, None)
+        if advice.passes and waited is not None:
+            advice = replace(advice, what=f"{advice.what}; it was waited for, {span(now - waited.since)} long")
         self._failed.add(step.number)
-        self._again.pop(step.number, None)
+        if Examination.is_worth(advice):
+            where = self._place
+            command = " ".join(command_of(step, self._settings))
+            self._examined.append(
+                (run, ended, Examination(advice, run.lines, command, where.python, where.folder, where.variables))
+            )
+            return
+        self._tell_failure(run, ended, advice)
+
+    def _tell_failure(self, run: StepRun, ended: Ended, advice: Advice) -> None:
         printed = [] if ended.checks else [f"    | {line}" for line in run.last_lines(_SHOWN)]
-        self._screen.say("\n".join([f"{self._name(step)}: failed", *printed]))
-        self._screen.say("\n".join(told(ended.advice, run.log, self._place.folder)))
+        self._screen.say("\n".join([f"{self._name(run.step)}: failed", *printed, *self._told(advice)]))
         for check in ended.checks:
             self._screen.say(f"    {'ok ' if check.passed else 'NOT'} {check.text}")
+        log = run.log.relative_to(self._place.folder) if run.log.is_relative_to(self._place.folder) else run.log
+        self._screen.say(f"    then   {self._goes_on()}\n    log    {log}")
 
-    def _pause(self, step: Step, advice: Advice, code: int, now: float) -> float | None:
-        """Return how long to wait before a step is begun again; None where it isn't."""
-        waiting = self._again.get(step.number) or _Waiting(now, now, _FIRST_WAIT)
+    def _tell_examined(self) -> None:
+        """Tell of failures whose environment was looked at meanwhile."""
+        for one in list(self._examined):
+            run, ended, examination = one
+            if (advice := examination.result()) is not None:
+                self._examined.remove(one)
+                self._tell_failure(run, ended, advice)
+
+    @staticmethod
+    def _told(advice: Advice) -> list[str]:
+        lines = [f"    what   {advice.what}"]
+        lines += [f"    where  {advice.where}"] if advice.where else []
+        lines += [f"    why    {advice.cause}"]
+        lines += [f"    do     {text}" for text in advice.recovery]
+        return [*lines, *(f"    type   {text}" for text in advice.commands)]
+
+    def _goes_on(self) -> str:
+        """Return the command that goes on, as whoever called this one would type it."""
+        return f"{self._place.program} run {self._place.words}".rstrip()
+
+    def _pause(self, step: Step, advice: Advice, code: int, reached: float, now: float) -> float | None:
+        """Return how long to wait before a step is begun again; None where it isn't.
+
+        Args:
+            step: the step.
+            advice: what it failed for.
+            code: its exit code.
+            reached: how far it had come: where that is further than ever, its connection was there meanwhile.
+            now: seconds of the clock.
+        """
+        waiting = self._again.get(step.number)
+        if waiting is None or reached > waiting.reached:
+            waiting = _Waiting(now, now, _FIRST_WAIT, waiting.attempts if waiting else 0, reached)
+        self._again[step.number] = waiting
         if advice.passes or code == CONNECTION:
             if now - waiting.since > 60 * step.retry.minutes:
                 return None
@@ -270,7 +331,6 @@ class Runner:
             waiting.attempts += 1
         pause = waiting.pause
         waiting.until, waiting.pause = now + pause, min(2 * pause, _LONGEST_WAIT)
-        self._again[step.number] = waiting
         return pause
 
     def _stop_all(self) -> None:
@@ -288,7 +348,8 @@ class Runner:
         for state in left:
             number = state.step.number
             if state.state == "waiting":
-                self._screen.say(f"{self._name(state.step)}: for you to do; then `workflow.py step {number} --done`")
+                typed = f"{self._place.program} step {number} {self._place.words}".rstrip()
+                self._screen.say(f"{self._name(state.step)}: for you to do; then `{typed} --done`")
             elif number not in self._failed:
                 self._screen.say(
                     f"{self._name(state.step)}: {state.state}{f', {state.reason}' if state.reason else ''}"
@@ -297,16 +358,6 @@ class Runner:
 
     def _name(self, step: Step) -> str:
         return f"[Step {step.number}/{len(self._definition.steps)}] {step.title}"
-
-
-def told(advice: Advice, log: Path, folder: Path) -> Sequence[str]:
-    """Return the lines in which a failure is told."""
-    shown = log.relative_to(folder) if log.is_relative_to(folder) else log
-    lines = [f"    what   {advice.what}"]
-    lines += [f"    where  {advice.where}"] if advice.where else []
-    lines += [f"    why    {advice.cause}"]
-    lines += [f"    do     {text}" for text in advice.recovery]
-    return [*lines, f"    log    {shown}"]
 
 
 def finish_by_hand(definition: Definition, preset: str, step: Step, journal: Journal, folder: Path, note: str) -> None:

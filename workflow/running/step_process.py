@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from doctor.environment.read import EnvironmentUnreadable
 from storage.file_lock import handed_lock, is_free
 
 EVENTS = "WORKFLOW_EVENTS"
@@ -123,10 +124,20 @@ def _groups_with(variable: str) -> set[int]:
 
 
 def python_of(folder: Path) -> str:
-    """Return the interpreter of a project: that of its .venv, else the one that runs this."""
-    for path in (folder / ".venv" / "bin" / "python", folder / ".venv" / "Scripts" / "python.exe"):
+    """Return the interpreter of a project: that of its .venv, else the one that runs this.
+
+    Raises:
+        EnvironmentUnreadable: there is a .venv, and its Python is gone.
+    """
+    venv = folder / ".venv"
+    for path in (venv / "bin" / "python", venv / "Scripts" / "python.exe"):
         if path.exists():
             return str(path)
+    if venv.is_dir():
+        raise EnvironmentUnreadable(
+            f"{venv} has no Python, or one that is gone. Make it anew: python3 -m venv --clear {venv}, and install "
+            "requirements.txt into it; or take the folder away, so that the Python that runs this is used"
+        )
     return sys.executable
 
 

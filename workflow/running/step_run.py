@@ -1,6 +1,6 @@
 """One run of a step: its process, what it tells, its trouble, and what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from doctor.redaction import redact
 from workflow.checks.checks import run_check
 from workflow.checks.result import CheckResult
 from workflow.definition.expression import filled
-from workflow.definition.facts import Step
-from workflow.failures.advice import Advice, advise
+from workflow.definition.facts import Definition, Step
+from workflow.failures.advice import Advice, FailedStep, advise
+from workflow.failures.kinds import kind_named
 from workflow.journal.digests import Digests
 from workflow.journal.state import command_of, inputs_of, outputs_of, request_digest
 from workflow.running.step_process import StepProcess
@@ -17,6 +18,10 @@ from workflow.watching.followed_file import FollowedFile
 from workflow.watching.progress import Progress
 from workflow.watching.trouble import Trouble, Watcher
 
+# Checks whose failure is of a kind that is known; of the others it is said that what was made is not right.
+_KINDS = {"checkpoints": "checkpoint", "no_nan": "nan"}
+_CHECK = ("The script ended well, and what it made is not what it should be.",
+          ("Look at what it made and at its log; mend the script, or the settings that the check names.",))  # fmt: skip
 _KEPT = 400  # last lines of its output that an error is looked for in
 
 
@@ -42,7 +47,8 @@ class StepRun:
 
     Args:
         step: the step.
-        settings: settings of the preset.
+        definition: the workflow.
+        preset: the preset that holds.
         folder: the project's folder.
         logs: folder of its output.
         python: the project's interpreter.
@@ -54,11 +60,13 @@ class StepRun:
     """
 
     def __init__(
-        self, step: Step, settings: Mapping[str, object], folder: Path, logs: Path, python: str,
+        self, step: Step, definition: Definition, preset: str, folder: Path, logs: Path, python: str,
         environment: Mapping[str, str], now: float,
     ) -> None:  # fmt: skip
+        settings = definition.presets[preset]
         self.step, self.progress = step, Progress()
         self._settings, self._folder, self._python = settings, folder, python
+        self._files = definition.files
         self._began = now
         self.progress.begin(now)
         digests = Digests(folder)
@@ -125,15 +133,24 @@ class StepRun:
         failed = [each.text for each in found if not each.passed]
         figures = {name: value for each in found for name, value in each.figures.items()}
         if failed:
-            advice = Advice(
-                "check", "; ".join(failed), "", "The script ended well, and what it made is not what it should be.",
-                (*((self.step.advice,) if self.step.advice else ()), "Look at its output, mend, run it again."),
-            )  # fmt: skip
-            return Ended(False, tuple(found), advice, {**facts, "text": "; ".join(failed), "failure": "check"})
+            advice = self._advice_of_checks(failed, found[len(found) - len(self.step.checks) :])
+            return Ended(False, tuple(found), advice, {**facts, "text": "; ".join(failed), "failure": advice.kind})
         made = outputs_of(self.step, self._settings, Digests(self._folder))
         told = [each.text for each in found]
         facts |= {"request": self.request, "inputs": self._inputs, "outputs": made, "figures": figures, "checks": told}
         return Ended(True, tuple(found), None, facts)
+
+    def _advice_of_checks(self, failed: Sequence[str], found: Sequence[CheckResult]) -> Advice:
+        kinds = [check.kind for check, result in zip(self.step.checks, found, strict=True) if not result.passed]
+        name = next((_KINDS[kind] for kind in kinds if kind in _KINDS), None)
+        own = (self.step.advice,) if self.step.advice else ()
+        cause, recovery = _CHECK if name is None else (kind_named(name).cause, kind_named(name).recovery)
+        return Advice(name or "check", "; ".join(failed), "", cause, (*own, *recovery))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The last lines that it printed, as they were."""
+        return tuple(self._lines)
 
     def _advice(self, code: int) -> Advice:
         at = ""
@@ -141,7 +158,11 @@ class StepRun:
             unit = (self.progress.unit or "step").removesuffix("s")
             of = f" of {self.progress.total:,.0f}" if self.progress.total else ""
             at = f"{unit} {self.progress.done:,.0f}{of}"
-        return advise(self._lines, code, self._folder, at=at, trouble=self._trouble, own=self.step.advice)
+        script = next((word for word in command_of(self.step, self._settings) if word.endswith(".py")), "")
+        return advise(FailedStep(
+            self._lines, code, self._folder, script, at, self._trouble, self.step.advice, tuple(self._inputs),
+            self._settings, self._files,
+        ))  # fmt: skip
 
     def _read(self, now: float) -> None:
         for line in self._output.lines():

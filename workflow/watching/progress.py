@@ -31,7 +31,7 @@ class Progress:
         loss: the newest loss; NaN and infinity are kept.
         first_loss: the first loss.
         best_loss: the lowest finite loss so far.
-        losses: how many were told.
+        losses: those that were told and that nobody has looked at yet, each with how far the step was.
         counts: tokens_in, tokens_out, tokens_trained and dollars that it tells, sums since it began.
         spent: dollars that the step has cost so far, earlier runs too; None where nobody knows.
         checkpoint: the newest checkpoint that it tells of.
@@ -45,7 +45,7 @@ class Progress:
     loss: float | None = None
     first_loss: float | None = None
     best_loss: float | None = None
-    losses: int = 0
+    losses: list[tuple[float | None, float]] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     spent: float | None = None
     checkpoint: str = ""
@@ -137,7 +137,8 @@ class Progress:
             self.done = done
         if loss is not None:
             moved = True
-            self.loss, self.losses = loss, self.losses + 1
+            self.loss = loss
+            self.losses = [*self.losses[-_KEPT:], (self.done, loss)]
             if math.isfinite(loss):
                 self.first_loss = loss if self.first_loss is None else self.first_loss
                 self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)

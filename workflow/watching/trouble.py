@@ -39,7 +39,8 @@ class Watcher:
 
     def __init__(self, watch: Watch, folder: Path) -> None:
         self._watch, self._folder = watch, folder
-        self._seen = self._high = 0
+        self._high = 0
+        self._first = self._best = math.inf
         self._told: set[str] = set()
 
     def look(self, progress: Progress, now: float) -> Trouble | None:
@@ -56,20 +57,21 @@ class Watcher:
         return None
 
     def _loss(self, progress: Progress) -> Trouble | None:
-        loss = progress.loss
-        if not self._watch.loss or loss is None or progress.losses == self._seen:
+        told, progress.losses = progress.losses, []
+        if not self._watch.loss:
             return None
-        self._seen = progress.losses
-        where = f" at {progress.unit or 'step'} {progress.done:g}" if progress.done is not None else ""
-        if not math.isfinite(loss):
-            return Trouble("nan", f"the loss is {loss}{where}", True)
-        bound = self._watch.explosion * max(progress.best_loss or loss, 0.0)
-        beyond = loss > bound and loss > (progress.first_loss or loss)
-        self._high = self._high + 1 if beyond else 0
-        if self._high < _EXPLODED:
-            return None
-        text = f"the loss is {loss:.4g}{where}, {self._watch.explosion:g} times its best, {progress.best_loss:.4g}"
-        return Trouble("explosion", text, True)
+        for done, loss in told:
+            where = f" at {progress.unit or 'step'} {done:g}" if done is not None else ""
+            if not math.isfinite(loss):
+                return Trouble("nan", f"the loss is {loss}{where}", True)
+            self._first = min(self._first, loss) if self._best == math.inf else self._first
+            beyond = loss > self._watch.explosion * max(self._best, 0.0) and loss > self._first
+            self._best = min(self._best, loss)
+            self._high = self._high + 1 if beyond else 0
+            if self._high >= _EXPLODED:
+                text = f"the loss is {loss:.4g}{where}, {self._watch.explosion:g} times its best, {self._best:.4g}"
+                return Trouble("explosion", text, True)
+        return None
 
     def _stall(self, progress: Progress, now: float) -> Trouble | None:
         usual = progress.usual_gap()
