@@ -6,6 +6,7 @@ python examples/run.py guess_number epochs=2 seed=1     (other settings of the s
 It shows the commands that it runs, each of which can be given by hand, and at the end where the report is.
 """
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -48,15 +49,18 @@ def newest(trainer):
     return max((MODELS / trainer / "runs").iterdir(), key=lambda folder: folder.name)
 
 
-def main(words):
-    """Run the example that the words name; `--quick` for a try of a minute, by which nothing is learned."""
-    if not words or words[0] not in EXAMPLES:
-        sys.exit(f"{__doc__}\nwhich example? {', '.join(EXAMPLES)}")
+def main():
+    """Run the example that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("example", choices=EXAMPLES)
+    parser.add_argument("settings", nargs="*", metavar="name=value", help="settings of the second training")
+    parser.add_argument("--quick", action="store_true", help="a try of a minute, in which nothing is learned")
+    given = parser.parse_intermixed_args()
     if not Path("train.py").is_file():
         sys.exit(f"go to the folder that has train.py first: cd {Path(__file__).resolve().parent.parent}")
-    name, settings = words[0], [word for word in words[1:] if word != "--quick"]
+    name, settings = given.example, given.settings
     conversations, first, second = EXAMPLES[name]
-    if "--quick" in words:
+    if given.quick:
         conversations, second = 20, f"{second} epochs=1 tasks_per_epoch=2 group_size=2"
     seed = [word for word in settings if word.startswith("seed=")]
     file = Path("artifacts") / f"{name}.jsonl"
@@ -70,4 +74,4 @@ def main(words):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -52,4 +52,4 @@ def test_the_whole_of_an_example_is_one_command(lab):
     assert [line.split()[2] for line in shown] == ["examples/warm_start.py", "train.py", "train.py", "plot.py"]
     assert (lab.runs("Agent")[-1] / "report.html").is_file()
     wrong = lab.run("helo", script="examples/run.py")
-    assert wrong.returncode == 1 and "which example? hello, guess_number" in wrong.stderr
+    assert wrong.returncode == 2 and "invalid choice: 'helo' (choose from" in wrong.stderr
