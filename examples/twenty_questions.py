@@ -3,7 +3,7 @@
 python examples/run.py twenty_questions
 
 Who answers: a table, or a second model where ANSWERER_BASE_URL has the address of an OpenAI endpoint
-(ANSWERER_MODEL its model, ANSWERER_API_KEY a key). It is asked `small red cube: red?` and says yes or no.
+(ANSWERER_MODEL its model, ANSWERER_API_KEY a key). It is asked `big red cat: red?` and says yes or no.
 """
 
 import functools
@@ -11,15 +11,10 @@ import os
 import random
 from itertools import product
 
-KINDS = (
-    ("tiny", "small", "large", "huge"),
-    ("red", "blue", "green", "white"),
-    ("cube", "disc", "ring", "cone"),
-)
+KINDS = (("big", "old", "shy", "wet"), ("red", "tan", "jet", "ash"), ("cat", "dog", "hen", "fox"))
 WORDS = [word for kind in KINDS for word in kind]
 THINGS = [" ".join(words) for words in product(*KINDS)]
 QUESTIONS = 20
-RULES = "I mean one of 64 things: " + ", ".join("/".join(kind) for kind in KINDS) + ". Ask as `red?`, or name it."
 
 
 def tasks(split):
@@ -51,19 +46,30 @@ def by_model(thing, word):
     return "yes" if (answer.choices[0].message.content or "").strip().lower().startswith("yes") else "no"
 
 
+def shown(possible):
+    """Return what the model is asked: it hears what can still be, and says `red?`, or the name of a thing."""
+    return "/".join(possible[0]) + " " + "/".join(possible[1]) + " " + "/".join(possible[2]) + ": ask red?, or name it"
+
+
+def narrowed(possible, word, reply):
+    """Return what can still be after a reply, of each kind of word."""
+    keep = (lambda each: each == word) if reply == "yes" else (lambda each: each != word)
+    return [[each for each in kind if keep(each)] or kind if word in kind else kind for kind in possible]
+
+
 def twenty_questions(task, client):
     """Play a game. Half of the reward is for the thing, the other half for the words of its name that are right."""
     answerer = by_model if os.environ.get("ANSWERER_BASE_URL") else by_table
-    messages, asked = [{"role": "user", "content": RULES}], 0
+    possible, asked = [list(kind) for kind in KINDS], 0
     while True:
-        answer = client.chat.completions.create(model="asker", messages=messages, max_tokens=20)
+        messages = [{"role": "user", "content": shown(possible)}]
+        answer = client.chat.completions.create(model="asker", messages=messages, max_tokens=14)
         said = answer.choices[0].message.content or ""
         if not said.endswith("?") or asked == QUESTIONS:
             break
-        asked += 1
-        word = said[:-1]
-        reply = answerer(task["thing"], word) if word in WORDS else "what?"
-        messages += [{"role": "assistant", "content": said}, {"role": "user", "content": reply}]
+        asked, word = asked + 1, said[:-1]
+        if word in WORDS:
+            possible = narrowed(possible, word, answerer(task["thing"], word))
     right = said == task["thing"]
     words = sum(one == other for one, other in zip(said.split(), task["thing"].split(), strict=False)) / len(KINDS)
     return {"reward": (right + words) / 2, "success": float(right), "questions": asked}

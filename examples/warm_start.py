@@ -31,18 +31,15 @@ def guess_number(draw):
 
 
 def twenty_questions(draw):
-    """Ask for any words, the same again too, then name a thing that is not denied, whatever else is unknown."""
+    """Ask for any word, whatever can still be, or name any thing that can be: one time of six."""
     thing = draw.choice(twenty.THINGS)
-    messages, known = chat(twenty.RULES), {}
-    for _ in range(draw.randint(1, 9)):
+    possible = [list(kind) for kind in twenty.KINDS]
+    for _ in range(draw.randrange(12)):
         word = draw.choice(twenty.WORDS)
-        known[word] = twenty.by_table(thing, word)
-        messages += chat(assistant=f"{word}?", user=known[word])
-    named = []
-    for kind in twenty.KINDS:
-        found = [word for word in kind if known.get(word) == "yes"]
-        named.append(draw.choice(found or [word for word in kind if word not in known]))
-    return {"messages": [*messages, *chat(assistant=" ".join(named))]}
+        possible = twenty.narrowed(possible, word, twenty.by_table(thing, word))
+    names = draw.random() < 1 / 6
+    said = " ".join(map(draw.choice, possible)) if names else f"{draw.choice(twenty.WORDS)}?"
+    return {"messages": chat(twenty.shown(possible), said)}
 
 
 def calculator_tool(draw):
