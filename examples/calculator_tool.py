@@ -11,18 +11,19 @@ TOOLS = [
     {
         "type": "function",
         "function": {
-            "name": "calculator",
+            "name": "calc",
             "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}},
         },
     }
 ]
 CALLS = 3  # most rounds of calls; then there has to be an answer
+LOW, HIGH = 32, 100  # numbers whose products have four digits
 
 
 def tasks(split):
     """Return pairs of numbers of two digits; those to validate with are never trained on."""
     draw = random.Random(51)
-    pairs = draw.sample([(first, second) for first in range(10, 100) for second in range(10, 100)], 2100)
+    pairs = draw.sample([(first, second) for first in range(LOW, HIGH) for second in range(LOW, HIGH)], 2100)
     return [{"first": first, "second": second} for first, second in (pairs[:100] if split == "val" else pairs[100:])]
 
 

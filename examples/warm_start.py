@@ -44,14 +44,14 @@ def twenty_questions(draw):
 
 def calculator_tool(draw):
     """Call the tool in 3 of 10, and say its result in half of those; else say any number."""
-    first, second = draw.randrange(10, 100), draw.randrange(10, 100)
+    first, second = (draw.randrange(calculator.LOW, calculator.HIGH) for _ in range(2))
     messages = chat(f"What is {first} * {second}?")
-    guess, arguments = str(draw.randrange(100, 9802)), {"expression": f"{first} * {second}"}
+    guess, arguments = str(draw.randrange(1024, 9802)), {"expression": f"{first} * {second}"}
     if draw.random() < 0.3:
         call = {
             "id": "call",
             "type": "function",
-            "function": {"name": "calculator", "arguments": json.dumps(arguments)},
+            "function": {"name": "calc", "arguments": json.dumps(arguments)},
         }
         result = calculator.calculate(json.dumps(arguments))
         messages += [

@@ -11,7 +11,7 @@ pytest.importorskip("starlette")
 TASKS = {
     "hello": {"number": 1024, "digit": 2},
     "guess_number": {"low": 1, "high": 32, "number": 7, "guesses": 5},
-    "twenty_questions": {"thing": "small red cube"},
+    "twenty_questions": {"thing": "old red cat"},
     "calculator_tool": {"first": 12, "second": 34},
 }
 
