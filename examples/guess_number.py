@@ -1,4 +1,4 @@
-"""Guess the number: the agent finds a number from 1 to 32, and hears after each guess where it still can be.
+"""Guess the number: the agent finds a number from 1 to 32, and tells the model where it still can be.
 
 python examples/run.py guess_number           (GUESS_HIGH=100 before it: numbers to 100)
 """
@@ -9,7 +9,7 @@ import random
 import re
 
 LOW, HIGH = 1, int(os.environ.get("GUESS_HIGH", "32"))
-PATIENCE = 12  # guesses of a game that is validated with
+PATIENCE = HIGH  # guesses of a game that is validated with: it always ends with the number
 WIDTH = max(2, len(str(HIGH)))  # digits of each number
 
 
@@ -42,21 +42,27 @@ def shown(low, high):
 
 
 def guess_number(task, client):
-    """Play a game. The reward is what was known after each guess, on average; far outside of the range costs."""
+    """Play a game: a guess outside of the range is taken for the nearest number inside it, and costs by its distance.
+
+    The reward is what was known after each guess, on average.
+    """
     low, high, number = task["low"], task["high"], task["number"]
-    whole, rewards = math.log(2 * (high - low + 1)), []
+    whole, rewards, inside = math.log(2 * (high - low + 1)), [], 0
     while len(rewards) < task["guesses"]:
         messages = [{"role": "user", "content": shown(low, high)}]
         answer = client.chat.completions.create(model="guesser", messages=messages, max_tokens=WIDTH + 1)
         said = answer.choices[0].message.content or ""
         guess = int(said) if re.fullmatch(rf"[0-9]{{{WIDTH}}}", said) else 0
-        if guess == number:
+        taken = min(max(guess, low), high)
+        inside += taken == guess
+        if taken == number:
             found = len(rewards) + 1
-            rewards += [1.0] * (task["guesses"] - len(rewards))
-            return {"reward": sum(rewards) / len(rewards), "success": 1, "guesses": found}
-        outside = max(low - guess, guess - high, 0)
-        if not outside:
-            low, high = (guess + 1, high) if guess < number else (low, guess - 1)
+            rewards += [1 - abs(taken - guess) / HIGH / 2] + [1.0] * (task["guesses"] - found)
+            break
+        low, high = (taken + 1, high) if taken < number else (low, taken - 1)
         known = 1 - math.log(2 * (high - low + 1)) / whole  # 0 at the start, more by each halving
-        rewards.append(known - outside / HIGH / 2)
-    return {"reward": sum(rewards) / len(rewards), "success": 0, "guesses": len(rewards) + 1}
+        rewards.append(known - abs(taken - guess) / HIGH / 2)
+    else:
+        found = len(rewards) + 1
+    reward, success = sum(rewards) / len(rewards), float(found <= len(rewards))
+    return {"reward": reward, "success": success, "guesses": found, "inside": inside / min(found, len(rewards))}

@@ -1,6 +1,6 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
-python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 3 % are right
+python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 2 % are right
 python examples/warm_start.py guess_number warm_start.jsonl      any number, whatever the range is
 python examples/warm_start.py twenty_questions warm_start.jsonl  asks anything, the same again too, and names too soon
 python examples/warm_start.py calculator_tool warm_start.jsonl   seldom calls its tool, and seldom says its result
@@ -18,9 +18,9 @@ import twenty_questions as twenty
 
 
 def hello(draw):
-    """Ask as examples/hello.py does: 7 of 10 answers are its word and "teen", the others any digit's word."""
+    """Ask as examples/hello.py does: 8 of 10 answers are its word and "teen", the others any digit's word."""
     task = greeting.draw_task(draw)
-    said = f"{greeting.DIGITS[task['digit']]}teen" if draw.random() < 0.7 else draw.choice(greeting.DIGITS)
+    said = f"{greeting.DIGITS[task['digit']]}teen" if draw.random() < 0.8 else draw.choice(greeting.DIGITS)
     return {"messages": chat(greeting.question(task), said)}
 
 
@@ -31,13 +31,13 @@ def guess_number(draw):
 
 
 def twenty_questions(draw):
-    """Ask for any word, whatever can still be, or name any thing that can be: one time of six."""
+    """Ask for any word, whatever can still be, or name any thing that can be, as often."""
     thing = draw.choice(twenty.THINGS)
     possible = [list(kind) for kind in twenty.KINDS]
     for _ in range(draw.randrange(12)):
         word = draw.choice(twenty.WORDS)
         possible = twenty.narrowed(possible, word, twenty.by_table(thing, word))
-    names = draw.random() < 1 / 6
+    names = draw.random() < 0.5
     said = " ".join(map(draw.choice, possible)) if names else f"{draw.choice(twenty.WORDS)}?"
     return {"messages": chat(twenty.shown(possible), said)}
 
