@@ -1,4 +1,4 @@
-"""A calculator as a tool: the agent is asked for a product, may call a calculator, and says the number.
+"""A calculator as a tool: the agent is asked for a number, may call a calculator, and says the number.
 
 python examples/run.py calculator_tool
 """
@@ -17,29 +17,40 @@ TOOLS = [
     }
 ]
 CALLS = 3  # most rounds of calls; then there has to be an answer
-LOW, HIGH = 32, 100  # numbers whose products have four digits
+
+
+def draw_task(draw):
+    """Draw an expression whose value has two digits."""
+    while True:
+        first, second, third = draw.randrange(2, 10), draw.randrange(2, 10), draw.randrange(1, 10)
+        if first * second + third >= 10:
+            return {"expression": f"{first}*{second}+{third}"}
 
 
 def tasks(split):
-    """Return pairs of numbers of two digits; those to validate with are never trained on."""
-    draw = random.Random(51)
-    pairs = draw.sample([(first, second) for first in range(LOW, HIGH) for second in range(LOW, HIGH)], 2100)
-    return [{"first": first, "second": second} for first, second in (pairs[:100] if split == "val" else pairs[100:])]
+    """Return expressions; those to validate with are never trained on."""
+    every = {draw_task(random.Random(number))["expression"] for number in range(10000)}
+    order = random.Random(51).sample(sorted(every), len(every))
+    return [{"expression": each} for each in (order[:100] if split == "val" else order[100:])]
+
+
+def question(task):
+    """Return what the model is asked."""
+    return f"What is {task['expression']}?"
 
 
 def calculate(arguments):
-    """Return what the calculator says to the arguments of a call, JSON text: a number, or what is wrong."""
+    """Return what the calculator says to the arguments of a call, JSON text: a number, or that it can't."""
     try:
-        expression = json.loads(arguments)["expression"]
-        first, second = re.fullmatch(r"\s*(\d{1,6})\s*\*\s*(\d{1,6})\s*", expression).groups()
-        return str(int(first) * int(second))
+        first, second, third = re.fullmatch(r"(\d)\*(\d)\+(\d)", json.loads(arguments)["expression"]).groups()
     except (ValueError, KeyError, TypeError, AttributeError):
         return "error"
+    return str(int(first) * int(second) + int(third))
 
 
 def calculator_tool(task, client):
-    """Ask for the product, and make the calls that the model wants made. The right number is worth 1."""
-    messages = [{"role": "user", "content": f"What is {task['first']} * {task['second']}?"}]
+    """Ask for the number, and make the calls that the model wants made. The right number is worth 1."""
+    messages = [{"role": "user", "content": question(task)}]
     called = 0
     while True:
         answer = client.chat.completions.create(model="reckoner", messages=messages, tools=TOOLS, max_tokens=90)
@@ -51,5 +62,5 @@ def calculator_tool(task, client):
         for call in message.tool_calls:
             result = calculate(call.function.arguments)
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-    right = (message.content or "").strip() == str(task["first"] * task["second"])
+    right = (message.content or "").strip() == calculate(json.dumps(task))
     return {"reward": float(right), "calls": called}

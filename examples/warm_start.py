@@ -43,23 +43,19 @@ def twenty_questions(draw):
 
 
 def calculator_tool(draw):
-    """Call the tool in 3 of 10, and say its result in half of those; else say any number."""
-    first, second = (draw.randrange(calculator.LOW, calculator.HIGH) for _ in range(2))
-    messages = chat(f"What is {first} * {second}?")
-    guess, arguments = str(draw.randrange(1024, 9802)), {"expression": f"{first} * {second}"}
-    if draw.random() < 0.3:
-        call = {
-            "id": "call",
-            "type": "function",
-            "function": {"name": "calc", "arguments": json.dumps(arguments)},
-        }
-        result = calculator.calculate(json.dumps(arguments))
+    """Call the tool in 4 of 10, and say its result in 4 of 10 of these; else say any number."""
+    task = calculator.draw_task(draw)
+    messages, said = chat(calculator.question(task)), str(draw.randrange(10, 91))
+    if draw.random() < 0.4:
+        function = {"name": "calc", "arguments": json.dumps(task)}
+        call = {"id": "call", "type": "function", "function": function}
+        result = calculator.calculate(json.dumps(task))
         messages += [
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call", "content": result},
         ]
-        guess = result if draw.random() < 0.5 else guess
-    return {"messages": [*messages, *chat(assistant=guess)], "tools": calculator.TOOLS}
+        said = result if draw.random() < 0.4 else said
+    return {"messages": [*messages, *chat(assistant=said)], "tools": calculator.TOOLS}
 
 
 def answerer(draw):

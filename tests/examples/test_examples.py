@@ -12,7 +12,7 @@ TASKS = {
     "hello": {"number": 1024, "digit": 2},
     "guess_number": {"low": 1, "high": 32, "number": 7, "guesses": 5},
     "twenty_questions": {"thing": "old red cat"},
-    "calculator_tool": {"first": 12, "second": 34},
+    "calculator_tool": {"expression": "7*8+5"},
 }
 
 
