@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from constants.argument_parser import BriefParser
@@ -145,6 +146,8 @@ def _run(
     spending = _spending(definition, preset, arguments, variables)
     if spending.budget is not None and spending.hosted and spending.price is None and spending.model:
         raise UsageError(f"--budget can't be kept: {spending.price_text()}")
+    if spending.price is not None:
+        variables["WORKFLOW_PRICE"] = json.dumps(asdict(spending.price))
     python = python_of(folder)
     packages = read_environment(python, variables=variables, machine=False)
     words = [shlex.quote(str(folder))] if folder != Path() else []

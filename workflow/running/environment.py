@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+_QUOTED = re.compile(r"""(['"])(.*?)\1\s*(?:#.*)?$""")
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$")
 
 
@@ -21,10 +22,6 @@ def environment_of(folder: Path) -> dict[str, str]:
     for line in lines:
         match = _LINE.match(line)
         if match and not line.lstrip().startswith("#"):
-            value = match[2]
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-                value = value[1:-1]
-            elif " #" in value:
-                value = value.split(" #", 1)[0].rstrip()
-            found[match[1]] = value
+            quoted = _QUOTED.match(match[2])
+            found[match[1]] = quoted[2] if quoted else match[2].split(" #", 1)[0].rstrip()
     return {**{key: value for key, value in found.items() if value}, **os.environ}
