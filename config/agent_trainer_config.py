@@ -39,6 +39,12 @@ class AgentTrainerConfig(LanguageConfig):
     broken off and left out. 0 sets no limit."""
     rollout_turns: Annotated[int, Ge(0)] = 1000
     """Answers that a rollout may take; one that takes more is broken off and left out. 0 sets no limit."""
+    rollouts_in: Literal["processes", "threads"] = "processes"
+    """Where agents play: processes, one for each rollout under way, so that a crash costs that rollout only; or threads
+    of the training process, which take less memory and can share what they have."""
+    rollout_memory: Annotated[int, Ge(0)] = 0
+    """MiB that the process of a rollout may take; one that takes more is broken off and left out. 0 for half of the
+    machine's memory."""
     rollout_retries: Annotated[int, Ge(0)] = 0
     """How often a rollout is begun again, with other random numbers, whose agent failed or took too long."""
     lockstep: bool = True
@@ -86,4 +92,5 @@ class AgentTrainerConfig(LanguageConfig):
 
     # what is left of a run
     sample_count: Annotated[int, Ge(0)] = 3
-    """Validation tasks whose transcripts are written at the end, from before and after."""
+    """Validation tasks whose transcripts are written at the end, from before and after; and tasks of the first and the
+    last epoch of which the best rollout and the worst are."""

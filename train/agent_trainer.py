@@ -24,17 +24,21 @@ from llm.engine import version_of
 from model.adapted_causal_lm import OutsideOfState, logprobs_where
 from model.lora import LoraAdapter
 from model.token_losses import kl_k1, require_loss, token_loss
+from storage.agent_transcripts import TRANSCRIPTS
 from train.agents.agent_elsewhere import Agent, ask_agent
 from train.agents.agent_function import AgentFunctionError, find_agent
+from train.agents.agent_processes import FORKS, memory_of_machine
 from train.agents.comparison import compared, comparison_lines, transcripts
 from train.agents.flight import FlightLimits
+from train.agents.kept_transcripts import keep_transcripts, transcripts_of
+from train.agents.live_view import LiveView
 from train.agents.quiet import OUTPUT
 from train.agents.rollout import Rollout, RolloutPlan, SampledRow
 from train.agents.rollout_journal import RolloutJournal, remove_journals
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.rollout_runner import RolloutRunner, RunnerSettings
 from train.agents.sampled_policy import SampledPolicy
-from train.agents.tasks import split_tasks
+from train.agents.tasks import plain_tasks, split_tasks
 from train.agents.watch import signs_of_gaming
 from train.base_trainer import BaseTrainer
 from train.language.optimization import adamw, warmup_then_cosine
@@ -76,7 +80,14 @@ class AgentTrainer(BaseTrainer):
         self.language = TrainedModel(config, self.device)
         self.model = self.language.module
         self._start = OutsideOfState(self._as_it_is())
-        self._runner = OutsideOfState(RolloutRunner(agent, _runner_settings(config)))
+        processes = config.rollouts_in == "processes" and FORKS
+        if processes and agent.takes_client and not plain_tasks([*tasks, *val_tasks]):
+            logger.warning(
+                "agents play in threads, since tasks are no plain data (None, numbers, texts, lists, dicts with texts "
+                "as keys), which alone can be handed to processes: a crash of the agent would end the run"
+            )
+            processes = False
+        self._runner = OutsideOfState(RolloutRunner(agent, _runner_settings(config, processes)))
         settings = self._rollout_settings()
         reference = self._start_logprobs if config.kl_weight else None
         self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, reference)
@@ -158,7 +169,12 @@ class AgentTrainer(BaseTrainer):
 
     def _train_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
         self._remove_old_journals()
-        return self._rollouts(plans, self._tasks.held[0], self._now(), f"train-{self._epoch():05d}")
+        found = self._rollouts(plans, self._tasks.held[0], self._now(), f"train-{self._epoch():05d}")
+        if self.run_context.in_session:
+            count, tokenizer = self.config.sample_count, self.language.base.tokenizer
+            kept = transcripts_of(found, self._epoch(), self.config.advantage, tokenizer, count)
+            keep_transcripts(self.get_run_file_path(TRANSCRIPTS), kept)
+        return found
 
     def _val_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
         return self._rollouts(plans, self._tasks.held[1], self._now(), f"val-{self._epoch():05d}")
@@ -181,9 +197,20 @@ class AgentTrainer(BaseTrainer):
         runner.print_to(None if self.options.dry_run else self.get_run_file_path(OUTPUT))
         path = self.get_run_file_path(f"{_JOURNALS}/{name}.journal") if self.run_context.in_session else None
         journal = RolloutJournal(path, self._facts(plans, policy) if path is not None else {})
+        what = {"train": f"epoch {self._epoch()}", "val": "validation"}.get(
+            name.partition("-")[0], f"validation {name}"
+        )
+        view = LiveView(self.progress_bar, what, len(plans), self.history, self.config.success_reward)
+
+        def look(done: Sequence[Rollout]) -> None:
+            view.look(done)
+            if self.run_context.in_session:  # leave where somebody wants the run to stop
+                self.stop_request.obey()
+
         try:
-            return runner.run(plans, tasks, policy, self._look, journal)
+            return runner.run(plans, tasks, policy, look, journal)
         finally:
+            view.close()
             self.model.train(training)
 
     def _facts(self, plans: Sequence[RolloutPlan], policy: SampledPolicy) -> dict[str, Any]:
@@ -192,8 +219,9 @@ class AgentTrainer(BaseTrainer):
         sums = torch.stack([each.detach().double().sum() for each in weights]) if weights else torch.zeros(0)
         whole = hashlib.sha256(repr((sums.tolist(), [dataclasses.astuple(plan) for plan in plans])).encode())
         runner = self._runner.held
-        settings = dataclasses.astuple(runner.settings)
-        whole.update(repr((settings, runner.lanes, self._digest(), torch.get_num_threads())).encode())
+        asked = runner.settings
+        settings = (runner.lanes, asked.lockstep, asked.temperature, asked.max_tokens, asked.limits.turns)
+        whole.update(repr((settings, self._digest(), torch.get_num_threads())).encode())
         return {"version": policy.version, "digest": whole.hexdigest()}
 
     def _epoch(self) -> int:
@@ -207,12 +235,6 @@ class AgentTrainer(BaseTrainer):
         folder = self.run_folder.path / _JOURNALS
         first = max(self.run_context.checkpoints.epochs(), default=0)  # epochs finished by the newest checkpoint
         remove_journals(folder, [path for path in folder.glob("*-*.journal") if int(path.stem[-5:]) > first])
-
-    def _look(self, done: int) -> None:
-        """Show how many rollouts are done, and leave where somebody wants the run to stop."""
-        self.progress_bar.show(rollouts=done)
-        if self.run_context.in_session:
-            self.stop_request.obey()
 
     def _now(self) -> SampledPolicy:
         """Return the weights as they are now, which nobody changes before the rollouts are made."""
@@ -381,10 +403,11 @@ def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
         raise ConfigError([f"clip: {error}"]) from error
 
 
-def _runner_settings(config: AgentTrainerConfig) -> RunnerSettings:
-    limits = FlightLimits(config.rollout_seconds, config.rollout_turns, config.rollout_retries)
+def _runner_settings(config: AgentTrainerConfig, processes: bool) -> RunnerSettings:
+    memory = config.rollout_memory * 2**20 or memory_of_machine() // 2
+    limits = FlightLimits(config.rollout_seconds, config.rollout_turns, config.rollout_retries, memory)
     return RunnerSettings(
-        config.parallel_rollouts, limits, config.lockstep, config.temperature, config.max_tokens
+        config.parallel_rollouts, limits, processes, config.lockstep, config.temperature, config.max_tokens
     )  # fmt: skip
 
 

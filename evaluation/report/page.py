@@ -58,6 +58,20 @@ thead th { position: sticky; top: 0; z-index: 2; background: var(--card); border
 tbody th { position: sticky; left: 0; z-index: 1; background: var(--back); font-weight: 500; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .marked > *, tbody .marked th { background: var(--mark); }
+.transcript { margin: .7rem 0; padding: .5rem .9rem .7rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .4rem; break-inside: avoid; }
+.transcript h4 { margin: 0 0 .3rem; font-size: .95rem; }
+.said-row { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 24rem; overflow: auto; color: var(--faint);
+  font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.said-row + .said-row { border-top: 1px dashed var(--line); padding-top: .35rem; }
+.said { color: var(--ink); background: none; border-bottom: 2px solid var(--line); border-radius: .15rem; }
+.up1, .up2, .up3 { border-bottom-color: var(--good); } .down1, .down2, .down3 { border-bottom: 2px dotted var(--bad); }
+.up1 { background: color-mix(in srgb, var(--good) 12%, transparent); }
+.up2 { background: color-mix(in srgb, var(--good) 22%, transparent); }
+.up3 { background: color-mix(in srgb, var(--good) 34%, transparent); }
+.down1 { background: color-mix(in srgb, var(--bad) 12%, transparent); }
+.down2 { background: color-mix(in srgb, var(--bad) 22%, transparent); }
+.down3 { background: color-mix(in srgb, var(--bad) 34%, transparent); }
 summary { cursor: pointer; padding: .3rem 0; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); }
 h2, h3 { break-after: avoid; }

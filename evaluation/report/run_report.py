@@ -10,6 +10,7 @@ from typing import Any
 from config import ConfigError, ConfigParser
 from constants.counting import counted
 from evaluation.plots.run_pictures import pictures_of
+from evaluation.report.agents_part import transcripts_part
 from evaluation.report.failure import failure_part
 from evaluation.report.language_part import data_part, is_account, samples_part
 from evaluation.report.markup import Markup, details, joined, table, tag
@@ -54,6 +55,7 @@ def run_page(run: Run) -> str:
         "results": ("Results", _results(run)),
         "test": ("Test", _test(run.path)),
         "samples": ("Samples", samples_part(run.path)),
+        "transcripts": ("Transcripts", transcripts_part(run.path)),
         "data": ("Data", data_part(run.summary)),
         "plots": ("Plots", plots([run])),
         "pictures": ("Pictures", _pictures(run.path)),

@@ -118,7 +118,7 @@ class Watch(Callback):
 """
 QUICK = {
     "base_model": "tiny", "plot_at_end": "off", "sample_count": "1", "lora_targets": "attention", "lora_rank": "4",
-    "tasks_per_epoch": "4", "group_size": "4", "validate_every_n_epochs": "2",
+    "tasks_per_epoch": "4", "group_size": "4", "validate_every_n_epochs": "2", "rollouts_in": "threads",
 }  # fmt: skip
 
 

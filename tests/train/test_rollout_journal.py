@@ -33,7 +33,10 @@ def kill_if_due(task):
     """Where the run is to be killed: when so many rollouts of a split have come to their end."""
     split, _, count = os.environ.get("KILL_AT", "").partition(" ")
     if split and open("calls.txt").read().count(f"end {split}") >= int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
+        pid = os.getpid()
+        if os.environ.get("KILL_IN") == "processes":  # whoever started who forked this one
+            pid = int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1])
+        os.kill(pid, signal.SIGKILL)
 
 def play(task, client):
     """One to four turns, each with more to read; some answers end sooner than others."""
@@ -52,8 +55,13 @@ def play(task, client):
 WORDS = (
     "agent=journaled.py:play", "base_model=tiny", "plot_at_end=off", "sample_count=1", "lora_targets=attention",
     "lora_rank=4", "tasks_per_epoch=4", "group_size=5", "parallel_rollouts=3", "epochs=2", "learning_rate=0.01",
-    "validate_every_n_epochs=1", "val_samples=2", "saving_share=0.0001",
+    "validate_every_n_epochs=1", "val_samples=2", "saving_share=0.0001", "rollouts_in=threads",
 )  # fmt: skip
+
+
+def with_words(*others: str) -> list[str]:
+    """Return the words of a run, some of which have other values."""
+    return [f"{name}={value}" for name, value in dict(word.split("=", 1) for word in (*WORDS, *others)).items()]
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +86,22 @@ def whole(lab):
     assert done.returncode == 0, done.stderr
     assert (lab.path / "calls.txt").read_text().count("begin train") == 2 * 20
     folder = lab.runs("Agent")[-1]
-    assert not list((folder / "rollouts").iterdir()), "nothing is left of a run that has ended"
+    assert not (folder / "rollouts").exists(), "nothing is left of a run that has ended"
     return folder
 
 
-@pytest.mark.parametrize("kills", [("train 27", "train 34"), ("val 6",)])
-def test_a_killed_run_keeps_the_rollouts_that_have_ended_and_comes_to_the_same_bits(lab, whole, kills):
-    """Also where it is killed twice in the same batch of rollouts, and while it validates."""
+@pytest.mark.parametrize(
+    ("kills", "where"), [(("train 27", "train 34"), "threads"), (("val 6",), "threads"), (("train 13",), "processes")]
+)
+def test_a_killed_run_keeps_the_rollouts_that_have_ended_and_comes_to_the_same_bits(lab, whole, kills, where):
+    """Also where it is killed twice in the same batch of rollouts, and while it validates; wherever agents play."""
     calls = lab.path / "calls.txt"
     calls.unlink(missing_ok=True)
-    words, lanes = WORDS, 3
+    words, lanes = with_words(f"rollouts_in={where}"), 3
     for kill in kills:
-        killed = lab.run("Agent", *words, KILL_AT=kill)
+        killed = lab.run("Agent", *words, KILL_AT=kill, KILL_IN=where)
         assert killed.returncode == -9, killed.stderr
-        folder, words = lab.runs("Agent")[-1], ("--resume",)
+        folder, words = lab.runs("Agent")[-1], ["--resume"]
     assert list((folder / "rollouts").glob("*.journal"))
     done = lab.run("Agent", "--resume")
     assert done.returncode == 0, done.stderr
@@ -108,7 +118,7 @@ def test_a_killed_run_keeps_the_rollouts_that_have_ended_and_comes_to_the_same_b
 def test_without_waves_all_answers_of_a_killed_run_are_kept(lab):
     calls = lab.path / "calls.txt"
     calls.unlink(missing_ok=True)
-    killed = lab.run("Agent", *WORDS, "lockstep=off", "epochs=1", KILL_AT="train 13")
+    killed = lab.run("Agent", *with_words("lockstep=off", "epochs=1"), KILL_AT="train 13")
     assert killed.returncode == -9, killed.stderr
     done = lab.run("Agent", "--resume")
     assert done.returncode == 0, done.stderr
@@ -118,7 +128,7 @@ def test_without_waves_all_answers_of_a_killed_run_are_kept(lab):
 
 def test_another_agent_begins_its_rollouts_anew(lab):
     """What another agent did is no rollout of this one."""
-    killed = lab.run("Agent", *WORDS, "epochs=1", KILL_AT="train 13")
+    killed = lab.run("Agent", *with_words("epochs=1"), KILL_AT="train 13")
     assert killed.returncode == -9, killed.stderr
     source = lab.path / "journaled.py"
     source.write_text(AGENT.replace("return sum(", "return 100 + sum("))

@@ -89,6 +89,11 @@ class AgentFunction:
             returned = asyncio.run(_awaited(returned))
         return reward_of(returned)
 
+    async def call_async(self, task: object, client: object) -> tuple[float, dict[str, float]]:
+        """As `call`, of a coroutine function, in the event loop that runs."""
+        returned = self.function(task, client=client)
+        return reward_of(await returned if inspect.isawaitable(returned) else returned)
+
 
 async def _awaited(returned: Awaitable[object]) -> object:
     return await returned

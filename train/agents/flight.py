@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -15,12 +16,14 @@ from llm.engine_error import EngineError
 from service.sampling.exchange import Exchange, ExchangeLog, seed_of
 from service.sampling.sampling_loop import KnownAnswer, SamplingLoop, Ticket
 from train import seeding
-from train.agents.played import FAILED, TIMED_OUT, Played
+from train.agents.played import FAILED, LOST, TIMED_OUT, Played
 from train.agents.player import Player
 from train.agents.rollout import Rollout, RolloutPlan
 from train.agents.rollout_journal import Attempt, JournalAnswer, RolloutJournal
 from train.agents.sampled_policy import POLICY
 from train.agents.waves import STAND_IN, Waves
+
+_USAGE = 5  # looks at limits for one at what processes take, which costs more
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,15 @@ class FlightLimits:
         seconds: time an agent has for a rollout, without that in which it waits for answers; 0 for no limit.
         turns: answers that a rollout may have; 0 for no limit.
         retries: how often a rollout is made again whose agent failed, or took too long.
+        memory: bytes that the processes of a rollout may take; 0 for no limit.
+        tasks: threads and processes that they may be.
     """
 
     seconds: float = 0.0
     turns: int = 0
     retries: int = 0
+    memory: int = 0
+    tasks: int = 1000
 
 
 class Players(Protocol):
@@ -98,7 +105,7 @@ class Flight:
         self._log, self._journal, self._waves = log, journal, waves
         self._loop: SamplingLoop | None = None
         self._address = ""
-        self._looked = time.monotonic()
+        self._looked, self._looks = time.monotonic(), 0
         self._condition = threading.Condition()
         self._found: dict[int, Rollout] = dict(journal.finished)
         self._attempts: dict[int, int] = dict(journal.attempts)
@@ -108,9 +115,10 @@ class Flight:
         self._other = 0  # answers that were sampled again and came out otherwise
 
     @property
-    def done(self) -> int:
-        """Number of rollouts that are done."""
-        return len(self._found)
+    def done(self) -> list[Rollout]:
+        """Rollouts that are done."""
+        with self._condition:
+            return list(self._found.values())
 
     def begin(self, lanes: int, loop: SamplingLoop, address: str) -> None:
         """Spread the plans over lanes, and start them.
@@ -204,62 +212,118 @@ class Flight:
     # ----------------------------------------------------------------------------------------------- lanes and attempts
 
     def _look_at_limits(self) -> None:
-        """End rollouts that have taken too long, or too many answers."""
+        """End rollouts that have taken too long, or too much."""
         assert self._loop is not None
-        limits, now, waiting = self._limits, time.monotonic(), self._loop.keys()
+        now, waiting = time.monotonic(), self._loop.keys()
         passed, self._looked = now - self._looked, now
+        self._looks += 1
         for lane in self._lanes:
-            with self._condition:
-                if lane.at is None:
-                    continue
-                lane.seconds += 0 if lane.key in waiting else passed
-                why, again = "", False
-                if limits.seconds and lane.seconds > limits.seconds:
-                    why, again = f"it took longer than rollout_seconds = {limits.seconds:g}", True
-                elif limits.turns and len(self._log.exchanges(lane.key)) > limits.turns:
-                    why = f"it took more answers than rollout_turns = {limits.turns}"
+            if lane.at is None:
+                continue
+            why = self._over_limit(lane, 0.0 if lane.key in waiting or lane.player.held_up() else passed)
+            if not why and self._looks % _USAGE == 0:
+                why = self._takes_too_much(lane)
             if why:
-                self._break_off(lane, Played(TIMED_OUT, told=why), again)
+                self._break_off(lane, Played(TIMED_OUT, told=why[0]), again=why[1])
 
-    def _start(self, lane: _Lane) -> None:
-        threading.Thread(target=self._fly, args=(lane, lane.key), name=f"agent-{lane.key}", daemon=True).start()
-
-    def _fly(self, lane: _Lane, key: str) -> None:
-        """Make the rollouts of a lane, as long as its key is this one: else somebody else goes on with it."""
-        if lane.again:
-            self._sample_again(lane, key)
-            lane.again = []
-        while True:
-            with self._condition:
-                if self._ended or lane.key != key or not lane.plans:
-                    break
-                place = lane.plans.pop(0)
-                lane.at, lane.seconds = Attempt(place, self._attempts.get(place, 0)), 0.0
-                plan = self._plans[place]
-                self._log.open(key, self._seed(lane.at))
-            played = lane.player.play(self._tasks[plan.task], self._address, key)
-            with self._condition:
-                if self._ended or lane.key != key:
-                    return
-                self._land(lane, played, self._log.close(key), again=played.outcome == FAILED)
-        if self._waves is not None:
-            self._waves.leave(key)
-
-    def _break_off(self, lane: _Lane, played: Played, again: bool) -> None:
-        """End a rollout that has no end; the lane goes on under another key, in another thread or process."""
+    def _over_limit(self, lane: _Lane, passed: float) -> tuple[str, bool] | None:
+        """Say which limit of time or turns a rollout is over, and whether it may be made again; None for none."""
+        limits = self._limits
         with self._condition:
             if lane.at is None:
+                return None
+            lane.seconds += passed
+            if limits.seconds and lane.seconds > limits.seconds:
+                return f"it took longer than rollout_seconds = {limits.seconds:g}", True
+            if limits.turns and len(self._log.exchanges(lane.key)) > limits.turns:
+                return f"it took more answers than rollout_turns = {limits.turns}", False
+        return None
+
+    def _takes_too_much(self, lane: _Lane) -> tuple[str, bool] | None:
+        """As `_over_limit`, of what the processes of a rollout take of the machine."""
+        usage, limits = lane.player.usage(), self._limits
+        if usage is not None and limits.memory and usage.bytes > limits.memory:
+            return f"it took more memory than rollout_memory = {limits.memory // 2**20} MiB", True
+        if usage is not None and usage.tasks > limits.tasks:
+            return f"it began more than {limits.tasks} threads and processes", True
+        return None
+
+    def _start(self, lane: _Lane) -> None:
+        if lane.again:  # which is waited for
+            threading.Thread(target=self._lead_up, args=(lane, lane.key), name="sample-again", daemon=True).start()
+        else:
+            self._next(lane, lane.key)
+
+    def _lead_up(self, lane: _Lane, key: str) -> None:
+        self._sample_again(lane, key)
+        lane.again = []
+        self._next(lane, key)
+
+    def _next(self, lane: _Lane, key: str) -> None:
+        """Begin the next rollout of a lane, as long as its key is this one: else somebody else goes on with it."""
+        with self._condition:
+            if self._ended or lane.key != key:
                 return
-            key, player = lane.key, lane.player
-            self._land(lane, played, self._log.close(key), again)
-            lane.key = f"{key}{STAND_IN}"
+            at = Attempt(lane.plans[0], self._attempts.get(lane.plans[0], 0)) if lane.plans else None
+            if at is not None:
+                del lane.plans[0]
+                lane.at, lane.seconds = at, 0.0
+                self._log.open(key, self._seed(at))
+        if at is not None:
+            task = self._tasks[self._plans[at.place].task]
+            lane.player.begin(task, self._address, key, partial(self._hear, lane, key))
+        elif self._waves is not None:
+            self._waves.leave(key)
+
+    def _hear(self, lane: _Lane, key: str, played: Played) -> None:
+        """Take in what came of the rollout that a lane is at, and begin the next one."""
+        with self._condition:
+            if self._ended or lane.key != key:
+                return
+            if played.outcome != LOST:
+                self._land(lane, played, self._log.close(key), again=played.outcome == FAILED)
+        if played.outcome == LOST:
+            self._go_on(lane, lambda: self._give_back(lane))
+        else:
+            self._next(lane, key)
+
+    def _break_off(self, lane: _Lane, played: Played, again: bool) -> None:
+        """End a rollout that has no end.
+
+        Args:
+            lane: the lane that it is on.
+            played: what is told of it.
+            again: whether it may be made again.
+        """
+        player = lane.player
+        self._go_on(lane, lambda: self._land(lane, played, self._log.close(lane.key), again))
+        player.stop()
+
+    def _give_back(self, lane: _Lane) -> None:
+        """Let a lane begin the attempt anew that it is at; answers that it has had are given to it again."""
+        assert lane.at is not None
+        self._log.close(lane.key)
+        lane.plans.insert(0, lane.at.place)
+        lane.at = None
+
+    def _go_on(self, lane: _Lane, leave: Callable[[], None]) -> None:
+        """Let a lane go on under another key, with another player, whatever the one at hand does.
+
+        Args:
+            lane: the lane.
+            leave: notes what comes of the attempt under way.
+        """
+        with self._condition:
+            if lane.at is None or self._ended:
+                return
+            leave()
+            key, lane.key = lane.key, f"{lane.key}{STAND_IN}"
             lane.player = self._players.player(lane.key)
             self._by_key[lane.key] = lane
             if self._waves is not None and lane.plans:
                 self._waves.enter(lane.key)
         if self._waves is not None:
             self._waves.leave(key)
-        player.stop()
         if lane.plans:
             self._start(lane)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 # How a rollout ended. Only those that are done have a reward of the agent's own.
 DONE, FAILED, NO_REWARD, TIMED_OUT = "done", "failed", "no reward", "timed out"
 NO_CALL = "no call"  # it is done, but the model was never asked
+LOST = "lost"  # it could not go on through no fault of its own, and is to be begun again
 
 
 @dataclass

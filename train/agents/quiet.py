@@ -54,14 +54,14 @@ class AgentOutput:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self.path = path
         self._proxies: list[_ByThread] = []
 
     @contextmanager
     def taken(self) -> Iterator[TextIO]:
         """Take standard output of threads that call `divert`, for a block. Yields the file."""
         before = sys.stdout
-        with open(self._path or os.devnull, "a", encoding="utf-8", buffering=1) as stream:
+        with open(self.path or os.devnull, "a", encoding="utf-8", buffering=1) as stream:
             proxy = _ByThread(before, stream)
             self._proxies.append(proxy)
             sys.stdout = cast(TextIO, proxy)

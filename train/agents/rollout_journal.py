@@ -9,6 +9,7 @@ after it is sampled again, since neighbours count in the last bits: that of roll
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,5 @@ def remove_journals(folder: Path, kept: Iterable[Path] = ()) -> None:
     for path in folder.glob("*.journal") if folder.is_dir() else ():
         if path not in keep:
             path.unlink(missing_ok=True)
+    with suppress(OSError):  # something is left in it
+        folder.rmdir()

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from llm.sampling_settings import SamplingSettings
 from service.openai.openai_app import openai_app
@@ -15,8 +14,9 @@ from service.sampling.schedules import Continuous
 from service.web.loopback_server import LoopbackServer
 from train.agents.agent_elsewhere import Agent
 from train.agents.agent_function import AgentFunction
+from train.agents.agent_processes import AgentProcesses
 from train.agents.flight import Flight, FlightLimits
-from train.agents.player import Player, ProcessPlayer, ThreadPlayer
+from train.agents.player import AgentLoops, Player, ThreadPlayer
 from train.agents.quiet import AgentOutput
 from train.agents.rollout import Rollout, RolloutPlan
 from train.agents.rollout_journal import RolloutJournal
@@ -34,6 +34,7 @@ class RunnerSettings:
     Attributes:
         at_once: rollouts under way at a time.
         limits: what a rollout may take.
+        processes: whether agents that are given a client play in processes too.
         lockstep: whether requests are sampled in waves, so that results are the same to the bit each time.
         temperature: of requests that name none.
         max_tokens: most tokens of an answer, of requests that name no number; 0 for what the context has room for.
@@ -41,6 +42,7 @@ class RunnerSettings:
 
     at_once: int = 64
     limits: FlightLimits = field(default_factory=FlightLimits)
+    processes: bool = False
     lockstep: bool = True
     temperature: float = 1.0
     max_tokens: int = 0
@@ -61,7 +63,8 @@ class RolloutRunner:
         self.agent, self.settings, self._output = agent, settings, AgentOutput(None)
         self._port = 0  # stays the same: processes of agents live on, and know the address
         self._idle: dict[str, Player] = {}
-        self._stream: TextIO | None = None  # where goes what agents print, while there are rollouts
+        self._processes: AgentProcesses | None = None
+        self._loops: AgentLoops | None = None
 
     @property
     def lanes(self) -> int:
@@ -77,7 +80,7 @@ class RolloutRunner:
         plans: Sequence[RolloutPlan],
         tasks: Sequence[object],
         policy: SampledPolicy,
-        look: Callable[[int], None] = lambda done: None,
+        look: Callable[[Sequence[Rollout]], None] = lambda done: None,
         journal: RolloutJournal | None = None,
     ) -> list[Rollout]:
         """Make rollouts.
@@ -86,8 +89,7 @@ class RolloutRunner:
             plans: what is to be made.
             tasks: all tasks, which the plans number.
             policy: the weights.
-            look: called now and then by this thread with the number of rollouts that are done; what it raises ends
-                this.
+            look: called now and then by this thread with the rollouts that are done; what it raises ends this.
             journal: what was made of this before, and where what is made is written down; None for neither.
 
         Returns:
@@ -96,12 +98,12 @@ class RolloutRunner:
         log, sampler = ExchangeLog(), policy.sampler()
         with ExitStack() as stack:
             kept = stack.enter_context(journal or RolloutJournal(None, {}))
-            self._stream = stack.enter_context(self._output.taken())
+            stack.enter_context(self._output.taken())
             waves = None
             if self.settings.lockstep:
                 waves = Waves(sampler.clear_prefixes, kept.note_clean, kept.first_wave)
             flight = Flight(plans, tasks, self.settings.limits, self, log, kept, waves)
-            if flight.done == len(plans):
+            if len(flight.done) == len(plans):
                 return flight.rollouts()
             loop = stack.enter_context(SamplingLoop(sampler, policy.served(), waves or Continuous(), memory=flight))
             address = stack.enter_context(self._server(loop, log, policy))
@@ -139,12 +141,18 @@ class RolloutRunner:
             key: key of the lane's requests.
         """
         known = self._idle.pop(key, None)
-        if known is not None:
-            return known
+        return self._new_player() if known is None else known
+
+    def _new_player(self) -> Player:
         agent = self.agent
-        if isinstance(agent, AgentFunction) and agent.takes_client:
-            return ThreadPlayer(agent, self._divert)
-        return ProcessPlayer(agent, self._stream)
+        if isinstance(agent, AgentFunction) and agent.takes_client and not self.settings.processes:
+            if not agent.is_async:
+                return ThreadPlayer(agent, self._divert)
+            self._loops = self._loops or AgentLoops(agent, self._divert)
+            return self._loops.player()
+        if self._processes is None:
+            self._processes = AgentProcesses(agent, agent.command, agent.takes_client, self._output.path)
+        return self._processes.player()
 
     def _divert(self) -> None:
         self._output.divert()

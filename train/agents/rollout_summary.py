@@ -15,6 +15,7 @@ _TAKEN = frozenset(
         "reward_interval", "sampler_gap", "split", "turns",
     }
 )  # fmt: skip
+_TOLD = 4  # errors of a kind that are told
 Numbers = dict[str, tuple[float, float]]  # of each number its mean, and over how many it is one
 
 
@@ -93,14 +94,18 @@ class Trouble:
 
 
 def trouble_in(rollouts: Sequence[Rollout]) -> Trouble:
-    """Say what went wrong, with the user's line of the most frequent error of each kind."""
+    """Say what went wrong, with the user's lines of the most frequent errors of each kind."""
     kinds: Mapping[str, list[Rollout]] = {}
     kinds = {kind: [each for each in rollouts if each.outcome == kind] for kind in {each.outcome for each in rollouts}}
     lines = []
     for kind in sorted(kinds.keys() - {DONE}):
-        told = Counter(each.told for each in kinds[kind]).most_common(1)[0][0]
-        count = f"{len(kinds[kind])} of {counted(len(rollouts), 'rollout')}"
-        lines.append(f"{count}: {_NAMES[kind]}{f': {told}' if told else ''}")
+        found = Counter(each.told for each in kinds[kind]).most_common()
+        for told, count in found[:_TOLD]:
+            of_all = f"{count} of {counted(len(rollouts), 'rollout')}"
+            lines.append(f"{of_all}: {_NAMES[kind]}{f': {told}' if told else ''}")
+        rest = sum(count for _, count in found[_TOLD:])
+        if rest:
+            lines.append(f"{rest} of {counted(len(rollouts), 'rollout')}: {_NAMES[kind]}, for other reasons")
     return Trouble(tuple(lines), all(each.reward is None or not each.turns for each in rollouts))
 
 

@@ -1,5 +1,6 @@
 """Tasks for an agent: rows of a file, or what its module gives."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,3 +74,19 @@ def _of_module(agent: Agent) -> tuple[list[object], list[object] | None]:
         return list(found[ALL]), None
     train, val = (list(found[split]) for split in SPLITS)
     return train, val
+
+
+def plain_tasks(tasks: Sequence[object]) -> bool:
+    """Say whether tasks are the same after they have been handed to another process as JSON."""
+    try:
+        return _alike(json.loads(json.dumps(tasks)), tasks)
+    except (TypeError, ValueError):
+        return False
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict) and type(other) is dict:
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    return type(one) is type(other) and (one == other or one != one)

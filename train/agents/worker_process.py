@@ -6,6 +6,8 @@ from constants import PACKAGE_ROOT
 
 ALONE = "--alone"  # the worker's word for an environment that is not this program's
 DESCRIBE = "--describe"  # and for telling what the agent is, in place of playing it
+FORK = "--fork"  # and for forking processes that play it; the number of a socket follows at the end
+PRELOAD = "--preload"  # and for importing it before they are forked
 
 
 def worker_command(python: str, target: str, *words: str) -> list[str]:
@@ -14,7 +16,7 @@ def worker_command(python: str, target: str, *words: str) -> list[str]:
     Args:
         python: the interpreter.
         target: the agent, `file:function` or `module:function`.
-        words: ALONE, DESCRIBE.
+        words: ALONE, DESCRIBE, FORK, PRELOAD.
     """
     return [python, "-m", "train.agents.worker", target, *words]
 

@@ -1,7 +1,9 @@
 """What a person sees while a run goes on: a bar at the terminal's bottom, or plain lines."""
 
+import os
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -26,6 +28,7 @@ class ProgressBar:
     def __init__(self, total: int | None, desc: str) -> None:
         self.total, self.desc = total, desc
         self._bar: tqdm | None = None
+        self._below: list[tqdm] = []  # a line each
         self._line_due = 0.0
 
     def open(self, done: int = 0) -> None:
@@ -53,6 +56,26 @@ class ProgressBar:
         if self._bar is not None and not self._bar.disable:
             self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()}, refresh=False)
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody sees the bar."""
+        return self._bar is not None and not self._bar.disable
+
+    def show_below(self, *paragraphs: Sequence[str]) -> None:
+        """Show texts below the bar, in place of those that were shown before; nothing takes them away.
+
+        Args:
+            paragraphs: texts that stay whole, as many in a line as there is room for; each paragraph begins a line.
+        """
+        lines = [line for texts in paragraphs for line in _filled(texts, _columns())] if self.on_terminal else []
+        while len(self._below) > len(lines):
+            self._below.pop().close()
+        while len(self._below) < len(lines):
+            place = len(self._below) + 1
+            self._below.append(tqdm(total=0, bar_format="{desc}", position=place, leave=False))
+        for bar, line in zip(self._below, lines, strict=True):
+            bar.set_description_str(line)
+
     def line_is_due(self, last: bool = False) -> bool:
         """Return whether a line about an epoch should be shown now: at most one a second; the last one always.
 
@@ -66,6 +89,25 @@ class ProgressBar:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
+        self.show_below()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 80
+
+
+def _filled(texts: Sequence[str], columns: int) -> list[str]:
+    """Put texts into lines, as many as there is room for."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and len(lines[-1]) + 3 + len(text) < columns:
+            lines[-1] += f" | {text}"
+        else:
+            lines.append(text[: max(1, columns - 1)])
+    return lines

@@ -1,0 +1,107 @@
+"""Agents that crash, in processes: each costs the rollout under way, and nothing else."""
+
+import json
+import sys
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("openai")
+pytest.importorskip("starlette")
+
+AGENT = '''
+import ctypes, os, threading, time
+
+KINDS = ("fine", "exits", "crashes", "eats", "loops", "bomb", "stubborn", "quits")
+
+def tasks(split):
+    return [{"kind": kind} for kind in (KINDS if split == "train" else ("fine", "exits"))]
+
+def play(task, client):
+    print("printed by", task["kind"])
+    answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], max_tokens=3)
+    kind = task["kind"]
+    if kind == "exits":
+        os._exit(3)
+    if kind == "crashes":
+        ctypes.string_at(0)
+    if kind == "eats":
+        eaten = b"x" * (4 * 10**8)
+        time.sleep(600)
+    if kind == "loops":
+        while True:
+            try:
+                time.sleep(600)
+            except BaseException:
+                pass
+    if kind == "bomb":
+        while True:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    if kind == "stubborn":  # a child that would outlive it, and keeps its files open
+        if os.fork() == 0:
+            time.sleep(600)
+        os._exit(4)
+    if kind == "quits":
+        raise SystemExit("no more")
+    return sum(character.islower() for character in answer.choices[0].message.content)
+
+def once(task, client):
+    """Crashes the first time that a task is played."""
+    try:
+        os.mkdir(f"seen-{task['kind']}")
+    except FileExistsError:
+        return play({"kind": "fine"}, client)
+    os._exit(5)
+'''
+WORDS = (
+    "base_model=tiny", "plot_at_end=off", "sample_count=2", "lora_targets=attention", "lora_rank=4", "epochs=1",
+    "tasks_per_epoch=0", "group_size=2",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what processes take is told by Linux only")
+
+
+@pytest.fixture(scope="module")
+def lab(shared_project):
+    (shared_project.path / "crashing.py").write_text(AGENT)
+    return shared_project
+
+
+def test_whatever_an_agent_does_costs_its_rollout_alone(lab):
+    """By default: exit, segmentation fault, memory, a loop without end, threads without number, a forked child."""
+    limits = ("rollout_seconds=30", "rollout_memory=250")
+    done = lab.run("Agent", "agent=crashing.py:play", *WORDS, *limits)
+    assert done.returncode == 0, done.stderr + done.stdout
+    folder = lab.runs("Agent")[-1]
+    history, told = json.loads((folder / "metrics.json").read_text())["history"], done.stdout + done.stderr
+    assert history["train_failed"] == [pytest.approx(7 / 8)] and history["val_failed"] == [0.5]
+    for expected in (
+        "the agent failed, and they are left out: the agent's process ended with the exit code 3",
+        "the agent failed, and they are left out: the agent's process ended with the exit code 4",
+        "the agent failed, and they are left out: the agent's process was ended by SIGSEGV: it crashed",
+        "the agent failed, and they are left out: crashing.py:34 in play: SystemExit: no more",
+        "broken off, and left out: it took more memory than rollout_memory = 250 MiB",
+        "broken off, and left out: it took longer than rollout_seconds = 30",
+    ):
+        assert f"epoch 1: 2 of 16 rollouts: {expected}" in told, told
+    assert "broken off, and left out: it began more than 1000 threads and processes" in told or "can't start" in told
+    printed = (folder / "agent_output.txt").read_text()
+    assert printed.count("printed by loops") == 2 and "printed by" not in told
+
+
+def test_a_rollout_that_fails_is_made_again(lab):
+    done = lab.run("Agent", "agent=crashing.py:once", *WORDS, "rollout_retries=1", "parallel_rollouts=1")
+    assert done.returncode == 0, done.stderr + done.stdout
+    history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
+    assert history["train_failed"] == [0.0] and history["val_failed"] == [0.0]
+
+
+def test_tasks_that_are_no_plain_data_are_played_in_threads(lab):
+    agent = AGENT.replace('{"kind": kind}', '{"kind": kind, "pair": (2, 3)}')
+    agent = agent.replace('KINDS if split == "train" else ("fine", "exits")', '("fine", "quits")')
+    (lab.path / "pairs.py").write_text(agent)
+    done = lab.run("Agent", "agent=pairs.py:play", *WORDS)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "agents play in threads, since tasks are no plain data" in done.stdout + done.stderr
+    history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
+    assert history["train_failed"] == [0.5]

@@ -1,0 +1,86 @@
+"""What is shown while rollouts are made, and which of them are kept to be read."""
+
+import pytest
+import torch
+
+from evaluation.report.agents_part import shade_of, transcripts_part
+from storage.agent_transcripts import TRANSCRIPTS, Passage, Transcript, read_transcripts
+from train.agents.kept_transcripts import keep_transcripts, transcripts_of
+from train.agents.live_view import LiveView, live_pieces, share_with_variance, sparkline, tendency
+from train.agents.played import FAILED
+from train.agents.rollout import Rollout, SampledRow
+from train.loop.progress import ProgressBar
+
+
+def rollout(task: int, sample: int, reward: float | None, said: tuple[int, ...] = (7, 8), **more) -> Rollout:
+    ids = torch.tensor([1, 2, *said, 3, 9], dtype=torch.int32)
+    sampled = torch.tensor([False, False, *[True] * len(said), False, True])
+    row = SampledRow(ids, sampled, torch.where(sampled, -0.5, 0.0))
+    return Rollout(task, sample, reward=reward, rows=[row], turns=2, tokens=len(said) + 1, **more)
+
+
+SOME = [rollout(0, 0, 1.0), rollout(0, 1, 0.0), rollout(1, 0, 0.5), rollout(1, 1, 0.5),
+        rollout(2, 0, None, outcome=FAILED, told="x.py:1: KeyError")]  # fmt: skip
+
+
+class Words:
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def test_numbers_of_the_rollouts_that_are_done():
+    assert live_pieces([], 1.0) == []
+    assert live_pieces(SOME, 1.0, {"train_kl": [0.1, 0.25]}) == [
+        "reward 0.5 ± 0", "success 25%", "turns 2", "tokens 3", "entropy 0.5", "train_kl 0.25",
+        "groups with variance 50%", "failed 20%",
+    ]  # fmt: skip
+    assert share_with_variance(SOME[:1]) is None
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█" and sparkline([2.0, 2.0]) == "▁▁"
+    assert len(sparkline(list(range(1000)))) <= 24
+    assert tendency({"train_reward": [0.1, float("nan"), 0.9], "val_reward": [0.2]}) == ["train_reward ▁█ 0.1 -> 0.9"]
+
+
+def test_off_a_terminal_a_line_comes_every_minute(caplog):
+    caplog.set_level("INFO")
+    times = iter([0.0, 0.5, 30.0, 61.0, 90.0, 125.0])
+    view = LiveView(ProgressBar(10, "x"), "epoch 3", 8, {}, 1.0, clock=lambda: next(times))
+    for _ in range(5):
+        view.look(SOME)
+    view.close()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2 and lines[0].startswith("epoch 3: 5 of 8 rollouts in 1m01s, reward 0.5 ± 0, success 25%")
+
+
+def test_the_best_and_the_worst_are_kept_of_the_first_epoch_and_the_last(tmp_path):
+    path = tmp_path / TRANSCRIPTS
+    for epoch in (1, 2, 3):
+        keep_transcripts(path, transcripts_of(SOME, epoch, "centred", Words(), 1))
+    found = read_transcripts(tmp_path)
+    assert [(each.epoch, each.task, each.sample, each.reward, each.advantage) for each in found] == [
+        (epoch, *rest)
+        for epoch in (1, 3)
+        for rest in ((1, 1, 1.0, pytest.approx(0.5)), (1, 2, 0.0, pytest.approx(-0.5)), (3, 1, None, None))
+    ]
+    read, said = Passage("1 2", False), Passage("7 8", True)
+    assert list(found[0].rows) == [[read, said, Passage("3", False), Passage("9", True)]]
+    assert transcripts_of(SOME, 1, "centred", Words(), 0) == []
+    (long,) = transcripts_of([rollout(0, 0, 1.0, said=(7,) * 5000)], 1, "centred", Words(), 1)
+    assert long.cut and len(long.rows[0][1].text.split()) < 4001
+    (tmp_path / TRANSCRIPTS).write_text("[{")
+    assert read_transcripts(tmp_path) == [] and transcripts_part(tmp_path) is None
+
+
+def test_a_report_colours_what_was_said_by_its_advantage(tmp_path):
+    found = [
+        Transcript(1, 1, 1, "done", 1.0, 0.6, rows=[[Passage("<b>read", False), Passage("said", True)]]),
+        Transcript(1, 1, 2, "failed", None, None, told="x.py:1: KeyError"),
+        Transcript(2, 1, 2, "done", 0.0, -0.1, rows=[[Passage("no", True)]], cut=True),
+    ]
+    keep_transcripts(tmp_path / TRANSCRIPTS, found[:2])
+    keep_transcripts(tmp_path / TRANSCRIPTS, found[2:])
+    shown = str(transcripts_part(tmp_path))
+    assert '<mark class="said up3">said</mark>' in shown and '<mark class="said down1">no</mark>' in shown
+    assert "<span>&lt;b&gt;read</span>" in shown and "task 1, rollout 1, reward 1, advantage +0.6" in shown
+    assert "task 1, rollout 2, no reward, failed" in shown and "x.py:1: KeyError" in shown
+    assert "<summary>Epoch 1</summary>" in shown and "Its end is left out." in shown
+    assert [shade_of(value, 1.0) for value in (None, 0.0, 0.2, -0.5, 1.0)] == ["", "", "up1", "down2", "up3"]
