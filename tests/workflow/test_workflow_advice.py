@@ -55,3 +55,15 @@ def test_keys_are_never_shown(tmp_path):
     lines = ["Error: 401 for key tml-0123456789abcdefABCDEF0123456789 api_key=sk-abcdefghijklmnopqrstuvwx"]
     told = advise(FailedStep(lines, 1, tmp_path))
     assert "sk-abcdefghijkl" not in told.what
+
+
+def test_a_line_that_a_script_names_is_to_be_mended_whatever_else_was_printed(tmp_path):
+    """What the environment grumbled before it, and what its words may mean elsewhere, is not what failed."""
+    (tmp_path / "script.py").write_text("")
+    noise = ["Error processing line 1 of /env/distutils-precedence.pth:", "", "  Traceback (most recent call last):",
+             '    File "<string>", line 1, in <module>', "  ModuleNotFoundError: No module named '_distutils_hack'", "",
+             "Remainder of file ignored"]  # fmt: skip
+    told = "error: data/mine.csv:17: `question` is 'billing?!'; allowed is a question"
+    advice = advise(FailedStep([*noise, "61 rows", told], 1, tmp_path, script="script.py"))
+    assert (advice.kind, advice.what, advice.where) == ("row", told, "script.py")
+    assert advice.recovery == ("Mend that line as the error says; what was finished is kept.",)

@@ -55,7 +55,12 @@ def own_frame(text: str, folder: Path) -> str:
     found = ""
     for name, line in _FRAME.findall(text[max(text.rfind(_TRACEBACK), 0) :]):
         own = (folder / name).resolve()
-        if own.is_relative_to(folder.resolve()) and "site-packages" not in name and ".venv" not in own.parts:
+        if (
+            own.is_file()
+            and own.is_relative_to(folder.resolve())
+            and "site-packages" not in name
+            and ".venv" not in own.parts
+        ):
             found = f"{own.relative_to(folder.resolve())}:{line}"
     return found
 

@@ -29,6 +29,9 @@ def _status(*numbers: int) -> str:
 
 # The first that fits: the graver and the more special before the common.
 KINDS = (
+    Kind("row", r"^error: \S+\.(?:jsonl|ndjson|json|csv|tsv|yaml|py):\d+: ",
+         "What stands in that line is not as it must be.",
+         ("Mend that line as the error says; what was finished is kept.",)),
     Kind("disk", r"No space left on device|Disk quota exceeded|ENOSPC",
          "The disk is full; files are replaced whole, so what was finished is there.",
          ("Free some space, or move the project to a larger disk: `df -h .` and `du -sh *` show what is where.",)),
