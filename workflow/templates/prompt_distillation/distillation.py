@@ -124,7 +124,7 @@ def text_of(tokenizer, tokens):
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
-def sampled(sampler, requests, answer_tokens, temperature, end, together=64):
+def sampled(sampler, requests, answer_tokens, temperature, end, together=32):
     """Yield the tokens of answers and why each ended, `stop` or `length`, in order; many are under way at a time.
 
     Args:
