@@ -1,7 +1,7 @@
 """Kill the workflow of prompt distillation at random instants, and compare what it ends with.
 
     python bench/workflow_kills.py                 # 40 kills over all steps, on a model of random weights
-    python bench/workflow_kills.py --kills 5 --until 4
+    python bench/workflow_kills.py --kills 3 --from 2 --until 4
 
 A run that nobody disturbs comes first, and says when each step begins and ends. Instants are drawn over its whole time.
 In the second run each is waited for (that step, so many seconds after it began), and the runner, the script or both are
@@ -110,10 +110,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="number of the first step")
     parser.add_argument("--until", type=int, default=20, help="number of the last step")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
     arguments = parser.parse_args()
-    words = ["--preset", arguments.preset, "--until", str(arguments.until)]
+    words = ["--preset", arguments.preset, "--from", str(arguments.first), "--until", str(arguments.until)]
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def main() -> None:
         one, other = digests(whole), digests(killed)
         differ = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
         found = {"kills": len(instants), "of": dict(count), "steps_killed": len({step for step, _ in instants}),
-                 "files": len(one), "differ": differ}  # fmt: skip
+                 "names": sorted(one), "differ": differ}  # fmt: skip
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         sys.exit(1 if differ else 0)
 

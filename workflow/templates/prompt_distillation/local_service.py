@@ -15,8 +15,9 @@ from pathlib import Path
 _FOLDER = Path(".workflow/service")
 _USERS, _KEEPER = _FOLDER / "users.lock", _FOLDER / "keeper.lock"
 _ADDRESS, _LOG = _FOLDER / "address.json", _FOLDER / "service.log"
-_STARTS, _LINGERS = 180.0, 5.0  # seconds: until it answers; without a user until it ends
+_STARTS, _LINGERS = 180.0, 15.0  # seconds: until it answers; without a user until it ends
 _LOOK = 0.2
+_RESTARTS = 3
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ def _is_free(path):
 
 
 def _keep(model):
-    """Begin a service, or take over one that a killed keeper has left; end it when it has had no user for a while."""
+    """Begin a service, or take over one that a killed keeper has left; end it when nobody has used it for a while."""
     import fcntl
 
     with _KEEPER.open("a") as own, _USERS.open("a") as users:
@@ -95,9 +96,16 @@ def _keep(model):
         if number is None:
             process = _begin_service(model)
             number = process.pid
-        unused = time.monotonic()
-        while _is_alive(number, process):
+        unused, restarts = time.monotonic(), 0
+        while True:
             time.sleep(_LOOK)
+            if not _is_alive(number, process):
+                if restarts == _RESTARTS:
+                    break
+                # At the same address it goes on with all that it was told: its users notice a pause.
+                restarts += 1
+                process = _begin_service(model, json.loads(_ADDRESS.read_text())["address"].rpartition(":")[2])
+                number = process.pid
             try:
                 # Whoever comes while this is held waits, and then finds no address: so it begins another one.
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,9 +119,9 @@ def _keep(model):
         _end(number, process)
 
 
-def _begin_service(model):
+def _begin_service(model, port="0"):
     command = shlex.split(os.environ.get("WORKFLOW_SERVE") or "menagerie serve")
-    words = [*command, "--model", model, "--port", "0", "--folder", str(_FOLDER.resolve())]
+    words = [*command, "--model", model, "--port", port, "--folder", str(_FOLDER.resolve())]
     start = _LOG.stat().st_size
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     until = time.monotonic() + _STARTS
