@@ -3,7 +3,7 @@
 import argparse
 from statistics import fmean
 
-from distillation import price_of, prompt_tokens, read_json, read_rows, tokenizer, write_json
+from distillation import price, prompt_tokens, read_json, read_rows, tokenizer, write_json
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("model")
@@ -26,17 +26,17 @@ found = {
 }  # fmt: skip
 print(f"of {len(asked)} held-out questions: {teacher:.0f} tokens are read with the prompt, {student:.0f} without, "
       f"{found['prompt_tokens_saved']:.1%} less; an answer has {answer:.0f}")  # fmt: skip
-if price := price_of(words.model):
-    each = [(tokens * price["read"] + answer * price["sampled"]) / 1e6 for tokens in (teacher, student)]
-    making = sum(made_of[f"tokens_{what}"] * price[kind] for what, kind in
-                 (("in", "read"), ("out", "sampled"), ("trained", "trained"))) / 1e6  # fmt: skip
+if cost := price():
+    each = [(tokens * cost["prefill"] + answer * cost["sample"]) / 1e6 for tokens in (teacher, student)]
+    making = sum(made_of[f"tokens_{what}"] * cost[kind] for what, kind in
+                 (("in", "prefill"), ("out", "sample"), ("trained", "train"))) / 1e6  # fmt: skip
     pays_after = making / (each[0] - each[1]) if each[0] > each[1] else None
     found |= {
         "dollars_a_question_teacher": each[0], "dollars_a_question_student": each[1], "dollars_of_making": making,
-        "paid_for_after_questions": pays_after, "prices_of": str(price["date"]),
+        "paid_for_after_questions": pays_after, "prices_of": cost["date"],
     }  # fmt: skip
     print(f"a thousand questions: ${1000 * each[0]:.2f} with the prompt, ${1000 * each[1]:.2f} without it")
     print(f"${making:.2f} was spent" + (f", saved again after {pays_after:,.0f} questions" if pays_after else ""))
 else:
-    print("no price is known for this model: on a machine of one's own only time is saved")
+    print("no price is known for this model; on a machine of one's own it is time that is saved")
 write_json("results/savings.json", found)

@@ -58,16 +58,13 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(TOKENIZER)
 
 
-def price_of(model):
-    """Return dollars for a million tokens `read`, `sampled` and `trained`, and their `date`; None where unknown."""
-    import yaml
+def price():
+    """Return what a million tokens of the model cost where it is hosted; None where nobody knows.
 
-    path = os.environ.get("WORKFLOW_PRICES")
-    if not path or not is_hosted():
-        return None
-    known = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    own = known["models"].get(model)
-    return own and {**own, "date": known["date"]}
+    Dollars as `prefill` (read), `sample` (written) and `train`, and the `date` of the table.
+    """
+    known = os.environ.get("WORKFLOW_PRICE")
+    return json.loads(known) if known else None
 
 
 # ---------------------------------------------------------------------------------------------- conversations as tokens
