@@ -43,14 +43,14 @@ def events(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1] if line]
 
 
-def timeline(folder: Path) -> list[tuple[int, float]]:
-    """Return the steps in the order in which they were done, with how long each took, in seconds."""
+def timeline(folder: Path, first: int, last: int) -> list[tuple[int, float]]:
+    """Return steps in the order in which they were done, with how long each took, in seconds."""
     began: dict[object, float] = {}
     found = []
     for event in events(folder):
         if event["kind"] == "started":
             began[event["step"]] = float(str(event["time"]))
-        elif event["kind"] == "done":
+        elif event["kind"] == "done" and first <= int(str(event["step"])) <= last:
             found.append((int(str(event["step"])), float(str(event["time"])) - began[event["step"]]))
     return found
 
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--from", type=int, default=1, dest="first", help="number of the first step")
     parser.add_argument("--until", type=int, default=20, help="number of the last step")
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
+    parser.add_argument("--folder", type=Path, help="where to work, or to go on (default: a temporary folder)")
     arguments = parser.parse_args()
     words = ["--preset", arguments.preset, "--from", str(arguments.first), "--until", str(arguments.until)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -120,12 +120,14 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
         whole, killed = place / "whole", place / "killed"
         for folder in (whole, killed):
+            if (folder / "workflow.yaml").exists():
+                continue  # of an earlier run, for the steps that it left
             new = [sys.executable, str(ROOT / "workflow.py"), "new", "prompt_distillation", str(folder)]
             subprocess.run(new, check=True, stdout=subprocess.DEVNULL)
         began = time.monotonic()
         if begin(whole, words).wait():
             sys.exit(whole.with_suffix(".out").read_text()[-3000:])
-        steps = timeline(whole)
+        steps = timeline(whole, arguments.first, arguments.until)
         sys.stderr.write(f"undisturbed: {len(steps)} steps in {time.monotonic() - began:.0f} s\n")
 
         draws = random.Random(arguments.seed)
