@@ -32,7 +32,7 @@ def call(*words: str, cwd: Path) -> tuple[int, str]:
 
 def test_templates_are_workflows_and_their_scripts_have_nothing_to_be_told():
     assert template_names() == ["prompt_distillation", "supervised"]
-    for name in ("supervised",):
+    for name in template_names():
         definition = read_definition(TEMPLATES / name / "workflow.yaml")
         scripts = {step.command[1] for step in definition.steps if step.command}
         assert scripts <= {path.name for path in (TEMPLATES / name).glob("*.py")}
