@@ -15,7 +15,7 @@ from pathlib import Path
 _FOLDER = Path(".workflow/service")
 _USERS, _KEEPER = _FOLDER / "users.lock", _FOLDER / "keeper.lock"
 _ADDRESS, _LOG = _FOLDER / "address.json", _FOLDER / "service.log"
-_STARTS, _LINGERS = 180.0, 15.0  # seconds: until it answers; without a user until it ends
+_STARTS, _LINGERS = 180.0, 30.0  # seconds: until it answers; without a user until it ends
 _LOOK = 0.2
 _RESTARTS = 3
 
