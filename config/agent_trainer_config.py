@@ -30,6 +30,13 @@ class AgentTrainerConfig(LanguageConfig):
     # rollouts
     tasks_per_epoch: Annotated[int, Ge(0)] = 8
     """Tasks that an epoch draws; 0 takes all."""
+    curriculum: Literal["none", "success"] = "none"
+    """Which tasks are drawn: all alike, or by p (1 - p) of their share p of successes so far: rather those that succeed
+    at times than those that always or never do."""
+    dynamic_sampling: bool = False
+    """Skip tasks whose rollouts all have one reward, and draw others until tasks_per_epoch tasks have several."""
+    sampling_rounds: Annotated[int, Gt(1)] = 4
+    """Rounds of rollouts of an epoch with dynamic_sampling, at most."""
     group_size: Annotated[int, Gt(1)] = 8
     """Rollouts of a task, whose rewards are compared with one another."""
     parallel_rollouts: Annotated[int, Gt(0)] = 64
@@ -56,6 +63,9 @@ class AgentTrainerConfig(LanguageConfig):
     """Most tokens of an answer, of requests that name no number; 0 for what the context has room for."""
     success_reward: float = 1.0
     """Reward from which on a rollout counts as a success, where the agent returns no `success`."""
+    failed_reward: float | None = None
+    """Reward of rollouts that failed, were broken off or returned none, so that what led there becomes less likely;
+    none leaves them out."""
 
     # what is learned
     advantage: Literal["centred", "std", "leave_one_out", "batch"] = "centred"
@@ -65,10 +75,22 @@ class AgentTrainerConfig(LanguageConfig):
     """Policy gradient, its clipped form, or clipped weights of the log-likelihood."""
     clip: tuple[Annotated[float, Ge(0)], ...] = ()
     """Lowest and highest ratio of probabilities that ppo and cispo don't clip; [] for 0.8, 1.2 and 0, 4."""
-    average: Literal["tokens", "rollouts"] = "tokens"
-    """What the loss of an optimizer step is a mean over: sampled tokens, or rollouts whatever their length."""
+    average: Literal["tokens", "rollouts", "constant"] = "tokens"
+    """What the loss of an optimizer step is a mean over: sampled tokens; rollouts whatever their length; or rollouts,
+    each the sum over its tokens divided by average_length."""
+    average_length: Annotated[int, Ge(0)] = 0
+    """Tokens by which average = constant divides a rollout's sum; 0 takes max_tokens."""
     train_cut_off: bool = True
     """Also train on rollouts in which an answer was cut off at its greatest length."""
+    overlong_length: Annotated[int, Ge(0)] = 0
+    """Sampled tokens of a rollout from which on overlong_penalty is taken off its reward; 0 for never."""
+    overlong_buffer: Annotated[int, Ge(0)] = 0
+    """Tokens before overlong_length over which the penalty grows from 0."""
+    overlong_penalty: Annotated[float, Gt(0)] = 1.0
+    """What is taken off the reward of a rollout that is too long."""
+    max_steps_off_policy: Annotated[int, Ge(0)] = 0
+    """Learn from rollouts of earlier epochs too, until the weights are so many optimizer steps away from those that
+    sampled them; older ones are dropped and counted. 0 learns from each in its own epoch alone."""
     kl_weight: Annotated[float, Ge(0)] = 0.0
     """Weight of a penalty on the divergence from the model as training began."""
 

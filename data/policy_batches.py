@@ -1,7 +1,9 @@
 """Batches of sampled tokens with what reinforcement needs of each: advantage, weight, log-probability when sampled."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +22,9 @@ class PolicyRow:
         sampled: (L,) bool, which of them were sampled; never the first.
         logprobs: (L,) float32, log-probability of each sampled id when it was sampled.
         advantages: (L,) float32, how much better than expected each sampled id was; 0 for the others.
-        weight: by how much each sampled id counts in the mean.
+        weight: by how much each sampled id counts in the loss.
         rollout: number of the rollout, by which rows stay together.
+        divisor: what the row adds to that by which a step's loss is divided; None for the weights of its sampled ids.
     """
 
     ids: Tensor
@@ -30,6 +33,17 @@ class PolicyRow:
     advantages: Tensor
     weight: float = 1.0
     rollout: int = 0
+    divisor: float | None = None
+
+    @property
+    def counts(self) -> float:
+        """What the row adds to that by which a step's loss is divided."""
+        return self.weight * int(self.sampled.sum()) if self.divisor is None else self.divisor
+
+    @property
+    def teaches(self) -> bool:
+        """Whether anything is learned from it; else it counts in what the loss is divided by, and no more."""
+        return bool(self.advantages.any())
 
 
 @dataclass
@@ -43,9 +57,10 @@ class PolicyBatch:
         targets: (N,) int64 the sampled tokens.
         old_logprobs: (N,) float32 their log-probabilities when they were sampled.
         advantages: (N,) float32 their advantages, each times its weight.
-        total_weight: sum of their weights: what the loss is divided by, once an optimizer step.
+        total_weight: what the loss is divided by, once an optimizer step.
         rollouts: number of rollouts that the batch stands for.
-        fresh: whether the weights are still those that were sampled from when the batch's step begins.
+        fresh: number of the targets, the first ones, of which the weights are still those that they were sampled from
+            when the batch's step begins.
         reward: mean reward of these rollouts; 0 where there are none.
         numbers: what is told of all rollouts of the pass, by name: the mean, and over how many it is one. Only the
             first batch of a pass has them.
@@ -59,7 +74,7 @@ class PolicyBatch:
     advantages: Tensor
     total_weight: float = 0.0
     rollouts: int = 0
-    fresh: bool = True
+    fresh: int = 0
     reward: float = 0.0
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -85,36 +100,40 @@ def pack_policy_rows(
     fresh: bool = True,
     reward: float = 0.0,
     numbers: Mapping[str, tuple[float, float]] | None = None,
+    old: Sequence[PolicyRow] = (),
+    total_weight: float | None = None,
 ) -> PolicyBatch:
     """Lay rows end to end.
 
     Args:
         rows: the rows; none for a batch from which nothing is learned.
         rollouts: number of rollouts that the batch stands for.
-        fresh: whether the weights are still those that were sampled from.
+        fresh: whether the weights are still those that the rows were sampled from.
         reward: mean reward of these rollouts.
         numbers: what is told of all rollouts of the pass, by name.
+        old: rows that other weights have sampled, laid behind the others.
+        total_weight: what the loss is divided by; None for what all these rows add to it.
 
     Raises:
         ValueError: a row's first token is one that was sampled: nothing comes before it.
     """
-    if any(bool(row.sampled[0]) for row in rows):
+    laid = [*rows, *old]
+    if any(bool(row.sampled[0]) for row in laid):
         raise ValueError("the first token of a row can't have been sampled")
-    if not rows:
+    total = math.fsum(row.counts for row in laid) if total_weight is None else total_weight
+    if not laid:
         none, no_ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-        return PolicyBatch(
-            no_ids, None, no_ids, no_ids, none, none, 0.0, rollouts, fresh, reward, numbers or {}
-        )  # fmt: skip
-    tokens = torch.cat([row.ids[:-1] for row in rows]).long()
-    sampled = torch.cat([row.sampled[1:] for row in rows])
+        return PolicyBatch(no_ids, None, no_ids, no_ids, none, none, total, rollouts, 0, reward, numbers or {})
+    tokens = torch.cat([row.ids[:-1] for row in laid]).long()
+    sampled = torch.cat([row.sampled[1:] for row in laid])
     places = sampled.nonzero().flatten()  # on the CPU: nothing waits
     targets, logprobs = (torch.cat(parts)[places] for parts in
-                         ([row.ids[1:] for row in rows], [row.logprobs[1:] for row in rows]))  # fmt: skip
-    advantages = torch.cat([row.advantages[1:] * row.weight for row in rows])[places]
-    total = sum(row.weight * int(row.sampled.sum()) for row in rows)
-    packed = PackedRows.of([len(row.ids) - 1 for row in rows])
+                         ([row.ids[1:] for row in laid], [row.logprobs[1:] for row in laid]))  # fmt: skip
+    advantages = torch.cat([row.advantages[1:] * row.weight for row in laid])[places]
+    packed = PackedRows.of([len(row.ids) - 1 for row in laid])
+    of_now = sum(int(row.sampled.sum()) for row in rows) if fresh else 0
     return PolicyBatch(
-        tokens, packed, places, targets.long(), logprobs, advantages, total, rollouts, fresh, reward, numbers or {}
+        tokens, packed, places, targets.long(), logprobs, advantages, total, rollouts, of_now, reward, numbers or {}
     )
 
 
@@ -142,3 +161,27 @@ def spread_rollouts(rows: Sequence[PolicyRow], batches: int, seed: int, epoch: i
         found[emptiest] += groups[number]
         filled[emptiest] += sum(len(row.ids) for row in groups[number])
     return found
+
+
+_TENSORS = ("ids", "sampled", "logprobs", "advantages")
+
+
+def state_of_rows(rows: Sequence[PolicyRow]) -> dict[str, Any]:
+    """Return rows as plain data and a few tensors, whatever their number."""
+    return {
+        "lengths": [len(row.ids) for row in rows],
+        "plain": [[row.weight, row.rollout, row.divisor] for row in rows],
+        **{name: torch.cat([getattr(row, name) for row in rows]) for name in _TENSORS if rows},
+    }
+
+
+def rows_of_state(state: Mapping[str, Any]) -> list[PolicyRow]:
+    """Return the rows of a `state_of_rows`."""
+    lengths = list(state["lengths"])
+    if not lengths:
+        return []
+    tensors = zip(*(state[name].split(lengths) for name in _TENSORS), strict=True)
+    return [
+        PolicyRow(*each, weight, rollout, divisor)
+        for each, (weight, rollout, divisor) in zip(tensors, state["plain"], strict=True)
+    ]

@@ -23,15 +23,17 @@ from llm.base_model import BaseModel
 from llm.engine import version_of
 from model.adapted_causal_lm import OutsideOfState, logprobs_where
 from model.lora import LoraAdapter
-from model.token_losses import kl_k1, require_loss, token_loss
+from model.token_losses import kl_k1
 from storage.agent_transcripts import TRANSCRIPTS
 from train.agents.agent_elsewhere import Agent, ask_agent
 from train.agents.agent_function import AgentFunctionError, find_agent
 from train.agents.agent_processes import FORKS, memory_of_machine
 from train.agents.comparison import compared, comparison_lines, transcripts
+from train.agents.credit import Credit, CreditSettings
 from train.agents.flight import FlightLimits
 from train.agents.kept_transcripts import keep_transcripts, transcripts_of
 from train.agents.live_view import LiveView
+from train.agents.policy_loss import PolicyLoss
 from train.agents.quiet import OUTPUT
 from train.agents.rollout import Rollout, RolloutPlan, SampledRow
 from train.agents.rollout_journal import RolloutJournal, remove_journals
@@ -68,7 +70,8 @@ class AgentTrainer(BaseTrainer):
     def __init__(self) -> None:
         config = self.config = ConfigParser.get(AgentTrainerConfig)
         _require_packages()
-        self._loss_settings = _loss_settings(config)
+        self._policy_loss = OutsideOfState(_policy_loss(config))
+        _require_together(config)
         try:
             agent = _agent(config)
         except AgentFunctionError as error:
@@ -88,9 +91,10 @@ class AgentTrainer(BaseTrainer):
             )
             processes = False
         self._runner = OutsideOfState(RolloutRunner(agent, _runner_settings(config, processes)))
+        _require_choice(config, len(tasks))
         settings = self._rollout_settings()
-        reference = self._start_logprobs if config.kl_weight else None
-        self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, reference)
+        credit = Credit(_credit_settings(config, self.options.dry_run), self._start_logprobs)
+        self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, credit)
         self.val_loader = ValidationRollouts(len(val_tasks), config.val_samples, self._val_rollouts, settings)
         self.optimizer = adamw(config, self.model)
         self.scheduler = warmup_then_cosine(config, self.optimizer, len(self.train_loader))
@@ -115,13 +119,11 @@ class AgentTrainer(BaseTrainer):
         if self.run_context.in_session:
             self.clock.note(len(batch.tokens))
         logprobs = self.language.logprobs(batch.token_batch(), self.model)
-        old, advantages = batch.old_logprobs.to(self.device), batch.advantages.to(self.device)
-        change, count = (logprobs - old).detach(), len(batch.places)
-        self._collect_batch_metrics({"ratio": change.exp().mean()}, count)
+        change = logprobs.detach() - batch.old_logprobs.to(self.device)
+        self._collect_batch_metrics({"ratio": change.exp().mean()}, len(batch.places))
         if batch.fresh:
-            self._collect_batch_metrics({"sampler_gap": change.abs().mean()}, count)
-        inputs = {"logprobs": old, "advantages": advantages}
-        return token_loss(self.config.loss, logprobs, inputs, self._loss_settings) / batch.total_weight
+            self._collect_batch_metrics({"sampler_gap": change[: batch.fresh].abs().mean()}, batch.fresh)
+        return self._policy_loss.held(batch, logprobs)
 
     def _val_loss(self, batch: PolicyBatch) -> Tensor:
         if batch.rows is not None:
@@ -142,8 +144,7 @@ class AgentTrainer(BaseTrainer):
         split = "train_" if training else "val_"
         before = {name.removeprefix(split) for name in self.history if name.startswith(split)} - {"loss", "epoch"}
         before -= _MEASURED - ({"kl"} if training else set())  # by the loss, of what is learned from
-        nothing = {"ratio", "sampler_gap"} if training and batch.rows is None else set()
-        for name in sorted((before | nothing) - batch.numbers.keys()):
+        for name in sorted(before - batch.numbers.keys()):
             self._collect_batch_metrics({name: math.nan}, 1)
 
     def validate(self) -> float:
@@ -169,7 +170,8 @@ class AgentTrainer(BaseTrainer):
 
     def _train_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
         self._remove_old_journals()
-        found = self._rollouts(plans, self._tasks.held[0], self._now(), f"train-{self._epoch():05d}")
+        name = f"train-{plans[0].seed}-{self._epoch():05d}"  # each of the rounds of an epoch has a journal of its own
+        found = self._rollouts(plans, self._tasks.held[0], self._now(), name)
         if self.run_context.in_session:
             count, tokenizer = self.config.sample_count, self.language.base.tokenizer
             kept = transcripts_of(found, self._epoch(), self.config.advantage, tokenizer, count)
@@ -208,10 +210,14 @@ class AgentTrainer(BaseTrainer):
                 self.stop_request.obey()
 
         try:
-            return runner.run(plans, tasks, policy, look, journal)
+            rollouts = runner.run(plans, tasks, policy, look, journal)
         finally:
             view.close()
             self.model.train(training)
+        for rollout in rollouts:
+            if rollout.reward is None and rollout.turns:
+                rollout.reward = self.config.failed_reward
+        return rollouts
 
     def _facts(self, plans: Sequence[RolloutPlan], policy: SampledPolicy) -> dict[str, Any]:
         """Return what rollouts follow from. A host-device synchronisation where all weights are trained."""
@@ -292,9 +298,9 @@ class AgentTrainer(BaseTrainer):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return which model it is, and the rollouts of an epoch whose steps are not all done."""
-        inside = self.run_context.position.steps > 0
+        rollouts = self.train_loader.state_dict(inside=self.run_context.position.steps > 0)
         state = self.language.state() | {"tasks": self._digest()}
-        return state | ({"rollouts": self.train_loader.state_dict()} if inside else {})
+        return state | ({"rollouts": rollouts} if rollouts else {})
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on with the rollouts of the epoch at hand.
@@ -339,10 +345,17 @@ class AgentTrainer(BaseTrainer):
     def _rollout_settings(self) -> RolloutSettings:
         config = self.config
         return RolloutSettings(
-            config.group_size, config.tasks_per_epoch, config.steps_per_epoch * config.accumulation_steps,
-            config.accumulation_steps, config.seed, config.advantage, config.average, config.train_cut_off,
-            config.success_reward, config.kl_weight, self.options.dry_run,
-        )  # fmt: skip
+            group_size=config.group_size,
+            tasks_per_epoch=config.tasks_per_epoch,
+            curriculum=config.curriculum,
+            sampling_rounds=config.sampling_rounds if config.dynamic_sampling else 1,
+            steps=config.steps_per_epoch,
+            accumulation=config.accumulation_steps,
+            max_steps_off_policy=config.max_steps_off_policy,
+            seed=config.seed,
+            success=config.success_reward,
+            probing=self.options.dry_run,
+        )
 
     def _told(self, train: int, val: int) -> str:
         config = self.config
@@ -385,22 +398,78 @@ def _require_packages() -> None:
         raise ConfigError([f"training agents needs {', '.join(missing)}: pip install -r requirements-language.txt"])
 
 
-def _loss_settings(config: AgentTrainerConfig) -> dict[str, float]:
-    """Return the settings of the loss.
+def _policy_loss(config: AgentTrainerConfig) -> PolicyLoss:
+    """Return the loss.
 
     Raises:
         ConfigError: `clip` is not for this loss, or no range.
     """
-    if not config.clip:
-        return require_loss(config.loss)
-    if config.loss == "importance_sampling" or len(config.clip) != 2:
-        raise ConfigError(
-            ["clip is for loss = ppo and loss = cispo: the lowest and the highest ratio, such as 0.8, 1.2"]
-        )
     try:
-        return require_loss(config.loss, {"clip_low_threshold": config.clip[0], "clip_high_threshold": config.clip[1]})
+        return PolicyLoss(config.loss, config.clip)
     except ValueError as error:
-        raise ConfigError([f"clip: {error}"]) from error
+        told = str(error)
+        raise ConfigError([told if told.startswith("clip is") else f"clip: {told}"]) from error
+
+
+def _credit_settings(config: AgentTrainerConfig, probing: bool) -> CreditSettings:
+    return CreditSettings(
+        group_size=config.group_size,
+        advantage=config.advantage,
+        average=config.average,
+        average_length=config.average_length or config.max_tokens or 1,
+        train_cut_off=config.train_cut_off,
+        overlong_length=config.overlong_length,
+        overlong_buffer=config.overlong_buffer,
+        overlong_penalty=config.overlong_penalty,
+        kl_weight=config.kl_weight,
+        skip_flat=config.dynamic_sampling,
+        probing=probing,
+    )
+
+
+def _require_together(config: AgentTrainerConfig) -> None:
+    """Refuse settings that don't go together.
+
+    Raises:
+        ConfigError: each that doesn't.
+    """
+    wrong = []
+    if config.average == "constant" and not (config.average_length or config.max_tokens):
+        wrong.append("average = constant divides by average_length, or by max_tokens, and both are 0: give one of them")
+    if config.average_length and config.average != "constant":
+        wrong.append(f"average_length is for average = constant; average = {config.average} does without")
+    if config.overlong_buffer > config.overlong_length:
+        wrong.append(
+            f"overlong_buffer = {config.overlong_buffer} is more than overlong_length = {config.overlong_length}: the "
+            "penalty begins so many tokens before that length"
+        )
+    if config.dynamic_sampling and config.advantage == "batch":
+        wrong.append(
+            "dynamic_sampling = on leaves out tasks whose rollouts have one reward, from which advantage = batch "
+            "learns too: take one of the two"
+        )
+    oldest = config.steps_per_epoch - 1
+    if 0 < config.max_steps_off_policy < oldest:
+        wrong.append(
+            f"max_steps_off_policy = {config.max_steps_off_policy}: an epoch's last step is {counted(oldest, 'step')} "
+            f"after its rollouts. Give at least {oldest}, or a smaller steps_per_epoch than {config.steps_per_epoch}"
+        )
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _require_choice(config: AgentTrainerConfig, tasks: int) -> None:
+    """Refuse a curriculum where each epoch takes all tasks.
+
+    Raises:
+        ConfigError: it does.
+    """
+    drawn = config.tasks_per_epoch or tasks
+    if config.curriculum == "success" and drawn >= tasks and not config.dynamic_sampling:
+        raise ConfigError(
+            [f"curriculum = success chooses among tasks, and an epoch takes all {tasks} of them: give a smaller "
+             "tasks_per_epoch, or more tasks"]
+        )  # fmt: skip
 
 
 def _runner_settings(config: AgentTrainerConfig, processes: bool) -> RunnerSettings:

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from policy_bandit import Bandit
 
 from data.trajectories import trajectory_of
 from model.token_losses import importance_sampling, kl_advantages
 from train.agents.agent_function import AgentFunctionError, reward_of
 from train.agents.comparison import compared
+from train.agents.credit import Credit, CreditSettings
 from train.agents.played import DONE, FAILED, NO_CALL
+from train.agents.policy_loss import PolicyLoss
 from train.agents.rollout import Rollout, rollouts_of, state_of
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.watch import signs_of_gaming
@@ -28,13 +31,14 @@ def rollout(task: int, reward: float | None, *turns: Said, sample: int = 0, outc
     return made
 
 
-def loader_of(rollouts: list[Rollout], **settings) -> RolloutLoader:
-    return RolloutLoader(4, lambda plans: rollouts, RolloutSettings(**settings))
+def loader_of(rollouts: list[Rollout], steps: int = 1, **credit) -> RolloutLoader:
+    return RolloutLoader(4, lambda plans: rollouts, RolloutSettings(steps=steps), Credit(CreditSettings(**credit)))
 
 
 def test_plans_follow_from_seed_and_epoch_and_no_two_rollouts_share_a_seed():
     """D4: a group of n is n different samples; another run with this seed has the same ones."""
-    loader = RolloutLoader(10, lambda plans: [], RolloutSettings(group_size=3, tasks_per_epoch=4, seed=5))
+    settings = RolloutSettings(group_size=3, tasks_per_epoch=4, seed=5)
+    loader = RolloutLoader(10, lambda plans: [], settings, Credit(CreditSettings()))
     loader.set_epoch(2)
     plans = loader.plans()
     assert plans == loader.plans() and len(plans) == 12
@@ -73,7 +77,7 @@ def test_a_rollout_is_cut_off_by_any_of_its_answers_and_an_answer_at_the_limit_t
 
 def test_all_cut_off_or_all_alike_gives_batches_without_a_step():
     cut = [rollout(0, float(n), Said(3, finish="length"), sample=n) for n in range(2)]
-    batches = list(loader_of(cut, train_cut_off=False, batches=2))
+    batches = list(loader_of(cut, train_cut_off=False, steps=2))
     assert [batch.rows for batch in batches] == [None, None] and batches[0].numbers["flat_groups"] == (0.0, 1.0)
     alike = [rollout(task, 0.35, Said(3), sample=n) for task in range(3) for n in range(2)]
     (batch,) = loader_of(alike)
@@ -109,8 +113,8 @@ def test_rollouts_without_reward_are_no_part_of_their_group():
 def test_the_penalty_is_that_of_kl_advantages_over_the_epoch():
     some = [rollout(0, 0.5, Said(3)), rollout(0, 0.5, Said(2))]
     reference = [torch.full((6,), -0.5), torch.full((5,), -1.0)]
-    settings = RolloutSettings(kl_weight=0.1)
-    (batch,) = RolloutLoader(4, lambda plans: some, settings, lambda rows: reference)
+    credit = Credit(CreditSettings(kl_weight=0.1), lambda rows: reference)
+    (batch,) = RolloutLoader(4, lambda plans: some, RolloutSettings(), credit)
     wanted = kl_advantages(torch.full((5,), -0.25), torch.tensor([-0.5] * 3 + [-1.0] * 2), 0.1)
     assert sorted(batch.advantages.tolist()) == pytest.approx(sorted(wanted.tolist()))
     assert batch.numbers["kl"] == (pytest.approx((3 * 0.25 + 2 * 0.75) / 5), 5)
@@ -126,7 +130,8 @@ def test_an_epoch_goes_on_with_the_rollouts_of_its_state_and_the_next_one_makes_
                         numbers={"guesses": 2.0}, told="") for plan in plans]  # fmt: skip
 
     def loader():
-        return RolloutLoader(4, gather, RolloutSettings(group_size=2, batches=3, seed=1))
+        settings = RolloutSettings(group_size=2, steps=3, seed=1)
+        return RolloutLoader(4, gather, settings, Credit(CreditSettings(group_size=2)))
 
     first = loader()
     first.set_epoch(4)
@@ -134,7 +139,7 @@ def test_an_epoch_goes_on_with_the_rollouts_of_its_state_and_the_next_one_makes_
     next(steps)
     state = first.state_dict()
     rest = list(steps)
-    assert first.state_dict() == {} and first.epoch == 5
+    assert first.state_dict(inside=False) == {} and first.epoch == 5
     second = loader()
     second.load_state_dict(state)
     second.set_epoch(4)
@@ -143,9 +148,114 @@ def test_an_epoch_goes_on_with_the_rollouts_of_its_state_and_the_next_one_makes_
     for one, other in zip(rest, again[1:], strict=True):
         assert torch.equal(one.tokens, other.tokens) and torch.equal(one.advantages, other.advantages)
         assert torch.equal(one.old_logprobs, other.old_logprobs)
-    assert [batch.fresh for batch in again] == [True, False, False]
+    assert [batch.fresh for batch in again] == [len(again[0].targets), 0, 0]
     list(second)
     assert len(calls) == 2
+
+
+# Tasks that always fail, never do, or do at times.
+MIXED = [(0.0, 0.0)] * 18 + [(1.0, 1.0)] * 18 + [(0.0, 1.0)] * 4
+
+
+def test_tasks_of_one_reward_are_replaced_until_the_batch_is_full():
+    """Of 40 tasks the 4 that can differ are found, in rounds that draw as many as are missing."""
+    bandit = Bandit(MIXED)
+    loader = bandit.loader(group_size=8, tasks_per_epoch=2, sampling_rounds=50)
+    (batch,) = loader
+    groups = loader.credit.groups(loader.rollouts)
+    varied = [group for group in groups if not loader.credit.is_flat(group)]
+    assert len(varied) == 2 and all(each.task >= 36 for group in varied for each in group)
+    assert batch.rollouts == 16 and batch.total_weight == 16 and set(batch.tokens.tolist()) <= {36, 37, 38, 39}
+    rounds = batch.numbers["sampling_rounds"][0]
+    assert rounds > 2 and batch.numbers["flat_groups"] == (1 - 2 / len(groups), len(groups))
+    assert bandit.made == 8 * len(groups) <= 16 + 8 * 2 * (rounds - 1)
+    assert batch.numbers["reward"][1] == bandit.made, "what is told is told of all rollouts"
+
+
+def test_rounds_end_and_a_task_that_is_drawn_again_is_another_group_with_other_seeds():
+    plans = []
+
+    def gather(some):
+        plans.append(list(some))
+        return [rollout(plan.task, 0.5, Said(2), sample=plan.sample) for plan in some]
+
+    settings = RolloutSettings(group_size=3, sampling_rounds=4)
+    loader = RolloutLoader(2, gather, settings, Credit(CreditSettings(group_size=3, skip_flat=True)))
+    (batch,) = loader
+    assert [len(each) for each in plans] == [6, 6, 6, 6] and batch.rows is None
+    assert batch.numbers["flat_groups"] == (1.0, 8.0) and batch.numbers["sampling_rounds"] == (4, 1)
+    every = [each for some in plans for each in some]
+    assert len({each.seed for each in every}) == 24
+    assert sorted(each.sample for each in every if each.task == 0) == list(range(12))
+
+
+def test_a_round_that_is_full_is_the_only_one():
+    bandit = Bandit([(0.0, 1.0)] * 4)
+    (batch,) = bandit.loader(group_size=16, sampling_rounds=4)
+    assert batch.numbers["sampling_rounds"] == (1, 1) and bandit.made == 64
+
+
+def test_with_dynamic_sampling_fewer_steps_are_needed():
+    """Steps of full batches: with each of 5 seeds the tasks that can be learned are better after as many steps."""
+    for seed in range(5):
+        ends = []
+        for rounds in (1, 4):
+            bandit = Bandit(MIXED)
+            loader = bandit.loader(group_size=8, tasks_per_epoch=4, sampling_rounds=rounds, seed=seed)
+            bandit.train(loader, 20, rate=2.0)
+            ends.append(float(bandit.probabilities()[36:, 1].mean()))
+        assert ends[1] > ends[0] + 0.03, f"seed {seed}: {ends}"
+
+
+def test_groups_of_one_reward_are_skipped_with_a_penalty_on_the_divergence_too():
+    some = [rollout(0, 0.5, Said(2), sample=n) for n in range(2)] + [rollout(1, n, Said(2), sample=n) for n in range(2)]
+    for skip_flat, count in ((True, 2), (False, 4)):
+        credit = Credit(
+            CreditSettings(kl_weight=0.1, skip_flat=skip_flat),
+            lambda rows: [torch.full((len(row.ids),), -1.0) for row in rows],
+        )
+        (batch,) = RolloutLoader(4, lambda plans: some, RolloutSettings(), credit)
+        assert batch.rollouts == count
+
+
+@pytest.mark.parametrize("settings", [
+    {"sampling_rounds": 4}, {"curriculum": "success"}, {"max_steps_off_policy": 4},
+    {"sampling_rounds": 3, "curriculum": "success", "max_steps_off_policy": 3},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_a_loader_goes_on_from_its_state_to_the_same_bits(settings, cut):
+    """Cut off in the third epoch, before its rollouts, between its steps, after the last, or between two epochs."""
+
+    def begun() -> tuple[Bandit, RolloutLoader]:
+        bandit = Bandit(MIXED)
+        return bandit, bandit.loader(group_size=4, tasks_per_epoch=8, steps=2, seed=4, **settings)
+
+    def go(bandit: Bandit, loader: RolloutLoader, epochs: range, steps_at_the_end: int = 2, skip: int = 0) -> None:
+        for epoch in epochs:
+            loader.set_epoch(epoch)
+            for place, batch in enumerate(loader):
+                if place >= (skip if epoch == epochs[0] else 0):
+                    change = 2 * bandit.gradient(batch, PolicyLoss("ppo"))
+                    with torch.no_grad():
+                        bandit.logits -= change
+                if epoch == epochs[-1] and place + 1 == steps_at_the_end < 2:
+                    break
+
+    whole, loader = begun()
+    go(whole, loader, range(5))
+    bandit, loader = begun()
+    go(bandit, loader, range(2))
+    if cut in (1, 2):
+        go(bandit, loader, range(2, 3), cut)
+    if cut == 3:
+        go(bandit, loader, range(2, 3))
+    state = loader.state_dict(inside=cut in (1, 2))
+    other, again = begun()
+    other.logits = bandit.logits.detach().clone().requires_grad_()
+    again.load_state_dict(state)
+    go(other, again, range(3 if cut == 3 else 2, 5), skip=cut if cut < 3 else 0)
+    assert torch.equal(other.logits, whole.logits)
+    assert again.rollouts[0].tokens == loader.rollouts[0].tokens
 
 
 def test_a_state_holds_all_of_a_rollout():

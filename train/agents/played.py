@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 DONE, FAILED, NO_REWARD, TIMED_OUT = "done", "failed", "no reward", "timed out"
 NO_CALL = "no call"  # it is done, but the model was never asked
 LOST = "lost"  # it could not go on through no fault of its own, and is to be begun again
+UNFINISHED = "unfinished"  # it is done, but went away from each of its answers before their end
+ENDED_WELL = frozenset({DONE, NO_CALL, UNFINISHED})
 
 
 @dataclass

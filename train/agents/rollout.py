@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.trajectories import Trajectory, TrajectoryRow
-from train.agents.played import DONE, NO_CALL
+from train.agents.played import DONE, NO_CALL, UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Rollout:
         self.turns, self.tokens, self.splits = trajectory.turns, trajectory.tokens, trajectory.splits
         self.cut_off, self.cancelled = trajectory.cut_off, trajectory.cancelled
         if not self.turns and self.outcome == DONE:
-            self.outcome = NO_CALL
+            self.outcome = UNFINISHED if self.cancelled else NO_CALL
 
     @property
     def entropy_sum(self) -> float:

@@ -1,8 +1,10 @@
 """A loader whose epochs are rollouts: made when the epoch begins, by the weights as they are then."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -10,10 +12,11 @@ from beautilog import logger
 
 from constants.counting import counted
 from data.policy_batches import PolicyBatch, PolicyRow, pack_policy_rows, spread_rollouts
-from data.tensor_loader import epoch_generator
-from model.token_losses import group_advantages
-from train.agents.rollout import Rollout, RolloutPlan, SampledRow, rollouts_of, state_of
-from train.agents.rollout_summary import Numbers, group_of, reward_interval, rollout_numbers, trouble_in
+from train.agents.credit import Credit
+from train.agents.replay import AgedRows, Replay
+from train.agents.rollout import Rollout, RolloutPlan, rollouts_of, state_of
+from train.agents.rollout_summary import Numbers, reward_interval, rollout_numbers, success_of, trouble_in
+from train.agents.task_draw import TaskDraw
 from train.errors import TrainingError
 from train.seeding import seed_of
 
@@ -21,69 +24,74 @@ _TRAINING, _VALIDATION = 0, 1  # words of a seed, so that neither's rollouts hav
 _VAL_BATCH = 32  # rollouts of a validation batch
 
 Gather = Callable[[Sequence[RolloutPlan]], list[Rollout]]
-Reference = Callable[[Sequence[SampledRow]], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """What is made of rollouts.
+    """How the rollouts of an epoch are drawn, and spread over its steps.
 
     Attributes:
         group_size: rollouts of a task, whose rewards are compared with one another.
         tasks_per_epoch: tasks that an epoch draws; 0 for all.
-        batches: batches that an epoch's rollouts are spread over.
-        fresh_batches: of these, the first, which the epoch's first optimizer step takes.
+        curriculum: which tasks are drawn; see `TaskDraw`.
+        sampling_rounds: rounds of rollouts of an epoch, at most: from the second on, tasks are drawn in place of those
+            whose rollouts all have one reward. 1 for no such.
+        steps: optimizer steps of an epoch.
+        accumulation: batches of an optimizer step.
+        max_steps_off_policy: greatest age, in optimizer steps, of rollouts that are learned from; see `Replay`.
         seed: seed of tasks, requests and order.
-        advantage: what a rollout is compared with; see `group_advantages`.
-        average: `tokens` or `rollouts`: what the loss is a mean over.
-        train_cut_off: whether rollouts are trained on in which an answer was cut off.
         success: reward from which on a rollout is a success.
-        kl_weight: weight of the penalty on the divergence from the start.
         probing: whether steps are only tried: few rollouts, and made-up advantages.
     """
 
     group_size: int = 8
     tasks_per_epoch: int = 0
-    batches: int = 1
-    fresh_batches: int = 1
+    curriculum: str = "none"
+    sampling_rounds: int = 1
+    steps: int = 1
+    accumulation: int = 1
+    max_steps_off_policy: int = 0
     seed: int = 0
-    advantage: str = "centred"
-    average: str = "tokens"
-    train_cut_off: bool = True
     success: float = 1.0
-    kl_weight: float = 0.0
     probing: bool = False
+
+    @property
+    def batches(self) -> int:
+        """Batches that an epoch's rollouts are spread over."""
+        return self.steps * self.accumulation
 
 
 class RolloutLoader:
     """Batches of an epoch's rollouts.
 
-    Which tasks, in which order and with which random numbers follows from (seed, epoch); what is sampled, from the
-    weights too. So an epoch that was cut off while its rollouts were made makes them again; one that was cut off
-    between its steps has them in its checkpoint (`state_dict`).
+    Which tasks, in which order and with which random numbers follows from (seed, epoch), and where there is a
+    curriculum or a choice by rewards from what came of earlier rollouts; what is sampled, from the weights too. So an
+    epoch that was cut off while its rollouts were made makes them again; one that was cut off between its steps has
+    them in its checkpoint (`state_dict`).
 
     Args:
         tasks: number of tasks there are.
         gather: function that makes rollouts, with the weights as they are.
-        settings: what is made of them.
-        reference: function that gives of rows the log-probabilities of their sampled ids at the start of training,
-            where the divergence from it is wanted.
+        settings: how they are drawn and spread.
+        credit: what makes rows that are learned from of them.
 
     Attributes:
         epoch: number of the epoch that the next pass gives.
-        rollouts: rollouts of the epoch at hand; empty before they are made, and after its end.
+        rollouts: rollouts of the epoch at hand; empty before they are made.
+        draw: what draws the tasks.
+        replay: rows of earlier epochs.
     """
 
     draws_by_epoch = True
     drop_last = False
 
-    def __init__(
-        self, tasks: int, gather: Gather, settings: RolloutSettings, reference: Reference | None = None
-    ) -> None:
-        self._tasks, self._gather, self._reference = tasks, gather, reference
+    def __init__(self, tasks: int, gather: Gather, settings: RolloutSettings, credit: Credit) -> None:
+        self._tasks, self._gather, self.credit = tasks, gather, credit
         self.settings, self.epoch = settings, 0
         self.rollouts: list[Rollout] = []
-        self._made_in = -1
+        self._made_in, self._rounds = -1, 1
+        self.draw = TaskDraw(tasks, settings.seed, settings.curriculum)
+        self.replay = Replay(settings.max_steps_off_policy, settings.steps, settings.batches, settings.seed)
         self._told = Told()
 
     @property
@@ -108,37 +116,77 @@ class RolloutLoader:
     def _pass(self) -> Iterator[PolicyBatch]:
         if self._made_in != self.epoch or not self.rollouts:
             self.rollouts, self._made_in = [], -1
-            found = self._gather(self.plans())
+            found = self._gathered()
             self._told.tell(found, f"epoch {self.epoch + 1}")
+            self.draw.note([each.task for each in found], [success_of(each, self.settings.success) for each in found])
+            self.replay.begin(self.epoch)
             self.rollouts, self._made_in = found, self.epoch
         yield from self._batches()
-        self.rollouts, self._made_in, self.epoch = [], -1, self.epoch + 1
+        self.epoch += 1  # the rollouts stay: steps of this epoch may not all be done yet, if batches are read ahead
+
+    # ---------------------------------------------------------------------------------------------------- rollouts
 
     def plans(self) -> list[RolloutPlan]:
-        """Return the rollouts of the epoch at hand."""
-        settings = self.settings
-        order = torch.randperm(self._tasks, generator=epoch_generator(settings.seed, self.epoch)).tolist()
-        drawn, size = order[: self._tasks_drawn], settings.group_size
-        if settings.probing:
-            drawn, size = drawn[:2], min(size, 2)
-        return [
-            RolloutPlan(task, sample, seed_of(settings.seed, _TRAINING, self.epoch, task, sample))
-            for task in drawn
-            for sample in range(size)
-        ]
+        """Return the first rollouts of the epoch at hand: all of them, but where tasks of one reward are replaced."""
+        drawn, size = self._tasks_drawn, self.settings.group_size
+        if self.settings.probing:
+            drawn, size = min(drawn, 2), min(size, 2)
+        return self._plans(islice(self.draw.order(self.epoch), drawn), size, Counter())
+
+    def _plans(self, tasks: Iterable[int], size: int, drawn: Counter[int]) -> list[RolloutPlan]:
+        """Return the plans of groups.
+
+        Args:
+            tasks: of each group its task.
+            size: rollouts of a group.
+            drawn: how many groups of each task this epoch has already; counts on.
+        """
+        seed, plans = self.settings.seed, []
+        for task in tasks:
+            samples = range(drawn[task] * size, (drawn[task] + 1) * size)
+            plans += [RolloutPlan(task, each, seed_of(seed, _TRAINING, self.epoch, task, each)) for each in samples]
+            drawn[task] += 1
+        return plans
+
+    def _gathered(self) -> list[Rollout]:
+        """Make the epoch's rollouts, in rounds where tasks whose rollouts all have one reward are replaced."""
+        settings, self._rounds = self.settings, 1
+        if settings.sampling_rounds == 1 or settings.probing:
+            return self._gather(self.plans())
+        tasks, drawn, found = self.draw.order(self.epoch), Counter[int](), list[Rollout]()
+        missing = self._tasks_drawn
+        while True:
+            found += self._gather(self._plans(islice(tasks, missing), settings.group_size, drawn))
+            varied = sum(not self.credit.is_flat(group) for group in self.credit.groups(found))
+            missing = self._tasks_drawn - varied
+            if missing <= 0 or self._rounds >= settings.sampling_rounds:
+                return found
+            self._rounds += 1
 
     def first_batch(self) -> PolicyBatch:
         """Return a batch of the form of the others, made up: rollouts take their time, and the epoch makes them."""
         return made_up_batch()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the rollouts of the epoch at hand, as plain data and tensors."""
-        return {"epoch": self._made_in, **state_of(self.rollouts)} if self.rollouts else {}
+    # --------------------------------------------------------------------------------------------------- the state
+
+    def state_dict(self, inside: bool = True) -> dict[str, Any]:
+        """Return what later steps need, as plain data and tensors.
+
+        Args:
+            inside: whether the epoch at hand has steps to come, for which its rollouts are needed.
+        """
+        state: dict[str, Any] = {}
+        if inside and self.rollouts:
+            state |= {"epoch": self._made_in, "rounds": self._rounds, **state_of(self.rollouts)}
+        parts = {"draw": self.draw.state_dict(), "replay": self.replay.state_dict()}
+        return state | {name: part for name, part in parts.items() if part}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the rollouts of a `state_dict`."""
-        self.rollouts = rollouts_of(state) if state else []
-        self._made_in = int(state["epoch"]) if state else -1
+        """Go on with a `state_dict`."""
+        self.rollouts = rollouts_of(state) if "rollouts" in state else []
+        self._made_in, self._rounds = int(state.get("epoch", -1)), int(state.get("rounds", 1))
+        self.draw.load_state_dict(state.get("draw", {}))
+        self.replay.load_state_dict(state.get("replay", {}))
 
     # -------------------------------------------------------------------------------------------------- what is learned
 
@@ -148,65 +196,44 @@ class RolloutLoader:
         interval = reward_interval(self.rollouts)
         if interval is not None:
             numbers["reward_interval"] = (interval, 1)
-        rows, flat = self._rows(numbers)
-        if flat is not None:
-            numbers["flat_groups"] = flat
+        if settings.sampling_rounds > 1:
+            numbers["sampling_rounds"] = (self._rounds, 1)
+        rows = self.credit.rows(self.rollouts, numbers)
         batches = spread_rollouts(rows, settings.batches, settings.seed, self.epoch)
-        if not rows:
-            logger.warning(f"epoch {self.epoch + 1}: no step, since {self._why_nothing()}")
-        counts = [len({row.rollout for row in batch}) for batch in batches]
-        for place, (batch, count) in enumerate(zip(batches, counts, strict=True)):
-            fresh = place < settings.fresh_batches
-            yield pack_policy_rows(batch, count, fresh, numbers=numbers if place == 0 else None)
-
-    def _rows(self, numbers: Numbers) -> tuple[list[PolicyRow], tuple[float, float] | None]:
-        """Return what is trained on, and the share of groups whose rewards are all the same."""
-        settings = self.settings
-        rewarded = [each for group in group_of(self.rollouts).values() for each in group]
-        rewards, tasks = [each.reward or 0.0 for each in rewarded], [each.task for each in rewarded]
-        advantages = group_advantages(rewards, tasks, settings.advantage)
-        level: dict[int, bool] = {}
-        for rollout, apart in zip(rewarded, group_advantages(rewards, tasks), strict=True):
-            level[rollout.task] = level.get(rollout.task, True) and apart == 0
-        flat = (sum(level.values()) / len(level), float(len(level))) if level else None
-        if settings.probing:
-            advantages = [1.0 if place % 2 else -1.0 for place in range(len(rewarded))]
-        kept = [
-            (place, rollout, advantage)
-            for place, (rollout, advantage) in enumerate(zip(rewarded, advantages, strict=True))
-            if rollout.turns and (settings.train_cut_off or not rollout.cut_off)
+        parts = [
+            [AgedRows(place // settings.accumulation, batch), *old]
+            for place, (batch, old) in enumerate(zip(batches, self.replay.batches(self.epoch), strict=True))
         ]
-        penalties = self._penalties([row for _, rollout, _ in kept for row in rollout.rows], numbers)
-        found = []
-        for place, rollout, advantage in kept:
-            weight = 1.0 if settings.average == "tokens" else 1.0 / rollout.tokens
-            for row in rollout.rows:
-                of_each = torch.where(row.sampled, advantage, 0.0).float()
-                if penalties is not None:
-                    of_each = of_each + next(penalties)
-                elif advantage == 0:
-                    continue  # nothing would be learned from it
-                found.append(PolicyRow(row.ids, row.sampled, row.logprobs, of_each, weight, place))
-        return found, flat
+        if settings.max_steps_off_policy:
+            self._note_ages(parts, numbers)
+        if not any(row.teaches for batch in parts for part in batch for row in part.rows):
+            numbers["ratio"] = (math.nan, 1)
+            logger.warning(f"epoch {self.epoch + 1}: no step, since {self._why_nothing()}")
+        if not any(row.teaches for batch in parts if batch[0].age == 0 for row in batch[0].rows):
+            numbers["sampler_gap"] = (math.nan, 1)
+        for place, batch in enumerate(parts):
+            new, *old = ([row for row in part.rows if row.teaches] for part in batch)
+            yield pack_policy_rows(
+                new, sum(part.rollouts for part in batch), fresh=batch[0].age == 0,
+                numbers=numbers if place == 0 else None, old=list(chain(*old)),
+                total_weight=math.fsum(row.counts for part in batch for row in part.rows),
+            )  # fmt: skip
+        self.replay.keep(self.epoch, rows)
 
-    def _penalties(self, rows: Sequence[SampledRow], numbers: Numbers) -> Iterator[torch.Tensor] | None:
-        """Return what the penalty on the divergence from the start adds to the advantages of each row."""
-        if self._reference is None or not self.settings.kl_weight or not rows:
-            return None
-        ratios = [(row.logprobs - reference) * row.sampled
-                  for row, reference in zip(rows, self._reference(rows), strict=True)]  # fmt: skip
-        count = sum(int(row.sampled.sum()) for row in rows)
-        mean = math.fsum(float(ratio.double().sum()) for ratio in ratios) / count
-        numbers["kl"] = (mean, count)
-        # As `kl_advantages` has it, over the sampled ids of the whole epoch.
-        return iter([self.settings.kl_weight * (mean - ratio) * row.sampled
-                     for row, ratio in zip(rows, ratios, strict=True)])  # fmt: skip
+    def _note_ages(self, batches: Sequence[Sequence[AgedRows]], numbers: Numbers) -> None:
+        """Note how old the rollouts are that are learned from, and the share of earlier ones that are too old."""
+        parts = [part for batch in batches for part in batch]
+        count = sum(part.rollouts for part in parts)
+        if count:
+            numbers["off_policy"] = (sum(part.age * part.rollouts for part in parts) / count, count)
+        dropped, had = self.replay.dropped(self.epoch)
+        numbers["stale"] = (dropped / max(1, had), max(1, had))
 
     def _why_nothing(self) -> str:
         cut = sum(each.cut_off > 0 for each in self.rollouts)
-        if cut == len(self.rollouts) and not self.settings.train_cut_off:
+        if cut == len(self.rollouts) and not self.credit.settings.train_cut_off:
             return f"all {counted(cut, 'rollout')} were cut off, and train_cut_off = off leaves these out"
-        groups = counted(len(group_of(self.rollouts)), "task")
+        groups = counted(len(self.credit.groups(self.rollouts)), "task")
         return f"the rewards of the rollouts are the same within each of {groups}"
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from constants.counting import counted
-from train.agents.played import DONE, FAILED, NO_CALL, NO_REWARD, TIMED_OUT
+from train.agents.played import DONE, ENDED_WELL, FAILED, NO_CALL, NO_REWARD, TIMED_OUT, UNFINISHED
 from train.agents.rollout import Rollout
 
 _TAKEN = frozenset(
     {
-        "cut_off", "entropy", "epoch", "failed", "flat_groups", "kl", "length", "loss", "ratio", "reward",
-        "reward_interval", "sampler_gap", "split", "turns",
+        "cut_off", "entropy", "epoch", "failed", "flat_groups", "kl", "length", "loss", "off_policy", "overlong",
+        "ratio", "reward", "reward_interval", "sampler_gap", "sampling_rounds", "split", "stale", "turns", "unfinished",
     }
 )  # fmt: skip
 _TOLD = 4  # errors of a kind that are told
@@ -26,6 +26,17 @@ def group_of(rollouts: Sequence[Rollout]) -> dict[int, list[Rollout]]:
         if rollout.reward is not None:
             groups.setdefault(rollout.task, []).append(rollout)
     return groups
+
+
+def success_of(rollout: Rollout, success: float) -> float:
+    """Return whether a rollout was a success: what the agent says of it, else whether its reward is so high.
+
+    Args:
+        rollout: the rollout; one without reward was none.
+        success: reward from which on a rollout is a success.
+    """
+    by_reward = rollout.reward is not None and rollout.reward >= success
+    return rollout.numbers.get("success", float(by_reward))
 
 
 def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
@@ -47,8 +58,7 @@ def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
     numbers: Numbers = {}
     if rewarded:
         _note(numbers, "reward", [each.reward for each in rewarded if each.reward is not None])
-        successes = [each.numbers.get("success", float((each.reward or 0.0) >= success)) for each in rewarded]
-        _note(numbers, "success", successes)
+        _note(numbers, "success", [success_of(each, success) for each in rewarded])
         for name in sorted({name for each in rewarded for name in each.numbers} - {"success"}):
             own = f"agent_{name}" if name in _TAKEN else name
             _note(numbers, own, [each.numbers[name] for each in rewarded if name in each.numbers])
@@ -59,7 +69,8 @@ def rollout_numbers(rollouts: Sequence[Rollout], success: float) -> Numbers:
         numbers["entropy"] = (math.fsum(each.entropy_sum for each in asked) / tokens, tokens)
         _note(numbers, "cut_off", [each.cut_off > 0 for each in asked])
         _note(numbers, "split", [each.splits > 0 for each in asked])
-    _note(numbers, "failed", [each.reward is None for each in rollouts])
+        _note(numbers, "unfinished", [each.cancelled > 0 for each in asked])
+    _note(numbers, "failed", [each.outcome not in ENDED_WELL for each in rollouts])
     return numbers
 
 
@@ -100,18 +111,31 @@ def trouble_in(rollouts: Sequence[Rollout]) -> Trouble:
     lines = []
     for kind in sorted(kinds.keys() - {DONE}):
         found = Counter(each.told for each in kinds[kind]).most_common()
+        fate = _fate(kind, kinds[kind])
         for told, count in found[:_TOLD]:
             of_all = f"{count} of {counted(len(rollouts), 'rollout')}"
-            lines.append(f"{of_all}: {_NAMES[kind]}{f': {told}' if told else ''}")
+            lines.append(f"{of_all}: {_NAMES[kind]}{fate}{f': {told}' if told else ''}")
         rest = sum(count for _, count in found[_TOLD:])
         if rest:
-            lines.append(f"{rest} of {counted(len(rollouts), 'rollout')}: {_NAMES[kind]}, for other reasons")
+            lines.append(f"{rest} of {counted(len(rollouts), 'rollout')}: {_NAMES[kind]}{fate}, for other reasons")
     return Trouble(tuple(lines), all(each.reward is None or not each.turns for each in rollouts))
 
 
 _NAMES = {
-    FAILED: "the agent failed, and they are left out",
-    NO_REWARD: "there is no reward, and they are left out",
-    TIMED_OUT: "broken off, and left out",
+    FAILED: "the agent failed",
+    NO_REWARD: "there is no reward",
+    TIMED_OUT: "broken off",
     NO_CALL: "the agent never asked the model, so nothing can be learned: does it use the client that it is given?",
+    UNFINISHED: "the agent went away from each of its answers before their end, so nothing can be learned: a stream "
+    "must be read to its end",
 }
+
+
+def _fate(kind: str, rollouts: Sequence[Rollout]) -> str:
+    """Say what becomes of rollouts of a kind."""
+    if kind in ENDED_WELL:
+        return ""
+    rewards = {each.reward for each in rollouts} - {None}
+    if rewards:
+        return f", and their reward is failed_reward = {rewards.pop():g}"
+    return ", and left out" if kind == TIMED_OUT else ", and they are left out"
