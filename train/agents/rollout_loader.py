@@ -13,8 +13,8 @@ from beautilog import logger
 from constants.counting import counted
 from data.policy_batches import PolicyBatch, PolicyRow, pack_policy_rows, spread_rollouts
 from train.agents.credit import Credit
-from train.agents.replay import AgedRows, Replay
 from train.agents.rollout import Rollout, RolloutPlan, rollouts_of, state_of
+from train.agents.rollout_replay import AgedRows, Replay
 from train.agents.rollout_summary import Numbers, reward_interval, rollout_numbers, success_of, trouble_in
 from train.agents.task_draw import TaskDraw
 from train.errors import TrainingError

@@ -6,7 +6,7 @@ from policy_bandit import Bandit, expected_gradient
 
 from data.policy_batches import PolicyRow
 from train.agents.policy_loss import PolicyLoss
-from train.agents.replay import Replay
+from train.agents.rollout_replay import Replay
 
 
 def rows(epoch: int, count: int = 8) -> list[PolicyRow]:
