@@ -355,10 +355,16 @@ class _Endpoint:
         arrived = _Arrivals()
         with _refusing(record.field):
             tickets = self._loop.submit_together(call.key, wanted.model, requests, numbers, wanted.stream, arrived.tell)
+        self._log.expect(call.key, numbers, answered=wanted.only_prompt)
         gone = asyncio.ensure_future(call.gone())
         gone.add_done_callback(lambda ended: None if ended.cancelled() else self._cancel(tickets))
         try:
             await self._tell(call, wanted, tickets, arrived, answers, record)
+        except ClientGone:
+            raise
+        except Exception:  # the client is told of it
+            self._log.expect(call.key, numbers, answered=True)
+            raise
         finally:
             gone.cancel()
             self._cancel(tickets)

@@ -67,6 +67,7 @@ class _Record:
     requests: int = 0
     exchanges: list[Exchange] = field(default_factory=list)
     said: dict[bytes, Exchange] = field(default_factory=dict)  # by all that was said up to and with its answer
+    unanswered: set[int] = field(default_factory=set)  # numbers of requests that are being sampled
 
 
 class ExchangeLog:
@@ -141,12 +142,35 @@ class ExchangeLog:
             number, record.requests = record.requests, record.requests + 1
             return number, None if record.seed is None else seed_of(record.seed, number)
 
+    def expect(self, key: str, numbers: Iterable[int], answered: bool = False) -> None:
+        """Note that requests are being sampled, or that they won't be, since they are answered otherwise.
+
+        Args:
+            key: whose requests they are.
+            numbers: their numbers.
+            answered: whether they have their answer.
+        """
+        with self._lock:
+            record = self._records.get(key)
+            if record is not None:
+                record.unanswered = record.unanswered.difference(numbers) | set(() if answered else numbers)
+
+    def unanswered(self, key: str) -> set[int]:
+        """Return the numbers of an open key's requests that are being sampled: nobody has had their answer yet.
+
+        Once a client has done with its requests, these are answers that it didn't wait for. Those of which it is known
+        already that the client has gone are exchanges that were cancelled.
+        """
+        with self._lock:
+            return set(self._record(key).unanswered)
+
     def add(self, exchange: Exchange) -> None:
         """Record an exchange, where its key is open."""
         with self._lock:
             record = self._records.get(exchange.key)
             if record is not None:
                 record.exchanges.append(exchange)
+                record.unanswered.discard(exchange.number)
                 if exchange.messages:
                     with suppress(RowError):  # an answer without anything in it is no message to go on from
                         chat = Conversation.of([*exchange.messages, exchange.answer], exchange.tools, broken_calls=True)

@@ -281,7 +281,7 @@ class Flight:
             if self._ended or lane.key != key:
                 return
             if played.outcome != LOST:
-                self._land(lane, played, self._log.close(key), again=played.outcome == FAILED)
+                self._land(lane, played, *self._closed(key), again=played.outcome == FAILED)
         if played.outcome == LOST:
             self._go_on(lane, lambda: self._give_back(lane))
         else:
@@ -296,7 +296,7 @@ class Flight:
             again: whether it may be made again.
         """
         player = lane.player
-        self._go_on(lane, lambda: self._land(lane, played, self._log.close(lane.key), again))
+        self._go_on(lane, lambda: self._land(lane, played, *self._closed(lane.key), again=again))
         player.stop()
 
     def _give_back(self, lane: _Lane) -> None:
@@ -332,13 +332,20 @@ class Flight:
         seed = self._plans[attempt.place].seed
         return seeding.seed_of(seed, attempt.number) if attempt.number else seed
 
-    def _land(self, lane: _Lane, played: Played, exchanges: Sequence[Exchange], again: bool) -> None:
+    def _closed(self, key: str) -> tuple[list[Exchange], int]:
+        """End the recording of a key; return its exchanges, and how many answers it didn't wait for beside these."""
+        unanswered = self._log.unanswered(key)
+        exchanges = self._log.close(key)
+        return exchanges, len(unanswered - {each.number for each in exchanges})
+
+    def _land(self, lane: _Lane, played: Played, exchanges: Sequence[Exchange], left: int, again: bool) -> None:
         """Note what came of the attempt that a lane is at.
 
         Args:
             lane: the lane.
             played: how it ended.
             exchanges: what was asked and answered.
+            left: answers that it didn't wait for, and that are no exchanges yet.
             again: whether it may be made again.
         """
         attempt = lane.at
@@ -351,7 +358,7 @@ class Flight:
             return
         plan = self._plans[attempt.place]
         rollout = Rollout(plan.task, plan.sample, played.outcome, played.reward, played.numbers, played.told)
-        rollout.take(trajectory_of(exchanges))
+        rollout.take(trajectory_of(exchanges), left)
         rollout.remarks = remarks_on(exchanges, self._seed(attempt))
         rollout.retries = attempt.number
         self._journal.note_end(attempt, rollout)

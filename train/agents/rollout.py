@@ -89,11 +89,16 @@ class Rollout:
     remarks: list[str] = field(default_factory=list)
     retries: int = 0
 
-    def take(self, trajectory: Trajectory) -> None:
-        """Take in what was sampled."""
+    def take(self, trajectory: Trajectory, left: int = 0) -> None:
+        """Take in what was sampled.
+
+        Args:
+            trajectory: the answers.
+            left: answers that the agent didn't wait for, and that the trajectory doesn't count.
+        """
         self.rows = [SampledRow.of(row) for row in trajectory.rows]
         self.turns, self.tokens, self.splits = trajectory.turns, trajectory.tokens, trajectory.splits
-        self.cut_off, self.cancelled = trajectory.cut_off, trajectory.cancelled
+        self.cut_off, self.cancelled = trajectory.cut_off, trajectory.cancelled + left
         if not self.turns and self.outcome == DONE:
             self.outcome = UNFINISHED if self.cancelled else NO_CALL
 
