@@ -443,6 +443,8 @@ def _require_together(config: AgentTrainerConfig) -> None:
             f"overlong_buffer = {config.overlong_buffer} is more than overlong_length = {config.overlong_length}: the "
             "penalty begins so many tokens before that length"
         )
+    if config.overlong_penalty != 1 and not config.overlong_length:
+        wrong.append("overlong_penalty is for rollouts of overlong_length tokens or more, which is 0: give it too")
     if config.dynamic_sampling and config.advantage == "batch":
         wrong.append(
             "dynamic_sampling = on leaves out tasks whose rollouts have one reward, from which advantage = batch "

@@ -189,8 +189,11 @@ def test_a_turn_that_does_not_go_on_from_the_last_is_a_row_of_its_own(lab):
     assert history["train_length"] == history["train_used"] and history["train_split"] == [1.0]
 
 
+# All settings of the algorithm that keep something from one epoch for another are on.
 KILLED = ("epochs=3", "learning_rate=0.01", "steps_per_epoch=3", "checkpoint_every_n_steps=1", "kl_weight=0.05",
-          "loss=ppo", "callbacks=watch:Watch")  # fmt: skip
+          "loss=ppo", "group_size=2", "dynamic_sampling=on", "curriculum=success", "success_reward=3",
+          "max_steps_off_policy=4", "average=constant", "average_length=9", "overlong_length=9", "overlong_buffer=4",
+          "callbacks=watch:Watch")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +216,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((cut / "metrics.json").read_text())
     assert metrics["history"] == expected["history"]
+    history = metrics["history"]
+    assert max(history["train_sampling_rounds"]) > 1 and history["train_off_policy"][0] == pytest.approx(1, abs=0.5)
+    assert history["train_off_policy"][1] > 1.5 and history["train_stale"][2] > 0 and max(history["train_overlong"]) > 0
     one, other = newest_state(whole), newest_state(cut)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -226,6 +232,18 @@ def test_an_agent_that_fails_costs_its_rollouts_alone(lab):
     assert "there is no reward, and they are left out: agents.py:fails_at_times: what it returned is" in told
     samples = json.loads((folder / "samples.json").read_text())
     assert [sample["finish"] for sample in samples] == ["stop", "failed", *["no reward"] * 3, "stop"]
+
+
+def test_a_reward_for_failures_counts_and_teaches(lab):
+    """4 of 6 tasks have it, whether their agent raised or returned nothing, in training and in validation."""
+    words = ("tasks_per_epoch=6", "epochs=1", "sample_count=1", "failed_reward=-300", "advantage=batch")
+    _, metrics, told = train(lab, "fails_at_times", *words)
+    history = metrics["history"]
+    for split in ("train", "val"):
+        assert history[f"{split}_failed"] == [pytest.approx(4 / 6)]
+        assert -200 <= history[f"{split}_reward"][0] < -180, "at most 200 letters each in the other two tasks"
+    assert "4 of 24 rollouts: the agent failed, and their reward is failed_reward = -300: agents.py:" in told
+    assert history["train_ratio"] == [pytest.approx(1, abs=1e-4)], "from all of them something is learned"
 
 
 @pytest.mark.parametrize(
@@ -311,8 +329,26 @@ def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollou
         (("clip=0.9, 1.1",), "clip is for loss = ppo and loss = cispo"),
         (("loss=ppo", "clip=1.2, 0.8"), "clip_low_threshold of the loss ppo is 1.2, above clip_high_threshold 0.8"),
         (("tasks=nothing.jsonl",), "nothing.jsonl."),
+        (
+            ("curriculum=success", "tasks_per_epoch=6"),
+            "curriculum = success chooses among tasks, and an epoch",
+        ),
     ],
 )
 def test_what_can_not_be_is_refused(lab, words, expected):
     done = run(lab, "letters", *words)
     assert done.returncode in (2, 3) and expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_settings_that_do_not_go_together_are_all_told(lab):
+    words = ("average=constant", "overlong_buffer=5", "overlong_length=4", "dynamic_sampling=on", "advantage=batch",
+             "max_steps_off_policy=2", "steps_per_epoch=4")  # fmt: skip
+    done = run(lab, "letters", *words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for told in (
+        "average = constant divides by average_length, or by max_tokens, and both are 0: give one of them",
+        "overlong_buffer = 5 is more than overlong_length = 4",
+        "dynamic_sampling = on leaves out tasks whose rollouts have one reward, from which",
+        "max_steps_off_policy = 2: an epoch's last step is 3 steps after its rollouts. Give at least 3, or a smaller",
+    ):
+        assert told in done.stderr

@@ -115,7 +115,7 @@ def test_the_penalty_is_that_of_kl_advantages_over_the_epoch():
     reference = [torch.full((6,), -0.5), torch.full((5,), -1.0)]
     credit = Credit(CreditSettings(kl_weight=0.1), lambda rows: reference)
     (batch,) = RolloutLoader(4, lambda plans: some, RolloutSettings(), credit)
-    wanted = kl_advantages(torch.full((5,), -0.25), torch.tensor([-0.5] * 3 + [-1.0] * 2), 0.1)
+    wanted = kl_advantages(torch.full((5,), -0.25), torch.tensor([-0.5] * 3 + [-1.0] * 2), 0.1) * 5 / 4
     assert sorted(batch.advantages.tolist()) == pytest.approx(sorted(wanted.tolist()))
     assert batch.numbers["kl"] == (pytest.approx((3 * 0.25 + 2 * 0.75) / 5), 5)
     assert batch.total_weight == 5, "tasks of one reward are kept, since the penalty teaches"

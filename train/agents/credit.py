@@ -135,13 +135,18 @@ class Credit:
 
     def _penalties(self, rows: Sequence[SampledRow], numbers: Numbers) -> Iterator[torch.Tensor] | None:
         """Return what the penalty on the divergence from the start adds to the advantages of each row."""
-        if self._reference is None or not rows:
+        if self._reference is None:
             return None
+        if not rows:
+            numbers["kl"] = (math.nan, 1)
+            return iter(())
         ratios = [(row.logprobs - reference) * row.sampled
                   for row, reference in zip(rows, self._reference(rows), strict=True)]  # fmt: skip
         count = sum(int(row.sampled.sum()) for row in rows)
         mean = math.fsum(float(ratio.double().sum()) for ratio in ratios) / count
         numbers["kl"] = (mean, count)
-        # As `kl_advantages` has it, over the sampled ids of the whole epoch.
-        return iter([self.settings.kl_weight * (mean - ratio) * row.sampled
+        # As `kl_advantages` has it, over the sampled ids of the whole epoch; but less the mean of the others, or the
+        # expected gradient would be (n - 1) / n of the divergence's, and the optimum another one.
+        weight = self.settings.kl_weight * count / max(1, count - 1)
+        return iter([weight * (mean - ratio) * row.sampled
                      for row, ratio in zip(rows, ratios, strict=True)])  # fmt: skip

@@ -159,7 +159,7 @@ class RolloutLoader:
             found += self._gather(self._plans(islice(tasks, missing), settings.group_size, drawn))
             varied = sum(not self.credit.is_flat(group) for group in self.credit.groups(found))
             missing = self._tasks_drawn - varied
-            if missing <= 0 or self._rounds >= settings.sampling_rounds:
+            if missing <= 0 or self._rounds >= settings.sampling_rounds or trouble_in(found).hopeless:
                 return found
             self._rounds += 1
 
@@ -224,8 +224,8 @@ class RolloutLoader:
         """Note how old the rollouts are that are learned from, and the share of earlier ones that are too old."""
         parts = [part for batch in batches for part in batch]
         count = sum(part.rollouts for part in parts)
-        if count:
-            numbers["off_policy"] = (sum(part.age * part.rollouts for part in parts) / count, count)
+        mean = sum(part.age * part.rollouts for part in parts) / count if count else math.nan
+        numbers["off_policy"] = (mean, max(1, count))
         dropped, had = self.replay.dropped(self.epoch)
         numbers["stale"] = (dropped / max(1, had), max(1, had))
 
