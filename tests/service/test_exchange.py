@@ -41,6 +41,22 @@ def test_keys_are_open_from_open_to_close():
     assert log.begin("a") == (0, None) and log.exchanges("a") == []
 
 
+def test_requests_that_are_sampled_are_unanswered_until_they_have_their_answer():
+    log = ExchangeLog()
+    log.open("a")
+    log.expect("a", [0, 1])
+    log.expect("a", [2])
+    log.expect("a", [3], answered=True)
+    log.expect("b", [0])  # not open: nobody asks for it
+    log.add(exchange(1, say("x"), (7,)))
+    assert log.unanswered("a") == {0, 2}
+    log.expect("a", [0], answered=True)
+    assert log.unanswered("a") == {2}
+    log.close("a")
+    with pytest.raises(UnknownKeyError, match="the key 'a' is not open"):
+        log.unanswered("a")
+
+
 def test_where_all_may_ask_each_has_a_number_of_its_own():
     log = ExchangeLog(only_open=False)
     log.require("x")
