@@ -3,6 +3,7 @@
 python examples/run.py guess_number           (GUESS_HIGH=100 before it: numbers to 100)
 """
 
+import functools
 import math
 import os
 import random
@@ -13,6 +14,7 @@ PATIENCE = HIGH  # guesses of a game that is validated with: it always ends with
 WIDTH = max(2, len(str(HIGH)))  # digits of each number
 
 
+@functools.cache
 def tasks(split):
     """Return games. Those to train with have ranges of all sizes, and end after the guesses that halving needs.
 
@@ -37,32 +39,35 @@ def written(number):
 
 
 def shown(low, high):
-    """Return what the model hears: where the number can be."""
-    return f"{written(low)}-{written(high)}"
+    """Return what the model is asked: to guess, and where the number can be."""
+    return f"guess {written(low)}-{written(high)}"
+
+
+def told_by(low, high, guess):
+    """Return how many bits a guess tells on average: whether the number is below, above, or the guess itself."""
+    count = high - low + 1
+    return -sum(part / count * math.log2(part / count) for part in (guess - low, 1, high - guess) if part)
 
 
 def guess_number(task, client):
-    """Play a game: a guess outside of the range is taken for the nearest number inside it, and costs by its distance.
+    """Play a game: a guess outside of the range is taken for the nearest number inside it.
 
-    The reward is what was known after each guess, on average.
+    The reward is how much each guess told, as a share of what the middle would, on average; one outside of the range
+    costs by its distance. So it is for how the guesses were, whatever luck they had.
     """
     low, high, number = task["low"], task["high"], task["number"]
-    whole, rewards, inside = math.log(2 * (high - low + 1)), [], 0
-    while len(rewards) < task["guesses"]:
+    rewards, inside, found = [], 0, False
+    while not found and len(rewards) < task["guesses"]:
         messages = [{"role": "user", "content": shown(low, high)}]
         answer = client.chat.completions.create(model="guesser", messages=messages, max_tokens=WIDTH + 1)
         said = answer.choices[0].message.content or ""
         guess = int(said) if re.fullmatch(rf"[0-9]{{{WIDTH}}}", said) else 0
         taken = min(max(guess, low), high)
+        most = told_by(low, high, (low + high) // 2)
+        rewards.append((told_by(low, high, taken) / most if most else 1.0) - abs(taken - guess) / HIGH / 2)
         inside += taken == guess
-        if taken == number:
-            found = len(rewards) + 1
-            rewards += [1 - abs(taken - guess) / HIGH / 2] + [1.0] * (task["guesses"] - found)
-            break
+        found = taken == number
         low, high = (taken + 1, high) if taken < number else (low, taken - 1)
-        known = 1 - math.log(2 * (high - low + 1)) / whole  # 0 at the start, more by each halving
-        rewards.append(known - abs(taken - guess) / HIGH / 2)
-    else:
-        found = len(rewards) + 1
-    reward, success = sum(rewards) / len(rewards), float(found <= len(rewards))
-    return {"reward": reward, "success": success, "guesses": found, "inside": inside / min(found, len(rewards))}
+    count = len(rewards)
+    return {"reward": sum(rewards) / count, "success": float(found), "guesses": count + (not found),
+            "inside": inside / count}  # fmt: skip
