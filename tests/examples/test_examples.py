@@ -8,6 +8,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("openai")
 pytest.importorskip("starlette")
 
+from warm_python import run_python
+
 TASKS = {
     "hello": {"number": 1024, "digit": 2},
     "guess_number": {"low": 1, "high": 32, "number": 7, "guesses": 5},
@@ -53,3 +55,18 @@ def test_the_whole_of_an_example_is_one_command(lab):
     assert (lab.runs("Agent")[-1] / "report.html").is_file()
     wrong = lab.run("helo", script="examples/run.py")
     assert wrong.returncode == 2 and "invalid choice: 'helo' (choose from" in wrong.stderr
+
+
+def learned(lab, name: str, *settings: str) -> dict:
+    """Run the whole of an example; return what it says of before and after."""
+    done = run_python([lab.path / "examples" / "run.py", name, *settings, "plot_at_end=off"], lab.path, timeout=3600)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["summary"]
+
+
+@pytest.mark.slow
+def test_hello_1024_is_learned(lab):
+    """The warm start knows of each digit its word, and says it as it should 2 times of 100."""
+    found = learned(lab, "hello")
+    assert found["before"]["reward"] <= 0.1 and found["after"]["reward"] >= 0.95
+    assert found["change"]["reward"]["tasks"] == 100 and found["change"]["reward"]["low"] > 0.8
