@@ -72,11 +72,14 @@ class Policy:
         client, sampled = self.endpoint.copy(), []
 
         def create(**request):
+            if request.get("stream"):
+                raise ValueError("streams are not noted here; `python train.py Agent` does that")
+            more = request.pop("extra_body", None) or {}
             request |= {"model": ALIAS, "logprobs": True, "seed": draw.getrandbits(31)}
             if self.sdk_sampling:
                 found = answer(self.sampler, self.tokenizer, request)
             else:
-                found = self.endpoint.chat.completions.create(**request, extra_body={"return_token_ids": True})
+                found = self.endpoint.chat.completions.create(**request, extra_body=more | {"return_token_ids": True})
             for choice in found.choices:
                 logprobs = [each.logprob for each in choice.logprobs.content]
                 sampled.append((found.prompt_token_ids, choice.token_ids, logprobs))
@@ -85,10 +88,10 @@ class Policy:
         client.chat.completions.create = create
         try:
             found = agent(task, client)
+            return float(found["reward"] if isinstance(found, dict) else found), sampled
         except Exception as error:  # whatever a user's agent raises costs its rollout only
             print(f"a rollout failed: {type(error).__name__}: {error}", file=sys.stderr)
             return None, sampled
-        return float(found["reward"] if isinstance(found, dict) else found), sampled
 
     def play_all(self, agent, tasks, group, seed):
         """Return (task, reward, sampled) of each rollout that has a reward; tasks are done so many times each."""
@@ -150,6 +153,8 @@ def train(options):
     def evaluate(when):
         played = policy.play_all(agent, held_out, 1, "held out")
         rewards = [reward for _, reward, _ in played]
+        if len(rewards) < 2:
+            sys.exit(f"{when}: the agent fails at all held-out tasks but {len(rewards)}: what it says is above")
         interval = 1.96 * stdev(rewards) / len(rewards) ** 0.5
         print(f"{when}: reward {fmean(rewards):.3f} +- {interval:.3f} of {len(rewards)} held-out tasks", flush=True)
         for _, reward, sampled in played[:3]:
@@ -173,4 +178,6 @@ def train(options):
 
 
 if __name__ == "__main__":
+    if "TINKER_API_KEY" not in os.environ:
+        sys.exit("set TINKER_API_KEY, and TINKER_BASE_URL unless it is hosted Tinker: python serve.py prints both")
     train(arguments())

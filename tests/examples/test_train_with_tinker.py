@@ -1,5 +1,6 @@
 """The loop by the Tinker SDK: what it learns from, on paper; and that it learns, against a service, in both ways."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("tinker")
 
+from openai import OpenAI
 from warm_python import run_python
 
 from llm.base_model import load
@@ -78,6 +80,20 @@ def test_advantages_and_the_mean_over_tokens(script):
     assert data[0].model_input.to_ints() == [1, 2, 3]
     assert numbers[0] == {"target_tokens": [2, 3, 4], "logprobs": [0.0, -0.5, -1.0], "advantages": [0.0, 0.125, 0.125]}
     assert numbers[1]["advantages"] == [0.0, -0.125, -0.125]
+
+
+def test_what_can_not_be_noted_costs_its_rollout_and_says_so(script, capsys):
+    """A stream, which the loop doesn't read; and an agent that returns no reward."""
+    policy = object.__new__(script.Policy)
+    policy.endpoint, policy.sdk_sampling = OpenAI(base_url="http://127.0.0.1:1/v1", api_key="x"), False
+
+    def streams(task, client):
+        client.chat.completions.create(messages=[], stream=True)
+
+    assert policy.play(streams, {}, random.Random(0)) == (None, [])
+    assert "ValueError: streams are not noted here; `python train.py Agent` does that" in capsys.readouterr().err
+    assert policy.play(lambda task, client: None, {}, random.Random(0)) == (None, [])
+    assert "a rollout failed: TypeError: float() argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["endpoint", "sdk"])
