@@ -21,16 +21,17 @@ EXAMPLES = {
         "epochs=15 tasks_per_epoch=64 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=3e-4",
     ),
     "guess_number": (
-        2000, "epochs=1 batch_size=32 learning_rate=2e-3",
-        "epochs=40 tasks_per_epoch=32 group_size=8 steps_per_epoch=4 learning_rate=3e-4 kl_weight=0.02 val_samples=2",
+        6000, "epochs=1 batch_size=32 learning_rate=4e-3",
+        "epochs=24 tasks_per_epoch=16 group_size=8 steps_per_epoch=2 learning_rate=1e-3 kl_weight=0.005 "
+        "validate_every_n_epochs=6",
     ),
     "twenty_questions": (
-        2000, "epochs=1 batch_size=8 learning_rate=2e-3",
-        "epochs=15 tasks_per_epoch=24 group_size=8 steps_per_epoch=2 learning_rate=3e-4 val_samples=4",
+        4000, "epochs=2 batch_size=16 learning_rate=5e-3",
+        "epochs=16 tasks_per_epoch=16 group_size=8 steps_per_epoch=2 learning_rate=1e-3 val_samples=2",
     ),
     "calculator_tool": (
-        1500, "epochs=1 batch_size=8 learning_rate=2e-3",
-        "epochs=10 tasks_per_epoch=32 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=3e-4",
+        6000, "epochs=1 batch_size=16 learning_rate=5e-3",
+        "epochs=10 tasks_per_epoch=32 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=5e-4",
     ),
 }  # fmt: skip
 

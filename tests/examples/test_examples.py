@@ -70,3 +70,11 @@ def test_hello_1024_is_learned(lab):
     found = learned(lab, "hello")
     assert found["before"]["reward"] <= 0.1 and found["after"]["reward"] >= 0.95
     assert found["change"]["reward"]["tasks"] == 100 and found["change"]["reward"]["low"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_number_is_found_in_fewer_guesses(lab):
+    """Beginning with numbers at random, which need 6.5 of them on average; halving needs 4.2."""
+    found = learned(lab, "guess_number")
+    assert found["before"]["guesses"] > 5.9 and found["change"]["guesses"]["tasks"] == 32
+    assert found["change"]["guesses"]["high"] < 0
