@@ -67,6 +67,14 @@ def test_guess_number(example):
     assert module.guess_number(short, client_of(lambda messages: "32"))["success"] == 0.0
 
 
+def test_the_number_may_be_greater(example, monkeypatch):
+    monkeypatch.setenv("GUESS_HIGH", "100")
+    module = example("guess_number")
+    assert module.shown(1, 100) == "guess 001-100" and len(module.tasks("val")) == 100
+    found = means(module, "guess_number", module.tasks("val"), lambda messages: f"{sum(range_of(messages)) // 2:03}")
+    assert found == {"reward": 1.0, "success": 1.0, "guesses": 5.8, "inside": 1.0}
+
+
 def test_what_a_guess_tells(example):
     """Of four numbers: the second leaves one below it and two above it; the lowest one only three above it."""
     told_by = example("guess_number").told_by
