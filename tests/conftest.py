@@ -2,11 +2,12 @@
 
 import atexit
 import compileall
+import gc
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -127,6 +128,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     warm_python.cold = config.getoption("--cold")
+    workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if workers and not warm_python.cold:
+        warm_python.start_server()  # one for all of them, ready when they have collected their tests
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected, and never again among what that leaves: millions of objects.
+
+    Else each full collection walks through them, of which a test that compiles or trains in this process has dozens.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

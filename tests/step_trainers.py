@@ -1,5 +1,7 @@
 """Small trainers for the tests of the step's forms, and a way to run them in this process."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from commands.probe_steps import build_for_probing, quiet_log
@@ -39,9 +42,11 @@ class Kit:
         random: the state of torch's random numbers then.
         rates: the learning rates after each epoch.
         interrupt_after: epochs after which somebody presses Ctrl-C.
+        copied_after: epochs after which the run's folder is copied, as one whose process is gone then would be.
     """
 
     interrupt_after: int | None = None
+    copied_after: int | None = None
 
     def furnish(self, config: BaseTrainerConfig, loaders: Any, optimizer: Any, scheduler: Any = None) -> None:
         """Give it its parts, then call the base class's `__init__`."""
@@ -57,8 +62,15 @@ class Kit:
         super().save_checkpoint(epoch, is_best)
         self.last, self.random = snapshot(self), torch.get_rng_state()
         self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+        if epoch == self.copied_after:
+            shutil.copytree(self.config.artifacts_dir, copy_of(self), symlinks=True)
         if epoch == self.interrupt_after:
             raise KeyboardInterrupt
+
+
+def copy_of(trainer: Any) -> Path:
+    """Return where a trainer copies its run's folder."""
+    return trainer.config.artifacts_dir.with_name(f"{trainer.config.artifacts_dir.name}_copied")
 
 
 def snapshot(trainer: Any) -> dict[str, torch.Tensor]:
@@ -97,16 +109,31 @@ def run_epoch(trainer: Any) -> None:
 
 
 @contextmanager
-def recorded_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the fast forms run what they record as it is: their own logic without the seconds of the compiler."""
+def recorded_only(monkeypatch: pytest.MonkeyPatch, traced: bool = False) -> Iterator[None]:
+    """Let the fast forms run what they record as it is: their own logic without the seconds of the compiler.
+
+    Args:
+        monkeypatch: puts the compiler back.
+        traced: whether it goes through the compiler's front end all the same, which takes two seconds a run: for tests
+            of what is compiled beside what is recorded, such as an optimizer's rule, which must be traced whole.
+    """
 
     def as_is(function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(function, backend="eager", fullgraph=True, dynamic=False)
+        return torch.compile(function, backend="eager", fullgraph=True, dynamic=False) if traced else function
 
     with monkeypatch.context() as patch:
         patch.setattr(fast.FastStep, "compile", staticmethod(as_is))
         patch.setattr(epoch_form, "compile_loop", as_is)
+        if not traced:  # the loop would compile itself
+            patch.setattr(sys.modules[while_loop.__module__], "while_loop", plain_loop)
         yield
+
+
+def plain_loop(more: Callable[..., Any], body: Callable[..., Any], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Do what `while_loop` does, in Python."""
+    while more(*carry):
+        carry = body(*carry)
+    return carry
 
 
 # ------------------------------------------------------------------------------- trainers of many features at once

@@ -1,6 +1,6 @@
 """Starts Python for a test in a new process that has the heavy packages in memory: torch takes two seconds to import.
 
-A server, one for each process of pytest, imports packages of others only, never the project's code, and forks a child
+A server, one for all processes of pytest, imports packages of others only, never the project's code, and forks a child
 for each start. The child runs the script as `python SCRIPT WORDS` does, in its own folder, with its own environment and
 output, and ends as Python ends (see `_leave_as`); all that it changes is gone with it. `--cold` (as `make test-all` has
 it) starts Python itself each time; so do starts that the server can't stand for: with other environment variables that
@@ -15,13 +15,16 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,8 +45,8 @@ _READ_AT_IMPORT = (
 )  # fmt: skip
 
 cold = False  # whether every start is one of Python itself
-_server: "subprocess.Popen[str] | None" = None
-_server_variables: dict[str, str] = {}
+_PLACE = "WARM_PYTHON_SERVER"  # variable with what others need to know of a server: its address, what it has of theirs
+_started: "subprocess.Popen[bytes] | None" = None
 
 
 def run_python(
@@ -78,9 +81,11 @@ def run_python(
         )
     with tempfile.TemporaryDirectory() as folder:
         order = {"words": words, "cwd": str(cwd), "environment": variables, "output": folder, "timeout": timeout}
-        _server.stdin.write(json.dumps(order) + "\n")
-        _server.stdin.flush()
-        code = int(_server.stdout.readline())
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(json.loads(os.environ[_PLACE])["address"])
+            line.sendall(json.dumps(order).encode() + b"\n")
+            with line.makefile() as answer:
+                code = int(answer.readline())
         output, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
     if code == -signal.SIGKILL and errors.endswith(_TOO_LONG):
         raise subprocess.TimeoutExpired(words, timeout, output, errors)
@@ -90,19 +95,43 @@ def run_python(
 _TOO_LONG = "\nkilled: too long\n"
 
 
+def start_server() -> None:
+    """Start the server for this process and all that it starts; it ends with this process."""
+    global _started
+    folder = tempfile.mkdtemp(prefix="warm-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with socket.socket(socket.AF_UNIX) as listener:  # it listens from now on; the server takes it over
+        listener.bind(f"{folder}/socket")
+        listener.listen(64)
+        command, passed = [sys.executable, "-u", __file__, str(listener.fileno())], [listener.fileno()]
+        _started = subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=passed
+        )
+    read = {name: value for name, value in variables.items() if name.startswith(_READ_AT_IMPORT)}
+    os.environ[_PLACE] = json.dumps({"address": f"{folder}/socket", "read": read})
+
+
 def _server_stands_for(variables: Mapping[str, str]) -> bool:
     """Start the server where there is none, and say whether its packages are as this start would import them."""
-    global _server, _server_variables
-    if _server is None:
-        _server_variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        _server = subprocess.Popen([sys.executable, "-u", __file__], env=_server_variables, **pipes)
-    names = [name for name in {*variables, *_server_variables} if name.startswith(_READ_AT_IMPORT)]
-    return all(variables.get(name) == _server_variables.get(name) for name in names)
+    if _PLACE not in os.environ:
+        start_server()
+    read = {name: value for name, value in variables.items() if name.startswith(_READ_AT_IMPORT)}
+    return read == json.loads(os.environ[_PLACE])["read"]
 
 
-def _serve() -> None:
-    """Fork a child for each order that is read; write its exit code."""
+@dataclass
+class _Child:
+    """A start that goes on: its order, who waits for its exit code, and until when it may run."""
+
+    process: int
+    line: socket.socket
+    order: dict
+    ends_at: float
+
+
+def _serve(listener: socket.socket) -> None:
+    """Fork a child for each order that is read; write its exit code. Ends with who started this process."""
     for name in _HEAVY:
         importlib.import_module(name)
     for name in _WHERE_INSTALLED:
@@ -110,24 +139,37 @@ def _serve() -> None:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a child's collections don't copy pages that nobody changes
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _leave_as(lambda order=order: _become(order))
-        print(_wait(child, order), flush=True)
-
-
-def _wait(child: int, order: dict) -> int:
-    ended = os.pidfd_open(child)
-    try:
-        if not select.select([ended], [], [], order["timeout"])[0]:
-            os.kill(child, signal.SIGKILL)
-            with Path(order["output"], "stderr").open("a") as stream:
-                stream.write(_TOO_LONG)
-    finally:
-        os.close(ended)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    children: dict[int, _Child] = {}  # by a descriptor that can be read when the child has ended
+    while True:
+        # A day at most, since one that was killed has no end.
+        wait = min([86400.0, *(max(0.0, child.ends_at - time.monotonic()) for child in children.values())])
+        ready = select.select([listener, sys.stdin, *children], [], [], wait)[0]
+        if sys.stdin in ready:
+            return
+        for child in children.values():
+            if child.ends_at <= time.monotonic():
+                with Path(child.order["output"], "stderr").open("a") as stream:
+                    stream.write(_TOO_LONG)
+                os.kill(child.process, signal.SIGKILL)
+                child.ends_at = float("inf")
+        for ended in [place for place in ready if place in children]:
+            child = children.pop(ended)
+            os.close(ended)
+            code = os.waitstatus_to_exitcode(os.waitpid(child.process, 0)[1])
+            with contextlib.suppress(OSError), child.line:  # who asked may be gone
+                child.line.sendall(f"{code}\n".encode())
+        if listener in ready:
+            line, _ = listener.accept()
+            with line.makefile() as asked:
+                order = json.loads(asked.readline())
+            process = os.fork()
+            if process == 0:
+                for other in (listener, line, *(child.line for child in children.values())):
+                    other.close()
+                for ended in children:
+                    os.close(ended)
+                _leave_as(lambda order=order: _become(order))
+            children[os.pidfd_open(process)] = _Child(process, line, order, time.monotonic() + order["timeout"])
 
 
 def _leave_as(action: Callable[[], None]) -> NoReturn:
@@ -190,5 +232,4 @@ def _become(order: dict) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

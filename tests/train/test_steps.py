@@ -16,6 +16,7 @@ from step_trainers import (  # isort: skip
     HookTrainer,
     NormTrainer,
     SpellingTrainer,
+    copy_of,
     recorded_only,
     regression,
     run,
@@ -34,7 +35,10 @@ class Runs:
 
     def __call__(self, name: str, form: str) -> Any:
         if (name, form) not in self._done:
-            trainer = run(TRAINERS[name], self._factory.mktemp(f"{name}_{form}"), step=form)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(TRAINERS[name], "copied_after", 2)
+                folder = self._factory.mktemp(f"{name}_{form}", numbered=False)
+                trainer = run(TRAINERS[name], folder, step=form, saving_share=1.0)
             trainer.validations = validations(trainer) if form != "eager" else None
             self._done[name, form] = trainer
         return self._done[name, form]
@@ -163,8 +167,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("form", FORMS)
 def test_settings_are_eagers(case, form, tmp_path, monkeypatch):
-    """What is recorded and the update's rule, operation by operation: only the compiler is left out."""
-    with recorded_only(monkeypatch):
+    """What is recorded and the update's rule, operation by operation: only the compiler is left out.
+
+    The rule is traced too, which is what may fail for one optimizer and not for another; the form without it is not.
+    """
+    with recorded_only(monkeypatch, traced=form == "epoch"):
         eager, other = (run(HookTrainer, tmp_path / step, step=step, **CASES[case]) for step in ("eager", form))
     assert other.run_context.step.fast
     assert other.history["train_loss"] == pytest.approx(eager.history["train_loss"], rel=1e-6)
@@ -177,7 +184,7 @@ def test_settings_are_eagers(case, form, tmp_path, monkeypatch):
 def test_steps_of_tied_weights_by_a_schedule_are_eagers(runs, tmp_path, monkeypatch):
     """With accumulation over windows of several lengths, and losses over counts that are tensors."""
     eager = runs("spelling", "eager")
-    with recorded_only(monkeypatch):
+    with recorded_only(monkeypatch, traced=True):
         other = run(SpellingTrainer, tmp_path, step="compiled")
         other.validations = validations(other)
     for check in (
@@ -260,7 +267,7 @@ def test_hooks_on_the_gradient_of_a_parameter_are_not_lost(form, tmp_path, monke
 
 @pytest.mark.slow
 def test_many_runs_in_one_process_all_get_their_program(tmp_path, monkeypatch):
-    with recorded_only(monkeypatch):
+    with recorded_only(monkeypatch, traced=True):
         run(HookTrainer, tmp_path, epochs=1)  # resets dynamo; the ones below don't
         made = [HookTrainer(tmp_path / str(number), step="epoch", epochs=1) for number in range(10)]
         for trainer in made:
@@ -287,11 +294,17 @@ def assert_same_bits(found: Any, expected: Any) -> None:
     assert [name for name, value in expected.last.items() if not torch.equal(found.last[name], value)] == []
 
 
-def test_a_resumed_run_in_epoch_form_gives_the_same_bits(runs, tmp_path):
-    """The first steps after resuming are done one by one, and compared; they must not differ from those in one go."""
+def test_a_resumed_run_in_epoch_form_gives_the_same_bits(runs):
+    """The first steps after resuming are done one by one, and compared; they must not differ from those in one go.
+
+    What is resumed is the whole run's folder as it was after two epochs: compiling for a run that is interrupted takes
+    ten seconds, and gives the same.
+    """
     if torch.__version__ < "2.13":
         pytest.skip("older compilers fail at loops: the run falls back")
-    whole, trainer = runs("norm", "epoch"), resumed(NormTrainer, tmp_path, "epoch")
+    whole = runs("norm", "epoch")
+    trainer = run(NormTrainer, copy_of(whole), resume="latest", step="epoch", saving_share=1.0)
+    assert trainer.record.progress.step == whole.record.progress.step
     assert trainer.run_context.step.fast and len(trainer.rates) == 3, "what the trainer holds goes on too"
     assert_same_bits(trainer, whole)
 
