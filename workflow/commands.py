@@ -28,6 +28,7 @@ from workflow.journal.journal import Journal, JournalError
 from workflow.journal.state import StepState, states_of
 from workflow.new_project import NewProjectError, template_names, write_project
 from workflow.report.content import report_of
+from workflow.report.deployment import deployment_of
 from workflow.report.markdown import markdown_of
 from workflow.report.page import page_of
 from workflow.running.environment import environment_of
@@ -60,7 +61,7 @@ def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
         "step": "run one step, although it is done; --done: a person has done it",
         "status": "show how far each step is",
         "plan": "show what would be run, and what it takes",
-        "report": "write RESULTS_REPORT.md and report.html: steps, checks, curves, samples, cost",
+        "report": "write RESULTS_REPORT.md, report.html and DEPLOYMENT.md: what came out, and how it is used",
     }
     for word, text in texts.items():
         parser = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
@@ -219,7 +220,16 @@ def _status(definition: Definition, preset: str, chosen: Sequence[int], argument
 def _report(definition: Definition, preset: str, folder: Path) -> int:
     states = _states(definition, preset, folder)
     report = report_of(definition, preset, states, Journal(folder.resolve()).read(), folder)
-    for name, text in (("RESULTS_REPORT.md", markdown_of(report)), ("report.html", page_of(report))):
+    files = {"RESULTS_REPORT.md": markdown_of(report), "report.html": page_of(report)}
+    if definition.deployment is not None:
+        settings = definition.presets[preset]
+        text = deployment_of(definition.deployment, settings, folder)
+        if text is None:
+            adapter = filled(definition.deployment.adapter, settings)
+            _print(f"no DEPLOYMENT.md: {adapter} has no adapter that can be used")
+        else:
+            files["DEPLOYMENT.md"] = text
+    for name, text in files.items():
         write_atomically(folder / name, text.encode())
         _print(f"wrote {folder / name}")
     return OK if all(each.state == "done" for each in states) else UNFINISHED

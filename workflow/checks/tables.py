@@ -58,12 +58,15 @@ def numbers_of(path: Path, field: str) -> list[float]:
 
 
 def field_of(content: object, name: str) -> object:
-    """Return a field of nested mappings, `metrics.loss`; None where it isn't there."""
+    """Return a field of nested mappings and lists, `metrics.loss`, `answers.0`; None where it isn't there."""
     value = content
     for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
             return None
-        value = value[part]
     return value
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from workflow.definition.report_facts import Deployment, Section
+
 CATEGORIES = ("setup", "dataset", "data", "training", "evaluation", "end")
 CHECKS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "exists": (("files",), ()),
@@ -154,6 +156,8 @@ class Definition:
         steps: the steps, by number.
         files: name of the file that each setting stands in.
         model: the model whose prices hold, with settings in braces; "" where there is none.
+        sections: what its report shows beside its steps.
+        deployment: how its result is used; None where nothing is said of it.
     """
 
     name: str
@@ -163,6 +167,8 @@ class Definition:
     steps: tuple[Step, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    sections: tuple[Section, ...] = ()
+    deployment: Deployment | None = None
 
     def step(self, number: int) -> Step:
         """Return the step of a number.

@@ -114,6 +114,10 @@ class Node:
                 self.problem(f"lacks the key {name}")
         return found
 
+    def is_list(self) -> bool:
+        """Return whether it is a list."""
+        return isinstance(self._node, yaml.SequenceNode)
+
     def items(self, what: str) -> "list[Node]":
         """Return the entries of a list; none, and a mistake, where it is no list.
 

@@ -12,9 +12,10 @@ from workflow.definition.expression import ExpressionError, calculated, settings
 from workflow.definition.facts import CATEGORIES, CHECKS, Check, Definition, Estimate, Needs, Retry, Step, Watch
 from workflow.definition.nodes import Node, Problems, root_of
 from workflow.definition.presets import Presets, check_presets, read_presets
+from workflow.definition.report_facts import read_deployment, read_sections, texts_of
 
 SCHEMA = 1
-_TOP = ("schema", "name", "title", "preset", "presets", "settings", "model", "steps")
+_TOP = ("schema", "name", "title", "preset", "presets", "settings", "model", "steps", "report", "deployment")
 _STEP = (
     "number", "name", "title", "category", "command", "needs", "produces", "checks", "estimate", "watch", "retry",
     "person", "advice",
@@ -71,13 +72,19 @@ def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
     if is_whole:
         _check_order(steps, root.problems)
     model = (top["model"].text() or "") if "model" in top else "{model}" if "model" in presets.files() else ""
+    sections, deployment = read_sections(top.get("report")), read_deployment(top.get("deployment"))
     if presets.is_whole:
-        check_presets(presets, (*settings_named(model), *_settings_of(steps)) if is_whole else None)
-        for lost in set(settings_named(model)) - set(presets.files()):
-            top["model"].problem(f"names the setting {lost}, which no preset has{_meant(lost, presets.files())}")
+        more = {"model": [model], "report": texts_of(sections, None), "deployment": texts_of((), deployment)}
+        named = {key: [one for text in texts for one in settings_named(text)] for key, texts in more.items()}
+        every = (*(one for each in named.values() for one in each), *_settings_of(steps))
+        check_presets(presets, every if is_whole else None)
+        for key, names in named.items():
+            for lost in sorted(set(names) - set(presets.files())):
+                top[key].problem(f"names the setting {lost}, which no preset has{_meant(lost, presets.files())}")
         for step in steps:
             _check_settings(presets, step, root.problems)
-    return Definition(name or "", title or "", preset or "", known, steps, presets.files(), model), others
+    files = presets.files()
+    return Definition(name or "", title or "", preset or "", known, steps, files, model, sections, deployment), others
 
 
 def _step(node: Node) -> Step | None:

@@ -4,25 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow.checks.result import UnusableError
-from workflow.checks.tables import numbers_of, read_rows
 from workflow.definition.expression import filled
 from workflow.definition.facts import Definition
 from workflow.definition.numbers import number_of
+from workflow.definition.report_facts import Section
 from workflow.journal.journal import Event
 from workflow.journal.state import StepState
+from workflow.report.sections import SectionContent, content_of_section
 
-_SAMPLES, _LETTERS = 20, 400
 _COUNTS = ("tokens_in", "tokens_out", "tokens_trained", "dollars")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve of a file of metrics: its values, in order."""
-
-    file: str
-    field: str
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -61,8 +51,8 @@ class Report:
         preset: the preset that held.
         settings: its settings.
         steps: its steps.
-        curves: curves of the files that a loss was checked in.
-        samples: rows of files called samples, their fields as texts.
+        sections: what the workflow's own report shows.
+        files: name of the file that each setting stands in.
         counts: tokens and dollars, over all runs of all steps.
     """
 
@@ -70,8 +60,8 @@ class Report:
     preset: str
     settings: Mapping[str, object]
     steps: tuple[StepReport, ...]
-    curves: tuple[Curve, ...] = ()
-    samples: tuple[Mapping[str, str], ...] = ()
+    sections: tuple[SectionContent, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -92,17 +82,23 @@ def report_of(
     counts = {
         name: total for name in _COUNTS if (total := sum(number_of(event.facts.get(name)) or 0.0 for event in events))
     }
-    curves, samples = [], []
+    declared = definition.sections or _usual(definition, settings)
+    sections = tuple(content_of_section(one, settings, folder) for one in declared)
+    return Report(definition.title, preset, settings, steps, sections, definition.files, counts)
+
+
+def _usual(definition: Definition, settings: Mapping[str, object]) -> tuple[Section, ...]:
+    """Return what is shown where a workflow declares nothing: losses that were checked, and files called samples."""
+    found = []
     for step in definition.steps:
         for check in step.checks:
             if check.kind == "loss_falls":
                 arguments = filled(check.arguments, settings)
                 assert isinstance(arguments, dict)
-                curves += _curve(folder, str(arguments["file"]), str(arguments.get("field", "loss")))
-        for path in step.produces:
-            if Path(path).stem == "samples":
-                samples += _samples(folder / path)
-    return Report(definition.title, preset, settings, steps, tuple(curves), tuple(samples), counts)
+                name = str(arguments.get("field", "loss"))
+                found.append(Section("Loss", "curves", str(arguments["file"]), fields={name: name}))
+        found += [Section("Samples", "rows", path) for path in step.produces if Path(path).stem == "samples"]
+    return tuple(found)
 
 
 def _step(state: StepState, events: Sequence[Event]) -> StepReport:
@@ -116,23 +112,3 @@ def _step(state: StepState, events: Sequence[Event]) -> StepReport:
         tuple(str(one) for one in checks) if isinstance(checks, list) else (),
         figures if isinstance(figures, Mapping) else {}, str(facts.get("note") or state.reason),
     )  # fmt: skip
-
-
-def _curve(folder: Path, file: str, name: str) -> list[Curve]:
-    try:
-        values = numbers_of(folder / file, name)
-    except UnusableError:
-        return []
-    return [Curve(file, name, tuple(values))] if len(values) > 1 else []
-
-
-def _samples(path: Path) -> list[Mapping[str, str]]:
-    found: list[Mapping[str, str]] = []
-    try:
-        for row in read_rows(path):
-            if len(found) == _SAMPLES:
-                break
-            found.append({name: str(value)[:_LETTERS] for name, value in row.items()})
-    except UnusableError:
-        return []
-    return found
