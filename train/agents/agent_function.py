@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -70,12 +70,18 @@ class AgentFunction:
             return {ALL: list(make())}
         return {split: list(make(split)) for split in SPLITS}
 
-    def call(self, task: object, client: object = None) -> tuple[float, dict[str, float]]:
+    def call(
+        self,
+        task: object,
+        client: object = None,
+        run: Callable[[Coroutine[object, object, object]], object] = asyncio.run,
+    ) -> tuple[float, dict[str, float]]:
         """Let it do a task.
 
         Args:
             task: the task.
             client: an OpenAI client, where it takes one.
+            run: runs a coroutine to its end, where the agent is one.
 
         Returns:
             Its reward, and further numbers by name.
@@ -86,7 +92,7 @@ class AgentFunction:
         """
         returned = self.function(task, client=client) if self.takes_client else self.function(task)
         if inspect.isawaitable(returned):
-            returned = asyncio.run(_awaited(returned))
+            returned = run(_awaited(returned))
         return reward_of(returned)
 
     async def call_async(self, task: object, client: object) -> tuple[float, dict[str, float]]:

@@ -12,6 +12,7 @@ This file, and all that it imports, needs the standard library alone: with `--al
 agent's own environment (`agent_python`), in which names such as `config` and `data` are the agent's.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -20,7 +21,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, TextIO
@@ -34,14 +35,38 @@ from train.agents.worker_process import ALONE, DESCRIBE, FORK, PRELOAD
 _FIRST_KILLED = 1000  # of oom_score_adj: where memory is short, the system ends this process and not the trainer
 
 
-def play(agent: AgentFunction, task: object) -> dict[str, object]:
+class EventLoop:
+    """The one event loop of a process: clients that agents keep from task to task have their connections in it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+
+    def run(self, coroutine: Coroutine[object, object, object]) -> object:
+        """Run a coroutine to its end. What it has begun and not awaited ends with it."""
+        asyncio.set_event_loop(self._loop)
+        try:
+            return self._loop.run_until_complete(coroutine)
+        finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left))
+
+
+def play(agent: AgentFunction, task: object, loop: EventLoop) -> dict[str, object]:
     """Play the agent once.
+
+    Args:
+        agent: the agent.
+        task: the task.
+        loop: where it runs, if it is a coroutine.
 
     Returns:
         Its `outcome`, with `reward` and `numbers`, or with what is `told` of the error.
     """
     try:
-        reward, numbers = agent.call(task, _client(agent) if agent.takes_client else None)
+        reward, numbers = agent.call(task, _client(agent) if agent.takes_client else None, loop.run)
     except AgentFunctionError as error:
         return {"outcome": NO_REWARD, "told": f"{agent.target}: {error}"}
     except BaseException as error:  # whatever an agent raises, sys.exit() too, costs its rollout only
@@ -62,7 +87,7 @@ def _client(agent: AgentFunction) -> object:
 
     # A retry would be another request with other random numbers; time is limited for the rollout as a whole. No proxy
     # of the environment's stands between processes of a machine, and nothing is encrypted: no certificates are read.
-    if agent.is_async:  # each of its rollouts has an event loop of its own
+    if agent.is_async:
         asynchronous = openai.DefaultAsyncHttpxClient(trust_env=False, verify=False, timeout=None)
         return openai.AsyncOpenAI(max_retries=0, timeout=None, http_client=asynchronous)
     return openai.OpenAI(max_retries=0, timeout=None, http_client=_connections())
@@ -109,8 +134,9 @@ def main(target: str, lines: TextIO, answers: TextIO, known: AgentFunction | Non
         answers.write(json.dumps({"outcome": FAILED, "told": str(error)}) + "\n")
         answers.flush()
         return
+    loop = EventLoop()
     for line in lines:
-        answers.write(json.dumps(play(agent, json.loads(line)["task"])) + "\n")
+        answers.write(json.dumps(play(agent, json.loads(line)["task"], loop)) + "\n")
         answers.flush()
 
 
