@@ -2,6 +2,7 @@
 
 A grammar is in llguidance's dialect of Lark (`llm.token_grammar`), in which `%json` takes a JSON schema. Between the
 parts of JSON is one space, or a new line and its indentation: models that have not learnt better would go on for ever.
+Arguments of calls are spelled as templates write them, so that the next turn's prompt goes on from the sampled ids.
 """
 
 import json
@@ -11,7 +12,8 @@ from typing import Any
 
 from service.openai.tool_calls import CLOSE, OPEN
 
-_SPACE = r"( |\n {0,24})?"
+_SPACE = {"whitespace_pattern": r"( |\n {0,24})?"}
+_AS_TEMPLATES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 # Keywords by which an object may have properties that are named elsewhere.
 _ELSEWHERE = {"additionalProperties", "unevaluatedProperties", "patternProperties", "anyOf", "oneOf", "$ref"}
@@ -73,11 +75,11 @@ def _call(tool: Mapping[str, Any]) -> str:
 
 def _arguments(tool: Mapping[str, Any]) -> str:
     function = tool["function"]
-    return _json(function.get("parameters") or _NO_ARGUMENTS, bool(function.get("strict")))
+    return _json(function.get("parameters") or _NO_ARGUMENTS, bool(function.get("strict")), _AS_TEMPLATES)
 
 
-def _json(schema: Mapping[str, Any], strict: bool) -> str:
-    options = {"whitespace_pattern": _SPACE, "lenient": not strict}
+def _json(schema: Mapping[str, Any], strict: bool, space: Mapping[str, Any] = _SPACE) -> str:
+    options = {**space, "lenient": not strict}
     whole = json.dumps(schema, ensure_ascii=False)
     closed = schema if re.search(r'"allOf"\s*:', whole) else _closed(schema)
     return "%json " + json.dumps({**closed, "x-guidance": options}, ensure_ascii=False)

@@ -79,6 +79,7 @@ OTHER = CALL.replace('"f"', '"g"')
     ("options", "text", "right"),
     [
         ({"must_call": True, "several": False}, CALL, True),
+        ({"must_call": True, "several": False}, CALL.replace(': "Rome"', ':"Rome"'), False),  # no template spells it so
         ({"must_call": True, "several": False}, f"{CALL}\n{OTHER}", False),
         ({"must_call": True, "several": True}, f"{CALL}\n{OTHER}", True),
         ({"must_call": True, "several": True}, f"Well. {CALL}", False),
