@@ -27,10 +27,10 @@ import httpx
 import tinker
 from tinker import types
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from train_with_tinker import advantages_of, policy_data
 
+HERE = Path(__file__).resolve().parent
 ALIAS = "policy"
 
 
