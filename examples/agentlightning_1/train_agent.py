@@ -3,7 +3,7 @@
 python3.12 -m venv agl && agl/bin/pip install agentlightning==1.0.2 openai     (Python 3.12 or newer)
 python serve.py --model tiny &
 export TINKER_BASE_URL=http://127.0.0.1:8123 TINKER_API_KEY=tml-local
-python examples/agentlightning_1/train.py --agentlightning agl/bin/python
+python examples/agentlightning_1/train_agent.py --agentlightning agl/bin/python
 
 The gateway knows one model name and sends no key: the name is an alias, behind which each new snapshot comes, and the
 key is in the address. With each rollout come the ids and log-probabilities that were sampled, and the reward.

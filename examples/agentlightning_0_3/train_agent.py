@@ -3,7 +3,7 @@
 pip install agentlightning==0.3.0 tinker                                       (an environment of its own)
 python serve.py --model tiny &
 export TINKER_BASE_URL=http://127.0.0.1:8123 TINKER_API_KEY=tml-local
-ENVIRONMENT/bin/python examples/agentlightning_0_3/train.py
+ENVIRONMENT/bin/python examples/agentlightning_0_3/train_agent.py
 
 The algorithm puts tasks into the store, with the newest snapshot as the resource that agents ask; runners do them, and
 the tracer's spans have the ids and log-probabilities that were sampled. (Its own algorithm, VERL, needs GPUs and vLLM.)
