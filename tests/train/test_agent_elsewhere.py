@@ -36,7 +36,7 @@ OTHERS = {
     "none.py": "def play(task): return 0.0\n",
     "odd.py": "def tasks(): return [object()]\ndef play(task): return 0.0\n",
     "fails.py": "def tasks(split): return {}['x']\ndef play(task): return 0.0\n",
-    "client.py": "import openai\nclient = openai.OpenAI()\ndef tasks(): return [1, 2, 3]\ndef play(task, client): return 0.0\n",
+    "client.py": "import openai\nopenai.OpenAI()\ndef tasks(): return [1, 2, 3]\ndef play(task, client): return 0.0\n",
 }
 
 
