@@ -3,11 +3,14 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from agents.dashboard.page_error import PageError
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
+from agents.events import Events
 from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
 from agents.questions import AnswerError, Answers, Question
@@ -26,6 +29,7 @@ from constants.program import command
 from data.data_error import DataError
 from storage.errors import OutputError
 
+_LOOK = 0.2  # seconds between two looks for an answer
 OK, WAITING, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 _EXITS = """exit codes: 0 done, 1 a question waits for an answer, 2 usage or a mistake in a file, 3 a step could not
 be done, 130 and 143 stopped; the same command goes on"""
@@ -43,11 +47,12 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "new": _new, "run": _run, "resume": _run, "status": _status, "answer": _answer, "log": _log,
+        "serve": _serve,
     }  # fmt: skip
     try:
         with hearing_signals():
             return verbs[arguments.verb](arguments)
-    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError) as error:
+    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError, PageError) as error:
         return _refused(str(error), USAGE)
     except (BusyError, EffectError, EvaluationError, TrainerError, OutputError, OSError) as error:
         return _refused(str(error), FAILED)
@@ -74,6 +79,7 @@ def _parser() -> BriefParser:
         "status": "show how far it is, and what is asked",
         "answer": "answer the question that waits",
         "log": "tell what was tried, why, and what came of it",
+        "serve": "show the run as a page that answers questions, and keep it going",
     }
     for word, text in texts.items():
         verb = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
@@ -81,6 +87,11 @@ def _parser() -> BriefParser:
                           help="the task's folder (default: the current one)")  # fmt: skip
         if word in ("run", "resume"):
             verb.add_argument("--yes", action="store_true", help="answer questions by the written rules")
+            verb.add_argument("--wait", action="store_true", help="wait for answers that are given elsewhere")
+        if word == "serve":
+            verb.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+            verb.add_argument("--port", type=int, default=8090, help="port (default: 8090; 0 takes a free one)")
+            verb.add_argument("--key", help="key that visitors need; needed where --host is not this machine alone")
         if word == "status":
             verb.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         if word == "answer":
@@ -102,8 +113,15 @@ def _new(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder = TaskFolder(arguments.folder.resolve())
-    screen = Screen(sys.stdout)
-    now = Driver(folder, screen.tell).run(_ask_here if sys.stdin.isatty() else _nobody, arguments.yes)
+    screen, events = Screen(sys.stdout), Events(folder.events)
+
+    def tell(node: str, text: str) -> None:
+        screen.tell(node, text)
+        events.add(node, text)
+
+    waiting = _Waiting(Answers(folder.answers))
+    ask = waiting.ask if arguments.wait else _ask_here if sys.stdin.isatty() else _nobody
+    now = Driver(folder, tell).run(ask, arguments.yes)
     if now.question is not None:
         _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE answers it, and "
                f"{command('tune')} run {arguments.folder} goes on; --yes answers by rule")  # fmt: skip
@@ -186,6 +204,28 @@ def _ask_here(question: Question) -> Mapping[str, str] | None:
 
 def _nobody(question: Question) -> None:
     return None
+
+
+class _Waiting:
+    """Waits until somebody answers elsewhere: on the page, or by `tune.py answer`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def ask(self, question: Question) -> None:
+        """Wait for the answer to a question."""
+        _print(question_text(question))
+        while self._answers.of(question) is None:
+            time.sleep(_LOOK)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    folder = TaskFolder(arguments.folder.resolve())
+    folder.task()
+    from agents.dashboard.serving import serve_page  # takes half a second, which other words need not wait for
+
+    serve_page(folder, arguments.host, arguments.port, arguments.key)
+    return OK
 
 
 def _print(text: str) -> None:

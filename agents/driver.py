@@ -14,8 +14,9 @@ from agents.brain.rules import Rules
 from agents.context import TuneContext
 from agents.effects import Effects
 from agents.graph import build_graph
+from agents.nodes.evaluator import answers_of
 from agents.questions import Answers, Question
-from agents.state import TuneState, beginning
+from agents.state import Measured, TuneState, beginning
 from agents.task.folder import TaskFolder
 from agents.task.repository import Repository
 from agents.trainers.choice import trainer_of
@@ -67,6 +68,14 @@ class Driver:
             return Standing(TuneState(), "", None)
         with self._graph() as graph:
             return self._standing(graph)
+
+    def answers_of(self, measured: Measured) -> list[str]:
+        """Return the answers of an evaluation, in the order of the test rows.
+
+        Raises:
+            EffectError: they can't be read.
+        """
+        return answers_of(self._context, measured)
 
     def run(self, ask: Ask, by_rule: bool) -> Standing:
         """Go on until the run is over, or nobody answers.

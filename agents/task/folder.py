@@ -57,6 +57,11 @@ class TaskFolder:
         return self.kept / "answers"
 
     @property
+    def events(self) -> Path:
+        """What was told while it ran."""
+        return self.kept / "events.jsonl"
+
+    @property
     def model(self) -> Path:
         """The best model, exported."""
         return self.path / "model"

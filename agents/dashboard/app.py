@@ -1,0 +1,208 @@
+"""The page's server: shows the run, takes answers, tells open pages when something has changed."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from jinja2 import Environment, FileSystemLoader
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from agents.dashboard.view import View, clock, fields_of
+from agents.questions import AnswerError, Answers
+from agents.task.folder import TaskFolder
+from storage.files import write_json
+
+_HERE = Path(__file__).resolve().parent
+PARTS = ("now", "question", "rounds", "changes", "log")
+_COOKIE = "tune_key"
+_LARGEST = 1 << 16  # bytes of a form
+_LOOK, _BEAT = 0.3, 15.0  # seconds between looks for changes, and at most between two lines to an open page
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def build_app(folder: TaskFolder, host: str, key: str | None, start: Callable[[], None]) -> Starlette:
+    """Build the page's server.
+
+    Args:
+        folder: the task's folder.
+        host: address that it listens at; on this machine alone, only its names are answered to.
+        key: key that a visitor must have; None where only this machine can visit.
+        start: starts a worker, where none runs.
+    """
+    page = _Page(folder, start)
+    routes = [
+        Route("/", page.whole),
+        Route("/part/{name}", page.part),
+        Route("/rows", page.rows),
+        Route("/log", page.earlier),
+        Route("/answer", page.answer, methods=["POST"]),
+        Route("/start", page.start, methods=["POST"]),
+        Route("/events", page.events),
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=_Guard(host, key).dispatch)
+    return app
+
+
+class _Guard:
+    """Lets in who has the key; on this machine, who calls it by one of its names (no page of another site)."""
+
+    def __init__(self, host: str, key: str | None) -> None:
+        self._names = {"127.0.0.1", "localhost", "[::1]"} if host in ("127.0.0.1", "::1", "localhost") else None
+        self._key = key
+
+    async def dispatch(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Answer a request, or refuse it."""
+        name = request.headers.get("host", "").rsplit(":", 1)[0]
+        if self._names is not None and name not in self._names:
+            return Response(f"this page is not called {name}\n", 421, media_type="text/plain")
+        given = request.query_params.get("key") or request.cookies.get(_COOKIE) or ""
+        if self._key is not None and not hmac.compare_digest(given.encode(), self._key.encode()):
+            return Response("a key is needed: open the address that `tune.py serve` has shown\n", 401,
+                            media_type="text/plain")  # fmt: skip
+        if self._key is not None and "key" in request.query_params:
+            answer: Response = RedirectResponse(request.url.path, 303)  # so that the key doesn't stay in the address
+            answer.set_cookie(_COOKIE, self._key, httponly=True, samesite="strict")
+        else:
+            answer = await go_on(request)
+        answer.headers["Content-Security-Policy"] = _POLICY
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.headers["Referrer-Policy"] = "no-referrer"
+        return answer
+
+
+class _Page:
+    def __init__(self, folder: TaskFolder, start: Callable[[], None]) -> None:
+        self._folder, self._view, self._start = folder, View(folder), start
+        self._answers = Answers(folder.answers)
+        self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
+        self._templates.filters["clock"] = clock
+        self._token = _token(folder.kept / "page.json")
+
+    def whole(self, request: Request) -> Response:
+        """Draw the page."""
+        return self._drawn("page.html", **self._rows(request))
+
+    def part(self, request: Request) -> Response:
+        """Draw one part of the page anew."""
+        name = request.path_params["name"]
+        if name not in PARTS:
+            return Response(f"there is no part {name}; there are {', '.join(PARTS)}\n", 404, media_type="text/plain")
+        return self._drawn(f"{name}.html")
+
+    def rows(self, request: Request) -> Response:
+        """Draw a page of rows; the whole page where a browser without scripts asks."""
+        if request.headers.get("hx-request"):
+            return self._drawn("rows.html", **self._rows(request))
+        return self._drawn("page.html", **self._rows(request))
+
+    def earlier(self, request: Request) -> Response:
+        """Draw lines of the log before those that are shown."""
+        before = request.query_params.get("before", "")
+        lines, begin = self._view.log(int(before) if before.isdecimal() else None)
+        return self._drawn("log_lines.html", lines=lines, begin=begin)
+
+    async def answer(self, request: Request) -> Response:
+        """Take an answer."""
+        form = await self._form(request)
+        if form is None:
+            return _refused(request, "this page is too old: reload it, and answer again", 403)
+        question = self._view.standing().question
+        sent = form.get("question", [""])[0]
+        if question is None or question.id != sent:
+            return _refused(request, f"{sent or 'nothing'} is not asked any more; reload the page to see what is", 409)
+        try:
+            self._answers.give(question, fields_of(question, form), "person", form.get("digest", [""])[0])
+        except AnswerError as error:
+            return _refused(request, str(error), 409)
+        self._start()
+        return self._back(request)
+
+    async def start(self, request: Request) -> Response:
+        """Start the worker, where none runs."""
+        if await self._form(request) is None:
+            return _refused(request, "this page is too old: reload it", 403)
+        self._start()
+        return self._back(request)
+
+    async def events(self, request: Request) -> Response:
+        """Tell an open page whenever something has changed."""
+        return StreamingResponse(self._changes(request), media_type="text/event-stream",
+                                 headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
+
+    async def _changes(self, request: Request) -> AsyncIterator[str]:
+        seen, silent = request.query_params.get("seen", ""), 0.0
+        yield "retry: 1000\n\n"
+        while True:
+            mark = await asyncio.to_thread(self._view.mark)
+            if mark != seen:
+                seen, silent = mark, 0.0
+                yield "event: changed\ndata: 1\n\n"
+            elif silent >= _BEAT:
+                silent = 0.0
+                yield ": \n\n"
+            await asyncio.sleep(_LOOK)
+            silent += _LOOK
+
+    def _rows(self, request: Request) -> dict[str, object]:
+        asked = request.query_params
+        part = "test" if asked.get("part") == "test" else "train"
+        number, find = asked.get("page", "1"), asked.get("find", "")
+        page = int(number) if number.isdecimal() else 1
+        rows, count, pages = self._view.rows(part, page, find)
+        return {"part": part, "page": min(page, pages), "find": find, "rows": rows, "count": count, "pages": pages}
+
+    def _drawn(self, template: str, **values: object) -> Response:
+        lines, begin = self._view.log(None) if "lines" not in values else ([], 0)
+        shown = {"view": self._view, "token": self._token, "task": self._view.task, "lines": lines, "begin": begin,
+                 "mark": self._view.mark(), **values}  # fmt: skip
+        return HTMLResponse(self._templates.get_template(template).render(shown), headers={"Cache-Control": "no-store"})
+
+    async def _form(self, request: Request) -> dict[str, list[str]] | None:
+        """Return what a form of this page has sent; None where it is none of it."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > _LARGEST:
+                return None
+        form = parse_qs(bytes(body).decode("utf-8", "replace"), max_num_fields=100)
+        given = form.get("token", [""])[0]
+        return form if hmac.compare_digest(given.encode(), self._token.encode()) else None
+
+    def _back(self, request: Request) -> Response:
+        return self._drawn("question.html") if request.headers.get("hx-request") else RedirectResponse("/", 303)
+
+
+def _refused(request: Request, text: str, status: int) -> Response:
+    """Refuse a form: where a script has sent it, in place of the question, else as a page of its own."""
+    if request.headers.get("hx-request"):
+        return HTMLResponse(f'<p class="bad" role="alert">{_escaped(text)}. <a href="/">Reload</a></p>')
+    return HTMLResponse(f'<!DOCTYPE html><title>refused</title><p>{_escaped(text)}. <a href="/">Back</a></p>', status)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _token(path: Path) -> str:
+    """Return the token that forms carry; it outlives the server, so that an open page can answer after a restart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_json(path, {"secret": secrets.token_hex(32)})
+        path.chmod(0o600)
+    secret: str = json.loads(path.read_text(encoding="utf-8"))["secret"]
+    return hmac.new(secret.encode(), b"form", hashlib.sha256).hexdigest()

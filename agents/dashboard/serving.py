@@ -1,0 +1,104 @@
+"""`tune.py serve`: the page, and a worker that goes on with the run for as long as there is something to do."""
+
+import contextlib
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from agents.dashboard.app import build_app
+from agents.dashboard.page_error import PageError
+from agents.dashboard.view import View
+from agents.task.folder import TaskFolder
+from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+
+_SHORT = 16  # characters of a key at least
+
+
+def serve_page(folder: TaskFolder, host: str, port: int, key: str | None) -> None:
+    """Serve the page of a task until Ctrl-C or SIGTERM. The worker ends with it, and goes on when it is served again.
+
+    Args:
+        folder: the task's folder.
+        host: address to listen at.
+        port: port; 0 takes a free one.
+        key: key that visitors need; None where only this machine can visit.
+
+    Raises:
+        PageError: others could visit without a key, or the port is taken.
+    """
+    if not _is_this_machine(host) and key is None:
+        raise PageError(f"--host {host} lets others in: give --key too, of {_SHORT} characters and more")
+    if key is not None and len(key) < _SHORT:
+        raise PageError(f"--key has {len(key)} characters; {_SHORT} are the least")
+    listening = _listening(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+    worker = _Worker(folder)
+    app = build_app(folder, host, key, worker.start)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    sys.stdout.write(f"{address}{f'?key={key}' if key else ''}\n")
+    sys.stdout.flush()
+    if View(folder).standing().state:
+        worker.start()
+    with contextlib.closing(listening):
+        try:
+            server.run(sockets=[listening])
+        finally:
+            worker.stop()
+
+
+class _Worker:
+    """The process that drives the run; one at a time, whoever has started it."""
+
+    def __init__(self, folder: TaskFolder) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start it, where none runs."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            script = [str(PACKAGE_ROOT / "tune.py")] if IS_CHECKOUT else ["-m", "menagerie", "tune"]
+            words = [sys.executable, *script, "run", str(self._folder.path), "--wait"]
+            self._folder.kept.mkdir(exist_ok=True)
+            log = Path(self._folder.kept / "worker.log")
+            with log.open("ab") as output:
+                # A run that another process drives is left to it: this one then ends by itself.
+                self._process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ},
+                )  # fmt: skip
+
+    def stop(self) -> None:
+        """Let it save and leave."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
+                self._process.wait()
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PageError(f"{host}:{port} can't be listened at: {reason}. `--port 0` takes a free one.") from None
+    return listening

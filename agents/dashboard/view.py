@@ -1,0 +1,241 @@
+"""What the page shows: plain values, read from the task's folder each time that it is asked for."""
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.dashboard.pictures import curves_picture, graph_picture
+from agents.driver import Driver, Standing
+from agents.effects import EffectError
+from agents.events import Events, Told
+from agents.graph import EDGES
+from agents.questions import Question
+from agents.state import Difference, Measured, Round
+from agents.story import difference_text
+from agents.task.folder import TaskFolder
+from agents.task.rows import read_rows
+from agents.task.task_file import Task
+from data.data_error import DataError
+from storage.file_lock import FolderLock
+
+PAGE_ROWS = 25
+LOG_LINES = 200
+_EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """A round as the page shows it.
+
+    Attributes:
+        round: the round.
+        curves: its curves as SVG, "" where it has none.
+        gain: the difference to the base model, "" where it was not measured.
+        verdict: `better`, `worse`, `not clear`, or `failed`.
+        examples: answers that changed most against the base model, the worst losses first.
+    """
+
+    round: Round
+    curves: str
+    gain: str
+    verdict: str
+    examples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A change of the task's folder: name, when, title, reason, and the lines that changed."""
+
+    name: str
+    when: str
+    title: str
+    text: str
+    diff: list[tuple[str, str]]
+
+
+class View:
+    """Reads what the page shows.
+
+    Args:
+        folder: the task's folder.
+    """
+
+    def __init__(self, folder: TaskFolder) -> None:
+        self._folder = folder
+        self._driver = Driver(folder, lambda node, text: None)
+        self._events = Events(folder.events)
+        self._seen: tuple[object, Standing] | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is wanted."""
+        return self._folder.task()
+
+    def mark(self) -> str:
+        """Return a text that is another one when something has changed."""
+        answers = len(list(self._folder.answers.glob("*.json"))) if self._folder.answers.is_dir() else 0
+        return f"{self._state_mark()}-{self._events.size}-{answers}-{self.is_running()}"
+
+    def _state_mark(self) -> tuple[int, ...]:
+        found = []
+        for name in (self._folder.state.name, f"{self._folder.state.name}-wal"):
+            path = self._folder.state.with_name(name)
+            found += [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [0, 0]
+        return tuple(found)
+
+    def standing(self) -> Standing:
+        """Return how far the run is; read anew only when it has changed."""
+        mark = self._state_mark()
+        if self._seen is None or self._seen[0] != mark:
+            self._seen = (mark, self._driver.standing())
+        return self._seen[1]
+
+    def is_running(self) -> bool:
+        """Return whether a worker has the task now."""
+        if not self._folder.kept.is_dir():
+            return False
+        lock = FolderLock(self._folder.kept)
+        free = lock.take()
+        lock.release()
+        return not free
+
+    def question(self) -> Question | None:
+        """Return what is asked and not answered yet."""
+        question = self.standing().question
+        if question is None or (self._folder.answers / f"{question.id}.json").exists():
+            return None
+        return question
+
+    def graph(self) -> str:
+        """Draw the graph with its live node."""
+        now = self.standing()
+        return graph_picture(EDGES, now.node, self.question() is not None)
+
+    def told_now(self) -> str:
+        """Say in a few words how far it is."""
+        now = self.standing()
+        if not now.state:
+            return "not begun yet"
+        if self.question() is not None:
+            return "waits for you"
+        if not now.node:
+            return "it is over"
+        return "at work" if self.is_running() else "stopped; it can go on"
+
+    def rounds(self) -> list[RoundView]:
+        """Return the rounds that are over, the newest first, and the one under way."""
+        state = self.standing().state
+        if not state:
+            return []
+        found = [self._round(each, state["baseline"]) for each in reversed(state["rounds"])]
+        return found
+
+    def under_way(self) -> str:
+        """Draw the curves of the training under way; "" where there is none."""
+        state = self.standing().state
+        if not state or not state.get("trained"):
+            return ""
+        trained = state["trained"]
+        return curves_picture(trained["history"], "losses of the training under way") if trained else ""
+
+    def _round(self, each: Round, baseline: Measured | None) -> RoundView:
+        gain: Difference | None = each["gain"]
+        return RoundView(
+            each, curves_picture(each["trained"]["history"], f"losses of round {each['number']}"),
+            difference_text(gain) if gain else "", gain["verdict"] if gain else "failed",
+            self._examples(each["measured"], baseline),
+        )  # fmt: skip
+
+    def _examples(self, measured: Measured | None, baseline: Measured | None) -> list[dict[str, Any]]:
+        if measured is None or baseline is None:
+            return []
+        try:
+            rows = read_rows(self._folder.test_rows)
+            before, after = (self._driver.answers_of(one) for one in (baseline, measured))
+        except (DataError, EffectError, ValueError):
+            return []
+        if not len(rows) == len(before) == len(after) == len(measured["scores"]):
+            return []
+        change = [now - then for now, then in zip(measured["scores"], baseline["scores"], strict=True)]
+        order = sorted(range(len(rows)), key=change.__getitem__)
+        chosen = dict.fromkeys([*order[: _EXAMPLES // 2], *order[-_EXAMPLES // 2 :][::-1]])
+        return [{"asked": str(rows[at].messages[-2].get("content") or ""), "wanted": rows[at].answer,
+                 "before": before[at], "after": after[at], "change": change[at]} for at in chosen]  # fmt: skip
+
+    def rows(self, part: str, page: int, find: str) -> tuple[list[dict[str, Any]], int, int]:
+        """Return a page of rows.
+
+        Args:
+            part: `train` or `test`.
+            page: number of the page, from 1.
+            find: text that a row must have; "" for all.
+
+        Returns:
+            The rows, how many fit, and how many pages they make.
+        """
+        path = self._folder.test_rows if part == "test" else self._folder.train_rows
+        found = []
+        for row in read_rows(path):
+            asked = "\n".join(str(one.get("content") or "") for one in row.asked)
+            if not find or find.lower() in f"{asked}\n{row.answer}".lower():
+                origin = " ".join(str(value) for value in row.origin.values())
+                found.append({"id": row.id, "asked": asked, "answer": row.answer, "origin": origin})
+        pages = max(1, -(-len(found) // PAGE_ROWS))
+        begin = (min(max(page, 1), pages) - 1) * PAGE_ROWS
+        return found[begin : begin + PAGE_ROWS], len(found), pages
+
+    def commits(self) -> list[Commit]:
+        """Return the changes of the task's folder, the newest first."""
+        changed = [
+            str(path.relative_to(self._folder.path)) for path in (self._folder.settings, self._folder.train_rows)
+        ]
+        words = ["git", "log", "--format=%x00%h%x1f%cI%x1f%s%x1f%b%x1e", "--patch", "--unified=0", "--no-color",
+                 "--max-count=50", "--", *changed]  # fmt: skip
+        done = subprocess.run(
+            words, cwd=self._folder.path, capture_output=True, text=True, check=False, errors="replace"
+        )
+        return [_commit(part) for part in done.stdout.split("\0")[1:]] if not done.returncode else []
+
+    def log(self, before: int | None) -> tuple[list[Told], int]:
+        """Return the last lines of the log, and the byte at which they begin."""
+        return self._events.last(LOG_LINES, before)
+
+    def tiles(self) -> list[tuple[str, str]]:
+        """Return the figures at the top: name and value."""
+        state, task = self.standing().state, self.task
+        if not state:
+            return [("metric", task.metric), ("budget", f"{task.budget.rounds} rounds, {task.budget.minutes:g} min")]
+        best = state["rounds"][state["best"] - 1]["measured"] if state["best"] else None
+        found = [("rounds", f"{len(state['rounds'])} of {task.budget.rounds}"),
+                 ("time used", f"{state['spent'] / 60:.1f} of {task.budget.minutes:g} min")]  # fmt: skip
+        if state["baseline"]:
+            found.append((f"{task.metric}, base model", f"{state['baseline']['value']:.4g}"))
+        if best:
+            found.append((f"{task.metric}, best", f"{best['value']:.4g}"))
+        if task.goal is not None:
+            found.append(("goal", f"{task.goal:g}"))
+        return found
+
+
+def _commit(text: str) -> Commit:
+    head, _, patch = text.partition("\x1e")
+    name, when, title, body = [*head.split("\x1f"), "", "", ""][:4]
+    kinds = {"+": "added", "-": "removed"}
+    lines = [(kinds[line[0]], line) for line in patch.splitlines()
+             if line[:1] in kinds and not line.startswith(("+++", "---"))]  # fmt: skip
+    shown = lines[:40]
+    if len(lines) > len(shown):
+        shown.append(("more", f"and {len(lines) - len(shown)} lines more"))
+    return Commit(name, when[:16].replace("T", " "), title, body.strip(), shown)
+
+
+def clock(seconds: float) -> str:
+    """Return a time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def fields_of(question: Question, values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the values of a question's form out of what a page has sent."""
+    return {field.name: values[field.name][0] for field in question.fields if values.get(field.name)}
