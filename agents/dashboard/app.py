@@ -28,8 +28,8 @@ _COOKIE = "tune_key"
 _LARGEST = 1 << 16  # bytes of a form
 _LOOK, _BEAT = 0.3, 15.0  # seconds between looks for changes, and at most between two lines to an open page
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -145,13 +145,16 @@ class _Page:
                                  headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
 
     async def _changes(self, request: Request) -> AsyncIterator[str]:
-        seen, silent = request.query_params.get("seen", ""), 0.0
+        # The page says what it shows: a browser that comes back after a restart hears of all that it has missed.
+        seen = dict(zip(PARTS, request.query_params.get("seen", "").split("~"), strict=False))
+        silent = 0.0
         yield "retry: 1000\n\n"
         while True:
-            mark = await asyncio.to_thread(self._view.mark)
-            if mark != seen:
-                seen, silent = mark, 0.0
-                yield "event: changed\ndata: 1\n\n"
+            marks = await asyncio.to_thread(self._view.marks)
+            changed = [part for part in PARTS if marks[part] != seen.get(part)]
+            if changed:
+                seen, silent = marks, 0.0
+                yield "".join(f"event: {part}\ndata: 1\n\n" for part in changed)
             elif silent >= _BEAT:
                 silent = 0.0
                 yield ": \n\n"
@@ -169,7 +172,7 @@ class _Page:
     def _drawn(self, template: str, **values: object) -> Response:
         lines, begin = self._view.log(None) if "lines" not in values else ([], 0)
         shown = {"view": self._view, "token": self._token, "task": self._view.task, "lines": lines, "begin": begin,
-                 "mark": self._view.mark(), **values}  # fmt: skip
+                 "mark": "~".join(self._view.marks()[part] for part in PARTS), **values}  # fmt: skip
         return HTMLResponse(self._templates.get_template(template).render(shown), headers={"Cache-Control": "no-store"})
 
     async def _form(self, request: Request) -> dict[str, list[str]] | None:

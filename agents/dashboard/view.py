@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agents.dashboard.pictures import curves_picture, graph_picture
@@ -66,24 +67,23 @@ class View:
         self._folder = folder
         self._driver = Driver(folder, lambda node, text: None)
         self._events = Events(folder.events)
-        self._seen: tuple[object, Standing] | None = None
+        self._seen: tuple[str, Standing] | None = None
 
     @property
     def task(self) -> Task:
         """What is wanted."""
         return self._folder.task()
 
-    def mark(self) -> str:
-        """Return a text that is another one when something has changed."""
+    def marks(self) -> dict[str, str]:
+        """Return for each part of the page a text that is another one when the part has changed."""
         answers = len(list(self._folder.answers.glob("*.json"))) if self._folder.answers.is_dir() else 0
-        return f"{self._state_mark()}-{self._events.size}-{answers}-{self.is_running()}"
+        state, head = self._state_mark(), _stamp(self._folder.path / ".git" / "logs" / "HEAD")
+        return {"now": f"{state}-{answers}-{self.is_running()}", "question": f"{state}-{answers}", "rounds": state,
+                "changes": head, "log": str(self._events.size)}  # fmt: skip
 
-    def _state_mark(self) -> tuple[int, ...]:
-        found = []
-        for name in (self._folder.state.name, f"{self._folder.state.name}-wal"):
-            path = self._folder.state.with_name(name)
-            found += [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [0, 0]
-        return tuple(found)
+    def _state_mark(self) -> str:
+        names = (self._folder.state.name, f"{self._folder.state.name}-wal")
+        return "-".join(_stamp(self._folder.state.with_name(name)) for name in names)
 
     def standing(self) -> Standing:
         """Return how far the run is; read anew only when it has changed."""
@@ -229,6 +229,14 @@ def _commit(text: str) -> Commit:
     if len(lines) > len(shown):
         shown.append(("more", f"and {len(lines) - len(shown)} lines more"))
     return Commit(name, when[:16].replace("T", " "), title, body.strip(), shown)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except OSError:
+        return ""
+    return f"{facts.st_size}.{facts.st_mtime_ns}"
 
 
 def clock(seconds: float) -> str:

@@ -11,49 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from tuning_tasks import ROOT, make_task, tune
 
 pytest.importorskip("langgraph")
-
-ROOT = Path(__file__).resolve().parents[2]
-TRAINER = ROOT / "tests" / "samples" / "memory_trainer.py"
-TASK = f"""schema: 1
-name: colours
-description: Say what colour a thing is.
-samples: samples.jsonl
-test: test.jsonl
-metric: f1
-budget: {{rounds: 3}}
-trainer: {sys.executable} {TRAINER}
-training: {{epochs: 4, learning_rate: 0.05}}
-"""
-THINGS = ("grass", "sky", "snow", "coal", "blood", "sun", "sea", "rose", "leaf", "night", "cloud", "sand")
-COLOURS = ("green", "blue", "white", "black", "red", "yellow")
-
-
-def row(asked: str, number: int) -> str:
-    answer = f"it is {COLOURS[number % 6]} as every child of the village knows"
-    return json.dumps({"prompt": asked, "completion": answer})
 
 
 @pytest.fixture
 def tuned(tmp_path):
-    """A task whose folder is made."""
-    (tmp_path / "task.yaml").write_text(TASK)
-    lines = [row(f"What colour is {thing} ?", number) for number, thing in enumerate(THINGS)]
-    (tmp_path / "samples.jsonl").write_text("\n".join(lines))
-    asked = [row(f"Tell me what colour the {thing} is", number) for number, thing in enumerate(THINGS)]
-    (tmp_path / "test.jsonl").write_text("\n".join(asked))
-    done = tune("new", "task.yaml", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "12 rows to train on, 12 to measure with" in done.stdout
-    return tmp_path / "colours"
-
-
-def tune(*words: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tune.py"), *words], cwd=folder, input=stdin, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return make_task(tmp_path)
 
 
 def status(folder: Path) -> dict:

@@ -1,0 +1,133 @@
+"""The page of a run: by its requests, and as a person uses it in a browser."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tuning_tasks import ROOT, make_task, tune
+
+pytest.importorskip("langgraph")
+pytest.importorskip("starlette")
+httpx = pytest.importorskip("httpx")
+
+KEY = "a-key-of-sixteen-and-more"
+
+
+class Served:
+    """A page that is served by a process of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tune.py"), "serve", str(folder), "--port", "0", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+        assert self.address.startswith("http://"), self.address
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+def form_of(page: str) -> dict[str, str]:
+    """Return what the form of the question sends: its hidden fields."""
+    return dict(
+        re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page[page.index('class="question"') :])
+    )
+
+
+def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
+    folder = make_task(tmp_path)
+    tune("run", folder=folder)  # as far as the first question
+    with Served(folder) as served, httpx.Client(base_url=served.address, timeout=60) as client:
+        page = client.get("/")
+        assert page.status_code == 200 and "Round 1: train on 12 rows?" in page.text
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        form = form_of(page.text)
+        sent = {**form, "decision": "finish"}
+        for wrong, status in (({"token": "x"}, 403), ({"digest": "x"}, 409), ({"question": "main-0099-training"}, 409),
+                              ({"decision": "trian"}, 409)):  # fmt: skip
+            refused = client.post("/answer", data={**sent, **wrong})
+            assert refused.status_code == status, wrong
+        assert not list((folder / ".tune" / "answers").glob("*.json"))
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+        assert client.get("/part/nothing").status_code == 404
+        assert client.get("/rows?part=test&find=snow", headers={"hx-request": "true"}).text.count("<tr>") == 2
+        assert client.post("/answer", data=sent).status_code == 303
+        assert client.post("/answer", data=sent).status_code == 409
+    (answer,) = (folder / ".tune" / "answers").glob("*.json")
+    assert json.loads(answer.read_text())["values"] == {"decision": "finish"}
+    # The token outlives the server: a page that was open before a restart is still taken for one of ours.
+    with Served(folder) as served:
+        late = httpx.post(f"{served.address}answer", data=sent, timeout=60)
+        assert late.status_code == 409 and "is not asked any more" in late.text
+
+
+def test_others_need_a_key(tmp_path):
+    folder = make_task(tmp_path)
+    for words, told in ((("--host", "0.0.0.0"), "give --key too"), (("--key", "short"), "16 are the least")):
+        done = tune("serve", ".", *words, folder=folder)
+        assert done.returncode == 2 and told in done.stderr
+    with Served(folder, "--host", "0.0.0.0", "--key", KEY) as served:
+        address = served.address.replace("0.0.0.0", "127.0.0.1")
+        bare = address.partition("?")[0]
+        with httpx.Client(follow_redirects=True, timeout=60) as client:
+            assert client.get(bare).status_code == 401
+            entered = client.get(address)
+            assert entered.status_code == 200 and "key=" not in str(entered.url)
+            assert client.get(bare).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+def test_a_person_decides_in_the_browser(tmp_path):
+    """Begin, answer by keyboard, see another tab follow, lose the server, and end with a model."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    folder = make_task(tmp_path)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"],
+        )
+        page, other = browser.new_page(viewport={"width": 390, "height": 844}), browser.new_page()
+        for each in (page, other):
+            each.set_default_timeout(120_000)
+            each.on("pageerror", lambda error: pytest.fail(f"the page has an error: {error}"))
+        with Served(folder) as served:
+            port = served.address.rsplit(":", 1)[1].strip("/")
+            page.goto(served.address)
+            other.goto(served.address)
+            page.get_by_role("button", name="Begin").click()
+            page.get_by_role("heading", name="Round 1: train on 12 rows?").wait_for()
+            other.get_by_role("heading", name="Round 1: train on 12 rows?").wait_for()
+            page.get_by_label("end here with the best").focus()
+            page.keyboard.press("ArrowUp")  # back to the first choice
+            page.keyboard.press("Enter")
+            other.get_by_role("heading", name="2 of 4 epochs are done. Go on?").wait_for()
+            os.kill(served.process.pid, signal.SIGKILL)
+            served.process.wait()
+        with Served(folder, "--port", port):  # both pages come back by themselves
+            other.get_by_label("measure what there is").check()
+            other.get_by_role("button", name="Answer").click()
+            page.get_by_role("heading", name="Round 1 is better than the base model").wait_for()
+            page.get_by_role("button", name="Answer").dblclick()
+            page.get_by_role("heading", name="Underfitting: change the settings?").wait_for()
+            page.get_by_label("end here with the best").check()
+            page.get_by_role("button", name="Answer").click()
+            page.get_by_text("it is over").wait_for()
+            page.get_by_text("Answers that changed most").click()
+            assert "it is green" in page.inner_text("#examples-1")
+            assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        browser.close()
+    assert (folder / "model" / "memory.json").exists()
+    assert len(list((folder / ".tune" / "answers").glob("*.json"))) == 4
