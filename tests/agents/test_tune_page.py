@@ -70,7 +70,7 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
     # The token outlives the server: a page that was open before a restart is still taken for one of ours.
     with Served(folder) as served:
         late = httpx.post(f"{served.address}answer", data=sent, timeout=60)
-        assert late.status_code == 409 and "is not asked any more" in late.text
+        assert late.status_code == 409, late.text  # 403 is what a page of others gets
 
 
 def test_others_need_a_key(tmp_path):
