@@ -65,9 +65,11 @@ def kill_at(folder: Path, words: list[str], step: int, seconds: float, who: str)
         seconds: how long after it began, in this run.
         who: runner, script or both.
     """
-    before = len(events(folder))
+    known = events(folder)
+    before, last = len(known), {event["step"]: event["kind"] for event in known}
     process = begin(folder, words)
-    pid, due = None, float("inf")
+    # Of a step that an earlier kill came too late for, nothing begins any more: then whatever runs is killed.
+    pid, due = None, time.monotonic() + seconds if last.get(step) == "done" else float("inf")
     while process.poll() is None and time.monotonic() < due:
         for event in events(folder)[before:]:
             if event["step"] != step:
