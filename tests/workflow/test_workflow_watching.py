@@ -93,6 +93,15 @@ def test_a_stall_is_told_once_and_stops_a_step_in_the_end(tmp_path):
     assert Watcher(Watch(stall=5), tmp_path).look(quick, 50) is None, "a minute's silence is nothing"
 
 
+def test_what_comes_in_bursts_is_given_as_long_as_it_took_before(tmp_path):
+    progress, watcher = Progress(), Watcher(Watch(stall=5), tmp_path)
+    progress.begin(0)
+    for answer in range(8):  # a batch whose answers come together, after five minutes
+        progress.take_event({"done": answer}, 300 + 0.1 * answer)
+    assert [watcher.look(progress, now) for now in range(310, 600, 10)] == [None] * 29
+    assert watcher.look(progress, 610) is not None
+
+
 def test_a_file_is_followed_by_whole_lines(tmp_path):
     file = tmp_path / "log"
     followed = FollowedFile(file)

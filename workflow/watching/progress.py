@@ -37,6 +37,7 @@ class Progress:
         checkpoint: the newest checkpoint that it tells of.
         message: its newest word.
         moved: when it last moved, seconds of the caller's clock.
+        longest_gap: the longest that it took between two signs of progress, in seconds.
     """
 
     done: float | None = None
@@ -51,6 +52,7 @@ class Progress:
     checkpoint: str = ""
     message: str = ""
     moved: float = 0.0
+    longest_gap: float = 0.0
     _began: float = 0.0
     _begun_at: float | None = None
     _gaps: list[float] = field(default_factory=list)
@@ -144,4 +146,5 @@ class Progress:
                 self.best_loss = loss if self.best_loss is None else min(self.best_loss, loss)
         if moved:
             self._gaps = [*self._gaps[-_KEPT:], now - self.moved]
+            self.longest_gap = max(self.longest_gap, now - self.moved)
             self.moved = now

@@ -77,7 +77,8 @@ class Watcher:
         usual = progress.usual_gap()
         if usual is None:
             return None
-        patience = max(self._watch.stall * usual, _LEAST_STALL)
+        # What comes in bursts, as answers of one batch do, is usually quick and waits long between them.
+        patience = max(self._watch.stall * usual, progress.longest_gap, _LEAST_STALL)
         silent = now - progress.moved
         if silent < patience:
             self._told.discard("stall")
