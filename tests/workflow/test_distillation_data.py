@@ -287,7 +287,7 @@ def test_prompts_and_the_format_of_what_is_learned(project):
         "tiny",
         "compozer",
         script="character_prompts.py",
-        tells=["CHARACTERS has no compozer: did you mean composer?"],
+        tells=["CHARACTERS has no compozer, which `character` names in workflow.yaml: did you mean composer?"],
     )
     file = project / "character_prompts.py"
     file.write_text(

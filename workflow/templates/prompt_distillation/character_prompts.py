@@ -89,8 +89,10 @@ def look_at(model, character, at_least=FEW):
     if character not in CHARACTERS:
         near = get_close_matches(character, CHARACTERS, 1)
         meant = f"did you mean {near[0]}?" if near else f"there is {', '.join(CHARACTERS)}."
-        raise SystemExit(f"error: {file}:{line_of('composer')}: CHARACTERS has no {character}: {meant} A character of "
-                         "your own is one more entry there.")  # fmt: skip
+        raise SystemExit(
+            f"error: {file}:{line_of('composer')}: CHARACTERS has no {character}, which `character` names in "
+            f"workflow.yaml: {meant} A character of your own is one more entry there."
+        )
     place, text = f"{file}:{line_of(character)}", CHARACTERS[character].strip()
     reader = tokenizer()
     tokens = len(reader.encode(text, add_special_tokens=False))
