@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     parser.add_argument("--rollouts", type=int, default=64, help="rollouts of each measurement")
     parser.add_argument("--model", default="tiny", help="tiny or smollm2")
+    parser.add_argument("--only", choices=("one_turn", "five_turns", "asynchronous"), help="one of the agents")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
     parser.add_argument("--quick", action="store_true", help="one round of few rollouts")
@@ -111,9 +112,10 @@ def main() -> int:
         file = Path(folder) / "bench_agents_played.py"
         file.write_text(AGENTS)
         for name in ("one_turn", "five_turns"):
-            lines += _compare(find_agent(f"{file}:{name}"), policy, count, rounds)
-        many = 24 if words.quick else 300
-        lines += _hundreds(find_agent(f"{file}:asynchronous"), policy, many)
+            if words.only in (None, name):
+                lines += _compare(find_agent(f"{file}:{name}"), policy, count, rounds)
+        if words.only in (None, "asynchronous"):
+            lines += _hundreds(find_agent(f"{file}:asynchronous"), policy, 24 if words.quick else 300)
     print("\n".join(lines))
     if words.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)

@@ -53,6 +53,25 @@ def once(task, client):
         return play({"kind": "fine"}, client)
     os._exit(5)
 '''
+ASYNCHRONOUS = """
+import threading, time
+
+def tasks(split):
+    return [{"number": number} for number in range(6 if split == "train" else 1)]
+
+async def play(task, client, blocks=()):
+    said = ""
+    for turn in range(2):
+        answer = await client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": f"{task['number']} {turn}"}], max_tokens=2)
+        said += answer.choices[0].message.content
+        if turn == 0 and task["number"] in blocks:
+            time.sleep(600)  # nobody else has a turn meanwhile
+    return {"reward": sum(map(str.islower, said)), "threads": threading.active_count()}
+
+async def blocks(task, client):
+    return await play(task, client, blocks=[3])
+"""
 WORDS = (
     "base_model=tiny", "plot_at_end=off", "sample_count=2", "lora_targets=attention", "lora_rank=4", "epochs=1",
     "tasks_per_epoch=0", "group_size=2",
@@ -64,6 +83,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what processes 
 @pytest.fixture(scope="module")
 def lab(shared_project):
     (shared_project.path / "crashing.py").write_text(AGENT)
+    (shared_project.path / "asynchronous.py").write_text(ASYNCHRONOUS)
     return shared_project
 
 
@@ -105,3 +125,21 @@ def test_tasks_that_are_no_plain_data_are_played_in_threads(lab):
     assert "agents play in threads, since tasks are no plain data" in done.stdout + done.stderr
     history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
     assert history["train_failed"] == [0.5]
+
+
+def test_hundreds_at_once_take_one_thread(lab):
+    words = (*WORDS[:-1], "group_size=50", "parallel_rollouts=300", "rollouts_in=threads")
+    done = lab.run("Agent", "agent=asynchronous.py:play", *words)
+    assert done.returncode == 0, done.stderr + done.stdout
+    history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
+    assert history["train_turns"] == [2.0] and history["train_failed"] == [0.0]
+    assert history["train_threads"][0] < 30, "of the run, torch, the server, the sampler and the agents"
+
+
+def test_who_blocks_the_event_loop_costs_his_rollouts_alone(lab):
+    """The others begin again in another loop, and get the answers that they had."""
+    words = (*WORDS, "rollouts_in=threads", "rollout_seconds=6")
+    done = lab.run("Agent", "agent=asynchronous.py:blocks", *words)
+    assert done.returncode == 0, done.stderr + done.stdout
+    history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
+    assert history["train_failed"] == [pytest.approx(1 / 6)] and history["train_turns"] == [pytest.approx(11 / 6)]
