@@ -358,7 +358,7 @@ class Flight:
             return
         plan = self._plans[attempt.place]
         rollout = Rollout(plan.task, plan.sample, played.outcome, played.reward, played.numbers, played.told)
-        rollout.take(trajectory_of(exchanges), left)
+        rollout.take(trajectory_of(exchanges), 0 if played.outcome == TIMED_OUT else left)  # it would have waited
         rollout.remarks = remarks_on(exchanges, self._seed(attempt))
         rollout.retries = attempt.number
         self._journal.note_end(attempt, rollout)
