@@ -66,7 +66,7 @@ def own_frame(text: str, folder: Path) -> str:
 
 
 def bad_row(folder: Path, files: Sequence[str], error: str) -> str:
-    """Return file and line of the first row that an error is of, "data/a.jsonl:12: no JSON: ..."; "" where none is.
+    """Return file and line of the first row that an error is of, "rows.jsonl:12: no JSON: ..."; "" where none is.
 
     Args:
         folder: the project's folder.
