@@ -104,7 +104,7 @@ def test_a_workflow_is_planned_run_and_finished_by_a_person(project):
     assert call(project, "report")[0] == 0
     report = (project / "RESULTS_REPORT.md").read_text()
     assert "4 of 4 steps done" in report and "| 4 | Looking | done |  |  | all well |" in report
-    assert "| dollars | 0.19 |" in report
+    assert "| dollars | $0.19 |" in report
     page = (project / "report.html").read_text()
     assert "rows.jsonl has 20 rows" in page and "$0.19" in page and "http" not in page
 
