@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("llguidance")
 
 import httpx
+from client_environments import client_python
 from service_models import TOOLS, scripted, serving
 
 from service.sampling.exchange import ExchangeLog
@@ -87,3 +88,27 @@ def test_what_a_framework_sends_is_understood(served, recorded):
         )
         assert [message["role"] for message in after.messages][-3:] == ["user", "assistant", "tool"]
     served.log.close(key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "packages"),
+    [
+        ("openai_agents.py:play", ["openai-agents==0.24.0"]),
+        ("langchain_tools.py:play", ["langchain==1.5.2", "langchain-openai==1.7.4"]),
+        ("autogen_chat.py:greet", ["autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5"]),
+        ("pydantic_typed.py:play", ["pydantic-ai-slim[openai]==2.68.0"]),
+        ("crewai_crew.py:greet", ["crewai==1.15.30"]),
+    ],
+)
+def test_the_example_of_a_framework_learns(shared_project, tmp_path, agent, packages):
+    python = client_python(tmp_path, *packages, alone=True)
+    settings = (
+        f"agent=examples/frameworks/{agent}", f"agent_python={python}", "base_model=tiny", "trained=all", "epochs=6",
+        "tasks_per_epoch=4", "group_size=4", "val_samples=4", "advantage=batch", "learning_rate=5e-3",
+        "gradient_clip_value=0.5", "parallel_rollouts=2", "validate_every_n_epochs=6", "plot_at_end=off",
+    )  # fmt: skip
+    done = shared_project.run("Agent", *settings)
+    assert done.returncode == 0, done.stderr + done.stdout
+    metrics = json.loads((shared_project.runs("Agent")[-1] / "metrics.json").read_text())
+    assert metrics["summary"]["change"]["reward"]["low"] > 0.2, metrics["summary"]
