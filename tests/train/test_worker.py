@@ -2,7 +2,16 @@
 
 import io
 import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
 
+import pytest
+
+from constants import PACKAGE_ROOT
 from train.agents.worker import main
 
 AGENT = '''
@@ -36,3 +45,25 @@ def test_agents_keep_one_event_loop_and_what_they_leave_behind_ends(tmp_path):
     assert first == {"outcome": "done", "reward": 0.0, "numbers": {"loops": 1.0, "ended": 0.0}}
     assert second["outcome"] == "failed" and second["told"].endswith("agent.py:19 in play: KeyError: 'one'")
     assert third["numbers"] == {"loops": 1.0, "ended": 2.0}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_an_agent_that_loops_ends_with_the_process_that_forked_it(tmp_path):
+    """kill -9 of the process that forks: nobody is left who could end what it has forked."""
+    (tmp_path / "agent.py").write_text("def play(task):\n    while True:\n        pass\n")
+    (control, theirs), (channel, lines) = socket.socketpair(), socket.socketpair()
+    forking = subprocess.Popen(
+        [sys.executable, "-m", "train.agents.worker", f"{tmp_path}/agent.py:play", "--fork", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()], cwd=PACKAGE_ROOT,
+    )  # fmt: skip
+    control.settimeout(120)
+    told = control.makefile(encoding="utf-8")
+    assert "ready" in json.loads(told.readline())
+    socket.send_fds(control, [b'{"start": 1, "environment": {}}\n'], [lines.fileno()])
+    lines.close()
+    looping = os.pidfd_open(json.loads(told.readline())["pid"])
+    channel.sendall(b'{"task": 1}\n')
+    assert not select.select([looping], [], [], 0)[0]
+    forking.send_signal(signal.SIGKILL)
+    forking.wait()
+    assert select.select([looping], [], [], 120)[0], "it loops on"

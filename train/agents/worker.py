@@ -13,6 +13,7 @@ agent's own environment (`agent_python`), in which names such as `config` and `d
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -32,6 +33,7 @@ from train.agents.played import DONE, FAILED, NO_REWARD
 from train.agents.told import told_error
 from train.agents.worker_process import ALONE, DESCRIBE, FORK, PRELOAD
 
+_PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
 _FIRST_KILLED = 1000  # of oom_score_adj: where memory is short, the system ends this process and not the trainer
 
 
@@ -221,6 +223,7 @@ class Nursery:
 
     def _be_child(self, environment: Mapping[str, str], channel: int) -> None:
         os.setsid()  # so that whatever the agent starts ends with it
+        _end_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
@@ -247,6 +250,19 @@ class Nursery:
     def _tell(self, what: Mapping[str, object]) -> None:
         with suppress(OSError):  # nobody hears it: the end is near
             self._control.sendall(json.dumps(what).encode() + b"\n")
+
+
+def _end_with_parent() -> None:
+    """Let the system end this process when the one that forked it is gone, whatever the agent does meanwhile.
+
+    Whoever reads its next task hears that nobody asks any more; an agent that loops without end never would. Only Linux
+    can; elsewhere such a process stays.
+    """
+    parent = os.getppid()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before
+        os._exit(0)
 
 
 def _end(pid: int) -> None:
