@@ -210,6 +210,7 @@ class Nursery:
         return True
 
     def _fork(self, number: int, environment: Mapping[str, str], channel: int) -> None:
+        parent = os.getpid()
         pid = os.fork()
         if pid:
             os.close(channel)
@@ -217,13 +218,13 @@ class Nursery:
             self._tell({"started": number, "pid": pid})
             return
         try:  # in the new process, which must never come back
-            self._be_child(environment, channel)
+            self._be_child(parent, environment, channel)
         finally:
             os._exit(0)
 
-    def _be_child(self, environment: Mapping[str, str], channel: int) -> None:
+    def _be_child(self, parent: int, environment: Mapping[str, str], channel: int) -> None:
         os.setsid()  # so that whatever the agent starts ends with it
-        _end_with_parent()
+        _end_with_parent(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
@@ -252,13 +253,12 @@ class Nursery:
             self._control.sendall(json.dumps(what).encode() + b"\n")
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Let the system end this process when the one that forked it is gone, whatever the agent does meanwhile.
 
     Whoever reads its next task hears that nobody asks any more; an agent that loops without end never would. Only Linux
     can; elsewhere such a process stays.
     """
-    parent = os.getppid()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before
