@@ -35,8 +35,8 @@ import pytest
         ),
         (
             ("menagerie.py", "tran"),
-            "argument COMMAND: 'tran' is none of init, train, plot, recommend, evaluate, serve, doctor, workflow; did "
-            "you mean train? `menagerie --help` shows all.",
+            "argument COMMAND: 'tran' is none of init, train, plot, recommend, evaluate, serve, doctor, workflow, "
+            "tune; did you mean train? `menagerie --help` shows all.",
         ),
     ],
 )
