@@ -6,6 +6,7 @@ import hmac
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from html import escape
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -193,12 +194,8 @@ class _Page:
 def _refused(request: Request, text: str, status: int) -> Response:
     """Refuse a form: where a script has sent it, in place of the question, else as a page of its own."""
     if request.headers.get("hx-request"):
-        return HTMLResponse(f'<p class="bad" role="alert">{_escaped(text)}. <a href="/">Reload</a></p>')
-    return HTMLResponse(f'<!DOCTYPE html><title>refused</title><p>{_escaped(text)}. <a href="/">Back</a></p>', status)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+        return HTMLResponse(f'<p class="bad" role="alert">{escape(text)}. <a href="/">Reload</a></p>')
+    return HTMLResponse(f'<!DOCTYPE html><title>refused</title><p>{escape(text)}. <a href="/">Back</a></p>', status)
 
 
 def _token(path: Path) -> str:

@@ -1,7 +1,6 @@
 """`tune.py serve`: the page, and a worker that goes on with the run for as long as there is something to do."""
 
 import contextlib
-import ipaddress
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from agents.dashboard.app import build_app
 from agents.dashboard.page_error import PageError
 from agents.dashboard.view import View
 from agents.task.folder import TaskFolder
+from config.service_config import is_loopback
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 
 _SHORT = 16  # characters of a key at least
@@ -32,7 +32,7 @@ def serve_page(folder: TaskFolder, host: str, port: int, key: str | None) -> Non
     Raises:
         PageError: others could visit without a key, or the port is taken.
     """
-    if not _is_this_machine(host) and key is None:
+    if not is_loopback(host) and key is None:
         raise PageError(f"--host {host} lets others in: give --key too, of {_SHORT} characters and more")
     if key is not None and len(key) < _SHORT:
         raise PageError(f"--key has {len(key)} characters; {_SHORT} are the least")
@@ -81,14 +81,6 @@ class _Worker:
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
                 self._process.wait()
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _listening(host: str, port: int) -> socket.socket:

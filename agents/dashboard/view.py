@@ -125,12 +125,11 @@ class View:
         return "at work" if self.is_running() else "stopped; it can go on"
 
     def rounds(self) -> list[RoundView]:
-        """Return the rounds that are over, the newest first, and the one under way."""
+        """Return the rounds that are over, the newest first."""
         state = self.standing().state
         if not state:
             return []
-        found = [self._round(each, state["baseline"]) for each in reversed(state["rounds"])]
-        return found
+        return [self._round(each, state["baseline"]) for each in reversed(state["rounds"])]
 
     def under_way(self) -> str:
         """Draw the curves of the training under way; "" where there is none."""

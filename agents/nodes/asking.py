@@ -1,6 +1,6 @@
 """Questions to a person. A node that asks has one interrupt and no effect: what is before an interrupt is repeated."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from langgraph.types import interrupt
@@ -13,8 +13,6 @@ from agents.state import Answered, TuneState
 from agents.story import difference_text
 from agents.task.rows import read_rows
 from agents.task.settings import read_settings
-
-Node = Callable[[TuneContext, TuneState], TuneState]
 
 
 def ask(state: TuneState, question: Question) -> tuple[Mapping[str, str], TuneState]:

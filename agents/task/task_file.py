@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from constants.nearest import nearest
 from evaluation.text_metrics import METRICS
-from workflow.definition.nodes import Node, Problems
+from workflow.definition.nodes import Node, Problems, root_of
 
 SCHEMA = 1
 _TOP = (
@@ -80,22 +78,12 @@ def read_task(path: Path) -> Task:
     Raises:
         TaskError: it can't be read, or says what makes no task.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TaskError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise TaskError(f"{path}: no text in UTF-8") from None
-    try:
-        root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise TaskError(f"{path}:{line}: no YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise TaskError(f"{path}: no YAML: {error}") from None
-    if root is None:
-        raise TaskError(f"{path}: it is empty; needed are {', '.join(_NEEDED)}")
     problems = Problems(path)
+    root = root_of(path, problems)
+    if root is None:
+        if not problems.texts:
+            problems.add(0, f"it is empty; needed are {', '.join(_NEEDED)}")
+        raise TaskError("\n".join(problems.sorted()))
     task = _task(Node(root, problems, path.name), path.resolve().parent)
     if problems.texts or task is None:
         raise TaskError("\n".join(problems.sorted()))
