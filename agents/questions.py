@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from constants.nearest import nearest
+from constants.nearest import meant
 from storage.files import sync
 
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
@@ -117,12 +117,12 @@ class Answers:
         for name, value in values.items():
             if name not in fields:
                 raise AnswerError(
-                    f"{question.id} has no field {name}{_meant(name, fields)}; there are {', '.join(fields)}"
+                    f"{question.id} has no field {name}{meant(name, fields)}; there are {', '.join(fields)}"
                 )
             if value not in fields[name].choices:
                 allowed = fields[name].choices
                 raise AnswerError(
-                    f"{name} = {value!r} can't be chosen{_meant(value, allowed)}; there are {', '.join(allowed)}"
+                    f"{name} = {value!r} can't be chosen{meant(value, allowed)}; there are {', '.join(allowed)}"
                 )
         whole = {name: values.get(name, field.default) for name, field in fields.items()}
         answer = {"question": question.id, "digest": question.digest, "values": whole, "by": by}
@@ -145,8 +145,3 @@ class Answers:
         if not _ID.fullmatch(key):
             raise AnswerError(f"{key!r} is no question's id")
         return self._folder / f"{key}.json"
-
-
-def _meant(given: str, known: Mapping[str, object]) -> str:
-    near = nearest(given, known)
-    return f"; did you mean {near}?" if near else ""

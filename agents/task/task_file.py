@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from constants.nearest import nearest
+from constants.nearest import meant
 from evaluation.text_metrics import METRICS
 from workflow.definition.nodes import Node, Problems, root_of
 
@@ -103,10 +103,7 @@ def _task(root: Node, folder: Path) -> Task | None:
         top["name"].problem(f"is {name!r}; a name is small letters, digits and _, and begins with a letter")
     metric = texts.get("metric") or usual.metric
     if metric not in METRICS:
-        near = nearest(metric, METRICS)
-        top["metric"].problem(
-            f"is {metric!r}; there are {', '.join(METRICS)}" + (f"; did you mean {near}?" if near else "")
-        )
+        top["metric"].problem(f"is {metric!r}; there are {', '.join(METRICS)}{meant(metric, METRICS)}")
     files = {key: _file(top[key], folder) for key in ("samples", "test") if key in top}
     if "test" in top and "test_share" in top:
         top["test_share"].problem("has no use where `test` names a file; leave one of them out")

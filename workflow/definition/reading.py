@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from constants.nearest import nearest
+from constants.nearest import meant
 from workflow.definition.expression import ExpressionError, calculated, settings_named
 from workflow.definition.facts import CATEGORIES, CHECKS, Check, Definition, Estimate, Needs, Retry, Step, Watch
 from workflow.definition.nodes import Node, Problems, root_of
@@ -65,7 +65,7 @@ def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
     preset = top["preset"].text() if "preset" in top else None
     known = presets.settings
     if preset is not None and known and preset not in known:
-        top["preset"].problem(f"is {preset!r}, which is none of the presets {', '.join(known)}{_meant(preset, known)}")
+        top["preset"].problem(f"is {preset!r}, which is none of the presets {', '.join(known)}{meant(preset, known)}")
     title = top["title"].text() if "title" in top else None
     steps = tuple(sorted((step for step in read if step is not None), key=lambda step: step.number))
     is_whole = "steps" in top and bool(steps) and len(steps) == len(read)
@@ -80,7 +80,7 @@ def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
         check_presets(presets, every if is_whole else None)
         for key, names in named.items():
             for lost in sorted(set(names) - set(presets.files())):
-                top[key].problem(f"names the setting {lost}, which no preset has{_meant(lost, presets.files())}")
+                top[key].problem(f"names the setting {lost}, which no preset has{meant(lost, presets.files())}")
         for step in steps:
             _check_settings(presets, step, root.problems)
     files = presets.files()
@@ -104,7 +104,7 @@ def _step(node: Node) -> Step | None:
         found["number"].problem(f"is {number}; steps are counted from 1")
     if category is not None and category not in CATEGORIES:
         found["category"].problem(
-            f"is {category!r}; there are {', '.join(CATEGORIES)}{_meant(str(category), CATEGORIES)}"
+            f"is {category!r}; there are {', '.join(CATEGORIES)}{meant(str(category), CATEGORIES)}"
         )
     command = _command(found.get("command"))
     person = bool(read("person", Node.flag, False))
@@ -162,7 +162,7 @@ def _check(node: Node) -> Check | None:
         return None
     kind, inner = next(iter(found.items()))
     if kind not in CHECKS:
-        node.problem(f"there is no check {kind!r}; there are {', '.join(CHECKS)}{_meant(kind, CHECKS)}")
+        node.problem(f"there is no check {kind!r}; there are {', '.join(CHECKS)}{meant(kind, CHECKS)}")
         return None
     needed, optional = CHECKS[kind]
     arguments = inner.mapping((*needed, *optional), needed=needed)
@@ -206,11 +206,6 @@ def _named(node: Node | None) -> str | None:
     return text
 
 
-def _meant(given: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    near = nearest(given, list(known))
-    return f"; did you mean {near}?" if near else ""
-
-
 def _check_order(steps: Sequence[Step], problems: Problems) -> None:
     """Check what takes more than one step to see: numbers, names, circles."""
     numbers = [step.number for step in steps]
@@ -233,7 +228,7 @@ def _check_settings(presets: Presets, step: Step, problems: Problems) -> None:
     for name in _settings_of([step]):
         if name not in known:
             problems.add(step.line, f"step {step.number} names the setting {name}, which no preset has"
-                         f"{_meant(name, tuple(known))}")  # fmt: skip
+                         f"{meant(name, tuple(known))}")  # fmt: skip
     for preset, own in presets.settings.items():
         for key in _ESTIMATE:
             text = getattr(step.estimate, key)
