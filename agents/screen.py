@@ -9,7 +9,7 @@ from agents.questions import Question
 _TITLES = {
     "baseline": "measuring the base model", "orchestrate": "", "ask_training": "", "train_first": "training",
     "ask_half_way": "", "train_rest": "training on", "evaluate": "measuring", "ask_evaluation": "",
-    "debug": "looking for faults", "ask_change": "", "apply_change": "changing the settings", "export": "exporting",
+    "debug": "looking for faults", "ask_change": "", "apply_change": "making the change", "export": "exporting",
 }  # fmt: skip
 _SHOWN = re.compile(r"\bepoch \d+/\d+: .*")  # of a training's lines
 

@@ -1,6 +1,6 @@
 """What a run knows, as LangGraph keeps it: texts, numbers, lists and mappings, which any version can read."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Measured(TypedDict):
@@ -69,6 +69,9 @@ class Proposal(TypedDict):
         changes: settings that change.
         expected: what it should bring, a sentence.
         weight: how sure it is, from 0 to 1; the surest first.
+        drop: ids of training rows to take out; absent for none.
+        add: key of an effect whose folder holds `ADDED_ROWS`, rows to add; absent or "" for none.
+        minutes: time that the next round will take, as far as the last one tells; absent where nothing tells it.
     """
 
     finding: str
@@ -76,6 +79,39 @@ class Proposal(TypedDict):
     changes: list[Change]
     expected: str
     weight: float
+    drop: NotRequired[list[str]]
+    add: NotRequired[str]
+    minutes: NotRequired[float]
+
+
+class Finding(TypedDict):
+    """What the debugger has found in a round, whether or not something can be proposed for it.
+
+    Attributes:
+        name: its name, such as `overfitting`.
+        evidence: numbers that show it, a sentence each.
+        weight: how sure it is, from 0 to 1.
+    """
+
+    name: str
+    evidence: list[str]
+    weight: float
+
+
+class Applied(TypedDict):
+    """A proposal that was carried out.
+
+    Attributes:
+        round: number of the round that was trained after it.
+        finding: name of what it was for.
+        told: what changed, a line each.
+        commit: commit of the task's folder.
+    """
+
+    round: int
+    finding: str
+    told: list[str]
+    commit: str
 
 
 class Round(TypedDict):
@@ -90,6 +126,7 @@ class Round(TypedDict):
         gain: against the base model.
         against_best: against the best round before it; None in the first.
         kept: whether it is the best from then on.
+        found: what the debugger has found in it, the surest first; absent where it has not looked yet.
     """
 
     number: int
@@ -100,6 +137,7 @@ class Round(TypedDict):
     gain: Difference | None
     against_best: Difference | None
     kept: bool
+    found: NotRequired[list[Finding]]
 
 
 class Answered(TypedDict):
@@ -124,8 +162,10 @@ class TuneState(TypedDict, total=False):
         measured: its evaluation.
         proposals: what the debugger proposes, the surest first.
         rejected: names of findings whose proposals a person has refused.
+        applied: proposals that were carried out, in order; absent in runs that began before there was this list.
         answers: all questions that were answered, in order.
         spent: seconds of trainings and evaluations.
+        seconds: the same of the base model's evaluation, then of each round; absent as `applied`.
         next: what the orchestrator has chosen, one of its actions.
         reason: why.
         stop: why the run is over; "" while it is not.
@@ -142,8 +182,10 @@ class TuneState(TypedDict, total=False):
     measured: Measured | None
     proposals: list[Proposal]
     rejected: list[str]
+    applied: list[Applied]
     answers: list[Answered]
     spent: float
+    seconds: list[float]
     next: str
     reason: str
     stop: str
@@ -159,5 +201,5 @@ def beginning(thread: str, test_digest: str) -> TuneState:
     """
     return TuneState(
         thread=thread, step=0, test_digest=test_digest, baseline=None, rounds=[], best=0, trained=None, measured=None,
-        proposals=[], rejected=[], answers=[], spent=0.0, next="", reason="", stop="", model="",
+        proposals=[], rejected=[], applied=[], answers=[], spent=0.0, seconds=[], next="", reason="", stop="", model="",
     )  # fmt: skip

@@ -26,6 +26,9 @@ def _lines(task: Task, state: TuneState) -> Iterator[str]:
             f"{counted(len(baseline['scores']), 'test row')}"
         )
     for each in state["rounds"]:
+        for change in state.get("applied", []):
+            if change["round"] == each["number"]:
+                yield f"- Changed for {change['finding']} ({change['commit'][:10]}): {', '.join(change['told'])}"
         yield from _round_lines(task, each)
     if state["stop"]:
         yield f"- The end: {state['stop']}."

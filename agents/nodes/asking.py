@@ -8,6 +8,7 @@ from langgraph.types import interrupt
 from agents.context import TuneContext
 from agents.nodes.debugger import facts_of_data
 from agents.nodes.evaluator import close_round, compare
+from agents.proposals import added_rows, diff_of
 from agents.questions import Field, Question
 from agents.state import Answered, TuneState
 from agents.story import difference_text
@@ -101,11 +102,14 @@ def ask_evaluation(context: TuneContext, state: TuneState) -> TuneState:
 def ask_change(context: TuneContext, state: TuneState) -> TuneState:
     """Ask before a change is made."""
     first = state["proposals"][0]
-    diff = [f"- {change['key']} = {change['before'] or '(default)'}\n+ {change['key']} = {change['after']}"
-            for change in first["changes"]]  # fmt: skip
+    diff = diff_of(first, read_rows(context.folder.train_rows), added_rows(context.effects, first))
+    data = bool(first.get("drop") or first.get("add"))
+    what = " and ".join(["the settings"] * bool(first["changes"]) + ["the rows"] * data)
+    others = [f"found too: {one['finding']} ({one['weight']:.2f}), {one['expected']}" for one in state["proposals"][1:]]
+    cost = [f"the next round will take about {first['minutes']:.2g} minutes"] if "minutes" in first else []
     question = Question(
-        _id(state, "change"), "change", f"{first['finding'].replace('_', ' ').capitalize()}: change the settings?",
-        f"{first['expected'].capitalize()}.", [*first["evidence"], *diff],
+        _id(state, "change"), "change", f"{first['finding'].replace('_', ' ').capitalize()}: change {what}?",
+        f"{first['expected'].capitalize()}.", [*first["evidence"], *diff, *cost, *others],
         [Field("decision", "What is to be done?",
                {"accept": "make the change and train again", "refuse": "leave it as it is",
                 "finish": "end here with the best model there is"}, "accept")],

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.context import TuneContext, key_of
-from agents.state import TuneState
-from agents.task.settings import read_settings, with_changes, write_settings
+from agents.proposals import added_rows, carry_out, told_of
+from agents.state import Applied, TuneState
 from storage.files import file_digest
 
 
@@ -15,14 +15,15 @@ def apply_change(context: TuneContext, state: TuneState) -> TuneState:
 
     def do(place: Path) -> dict[str, Any]:
         if not context.repository.made(key):
-            write_settings(folder.settings, with_changes(read_settings(folder.settings), first["changes"]))
+            carry_out(folder, first, added_rows(context.effects, first))
             context.trainer.settings(folder.settings)  # refuses what can't be
-        told = [
-            f"{change['key']}: {change['before'] or '(default)'} -> {change['after']}" for change in first["changes"]
-        ]
+        told = told_of(first)
         text = "\n".join([*told, "", *first["evidence"], f"Expected: {first['expected']}."])
         digests = {"Config-Digest": file_digest(folder.settings), "Data-Digest": file_digest(folder.train_rows)}
         return {"commit": context.repository.commit(key, f"{first['finding']}: {told[0]}", text, digests)}
 
-    context.effects.once(key, {"proposal": dict(first)}, do)
-    return TuneState(proposals=[], step=state["step"] + 1)
+    done = context.effects.once(key, {"proposal": dict(first)}, do)
+    applied = Applied(
+        round=len(state["rounds"]) + 1, finding=first["finding"], told=told_of(first), commit=done["commit"]
+    )
+    return TuneState(proposals=[], applied=[*state.get("applied", []), applied], step=state["step"] + 1)

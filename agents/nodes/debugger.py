@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from agents.context import TuneContext
+from agents.proposals import added_rows, is_new
 from agents.state import Change, Proposal, Round, TuneState
 from agents.task.rows import question_digest, read_rows
 
@@ -15,21 +16,12 @@ _JUMP = 1.1  # training loss this many times the first epoch's: it does not lear
 def find_faults(context: TuneContext, state: TuneState) -> TuneState:
     """Say what the last round suffered from, the surest first."""
     last = state["rounds"][-1]
-    tried = [(change["key"], change["after"]) for change in _changes_made(state)]
+    tried = {pair for each in state["rounds"] for pair in each["settings"].items()}
+    rows = read_rows(context.folder.train_rows)
     found = sorted(_findings(context, last), key=lambda one: -one["weight"])
-    fresh = [one for one in found if one["finding"] not in state["rejected"] and not _is_tried(one, tried)]
+    fresh = [one for one in found if one["finding"] not in state["rejected"]
+             and is_new(one, tried, rows, added_rows(context.effects, one))]  # fmt: skip
     return TuneState(proposals=fresh)
-
-
-def _is_tried(proposal: Proposal, tried: list[tuple[str, str]]) -> bool:
-    return all((change["key"], change["after"]) in tried for change in proposal["changes"])
-
-
-def _changes_made(state: TuneState) -> list[Change]:
-    """Return the settings of earlier rounds, so that none is tried twice."""
-    return [
-        Change(key=key, before="", after=value) for each in state["rounds"] for key, value in each["settings"].items()
-    ]
 
 
 def _findings(context: TuneContext, last: Round) -> Iterator[Proposal]:

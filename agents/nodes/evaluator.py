@@ -22,7 +22,7 @@ def measure_baseline(context: TuneContext, state: TuneState) -> TuneState:
     """Measure the base model, before anything is trained."""
     settings = read_settings(context.folder.settings)
     measured, seconds = _measure(context, state, "baseline", settings.get("adapter") or settings["base_model"])
-    return TuneState(baseline=measured, step=state["step"] + 1, spent=state["spent"] + seconds)
+    return TuneState(baseline=measured, step=state["step"] + 1, spent=state["spent"] + seconds, seconds=[seconds])
 
 
 def measure_trained(context: TuneContext, state: TuneState) -> TuneState:
@@ -103,4 +103,6 @@ def close_round(context: TuneContext, state: TuneState, keep: bool) -> TuneState
         trained=trained, measured=measured, gain=compare(baseline, measured) if measured else None,
         against_best=compare(best, measured) if measured and best else None, kept=keep and measured is not None,
     )  # fmt: skip
-    return TuneState(rounds=[*state["rounds"], over], best=number if over["kept"] else state["best"])
+    earlier = state.get("seconds", [])
+    seconds = [*earlier, round(state["spent"] - sum(earlier), 3)]
+    return TuneState(rounds=[*state["rounds"], over], best=number if over["kept"] else state["best"], seconds=seconds)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,8 @@ def read_samples(path: Path) -> RowsFound:
             first.setdefault(reason, f"{row.place}: {example if isinstance(example, RowError) else reason}")
             continue
         assert isinstance(example, Conversation)
-        key = row_id(example.messages)
-        ids[key] += 1
-        rows.append(
-            TaskRow(
-                key if ids[key] == 1 else f"{key}-{ids[key]}",
-                example.messages,
-                {"file": Path(path).name, "place": row.place},
-            )
-        )
+        key = _different(row_id(example.messages), ids)
+        rows.append(TaskRow(key, example.messages, {"file": Path(path).name, "place": row.place}))
     if not rows:
         raise DataError(f"{path} has no row with a question and an answer. " + " ".join(first.values()))
     left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
@@ -104,6 +97,12 @@ def _why_not(example: Conversation | Completion | object) -> str | None:
     if not str(example.messages[-1].get("content") or "").strip():
         return "its answer is no text"
     return None
+
+
+def _different(key: str, ids: Counter[str]) -> str:
+    """Return an id that no row before has: with a number behind where one has it."""
+    ids[key] += 1
+    return key if ids[key] == 1 else f"{key}-{ids[key]}"
 
 
 def row_id(messages: Sequence[dict[str, Any]]) -> str:
@@ -137,6 +136,19 @@ def question_digest(row: TaskRow) -> str:
     return row_id(row.asked)
 
 
+def with_changes(rows: Sequence[TaskRow], drop: Collection[str], add: Sequence[TaskRow]) -> list[TaskRow]:
+    """Return rows after some are taken out and others added; what is done already stays done.
+
+    Args:
+        rows: rows.
+        drop: ids of rows to take out.
+        add: rows to add; those whose ids are there already are not added again.
+    """
+    kept = [row for row in rows if row.id not in set(drop)]
+    there = {row.id for row in kept}
+    return [*kept, *(row for row in add if row.id not in there)]
+
+
 def write_rows(path: Path, rows: Sequence[TaskRow]) -> None:
     """Write rows as training reads them: JSON lines with `id`, `messages` and `origin`.
 
@@ -163,6 +175,7 @@ def _rows_of(path: Path) -> Iterator[TaskRow]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from None
+    ids = Counter[str]()
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -172,6 +185,7 @@ def _rows_of(path: Path) -> Iterator[TaskRow]:
             reason = _why_not(Conversation.of(value["messages"]))
             if reason:
                 raise ValueError(reason)
-            yield TaskRow(str(value.get("id") or row_id(messages)), messages, dict(value.get("origin") or {}))
+            key = _different(str(value.get("id") or row_id(messages)), ids)
+            yield TaskRow(key, messages, dict(value.get("origin") or {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}:{number}: no row with `messages`: {error}") from None
