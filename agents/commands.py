@@ -4,20 +4,21 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agents.dashboard.page_error import PageError
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
 from agents.events import Events
+from agents.forks import ForkError
 from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
 from agents.questions import AnswerError, Answers, Question
 from agents.screen import Screen, question_text
 from agents.story import story_of
 from agents.task.folder import TaskFolder
-from agents.task.repository import RepositoryError
+from agents.task.repository import MAIN, RepositoryError
 from agents.task.task_file import TaskError
 from agents.trainers.trainer import TrainerError
 from config import ConfigError
@@ -47,12 +48,12 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "new": _new, "run": _run, "resume": _run, "status": _status, "answer": _answer, "log": _log,
-        "serve": _serve,
+        "serve": _serve, "fork": _fork,
     }  # fmt: skip
     try:
         with hearing_signals():
             return verbs[arguments.verb](arguments)
-    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError, PageError) as error:
+    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError, PageError, ForkError) as error:
         return _refused(str(error), USAGE)
     except (BusyError, EffectError, EvaluationError, TrainerError, OutputError, OSError) as error:
         return _refused(str(error), FAILED)
@@ -71,7 +72,7 @@ def _parser() -> BriefParser:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     new = verbs.add_parser("new", help="make the folder of a task", allow_abbrev=False,
                            description="Make the folder of a task: rows split, settings, a repository.")  # fmt: skip
-    new.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted")
+    new.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted, as YAML or JSON")
     new.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to make (default: the task's name)")
     texts = {
         "run": "go on until a question has nobody to answer it, or all is done",
@@ -79,12 +80,17 @@ def _parser() -> BriefParser:
         "status": "show how far it is, and what is asked",
         "answer": "answer the question that waits",
         "log": "tell what was tried, why, and what came of it",
+        "fork": "begin another thread of the run where it was at a step; without AT, list the steps",
         "serve": "show the run as a page that answers questions, and keep it going",
     }
     for word, text in texts.items():
         verb = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
         verb.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR",
                           help="the task's folder (default: the current one)")  # fmt: skip
+        verb.add_argument("--thread", default="main", metavar="NAME", help="thread of the run (default: main)")
+        if word == "fork":
+            verb.add_argument("at", nargs="?", metavar="AT", help="step, round-N, or id of a question")
+            verb.add_argument("name", nargs="?", metavar="NAME", help="name of the new thread (default: fork-1, ...)")
         if word in ("run", "resume"):
             verb.add_argument("--yes", action="store_true", help="answer questions by the written rules")
             verb.add_argument("--wait", action="store_true", help="wait for answers that are given elsewhere")
@@ -111,8 +117,34 @@ def _new(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _folder(arguments: argparse.Namespace) -> TaskFolder:
+    return TaskFolder(arguments.folder.resolve(), arguments.thread)
+
+
+def _of_thread(arguments: argparse.Namespace) -> str:
+    """Return the words that name the thread in a command; "" for the one that a run begins with."""
+    return f" --thread {arguments.thread}" if arguments.thread != MAIN else ""
+
+
+def _fork(arguments: argparse.Namespace) -> int:
+    if arguments.at is None and not arguments.folder.is_dir():  # `fork AT` in the task's folder
+        arguments.folder, arguments.at = Path(), str(arguments.folder)
+    driver = Driver(_folder(arguments), lambda node, text: None)
+    if arguments.at is None:
+        told = [point.told for point in driver.points()]
+        _print(
+            "\n".join([f"steps of {arguments.thread}:", *told] if told else [f"not begun yet: {command('tune')} run"])
+        )
+        return OK
+    name, point = driver.fork(arguments.at, arguments.name)
+    _print(
+        f"{name} begins at step {point.told}\n{command('tune')} run {arguments.folder} --thread {name} goes on with it"
+    )
+    return OK
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    folder = TaskFolder(arguments.folder.resolve())
+    folder = _folder(arguments)
     screen, events = Screen(sys.stdout), Events(folder.events)
 
     def tell(node: str, text: str) -> None:
@@ -123,8 +155,9 @@ def _run(arguments: argparse.Namespace) -> int:
     ask = waiting.ask if arguments.wait else _ask_here if sys.stdin.isatty() else _nobody
     now = Driver(folder, tell).run(ask, arguments.yes)
     if now.question is not None:
-        _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE answers it, and "
-               f"{command('tune')} run {arguments.folder} goes on; --yes answers by rule")  # fmt: skip
+        thread = _of_thread(arguments)
+        _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE{thread} answers "
+               f"it, and {command('tune')} run {arguments.folder}{thread} goes on; --yes answers by rule")  # fmt: skip
         return WAITING
     _print("\n".join(story_of(folder.task(), now.state)))
     if now.state["model"]:
@@ -133,27 +166,31 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    folder = TaskFolder(arguments.folder.resolve())
-    now = Driver(folder, lambda node, text: None).standing()
+    folder = _folder(arguments)
+    driver = Driver(folder, lambda node, text: None)
+    now = driver.standing()
     if arguments.json:
         question = now.question.plain() if now.question else None
-        _print(json.dumps({"node": now.node, "question": question, "state": now.state}, ensure_ascii=False))
+        whole = {"node": now.node, "question": question, "state": now.state, "threads": driver.threads()}
+        _print(json.dumps(whole, ensure_ascii=False))
         return OK
-    _print(_standing_text(folder, now))
+    _print(_standing_text(folder, now, driver.threads()))
     return OK
 
 
-def _standing_text(folder: TaskFolder, now: Standing) -> str:
+def _standing_text(folder: TaskFolder, now: Standing, threads: Sequence[str]) -> str:
     if not now.state:
         return f"not begun yet: {command('tune')} run"
     lines = story_of(folder.task(), now.state)
+    if len(threads) > 1:
+        lines.append(f"threads: {', '.join(threads)}; this is {folder.thread}")
     if now.question is not None:
         return "\n".join([*lines, question_text(now.question)])
     return "\n".join([*lines, f"next is {now.node}" if now.node else "it is over"])
 
 
 def _answer(arguments: argparse.Namespace) -> int:
-    folder = TaskFolder(arguments.folder.resolve())
+    folder = _folder(arguments)
     question = Driver(folder, lambda node, text: None).standing().question
     if question is None:
         raise AnswerError(f"nothing is asked; {command('tune')} status shows how far it is")
@@ -171,7 +208,7 @@ def _answer(arguments: argparse.Namespace) -> int:
 
 
 def _log(arguments: argparse.Namespace) -> int:
-    folder = TaskFolder(arguments.folder.resolve())
+    folder = _folder(arguments)
     now = Driver(folder, lambda node, text: None).standing()
     if not now.state:
         _print(f"not begun yet: {command('tune')} run")
@@ -220,7 +257,7 @@ class _Waiting:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    folder = TaskFolder(arguments.folder.resolve())
+    folder = _folder(arguments)
     folder.task()
     from agents.dashboard.serving import serve_page  # takes half a second, which other words need not wait for
 

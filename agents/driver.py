@@ -13,13 +13,15 @@ from langgraph.types import Command
 from agents.brain.rules import Rules
 from agents.context import TuneContext
 from agents.effects import Effects
-from agents.graph import build_graph
+from agents.forks import ForkError, Point, free_name, one_of_each_step, point_at, require_thread
+from agents.graph import before, build_graph
 from agents.nodes.evaluator import answers_of
 from agents.questions import Answers, Question
 from agents.state import Measured, TuneState, beginning
 from agents.task.folder import TaskFolder
 from agents.task.repository import Repository
 from agents.trainers.choice import trainer_of
+from constants.program import command
 from storage.file_lock import FolderLock
 from storage.files import file_digest
 
@@ -52,12 +54,15 @@ class Driver:
     Args:
         folder: the task's folder.
         tell: called with what is to be told: the node, or "" for a line of a process, and the text.
-        thread: name of the run.
+
+    Raises:
+        ForkError: the folder names a thread that there is none of.
     """
 
-    def __init__(self, folder: TaskFolder, tell: Callable[[str, str], None], thread: str = "main") -> None:
-        self._folder, self._tell, self._thread = folder, tell, thread
+    def __init__(self, folder: TaskFolder, tell: Callable[[str, str], None]) -> None:
+        self._folder, self._tell = folder, tell
         task = folder.task()
+        require_thread(folder.thread, self.threads())
         effects = Effects(folder.effects, lambda line: tell("", line))
         self._context = TuneContext(folder, task, effects, Repository(folder.path), Rules(task), trainer_of(task))
         self._answers = Answers(folder.answers)
@@ -78,7 +83,7 @@ class Driver:
         return answers_of(self._context, measured)
 
     def run(self, ask: Ask, by_rule: bool) -> Standing:
-        """Go on until the run is over, or nobody answers.
+        """Go on until the run is over, or nobody answers. The files of the folder become those of the thread.
 
         Args:
             ask: asks a person.
@@ -89,7 +94,66 @@ class Driver:
 
         Raises:
             BusyError: another process runs it.
+            RepositoryError: files of another thread were changed by hand.
         """
+        with self._alone(), self._graph() as graph:
+            self._context.repository.switch(self._folder.thread)
+            return self._drive(graph, ask, by_rule)
+
+    def threads(self) -> list[str]:
+        """Return the names of the threads that have begun."""
+        if not self._folder.state.exists():
+            return []
+        with closing(sqlite3.connect(self._folder.state, timeout=30)) as connection:
+            found = connection.execute("SELECT thread_id FROM checkpoints GROUP BY thread_id ORDER BY MIN(rowid)")
+            return [str(name) for (name,) in found]
+
+    def points(self) -> list[Point]:
+        """Return the places of the thread from which a fork can begin, by step."""
+        if not self._folder.state.exists():
+            return []
+        with self._graph() as graph:
+            return self._points(graph)
+
+    def fork(self, at: str, name: str | None) -> tuple[str, Point]:
+        """Begin another thread where this one was; this one stays as it is.
+
+        Args:
+            at: where, as `agents.forks.point_at` takes it.
+            name: name of the new thread; None makes one.
+
+        Returns:
+            Its name, and where it begins.
+
+        Raises:
+            ForkError: there is no such place, or the name can't be had.
+            BusyError: another process runs the task.
+        """
+        with self._alone(), self._graph() as graph:
+            new = free_name(name, self.threads())
+            points = self._points(graph)
+            if not points:
+                raise ForkError(
+                    f"{self._folder.thread} has not begun, so there is nothing to fork: {command('tune')} run"
+                )
+            point = point_at(points, at, self._folder.thread)
+            self._context.repository.fork(new, self._folder.thread, point.step)
+            config = self._config
+            config["configurable"]["checkpoint_id"] = point.checkpoint
+            values = cast(TuneState, graph.get_state(config).values)
+            # Written by the node that leads there: what is next follows from the state alone.
+            graph.update_state({"configurable": {"thread_id": new}}, {**values, "thread": new}, before(point.node))
+        return new, point
+
+    def _points(self, graph: "CompiledStateGraph[TuneState]") -> list[Point]:
+        return one_of_each_step(
+            Point(found.values["step"], found.next[0], len(found.values["rounds"]),
+                  found.config["configurable"]["checkpoint_id"])
+            for found in graph.get_state_history(self._config) if found.next and "step" in found.values
+        )  # fmt: skip
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         self._folder.kept.mkdir(exist_ok=True)
         lock = FolderLock(self._folder.kept)
         if not lock.take():
@@ -97,8 +161,7 @@ class Driver:
                 f"{self._folder.path} is being run by another process; `tune.py status` shows how far it is"
             )
         try:
-            with self._graph() as graph:
-                return self._drive(graph, ask, by_rule)
+            yield
         finally:
             lock.release()
 
@@ -107,7 +170,7 @@ class Driver:
             now = self._standing(graph)
             given: TuneState | Command[Any] | None = None
             if not now.state:
-                given = beginning(self._thread, file_digest(self._folder.test_rows))
+                given = beginning(self._folder.thread, file_digest(self._folder.test_rows))
             elif now.question is not None:
                 answer = self._answer(now.question, ask, by_rule)
                 if answer is None:
@@ -141,7 +204,7 @@ class Driver:
 
     @property
     def _config(self) -> Any:  # langchain's RunnableConfig, whose package is not named here
-        return {"configurable": {"thread_id": self._thread}, "recursion_limit": 1_000_000}
+        return {"configurable": {"thread_id": self._folder.thread}, "recursion_limit": 1_000_000}
 
     def _standing(self, graph: "CompiledStateGraph[TuneState]") -> Standing:
         found = graph.get_state(self._config)

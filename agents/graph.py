@@ -64,5 +64,10 @@ def build_graph(context: TuneContext, checkpoints: "BaseCheckpointSaver[str]") -
     return graph.compile(checkpointer=checkpoints)
 
 
+def before(node: str) -> str:
+    """Return a node that leads to another: where several do, one that always does."""
+    return next(first for first, second in EDGES if second == node)
+
+
 def _next(state: TuneState) -> str:
     return state["next"]

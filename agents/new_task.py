@@ -12,8 +12,9 @@ from agents.task.rows import RowsFound, TaskRow, read_samples, split_rows, write
 from agents.task.settings import write_settings
 from agents.task.task_file import TaskError, read_task
 from agents.trainers.choice import trainer_of
+from workflow.definition.nodes import yaml_text
 
-_IGNORED = ".tune/\nmodel/\n"
+_IGNORED = ".tune/\nmodel/\nmodel-*/\n"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
 
 def _point_at_rows(made: TaskFolder) -> None:
     """Write the copy of task.yaml so that it names the copies of the rows: the folder can be moved and given away."""
-    text = made.task_file.read_text(encoding="utf-8-sig")
+    text = yaml_text(made.task_file)
     root = yaml.compose(text, yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     rows = {"samples": made.train_rows, "test": made.test_rows}

@@ -66,7 +66,7 @@ class _Worker:
             if self._process is not None and self._process.poll() is None:
                 return
             script = [str(PACKAGE_ROOT / "tune.py")] if IS_CHECKOUT else ["-m", "menagerie", "tune"]
-            words = [sys.executable, *script, "run", str(self._folder.path), "--wait"]
+            words = [sys.executable, *script, "run", str(self._folder.path), "--wait", "--thread", self._folder.thread]
             self._folder.kept.mkdir(exist_ok=True)
             log = Path(self._folder.kept / "worker.log")
             with log.open("ab") as output:

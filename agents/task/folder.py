@@ -12,9 +12,11 @@ class TaskFolder:
 
     Attributes:
         path: the folder.
+        thread: name of the thread of its run that is meant, `main` or a fork's.
     """
 
     path: Path
+    thread: str = "main"
 
     @property
     def task_file(self) -> Path:
@@ -63,8 +65,8 @@ class TaskFolder:
 
     @property
     def model(self) -> Path:
-        """The best model, exported."""
-        return self.path / "model"
+        """The best model of the thread, exported."""
+        return self.path / ("model" if self.thread == "main" else f"model-{self.thread}")
 
     def task(self) -> Task:
         """Read what is wanted.

@@ -1,11 +1,15 @@
 """The task's folder is a git repository: each accepted proposal is a commit, made once."""
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 _STEP = "Tune-Step"
+MAIN = "main"
+"""The thread that a run begins with, and its branch."""
+_FORKS = "tune/"
 
 
 class RepositoryError(Exception):
@@ -61,6 +65,54 @@ class Repository:
             "log", "--all", "--fixed-strings", f"--grep={_STEP}: {key}", "--format=%H", "--max-count=1"
         ).strip()
 
+    def fork(self, thread: str, of: str, before: int) -> None:
+        """Make the branch of a new thread: what another thread's has from before a step.
+
+        Args:
+            thread: name of the new thread.
+            of: name of the other.
+            before: number of the step: commits of this one and later ones, and what was committed by hand after the
+                last earlier one, are left behind.
+
+        Raises:
+            RepositoryError: git refuses.
+        """
+        words = f"--format=%H %(trailers:key={_STEP},valueonly,separator=%x2C)"
+        lines = self._git("log", words, self.branch_of(of)).splitlines()
+        made = [line.partition(" ")[::2] for line in lines]
+        at = next(name for name, key in made if key and _step_of(key) < before)
+        self._git("branch", "--force", f"{_FORKS}{thread}", at)
+
+    def branch_of(self, thread: str) -> str:
+        """Return the branch of a thread: a fork's is named after it, that of `main` may have any name.
+
+        Args:
+            thread: name of the thread.
+        """
+        if thread != MAIN:
+            return f"{_FORKS}{thread}"
+        now = self._git("rev-parse", "--abbrev-ref", "HEAD").strip()
+        return MAIN if now.startswith(_FORKS) else now  # somebody may have named it otherwise
+
+    def switch(self, thread: str) -> None:
+        """Bring the files of a thread into the folder; nothing is done where they are there.
+
+        Args:
+            thread: name of the thread.
+
+        Raises:
+            RepositoryError: files were changed by hand, which belong to the branch that is there.
+        """
+        now = self._git("rev-parse", "--abbrev-ref", "HEAD").strip()
+        if now == (branch := self.branch_of(thread)):
+            return
+        if changed := [line[3:] for line in self._git("status", "--porcelain", "-uno").splitlines()]:
+            raise RepositoryError(
+                f"{', '.join(changed)} in {self._folder} differs from the last commit of {now}, and {thread} is to go "
+                f"on: `git commit -a` keeps it in {now}, `git checkout .` drops it"
+            )
+        self._git("checkout", "--quiet", branch)
+
     def head(self) -> str:
         """Return the newest commit."""
         return self._git("rev-parse", "HEAD").strip()
@@ -83,3 +135,9 @@ class Repository:
         if done.returncode and check:
             raise RepositoryError(f"git {words[0]} in {self._folder}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout if not done.returncode else ""
+
+
+def _step_of(key: str) -> int:
+    """Return the number in an effect's key; the folder's first commit has none, and is before all."""
+    found = re.search(r"-(\d{4,})-[a-z_]+$", key)
+    return int(found[1]) if found else -1

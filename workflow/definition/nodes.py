@@ -1,10 +1,14 @@
 """Nodes of a YAML file that know their lines, and what is wrong with them."""
 
+import json
+import re
 from pathlib import Path
 
 import yaml
 
 from constants.nearest import nearest
+
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")  # one character, as JSON may write it
 
 
 class Problems:
@@ -41,6 +45,27 @@ class Problems:
         return f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"
 
 
+def yaml_text(path: Path) -> str:
+    """Return the text of a YAML file; that of a JSON file so that a reader of YAML understands all of it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it can't be read.
+        UnicodeDecodeError: it is no text in UTF-8.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        is_json = text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_json = False
+    if not is_json:
+        return text
+    # YAML takes no tab for an indentation, and two halves of a character for two characters; the lines stay.
+    return _PAIR.sub(lambda found: json.loads(f'"{found[0]}"'), text.replace("\t", " "))
+
+
 def root_of(path: Path, problems: Problems) -> yaml.Node | None:
     """Read a YAML file as nodes.
 
@@ -52,7 +77,7 @@ def root_of(path: Path, problems: Problems) -> yaml.Node | None:
         Its root; None where it can't be read, or is empty.
     """
     try:
-        return yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        return yaml.compose(yaml_text(path), yaml.SafeLoader)
     except OSError as error:
         problems.add(0, error.strerror or str(error))
     except UnicodeDecodeError:
