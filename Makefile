@@ -4,7 +4,7 @@
 # make language                                 install what language models need, fine-tune one (a few minutes)
 # make serve [MODEL=smollm2] [ARGS="--port 0"]   install what it needs, serve a model over the Tinker and OpenAI protocols
 # make images                                   install what pretrained image models need
-# make tune                                      install what tuning needs, let agents make a small model better
+# make tune [EXAMPLE=orders]                     install what tuning needs, let agents make a small model better
 # make new ARGS="..."                           write a trainer for a model of yours (docs/writing_a_trainer.md)
 # make test                                     set up .venv and run the tests
 PYTHON  ?= python3
@@ -13,6 +13,8 @@ ARGS    ?=
 MODEL   ?= smollm2
 # Of the test tasks, which the ranker is not trained on: what fine-tuning reached there is shown beside the ranking.
 TASK    ?= hebrew-4
+# Of examples/tasks: captain (style), orders (extraction to JSON), tickets (classification).
+EXAMPLE ?= captain
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 
@@ -47,8 +49,8 @@ serve: $(VENV)/.ready-language
 
 # Agents fine-tune SmolLM2 on an example task, each question answered by the written rules (docs/tuning.md).
 tune: $(VENV)/.ready-agents
-	test -d artifacts/captain || $(RUN) tune.py new examples/captain_task.yaml artifacts/captain
-	$(RUN) tune.py run artifacts/captain --yes $(ARGS)
+	test -d artifacts/$(EXAMPLE) || $(RUN) tune.py new examples/tasks/$(EXAMPLE).yaml artifacts/$(EXAMPLE)
+	$(RUN) tune.py run artifacts/$(EXAMPLE) --yes $(ARGS)
 
 # Three processes of one thread each, on two cores: the tests start many short runs, and wait for disks.
 test: $(VENV)/.ready-dev

@@ -28,7 +28,8 @@ class TextScore:
 
     Attributes:
         name: name of the metric.
-        value: score of all answers; of BLEU and chrF the corpus score, of the others the mean of the samples.
+        value: score of all answers; of BLEU and chrF the corpus score, of macro_f1 the mean over the labels, of the
+            others the mean of the samples.
         samples: (N,) score of each answer.
         scale: the best possible score: 1, or 100 for BLEU and chrF as they are published.
     """
@@ -181,6 +182,95 @@ def json_validity(answers: Sequence[str], keys: Sequence[str] = ()) -> TextScore
     return _mean("json_validity", [float(valid(answer)) for answer in answers])
 
 
+def json_fields(answers: Sequence[str], references: References) -> TextScore:
+    """Score the fields that an answer's JSON and its reference's share: F1 of exact fields, the best reference.
+
+    A field is a value with the way to it (`customer.name`); a list's are in their order. An answer that is no JSON as a
+    whole scores 0.
+
+    Args:
+        answers: N answers.
+        references: of each answer its reference, or several, as JSON text.
+
+    Raises:
+        DataError: a reference is no JSON.
+    """
+
+    def score(said: Counter[str] | None, reference: str) -> float:
+        wanted = _fields_of(reference)
+        if wanted is None:
+            raise DataError(f"json_fields needs references in JSON; one is {reference[:80]!r}.")
+        if not said or not wanted:
+            return float(said == wanted)
+        return 2 * sum((said & wanted).values()) / (sum(said.values()) + sum(wanted.values()))
+
+    pairs = _pairs(answers, references)
+    found = [(_fields_of(answer), allowed) for answer, allowed in pairs]
+    return _mean("json_fields", [max(score(said, each) for each in allowed) for said, allowed in found])
+
+
+def _fields_of(text: str) -> Counter[str] | None:
+    """Return the fields of a JSON text, each its way and its value; None where it is no JSON."""
+    fields = Counter[str]()
+
+    def walk(value: object, way: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, part in value.items():
+                walk(part, f"{way}.{json.dumps(key)}")
+        elif isinstance(value, list) and value:
+            for number, part in enumerate(value):
+                walk(part, f"{way}[{number}]")
+        else:
+            fields[f"{way}={json.dumps(value.strip() if isinstance(value, str) else value)}"] += 1
+
+    try:
+        walk(json.loads(text, parse_constant=_refuse_constant), "")
+    except (ValueError, RecursionError):
+        return None
+    return fields
+
+
+def label_of(text: str) -> str:
+    """Return the label that an answer says: small letters, without blanks and signs around it.
+
+    Args:
+        text: the answer.
+    """
+    return text.strip().strip(string.punctuation + string.whitespace).casefold()
+
+
+def accuracy(answers: Sequence[str], references: References) -> TextScore:
+    """Score 1 where an answer says the label of its reference, whatever its case and the signs around it, else 0.
+
+    Args:
+        answers: N answers.
+        references: of each answer its label, or several that are right.
+    """
+    pairs = _pairs(answers, references)
+    right = [float(label_of(answer) in [label_of(each) for each in allowed]) for answer, allowed in pairs]
+    return _mean("accuracy", right)
+
+
+def macro_f1(answers: Sequence[str], references: References) -> TextScore:
+    """Score labels so that rare ones count as much as frequent ones: mean over the references' labels of their F1.
+
+    An answer that is none of these labels is a miss of the right one. The samples are 1 where the label is right, so a
+    paired comparison of them is one of accuracies.
+
+    Args:
+        answers: N answers.
+        references: of each answer its label; of several the first.
+    """
+    pairs = _pairs(answers, references)
+    said = [label_of(answer) for answer, _ in pairs]
+    wanted = [label_of(allowed[0]) for _, allowed in pairs]
+    shared = Counter(one for one, other in zip(said, wanted, strict=True) if one == other)
+    often, named = Counter(wanted), Counter(said)
+    found = [2 * shared[label] / (often[label] + named[label]) for label in often]
+    right = np.array([float(one == other) for one, other in zip(said, wanted, strict=True)])
+    return TextScore("macro_f1", float(np.mean(found)), right)
+
+
 def pass_at_k(samples: int, passed: int, k: int) -> float:
     """Return the probability that of k answers one passes, estimated from more answers than k without bias.
 
@@ -208,6 +298,9 @@ METRICS: dict[str, Callable[[Sequence[str], References], TextScore]] = {
     "rouge2": partial(rouge, kind="rouge2"),
     "rougeL": partial(rouge, kind="rougeL"),
     "json_validity": lambda answers, references: json_validity(answers),
+    "json_fields": json_fields,
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
 }
 
 

@@ -11,10 +11,13 @@ from data.data_error import DataError
 from evaluation import text_metrics
 from evaluation.text_metrics import (
     METRICS,
+    accuracy,
     bleu,
     chrf,
     exact_match,
+    json_fields,
     json_validity,
+    macro_f1,
     paired_bootstrap,
     pass_at_k,
     perplexity,
@@ -180,8 +183,35 @@ def test_bad_input_is_told(monkeypatch):
 def test_metrics_by_name():
     pytest.importorskip("sacrebleu")
     pytest.importorskip("rouge_score")
-    scores = score_texts(list(METRICS), ["the cat", "{}"], ["the cat", "{}"])
+    of_any_text = [name for name in METRICS if name != "json_fields"]  # whose references are JSON
+    scores = score_texts(of_any_text, ["the cat", "{}"], ["the cat", "{}"])
     assert all(score.value == pytest.approx(score.scale) for name, score in scores.items()
                if name in ("exact_match", "f1", "bleu", "chrf") and name != "bleu")  # fmt: skip
     assert scores["json_validity"].value == 0.5 and scores["rougeL"].samples[0] == 1
     assert all(score.samples.shape == (2,) for score in scores.values())
+
+
+def test_fields_of_json_by_hand():
+    wanted = '{"name": "Ann", "n": 3, "at": {"city": "Leeds"}, "tags": ["a", "b"]}'
+    said = [
+        '{"n": 3, "name": "Ann ", "tags": ["a", "b"], "at": {"city": "Leeds"}}',  # order and blanks around don't count
+        '{"name": "Bob", "n": 3, "tags": ["b", "a"]}',  # 1 of 4 fields said is right, of 5 wanted
+        f"Here it is: {wanted}", "[]", '{"n": "3"}',
+    ]  # fmt: skip
+    assert json_fields(said, [wanted] * 5).samples.tolist() == pytest.approx([1, 2 / 9, 0, 0, 0])
+    assert json_fields(["{}", "[NaN]"], ["{}", "[1]"]).samples.tolist() == [1, 0]
+    with pytest.raises(DataError, match="needs references in JSON"):
+        json_fields(["{}"], ["no JSON"])
+
+
+def test_labels_by_hand_and_as_scikit_learn_has_them():
+    wanted = ["refund", "refund", "refund", "login", "A"]
+    said = ["Refund.", "login", "a refund", " LOGIN\n", '"a"']
+    assert accuracy(said, wanted).samples.tolist() == [1, 0, 0, 1, 1]
+    # refund: 1 right of 3 wanted and 1 said; login: 1 of 1 and 2; a: 1 of 1 and 1. `a refund` is none of them.
+    assert macro_f1(said, wanted).value == pytest.approx((2 / 4 + 2 / 3 + 1) / 3)
+    assert macro_f1(said, wanted).samples.tolist() == [1, 0, 0, 1, 1]
+    metrics = pytest.importorskip("sklearn.metrics")
+    numbers = random.Random(0)
+    wanted, said = ([numbers.choice("abc") for _ in range(50)] for _ in range(2))
+    assert macro_f1(said, wanted).value == pytest.approx(metrics.f1_score(wanted, said, average="macro"))
