@@ -33,7 +33,8 @@ class Transcript:
         sample: number of the rollout among those of the task, from 1.
         outcome: how it ended.
         reward: its reward; None where it has none.
-        advantage: how much better it was than what it is compared with; None where it has no reward.
+        advantage: how much better it was than what it is compared with; None where it has no reward, or is left out of
+            training.
         told: what is said of an outcome that is not done.
         rows: of each row of tokens its passages.
         cut: whether its end is left out.

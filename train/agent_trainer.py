@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +39,7 @@ from train.agents.rollout_journal import RolloutJournal, remove_journals
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.rollout_runner import RolloutRunner, RunnerSettings
 from train.agents.sampled_policy import SampledPolicy
-from train.agents.tasks import plain_tasks, split_tasks
+from train.agents.tasks import plain_tasks, split_tasks, text_of_tasks
 from train.agents.watch import signs_of_gaming
 from train.base_trainer import BaseTrainer
 from train.language.optimization import adamw, warmup_then_cosine
@@ -94,7 +93,7 @@ class AgentTrainer(BaseTrainer):
         _require_choice(config, len(tasks))
         settings = self._rollout_settings()
         credit = Credit(_credit_settings(config, self.options.dry_run), self._start_logprobs)
-        self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, credit)
+        self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, credit, self._keep_transcripts)
         self.val_loader = ValidationRollouts(len(val_tasks), config.val_samples, self._val_rollouts, settings)
         self.optimizer = adamw(config, self.model)
         self.scheduler = warmup_then_cosine(config, self.optimizer, len(self.train_loader))
@@ -171,12 +170,13 @@ class AgentTrainer(BaseTrainer):
     def _train_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
         self._remove_old_journals()
         name = f"train-{plans[0].seed}-{self._epoch():05d}"  # each of the rounds of an epoch has a journal of its own
-        found = self._rollouts(plans, self._tasks.held[0], self._now(), name)
+        return self._rollouts(plans, self._tasks.held[0], self._now(), name)
+
+    def _keep_transcripts(self, made: Sequence[Rollout]) -> None:
         if self.run_context.in_session:
-            count, tokenizer = self.config.sample_count, self.language.base.tokenizer
-            kept = transcripts_of(found, self._epoch(), self.config.advantage, tokenizer, count)
+            credit, tokenizer = self.train_loader.credit, self.language.base.tokenizer
+            kept = transcripts_of(made, self._epoch(), credit, tokenizer, self.config.sample_count)
             keep_transcripts(self.get_run_file_path(TRANSCRIPTS), kept)
-        return found
 
     def _val_rollouts(self, plans: Sequence[RolloutPlan]) -> list[Rollout]:
         return self._rollouts(plans, self._tasks.held[1], self._now(), f"val-{self._epoch():05d}")
@@ -316,8 +316,8 @@ class AgentTrainer(BaseTrainer):
     def _digest(self) -> str:
         """Return a digest of what the agent does: its file, and its tasks."""
         whole = hashlib.sha256(self._runner.held.agent.source())
-        for tasks in self._tasks.held:  # of objects without a form of their own, their classes
-            whole.update(json.dumps(tasks, default=lambda value: type(value).__name__, sort_keys=True).encode())
+        for tasks in self._tasks.held:
+            whole.update(text_of_tasks(tasks).encode())
         return whole.hexdigest()
 
     # ---------------------------------------------------------------------------------------------------- the end

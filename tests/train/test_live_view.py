@@ -5,6 +5,7 @@ import torch
 
 from evaluation.report.agents_part import shade_of, transcripts_part
 from storage.agent_transcripts import TRANSCRIPTS, Passage, Transcript, read_transcripts
+from train.agents.credit import Credit, CreditSettings
 from train.agents.kept_transcripts import keep_transcripts, transcripts_of
 from train.agents.live_view import LiveView, live_pieces, share_with_variance, sparkline, tendency
 from train.agents.played import FAILED
@@ -21,6 +22,7 @@ def rollout(task: int, sample: int, reward: float | None, said: tuple[int, ...] 
 
 SOME = [rollout(0, 0, 1.0), rollout(0, 1, 0.0), rollout(1, 0, 0.5), rollout(1, 1, 0.5),
         rollout(2, 0, None, outcome=FAILED, told="x.py:1: KeyError")]  # fmt: skip
+PLAIN = Credit(CreditSettings(group_size=2))
 
 
 class Words:
@@ -54,7 +56,7 @@ def test_off_a_terminal_a_line_comes_every_minute(caplog):
 def test_the_best_and_the_worst_are_kept_of_the_first_epoch_and_the_last(tmp_path):
     path = tmp_path / TRANSCRIPTS
     for epoch in (1, 2, 3):
-        keep_transcripts(path, transcripts_of(SOME, epoch, "centred", Words(), 1))
+        keep_transcripts(path, transcripts_of(SOME, epoch, PLAIN, Words(), 1))
     found = read_transcripts(tmp_path)
     assert [(each.epoch, each.task, each.sample, each.reward, each.advantage) for each in found] == [
         (epoch, *rest)
@@ -63,11 +65,23 @@ def test_the_best_and_the_worst_are_kept_of_the_first_epoch_and_the_last(tmp_pat
     ]
     read, said = Passage("1 2", False), Passage("7 8", True)
     assert list(found[0].rows) == [[read, said, Passage("3", False), Passage("9", True)]]
-    assert transcripts_of(SOME, 1, "centred", Words(), 0) == []
-    (long,) = transcripts_of([rollout(0, 0, 1.0, said=(7,) * 5000)], 1, "centred", Words(), 1)
+    assert transcripts_of(SOME, 1, PLAIN, Words(), 0) == []
+    (long,) = transcripts_of([rollout(0, 0, 1.0, said=(7,) * 5000)], 1, PLAIN, Words(), 1)
     assert long.cut and len(long.rows[0][1].text.split()) < 4001
     (tmp_path / TRANSCRIPTS).write_text("[{")
     assert read_transcripts(tmp_path) == [] and transcripts_part(tmp_path) is None
+
+
+def test_the_advantage_of_a_transcript_is_the_one_that_is_learned_from():
+    """A right answer that is too long is worse than a wrong short one; what is cut off is not learned from."""
+    some = [rollout(0, 0, 1.0, said=(7,) * 9), rollout(0, 1, 0.5), rollout(0, 2, 0.5, cut_off=1), rollout(0, 3, 0.0)]
+    credit = Credit(CreditSettings(
+        group_size=4, overlong_length=8, overlong_buffer=2, overlong_penalty=1.5, train_cut_off=False
+    ))  # fmt: skip
+    found = transcripts_of(some, 1, credit, Words(), 1)
+    assert [(each.sample, each.reward, each.advantage) for each in found] == [(2, 0.5, 0.375), (1, 1.0, -0.625)]
+    again = transcripts_of([some[2], some[3]], 1, credit, Words(), 1)
+    assert [(each.sample, each.advantage) for each in again] == [(3, None), (4, -0.25)]
 
 
 def test_a_report_colours_what_was_said_by_its_advantage(tmp_path):

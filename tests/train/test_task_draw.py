@@ -8,6 +8,7 @@ from policy_bandit import Bandit
 
 from data.tensor_loader import epoch_generator
 from train.agents.task_draw import TaskDraw
+from train.agents.tasks import text_of_tasks
 
 
 def test_without_a_curriculum_the_order_is_the_epochs_permutation_again_and_again():
@@ -64,3 +65,12 @@ def test_a_curriculum_learns_more_from_as_many_rollouts():
             assert bandit.made == 20 * 32
             ends.append(float(bandit.probabilities()[36:, 1].mean()))
         assert ends[1] > ends[0] + 0.02, f"seed {seed}: {ends}"
+
+
+def test_the_text_of_tasks_is_the_same_for_the_same_tasks():
+    """Whatever their keys are, and in whichever order they were put in."""
+    one = [{"b": 1, 7: {(1, 2): {3}}, None: [{"x": 1, 2: 3}]}]
+    other = [{None: [{2: 3, "x": 1}], 7: {(1, 2): {4}}, "b": 1}]
+    assert text_of_tasks(one) == text_of_tasks(other), "of a set its class alone is known"
+    assert text_of_tasks(one) != text_of_tasks([one[0] | {7: {(1, 3): {3}}}])
+    assert text_of_tasks([{"b": 1, "a": (2,)}]) == '[{"a": [2], "b": 1}]', "as it was written before"

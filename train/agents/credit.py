@@ -78,7 +78,22 @@ class Credit:
 
     def is_flat(self, group: Sequence[Rollout]) -> bool:
         """Say whether the rewards of a group are all the same, so that a comparison inside of it teaches nothing."""
-        return not any(group_advantages([self._reward(each) for each in group], [0] * len(group)))
+        return not any(group_advantages([self.reward(each) for each in group], [0] * len(group)))
+
+    def advantages(self, groups: Sequence[Sequence[Rollout]]) -> list[list[float]]:
+        """Return of each rollout of each group how much better it was than what it is compared with."""
+        rewards = [self.reward(each) for group in groups for each in group]
+        numbers = [number for number, group in enumerate(groups) for _ in group]
+        found = iter(group_advantages(rewards, numbers, self.settings.advantage))
+        return [[next(found) for _ in group] for group in groups]
+
+    def reward(self, rollout: Rollout) -> float:
+        """Return what is compared: the agent's reward, less what a rollout's length takes off it."""
+        return (rollout.reward or 0.0) - self.penalty(rollout)
+
+    def learns_from(self, rollout: Rollout) -> bool:
+        """Say whether a rollout that has a reward is trained on, where its group teaches anything."""
+        return rollout.turns > 0 and (self.settings.train_cut_off or not rollout.cut_off)
 
     def rows(self, rollouts: Sequence[Rollout], numbers: Numbers) -> list[PolicyRow]:
         """Return what is learned from.
@@ -102,8 +117,7 @@ class Credit:
         given = [(number, each) for number, group in enumerate(groups) for each in group]
         if settings.overlong_length and given:
             numbers["overlong"] = (sum(self.penalty(each) > 0 for _, each in given) / len(given), len(given))
-        rewards = [self._reward(each) for _, each in given]
-        advantages = group_advantages(rewards, [number for number, _ in given], settings.advantage)
+        advantages = [value for group in self.advantages(groups) for value in group]
         if settings.probing:
             advantages = [1.0 if place % 2 else -1.0 for place in range(len(given))]
         teaching = {number for (number, _), advantage in zip(given, advantages, strict=True) if advantage}
@@ -112,7 +126,7 @@ class Credit:
         kept = [
             (place, rollout, advantage)
             for place, ((number, rollout), advantage) in enumerate(zip(given, advantages, strict=True))
-            if number in teaching and rollout.turns and (settings.train_cut_off or not rollout.cut_off)
+            if number in teaching and self.learns_from(rollout)
         ]
         penalties = self._penalties([row for _, rollout, _ in kept for row in rollout.rows], numbers)
         found = []
@@ -123,9 +137,6 @@ class Credit:
                 weight, divisor = self._weight(rollout, row)
                 found.append(PolicyRow(row.ids, row.sampled, row.logprobs, of_each, weight, place, divisor))
         return found
-
-    def _reward(self, rollout: Rollout) -> float:
-        return (rollout.reward or 0.0) - self.penalty(rollout)
 
     def _weight(self, rollout: Rollout, row: SampledRow) -> tuple[float, float | None]:
         """Return by how much each sampled id of a row counts, and what the row adds to what the loss is divided by."""

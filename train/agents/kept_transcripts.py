@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.token_losses import group_advantages
 from storage.agent_transcripts import Passage, Transcript, read_transcripts, write_transcripts
+from train.agents.credit import Credit
 from train.agents.rollout import Rollout, SampledRow
-from train.agents.rollout_summary import group_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,30 +15,25 @@ _LONGEST = 4000  # tokens of a transcript
 
 
 def transcripts_of(
-    rollouts: Sequence[Rollout], epoch: int, advantage: str, tokenizer: "PreTrainedTokenizerBase", tasks: int
+    rollouts: Sequence[Rollout], epoch: int, credit: Credit, tokenizer: "PreTrainedTokenizerBase", tasks: int
 ) -> list[Transcript]:
     """Return what is worth reading of an epoch: of some tasks the best rollout and the worst.
 
     Args:
         rollouts: rollouts of the epoch.
         epoch: its number, 1 for the first.
-        advantage: what a reward is compared with; see `group_advantages`.
+        credit: what makes advantages of rewards; a rollout that it leaves out of training has none.
         tokenizer: tokenizer of the model.
         tasks: number of tasks, those first whose rewards differ most.
     """
-    rewarded = [each for group in group_of(rollouts).values() for each in group]
-    rewards = [each.reward or 0.0 for each in rewarded]
-    advantages = group_advantages(rewards, [each.task for each in rewarded], advantage)
-    groups: dict[int, list[tuple[float, Rollout]]] = {}
-    for value, rollout in zip(advantages, rewarded, strict=True):
-        groups.setdefault(rollout.task, []).append((value, rollout))
-    for group in groups.values():
-        group.sort(key=lambda each: (-(each[1].reward or 0.0), each[1].sample))
-    chosen = sorted(groups.values(), key=lambda group: (group[-1][1].reward or 0.0) - (group[0][1].reward or 0.0))
-    ends = [end for group in chosen[:tasks] for end in ([group[0], group[-1]] if len(group) > 1 else group)]
+    groups = credit.groups(rollouts)
+    compared = [sorted(zip(group, advantages, strict=True), key=lambda each: (-credit.reward(each[0]), each[0].sample))
+                for group, advantages in zip(groups, credit.advantages(groups), strict=True)]  # fmt: skip
+    compared.sort(key=lambda group: credit.reward(group[-1][0]) - credit.reward(group[0][0]))
+    ends = [end for group in compared[:tasks] for end in ([group[0], group[-1]] if len(group) > 1 else group)]
     failed = [each for each in rollouts if each.reward is None][: 1 if tasks else 0]
     return [
-        *(_transcript(rollout, epoch, value, tokenizer) for value, rollout in ends),
+        *(_transcript(each, epoch, value if credit.learns_from(each) else None, tokenizer) for each, value in ends),
         *(_transcript(rollout, epoch, None, tokenizer) for rollout in failed),
     ]
 

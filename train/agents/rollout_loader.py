@@ -24,6 +24,7 @@ _TRAINING, _VALIDATION = 0, 1  # words of a seed, so that neither's rollouts hav
 _VAL_BATCH = 32  # rollouts of a validation batch
 
 Gather = Callable[[Sequence[RolloutPlan]], list[Rollout]]
+Keep = Callable[[Sequence[Rollout]], None]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class RolloutLoader:
         gather: function that makes rollouts, with the weights as they are.
         settings: how they are drawn and spread.
         credit: what makes rows that are learned from of them.
+        keep: called with all rollouts of an epoch when they have been made.
 
     Attributes:
         epoch: number of the epoch that the next pass gives.
@@ -85,8 +87,10 @@ class RolloutLoader:
     draws_by_epoch = True
     drop_last = False
 
-    def __init__(self, tasks: int, gather: Gather, settings: RolloutSettings, credit: Credit) -> None:
-        self._tasks, self._gather, self.credit = tasks, gather, credit
+    def __init__(
+        self, tasks: int, gather: Gather, settings: RolloutSettings, credit: Credit, keep: Keep = lambda made: None
+    ) -> None:
+        self._tasks, self._gather, self.credit, self._keep = tasks, gather, credit, keep
         self.settings, self.epoch = settings, 0
         self.rollouts: list[Rollout] = []
         self._made_in, self._rounds = -1, 1
@@ -118,6 +122,7 @@ class RolloutLoader:
             self.rollouts, self._made_in = [], -1
             found = self._gathered()
             self._told.tell(found, f"epoch {self.epoch + 1}")
+            self._keep(found)
             self.draw.note([each.task for each in found], [success_of(each, self.settings.success) for each in found])
             self.replay.begin(self.epoch)
             self.rollouts, self._made_in = found, self.epoch

@@ -90,3 +90,22 @@ def _alike(one: object, other: object) -> bool:
     if isinstance(one, dict) and type(other) is dict:
         return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
     return type(one) is type(other) and (one == other or one != one)
+
+
+def text_of_tasks(tasks: Sequence[object]) -> str:
+    """Return tasks as a text, the same for the same tasks; of objects without a form of their own it has the class."""
+
+    def written(value: object) -> str:
+        return json.dumps(value, default=lambda each: type(each).__name__, sort_keys=True)
+
+    def text_keys(value: object) -> object:
+        """Replace keys that are no texts, which JSON can't sort beside texts, or can't write."""
+        if isinstance(value, Mapping):
+            return {key if isinstance(key, str) else f"{type(key).__name__} {written(text_keys(key))}": text_keys(each)
+                    for key, each in value.items()}  # fmt: skip
+        return [text_keys(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    try:
+        return written(tasks)
+    except TypeError:
+        return written(text_keys(tasks))
