@@ -54,11 +54,12 @@ _MODES = {
     "predict": "commands.evaluate.predict",
     "chat": "commands.chat",
     "export": "commands.export",
+    "losses": "commands.losses",
 }
 _RESUMABLE = _LABELLED = ("seeds",)
 _OF_A_SAVED_RUN = ("test", "predict")  # they take the run's settings
-_OF_SAVED_WEIGHTS = ("chat", "export")  # they need no trainer, and have settings of their own:
-_SECTIONS = {"chat": "Chat", "export": "Export"}
+_OF_SAVED_WEIGHTS = ("chat", "export", "losses")  # they need no trainer, and have settings of their own:
+_SECTIONS = {"chat": "Chat", "export": "Export", "losses": "Losses"}
 
 _EXAMPLES = """examples:
   python train.py --list
@@ -74,6 +75,7 @@ _EXAMPLES = """examples:
   python train.py ModelAutoEncoder --predict latest --out predictions.csv
   python train.py LanguageModel --chat
   python train.py LanguageModel --export latest merge=on
+  python train.py --losses latest data=chats.jsonl --out losses.jsonl
   python train.py --replay latest precision=fp32
   python train.py --new MyTrainer --model model.my_model:MyModel --batch dict --task ranking
 
@@ -169,9 +171,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE",
-        help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ...; of --export: a folder",
+        help="of --predict: .csv, .jsonl, .npz, .npy, .parquet, ...; of --losses: a .jsonl file; of --export: a folder",
     )
-    parser.add_argument("--force", action="store_true", help="of --predict and --export: replace what is there already")
+    parser.add_argument(
+        "--force", action="store_true", help="of --predict, --losses and --export: replace what is there"
+    )
     parser.add_argument(
         "--chat", nargs="?", const="latest", metavar="RUN",
         help="talk with a language model: a run, an exported folder, or a base model such as smollm2",
@@ -179,6 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--export", nargs="?", const="latest", metavar="RUN",
         help="write a language model's adapter once more, or with merge=on a whole model; RUN as for --chat",
+    )  # fmt: skip
+    parser.add_argument(
+        "--losses", nargs="?", const="latest", metavar="RUN",
+        help="write a language model's loss of each row of data=FILE to the file of --out; RUN as for --chat",
     )  # fmt: skip
     new = parser.add_argument_group("a new trainer from a model")
     new.add_argument("--new", metavar="NAME", help="write a trainer, its config, section and test; needs those below")
@@ -368,7 +376,7 @@ def _evaluate(entry: TrainerEntry, arguments: argparse.Namespace) -> int:
 
 def _of_saved_weights(entry: TrainerEntry | None, arguments: argparse.Namespace) -> int:
     """Do what needs a model that was trained, and not its trainer."""
-    clash = _given(arguments, [*_MODES, "resume", *([] if arguments.export else ["out", "force"])])
+    clash = _given(arguments, [*_MODES, "resume", *([] if arguments.export or arguments.losses else ["out", "force"])])
     if len(clash) > 1:
         return _report(arguments, f"{' and '.join(clash)} don't go together: use one at a time", USAGE)
     option = next(name for name in _OF_SAVED_WEIGHTS if getattr(arguments, name))

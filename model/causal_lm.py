@@ -150,6 +150,7 @@ class CausalLM(nn.Module):
         rows: PackedRows,
         adapters: AdapterRows | None = None,
         cache: KeyValueCache | None = None,
+        states: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states of rows of tokens, after the last norm.
 
@@ -158,6 +159,7 @@ class CausalLM(nn.Module):
             rows: where each row begins and what the cache holds of it.
             adapters: the adapter of each row; None for the model as it is.
             cache: keys and values of the tokens before these, which get those of these; None in training.
+            states: (T, width) what the first layer gets in place of the tokens' embeddings; None for these.
 
         Returns:
             (T, width) in the model's dtype.
@@ -168,7 +170,8 @@ class CausalLM(nn.Module):
         if adapters is not None and adapters.lengths != rows.lengths:
             raise ValueError(f"adapters are of rows of {adapters.lengths} tokens, the batch has {rows.lengths}")
         step = None if cache is None else cache.begin(rows)
-        states = functional.embedding(tokens, self.model.embed_tokens.weight)
+        if states is None:
+            states = functional.embedding(tokens, self.model.embed_tokens.weight)
         turns = self._turns(rows.positions, states.dtype)
         recompute = self.recompute and torch.is_grad_enabled() and step is None
         for index, layer in enumerate(self.model.layers):
