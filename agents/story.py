@@ -50,6 +50,8 @@ def _round_lines(task: Task, each: Round) -> Iterator[str]:
         yield f"  - {task.metric} {measured['value']:.4g}; against the base model {gain}; {kept}"
     if each["against_best"] is not None:
         yield f"  - against the best before it {difference_text(each['against_best'])}"
+    for one in each.get("found", []):
+        yield f"  - found {one['name'].replace('_', ' ')} ({one['weight']:.2f}): {one['evidence'][0]}"
 
 
 def difference_text(found: Difference) -> str:

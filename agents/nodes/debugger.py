@@ -1,75 +1,112 @@
-"""The debugger: reads curves and evaluation, and proposes changes, each with its evidence."""
+"""The debugger: looks at the round that is over, and says what it suffered from and what may be changed."""
 
-import math
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from agents.context import TuneContext
+from agents.context import TuneContext, key_of
+from agents.findings.environment import failed_by_environment
+from agents.findings.evidence import Evidence, Losses, RowLoss, labels_of
+from agents.findings.finding_list import findings_of
 from agents.proposals import added_rows, is_new
-from agents.state import Change, Proposal, Round, TuneState
-from agents.task.rows import question_digest, read_rows
+from agents.state import Finding, Round, Trained, TuneState
+from agents.task.rows import TaskRow, question_digest, read_rows, write_rows
+from agents.trainers.losses import LOSSES, ROWS, TellsLosses
+from agents.trainers.trainer import TrainerError
+from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 
-_RISE = 1.02  # val_loss at the end this many times its best: it has risen
-_FALL = 0.01  # share by which val_loss still falls in the last epoch: it has not come to rest
-_JUMP = 1.1  # training loss this many times the first epoch's: it does not learn but drifts away
+_MEASURED = 300  # training rows whose losses are measured at most, evenly spread
+_SWAPPED, _ANSWERS = 100, 3  # of which so many are asked with so many answers of other rows
+_GENERAL = Path(__file__).resolve().parent.parent / "findings" / "general.jsonl"
 
 
 def find_faults(context: TuneContext, state: TuneState) -> TuneState:
     """Say what the last round suffered from, the surest first."""
-    last = state["rounds"][-1]
+    *earlier, last = state["rounds"]
+    train, test = read_rows(context.folder.train_rows), read_rows(context.folder.test_rows)
+    losses, advice, seconds = _looked(context, state, last["trained"], train)
+    kept = state.get("seconds", [])
+    minutes = kept[-1] / 60 if len(kept) == len(state["rounds"]) + 1 else None
+    found = findings_of(Evidence(
+        context.task, context.trainer.settings(context.folder.settings), last, state["baseline"], train, test, losses,
+        advice, minutes,
+    ))  # fmt: skip
     tried = {pair for each in state["rounds"] for pair in each["settings"].items()}
-    rows = read_rows(context.folder.train_rows)
-    found = sorted(_findings(context, last), key=lambda one: -one["weight"])
     fresh = [one for one in found if one["finding"] not in state["rejected"]
-             and is_new(one, tried, rows, added_rows(context.effects, one))]  # fmt: skip
-    return TuneState(proposals=fresh)
+             and is_new(one, tried, train, added_rows(context.effects, one))]  # fmt: skip
+    told = [Finding(name=one["finding"], evidence=one["evidence"], weight=round(one["weight"], 3)) for one in found]
+    looked: Round = {**last, "found": told}
+    return TuneState(proposals=fresh, rounds=[*earlier, looked], step=state["step"] + 1, spent=state["spent"] + seconds)
 
 
-def _findings(context: TuneContext, last: Round) -> Iterator[Proposal]:
-    settings, trained = context.trainer.settings(context.folder.settings), last["trained"]
-    train = [value for value in trained["history"].get("train_loss", []) if value is not None]
-    val = [value for value in trained["history"].get("val_loss", []) if value is not None]
-    rate, epochs, size = (float(str(settings[name])) for name in ("learning_rate", "epochs", "batch_size"))
-    pieces = float(str(settings.get("accumulation_steps", 1)))
+def _looked(
+    context: TuneContext, state: TuneState, trained: Trained, rows: Sequence[TaskRow]
+) -> tuple[Losses | None, str, float]:
+    """Fetch what findings need beside the state: losses of rows, or the doctor's advice; and the seconds it took."""
+    trainer = context.trainer
+    asks_doctor = failed_by_environment(trained["error"])
+    if not asks_doctor and (trained["error"] or not trained["run"] or not isinstance(trainer, TellsLosses)):
+        return None, "", 0.0
 
-    def lower(by: float) -> Change:
-        return Change(key="learning_rate", before=f"{rate:g}", after=f"{rate / by:g}")
+    def do(place: Path) -> dict[str, Any]:
+        if asks_doctor or not isinstance(trainer, TellsLosses):
+            return {"advice": _advice(context, place, trained["error"])}
+        asked = _asked(rows)
+        write_rows(place / ROWS, [row for _, row in asked])
+        try:
+            template = trainer.losses(place, context.folder.path / trained["run"], False, context.process)
+        except TrainerError as error:  # without them there is still the rest to look at
+            return {"error": str(error)}
+        return {"kinds": [kind for kind, _ in asked], "template": template}
 
-    if "memory" in trained["error"].lower() and size > 1:
-        yield Proposal(
-            finding="out_of_memory", evidence=[trained["error"]], weight=1.0,
-            changes=[Change(key="batch_size", before=f"{size:g}", after=f"{size // 2:g}"),
-                     Change(key="accumulation_steps", before=f"{pieces:g}", after=f"{2 * pieces:g}")],
-            expected="half of the rows at a time need about half of the memory of activations; the step stays the same",
-        )  # fmt: skip
-    if "not finite" in trained["error"] or "nan" in trained["error"].lower():
-        yield Proposal(
-            finding="instability", evidence=[trained["error"]], changes=[lower(10)], weight=0.95,
-            expected="a tenth of the learning rate keeps the numbers finite",
-        )  # fmt: skip
-    if len(train) > 1 and (
-        train[-1] > _JUMP * train[0] or (val and val[-1] > _JUMP * val[0] and train[-1] > 0.9 * train[0])
-    ):
-        yield Proposal(
-            finding="learning_rate_too_high", changes=[lower(10)], weight=0.9,
-            evidence=[f"the training loss went from {train[0]:.3g} to {train[-1]:.3g} in {len(train)} epochs"],
-            expected="a tenth of the learning rate lets the loss fall",
-        )  # fmt: skip
-    if len(val) > 2 and val[-1] > _RISE * min(val) and train[-1] < train[val.index(min(val))]:
-        best = val.index(min(val)) + 1
-        yield Proposal(
-            finding="overfitting", weight=0.7 * min(1.0, math.log(val[-1] / min(val)) * 10),
-            evidence=[f"val_loss was best in epoch {best} of {len(val)}, {min(val):.3g}, and ended at {val[-1]:.3g}",
-                      f"train_loss went on falling, to {train[-1]:.3g}"],
-            changes=[Change(key="epochs", before=f"{epochs:g}", after=f"{max(1, best)}"), lower(2)],
-            expected="fewer epochs and half of the learning rate keep what holds for new rows",
-        )  # fmt: skip
-    if len(val) > 1 and val[-1] < (1 - _FALL) * val[-2] and val[-1] == min(val):
-        yield Proposal(
-            finding="underfitting", weight=0.6,
-            evidence=[f"val_loss still falls in the last epoch, from {val[-2]:.3g} to {val[-1]:.3g}"],
-            changes=[Change(key="epochs", before=f"{epochs:g}", after=f"{2 * epochs:g}")],
-            expected="twice the epochs let the loss come to rest",
-        )  # fmt: skip
+    done = context.effects.once(key_of(state, "debug"), {"run": trained["run"], "error": trained["error"]}, do)
+    losses = _read(context.effects.place(key_of(state, "debug")), done) if "kinds" in done else None
+    return losses, done.get("advice", ""), done["seconds"]
+
+
+def _asked(rows: Sequence[TaskRow]) -> list[tuple[str, TaskRow]]:
+    """Return the rows to be measured, each with what it is for: `row`, `general`, or `swap`."""
+    chosen = list(rows)[:: -(-len(rows) // _MEASURED)]
+    asked = [("row", row) for row in chosen]
+    asked += [("general", row) for row in read_rows(_GENERAL)]
+    if not labels_of(rows) and len(chosen) > _ANSWERS:
+        for number, row in enumerate(chosen[:_SWAPPED]):
+            others = [chosen[(number + 1 + step * len(chosen) // (_ANSWERS + 1)) % len(chosen)]
+                      for step in range(_ANSWERS)]  # fmt: skip
+            asked += [("swap", TaskRow(row.id, (*row.messages[:-1], other.messages[-1]), {})) for other in others
+                      if other.answer != row.answer and question_digest(other) != question_digest(row)]  # fmt: skip
+    return asked
+
+
+def _read(place: Path, done: dict[str, Any]) -> Losses:
+    """Return what was measured, by what it is for."""
+    measured = [json.loads(line) for line in (place / LOSSES).read_text(encoding="utf-8").splitlines()]
+    ids = [json.loads(line)["id"] for line in (place / ROWS).read_text(encoding="utf-8").splitlines()]
+    own: dict[str, RowLoss] = {}
+    general: list[RowLoss] = []
+    swapped: dict[str, list[RowLoss]] = {}
+    for kind, key, one in zip(done["kinds"], ids, measured, strict=True):
+        if "loss" not in one:
+            continue
+        found = RowLoss(one["loss"], one["base_loss"])
+        if kind == "row":
+            own[key] = found
+        elif kind == "general":
+            general.append(found)
+        else:
+            swapped.setdefault(key, []).append(found)
+    return Losses(own, general, swapped, done["template"])
+
+
+def _advice(context: TuneContext, place: Path, error: str) -> str:
+    """Ask the doctor about an error of the environment."""
+    log = place / "error.txt"
+    log.write_text(f"{error}\n", encoding="utf-8")
+    doctor = (str(PACKAGE_ROOT / "doctor.py"),) if IS_CHECKOUT else ("-m", "menagerie", "doctor")
+    _, text = context.process(place, "doctor", (sys.executable, *doctor, "--traceback", str(log)))
+    return text.strip()
 
 
 def facts_of_data(context: TuneContext) -> list[str]:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class TaskRow:
         id: its id: made of its content, so that the same row has the same wherever it is from.
         messages: the conversation in OpenAI's form; the last message is the assistant's answer.
         origin: where it is from: `file` and `place`, or what made it.
+        slices: kinds of rows that it is of, as the user's file says: its `slice`, and what is in its `meta`.
     """
 
     id: str
     messages: tuple[dict[str, Any], ...]
     origin: dict[str, Any]
+    slices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def asked(self) -> list[dict[str, Any]]:
@@ -71,6 +73,7 @@ def read_samples(path: Path) -> RowsFound:
         source = open_source(path, "alpaca", {"instruction": "prompt", "output": "completion"})
     rows, bad, first = [], Counter[str](), dict[str, str]()
     ids = Counter[str]()
+    raw = {row.place: row.value for row in source.files.rows() if isinstance(row.value, Mapping)}
     for row in source.rows():
         example = row.example
         reason = _why_not(example)
@@ -80,11 +83,22 @@ def read_samples(path: Path) -> RowsFound:
             continue
         assert isinstance(example, Conversation)
         key = _different(row_id(example.messages), ids)
-        rows.append(TaskRow(key, example.messages, {"file": Path(path).name, "place": row.place}))
+        origin = {"file": Path(path).name, "place": row.place}
+        rows.append(TaskRow(key, example.messages, origin, _slices_in(raw.get(row.place, {}))))
     if not rows:
         raise DataError(f"{path} has no row with a question and an answer. " + " ".join(first.values()))
     left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
     return RowsFound(rows, source.told(), left_out)
+
+
+def _slices_in(value: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a row of the user's says of the kinds that it is of."""
+    found: dict[str, str] = {}
+    meta = value.get("meta")
+    for name, part in [("slice", value.get("slice")), *(meta.items() if isinstance(meta, Mapping) else ())]:
+        if isinstance(part, str | int | float) and str(part).strip():
+            found[str(name)] = str(part).strip()
+    return found
 
 
 def _why_not(example: Conversation | Completion | object) -> str | None:
@@ -150,14 +164,17 @@ def with_changes(rows: Sequence[TaskRow], drop: Collection[str], add: Sequence[T
 
 
 def write_rows(path: Path, rows: Sequence[TaskRow]) -> None:
-    """Write rows as training reads them: JSON lines with `id`, `messages` and `origin`.
+    """Write rows as training reads them: JSON lines with `id`, `messages`, `origin`, and `slices` where it has some.
 
     Raises:
         OutputError: it can't be written.
     """
-    lines = (
-        json.dumps({"id": row.id, "messages": row.messages, "origin": row.origin}, ensure_ascii=False) for row in rows
+    values = (
+        {"id": row.id, "messages": row.messages, "origin": row.origin}
+        | ({"slices": dict(row.slices)} if row.slices else {})
+        for row in rows
     )
+    lines = (json.dumps(value, ensure_ascii=False) for value in values)
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
 
 
@@ -186,6 +203,7 @@ def _rows_of(path: Path) -> Iterator[TaskRow]:
             if reason:
                 raise ValueError(reason)
             key = _different(str(value.get("id") or row_id(messages)), ids)
-            yield TaskRow(key, messages, dict(value.get("origin") or {}))
+            slices = {str(name): str(part) for name, part in dict(value.get("slices") or {}).items()}
+            yield TaskRow(key, messages, dict(value.get("origin") or {}), slices)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}:{number}: no row with `messages`: {error}") from None

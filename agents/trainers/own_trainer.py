@@ -1,5 +1,6 @@
 """Our own trainers: a training is a process of train.py, which goes on from its checkpoint."""
 
+import json
 import re
 import shlex
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 from agents.state import Trained
 from agents.task.settings import checked, write_settings
+from agents.trainers.losses import LOSSES, ROWS
 from agents.trainers.trainer import ASKED, SAID, Process, TrainerError, Training, failure_text
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 from storage.saved_run import RunDamagedError, read_metrics
@@ -49,7 +51,7 @@ class OwnTrainer:
         data = content.get("summary", {}).get("train_data", {})
         return Trained(
             run=str(run), epochs=len(history.get("train_loss", [])), planned=_epochs_of(run), history=history,
-            rows={"used": int(data.get("rows_used", 0)), "left_out": sum(data.get("rows_left_out", {}).values())},
+            rows=_rows_of(data),
             error=error, code=code,
         )  # fmt: skip
 
@@ -61,11 +63,30 @@ class OwnTrainer:
         if code:
             raise TrainerError(f"{model} can't be asked: {failure_text(text, code)}")
 
+    def losses(self, place: Path, run: Path, words: bool, process: Process) -> str:
+        """Measure rows by `train.py --losses`, as `TellsLosses.losses`."""
+        asked = ("attribution=32",) if words else ()
+        code, text = process(place, "losses", (
+            *self._train, "--losses", str(run), f"data={place / ROWS}", "--out", str(place / LOSSES), "--force",
+            "compare=on", *asked,
+        ))  # fmt: skip
+        if code:
+            raise TrainerError(f"{run} tells no losses: {failure_text(text, code)}")
+        told = [line for line in text.splitlines() if line.startswith("{")]
+        return str(json.loads(told[-1])["template"]) if told else ""
+
     def export(self, place: Path, run: Path, out: Path, process: Process) -> None:
         """Export by `train.py --export`, as `Trainer.export`."""
         code, text = process(place, "export", (*self._train, "--export", str(run), "--out", str(out)))
         if code:
             raise TrainerError(f"{run} can't be exported: {failure_text(text, code)}")
+
+
+def _rows_of(account: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many rows were used, left out, and left out because they were too long."""
+    left_out = account.get("rows_left_out", {})
+    long = sum(count for reason, count in left_out.items() if reason.startswith("longer than max_length"))
+    return {"used": int(account.get("rows_used", 0)), "left_out": sum(left_out.values()), "too_long": long}
 
 
 def _newest_run(work: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -1,0 +1,124 @@
+"""Rows that are probably labelled wrongly, found by what all other rows say of them.
+
+Where answers are labels, each row is judged by the words of all others (naive Bayes, the row itself left out), so that
+no model can have learned its answer by heart; where losses are known, the model must doubt it too. Where answers are
+free text, a row is suspect when its answer suits its question no better than the answers of other rows do.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from agents.findings.evidence import Evidence, Losses, asked_of
+from agents.proposals import line_of
+from agents.state import Proposal
+from agents.task.rows import TaskRow
+from constants.counting import counted
+from evaluation.text_metrics import label_of
+
+_SURE = 0.8  # probability of another label from which on a row is suspect
+_DOUBTED = 0.2  # and of its own below which
+_LEAST_SHARE, _LEAST = 0.03, 4  # suspect rows from which on the finding is made
+_KNOWN = 0.6  # share of all rows whose label the others tell: below, they can't judge
+_SMOOTH = 0.5
+_SHOWN = 8
+_LEAST_SWAPPED = 16
+
+
+def mislabelled(seen: Evidence) -> Iterator[Proposal]:
+    """Rows say another answer than all others, and the model, would give."""
+    if seen.labels:
+        yield from _of_labels(seen)
+    elif seen.losses is not None and len(seen.losses.swapped) >= _LEAST_SWAPPED:
+        yield from _of_texts(seen, seen.losses)
+
+
+def _of_labels(seen: Evidence) -> Iterator[Proposal]:
+    said = cross_checked(seen.train)
+    known = sum(label_of(row.answer) == label for row, (label, _, _) in zip(seen.train, said, strict=True))
+    suspect = [(row, label, own) for row, (label, other, own) in zip(seen.train, said, strict=True)
+               if label != label_of(row.answer) and other >= _SURE and own <= _DOUBTED]  # fmt: skip
+    agreed = _doubted_by_the_model(seen, [row for row, _, _ in suspect])
+    if agreed is not None:
+        suspect = [one for one in suspect if one[0].id in agreed]
+    share = len(suspect) / len(seen.train)
+    if known < _KNOWN * len(seen.train) or len(suspect) < _LEAST or share < _LEAST_SHARE:
+        return
+    suspect.sort(key=lambda one: one[2])
+    judges = "the words of all other rows" if agreed is None else "the words of all other rows and the trained model"
+    yield Proposal(
+        finding="mislabelled", changes=[], drop=[row.id for row, _, _ in suspect],
+        weight=min(0.96, 0.75 + 1.5 * share) if agreed is not None else min(0.9, 0.6 + 1.5 * share),
+        evidence=[f"{len(suspect)} of {counted(len(seen.train), 'training row')} have an answer that {judges} speak "
+                  f"against; {known / len(seen.train):.0%} of all rows are as the others say",
+                  *(f"{line_of(row)}, rather {label!r}{_loss_text(seen, row)}" for row, label, _ in suspect[:_SHOWN])],
+        expected="without wrong answers the model learns what is meant; look at the rows first",
+    )  # fmt: skip
+
+
+def _loss_text(seen: Evidence, row: TaskRow) -> str:
+    found = seen.losses.rows.get(row.id) if seen.losses is not None else None
+    return f", loss {found.loss:.2g}" if found is not None else ""
+
+
+def _doubted_by_the_model(seen: Evidence, rows: Sequence[TaskRow]) -> set[str] | None:
+    """Return the ids of rows whose loss is above the median of all; None where losses are not known."""
+    losses = seen.losses.rows if seen.losses is not None else {}
+    if not losses:
+        return None
+    ordered = sorted(one.loss for one in losses.values())
+    middle = ordered[len(ordered) // 2]
+    return {row.id for row in rows if row.id not in losses or losses[row.id].loss > middle}
+
+
+def cross_checked(rows: Sequence[TaskRow]) -> list[tuple[str, float, float]]:
+    """Judge the label of each row by the words of all others: naive Bayes, the row itself left out.
+
+    Args:
+        rows: rows whose answers are labels.
+
+    Returns:
+        Of each row the likeliest label, its probability, and that of the row's own.
+    """
+    labels = sorted({label_of(row.answer) for row in rows})
+    own = [label_of(row.answer) for row in rows]
+    words = [set(re.findall(r"\w+", asked_of(row).lower())) for row in rows]
+    rows_of = Counter(own)
+    rows_with = {label: Counter(word for mine, has in zip(own, words, strict=True) if mine == label for word in has)
+                 for label in labels}  # fmt: skip
+    found = []
+    for mine, has in zip(own, words, strict=True):
+        scores = {}
+        for label in labels:
+            itself = label == mine
+            count = rows_of[label] - itself
+            score = math.log((count + 1) / (len(rows) - 1 + len(labels)))
+            score += sum(math.log((rows_with[label][word] - itself + _SMOOTH) / (count + 2 * _SMOOTH)) for word in has)
+            scores[label] = score
+        top = max(scores.values())
+        total = sum(math.exp(score - top) for score in scores.values())
+        best = max(labels, key=lambda label, scores=scores: scores[label])  # type: ignore[misc]  # bound on purpose
+        found.append((best, math.exp(scores[best] - top) / total, math.exp(scores[mine] - top) / total))
+    return found
+
+
+def _of_texts(seen: Evidence, losses: Losses) -> Iterator[Proposal]:
+    """Find answers that suit other questions as well as their own."""
+    rows = {row.id: row for row in seen.train}
+    gain = {key: sum(one.loss for one in others) / len(others) - losses.rows[key].loss
+            for key, others in losses.swapped.items() if others and key in losses.rows and key in rows}  # fmt: skip
+    suits = [key for key, value in gain.items() if value > 0]
+    suspect = sorted((key for key, value in gain.items() if value <= 0), key=gain.__getitem__)
+    share = len(suspect) / max(1, len(gain))
+    middle = sorted(gain.values())[len(gain) // 2] if gain else 0.0
+    # Where nothing was learned about questions yet, half of the answers suit others better: that says nothing.
+    if len(suspect) < _LEAST or share < _LEAST_SHARE or len(suits) < 0.7 * len(gain) or middle < 0.1:
+        return
+    yield Proposal(
+        finding="mislabelled", changes=[], drop=suspect, weight=min(0.85, 0.5 + 1.5 * share),
+        evidence=[f"{len(suspect)} of {len(gain)} rows that were looked at have answers that suit other questions as "
+                  f"well as their own; of half of the rows the own answer is {middle:.2g} nats a token better",
+                  *(f"{line_of(rows[key])}, loss {losses.rows[key].loss:.2g}" for key in suspect[:_SHOWN])],
+        expected="without answers to other questions the model learns what is meant; look at the rows first",
+    )  # fmt: skip
