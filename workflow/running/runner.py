@@ -137,7 +137,7 @@ class Runner:
             if event is None or event.kind != "started":
                 continue
             if end_left_behind(self._journal.logs, file_name(step), event.facts.get("pid")):
-                self._screen.say(f"[Step {step.number}] {step.title}: it was still running without us; ended, to go on")
+                self._screen.say(f"{self._name(step)}: it was still running without us; ended, to go on")
             told = Progress()
             for line in FollowedFile(self._journal.logs / events_name(file_name(step))).lines():
                 told.take_event_line(line, 0.0)
@@ -161,7 +161,7 @@ class Runner:
             if step.person and not step.command:
                 continue
             if state.state == "stale":
-                self._screen.say(f"[Step {step.number}] {step.title}: again, since {state.reason}")
+                self._screen.say(f"{self._name(step)}: again, since {state.reason}")
             self._begin(step, now)
 
     def _begin(self, step: Step, now: float) -> None:
