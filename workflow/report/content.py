@@ -64,6 +64,14 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def how_far(self) -> str:
+        """How many steps are done, and which ran as this was written: the one that writes a report is among these."""
+        done = sum(step.state == "done" for step in self.steps)
+        running = [str(step.number) for step in self.steps if step.state == "running"]
+        beside = f", and as this was written step {' and '.join(running)} ran" if running else ""
+        return f"{done} of {len(self.steps)} steps done{beside}"
+
 
 def report_of(
     definition: Definition, preset: str, states: Sequence[StepState], events: Sequence[Event], folder: Path

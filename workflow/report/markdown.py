@@ -8,8 +8,7 @@ from workflow.report.sections import Bar, SectionContent
 
 def markdown_of(report: Report) -> str:
     """Return the report as Markdown."""
-    done = sum(step.state == "done" for step in report.steps)
-    lines = [f"# {report.title}", "", f"Preset `{report.preset}`: {done} of {len(report.steps)} steps done."]
+    lines = [f"# {report.title}", "", f"Preset `{report.preset}`: {report.how_far}."]
     for section in report.sections:
         lines += ["", f"## {section.title}", *_section(section)]
     lines += ["", "## Steps", "", "| step | | state | time | runs | what was checked |", "|---|---|---|---|---|---|"]

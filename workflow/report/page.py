@@ -27,19 +27,19 @@ td, th { padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); v
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .done { color: var(--good); } .failed, .stale { color: var(--bad); } small { color: var(--soft); }
 .wide { overflow-x: auto; } table.text { min-width: 44rem; table-layout: fixed; }
+span.time { white-space: nowrap; }
 svg { display: block; max-width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 """
 
 
 def page_of(report: Report) -> str:
     """Return the report as HTML."""
-    done = sum(step.state == "done" for step in report.steps)
     seconds = sum(step.seconds for step in report.steps)
     cost = f", {money(report.counts['dollars'])}" if report.counts.get("dollars") else ""
     parts = [
         f"<h1>{escape(report.title)}</h1>",
-        f"<p>Preset {escape(report.preset)}: {done} of {len(report.steps)} steps done"
-        f"{f', {span(seconds)} of work' if seconds else ''}{cost}.</p>",
+        f"<p>Preset {escape(report.preset)}: {report.how_far}"
+        f"{f'; {span(seconds)} of work' if seconds else ''}{cost}.</p>",
         *(part for section in report.sections for part in _section(section)),
         "<h2>Steps</h2>", _table(_HEAD, [_row(step) for step in report.steps]),
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def _row(step: StepReport) -> list[str]:
         str(step.number),
         f"{escape(step.title)}{runs}",
         f'<span class="{step.state}">{step.state}</span>',
-        time,
+        f"<span class=time>{time}</span>",
         told,
     ]
 
