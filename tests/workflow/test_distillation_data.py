@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from warm_python import run_python
@@ -29,8 +32,8 @@ def project(tmp_path):
     return tmp_path
 
 
-def run(project, script, *words):
-    ended = run_python([project / script, *map(str, words)], project)
+def run(project, script, *words, environment=None):
+    ended = run_python([project / script, *map(str, words)], project, environment)
     return ended.returncode, ended.stdout + ended.stderr
 
 
@@ -49,9 +52,9 @@ def rows_of(count):
     ]
 
 
-def fails(project, *words, tells, script=VALIDATE):
+def fails(project, *words, tells, script=VALIDATE, environment=None):
     """Run a script that must fail: told without a traceback, and all of its words."""
-    code, said = run(project, script, *words)
+    code, said = run(project, script, *words, environment=environment)
     assert code != 0 and "Traceback" not in said, said
     assert "\nerror: " in f"\n{said}", said
     for one in tells:
@@ -377,6 +380,70 @@ def test_a_review_is_blind_and_counts_only_what_a_person_filled_in(reviewed):
     code, said = run(reviewed, REVIEW, "--rows", 40)
     assert "0 of 40" in said and "results/review_1.csv" in said
     assert sum(bool(row["better"]) for row in sheet(reviewed, "results/review_1.csv")) == 4
+
+
+@contextmanager
+def a_judge(says):
+    """Serve a judge in OpenAI's form; yields the variables of its address, and the bodies and keys that it was sent."""
+    sent = []
+
+    class Judge(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            sent.append((body, self.headers["authorization"]))
+            code, said = says(body["messages"][0]["content"], len(sent))
+            answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
+            self.send_response(code)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield {"JUDGE_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1/", "JUDGE_API_KEY": "key"}, sent
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_model_judges_beside_the_person_each_pair_both_ways(reviewed):
+    run(reviewed, REVIEW, "--rows", 10)
+    rows = sheet(reviewed)
+    for row, better in zip(rows[:4], ("student", "student", "teacher", "teacher"), strict=True):
+        row["better"] = "a" if row["answer_a"].startswith(better) else "b"
+    fill(reviewed, rows, "downloaded.csv")
+    run(reviewed, REVIEW, "--read", "downloaded.csv")
+    last = rows[-1]["answer_a"]
+
+    def says(text, number):
+        if number == 5:
+            return 429, "too many"  # once: asked again
+        if last in text:
+            return 200, "ONE"  # whatever comes first, both ways: it has no opinion
+        return 200, "<think>ONE or TWO?</think> TWO" if "Answer TWO:\n\nstudent" in text else "ONE"
+
+    with a_judge(says) as (variables, sent):
+        code, said = run(reviewed, REVIEW, "--judge", "wise-1", environment=variables)
+        assert code == 0 and "wise-1: student better 9, as good 1, teacher better 0" in said, said
+        assert len(sent) == 21 and {key for _, key in sent} == {"Bearer key"}
+        assert {(body["model"], body["temperature"]) for body, _ in sent} == {("wise-1", 0)}
+        found = written(reviewed, "results/judge.json")
+        assert (found["changed_its_mind"], found["unread"], found["share"]) == (1, 0, 0.95)
+        assert (found["with_person"], found["agreement"]) == (4, 0.5)
+        assert 0.8 <= found["interval"][0] < 0.95 < found["interval"][1] <= 1.0
+        # Again, with a line that a kill has torn: what is known is not asked.
+        verdicts = reviewed / "results" / "judged.jsonl"
+        verdicts.write_text(verdicts.read_text()[:-20])
+        assert run(reviewed, REVIEW, "--judge", "wise-1", environment=variables)[0] == 0
+        assert len(sent) == 22 and written(reviewed, "results/judge.json") == found
+    with a_judge(lambda text, number: (401, "no")) as (variables, sent):
+        fails(
+            reviewed, "--judge", "other", script=REVIEW, environment=variables, tells=["answers 401", "JUDGE_API_KEY"]
+        )
 
 
 def test_a_review_that_is_filled_in_wrongly_is_told_by_its_line(reviewed):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from workflow.definition.nodes import Node
 
 KINDS = ("facts", "rows", "bars", "curves")
-_KEYS = ("title", "text", *KINDS, "fields", "at", "value", "interval", "where", "beside", "most")
+_KEYS = ("title", "text", *KINDS, "fields", "at", "value", "interval", "where", "beside", "most", "optional")
 _MOST = 20
 
 
@@ -27,6 +27,7 @@ class Section:
         beside: another file whose row of the same key stands beside a row; "" for none.
         by: that key.
         most: rows that are shown.
+        optional: whether it is left out where its file isn't there.
         line: where it stands in workflow.yaml.
     """
 
@@ -42,6 +43,7 @@ class Section:
     beside: str = ""
     by: str = ""
     most: int = _MOST
+    optional: bool = False
     line: int = 0
 
 
@@ -101,7 +103,7 @@ def _section(node: Node) -> Section | None:
     return Section(
         text["title"], kind, text[kind], text["text"], _named(found.get("fields")), _named(found.get("at")),
         text["value"], text["interval"], {key: each.plain() for key, each in where.items()}, other.get("file", ""),
-        other.get("by", ""), most or _MOST, node.line,
+        other.get("by", ""), most or _MOST, bool(found["optional"].flag()) if "optional" in found else False, node.line,
     )  # fmt: skip
 
 

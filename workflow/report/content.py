@@ -91,7 +91,8 @@ def report_of(
         name: total for name in _COUNTS if (total := sum(number_of(event.facts.get(name)) or 0.0 for event in events))
     }
     declared = definition.sections or _usual(definition, settings)
-    sections = tuple(content_of_section(one, settings, folder) for one in declared)
+    shown = (one for one in declared if not one.optional or (folder / str(filled(one.file, settings))).is_file())
+    sections = tuple(content_of_section(one, settings, folder) for one in shown)
     return Report(definition.title, preset, settings, steps, sections, definition.files, counts)
 
 

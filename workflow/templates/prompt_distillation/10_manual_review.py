@@ -3,18 +3,28 @@
 Writes results/review.html (a page that needs nothing else) and results/review.csv (the same for a program for tables).
 --read counts what was filled in, there or in a file that the page has downloaded: results/review.json. Which answer is
 whose is in results/review_key.json alone.
+
+--judge MODEL lets a model judge the same pairs, beside the person: results/judge.json, and how often it said what the
+person said. It is asked at JUDGE_BASE_URL (https://api.openai.com/v1 where that is not set) with JUDGE_API_KEY, in the
+form of OpenAI's chat completions.
 """
 
 import argparse
 import csv
 import io
 import json
+import os
 import random
+import re
 import shutil
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
-from distillation import digest_of, read_json, read_rows, write_json, write_text
+from distillation import append_rows, digest_of, read_json, read_rows, write_json, write_text
 from question_files import read_table
 
 SHEET, PAGE, KEY, COUNTED = (
@@ -26,6 +36,8 @@ SHEET, PAGE, KEY, COUNTED = (
 COLUMNS = ("number", "setting", "asked", "answer_a", "answer_b", "better", "a_unusable", "b_unusable", "note")
 FILLED = COLUMNS[5:]
 PROMPT = "results/prompt.json"
+JUDGED, VERDICTS = "results/judge.json", "results/judged.jsonl"
+DRAWS, ATTEMPTS = 2000, 6
 MADE_BY = "python 10_manual_review.py"
 _BETTER = {"": "", "a": "a", "b": "b", "same": "same", "as good": "same", "equal": "same", "tie": "same"}
 _MARK = {
@@ -47,6 +59,7 @@ parser.add_argument("--seed", type=int, default=0, help="of the order, and of wh
 parser.add_argument(
     "--read", nargs="?", const=SHEET, metavar="FILE", help=f"count what was filled in; {SHEET} as a rule"
 )
+parser.add_argument("--judge", metavar="MODEL", help="let a model judge the pairs too")
 words = parser.parse_args()
 
 
@@ -180,7 +193,94 @@ def count(rows):
         f"unusable: student {unusable['student']}, teacher {unusable['teacher']}" if done else ""))  # fmt: skip
 
 
-if words.read:
+def judge(model):
+    """Ask a model which answer of each pair is better, both ways round, and write results/judge.json."""
+    if not Path(SHEET).exists() or not Path(KEY).exists():
+        raise SystemExit(f"error: there is no {SHEET} with its {KEY}; make them: {MADE_BY}")
+    rows, student = filled_in(SHEET), read_json(KEY)["student_is"]
+    character = read_json(PROMPT)["text"] if Path(PROMPT).exists() else ""
+    known = {row["key"]: row["said"] for row in read_rows(VERDICTS)}  # each is on disk as it comes
+    write_rows_of(known)
+    done, changed, unread = [], 0, 0
+    for place, row in enumerate(rows, 1):
+        said = []
+        for first, second in ("ab", "ba"):
+            text = question_to_judge(character, row["asked"], row[f"answer_{first}"], row[f"answer_{second}"])
+            key = digest_of(model, text)[:16]
+            if key not in known:
+                known[key] = asked_of(model, text)
+                append_rows(VERDICTS, [{"key": key, "said": known[key]}])
+            found = re.findall(r"\b(ONE|TWO|SAME)\b", known[key].upper())
+            said.append({"ONE": first, "TWO": second, "SAME": "same"}[found[-1]] if found else "")
+        unread += "" in said
+        changed += "" not in said and said[0] != said[1]
+        verdict = said[0] if said[0] == said[1] and said[0] else "same"
+        won = "same" if verdict == "same" else "student" if verdict == student[row["number"]] else "teacher"
+        done.append((row, verdict, won))
+        print(f"{place}/{len(rows)} judged", flush=True)
+    worth = [{"student": 1.0, "same": 0.5, "teacher": 0.0}[won] for _, _, won in done]
+    draws = random.Random(0)
+    means = sorted(fmean(draws.choices(worth, k=len(worth))) for _ in range(DRAWS))
+    both = [(row["better"], verdict) for row, verdict, _ in done if row["better"]]
+    count = Counter(won for _, _, won in done)
+    found = {
+        "judge": model, "pairs": len(done), "student_better": count["student"], "same": count["same"],
+        "teacher_better": count["teacher"], "changed_its_mind": changed, "unread": unread, "share": fmean(worth),
+        "interval": [means[DRAWS // 40], means[-DRAWS // 40 - 1]], "with_person": len(both),
+        "agreement": fmean(one == other for one, other in both) if both else None,
+    }  # fmt: skip
+    write_json(JUDGED, found)
+    low, high = found["interval"]
+    print(f"{model}: student better {count['student']}, as good {count['same']}, teacher better {count['teacher']}; "
+          f"share of the student {found['share']:.2f} ({low:.2f} to {high:.2f}); {changed} not the same both ways, "
+          f"{unread} without an answer that can be read")  # fmt: skip
+    if both:
+        print(f"of {len(both)} pairs that a person has judged too it said the same in {found['agreement']:.0%}")
+    else:
+        print("no person has judged these pairs yet, so nothing is known of how far this judge can be trusted")
+
+
+def write_rows_of(known):
+    """Write the verdicts that are known anew: a last line that a kill has torn is not kept."""
+    write_text(VERDICTS, "".join(json.dumps({"key": key, "said": said}) + "\n" for key, said in known.items()))
+
+
+def question_to_judge(character, asked, first, second):
+    """Return what the judge is asked."""
+    parts = [
+        "A character is described so:", character, "It was asked:", asked, "Answer ONE:", first, "Answer TWO:", second,
+        "Which is the better answer of this character: in its manner, right, and to the point? Say ONE, TWO or SAME, "
+        "and nothing else.",
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def asked_of(model, text):
+    """Return what the judge says."""
+    address = os.environ.get("JUDGE_BASE_URL", "https://api.openai.com/v1").rstrip("/")
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 1024}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {os.environ.get('JUDGE_API_KEY', '')}"}
+    request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), headers)
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return str(json.load(answer)["choices"][0]["message"]["content"] or "")
+        except urllib.error.HTTPError as error:
+            told = f"{address} answers {error.code}: {error.read().decode(errors='replace')[:300]}"
+            if error.code == 401:
+                raise SystemExit(f"error: {told}\nThe key is JUDGE_API_KEY of the environment.") from None
+            if error.code not in (408, 409, 429) and error.code < 500:
+                raise SystemExit(f"error: {told}") from None
+        except (OSError, ValueError) as error:  # of the network, or a gateway's page that is no JSON
+            told = f"{address} can't be asked: {error}. Its address is JUDGE_BASE_URL of the environment."
+        if attempt < ATTEMPTS - 1:
+            time.sleep(2**attempt)
+    raise SystemExit(f"error: {told} Verdicts so far are kept; the same command goes on.")
+
+
+if words.judge:
+    judge(words.judge)
+elif words.read:
     read_back(words.read)
 else:
     prepare()
