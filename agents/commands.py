@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from agents.answer_report import report_of
 from agents.dashboard.page_error import PageError
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
 from agents.events import Events
+from agents.explanation import ExplanationError, explanation_html, explanation_text
 from agents.forks import ForkError
 from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
@@ -48,12 +50,21 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "new": _new, "run": _run, "resume": _run, "status": _status, "answer": _answer, "log": _log,
-        "serve": _serve, "fork": _fork,
+        "serve": _serve, "fork": _fork, "explain": _explain,
     }  # fmt: skip
     try:
         with hearing_signals():
             return verbs[arguments.verb](arguments)
-    except (TaskError, ConfigError, DataError, AnswerError, RepositoryError, PageError, ForkError) as error:
+    except (
+        TaskError,
+        ConfigError,
+        DataError,
+        AnswerError,
+        RepositoryError,
+        PageError,
+        ForkError,
+        ExplanationError,
+    ) as error:
         return _refused(str(error), USAGE)
     except (BusyError, EffectError, EvaluationError, TrainerError, OutputError, OSError) as error:
         return _refused(str(error), FAILED)
@@ -80,6 +91,7 @@ def _parser() -> BriefParser:
         "status": "show how far it is, and what is asked",
         "answer": "answer the question that waits",
         "log": "tell what was tried, why, and what came of it",
+        "explain": "tell which words of a row carry the loss, and which words of the prompt lower it",
         "fork": "begin another thread of the run where it was at a step; without AT, list the steps",
         "serve": "show the run as a page that answers questions, and keep it going",
     }
@@ -91,6 +103,10 @@ def _parser() -> BriefParser:
         if word == "fork":
             verb.add_argument("at", nargs="?", metavar="AT", help="step, round-N, or id of a question")
             verb.add_argument("name", nargs="?", metavar="NAME", help="name of the new thread (default: fork-1, ...)")
+        if word == "explain":
+            verb.add_argument("row", metavar="ROW", help="id of a row, or number of a test row from 1")
+            verb.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+            verb.add_argument("--html", action="store_true", help="print a piece of a page instead of text")
         if word in ("run", "resume"):
             verb.add_argument("--yes", action="store_true", help="answer questions by the written rules")
             verb.add_argument("--wait", action="store_true", help="wait for answers that are given elsewhere")
@@ -209,14 +225,25 @@ def _answer(arguments: argparse.Namespace) -> int:
 
 def _log(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments)
-    now = Driver(folder, lambda node, text: None).standing()
+    driver = Driver(folder, lambda node, text: None)
+    now = driver.standing()
     if not now.state:
         _print(f"not begun yet: {command('tune')} run")
         return OK
-    _print("\n".join([*story_of(folder.task(), now.state), "", "questions:"]))
+    rows = report_of(folder, driver, now.state, folder.task().metric)
+    _print("\n".join([*story_of(folder.task(), now.state), "", *rows, "questions:"]))
     for one in now.state["answers"]:
         told = ", ".join(f"{name} = {value}" for name, value in one["values"].items())
         _print(f"  {one['question']}: {told} (by {one['by']})")
+    return OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    found = Driver(_folder(arguments), lambda node, text: None).explain(arguments.row)
+    if arguments.json:
+        _print(json.dumps(found.plain(), ensure_ascii=False))
+    else:
+        _print(explanation_html(found) if arguments.html else explanation_text(found))
     return OK
 
 

@@ -13,6 +13,7 @@ from langgraph.types import Command
 from agents.brain.rules import Rules
 from agents.context import TuneContext
 from agents.effects import Effects
+from agents.explanation import Explanation, explain
 from agents.forks import ForkError, Point, free_name, one_of_each_step, point_at, require_thread
 from agents.graph import before, build_graph
 from agents.nodes.evaluator import answers_of
@@ -81,6 +82,10 @@ class Driver:
             EffectError: they can't be read.
         """
         return answers_of(self._context, measured)
+
+    def explain(self, row: str) -> Explanation:
+        """Explain how the best model answers a row, as `agents.explanation.explain`."""
+        return explain(self._context, self.standing().state, row)
 
     def run(self, ask: Ask, by_rule: bool) -> Standing:
         """Go on until the run is over, or nobody answers. The files of the folder become those of the thread.

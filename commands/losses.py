@@ -2,19 +2,22 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from commands.chat.request import ModelRequest, open_model
 from config import ConfigError, ConfigParser
 from config.losses_config import LossesConfig
-from data.chat_messages import RowError
+from data.chat_messages import Completion, Conversation, Example, RowError
 from data.conversations import open_source
 from data.token_row import TokenRow
 from evaluation.text_metrics import perplexity_of
-from llm.row_losses import attribution, token_losses, words_of
+from llm.row_losses import asked_tokens, attribution, token_losses, words_of
 from llm.saved_model import SavedModel, open_base
 from model.causal_lm import CausalLM
 from storage.files import write_atomically
@@ -54,12 +57,27 @@ def command(request: ModelRequest) -> int:
         made = _row_of(found.example, found.place, model)
         written.append({"place": found.place, **({"error": made} if isinstance(made, str) else {})})
         if not isinstance(made, str):
-            rows.append((written[-1], made))
+            rows.append(_Measured(written[-1], made, _texts_of(found.example)))
     _measure(model, base, rows, config)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written)
     write_atomically(request.out, lines.encode("utf-8", "surrogatepass"), setting="--out")
     _tell(model, rows, len(written))
     return 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A row: what is written of it, its tokens, and the texts that are read before its answer."""
+
+    written: dict[str, Any]
+    row: TokenRow
+    texts: tuple[str, ...]
+
+
+def _texts_of(example: Example | RowError) -> tuple[str, ...]:
+    if isinstance(example, Conversation):
+        return tuple(str(message.get("content") or "") for message in example.messages[:-1])
+    return (example.prompt,) if isinstance(example, Completion) else ()
 
 
 def _check_out(path: Path, force: bool) -> None:
@@ -77,7 +95,7 @@ def _base_of(model: SavedModel, config: LossesConfig) -> SavedModel:
     return open_base(model.record.base_model, parameter.device, parameter.dtype)
 
 
-def _row_of(example: Any, place: str, model: SavedModel) -> TokenRow | str:
+def _row_of(example: Example | RowError, place: str, model: SavedModel) -> TokenRow | str:
     """Return the row of an example that has its last answer; or why there is none."""
     try:
         if isinstance(example, RowError):
@@ -92,58 +110,57 @@ def _row_of(example: Any, place: str, model: SavedModel) -> TokenRow | str:
     return rows[-1] if length <= model.base.context else f"{length:,} tokens, more than the context of the model"
 
 
-def _measure(
-    model: SavedModel, base: SavedModel | None, rows: list[tuple[dict[str, Any], TokenRow]], config: LossesConfig
-) -> None:
+def _measure(model: SavedModel, base: SavedModel | None, rows: Sequence[_Measured], config: LossesConfig) -> None:
     """Add to each object what its row has come to."""
-    device = next(model.base.model.parameters()).device
-    only = [row for _, row in rows]
-    own = token_losses(model.base.model, model.adapter, only, device)
-    of_base = token_losses(base.base.model, None, only, device) if base is not None else None
-    space = model.base.tokenizer.encode(" ", add_special_tokens=False)
-    if config.attribution and not isinstance(model.base.model, CausalLM):
+    decoder, device = model.base.model, next(model.base.model.parameters()).device
+    if config.attribution and not isinstance(decoder, CausalLM):
         raise ConfigError([f"attribution is not for {model.base.source}, which transformers computes"])
-    for number, (written, row) in enumerate(rows):
-        written |= {"loss": _rounded(own[number].mean()), "tokens": len(own[number]), "length": len(row.ids)}
-        if of_base is not None:
-            written["base_loss"] = _rounded(of_base[number].mean())
-        scores = None
-        if config.attribution and isinstance(model.base.model, CausalLM):
-            found = attribution(model.base.model, model.adapter, row, space[-1], config.attribution, device)
-            scores, written["lowered"] = found.scores, _rounded(torch.tensor(found.lowered))
-        if config.words or scores is not None:
-            each = None if of_base is None else of_base[number]
-            written["words"] = _words(model, row, own[number], each, scores)
+    only = [one.row for one in rows]
+    own = token_losses(decoder, model.adapter, only, device)
+    of_base = token_losses(base.base.model, None, only, device) if base is not None else [None] * len(rows)
+    blank = model.base.tokenizer.encode(" ", add_special_tokens=False)[-1]
+    for one, losses, before in zip(rows, own, of_base, strict=True):
+        written, row = one.written, one.row
+        written |= {"loss": _rounded(losses.mean()), "tokens": len(losses), "length": len(row.ids)}
+        if before is not None:
+            written["base_loss"] = _rounded(before.mean())
+        if not config.words and not config.attribution:
+            continue
+        asked, scores = asked_tokens(model.base.tokenizer, row, one.texts), None
+        if config.attribution and isinstance(decoder, CausalLM):
+            found = attribution(decoder, model.adapter, row, asked, blank, config.attribution, device)
+            scores, written["lowered"] = found.scores, round(found.lowered, 6)
+        written["words"] = _words(model, row, asked, losses, before, scores)
 
 
 def _words(
-    model: SavedModel, row: TokenRow, own: torch.Tensor, base: torch.Tensor | None, scores: torch.Tensor | None
+    model: SavedModel, row: TokenRow, asked: Tensor, own: Tensor, base: Tensor | None, scores: Tensor | None
 ) -> list[dict[str, Any]]:
     """Return the words of a row: each with its loss summed over its tokens where it is trained on, else its score."""
     trained = torch.zeros(len(row.ids), dtype=torch.int64)
     trained[1:] = (row.weights[1:] != 0).cumsum(0)
     done = []
-    for word in words_of(model.base.tokenizer, row):
-        one: dict[str, Any] = {"text": word.text, "trained": word.trained}
-        if word.trained:
+    for word in words_of(model.base.tokenizer, row, asked):
+        one: dict[str, Any] = {"text": word.text, "kind": word.kind}
+        if word.kind == "answer":
             part = slice(int(trained[word.begin]) - 1, int(trained[word.end - 1]))
             one["loss"] = _rounded(own[part].sum())
             if base is not None:
                 one["base_loss"] = _rounded(base[part].sum())
-        elif scores is not None:
+        elif word.kind == "asked" and scores is not None:
             one["lowers"] = _rounded(scores[word.begin : word.end].sum())
         done.append(one)
     return done
 
 
-def _rounded(number: torch.Tensor) -> float:
-    return round(float(number), 6)
+def _rounded(number: Tensor) -> float:
+    return round(number.item(), 6)  # on the CPU
 
 
-def _tell(model: SavedModel, rows: list[tuple[dict[str, Any], TokenRow]], read: int) -> None:
+def _tell(model: SavedModel, rows: Sequence[_Measured], read: int) -> None:
     """Print a summary as a line of JSON."""
-    tokens = sum(written["tokens"] for written, _ in rows)
-    total = sum(written["loss"] * written["tokens"] for written, _ in rows)
+    tokens = sum(one.written["tokens"] for one in rows)
+    total = sum(one.written["loss"] * one.written["tokens"] for one in rows)
     own = model.base.tokenizer.chat_template
     told: dict[str, Any] = {"rows": len(rows), "left_out": read - len(rows), "tokens": tokens}
     if tokens:

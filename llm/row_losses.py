@@ -28,7 +28,7 @@ class Attribution:
 
     Attributes:
         scores: (L,) float32, by how many nats each token of the row lowers the mean loss, compared with a blank in its
-            place; 0 for tokens that are trained on.
+            place; 0 for tokens that no blank is put in place of.
         lowered: by how much all of them lower it together, as measured: what the scores should add up to.
     """
 
@@ -44,13 +44,13 @@ class Word:
         text: the word.
         begin: number of its first token in the row.
         end: number after its last.
-        trained: whether it is trained on.
+        kind: `answer` for what is trained on, `asked` for words of messages, `template` for what is around them.
     """
 
     text: str
     begin: int
     end: int
-    trained: bool
+    kind: str
 
 
 def token_losses(
@@ -93,9 +93,15 @@ def _passes(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def attribution(
-    model: CausalLM, adapter: LoraAdapter | None, row: TokenRow, blank: int, steps: int, device: torch.device
+    model: CausalLM,
+    adapter: LoraAdapter | None,
+    row: TokenRow,
+    asked: Tensor,
+    blank: int,
+    steps: int,
+    device: torch.device,
 ) -> Attribution:
-    """Return integrated gradients of a row's mean loss by the embeddings of what the model reads before its answer.
+    """Return integrated gradients of a row's mean loss by the embeddings of what is asked.
 
     Each embedding goes in a straight line from that of a blank to its own; the scores add up to what all of them change
     together, but for what `steps` points miss of the line.
@@ -104,6 +110,7 @@ def attribution(
         model: the model.
         adapter: adapter over it; None for the model as it is.
         row: the row.
+        asked: (L,) bool, tokens whose embeddings go from a blank's to their own; see `asked_tokens`.
         blank: id of the token that stands for nothing, such as a space.
         steps: points on the line.
         device: where the model is.
@@ -112,8 +119,7 @@ def attribution(
     length = len(batch.tokens)
     embedding = model.model.embed_tokens.weight
     own = embedding[batch.tokens.to(device)].float()
-    read = (row.weights[:length] == 0).to(device)
-    from_blank = torch.where(read[:, None], own - embedding[blank].float(), 0.0)
+    from_blank = torch.where(asked[:length, None].to(device), own - embedding[blank].float(), 0.0)
     places, targets = batch.places.to(device), batch.targets.to(device)
     rows = PackedRows.of([length], device=device)
 
@@ -136,24 +142,54 @@ def attribution(
     return Attribution(torch.cat([scores.cpu(), torch.zeros(1)]), lowered)  # synchronisation
 
 
-def words_of(tokenizer: "PreTrainedTokenizerBase", row: TokenRow) -> list[Word]:
-    """Cut a row into words: each begins with a space, or behind a special token, or where an answer begins or ends.
+def asked_tokens(tokenizer: "PreTrainedTokenizerBase", row: TokenRow, texts: Sequence[str]) -> Tensor:
+    """Find the tokens of messages among those of the template.
 
     Args:
         tokenizer: tokenizer of the row's ids.
         row: the row.
+        texts: what its messages say, in their order, but for those that are trained on.
+
+    Returns:
+        (L,) bool. A text that the template writes otherwise is not found.
     """
-    special = set(tokenizer.all_special_ids)
-    ids, trained = row.ids.tolist(), (row.weights != 0).tolist()
+    ids = row.ids.tolist()
+    ends = [len(_decoded(tokenizer, ids[:end])) for end in range(1, len(ids) + 1)]
+    whole, at = _decoded(tokenizer, ids), 0
+    found = torch.zeros(len(ids), dtype=torch.bool)
+    for text in texts:
+        begin = whole.find(text, at) if text else -1
+        if begin >= 0:
+            at = begin + len(text)
+            starts = [0, *ends[:-1]]
+            found |= torch.tensor([start < at and end > begin for start, end in zip(starts, ends, strict=True)])
+    return found & (row.weights == 0)
+
+
+def words_of(tokenizer: "PreTrainedTokenizerBase", row: TokenRow, asked: Tensor) -> list[Word]:
+    """Cut a row into words: each begins with a space, or at the border of a special token, a message or an answer.
+
+    Args:
+        tokenizer: tokenizer of the row's ids.
+        row: the row.
+        asked: (L,) bool, tokens of messages.
+    """
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = row.ids.tolist()
+    kinds = ["answer" if weight else "asked" if mine else "template"
+             for weight, mine in zip(row.weights.tolist(), asked.tolist(), strict=True)]  # fmt: skip
     words: list[Word] = []
     begin = 0
     for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[begin:end], clean_up_tokenization_spaces=False)
-        if end < len(ids) and trained[end] == trained[begin]:
-            after = tokenizer.decode([ids[end]], clean_up_tokenization_spaces=False)
+        text = _decoded(tokenizer, ids[begin:end])
+        if end < len(ids) and kinds[end] == kinds[begin]:
             apart = ids[end] in special or ids[end - 1] in special
-            if text.endswith(_BROKEN) or not (apart or after[:1].isspace()):
+            if text.endswith(_BROKEN) or not (apart or _decoded(tokenizer, [ids[end]])[:1].isspace()):
                 continue
-        words.append(Word(text, begin, end, trained[begin]))
+        words.append(Word(text, begin, end, kinds[begin]))
         begin = end
     return words
+
+
+def _decoded(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

@@ -3,16 +3,17 @@
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.answer_report import changed_in
 from agents.dashboard.pictures import curves_picture, graph_picture
 from agents.driver import Driver, Standing
-from agents.effects import EffectError
 from agents.events import Events, Told
 from agents.graph import EDGES
 from agents.questions import Question
+from agents.slices import SliceScore, slices_of
 from agents.state import Difference, Measured, Round
 from agents.story import difference_text
 from agents.task.folder import TaskFolder
@@ -36,6 +37,7 @@ class RoundView:
         gain: the difference to the base model, "" where it was not measured.
         verdict: `better`, `worse`, `not clear`, or `failed`.
         examples: answers that changed most against the base model, the worst losses first.
+        slices: scores by kinds of test rows, the worst first.
     """
 
     round: Round
@@ -43,6 +45,7 @@ class RoundView:
     gain: str
     verdict: str
     examples: list[dict[str, Any]]
+    slices: list[SliceScore]
 
 
 @dataclass(frozen=True)
@@ -144,24 +147,24 @@ class View:
         return RoundView(
             each, curves_picture(each["trained"]["history"], f"losses of round {each['number']}"),
             difference_text(gain) if gain else "", gain["verdict"] if gain else "failed",
-            self._examples(each["measured"], baseline),
+            self._examples(each["measured"], baseline), self._slices(each["measured"]),
         )  # fmt: skip
 
     def _examples(self, measured: Measured | None, baseline: Measured | None) -> list[dict[str, Any]]:
         if measured is None or baseline is None:
             return []
+        changed = [asdict(one) for one in changed_in(self._folder, self._driver, baseline, measured)]
+        half = min(len(changed), _EXAMPLES // 2)
+        return [*changed[:half], *changed[max(half, len(changed) - half) :][::-1]]
+
+    def _slices(self, measured: Measured | None) -> list[SliceScore]:
+        if measured is None:
+            return []
         try:
             rows = read_rows(self._folder.test_rows)
-            before, after = (self._driver.answers_of(one) for one in (baseline, measured))
-        except (DataError, EffectError, ValueError):
+        except DataError:
             return []
-        if not len(rows) == len(before) == len(after) == len(measured["scores"]):
-            return []
-        change = [now - then for now, then in zip(measured["scores"], baseline["scores"], strict=True)]
-        order = sorted(range(len(rows)), key=change.__getitem__)
-        chosen = dict.fromkeys([*order[: _EXAMPLES // 2], *order[-_EXAMPLES // 2 :][::-1]])
-        return [{"asked": str(rows[at].messages[-2].get("content") or ""), "wanted": rows[at].answer,
-                 "before": before[at], "after": after[at], "change": change[at]} for at in chosen]  # fmt: skip
+        return slices_of(rows, measured["scores"]) if len(rows) == len(measured["scores"]) else []
 
     def rows(self, part: str, page: int, find: str) -> tuple[list[dict[str, Any]], int, int]:
         """Return a page of rows.
