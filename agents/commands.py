@@ -11,9 +11,11 @@ from agents.answer_report import report_of
 from agents.dashboard.page_error import PageError
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
+from agents.endpoint.endpoint import EndpointError
 from agents.events import Events
 from agents.explanation import ExplanationError, explanation_html, explanation_text
 from agents.forks import ForkError
+from agents.generation.row_making import GeneratorError
 from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
 from agents.questions import AnswerError, Answers, Question
@@ -66,7 +68,8 @@ def main(words: list[str] | None = None) -> int:
         ExplanationError,
     ) as error:
         return _refused(str(error), USAGE)
-    except (BusyError, EffectError, EvaluationError, TrainerError, OutputError, OSError) as error:
+    except (BusyError, EffectError, EndpointError, EvaluationError, GeneratorError, TrainerError, OutputError,
+            OSError) as error:  # fmt: skip
         return _refused(str(error), FAILED)
     except Terminated as ended:
         return _refused(f"ended by {ended}; the same command goes on", 128 + ended.number)
@@ -127,6 +130,8 @@ def _new(arguments: argparse.Namespace) -> int:
     made = make_folder(arguments.task, arguments.folder)
     for found in made.found:
         _print("\n".join([found.told, *found.left_out]))
+    for told in made.told:
+        _print(told)
     rows = counted(len(made.train), "row")
     _print(f"{made.folder.path}: {rows} to train on, {len(made.test)} to measure with\n"
            f"next: {command('tune')} run {arguments.folder or made.folder.path}")  # fmt: skip

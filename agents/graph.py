@@ -1,8 +1,9 @@
 """The graph: which node follows which.
 
-baseline -> orchestrate -> (train | change | finish)
+check_judge -> ask_judge -> baseline -> orchestrate -> (train | change | generate | finish)
 train:  ask_training -> train_first -> ask_half_way -> train_rest -> evaluate -> ask_evaluation -> debug -> orchestrate
 change: ask_change -> apply_change -> ask_training -> ...
+generate: retrieve -> generate -> ask_change -> ...
 finish: export -> the end
 """
 
@@ -14,11 +15,24 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from agents.context import TuneContext
-from agents.nodes import asking, changes, debugger, evaluator, finish, orchestrator, trainer
+from agents.nodes import (
+    asking,
+    changes,
+    debugger,
+    evaluator,
+    finish,
+    generator,
+    judge,
+    orchestrator,
+    retrieval,
+    trainer,
+)
 from agents.state import TuneState
 
 Node = Callable[[TuneContext, TuneState], TuneState]
 NODES: dict[str, Node] = {
+    "check_judge": judge.check_judge,
+    "ask_judge": asking.ask_judge,
     "baseline": evaluator.measure_baseline,
     "orchestrate": orchestrator.choose_next,
     "ask_training": asking.ask_training,
@@ -30,16 +44,21 @@ NODES: dict[str, Node] = {
     "debug": debugger.find_faults,
     "ask_change": asking.ask_change,
     "apply_change": changes.apply_change,
+    "retrieve": retrieval.read_documents,
+    "generate": generator.generate_rows,
     "export": finish.export_best,
 }
 # What always follows, and what follows by the state's `next`.
 _ALWAYS = (
-    (START, "baseline"), ("baseline", "orchestrate"), ("train_first", "ask_half_way"), ("ask_half_way", "train_rest"),
-    ("train_rest", "evaluate"), ("evaluate", "ask_evaluation"), ("ask_evaluation", "debug"), ("debug", "orchestrate"),
-    ("apply_change", "ask_training"), ("export", END),
+    (START, "check_judge"), ("check_judge", "ask_judge"), ("baseline", "orchestrate"),
+    ("train_first", "ask_half_way"), ("ask_half_way", "train_rest"), ("train_rest", "evaluate"),
+    ("evaluate", "ask_evaluation"), ("ask_evaluation", "debug"), ("debug", "orchestrate"),
+    ("apply_change", "ask_training"), ("retrieve", "generate"), ("export", END),
 )  # fmt: skip
 _BY_NEXT = {
-    "orchestrate": {"train": "ask_training", "change": "ask_change", "finish": "export"},
+    "ask_judge": {"measure": "baseline", "finish": "export"},
+    "orchestrate": {"train": "ask_training", "change": "ask_change", "generate": "retrieve", "finish": "export"},
+    "generate": {"change": "ask_change", "orchestrate": "orchestrate"},
     "ask_training": {"train": "train_first", "finish": "export"},
     "ask_change": {"accept": "apply_change", "refuse": "orchestrate", "finish": "export"},
 }

@@ -3,16 +3,18 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import yaml
-
+from agents.retrieval.knowledge import build_index, with_passages
+from agents.scoring.judge import read_labels
 from agents.task.folder import TaskFolder
 from agents.task.repository import Repository
 from agents.task.rows import RowsFound, TaskRow, read_samples, split_rows, write_rows
 from agents.task.settings import write_settings
+from agents.task.task_copy import copy_task
 from agents.task.task_file import TaskError, read_task
 from agents.trainers.choice import trainer_of
-from workflow.definition.nodes import yaml_text
+from evaluation.text_metrics import score_texts
 
 _IGNORED = ".tune/\nmodel/\nmodel-*/\n"
 
@@ -26,12 +28,14 @@ class NewTask:
         train: rows to train on.
         test: rows to measure with.
         found: what the files of rows are, and what was left out of them.
+        told: what the documents are, a sentence each.
     """
 
     folder: TaskFolder
     train: list[TaskRow]
     test: list[TaskRow]
     found: list[RowsFound]
+    told: list[str]
 
 
 def make_folder(task_file: Path, path: Path | None) -> NewTask:
@@ -45,6 +49,7 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
         TaskError: the folder is there, or the file says what makes no task.
         DataError: its rows can't be used.
         ConfigError: its settings can't be used; the text has the lines.
+        EndpointError: a model of embeddings can't be asked.
         RepositoryError: there is no git.
     """
     task = read_task(task_file)
@@ -62,8 +67,18 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
     made = TaskFolder(new)
     try:
         (new / "data").mkdir(parents=True)
-        shutil.copyfile(task_file, made.task_file)
-        _point_at_rows(made)
+        copy_task(task_file, task, made)
+        told = []
+        if task.documents is not None:
+            with TemporaryDirectory() as temporary:
+                index = Path(temporary) / "passages.sqlite"
+                told = build_index(task.documents, index)
+                if task.retrieve:
+                    train, test = (with_passages(rows, task.documents, index, task.retrieve) for rows in (train, test))
+        if task.judge is not None:
+            read_labels(task.judge)  # refuses what can't be used
+        elif task.metric_file is None:
+            score_texts([task.metric], [test[0].answer], [test[0].answer])  # the same
         write_rows(made.train_rows, train)
         write_rows(made.test_rows, test)
         write_settings(made.settings, {"base_model": task.model, **task.training})
@@ -78,18 +93,4 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
         new.rename(folder.path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return NewTask(folder, train, test, found)
-
-
-def _point_at_rows(made: TaskFolder) -> None:
-    """Write the copy of task.yaml so that it names the copies of the rows: the folder can be moved and given away."""
-    text = yaml_text(made.task_file)
-    root = yaml.compose(text, yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
-    rows = {"samples": made.train_rows, "test": made.test_rows}
-    names = {key: path.relative_to(made.path).as_posix() for key, path in rows.items()}
-    spans = [(value.start_mark.index, value.end_mark.index, names[str(key.value)])
-             for key, value in root.value if str(key.value) in names]  # fmt: skip
-    for begin, end, name in sorted(spans, reverse=True):
-        text = f"{text[:begin]}{name}{text[end:]}"
-    made.task_file.write_text(text, encoding="utf-8")
+    return NewTask(folder, train, test, found, told)

@@ -7,9 +7,10 @@ from typing import TextIO
 from agents.questions import Question
 
 _TITLES = {
-    "baseline": "measuring the base model", "orchestrate": "", "ask_training": "", "train_first": "training",
-    "ask_half_way": "", "train_rest": "training on", "evaluate": "measuring", "ask_evaluation": "",
-    "debug": "looking for faults", "ask_change": "", "apply_change": "making the change", "export": "exporting",
+    "check_judge": "", "ask_judge": "", "baseline": "measuring the base model", "orchestrate": "",
+    "ask_training": "", "train_first": "training", "ask_half_way": "", "train_rest": "training on",
+    "evaluate": "measuring", "ask_evaluation": "", "debug": "looking for faults", "ask_change": "",
+    "apply_change": "making the change", "retrieve": "", "generate": "making rows", "export": "exporting",
 }  # fmt: skip
 _SHOWN = re.compile(r"\bepoch \d+/\d+: .*")  # of a training's lines
 

@@ -12,6 +12,8 @@ class Measured(TypedDict):
         scores: score of each answer, in the order of the test rows.
         scale: the best possible score.
         cut_off: share of answers that did not end in time.
+        by: digest of the user's metric or judge; absent where it was measured by a metric of ours.
+        told: what must be known of the scores, a sentence each; absent for nothing.
     """
 
     key: str
@@ -19,6 +21,8 @@ class Measured(TypedDict):
     scores: list[float]
     scale: float
     cut_off: float
+    by: NotRequired[str]
+    told: NotRequired[list[str]]
 
 
 class Difference(TypedDict):
@@ -148,6 +152,26 @@ class Answered(TypedDict):
     by: str
 
 
+class Agreed(TypedDict):
+    """How far a judge agrees with a person's labels.
+
+    Attributes:
+        rows: answers that both have judged.
+        accuracy: share on which they agree.
+        kappa: Cohen's kappa.
+        low: lower end of its 95 % interval.
+        high: upper end of it.
+        apart: answers on which they don't agree, a sentence each.
+    """
+
+    rows: int
+    accuracy: float
+    kappa: float
+    low: float
+    high: float
+    apart: list[str]
+
+
 class TuneState(TypedDict, total=False):
     """State of a run.
 
@@ -164,6 +188,10 @@ class TuneState(TypedDict, total=False):
         rejected: names of findings whose proposals a person has refused.
         applied: proposals that were carried out, in order; absent in runs that began before there was this list.
         answers: all questions that were answered, in order.
+        made: what came of making rows where none could be used, a sentence each; empty where some could.
+        generated: how often rows were made; absent in runs that began before they could be.
+        judge: how far the judge agrees with labels; absent where none judges.
+        index: key of the effect that has read the documents; "" where there are none, absent before.
         spent: seconds of trainings and evaluations.
         seconds: the same of the base model's evaluation, then of each round; absent as `applied`.
         next: what the orchestrator has chosen, one of its actions.
@@ -184,6 +212,10 @@ class TuneState(TypedDict, total=False):
     rejected: list[str]
     applied: list[Applied]
     answers: list[Answered]
+    made: list[str]
+    generated: int
+    judge: Agreed
+    index: str
     spent: float
     seconds: list[float]
     next: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agents.state import Difference, Round, TuneState
+from agents.state import Agreed, Difference, Round, TuneState
 from agents.task.task_file import Task
 from constants.counting import counted
 
@@ -20,6 +20,8 @@ def story_of(task: Task, state: TuneState) -> list[str]:
 def _lines(task: Task, state: TuneState) -> Iterator[str]:
     yield task.description
     yield ""
+    if "judge" in state:
+        yield f"- The judge and the labels: {agreement_text(state['judge'])}"
     if (baseline := state["baseline"]) is not None:
         yield (
             f"- {task.model} as it is: {task.metric} {baseline['value']:.4g} of {baseline['scale']:g}, "
@@ -52,6 +54,14 @@ def _round_lines(task: Task, each: Round) -> Iterator[str]:
         yield f"  - against the best before it {difference_text(each['against_best'])}"
     for one in each.get("found", []):
         yield f"  - found {one['name'].replace('_', ' ')} ({one['weight']:.2f}): {one['evidence'][0]}"
+
+
+def agreement_text(found: Agreed) -> str:
+    """Return how far a judge agrees with labels."""
+    return (
+        f"Cohen's kappa {found['kappa']:.2f} [{found['low']:.2f}, {found['high']:.2f}], the same verdict on "
+        f"{found['accuracy']:.0%} of {counted(found['rows'], 'answer')}"
+    )
 
 
 def difference_text(found: Difference) -> str:

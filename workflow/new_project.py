@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 
 from constants.nearest import nearest
+from constants.paths import PACKAGE_ROOT
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+_SHARED = {"prompt_distillation": (PACKAGE_ROOT / "data" / "near_duplicates.py",)}  # files of ours that it takes along
 
 
 class NewProjectError(Exception):
@@ -38,6 +40,8 @@ def write_project(name: str, folder: Path) -> list[str]:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise NewProjectError(f"{folder} is there already; name a folder that is not, or an empty one")
         shutil.copytree(TEMPLATES / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for shared in _SHARED.get(name, ()):
+            shutil.copyfile(shared, folder / shared.name)
     except OSError as error:
         raise NewProjectError(f"{folder} can't be written: {error.strerror or error}") from None
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

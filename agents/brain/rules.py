@@ -29,11 +29,15 @@ class Rules:
         names = [action.name for action in actions]
         if why := self._reason_to_stop(state):
             return Choice("finish", why)
+        if "generate" in names and not state.get("generated", 0):
+            return Choice("generate", "the rows to train on are few")
         if "change" in names:
             first = state["proposals"][0]
             return Choice("change", f"{first['finding']}: {first['expected']}")
         if "train" in names:
             return Choice("train", "nothing has been trained yet")
+        if "generate" in names:
+            return Choice("generate", "nothing was found that could be changed, and the rows to train on are few")
         return Choice("finish", "nothing was found that could be changed")
 
     def _reason_to_stop(self, state: TuneState) -> str:

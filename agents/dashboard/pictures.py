@@ -8,13 +8,15 @@ from html import escape
 _PLACES = {
     "baseline": (1, 0), "orchestrate": (1, 1), "export": (2, 0), "ask_change": (2, 1), "apply_change": (3, 1),
     "ask_training": (4, 1), "train_first": (4, 2), "ask_half_way": (3, 2), "train_rest": (2, 2), "evaluate": (1, 2),
-    "ask_evaluation": (0, 2), "debug": (0, 1),
+    "ask_evaluation": (0, 2), "debug": (0, 1), "retrieve": (3, 0), "generate": (4, 0),
+    "ask_judge": (0, 0),
 }  # fmt: skip
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 132, 40, 34, 34, 8
 _NAMES = {
     "baseline": "base model", "orchestrate": "orchestrator", "export": "export", "ask_change": "ask: change",
     "apply_change": "change", "ask_training": "ask: training", "train_first": "train", "ask_half_way": "ask: half way",
     "train_rest": "train on", "evaluate": "evaluate", "ask_evaluation": "ask: result", "debug": "debugger",
+    "ask_judge": "judge", "retrieve": "documents", "generate": "make rows",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from agents.nodes.evaluator import close_round, compare
 from agents.proposals import added_rows, diff_of
 from agents.questions import Field, Question
 from agents.state import Answered, TuneState
-from agents.story import difference_text
+from agents.story import agreement_text, difference_text
 from agents.task.rows import read_rows
 from agents.task.settings import read_settings
 
@@ -35,12 +35,31 @@ def _id(state: TuneState, kind: str) -> str:
     return f"{state['thread']}-{state['step']:04d}-{kind}"
 
 
+def ask_judge(context: TuneContext, state: TuneState) -> TuneState:
+    """Ask whether a judge is to be used that agrees too little with the labels; nothing is asked of one that does."""
+    plan, found = context.task.judge, state.get("judge")
+    if plan is None or found is None or found["kappa"] >= plan.least:
+        return TuneState(next="measure")
+    question = Question(
+        _id(state, "judge"), "judge", "The judge agrees too little with your labels. Use it?",
+        f"Cohen's kappa is {found['kappa']:.2f}, and {plan.least:g} was wanted: what it calls better may not be.",
+        [agreement_text(found), *found["apart"]],
+        [Field("decision", "What is to be done?",
+               {"finish": "end here; another judge, or another criterion, is a new task",
+                "measure": "measure by it all the same"}, "finish")],
+    )  # fmt: skip
+    values, update = ask(state, question)
+    if values["decision"] == "finish":
+        update["reason"] = f"the judge agrees too little with the labels: {agreement_text(found)}"
+    return {**update, "next": values["decision"]}
+
+
 def ask_training(context: TuneContext, state: TuneState) -> TuneState:
     """Ask before a training."""
     settings, number = context.trainer.settings(context.folder.settings), len(state["rounds"]) + 1
     rows = read_rows(context.folder.train_rows)
     told = [f"{name} = {value}" for name, value in read_settings(context.folder.settings).items()]
-    facts = facts_of_data(context) if number == 1 else []
+    facts = [*state.get("made", []), *(facts_of_data(context) if number == 1 else [])]
     question = Question(
         _id(state, "training"), "training", f"Round {number}: train on {len(rows)} rows?",
         f"{settings['epochs']} epochs of {len(rows)} rows, learning rate {settings['learning_rate']}.", [*told, *facts],
@@ -91,7 +110,8 @@ def ask_evaluation(context: TuneContext, state: TuneState) -> TuneState:
         else f"{this.capitalize()} is {found['verdict']} than {than}",
         f"{context.task.metric}: {measured['value']:.4g}, {than} {best['value']:.4g}.",
         [f"difference over {len(measured['scores'])} test rows: {difference_text(found)}",
-         f"answers that did not end in {context.task.max_tokens} tokens: {measured['cut_off']:.0%}"],
+         f"answers that did not end in {context.task.max_tokens} tokens: {measured['cut_off']:.0%}",
+         *measured.get("told", [])],
         [Field("decision", "Which is the best from now on?",
                {"keep": "this one", "drop": f"still {than}"}, "keep" if better else "drop")],
     )  # fmt: skip

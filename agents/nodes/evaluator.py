@@ -6,11 +6,12 @@ from typing import Any
 
 from agents.context import TuneContext, key_of
 from agents.effects import EffectError
+from agents.scoring.scores import ScoreError, measured_by, scored
 from agents.state import Difference, Measured, Round, TuneState
 from agents.task.rows import TaskRow, read_rows
 from agents.task.settings import read_settings
 from agents.trainers.trainer import ASKED, SAID
-from evaluation.text_metrics import paired_bootstrap, score_texts
+from evaluation.text_metrics import paired_bootstrap
 from storage.files import file_digest, write_atomically
 
 
@@ -42,27 +43,41 @@ def _measure(context: TuneContext, state: TuneState, node: str, model: str) -> t
             f"`git checkout {folder.test_rows.relative_to(folder.path)}` brings it back; other rows are a new task."
         )
     rows = read_rows(folder.test_rows)
-    request = {"model": model, "test": state["test_digest"], "metric": task.metric, "max_tokens": task.max_tokens}
+    by, before = measured_by(task), state["baseline"]
+    if before is not None and before.get("by", "") != by:
+        raise EvaluationError(
+            f"what {task.metric} says has changed since the base model was measured: figures before and after can't be "
+            f"compared. `git diff` in {folder.path} shows what; another measure is a new task."
+        )
+    request = {"model": model, "test": state["test_digest"], "metric": task.metric, "max_tokens": task.max_tokens,
+               **({"by": by} if by else {})}  # fmt: skip
 
     def do(place: Path) -> dict[str, Any]:
         asked = "".join(json.dumps({"id": row.id, "messages": row.asked}) + "\n" for row in rows)
         write_atomically(place / ASKED, asked.encode())
         context.trainer.answer(place, model, task.max_tokens, context.process)
-        return {"measured": _scored(place, key, rows, task.metric)}
+        return {"measured": _scored(context, place, key, rows)}
 
     done = context.effects.once(key, request, do)
     return done["measured"], done["seconds"]
 
 
-def _scored(place: Path, key: str, rows: list[TaskRow], metric: str) -> Measured:
+def _scored(context: TuneContext, place: Path, key: str, rows: list[TaskRow]) -> Measured:
     said = [json.loads(line) for line in (place / SAID).read_text(encoding="utf-8").splitlines()]
     if [one.get("id") for one in said] != [row.id for row in rows]:
         raise EvaluationError(f"{place / SAID} does not answer the test rows in their order")
     answers = [str(one["messages"][-1]["content"] or "") for one in said]
-    score = score_texts([metric], answers, [row.answer for row in rows])[metric]
+    try:
+        score = scored(context.task, place, rows, answers, context.process)
+    except ScoreError as error:
+        raise EvaluationError(str(error)) from None
     cut_off = sum(one.get("finish") == "length" for one in said) / len(said)
-    scores = [round(float(one), 9) for one in score.samples]
-    return Measured(key=key, value=score.value, scores=scores, scale=score.scale, cut_off=cut_off)
+    measured = Measured(key=key, value=score.value, scores=score.samples, scale=score.scale, cut_off=cut_off)
+    if by := measured_by(context.task):
+        measured["by"] = by
+    if score.told:
+        measured["told"] = score.told
+    return measured
 
 
 def compare(before: Measured, after: Measured) -> Difference:

@@ -150,6 +150,15 @@ def question_digest(row: TaskRow) -> str:
     return row_id(row.asked)
 
 
+PASSAGES_END = "passages_end"
+"""Entry of an origin: how many letters of the question are passages, which were put in front of it."""
+
+
+def bare_question(row: TaskRow) -> str:
+    """Return what a row asks last, without passages in front of it."""
+    return str(row.messages[-2].get("content") or "")[int(row.origin.get(PASSAGES_END) or 0) :]
+
+
 def with_changes(rows: Sequence[TaskRow], drop: Collection[str], add: Sequence[TaskRow]) -> list[TaskRow]:
     """Return rows after some are taken out and others added; what is done already stays done.
 

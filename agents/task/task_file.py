@@ -1,11 +1,20 @@
 """task.yaml is read: all that is wrong with it is told at once, each with its line."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.task.task_parts import (
+    DocumentsPlan,
+    GeneratorPlan,
+    JudgePlan,
+    documents_of,
+    file_of,
+    generator_of,
+    judge_of,
+    words_of,
+)
 from constants.nearest import meant
 from evaluation.text_metrics import METRICS
 from workflow.definition.nodes import Node, Problems, root_of
@@ -13,10 +22,13 @@ from workflow.definition.nodes import Node, Problems, root_of
 SCHEMA = 1
 _TOP = (
     "schema", "name", "description", "model", "samples", "test", "test_share", "metric", "goal", "max_tokens",
-    "budget", "trainer", "training",
+    "budget", "trainer", "training", "generator", "documents", "retrieve", "judge",
 )  # fmt: skip
 _NEEDED = ("schema", "name", "description", "samples")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_OWN_METRIC = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
+JUDGE = "judge"
+"""The metric that is a judge's verdicts."""
 
 
 class TaskError(Exception):
@@ -47,12 +59,17 @@ class Task:
         samples: file of rows to learn from.
         test: file of rows to measure with; None holds back a share of the samples.
         test_share: that share.
-        metric: one of `evaluation.text_metrics.METRICS`.
+        metric: one of `evaluation.text_metrics.METRICS`, `judge`, or `FILE.py:FUNCTION` of the user's own.
         goal: score of all test answers at which it is good enough; None for as good as the budget allows.
         max_tokens: most tokens of an answer when it is measured.
         budget: what may be spent.
         trainer: command of a trainer of the user's own (`agents.trainers.command_trainer`); empty for `train.py`.
         training: settings of the first training, by their names in config.ini.
+        metric_file: file of the user's own metric; None where it is none.
+        generator: who makes rows; None where nobody does.
+        documents: where knowledge is looked up; None where nothing is.
+        retrieve: passages that are put in front of each question, to learn from and to measure with; 0 for none.
+        judge: who judges answers; None where nobody does.
     """
 
     name: str
@@ -67,6 +84,17 @@ class Task:
     budget: Budget = Budget()
     trainer: tuple[str, ...] = ()
     training: Mapping[str, str] = field(default_factory=dict)
+    metric_file: Path | None = None
+    generator: GeneratorPlan | None = None
+    documents: DocumentsPlan | None = None
+    retrieve: int = 0
+    judge: JudgePlan | None = None
+
+    @property
+    def metric_function(self) -> str:
+        """Name of the function of the user's own metric; "" where it is none."""
+        found = _OWN_METRIC.fullmatch(self.metric)
+        return found[2] if found else ""
 
 
 def read_task(path: Path) -> Task:
@@ -102,9 +130,26 @@ def _task(root: Node, folder: Path) -> Task | None:
     if (name := texts.get("name")) and not _NAME.fullmatch(name):
         top["name"].problem(f"is {name!r}; a name is small letters, digits and _, and begins with a letter")
     metric = texts.get("metric") or usual.metric
-    if metric not in METRICS:
-        top["metric"].problem(f"is {metric!r}; there are {', '.join(METRICS)}{meant(metric, METRICS)}")
-    files = {key: _file(top[key], folder) for key in ("samples", "test") if key in top}
+    own = _OWN_METRIC.fullmatch(metric)
+    metric_file = folder / own[1] if own else None
+    if metric_file is not None and not metric_file.is_file():
+        top["metric"].problem(f"names {metric_file.name}, which is not there; paths are relative to {folder}")
+    elif metric == JUDGE and "judge" not in top:
+        top["metric"].problem("is judge, and the task names none: `judge: {endpoint: {...}, labels: FILE}`")
+    elif own is None and metric not in (*METRICS, JUDGE):
+        known = (*METRICS, JUDGE)
+        top["metric"].problem(
+            f"is {metric!r}; there are {', '.join(known)}, and FILE.py:FUNCTION of your own{meant(metric, known)}"
+        )
+    if "judge" in top and metric != JUDGE:
+        top["judge"].problem(f"has no use where the metric is {metric}; `metric: judge` uses it")
+    documents = documents_of(top.get("documents"), folder)
+    retrieve = top["retrieve"].whole() if "retrieve" in top else None
+    if retrieve is not None and retrieve < 1:
+        top["retrieve"].problem(f"is {retrieve}; at least one passage is looked up, or leave it out")
+    if retrieve and documents is None:
+        top["retrieve"].problem("needs `documents`: where passages are looked up")
+    files = {key: file_of(top[key], folder) for key in ("samples", "test") if key in top}
     if "test" in top and "test_share" in top:
         top["test_share"].problem("has no use where `test` names a file; leave one of them out")
     share = top["test_share"].number(above=0) if "test_share" in top else None
@@ -118,18 +163,10 @@ def _task(root: Node, folder: Path) -> Task | None:
         name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
         model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
         metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
-        trainer=_trainer(top.get("trainer")), training=_training(top.get("training")),
+        trainer=words_of(top.get("trainer")), training=_training(top.get("training")), metric_file=metric_file,
+        generator=generator_of(top.get("generator"), documents is not None), documents=documents,
+        retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),
     )  # fmt: skip
-
-
-def _file(node: Node, folder: Path) -> Path | None:
-    text = node.text()
-    if text is None:
-        return None
-    path = folder / text
-    if not path.exists():
-        node.problem(f"is {text}, which is not there; paths are relative to {folder}")
-    return path
 
 
 def _budget(node: Node | None) -> Budget:
@@ -142,17 +179,6 @@ def _budget(node: Node | None) -> Budget:
         found["rounds"].problem(f"is {rounds}; a round is a training, and one is needed")
     minutes = found["minutes"].number(above=0) if "minutes" in found else None
     return Budget(rounds or usual.rounds, minutes or usual.minutes)
-
-
-def _trainer(node: Node | None) -> tuple[str, ...]:
-    text = node.text() if node is not None else None
-    if node is None or text is None:
-        return ()
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        node.problem(f"is no command: {str(error).lower()}")
-        return ()
 
 
 def _training(node: Node | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from warm_python import run_python
 
-from workflow.new_project import TEMPLATES
+from workflow.new_project import TEMPLATES, write_project
 
 TEMPLATE = TEMPLATES / "prompt_distillation"
 EXPLORE, VALIDATE, PREPARE = "01_explore_dataset.py", "02_validate_character_data.py", "04_prepare_student_data.py"
@@ -24,9 +24,8 @@ Speaking style: short, with flour in it."""
 @pytest.fixture
 def project(tmp_path):
     """A project of the template's scripts, without its data."""
-    for path in TEMPLATE.glob("*"):
-        if path.suffix in (".py", ".html"):
-            shutil.copy(path, tmp_path)
+    write_project(TEMPLATE.name, tmp_path)
+    shutil.rmtree(tmp_path / "data")
     for name in ("data", "results"):
         (tmp_path / name).mkdir()
     return tmp_path

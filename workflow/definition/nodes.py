@@ -139,6 +139,10 @@ class Node:
                 self.problem(f"lacks the key {name}")
         return found
 
+    def is_mapping(self) -> bool:
+        """Return whether it has keys and values."""
+        return isinstance(self._node, yaml.MappingNode)
+
     def is_list(self) -> bool:
         """Return whether it is a list."""
         return isinstance(self._node, yaml.SequenceNode)

@@ -1,0 +1,1 @@
+"""Language models behind an address that speaks OpenAI's protocol: one call, and many that are kept one by one."""
