@@ -38,6 +38,7 @@ from train.agents.rollout import Rollout, RolloutPlan, SampledRow
 from train.agents.rollout_journal import RolloutJournal, remove_journals
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.rollout_runner import RolloutRunner, RunnerSettings
+from train.agents.rollout_summary import in_line
 from train.agents.sampled_policy import SampledPolicy
 from train.agents.tasks import plain_tasks, split_tasks, text_of_tasks
 from train.agents.watch import signs_of_gaming
@@ -101,6 +102,7 @@ class AgentTrainer(BaseTrainer):
         self.clock = TokenClock()
         self._warned = OutsideOfState(set[str]())
         super().__init__()
+        self.record.in_line = in_line
         self.language.write_record(self.run_folder.path)
         for line in [*self.language.lines(), self._told(len(tasks), len(val_tasks))]:
             logger.info(line)

@@ -1,6 +1,7 @@
 """Reinforcement of agents through the command line: what is learned, exactly, and agents that go wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -295,7 +296,8 @@ def test_lists_of_the_history_agree_where_an_epoch_has_nothing_to_learn(lab):
     assert history["train_flat_groups"][1] == 1.0 and "epoch 2: no step" in told
     log = (folder / "train.log").read_text()  # has the lines of all epochs, however quick they were
     second = next(line for line in log.splitlines() if "epoch 2/3" in line)
-    assert "train_ratio -," in second and "nan" not in told
+    assert "train_extra -," in second and "nan" not in told
+    assert not re.search("ratio|sampler_gap|interval|split|unfinished|failed", second), "the line has what one looks at"
 
 
 def test_settings_of_requests_that_teach_nothing_are_told(lab):

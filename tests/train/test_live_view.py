@@ -1,7 +1,11 @@
 """What is shown while rollouts are made, and which of them are kept to be read."""
 
+import io
+import sys
+
 import pytest
 import torch
+from tqdm import tqdm
 
 from evaluation.report.agents_part import shade_of, transcripts_part
 from storage.agent_transcripts import TRANSCRIPTS, Passage, Transcript, read_transcripts
@@ -9,7 +13,9 @@ from train.agents.credit import Credit, CreditSettings
 from train.agents.kept_transcripts import keep_transcripts, transcripts_of
 from train.agents.live_view import LiveView, live_pieces, share_with_variance, sparkline, tendency
 from train.agents.played import FAILED
+from train.agents.quiet import AgentOutput
 from train.agents.rollout import Rollout, SampledRow
+from train.agents.rollout_summary import in_line
 from train.loop.progress import ProgressBar
 
 
@@ -51,6 +57,23 @@ def test_off_a_terminal_a_line_comes_every_minute(caplog):
     view.close()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2 and lines[0].startswith("epoch 3: 5 of 8 rollouts in 1m01s, reward 0.5 ± 0, success 25%")
+
+
+def test_the_bar_gives_way_to_a_line_of_the_log_also_while_agents_print_to_their_file(monkeypatch, tmp_path):
+    """Else the line would begin behind the bar."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    terminal, bar = sys.stdout, tqdm(total=3, desc="Training", ncols=40, file=sys.stderr)
+    with AgentOutput(tmp_path / "printed.txt").taken():
+        tqdm.write("a line", file=terminal)
+        cleared = sys.stderr.getvalue()
+    bar.close()
+    assert f"\r{' ' * 40}\r" in cleared, "the bar was taken away before the line"
+
+
+def test_the_line_of_an_epoch_has_what_one_looks_at():
+    assert in_line("train_reward", 0.0) and in_line("val_kl", 0.1) and in_line("train_failed", 0.1)
+    assert not in_line("train_failed", 0.0) and not in_line("val_sampler_gap", 1e-7)
 
 
 def test_the_best_and_the_worst_are_kept_of_the_first_epoch_and_the_last(tmp_path):

@@ -15,8 +15,16 @@ _TAKEN = frozenset(
         "ratio", "reward", "reward_interval", "sampler_gap", "sampling_rounds", "split", "stale", "turns", "unfinished",
     }
 )  # fmt: skip
+_DETAILS = frozenset({"reward_interval", "ratio", "sampler_gap", "split", "unfinished"})  # for who looks for them
+_TROUBLE = frozenset({"cut_off", "failed"})  # told where there is any
 _TOLD = 4  # errors of a kind that are told
 Numbers = dict[str, tuple[float, float]]  # of each number its mean, and over how many it is one
+
+
+def in_line(name: str, value: float) -> bool:
+    """Say whether the line of an epoch tells a number of the history; all are in metrics.json."""
+    kind = name.partition("_")[2]
+    return kind not in _DETAILS and (value > 0 or kind not in _TROUBLE)
 
 
 def group_of(rollouts: Sequence[Rollout]) -> dict[int, list[Rollout]]:

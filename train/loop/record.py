@@ -56,12 +56,15 @@ class RunRecord:
         progress: counters of the run, its best value and its time.
         monitor: what the run is judged by.
         step_losses: the training loss by step.
+        in_line: function that says of a number, by its name and its value, whether the line of an epoch tells it; those
+            that the run is judged by always are, and metrics.json has all.
     """
 
     def __init__(self, monitor: Monitor | None = None) -> None:
         self.monitor = monitor or Monitor()
         self.history: dict[str, list[Any]] = defaultdict(list)
         self.step_losses = StepLosses()
+        self.in_line: Callable[[str, float], bool] = lambda name, value: True
         self.progress = Progress()
         self._pending: dict[str, Any] = {}  # measured, not yet in the history
         self._lengths: dict[str, int] = {}  # of the history's lists after the last flush
@@ -232,7 +235,8 @@ class RunRecord:
         shown = [
             f"{name} {_shown(float(self.history[name][-1]), name in first)}"
             for name in first + [name for name in known if name not in first]
-            if validated or not name.startswith("val_")
+            if (validated or not name.startswith("val_"))
+            and (name in first or self.in_line(name, float(self.history[name][-1])))
         ]
         best = " (best)" if validated and progress.best_epoch == progress.epoch else ""
         done = max(1.0, progress.epoch - self.epochs_before)
