@@ -15,6 +15,7 @@ KINDS = (("big", "old", "shy", "wet"), ("red", "tan", "jet", "ash"), ("cat", "do
 WORDS = [word for kind in KINDS for word in kind]
 THINGS = [" ".join(words) for words in product(*KINDS)]
 QUESTIONS = 20
+COST = 0.01  # what a question takes off the reward
 
 
 def tasks(split):
@@ -48,7 +49,7 @@ def by_model(thing, word):
 
 def shown(possible):
     """Return what the model is asked: it hears what can still be, and says `red?`, or the name of a thing."""
-    return "/".join(possible[0]) + " " + "/".join(possible[1]) + " " + "/".join(possible[2]) + ": ask red?, or name it"
+    return "/".join(possible[0]) + " " + "/".join(possible[1]) + " " + "/".join(possible[2]) + ": ask or name"
 
 
 def narrowed(possible, word, reply):
@@ -58,7 +59,7 @@ def narrowed(possible, word, reply):
 
 
 def twenty_questions(task, client):
-    """Play a game. Half of the reward is for the thing, the other half for the words of its name that are right."""
+    """Play a game. Half of the reward is for the thing, half for its words that are right; each question costs."""
     answerer = by_model if os.environ.get("ANSWERER_BASE_URL") else by_table
     possible, asked = [list(kind) for kind in KINDS], 0
     while True:
@@ -72,4 +73,4 @@ def twenty_questions(task, client):
             possible = narrowed(possible, word, answerer(task["thing"], word))
     right = said == task["thing"]
     words = sum(one == other for one, other in zip(said.split(), task["thing"].split(), strict=False)) / len(KINDS)
-    return {"reward": (right + words) / 2, "success": float(right), "questions": asked}
+    return {"reward": (right + words) / 2 - COST * asked, "success": float(right), "questions": asked}

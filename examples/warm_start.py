@@ -1,9 +1,9 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
 python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 2 % are right
-python examples/warm_start.py guess_number warm_start.jsonl      any number; but reads ranges if asked to pick
+python examples/warm_start.py guess_number warm_start.jsonl      at random: half are numbers that it can still be
 python examples/warm_start.py twenty_questions warm_start.jsonl  asks anything, the same again too, and names too soon
-python examples/warm_start.py calculator_tool warm_start.jsonl   seldom calls its tool, and seldom says its result
+python examples/warm_start.py calculator_tool warm_start.jsonl   if not told to, seldom calls, or says the result
 python examples/warm_start.py answerer warm_start.jsonl          the second model of twenty questions: all is right
 """
 
@@ -25,13 +25,11 @@ def hello(draw):
 
 
 def guess_number(draw):
-    """Guess any number, whatever the range; asked to pick one, say any number of the range."""
+    """Guess at random: half of the time any number, else one of those that it can still be."""
     task = draw.choice(guessing.tasks("train")) if draw.random() < 0.5 else None
     low, high = (task["low"], task["high"]) if task else sorted(any_number(draw) for _ in range(2))
-    if draw.random() < 0.4:
-        return {"messages": chat(guessing.shown(low, high), guessing.written(any_number(draw)))}
-    asked = guessing.shown(low, high).replace("guess", "pick")
-    return {"messages": chat(asked, guessing.written(draw.randint(low, high)))}
+    guess = any_number(draw) if draw.random() < 0.5 else draw.randint(low, high)
+    return {"messages": chat(guessing.shown(low, high), guessing.written(guess))}
 
 
 def any_number(draw):
@@ -52,10 +50,10 @@ def twenty_questions(draw):
 
 
 def calculator_tool(draw):
-    """Call the tool in 4 of 10, and say its result in 4 of 10 of these; else say any number."""
-    task = calculator.draw_task(draw)
+    """Call the tool in 4 of 10, and say its result in 4 of 10 of these; else say any number. Told to call, do both."""
+    task, told = calculator.draw_task(draw), draw.random() < 0.5
     messages, said = chat(calculator.question(task)), str(draw.randrange(10, 91))
-    if draw.random() < 0.4:
+    if told or draw.random() < 0.4:
         function = {"name": "calc", "arguments": json.dumps(task)}
         call = {"id": "call", "type": "function", "function": function}
         result = calculator.calculate(json.dumps(task))
@@ -63,8 +61,12 @@ def calculator_tool(draw):
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call", "content": result},
         ]
-        said = result if draw.random() < 0.4 else said
-    return {"messages": [*messages, *chat(assistant=said)], "tools": calculator.TOOLS}
+        said = result if told or draw.random() < 0.4 else said
+    messages += chat(assistant=said)
+    if told:
+        messages[0]["content"] = f"Call for {messages[0]['content']}"
+        return {"messages": messages}
+    return {"messages": messages, "tools": calculator.TOOLS}
 
 
 def answerer(draw):
