@@ -1,12 +1,13 @@
 """Rows that are probably labelled wrongly, found by what all other rows say of them.
 
 Where answers are labels, each row is judged by the words of all others (naive Bayes, the row itself left out), so that
-no model can have learned its answer by heart; where losses are known, the model must doubt it too. Where answers are
-free text, a row is suspect when its answer suits its question no better than the answers of other rows do.
+nothing can have learned its answer by heart; where losses are known, the trained model must doubt it too. Where answers
+are free text, a row is suspect when its answer suits its question no better than the answers of other rows do.
 """
 
 import math
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -17,8 +18,6 @@ from agents.task.rows import TaskRow
 from constants.counting import counted
 from evaluation.text_metrics import label_of
 
-_SURE = 0.8  # probability of another label from which on a row is suspect
-_DOUBTED = 0.2  # and of its own below which
 _LEAST_SHARE, _LEAST = 0.03, 4  # suspect rows from which on the finding is made
 _KNOWN = 0.6  # share of all rows whose label the others tell: below, they can't judge
 _SMOOTH = 0.5
@@ -37,8 +36,11 @@ def mislabelled(seen: Evidence) -> Iterator[Proposal]:
 def _of_labels(seen: Evidence) -> Iterator[Proposal]:
     said = cross_checked(seen.train)
     known = sum(label_of(row.answer) == label for row, (label, _, _) in zip(seen.train, said, strict=True))
+    # Confident learning (Northcutt 2021): as sure of another label as of that label's own rows on average.
+    usual = {label: statistics.fmean(own for row, (_, _, own) in zip(seen.train, said, strict=True)
+                                     if label_of(row.answer) == label) for label in seen.labels}  # fmt: skip
     suspect = [(row, label, own) for row, (label, other, own) in zip(seen.train, said, strict=True)
-               if label != label_of(row.answer) and other >= _SURE and own <= _DOUBTED]  # fmt: skip
+               if label != label_of(row.answer) and other >= usual[label]]  # fmt: skip
     agreed = _doubted_by_the_model(seen, [row for row, _, _ in suspect])
     if agreed is not None:
         suspect = [one for one in suspect if one[0].id in agreed]
