@@ -132,6 +132,10 @@ def _plain(request: RowRequest, description: str) -> dict[str, Any]:
 
 
 def _rows_in(line: dict[str, Any], request: RowRequest, maker: str) -> Iterator[TaskRow | None]:
+    if isinstance(line.get("text"), str):  # what a model has said, as it is
+        pairs = list(pairs_in(line["text"]))
+        yield from _rows_in({"rows": [{"question": one, "answer": other} for one, other in pairs]}, request, maker)
+        return
     rows = line.get("rows", [line] if "messages" in line or "question" in line else None)
     if not isinstance(rows, list):
         yield None
