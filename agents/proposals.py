@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from agents.effects import Effects
 from agents.state import Proposal
 from agents.task.folder import TaskFolder
-from agents.task.rows import TaskRow, read_rows, with_changes, write_rows
+from agents.task.rows import TaskRow, bare_question, read_rows, with_changes, write_rows
 from agents.task.settings import read_settings, write_settings
 from agents.task.settings import with_changes as settings_with_changes
 from constants.counting import counted
@@ -83,7 +83,7 @@ def diff_of(proposal: Proposal, rows: Sequence[TaskRow], add: Sequence[TaskRow])
 
 def line_of(row: TaskRow) -> str:
     """Return a row in a line: the end of what it asks, and its answer, both cut where they are long."""
-    asked = " ".join(str(row.messages[-2].get("content") or "").split())
+    asked = " ".join(bare_question(row).split())
     return f"{shortened(asked, _WIDEST // 2)} => {shortened(' '.join(row.answer.split()), _WIDEST // 2)}"
 
 

@@ -42,7 +42,10 @@ _OTHERWISE = (
     (r"\bI want\b", "I would like"), (r"\bI would like\b", "I want"), (r"\bbig\b", "large"), (r"\bsmall\b", "little"),
     (r"\bbuy\b", "purchase"), (r"\bhelp\b", "assist"), (r"\bneed\b", "require"), (r"\bshow\b", "display"),
 )  # fmt: skip
-_DEFINED = re.compile(r"^(?:(?:The|A|An) )?([A-Z]?[\w'-]+(?: [\w'-]+){0,3}) (is|are|was|were) [^.?!]{8,200}[.]")
+_DEFINED = re.compile(
+    r"^(?:(?:The|A|An) )?([A-Z]?[\w'-]+(?: [\w'-]+){0,3}) (is|are|was|were) (?:an?|the|one|any|those|what|where) "
+    r"[^.?!]{8,200}[.]"
+)
 
 
 @dataclass(frozen=True)
@@ -225,11 +228,10 @@ def _defined(passages: Sequence[Passage]) -> Iterator[TaskRow]:
             if found := _DEFINED.match(sentence):
                 if found[1].split()[0] in ("It", "This", "That", "There", "These", "They", "He", "She", "We", "Here"):
                     continue
-                verb = found[2].capitalize()
                 subject = sentence[: found.start(2)].strip()
                 if subject.split()[0] in ("The", "A", "An"):
                     subject = subject[0].lower() + subject[1:]
-                asked = f"What {verb.lower()} {subject}?"
+                asked = f"What {found[2]} {subject}?"
                 request = RowRequest("", "documents", 1, [], [passage])
                 yield request.row(asked, found[0], MAKER)
 

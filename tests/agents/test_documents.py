@@ -86,7 +86,9 @@ def test_rows_are_made_of_what_documents_define(tmp_path):
     write_documents(tmp_path / "papers")
     folder, _ = make_task(tmp_path, "documents: papers\nretrieve: 1\ngenerator: {ways: [documents], rows: 5}\n")
     waits = tune("run", folder=folder)
-    assert "by documents: What is a millstone?" in waits.stdout or "What are the sails?" in waits.stdout, waits.stdout
+    # The millstone is asked about already, and the oven's sentence defines nothing.
+    assert "by documents: What are the sails? => The sails are the arms" in waits.stdout, waits.stdout
+    assert "1 training row added" in waits.stdout
     tune("answer", ".", "decision=accept", folder=folder)
     tune("run", folder=folder)
     made = rows_of(folder)["What are the sails?"]
