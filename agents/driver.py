@@ -110,6 +110,8 @@ class Driver:
         if not self._folder.state.exists():
             return []
         with closing(sqlite3.connect(self._folder.state, timeout=30)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone():
+                return []  # killed before the first step, or looked at
             found = connection.execute("SELECT thread_id FROM checkpoints GROUP BY thread_id ORDER BY MIN(rowid)")
             return [str(name) for (name,) in found]
 

@@ -357,8 +357,8 @@ def test_a_project_has_its_own_trainers_and_those_that_come_with_the_program(fro
     listed = from_checkout("train", "--list").stdout
     assert [line.split()[0] for line in listed.splitlines()] == [
         "AgentTrainer", "DigitsTrainer", "GroundTruthTrainer", "ImageClassifierTrainer", "LanguageModelTrainer",
-        "ModelAutoEncoderTrainer", "ModelZooTrainer", "NetworkPopulationTrainer", "PromptDistillationTrainer",
-        "SimilarityTransformerTrainer",
+        "ModelAutoEncoderTrainer", "ModelZooTrainer", "NetworkPopulationTrainer", "PreferenceTrainer",
+        "PromptDistillationTrainer", "SimilarityTransformerTrainer",
     ]  # fmt: skip
 
 
