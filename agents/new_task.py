@@ -9,11 +9,12 @@ from agents.retrieval.knowledge import build_index, with_passages
 from agents.scoring.judge import read_labels
 from agents.task.folder import TaskFolder
 from agents.task.repository import Repository
-from agents.task.rows import RowsFound, TaskRow, read_samples, split_rows, write_rows
+from agents.task.rows import RowsFound, TaskRow, read_pairs, read_samples, split_rows, write_rows
 from agents.task.settings import write_settings
 from agents.task.task_copy import copy_task
 from agents.task.task_file import TaskError, read_task
 from agents.trainers.choice import trainer_of
+from data.data_error import DataError
 from evaluation.text_metrics import score_texts
 
 _IGNORED = ".tune/\nmodel/\nmodel-*/\n"
@@ -56,9 +57,9 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
     folder = TaskFolder((path or task_file.resolve().parent / task.name).resolve())
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise TaskError(f"{folder.path} is there already; name another folder: `tune.py new {task_file} DIR`")
-    found = [read_samples(task.samples)]
+    found = [read_pairs(task.samples) if task.trainer.needs_pairs else read_samples(task.samples)]
     if task.test is not None:
-        found.append(read_samples(task.test))
+        found.append(_test_rows(task.test, task.trainer.needs_pairs))
         train, test = found[0].rows, found[1].rows
     else:
         train, test = split_rows(found[0].rows, task.test_share)
@@ -81,8 +82,9 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
             score_texts([task.metric], [test[0].answer], [test[0].answer])  # the same
         write_rows(made.train_rows, train)
         write_rows(made.test_rows, test)
-        write_settings(made.settings, {"base_model": task.model, **task.training})
-        trainer_of(task).settings(made.settings)  # refuses what can't be
+        trainer = trainer_of(task)
+        write_settings(made.settings, {"base_model": task.model, **task.training}, trainer.section)
+        trainer.settings(made.settings)  # refuses what can't be
         (new / ".gitignore").write_text(_IGNORED, encoding="utf-8")
         repository = Repository(new)
         repository.begin()
@@ -94,3 +96,13 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return NewTask(folder, train, test, found, told)
+
+
+def _test_rows(path: Path, may_be_pairs: bool) -> RowsFound:
+    """Read rows to measure with; of pairs the better answer is what is wanted."""
+    try:
+        return read_samples(path)
+    except DataError:
+        if not may_be_pairs:
+            raise
+        return read_pairs(path)

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from html import escape
 from pathlib import Path
@@ -18,13 +19,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from agents.dashboard.view import View, clock, fields_of
+from agents.dashboard.view import View, clock, fields_of, span
 from agents.questions import AnswerError, Answers
 from agents.task.folder import TaskFolder
 from storage.files import write_json
 
 _HERE = Path(__file__).resolve().parent
-PARTS = ("now", "question", "rounds", "changes", "log")
+PARTS = ("now", "question", "rounds", "costs", "changes", "log")
 _COOKIE = "tune_key"
 _LARGEST = 1 << 16  # bytes of a form
 _LOOK, _BEAT = 0.3, 15.0  # seconds between looks for changes, and at most between two lines to an open page
@@ -91,8 +92,10 @@ class _Page:
         self._folder, self._view, self._start = folder, View(folder), start
         self._answers = Answers(folder.answers)
         self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
-        self._templates.filters["clock"] = clock
+        self._templates.filters |= {"clock": clock, "span": span}
         self._token = _token(folder.kept / "page.json")
+        self._marks: tuple[float, dict[str, str]] | None = None
+        self._looking = asyncio.Lock()
 
     def whole(self, request: Request) -> Response:
         """Draw the page."""
@@ -142,25 +145,32 @@ class _Page:
 
     async def events(self, request: Request) -> Response:
         """Tell an open page whenever something has changed."""
-        return StreamingResponse(self._changes(request), media_type="text/event-stream",
+        return StreamingResponse(self._changes(), media_type="text/event-stream",
                                  headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
 
-    async def _changes(self, request: Request) -> AsyncIterator[str]:
-        # The page says what it shows: a browser that comes back after a restart hears of all that it has missed.
-        seen = dict(zip(PARTS, request.query_params.get("seen", "").split("~"), strict=False))
+    async def _changes(self) -> AsyncIterator[str]:
+        # All marks come each time, the first at once: who comes back after a restart knows what was missed.
+        seen: dict[str, str] = {}
         silent = 0.0
         yield "retry: 1000\n\n"
         while True:
-            marks = await asyncio.to_thread(self._view.marks)
-            changed = [part for part in PARTS if marks[part] != seen.get(part)]
-            if changed:
+            marks = await self._looked()
+            if marks != seen:
                 seen, silent = marks, 0.0
-                yield "".join(f"event: {part}\ndata: 1\n\n" for part in changed)
+                yield f"data: {json.dumps(marks)}\n\n"
             elif silent >= _BEAT:
                 silent = 0.0
                 yield ": \n\n"
             await asyncio.sleep(_LOOK)
             silent += _LOOK
+
+    async def _looked(self) -> dict[str, str]:
+        """Return the marks of all parts; one look does for all pages that are open."""
+        async with self._looking:
+            if self._marks is None or time.monotonic() > self._marks[0] + _LOOK / 2:
+                marks = await asyncio.to_thread(self._view.marks)
+                self._marks = (time.monotonic(), marks)
+            return self._marks[1]
 
     def _rows(self, request: Request) -> dict[str, object]:
         asked = request.query_params
@@ -172,8 +182,9 @@ class _Page:
 
     def _drawn(self, template: str, **values: object) -> Response:
         lines, begin = self._view.log(None) if "lines" not in values else ([], 0)
-        shown = {"view": self._view, "token": self._token, "task": self._view.task, "lines": lines, "begin": begin,
-                 "mark": "~".join(self._view.marks()[part] for part in PARTS), **values}  # fmt: skip
+        shown = {"view": self._view, "token": self._token, "task": self._view.task,
+                 "thread": self._folder.thread, "lines": lines, "begin": begin,
+                 "marks": json.dumps(self._view.marks()), **values}  # fmt: skip
         return HTMLResponse(self._templates.get_template(template).render(shown), headers={"Cache-Control": "no-store"})
 
     async def _form(self, request: Request) -> dict[str, list[str]] | None:

@@ -1,7 +1,9 @@
 """What the page shows: plain values, read from the task's folder each time that it is asked for."""
 
+import json
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +27,13 @@ from storage.file_lock import FolderLock
 PAGE_ROWS = 25
 LOG_LINES = 200
 _EXAMPLES = 6
+# What an effect's key ends with, and what it is called.
+_COSTS = {
+    "baseline": "measuring the base model", "train-first": "training", "train-rest": "training",
+    "evaluate": "measuring", "export": "exporting", "brain": "choosing", "generate": "making rows",
+    "generator": "making rows", "retrieve": "looking up", "retrieval": "looking up", "debug": "looking for faults",
+    "change": "changes",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,16 @@ class Commit:
     diff: list[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What one kind of work has taken: how often it was done, seconds, and tokens of language models elsewhere."""
+
+    kind: str
+    times: int
+    seconds: float
+    tokens: int
+
+
 class View:
     """Reads what the page shows.
 
@@ -82,7 +101,7 @@ class View:
         answers = len(list(self._folder.answers.glob("*.json"))) if self._folder.answers.is_dir() else 0
         state, head = self._state_mark(), _stamp(self._folder.path / ".git" / "logs" / "HEAD")
         return {"now": f"{state}-{answers}-{self.is_running()}", "question": f"{state}-{answers}", "rounds": state,
-                "changes": head, "log": str(self._events.size)}  # fmt: skip
+                "costs": state, "changes": head, "log": str(self._events.size)}  # fmt: skip
 
     def _state_mark(self) -> str:
         names = (self._folder.state.name, f"{self._folder.state.name}-wal")
@@ -204,6 +223,28 @@ class View:
         """Return the last lines of the log, and the byte at which they begin."""
         return self._events.last(LOG_LINES, before)
 
+    def costs(self) -> list[Cost]:
+        """Return what was spent on what, the most first."""
+        times: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        tokens: Counter[str] = Counter()
+        for path in self._folder.effects.glob("*/result.json"):
+            kind = _COSTS.get(path.parent.name.split("-", 2)[-1].lstrip("0123456789-"), "")
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue  # it is being written
+            if kind:
+                times[kind] += 1
+                seconds[kind] += float(found.get("seconds") or 0)
+                tokens[kind] += sum(map(int, found.get("tokens") or ()))
+        return [Cost(kind, times[kind], seconds[kind], tokens[kind]) for kind, _ in seconds.most_common()]
+
+    def threads(self) -> list[str]:
+        """Return the names of the threads, where there are several."""
+        found = self._driver.threads()
+        return found if len(found) > 1 else []
+
     def tiles(self) -> list[tuple[str, str]]:
         """Return the figures at the top: name and value."""
         state, task = self.standing().state, self.task
@@ -244,6 +285,12 @@ def _stamp(path: Path) -> str:
 def clock(seconds: float) -> str:
     """Return a time of day."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def span(seconds: float) -> str:
+    """Return a time that was taken."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
 
 
 def fields_of(question: Question, values: Mapping[str, Sequence[str]]) -> dict[str, str]:

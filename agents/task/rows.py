@@ -12,6 +12,7 @@ from constants.counting import counted
 from data.chat_messages import Completion, Conversation, RowError
 from data.conversations import open_source
 from data.data_error import DataError
+from data.preferences import read_preferences
 from storage.files import write_atomically
 
 
@@ -24,12 +25,14 @@ class TaskRow:
         messages: the conversation in OpenAI's form; the last message is the assistant's answer.
         origin: where it is from: `file` and `place`, or what made it.
         slices: kinds of rows that it is of, as the user's file says: its `slice`, and what is in its `meta`.
+        rejected: an answer that is worse; "" where the row is no pair.
     """
 
     id: str
     messages: tuple[dict[str, Any], ...]
     origin: dict[str, Any]
     slices: Mapping[str, str] = field(default_factory=dict)
+    rejected: str = ""
 
     @property
     def asked(self) -> list[dict[str, Any]]:
@@ -99,6 +102,43 @@ def _slices_in(value: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(part, str | int | float) and str(part).strip():
             found[str(name)] = str(part).strip()
     return found
+
+
+def read_pairs(path: Path) -> RowsFound:
+    """Read pairs of answers, of which one is preferred (docs/language_models.md has their forms).
+
+    Args:
+        path: file or folder.
+
+    Raises:
+        DataError: there is no pair.
+    """
+    rows: list[TaskRow] = []
+    bad, first, ids = Counter[str](), dict[str, str](), Counter[str]()
+    for place, pair in read_preferences(path):
+        reason = pair.reason if isinstance(pair, RowError) else None
+        texts = [] if isinstance(pair, RowError) else [_as_chat(one) for one in (pair.chosen, pair.rejected)]
+        if reason is None and not all(messages[-1].get("content") for messages in texts):
+            reason = "one of its answers is no text"
+        if reason is not None:
+            bad[reason] += 1
+            first.setdefault(reason, f"{place}: {pair if isinstance(pair, RowError) else reason}")
+            continue
+        key = row_id([*texts[0], texts[1][-1]])
+        ids[key] += 1
+        name = key if ids[key] == 1 else f"{key}-{ids[key]}"
+        origin = {"file": Path(path).name, "place": place}
+        rows.append(TaskRow(name, texts[0], origin, rejected=str(texts[1][-1]["content"])))
+    if not rows:
+        raise DataError(f"{path} has no pair of answers, which this trainer learns from. " + " ".join(first.values()))
+    left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
+    return RowsFound(rows, f"{path}: {counted(len(rows), 'pair')} of answers", left_out)
+
+
+def _as_chat(example: Conversation | Completion) -> tuple[dict[str, Any], ...]:
+    if isinstance(example, Conversation):
+        return example.messages
+    return ({"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.completion})
 
 
 def _why_not(example: Conversation | Completion | object) -> str | None:
@@ -181,6 +221,7 @@ def write_rows(path: Path, rows: Sequence[TaskRow]) -> None:
     values = (
         {"id": row.id, "messages": row.messages, "origin": row.origin}
         | ({"slices": dict(row.slices)} if row.slices else {})
+        | ({"rejected": row.rejected} if row.rejected else {})
         for row in rows
     )
     lines = (json.dumps(value, ensure_ascii=False) for value in values)
@@ -213,6 +254,7 @@ def _rows_of(path: Path) -> Iterator[TaskRow]:
                 raise ValueError(reason)
             key = _different(str(value.get("id") or row_id(messages)), ids)
             slices = {str(name): str(part) for name, part in dict(value.get("slices") or {}).items()}
-            yield TaskRow(key, messages, dict(value.get("origin") or {}), slices)
+            rejected = str(value.get("rejected") or "")
+            yield TaskRow(key, messages, dict(value.get("origin") or {}), slices, rejected)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}:{number}: no row with `messages`: {error}") from None

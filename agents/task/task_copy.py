@@ -12,7 +12,7 @@ from agents.task.folder import TaskFolder
 from agents.task.task_file import Task
 from workflow.definition.nodes import yaml_text
 
-_COMMANDS = (("trainer",), ("generator", "command"), ("documents", "search"))
+_COMMANDS = (("trainer",), ("trainer", "command"), ("generator", "command"), ("documents", "search"))
 
 
 def copy_task(task_file: Path, task: Task, made: TaskFolder) -> None:
@@ -45,6 +45,10 @@ def _names(root: yaml.MappingNode, task: Task, made: TaskFolder, folder: Path) -
         kept = made.path / "data" / f"judge_labels{task.judge.labels.suffix}"
         shutil.copyfile(task.judge.labels, kept)
         yield node, json.dumps(kept.relative_to(made.path).as_posix())
+    if task.trainer.reward and (node := _at(root, "trainer", "reward")):
+        file, _, function = task.trainer.reward.rpartition(":")
+        shutil.copyfile(file, made.path / Path(file).name)
+        yield node, json.dumps(f"{Path(file).name}:{function}")
     for keys in (("documents",), ("documents", "folder"), ("documents", "database")):
         if (node := _at(root, *keys)) and isinstance(node, yaml.ScalarNode):
             yield node, json.dumps(str((folder / str(node.value)).resolve()))

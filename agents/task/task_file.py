@@ -13,8 +13,8 @@ from agents.task.task_parts import (
     file_of,
     generator_of,
     judge_of,
-    words_of,
 )
+from agents.task.trainer_choice import TrainerChoice, read_trainer
 from constants.nearest import meant
 from evaluation.text_metrics import METRICS
 from workflow.definition.nodes import Node, Problems, root_of
@@ -63,7 +63,7 @@ class Task:
         goal: score of all test answers at which it is good enough; None for as good as the budget allows.
         max_tokens: most tokens of an answer when it is measured.
         budget: what may be spent.
-        trainer: command of a trainer of the user's own (`agents.trainers.command_trainer`); empty for `train.py`.
+        trainer: what trains.
         training: settings of the first training, by their names in config.ini.
         metric_file: file of the user's own metric; None where it is none.
         generator: who makes rows; None where nobody does.
@@ -82,7 +82,7 @@ class Task:
     goal: float | None = None
     max_tokens: int = 128
     budget: Budget = Budget()
-    trainer: tuple[str, ...] = ()
+    trainer: TrainerChoice = field(default_factory=TrainerChoice)
     training: Mapping[str, str] = field(default_factory=dict)
     metric_file: Path | None = None
     generator: GeneratorPlan | None = None
@@ -163,7 +163,7 @@ def _task(root: Node, folder: Path) -> Task | None:
         name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
         model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
         metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
-        trainer=words_of(top.get("trainer")), training=_training(top.get("training")), metric_file=metric_file,
+        trainer=read_trainer(top.get("trainer"), folder), training=_training(top.get("training")), metric_file=metric_file,
         generator=generator_of(top.get("generator"), documents is not None), documents=documents,
         retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),
     )  # fmt: skip

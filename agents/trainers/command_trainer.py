@@ -1,17 +1,19 @@
 """A trainer of the user's: a command that trains, answers and exports, in whatever environment it likes."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.state import Trained
-from agents.task.settings import read_settings
-from agents.trainers.trainer import ASKED, SAID, Process, TrainerError, Training, failure_text
+from agents.task.settings import SECTION, read_settings
+from agents.trainers.trainer import ASKED, SAID, Process, Trainer, TrainerError, Training, failure_text
 from storage.files import write_json
 
 _METRICS = "metrics.json"
 _OVER = "finished"
+_MODEL = "model"
 
 
 class CommandTrainer:
@@ -24,10 +26,14 @@ class CommandTrainer:
 
     Args:
         words: the command.
+        answering: what answers and exports in its place, where the command leaves a model that our own tools read in
+            `DIR/model`; None leaves it to the command.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = tuple(words)
+    section = SECTION
+
+    def __init__(self, words: Sequence[str], answering: Trainer | None = None) -> None:
+        self._words, self._answering = tuple(words), answering
 
     def settings(self, path: Path) -> Mapping[str, object]:
         """Return the settings of a file, as `Trainer.settings`, with what stands for others here."""
@@ -54,6 +60,10 @@ class CommandTrainer:
 
     def answer(self, place: Path, model: str, max_tokens: int, process: Process) -> None:
         """Answer, as `Trainer.answer`."""
+        if self._answering is not None:
+            trained = Path(model) / _MODEL
+            self._answering.answer(place, str(trained) if trained.is_dir() else model, max_tokens, process)
+            return
         code, text = process(place, "answer", (
             *self._words, "answer", "--model", model, "--asked", str(place / ASKED), "--said", str(place / SAID),
             "--max-tokens", str(max_tokens),
@@ -63,6 +73,9 @@ class CommandTrainer:
 
     def export(self, place: Path, run: Path, out: Path, process: Process) -> None:
         """Export, as `Trainer.export`."""
+        if self._answering is not None:
+            shutil.copytree(run / _MODEL, out)
+            return
         code, text = process(place, "export", (*self._words, "export", "--model", str(run), "--out", str(out)))
         if code:
             raise TrainerError(f"{run} can't be exported: {failure_text(text, code)}")

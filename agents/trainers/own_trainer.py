@@ -9,26 +9,54 @@ from pathlib import Path
 from typing import Any
 
 from agents.state import Trained
+from agents.task.rows import read_rows
 from agents.task.settings import checked, write_settings
 from agents.trainers.losses import LOSSES, ROWS
 from agents.trainers.trainer import ASKED, SAID, Process, TrainerError, Training, failure_text
+from config.agent_trainer_config import AgentTrainerConfig
+from config.language_config import LanguageConfig
+from config.language_model_trainer_config import LanguageModelTrainerConfig
+from config.preference_trainer_config import PreferenceTrainerConfig
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+from storage.files import write_atomically
 from storage.saved_run import RunDamagedError, read_metrics
 
 _STOPPED = 143  # exit code of a run that was asked to stop, and has saved
 _OVER = ("finished", "early_stopped")
 
 
-class OwnTrainer:
-    """Fine-tunes by `python train.py LanguageModel`."""
+_AGENT = "agents.trainers.reward_agent:answer"
+_TRAINERS: dict[str, tuple[str, type[LanguageConfig]]] = {
+    "sft": ("LanguageModel", LanguageModelTrainerConfig), "dpo": ("Preference", PreferenceTrainerConfig),
+    "agent": ("Agent", AgentTrainerConfig),
+}  # fmt: skip
 
-    def __init__(self) -> None:
+
+class OwnTrainer:
+    """Fine-tunes by `python train.py`: LanguageModel, Preference or Agent.
+
+    Args:
+        kind: `sft`, `dpo` or `agent`; another is taken for `sft`.
+        metric: the task's metric, the reward of `agent` where there is no other.
+        max_tokens: most tokens of an answer.
+        reward: FILE.py:FUNCTION that gives the reward of `agent`; "" for the metric.
+    """
+
+    def __init__(self, kind: str = "sft", metric: str = "chrf", max_tokens: int = 128, reward: str = "") -> None:
+        self._kind = kind if kind in _TRAINERS else "sft"
+        self._name, self._config = _TRAINERS[self._kind]
+        self._metric, self._max_tokens, self._reward = metric, max_tokens, reward
         script = (str(PACKAGE_ROOT / "train.py"),) if IS_CHECKOUT else ("-m", "menagerie", "train")
         self._train = (sys.executable, *script)
 
     def settings(self, path: Path) -> Mapping[str, object]:
         """Return the settings of a file, as `Trainer.settings`."""
-        return vars(checked(path))
+        return {"batch_size": 1, **vars(checked(path, self._config))}
+
+    @property
+    def section(self) -> str:
+        """Name of the section of training.ini."""
+        return f"{self._name}Trainer"
 
     def train(self, training: Training, process: Process) -> Trained:
         """Train, or go on, as `Trainer.train`."""
@@ -36,11 +64,11 @@ class OwnTrainer:
         code, text = 0, ""
         if found is None or not _is_done(found[1], training.until):
             settings = training.place / "training.ini"
-            write_settings(settings, training.settings)
+            write_settings(settings, training.settings, self.section)
             stop = f"train.callbacks:StopAfterEpoch({training.until})" if training.until else ""
             code, text = process(training.place, "train", (
-                *self._train, "LanguageModel", "--config", str(settings), "--resume", "auto",
-                f"artifacts_dir={training.work}", f"train_data={training.rows}", f"callbacks={stop}",
+                *self._train, self._name, "--config", str(settings), "--resume", "auto",
+                f"artifacts_dir={training.work}", *self._data(training), f"callbacks={stop}",
             ))  # fmt: skip
             found = _newest_run(training.work)
         error = failure_text(text, code) if code not in (0, _STOPPED) else ""
@@ -54,6 +82,19 @@ class OwnTrainer:
             rows=_rows_of(data),
             error=error, code=code,
         )  # fmt: skip
+
+    def _data(self, training: Training) -> tuple[str, ...]:
+        """Return the words that give the rows; an agent's are tasks, with what their reward needs."""
+        if self._kind != "agent":
+            return (f"train_data={training.rows}",)
+        tasks = training.work / "tasks.jsonl"
+        if not tasks.exists():  # they are the run's, and stay as they are when it is gone on with
+            beside = {"metric": self._metric, "max_tokens": self._max_tokens, "reward": self._reward}
+            rows = [{"id": row.id, "messages": row.asked, "wanted": row.answer, **beside}
+                    for row in read_rows(training.rows)]  # fmt: skip
+            training.work.mkdir(parents=True, exist_ok=True)
+            write_atomically(tasks, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        return (f"tasks={tasks}", f"agent={_AGENT}")
 
     def answer(self, place: Path, model: str, max_tokens: int, process: Process) -> None:
         """Answer by `train.py --chat`, as `Trainer.answer`."""

@@ -39,6 +39,11 @@ class Training:
 class Trainer(Protocol):
     """What trains, answers and exports."""
 
+    @property
+    def section(self) -> str:
+        """Name of the section of training.ini."""
+        ...
+
     def settings(self, path: Path) -> Mapping[str, object]:
         """Return the settings that a file gives a training; `epochs`, `learning_rate` and `batch_size` at least.
 

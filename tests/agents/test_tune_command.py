@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from tuning_tasks import ROOT, make_task, tune
+
+from agents.events import Events
 
 pytest.importorskip("langgraph")
 
@@ -121,31 +122,51 @@ def test_mistakes_in_a_task_are_told_all_at_once(tmp_path):
     assert not (tmp_path / "My Task").exists()
 
 
-def killed(folder: Path, kills: int, seed: int) -> int:
-    """Run a task to its end, killed at random instants; return how often it was."""
-    random_numbers, done = random.Random(seed), 0
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tune.py"), "run", "--yes"], cwd=folder, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        if done < kills:
-            begin, wait = time.monotonic(), random_numbers.uniform(1.0, 8.0)
-            while process.poll() is None and time.monotonic() < begin + wait:
-                time.sleep(0.01)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                done += 1
-                continue
-        assert process.wait() == 0
-        return done
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_ends_the_same(tuned, tmp_path, kills):
+def test_a_run_that_is_killed_ends_the_same(tuned, tmp_path):
+    """A real process each time, killed once it has worked for so many seconds of the processor."""
     whole = tmp_path / "whole"
     subprocess.run(["cp", "-r", str(tuned), str(whole)], check=True)
     assert tune("run", "--yes", folder=whole).returncode == 0
-    killed(tuned, kills, seed=kills)
+    for kill_at in ("train_first", "ask_evaluation", "apply_change"):
+        killed_at(tuned, kill_at)
+    assert tune("run", "--yes", folder=tuned).returncode == 0
+    assert outcome(tuned) == outcome(whole)
+
+
+def killed_at(folder: Path, node: str) -> None:
+    """Run a task, and kill it and its trainer as soon as a node begins."""
+    events = Events(folder / ".tune" / "events.jsonl")
+    begin = events.size
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tune.py"), "run", "--yes"], cwd=folder, stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None:
+        text = events_text(folder)[begin:]
+        if f'"node": "{node}"' in text:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL, node
+
+
+def events_text(folder: Path) -> str:
+    path = folder / ".tune" / "events.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sixty_kills_change_nothing(tuned, tmp_path, seed):
+    ini = tuned / "training.ini"
+    ini.write_text(ini.read_text() + "epoch_seconds = 0.1\n")  # so that trainings are hit too
+    whole = tmp_path / "whole"
+    subprocess.run(["cp", "-r", str(tuned), str(whole)], check=True)
+    assert tune("run", "--yes", folder=whole).returncode == 0
+    script = ROOT / "tests" / "killed_tuning.py"
+    done = subprocess.run([sys.executable, str(script), str(tuned), "60", str(seed)], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    found = json.loads(done.stdout)
+    print(found)
+    assert found["code"] == 0 and sum(found["killed"].values()) > 10, found
     assert outcome(tuned) == outcome(whole)

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -33,6 +34,7 @@ def train(options):
     state = json.loads(kept.read_text()) if kept.exists() else {"epochs": 0, "planned": planned, "history": {}}
     rows = read(options.rows)
     while state["epochs"] < (options.until or planned):
+        time.sleep(float(settings.get("epoch_seconds", 0)))
         done = state["epochs"] + 1
         share = min(1.0, done * rate)
         memory = [[row["messages"][0]["content"], " ".join(words(row["messages"][-1]["content"])[: round(share * 8)])]

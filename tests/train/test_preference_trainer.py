@@ -17,22 +17,24 @@ class Watch(Callback):
         if trainer.record.progress.step == int(os.environ.get("KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
 """
-WORDS = ("base_model=tiny", "train_data=pairs.jsonl", "plot_at_end=off", "epochs=3", "batch_size=4", "sample_count=0",
-         "learning_rate=3e-3", "callbacks=watch:Watch", "checkpoint_every_n_steps=1", "val_share=0.25")  # fmt: skip
+WORDS = {"base_model": "tiny", "train_data": "pairs.jsonl", "plot_at_end": "off", "epochs": "3", "batch_size": "4",
+         "sample_count": "0", "learning_rate": "3e-3", "callbacks": "watch:Watch", "checkpoint_every_n_steps": "1",
+         "val_share": "0.25"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def lab(shared_project):
     (shared_project.path / "watch.py").write_text(KILLED)
     rows = [{"messages": [{"role": "user", "content": f"{letter}?"}, {"role": "assistant", "content": letter.upper()}],
-             "rejected": letter} for letter in "abcdefghijkl"]  # fmt: skip
+             "rejected": "?"} for letter in "abcdefghijkl"]  # fmt: skip
     lines = [json.dumps(row) for row in [*rows, {"messages": rows[0]["messages"]}]]
     (shared_project.path / "pairs.jsonl").write_text("\n".join(lines))
     return shared_project
 
 
 def trained(lab, *words: str, **environment: str):
-    done = lab.run("Preference", *WORDS, *words, **environment)
+    given = WORDS | dict(word.split("=", 1) for word in words)
+    done = lab.run("Preference", *(f"{name}={value}" for name, value in given.items()), **environment)
     run = lab.runs("Preference")[-1]
     return done, run
 

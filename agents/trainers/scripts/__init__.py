@@ -1,0 +1,1 @@
+"""Scripts that speak the protocol of a trainer by command."""

@@ -1,0 +1,53 @@
+"""Runs a task to its end by processes that are killed at random instants; the program is imported once, and forked.
+
+    python killed_tuning.py FOLDER KILLS SEED
+
+It prints a JSON object: how often a process was killed while which node was at work.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from agents import commands
+from agents.events import Events
+
+
+def main() -> None:
+    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    draw, killed = random.Random(seed), Counter()
+    while True:
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os._exit(commands.main(["run", str(folder), "--yes"]))
+        if killed.total() < kills:
+            # Mostly soon, at times late: a process that always dies in its first second would never reach the others.
+            until = time.monotonic() + draw.choice((0.4, 0.8, 2.0)) * draw.random()
+            done = 0
+            while not done and time.monotonic() < until:
+                done, status = os.waitpid(child, os.WNOHANG)
+                time.sleep(0.002)
+            if not done:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                told = [one.node for one in Events(folder / ".tune" / "events.jsonl").last(50)[0] if one.node]
+                killed[told[-1] if told else "beginning"] += 1
+                continue
+        else:
+            _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        print(json.dumps({"code": code, "killed": killed}))
+        return
+
+
+if __name__ == "__main__":
+    main()
