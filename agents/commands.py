@@ -16,6 +16,7 @@ from agents.events import Events
 from agents.explanation import ExplanationError, explanation_html, explanation_text
 from agents.forks import ForkError
 from agents.generation.row_making import GeneratorError
+from agents.models.command import TryError, told_models, told_try
 from agents.new_task import make_folder
 from agents.nodes.evaluator import EvaluationError
 from agents.questions import AnswerError, Answers, Question
@@ -23,7 +24,7 @@ from agents.screen import Screen, question_text
 from agents.story import story_of
 from agents.task.folder import TaskFolder
 from agents.task.repository import MAIN, RepositoryError
-from agents.task.task_file import TaskError
+from agents.task.task_file import TaskError, read_task
 from agents.trainers.trainer import TrainerError
 from config import ConfigError
 from constants.argument_parser import BriefParser
@@ -52,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "new": _new, "run": _run, "resume": _run, "status": _status, "answer": _answer, "log": _log,
-        "serve": _serve, "fork": _fork, "explain": _explain,
+        "serve": _serve, "fork": _fork, "explain": _explain, "models": _models,
     }  # fmt: skip
     try:
         with hearing_signals():
@@ -68,7 +69,7 @@ def main(words: list[str] | None = None) -> int:
         ExplanationError,
     ) as error:
         return _refused(str(error), USAGE)
-    except (BusyError, EffectError, EndpointError, EvaluationError, GeneratorError, TrainerError, OutputError,
+    except (BusyError, EffectError, EndpointError, EvaluationError, GeneratorError, TrainerError, TryError, OutputError,
             OSError) as error:  # fmt: skip
         return _refused(str(error), FAILED)
     except Terminated as ended:
@@ -88,6 +89,13 @@ def _parser() -> BriefParser:
                            description="Make the folder of a task: rows split, settings, a repository.")  # fmt: skip
     new.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted, as YAML or JSON")
     new.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to make (default: the task's name)")
+    models = verbs.add_parser("models", help="say which models could be tuned for a task here", allow_abbrev=False,
+                              description="Say which open models fit a task and this machine.")  # fmt: skip
+    models.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted")
+    models.add_argument("--languages", default="", help="codes of languages that it must speak, such as en,de")
+    models.add_argument("--any-licence", action="store_true", help="take licences with terms of their own too")
+    models.add_argument("--memory", type=float, metavar="GIB", help="memory that there is (default: what is free here)")
+    models.add_argument("--try", dest="tried", metavar="NAME", help="tune this one for a moment, and measure it")
     texts = {
         "run": "go on until a question has nobody to answer it, or all is done",
         "resume": "the same as run",
@@ -183,6 +191,18 @@ def _run(arguments: argparse.Namespace) -> int:
     _print("\n".join(story_of(folder.task(), now.state)))
     if now.state["model"]:
         _print(f"the model is in {folder.model}")
+    return OK
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    task = read_task(arguments.task)
+    if arguments.tried:
+        lines = told_try(task, arguments.tried)
+    else:
+        languages = frozenset(arguments.languages.replace(",", " ").split())
+        lines = told_models(task, languages, arguments.any_licence, arguments.memory)
+    for line in lines:
+        _print(line)
     return OK
 
 

@@ -13,6 +13,11 @@ from agents.task.repository import Repository
 from agents.task.task_file import Task
 from agents.trainers.trainer import Trainer
 
+KILLED = 137
+"""Exit code of a process that was killed by signal 9."""
+KILLS = 3
+"""How often a process that is killed is begun again, where it gets no further."""
+
 
 @dataclass(frozen=True)
 class TuneContext:
@@ -37,6 +42,8 @@ class TuneContext:
     def process(self, place: Path, name: str, words: Sequence[str]) -> tuple[int, str]:
         """Run a command in the task's folder to its end; one that a killed attempt has left behind is ended first.
 
+        Where somebody kills it, it is begun again, a few times.
+
         Args:
             place: folder of the effect, for its log.
             name: name of its files there.
@@ -46,7 +53,14 @@ class TuneContext:
             Its exit code, and what it has printed in this attempt.
         """
         environment = {**os.environ, "NO_COLOR": "1"}
-        return self.effects.process(place, name, words, environment, self.folder.path)
+        code, text = self.effects.process(place, name, words, environment, self.folder.path)
+        for _ in range(KILLS if name != "train" else 0):  # a training is gone on with by its node
+            if code != KILLED:
+                break
+            code, text = self.effects.process(place, name, words, environment, self.folder.path)
+        if code == KILLED:
+            text += "\nerror: it was killed (signal 9), as a process is for which there is no memory left\n"
+        return code, text
 
 
 def key_of(state: TuneState, node: str) -> str:

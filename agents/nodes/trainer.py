@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agents.context import TuneContext, key_of
+from agents.context import KILLED, KILLS, TuneContext, key_of
 from agents.state import Trained, TuneState
 from agents.task.settings import read_settings
 from agents.trainers.trainer import Training
@@ -33,7 +33,14 @@ def _train(context: TuneContext, state: TuneState, node: str, until: int) -> Tun
 
     def do(place: Path) -> dict[str, Any]:
         work = folder.kept / "runs" / f"{state['thread']}-{number}"
-        trained = context.trainer.train(Training(place, work, settings, folder.train_rows, until), context.process)
+        training, before, killed = Training(place, work, settings, folder.train_rows, until), -1, 0
+        trained = context.trainer.train(training, context.process)
+        # What somebody has killed goes on from its checkpoint; what dies again and again without an epoch is told, for
+        # so does a process for which there is no memory.
+        while trained["code"] == KILLED and killed < KILLS:
+            killed = 0 if trained["epochs"] > before else killed + 1
+            before = trained["epochs"]
+            trained = context.trainer.train(training, context.process)
         run = Path(trained["run"])
         # Relative, so that a task's folder can be moved.
         kept = str(run.relative_to(folder.path)) if trained["run"] and run.is_absolute() else trained["run"]

@@ -163,7 +163,8 @@ def _task(root: Node, folder: Path) -> Task | None:
         name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
         model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
         metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
-        trainer=read_trainer(top.get("trainer"), folder), training=_training(top.get("training")), metric_file=metric_file,
+        trainer=read_trainer(top.get("trainer"), folder), training=_training(top.get("training")),
+        metric_file=metric_file,
         generator=generator_of(top.get("generator"), documents is not None), documents=documents,
         retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),
     )  # fmt: skip

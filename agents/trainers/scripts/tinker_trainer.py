@@ -10,12 +10,14 @@ import math
 import os
 import random
 import shutil
+import socket
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import tinker
 
@@ -37,12 +39,25 @@ def main() -> None:
     words = parser.parse_args()
     if not words.address and not os.environ.get("TINKER_API_KEY"):
         sys.exit("error: Tinker needs TINKER_API_KEY, or an address: TINKER_BASE_URL, or `address` of the trainer")
+    if words.address:
+        _require_reachable(words.address)
     try:
         key = os.environ.get("TINKER_API_KEY") or _KEY
         service = tinker.ServiceClient(api_key=key, **({"base_url": words.address} if words.address else {}))
         {"train": _train, "answer": _answer, "export": _export}[words.verb](words, service)
     except (tinker.APIError, ConnectionError) as error:
         sys.exit(f"error: Tinker at {words.address or 'its hosted service'}: {type(error).__name__}: {error}")
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address at which nothing answers: the client would try it again for ever."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), 30):
+            pass
+    except OSError as error:
+        sys.exit(f"error: Tinker at {address} can't be reached: {error.strerror or error}")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -138,7 +153,8 @@ def _answer(words: argparse.Namespace, service: tinker.ServiceClient) -> None:
     state = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"base_model": words.model}
     given = {"model_path": state["sampler"]} if "sampler" in state else {"base_model": state["base_model"]}
     sampler = service.create_sampling_client(**given)
-    tokenizer = sampler.get_tokenizer()
+    # By a training client, which is told the tokenizer by the service: a sampling client asks the hub for the model's.
+    tokenizer = service.create_lora_training_client(base_model=state["base_model"], rank=1).get_tokenizer()
     params = tinker.SamplingParams(max_tokens=words.max_tokens, temperature=0.0)
     rows = _rows(words.asked)
     prompts = [tinker.ModelInput.from_ints(_ids(tokenizer, row["messages"], True)) for row in rows]
