@@ -10,6 +10,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
+from agents.brain.choice import Brain
+from agents.brain.language_model import LanguageModelBrain
 from agents.brain.rules import Rules
 from agents.context import TuneContext
 from agents.effects import Effects
@@ -65,7 +67,10 @@ class Driver:
         task = folder.task()
         require_thread(folder.thread, self.threads())
         effects = Effects(folder.effects, lambda line: tell("", line))
-        self._context = TuneContext(folder, task, effects, Repository(folder.path), Rules(task), trainer_of(task))
+        brain: Brain = Rules(task)
+        if task.brain is not None:
+            brain = LanguageModelBrain(task, task.brain, Rules(task), effects, lambda text: tell("brain", text))
+        self._context = TuneContext(folder, task, effects, Repository(folder.path), brain, trainer_of(task))
         self._answers = Answers(folder.answers)
 
     def standing(self) -> Standing:

@@ -29,13 +29,13 @@ class Screen:
         """Tell that a node has begun, or what a process has said.
 
         Args:
-            node: name of the node, `answer`, or "" for a process's line.
+            node: name of the node, `answer`, `brain`, or "" for a process's line.
             text: the line.
         """
         if not node:
             if found := _SHOWN.search(text):
                 self._line(f"    {found[0]}")
-        elif node == "answer":
+        elif node in ("answer", "brain"):
             self._line(text)
         elif title := _TITLES.get(node, node):
             self._line(title)

@@ -62,8 +62,9 @@ def main() -> None:
             speed = tokens_per_second(model, plan, TOKENS, flops)
             own, rate = peak - floor, summary["tokens_per_second"]
             print(f"{model.parameters / 1e6:.1f}M parameters, width {width}, {layers} layers, rank {rank}:")
-            print(f"  estimated {estimate / 2**20:.0f} MiB, measured {own / 2**20:.0f} MiB ({estimate / own - 1:+.0%}; with the "
-                  f"process {whole:+.0%})\n  estimated {speed:,.0f} tokens/s, measured {rate:,.0f}", flush=True)  # fmt: skip
+            print(f"  estimated {estimate / 2**20:.0f} MiB, measured {own / 2**20:.0f} MiB ({estimate / own - 1:+.0%})")
+            print(f"  with the process {whole:+.0%}")
+            print(f"  estimated {speed:,.0f} tokens/s, measured {rate:,.0f}", flush=True)
 
 
 def save(folder: Path, tokenizer, width, layers, heads, kv_heads, head_dim, mlp, vocabulary) -> None:

@@ -27,7 +27,7 @@ class Rules:
             state: what is known.
         """
         names = [action.name for action in actions]
-        if why := self._reason_to_stop(state):
+        if why := self.must_end(state) or self._is_no_better(state):
             return Choice("finish", why)
         if "generate" in names and not state.get("generated", 0):
             return Choice("generate", "the rows to train on are few")
@@ -40,7 +40,12 @@ class Rules:
             return Choice("generate", "nothing was found that could be changed, and the rows to train on are few")
         return Choice("finish", "nothing was found that could be changed")
 
-    def _reason_to_stop(self, state: TuneState) -> str:
+    def must_end(self, state: TuneState) -> str:
+        """Say why a run is over whoever chooses: the goal is reached, or the budget used; "" where it may go on.
+
+        Args:
+            state: what is known.
+        """
         rounds = state["rounds"]
         best = rounds[state["best"] - 1]["measured"] if state["best"] else state["baseline"]
         if best is not None and self._task.goal is not None and best["value"] >= self._task.goal:
@@ -49,6 +54,11 @@ class Rules:
             return f"the budget of {self._task.budget.rounds} rounds is used"
         if state["spent"] >= 60 * self._task.budget.minutes:
             return f"the budget of {self._task.budget.minutes:g} minutes is used"
+        return ""
+
+    @staticmethod
+    def _is_no_better(state: TuneState) -> str:
+        rounds = state["rounds"]
         if len(rounds) - state["best"] >= _PATIENCE and len(rounds) >= _PATIENCE:
             return f"the last {len(rounds) - state['best']} rounds were no better"
         return ""

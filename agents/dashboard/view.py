@@ -226,7 +226,7 @@ class View:
     def costs(self) -> list[Cost]:
         """Return what was spent on what, the most first."""
         times: Counter[str] = Counter()
-        seconds: Counter[str] = Counter()
+        seconds: dict[str, float] = {}
         tokens: Counter[str] = Counter()
         for path in self._folder.effects.glob("*/result.json"):
             kind = _COSTS.get(path.parent.name.split("-", 2)[-1].lstrip("0123456789-"), "")
@@ -236,9 +236,12 @@ class View:
                 continue  # it is being written
             if kind:
                 times[kind] += 1
-                seconds[kind] += float(found.get("seconds") or 0)
+                seconds[kind] = seconds.get(kind, 0.0) + float(found.get("seconds") or 0)
                 tokens[kind] += sum(map(int, found.get("tokens") or ()))
-        return [Cost(kind, times[kind], seconds[kind], tokens[kind]) for kind, _ in seconds.most_common()]
+        return [
+            Cost(kind, times[kind], seconds[kind], tokens[kind])
+            for kind in sorted(seconds, key=lambda kind: -seconds[kind])
+        ]
 
     def threads(self) -> list[str]:
         """Return the names of the threads, where there are several."""

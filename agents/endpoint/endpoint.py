@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from constants.counting import counted
+
 _TRIES = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds; each pause is twice the one before it
 _PATIENCE = 300.0  # seconds for an answer
@@ -54,8 +56,9 @@ class Reply:
 
 
 def ask(
-    endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], max_tokens: int, temperature: float = 0.0, seed: int = 0
-) -> Reply:
+    endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], max_tokens: int, temperature: float = 0.0, seed: int = 0,
+    tries: int = _TRIES, patience: float = _PATIENCE,
+) -> Reply:  # fmt: skip
     """Ask a model once; where it is busy or can't be reached, up to six times, with pauses that grow.
 
     Args:
@@ -64,13 +67,15 @@ def ask(
         max_tokens: most tokens of the answer.
         temperature: of sampling; 0 takes the likeliest tokens.
         seed: seed of sampling, for endpoints that heed one.
+        tries: how often it is asked at most.
+        patience: seconds that an answer may take.
 
     Raises:
         EndpointError: it can't be reached, refuses, or answers what is no completion.
     """
     body = {"model": endpoint.model, "messages": list(messages), "max_tokens": max_tokens, "temperature": temperature,
             "seed": seed}  # fmt: skip
-    answer = call(endpoint, "chat/completions", body)
+    answer = call(endpoint, "chat/completions", body, tries, patience)
     try:
         choice = answer["choices"][0]
         used = answer.get("usage") or {}
@@ -80,13 +85,17 @@ def ask(
         raise EndpointError(f"{endpoint.address} answers what is no chat completion: {_short(answer)}") from None
 
 
-def call(endpoint: Endpoint, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def call(
+    endpoint: Endpoint, route: str, body: Mapping[str, Any], tries: int = _TRIES, patience: float = _PATIENCE
+) -> dict[str, Any]:
     """Send a request to a route of the protocol; tried again as `ask` says.
 
     Args:
         endpoint: where it is sent.
         route: such as `chat/completions`.
         body: what is sent, as JSON.
+        tries: how often it is sent at most.
+        patience: seconds that an answer may take.
 
     Returns:
         What came back, from JSON.
@@ -106,10 +115,10 @@ def call(endpoint: Endpoint, route: str, body: Mapping[str, Any]) -> dict[str, A
     here = urlsplit(endpoint.address).hostname in _HERE
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
     pause, why = _FIRST_PAUSE, ""
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(tries)):
         wait = pause
         try:
-            with opener.open(request, timeout=_PATIENCE) as stream:
+            with opener.open(request, timeout=patience) as stream:
                 answer = json.load(stream)
             if not isinstance(answer, dict):
                 raise EndpointError(f"{endpoint.address} answers what is no JSON object: {_short(answer)}")
@@ -129,7 +138,7 @@ def call(endpoint: Endpoint, route: str, body: Mapping[str, Any]) -> dict[str, A
         if left:
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
-    raise EndpointError(f"{why} (tried {_TRIES} times)")
+    raise EndpointError(f"{why} (tried {counted(tries, 'time')})")
 
 
 def _asked_pause(error: urllib.error.HTTPError, usual: float) -> float:

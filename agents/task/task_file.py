@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.endpoint.endpoint import Endpoint
 from agents.task.task_parts import (
     DocumentsPlan,
     GeneratorPlan,
     JudgePlan,
     documents_of,
+    endpoint_of,
     file_of,
     generator_of,
     judge_of,
@@ -22,7 +24,7 @@ from workflow.definition.nodes import Node, Problems, root_of
 SCHEMA = 1
 _TOP = (
     "schema", "name", "description", "model", "samples", "test", "test_share", "metric", "goal", "max_tokens",
-    "budget", "trainer", "training", "generator", "documents", "retrieve", "judge",
+    "budget", "trainer", "training", "generator", "documents", "retrieve", "judge", "brain",
 )  # fmt: skip
 _NEEDED = ("schema", "name", "description", "samples")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -70,6 +72,7 @@ class Task:
         documents: where knowledge is looked up; None where nothing is.
         retrieve: passages that are put in front of each question, to learn from and to measure with; 0 for none.
         judge: who judges answers; None where nobody does.
+        brain: the language model that chooses what is done next; None leaves it to the written rules.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Task:
     documents: DocumentsPlan | None = None
     retrieve: int = 0
     judge: JudgePlan | None = None
+    brain: Endpoint | None = None
 
     @property
     def metric_function(self) -> str:
@@ -167,6 +171,7 @@ def _task(root: Node, folder: Path) -> Task | None:
         metric_file=metric_file,
         generator=generator_of(top.get("generator"), documents is not None), documents=documents,
         retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),
+        brain=_brain(top.get("brain")),
     )  # fmt: skip
 
 
@@ -180,6 +185,11 @@ def _budget(node: Node | None) -> Budget:
         found["rounds"].problem(f"is {rounds}; a round is a training, and one is needed")
     minutes = found["minutes"].number(above=0) if "minutes" in found else None
     return Budget(rounds or usual.rounds, minutes or usual.minutes)
+
+
+def _brain(node: Node | None) -> Endpoint | None:
+    found = node.mapping(("endpoint",), needed=("endpoint",)) if node is not None else None
+    return endpoint_of(found["endpoint"]) if found and "endpoint" in found else None
 
 
 def _training(node: Node | None) -> dict[str, str]:

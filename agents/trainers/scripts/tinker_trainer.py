@@ -72,11 +72,11 @@ def _train(words: argparse.Namespace, service: tinker.ServiceClient) -> None:
         "base_model": settings["base_model"],
     }  # fmt: skip
     if "path" in state:
-        training = service.create_training_client_from_state_with_optimizer(state["path"])
+        training = service.create_training_client_from_state_with_optimizer(state["path"]).result()
     else:
         training = service.create_lora_training_client(
             base_model=settings["base_model"], rank=int(settings["lora_rank"]), seed=int(settings["seed"])
-        )
+        ).result()
     data, left_out = _data(training.get_tokenizer(), _rows(words.rows))
     held = data[: round(_HELD_OUT * len(data))]
     data = data[len(held) :]
@@ -152,9 +152,10 @@ def _answer(words: argparse.Namespace, service: tinker.ServiceClient) -> None:
     kept = Path(words.model) / _METRICS
     state = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"base_model": words.model}
     given = {"model_path": state["sampler"]} if "sampler" in state else {"base_model": state["base_model"]}
-    sampler = service.create_sampling_client(**given)
+    sampler = service.create_sampling_client(**given).result()
     # By a training client, which is told the tokenizer by the service: a sampling client asks the hub for the model's.
-    tokenizer = service.create_lora_training_client(base_model=state["base_model"], rank=1).get_tokenizer()
+    told = service.create_lora_training_client(base_model=state["base_model"], rank=1).result()
+    tokenizer = told.get_tokenizer()
     params = tinker.SamplingParams(max_tokens=words.max_tokens, temperature=0.0)
     rows = _rows(words.asked)
     prompts = [tinker.ModelInput.from_ints(_ids(tokenizer, row["messages"], True)) for row in rows]
@@ -169,7 +170,7 @@ def _answer(words: argparse.Namespace, service: tinker.ServiceClient) -> None:
 
 def _export(words: argparse.Namespace, service: tinker.ServiceClient) -> None:
     state = json.loads((Path(words.model) / _METRICS).read_text(encoding="utf-8"))
-    training = service.create_training_client_from_state(state["path"])
+    training = service.create_training_client_from_state(state["path"]).result()
     kept = training.save_weights_external(f"tune-export-{time.time_ns()}", ttl_seconds=3600).result().path
     new = words.out.with_name(f".{words.out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
