@@ -30,7 +30,7 @@ def forgetting(seen: Evidence) -> Iterator[Proposal]:
 def bias_between_slices(seen: Evidence) -> Iterator[Proposal]:
     """One kind of test rows scores worse than the others, beyond chance."""
     measured = seen.last["measured"]
-    if measured is None:
+    if measured is None or len(measured["scores"]) != len(seen.test):
         return
     bad = [one for one in slices_of(seen.test, measured["scores"]) if one.behind]
     if bad:

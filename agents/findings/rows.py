@@ -64,7 +64,7 @@ def test_rows_in_training(seen: Evidence) -> Iterator[Proposal]:
 def _gap(seen: Evidence, known: set[str]) -> list[str]:
     """Say what test rows score that were trained on, and what the others do."""
     measured = seen.last["measured"]
-    if measured is None:
+    if measured is None or len(measured["scores"]) != len(seen.test):
         return []
     parts: list[list[float]] = [[], []]
     for row, score in zip(seen.test, measured["scores"], strict=True):
