@@ -1,6 +1,5 @@
 """A file of predictions: a row for each sample, in the format that its suffix names."""
 
-import csv
 import importlib
 import io
 import json
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage.csv_text import csv_text
 from storage.files import write_atomically
 
 if TYPE_CHECKING:  # takes a while, which a typing error need not wait for
@@ -83,11 +83,8 @@ def write_prediction_file(path: Path, columns: Columns, force: bool) -> None:
 
 def _csv(path: Path, columns: Columns) -> bytes:
     flat = _flat(path, columns)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(flat)
-    writer.writerows(zip(*(map(_text, column) for column in flat.values()), strict=True))
-    return stream.getvalue().encode()
+    rows = zip(*(map(_text, column) for column in flat.values()), strict=True)
+    return csv_text([list(flat), *rows]).encode()
 
 
 def _text(value: Any) -> str:

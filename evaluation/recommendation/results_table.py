@@ -1,7 +1,6 @@
 """A user's own table of measured results: what fine-tuning reached, beside what the probe had said before."""
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from constants.paths import ARTIFACTS_DIR
 from data.data_error import DataError
+from storage.csv_text import csv_text
 from storage.file_lock import FolderLock
 from storage.files import write_atomically
 
@@ -76,11 +76,9 @@ def append_results(results: Sequence[MeasuredResult], path: Path = OWN_TABLE) ->
         header += [name for name in _COLUMNS if name not in header]
         new = [{key: "" if value is None else str(value) for key, value in asdict(each).items()} for each in results]
         replaced = {_key(row) for row in new}
-        text = io.StringIO()
-        writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([row for row in rows if _key(row) not in replaced] + new)
-        write_atomically(path, text.getvalue().encode())
+        kept = [row for row in rows if _key(row) not in replaced] + new
+        text = csv_text([header, *([row.get(name, "") for name in header] for row in kept)])
+        write_atomically(path, text.encode())
     finally:
         lock.release()
 

@@ -331,7 +331,7 @@ def reviewed(project):
         row = {"id": f"q{number}", "setting": "mill", "asked": f"Sack {number}?"}
         references.append(row | {"references": [], "base": [], "teacher": [f"teacher {number} {n}" for n in (0, 1)]})
         for step in (1, 2):
-            said = [f'student {number} {n}\n</script> "x"' for n in (0, 1)]
+            said = [f'student {number} {n}\n</script> "x"\r, and so on' for n in (0, 1)]
             students.append(row | {"step": step, "answers": said if step == 2 else ["worse"], "best": step == 2})
     write_rows(project / "results" / "references.jsonl", references)
     write_rows(project / "results" / "students.jsonl", students)

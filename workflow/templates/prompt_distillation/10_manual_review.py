@@ -123,7 +123,8 @@ def prepare():
 def write_sheet(rows):
     """Write results/review.csv."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    # All is quoted: a lone carriage return, which random weights write, is else the beginning of a new row.
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     writer.writerows(rows)
     write_text(SHEET, text.getvalue())
