@@ -8,6 +8,7 @@ from agents.state import Proposal
 
 _RISE = 1.02  # val_loss at the end this many times its best: it has risen
 _FALL = 0.01  # share by which val_loss still falls in the last epoch: it has not come to rest
+_ABOVE, _SLOW = 0.3, 0.3  # nats above guessing, and share of the first epoch's loss: nothing was learned
 _JUMP = 1.1  # training loss this many times the first epoch's: it does not learn but drifts away
 
 
@@ -38,9 +39,9 @@ def instability(seen: Evidence) -> Iterator[Proposal]:
 
 
 def learning_rate_too_high(seen: Evidence) -> Iterator[Proposal]:
-    """The loss is higher than after the first epoch, or no lower than before the training."""
+    """The loss rises, is no lower than before the training, or rests where nothing of the questions was learned."""
     train, val = seen.curve("train_loss"), seen.curve("val_loss")
-    told = []
+    told, weight = [], 0.92
     if len(train) > 1 and (
         train[-1] > _JUMP * train[0] or (val and val[-1] > _JUMP * val[0] and train[-1] > 0.9 * train[0])
     ):
@@ -52,9 +53,16 @@ def learning_rate_too_high(seen: Evidence) -> Iterator[Proposal]:
         )
         if after > before:
             told.append(f"training rows have a loss of {after:.3g}, and had {before:.3g} before the training")
+        guessed = seen.guessed_loss
+        if not told and guessed is not None and after > guessed + _ABOVE and train and train[-1] > _SLOW * train[0]:
+            weight = 0.85  # too low a rate, or too few steps, look much the same
+            told.append(
+                f"training rows have a loss of {after:.3g}; guessing labels by how frequent they are has {guessed:.3g}"
+            )
+            told.append(f"the training loss fell only from {train[0]:.3g} to {train[-1]:.3g} in {len(train)} epochs")
     if told:
         yield Proposal(
-            finding="learning_rate_too_high", evidence=told, weight=0.92,
+            finding="learning_rate_too_high", evidence=told, weight=weight,
             changes=[seen.change("learning_rate", seen.number("learning_rate") / 10)],
             expected="a tenth of the learning rate lets the loss fall",
         )  # fmt: skip

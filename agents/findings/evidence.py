@@ -1,5 +1,6 @@
 """What findings are made from: all that is known of a round, and nothing that has to be fetched."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ _MOST_LABELS, _LEAST_OF_LABEL = 20, 3  # of a classification: different answers,
 
 @dataclass(frozen=True)
 class RowLoss:
-    """Loss of a row's answer, mean over its tokens, in nats: after the training, and of the base model."""
+    """Loss of a row's answer, mean over its tokens, in nats: after the training, and of the base model; its tokens."""
 
     loss: float
     base: float
+    tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,15 @@ class Evidence:
         share = epochs / max(1.0, self.number("epochs", 1)) if epochs is not None else 1.0
         rows = 1 - len(proposal.get("drop", [])) / max(1, len(self.train))
         return {**proposal, "minutes": round(self.minutes * share * rows, 2)}
+
+    @property
+    def guessed_loss(self) -> float | None:
+        """Loss of guessing labels by how frequent they are, mean over tokens; None where answers are no labels."""
+        if not self.labels or self.losses is None or not self.losses.rows:
+            return None
+        total = self.labels.total()
+        entropy = -sum(count / total * math.log(count / total) for count in self.labels.values())
+        return entropy * len(self.losses.rows) / sum(one.tokens for one in self.losses.rows.values())
 
     @cached_property
     def labels(self) -> Counter[str]:

@@ -90,7 +90,7 @@ def _read(place: Path, done: dict[str, Any]) -> Losses:
     for kind, key, one in zip(done["kinds"], ids, measured, strict=True):
         if "loss" not in one:
             continue
-        found = RowLoss(one["loss"], one["base_loss"])
+        found = RowLoss(one["loss"], one["base_loss"], one.get("tokens", 1))
         if kind == "row":
             own[key] = found
         elif kind == "general":
