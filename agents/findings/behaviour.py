@@ -8,6 +8,7 @@ from agents.state import Proposal
 from constants.counting import counted
 
 _FORGOTTEN = 0.15  # nats a token by which text of other kinds has become less likely
+_KNOWN = 3.5  # loss above which the base model did not know it either
 
 
 def forgetting(seen: Evidence) -> Iterator[Proposal]:
@@ -16,7 +17,7 @@ def forgetting(seen: Evidence) -> Iterator[Proposal]:
     if not general:
         return
     before, after = (sum(getattr(one, name) for one in general) / len(general) for name in ("base", "loss"))
-    if after - before > _FORGOTTEN:
+    if before < _KNOWN and after - before > _FORGOTTEN:
         worse = sum(one.loss > one.base for one in general)
         yield Proposal(
             finding="forgetting", weight=min(0.65, 0.3 + 0.3 * (after - before)),

@@ -125,7 +125,9 @@ def ask_change(context: TuneContext, state: TuneState) -> TuneState:
     diff = diff_of(first, read_rows(context.folder.train_rows), added_rows(context.effects, first))
     data = bool(first.get("drop") or first.get("add"))
     what = " and ".join(["the settings"] * bool(first["changes"]) + ["the rows"] * data)
-    others = [f"found too: {one['finding']} ({one['weight']:.2f}), {one['expected']}" for one in state["proposals"][1:]]
+    found = state["rounds"][-1].get("found", []) if state["rounds"] else []
+    others = [f"found too: {one['name'].replace('_', ' ')} ({one['weight']:.2f}), {one['evidence'][0]}"
+              for one in found if one["name"] != first["finding"]]  # fmt: skip
     cost = [f"the next round will take about {first['minutes']:.2g} minutes"] if "minutes" in first else []
     question = Question(
         _id(state, "change"), "change", f"{first['finding'].replace('_', ' ').capitalize()}: change {what}?",
