@@ -52,8 +52,10 @@ def _round_lines(task: Task, each: Round) -> Iterator[str]:
         yield f"  - {task.metric} {measured['value']:.4g}; against the base model {gain}; {kept}"
     if each["against_best"] is not None:
         yield f"  - against the best before it {difference_text(each['against_best'])}"
-    for one in each.get("found", []):
+    for number, one in enumerate(each.get("found", [])):
         yield f"  - found {one['name'].replace('_', ' ')} ({one['weight']:.2f}): {one['evidence'][0]}"
+        if not number and trained["error"]:  # what a person has to do about it
+            yield from (f"    {line}" for line in one["evidence"][1:])
 
 
 def agreement_text(found: Agreed) -> str:

@@ -6,6 +6,8 @@ from agents.findings.evidence import Evidence
 from agents.state import Proposal
 from constants.environment_faults import is_environment_fault
 
+_HEAD, _SHOWN = 2, 12  # lines of the doctor's that say what it was asked, and those that are shown
+
 
 def failed_by_environment(error: str) -> bool:
     """Say whether the text of an error is one of the environment's, not of the task's.
@@ -21,6 +23,7 @@ def environment_fault(seen: Evidence) -> Iterator[Proposal]:
     error = seen.last["trained"]["error"]
     if failed_by_environment(error):
         yield Proposal(
-            finding="environment_fault", evidence=[error, *seen.advice.splitlines()[:12]], changes=[], weight=0.99,
+            finding="environment_fault", changes=[], weight=0.99,
+            evidence=[error, *[line for line in seen.advice.splitlines() if line.strip()][_HEAD : _HEAD + _SHOWN]],
             expected="the environment has to be mended; the same settings train then",
         )  # fmt: skip

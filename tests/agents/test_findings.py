@@ -90,6 +90,19 @@ def test_a_person_sees_the_rows_that_go_and_may_refuse(tmp_path):
     assert len((folder / "data" / "train.jsonl").read_text().splitlines()) == 55
 
 
+def test_a_broken_environment_is_shown_to_the_doctor(tmp_path):
+    rows = [(f"What of number {n}?", "yes" if n % 2 else "no") for n in range(60)]
+    folder = planted(tmp_path, rows[:50], rows[50:])
+    settings = folder / "training.ini"
+    error = "libcudart.so.12: cannot open shared object file: No such file or directory"
+    settings.write_text(f"{settings.read_text()}fails = {error}\n")
+    done = tune("run", "--yes", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"found environment fault (0.99): {error}" in done.stdout
+    assert "Compiled code asks for libcudart.so.12, a library of CUDA 12" in done.stdout
+    assert "nvidia-cuda-runtime-cu12" in done.stdout
+
+
 # ------------------------------------------------------------------------------------------------------- one by one
 
 
