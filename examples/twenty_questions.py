@@ -14,7 +14,7 @@ from itertools import product
 KINDS = (("big", "old", "shy", "wet"), ("red", "tan", "jet", "ash"), ("cat", "dog", "hen", "fox"))
 WORDS = [word for kind in KINDS for word in kind]
 THINGS = [" ".join(words) for words in product(*KINDS)]
-QUESTIONS = 20
+QUESTIONS, FEWER = 20, 12  # of a game; of one to train with, so that those who ask without end cost less time
 COST = 0.01  # what a question takes off the reward
 
 
@@ -22,7 +22,8 @@ def tasks(split):
     """Return things; every fourth is held out, so that each word is among those that are trained on."""
     order = random.Random(64).sample(THINGS, len(THINGS))
     held_out = order[::4]
-    return [{"thing": thing} for thing in THINGS if (thing in held_out) == (split == "val")]
+    questions = QUESTIONS if split == "val" else FEWER
+    return [{"thing": thing, "questions": questions} for thing in THINGS if (thing in held_out) == (split == "val")]
 
 
 def by_table(thing, word):
@@ -66,7 +67,7 @@ def twenty_questions(task, client):
         messages = [{"role": "user", "content": shown(possible)}]
         answer = client.chat.completions.create(model="asker", messages=messages, max_tokens=14)
         said = answer.choices[0].message.content or ""
-        if not said.endswith("?") or asked == QUESTIONS:
+        if not said.endswith("?") or asked == task["questions"]:
             break
         asked, word = asked + 1, said[:-1]
         if word in WORDS:

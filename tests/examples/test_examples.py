@@ -13,7 +13,7 @@ from warm_python import run_python
 TASKS = {
     "hello": {"number": 1024, "digit": 2},
     "guess_number": {"low": 1, "high": 32, "number": 7, "guesses": 5},
-    "twenty_questions": {"thing": "old red cat"},
+    "twenty_questions": {"thing": "old red cat", "questions": 20},
     "calculator_tool": {"expression": "7*8+5"},
 }
 
@@ -77,3 +77,12 @@ def test_guesses_come_to_tell_more(lab):
     """Beginning with numbers at random; all 32 numbers are played."""
     found = learned(lab, "guess_number")["change"]["reward"]
     assert found["tasks"] == 32 and found["low"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tasks"), [("twenty_questions", 16), ("calculator_tool", 100)])
+def test_success_at_least_doubles(lab, name, tasks):
+    """On things and expressions that were never trained on."""
+    found = learned(lab, name)
+    assert found["change"]["success"]["tasks"] == tasks and found["change"]["success"]["low"] > 0
+    assert found["after"]["success"] >= 2 * found["before"]["success"]

@@ -98,8 +98,9 @@ def test_twenty_questions(example, monkeypatch):
     assert found == pytest.approx({"reward": 1.0 - asked / 100, "success": 1.0, "questions": asked})
     found = means(module, "twenty_questions", tasks, lambda messages: "big red cat")
     assert found == pytest.approx({"reward": (1 / 64 + 1 / 4) / 2, "success": 1 / 64, "questions": 0.0})
-    found = means(module, "twenty_questions", tasks[:1], lambda messages: "what?")
-    assert found == {"reward": -0.2, "success": 0.0, "questions": 20.0}, "questions without use cost"
+    for split, asked in (("train", 12), ("val", 20)):
+        found = means(module, "twenty_questions", module.tasks(split)[:1], lambda messages: "what?")
+        assert found == {"reward": -asked / 100, "success": 0.0, "questions": asked}, "questions without use cost"
     asked = []
 
     def second_model(messages: list[Message]) -> str:
@@ -109,7 +110,8 @@ def test_twenty_questions(example, monkeypatch):
 
     monkeypatch.setenv("ANSWERER_BASE_URL", "http://127.0.0.1:1/v1")
     monkeypatch.setattr(module, "second_model", lambda: client_of(second_model))
-    assert module.twenty_questions({"thing": "old red cat"}, client_of(asks_each_word))["success"] == 1.0
+    task = {"thing": "old red cat", "questions": 20}
+    assert module.twenty_questions(task, client_of(asks_each_word))["success"] == 1.0
     assert asked == ["old red cat: big?", "old red cat: old?", "old red cat: red?", "old red cat: cat?"]
 
 
