@@ -1,8 +1,13 @@
 """More rows to train on: made of samples, by a model behind an address, by a command; checked, asked about, added."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -145,6 +150,37 @@ def test_a_model_behind_an_address_makes_rows_and_is_asked_nothing_twice(tmp_pat
     assert {row["origin"]["made_by"] for row in made_rows(folder)} == {"maker"}
     kept = [path for path in folder.rglob("*") if path.is_file() and b"sk-secret-of-mine" in path.read_bytes()]
     assert not kept, "the key is in no file"
+
+
+@pytest.mark.slow
+def test_answers_that_came_before_a_kill_are_not_asked_for_again(tmp_path):
+    go_on, numbers = threading.Event(), iter(range(100))
+
+    def said(messages: list[dict]) -> str:
+        number = next(numbers)
+        if number >= 5:
+            go_on.wait()
+        text = "{name} of {city}: {item} {quantity}"
+        return json.dumps([order(f"Zoe Quist{number}", f"wheels{number}", 30, "Lodz", text)])
+
+    with model_stub(said) as stub:
+        folder = make_orders(tmp_path, f"{{endpoint: {{address: '{stub.address}', model: maker}}, rows: 40, near: 1}}")
+        process = subprocess.Popen([sys.executable, str(ROOT / "tune.py"), "run"], cwd=folder, start_new_session=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        kept: list[str] = []
+        while len(kept) < 5:
+            assert process.poll() is None
+            files = list(folder.glob(".tune/effects/*-generate/generator-said.jsonl"))
+            kept = files[0].read_text().splitlines() if files else []
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        go_on.set()
+        assert "maker made 14 rows, of which 14 can be used" in tune("run", folder=folder).stdout
+        asked = Counter(json.dumps(one["messages"]) for one in stub.asked)
+    assert len(asked) == 14 and sum(times == 1 for times in asked.values()) >= 5  # eight were under way
+    (path,) = folder.glob(".tune/effects/*-generate/generator-said.jsonl")
+    assert path.read_text().splitlines()[:5] == kept
 
 
 def test_a_command_makes_rows_and_what_it_has_made_is_not_made_again(tmp_path):
