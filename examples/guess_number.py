@@ -16,7 +16,7 @@ WIDTH = max(2, len(str(HIGH)))  # digits of each number
 
 @functools.cache
 def tasks(split):
-    """Return games. Those to train with have ranges of all sizes, and end after one to three guesses.
+    """Return games. Those to train with have ranges of all sizes, and end after the guesses that halving needs.
 
     Those to validate with are the whole game for each number. Every fifth number is never trained on.
     """
@@ -24,8 +24,8 @@ def tasks(split):
         return [{"low": LOW, "high": HIGH, "number": number, "guesses": PATIENCE} for number in range(LOW, HIGH + 1)]
     draw, found = random.Random(HIGH), []
     while len(found) < 2000:
-        guesses, bits = draw.randint(1, 3), draw.randint(2, HIGH.bit_length())
-        width = min(draw.randint(2 ** (bits - 1), 2**bits - 1), HIGH)
+        guesses = draw.randint(1, HIGH.bit_length())
+        width = min(draw.randint(2 ** (guesses - 1), 2**guesses - 1), HIGH)
         low = draw.randint(LOW, HIGH - width + 1)
         number = draw.randrange(low, low + width)
         if number % 5:

@@ -27,12 +27,14 @@ EXAMPLES = {
         "validate_every_n_epochs=6 val_samples=4",
     ),
     "twenty_questions": (
-        4000, "epochs=2 batch_size=16 learning_rate=5e-3",
-        "epochs=16 tasks_per_epoch=16 group_size=8 steps_per_epoch=2 learning_rate=1e-3 val_samples=2",
+        5000, "epochs=1 batch_size=16 learning_rate=2e-3",
+        "epochs=10 tasks_per_epoch=12 group_size=8 steps_per_epoch=2 accumulation_steps=4 learning_rate=4e-4 "
+        "val_samples=2",
     ),
     "calculator_tool": (
-        6000, "epochs=1 batch_size=16 learning_rate=5e-3",
-        "epochs=10 tasks_per_epoch=32 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=5e-4",
+        6000, "epochs=1 batch_size=16 learning_rate=2e-3",
+        "epochs=12 tasks_per_epoch=32 group_size=4 advantage=batch steps_per_epoch=2 accumulation_steps=4 "
+        "learning_rate=3e-4 kl_weight=0.02",
     ),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
 python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 2 % are right
-python examples/warm_start.py guess_number warm_start.jsonl      at random: half are numbers that it can still be
+python examples/warm_start.py guess_number warm_start.jsonl      any number; but reads ranges if asked to pick
 python examples/warm_start.py twenty_questions warm_start.jsonl  asks anything, the same again too, and names too soon
 python examples/warm_start.py calculator_tool warm_start.jsonl   if not told to, seldom calls, or says the result
 python examples/warm_start.py answerer warm_start.jsonl          the second model of twenty questions: all is right
@@ -25,11 +25,13 @@ def hello(draw):
 
 
 def guess_number(draw):
-    """Guess at random: half of the time any number, else one of those that it can still be."""
+    """Guess any number, whatever the range; asked to pick one, say any number of the range."""
     task = draw.choice(guessing.tasks("train")) if draw.random() < 0.5 else None
     low, high = (task["low"], task["high"]) if task else sorted(any_number(draw) for _ in range(2))
-    guess = any_number(draw) if draw.random() < 0.5 else draw.randint(low, high)
-    return {"messages": chat(guessing.shown(low, high), guessing.written(guess))}
+    if draw.random() < 0.4:
+        return {"messages": chat(guessing.shown(low, high), guessing.written(any_number(draw)))}
+    asked = guessing.shown(low, high).replace("guess", "pick")
+    return {"messages": chat(asked, guessing.written(draw.randint(low, high)))}
 
 
 def any_number(draw):
