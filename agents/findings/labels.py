@@ -18,7 +18,8 @@ from agents.task.rows import TaskRow
 from constants.counting import counted
 from evaluation.text_metrics import label_of
 
-_LEAST_SHARE, _LEAST = 0.03, 4  # suspect rows from which on the finding is made
+_LEAST_SHARE, _LEAST = 0.05, 4  # suspect rows from which on the finding is made
+_ROWS = 100  # rows below which words are too rare to judge by: clean rows were taken for wrong ones
 _KNOWN = 0.6  # share of all rows whose label the others tell: below, they can't judge
 _SMOOTH = 0.5
 _SHOWN = 8
@@ -34,6 +35,8 @@ def mislabelled(seen: Evidence) -> Iterator[Proposal]:
 
 
 def _of_labels(seen: Evidence) -> Iterator[Proposal]:
+    if len(seen.train) < _ROWS:
+        return
     said = cross_checked(seen.train)
     known = sum(label_of(row.answer) == label for row, (label, _, _) in zip(seen.train, said, strict=True))
     # Confident learning (Northcutt 2021): as sure of another label as of that label's own rows on average.

@@ -142,6 +142,12 @@ def test_clean_rows_have_no_finding():
     assert names(evidence(pairs(220), losses=losses(list(clean.train), lambda one: 0.1))) == []
 
 
+@pytest.mark.parametrize("count", [30, 60, 100, 220])
+def test_clean_labels_are_not_doubted(count):
+    for seed in range(5):
+        assert "mislabelled" not in names(evidence(pairs(count, seed)))
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("with_losses", [False, True])
 def test_wrong_labels_are_found_row_by_row(seed, with_losses):
