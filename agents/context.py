@@ -15,6 +15,9 @@ from agents.trainers.trainer import Trainer
 
 KILLED = 137
 """Exit code of a process that was killed by signal 9."""
+KILLED_TEXT = "was killed (signal 9)"
+"""What is said of such a process."""
+_BY_THEIR_NODES = ("train", "export")  # begun again by their nodes: from a checkpoint, and into an empty folder
 KILLS = 3
 """How often a process that is killed is begun again, where it gets no further."""
 
@@ -54,12 +57,12 @@ class TuneContext:
         """
         environment = {**os.environ, "NO_COLOR": "1"}
         code, text = self.effects.process(place, name, words, environment, self.folder.path)
-        for _ in range(KILLS if name != "train" else 0):  # a training is gone on with by its node
+        for _ in range(KILLS if name not in _BY_THEIR_NODES else 0):
             if code != KILLED:
                 break
             code, text = self.effects.process(place, name, words, environment, self.folder.path)
         if code == KILLED:
-            text += "\nerror: it was killed (signal 9), as a process is for which there is no memory left\n"
+            text += f"\nerror: it {KILLED_TEXT}, as a process is for which there is no memory left\n"
         return code, text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -25,6 +26,7 @@ from agents.task.folder import TaskFolder
 from storage.files import write_json
 
 _HERE = Path(__file__).resolve().parent
+_KEPT = ("rounds", "costs", "changes")  # parts that are drawn anew only when their mark is another
 PARTS = ("now", "question", "rounds", "costs", "changes", "log")
 _COOKIE = "tune_key"
 _LARGEST = 1 << 16  # bytes of a form
@@ -45,6 +47,7 @@ def build_app(folder: TaskFolder, host: str, key: str | None, start: Callable[[]
         start: starts a worker, where none runs.
     """
     page = _Page(folder, start)
+    page.warm()
     routes = [
         Route("/", page.whole),
         Route("/part/{name}", page.part),
@@ -96,6 +99,7 @@ class _Page:
         self._token = _token(folder.kept / "page.json")
         self._marks: tuple[float, dict[str, str]] | None = None
         self._looking = asyncio.Lock()
+        self._pieces: dict[str, tuple[str, str]] = {}
 
     def whole(self, request: Request) -> Response:
         """Draw the page."""
@@ -180,11 +184,26 @@ class _Page:
         rows, count, pages = self._view.rows(part, page, find)
         return {"part": part, "page": min(page, pages), "find": find, "rows": rows, "count": count, "pages": pages}
 
+    def warm(self) -> None:
+        """Draw all parts once, so that the first who comes need not wait for it."""
+        for name in _KEPT:
+            self._piece(name)
+
+    def _piece(self, name: str) -> Markup:
+        """Return a part that only changes with its mark; drawn once for each."""
+        mark = self._view.marks()[name]
+        if name not in self._pieces or self._pieces[name][0] != mark:
+            shown = {"view": self._view, "task": self._view.task}
+            self._pieces[name] = (mark, self._templates.get_template(f"{name}.html").render(shown))
+        return Markup(self._pieces[name][1])  # escaped when it was drawn
+
     def _drawn(self, template: str, **values: object) -> Response:
+        if template.removesuffix(".html") in _KEPT:
+            return HTMLResponse(self._piece(template.removesuffix(".html")), headers={"Cache-Control": "no-store"})
         lines, begin = self._view.log(None) if "lines" not in values else ([], 0)
-        shown = {"view": self._view, "token": self._token, "task": self._view.task,
-                 "thread": self._folder.thread, "lines": lines, "begin": begin,
-                 "marks": json.dumps(self._view.marks()), **values}  # fmt: skip
+        shown = {"view": self._view, "token": self._token, "task": self._view.task, "thread": self._folder.thread,
+                 "lines": lines, "begin": begin, "marks": json.dumps(self._view.marks()), "piece": self._piece,
+                 **values}  # fmt: skip
         return HTMLResponse(self._templates.get_template(template).render(shown), headers={"Cache-Control": "no-store"})
 
     async def _form(self, request: Request) -> dict[str, list[str]] | None:

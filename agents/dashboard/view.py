@@ -19,6 +19,7 @@ from agents.slices import SliceScore, slices_of
 from agents.state import Difference, Measured, Round
 from agents.story import difference_text
 from agents.task.folder import TaskFolder
+from agents.task.repository import Repository
 from agents.task.rows import read_rows
 from agents.task.task_file import Task
 from data.data_error import DataError
@@ -212,8 +213,9 @@ class View:
         changed = [
             str(path.relative_to(self._folder.path)) for path in (self._folder.settings, self._folder.train_rows)
         ]
+        branch = Repository(self._folder.path).branch_of(self._folder.thread)
         words = ["git", "log", "--format=%x00%h%x1f%cI%x1f%s%x1f%b%x1e", "--patch", "--unified=0", "--no-color",
-                 "--max-count=50", "--", *changed]  # fmt: skip
+                 "--max-count=50", branch, "--", *changed]  # fmt: skip
         done = subprocess.run(
             words, cwd=self._folder.path, capture_output=True, text=True, check=False, errors="replace"
         )

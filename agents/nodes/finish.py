@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from agents.context import TuneContext, key_of
+from agents.context import KILLED_TEXT, KILLS, TuneContext, key_of
 from agents.effects import copied
 from agents.state import TuneState
 from agents.story import story_of
+from agents.trainers.trainer import TrainerError
 from storage.files import write_atomically
 
 
@@ -20,8 +21,14 @@ def export_best(context: TuneContext, state: TuneState) -> TuneState:
 
     def do(place: Path) -> dict[str, Any]:
         made = place / "model"
-        shutil.rmtree(made, ignore_errors=True)
-        context.trainer.export(place, run, made, context.process)
+        for left in reversed(range(KILLS + 1)):
+            shutil.rmtree(made, ignore_errors=True)
+            try:
+                context.trainer.export(place, run, made, context.process)
+                break
+            except TrainerError as error:
+                if not left or KILLED_TEXT not in str(error):
+                    raise
         card = made / "README.md"
         own = card.read_text(encoding="utf-8") if card.is_file() else ""
         story = "\n".join(story_of(context.task, {**state, "stop": state["reason"]}))

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ _STEP = "Tune-Step"
 MAIN = "main"
 """The thread that a run begins with, and its branch."""
 _FORKS = "tune/"
+_PATIENCE = 5.0  # seconds that a git of a killed attempt has to end
 
 
 class RepositoryError(Exception):
@@ -52,10 +54,21 @@ class Repository:
         """
         if made := self.made(key):
             return made
+        self._end_left_behind()
         self._git("add", "--all")
         lines = "\n".join(f"{name}: {value}" for name, value in {_STEP: key, **trailers}.items())
         self._git("commit", "--quiet", "--allow-empty", "--no-verify", "-m", title, "-m", text or title, "-m", lines)
         return self.head()
+
+    def _end_left_behind(self) -> None:
+        """Take away the lock of a git that was killed; one that still works is waited for.
+
+        Whoever commits has the task's folder to itself, so that the lock is of an earlier attempt.
+        """
+        lock, until = self._folder / ".git" / "index.lock", time.monotonic() + _PATIENCE
+        while lock.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        lock.unlink(missing_ok=True)
 
     def made(self, key: str) -> str:
         """Return the commit that was made with a key; "" where there is none."""

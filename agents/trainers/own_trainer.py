@@ -13,11 +13,13 @@ from agents.task.rows import read_rows
 from agents.task.settings import checked, write_settings
 from agents.trainers.losses import LOSSES, ROWS
 from agents.trainers.trainer import ASKED, SAID, Process, TrainerError, Training, failure_text
+from config import ConfigError
 from config.agent_trainer_config import AgentTrainerConfig
 from config.language_config import LanguageConfig
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from config.preference_trainer_config import PreferenceTrainerConfig
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
+from evaluation.text_metrics import METRICS
 from storage.files import write_atomically
 from storage.saved_run import RunDamagedError, read_metrics
 
@@ -51,6 +53,11 @@ class OwnTrainer:
 
     def settings(self, path: Path) -> Mapping[str, object]:
         """Return the settings of a file, as `Trainer.settings`."""
+        if self._kind == "agent" and not self._reward and self._metric not in METRICS:
+            raise ConfigError(
+                [f"the metric {self._metric} is no reward by itself: name one, `trainer: {{kind: agent, reward: "
+                 "FILE.py:FUNCTION}}`, called with an answer and its row"]
+            )  # fmt: skip
         return {"batch_size": 1, **vars(checked(path, self._config))}
 
     @property

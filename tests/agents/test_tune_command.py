@@ -156,17 +156,26 @@ def events_text(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sixty_kills_change_nothing(tuned, tmp_path, seed):
-    ini = tuned / "training.ini"
+def test_sixty_kills_change_nothing(tuned, tmp_path):
+    """Of the run or of its trainer alone, at random instants of several runs."""
+    ini, kills = tuned / "training.ini", 0
     ini.write_text(ini.read_text() + "epoch_seconds = 0.1\n")  # so that trainings are hit too
     whole = tmp_path / "whole"
     subprocess.run(["cp", "-r", str(tuned), str(whole)], check=True)
     assert tune("run", "--yes", folder=whole).returncode == 0
-    script = ROOT / "tests" / "killed_tuning.py"
-    done = subprocess.run([sys.executable, str(script), str(tuned), "60", str(seed)], capture_output=True, text=True,
-                          check=True)  # fmt: skip
-    found = json.loads(done.stdout)
-    print(found)
-    assert found["code"] == 0 and sum(found["killed"].values()) > 10, found
-    assert outcome(tuned) == outcome(whole)
+    wanted, seed = outcome(whole), 0
+    while kills < 60:
+        folder = tmp_path / str(seed)
+        subprocess.run(["cp", "-r", str(tuned), str(folder)], check=True)
+        words = [sys.executable, str(ROOT / "tests" / "killed_tuning.py"), str(folder), str(60 - kills), str(seed)]
+        found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        assert found["code"] == 0 and found["killed"], found
+        assert outcome(folder) == wanted, found
+        kills, seed = kills + sum(found["killed"].values()), seed + 1
+
+
+def test_the_lock_of_a_git_that_was_killed_is_taken_away(tuned):
+    assert tune("run", folder=tuned).returncode == 1
+    (tuned / ".git" / "index.lock").write_text("")
+    done = tune("run", "--yes", folder=tuned)
+    assert done.returncode == 0 and status(tuned)["state"]["best"] == 3, done.stderr

@@ -1,5 +1,6 @@
 """The page of a run: by its requests, and as a person uses it in a browser."""
 
+import html
 import json
 import os
 import re
@@ -63,6 +64,12 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
         assert client.get("/", headers={"host": "evil.example"}).status_code == 421
         assert client.get("/part/nothing").status_code == 404
         assert client.get("/rows?part=test&find=snow", headers={"hx-request": "true"}).text.count("<tr>") == 2
+        assert "measuring the base model" in client.get("/part/costs").text
+        with client.stream("GET", "/events") as events:  # begins with the marks of all parts, which the page has too
+            told = next(line for line in events.iter_lines() if line.startswith("data: "))
+        marks = json.loads(told.removeprefix("data: "))
+        assert set(marks) == {"now", "question", "rounds", "costs", "changes", "log"}
+        assert f'data-marks="{html.escape(json.dumps(marks))}"'.replace("&quot;", "&#34;") in client.get("/").text
         assert client.post("/answer", data=sent).status_code == 303
         assert client.post("/answer", data=sent).status_code == 409
     (answer,) = (folder / ".tune" / "answers").glob("*.json")
