@@ -157,9 +157,9 @@ class View:
     def under_way(self) -> str:
         """Draw the curves of the training under way; "" where there is none."""
         state = self.standing().state
-        if not state or not state.get("trained"):
-            return ""
-        trained = state["trained"]
+        trained = state.get("trained") if state else None
+        if trained is None or any(trained["run"] == each["trained"]["run"] for each in state["rounds"]):
+            return ""  # that of a round that is over is shown with it
         return curves_picture(trained["history"], "losses of the training under way") if trained else ""
 
     def _round(self, each: Round, baseline: Measured | None) -> RoundView:
