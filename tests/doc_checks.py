@@ -84,6 +84,9 @@ def _python_problems(page: str, words: list[str], settings: tuple[str, ...]) -> 
         words = words[: words.index("--")] if "--" in words else words  # behind it stands another command
         for module in (ROOT / "doctor" / "commands").glob("*.py"):
             options |= set(re.findall(r'"(--[a-z][a-z-]+)"', module.read_text(encoding="utf-8")))
+    if script is not None and script.name == "tune.py":  # its words are in a module of that name
+        text = (ROOT / "agents" / "commands.py").read_text(encoding="utf-8")
+        options |= set(re.findall(r'"(--[a-z][a-z-]+)"', text))
     if script is None:
         return [] if words[1:2] and words[1] in _written(page) else [f"there is no such script: {' '.join(words[:3])}"]
     given = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]

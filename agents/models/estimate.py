@@ -8,7 +8,7 @@ PROCESS = 480 << 20
 """Bytes of a training process before it has a model: Python, torch and what they load."""
 _LOGITS = 1 << 23  # logits that there are at a time, as the loss computes them
 _OF_MOMENTS = 16  # bytes of a trained weight: itself, its gradient, two moments, in fp32
-_SHARE_OF_PEAK = 0.5  # of what a multiplication of large matrices reaches, a training does
+_SHARE_OF_PEAK = 0.3  # of what multiplying large matrices reaches, a training does (bench/tune_memory.py)
 
 
 @dataclass(frozen=True)
