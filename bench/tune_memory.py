@@ -1,6 +1,6 @@
 """Estimated memory of tuning against measured peaks, of models of random weights: `python bench/tune_memory.py`.
 
-Each is trained for three steps by `train.py LanguageModel` in a process of its own, whose peak of resident memory is
+Each is trained for a step by `train.py LanguageModel` in a process of its own, whose peak of resident memory is
 read. What the process takes before it has a model is that of a model of 4,000 weights.
 """
 
@@ -34,13 +34,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         text = "x" * (TOKENS - 2)
         row = json.dumps({"text": text})
-        (Path(place) / "rows.jsonl").write_text(f"{row}\n" * (2 * ROWS + 1))
+        (Path(place) / "rows.jsonl").write_text(f"{row}\n" * ROWS)
+        (Path(place) / "val.jsonl").write_text(f"{row}\n")
         base = load("tiny")
         floor = None
         for width, layers, heads, kv_heads, head_dim, mlp, rank in ((8, 1, 1, 1, 8, 8, 1), *SIZES):
             folder = Path(place) / f"{width}-{layers}"
             save(folder, base.tokenizer, width, layers, heads, kv_heads, head_dim, mlp, TINY_SHAPE.vocabulary)
-            words = [f"base_model={folder}", f"train_data={place}/rows.jsonl", f"val_data={place}/rows.jsonl",
+            words = [f"base_model={folder}", f"train_data={place}/rows.jsonl", f"val_data={place}/val.jsonl",
                      f"artifacts_dir={folder}/out", "epochs=1", f"batch_size={ROWS}", f"lora_rank={rank}",
                      "sample_count=0", "plot_at_end=off", "device=cpu"]  # fmt: skip
             done = subprocess.run([sys.executable, str(ROOT / "train.py"), "LanguageModel", *words],

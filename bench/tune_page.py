@@ -85,7 +85,8 @@ def main() -> None:
         worst, lines, height = page.evaluate(_SCROLL)
         print(f"{lines} lines of the log scrolled through, {height} px: longest frame {worst:.0f} ms, longest task "
               f"{page.evaluate('window.longest'):.0f} ms")  # fmt: skip
-        tabs = [browser.new_page() for _ in range(TABS)]
+        together = browser.new_context()  # tabs of one browser, which has six connections to a server
+        tabs = [together.new_page() for _ in range(TABS)]
         for tab in tabs:
             tab.goto(address)
         before, begin = seconds_of(process.pid), time.monotonic()
