@@ -18,6 +18,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds; each pause is twice the one
 _PATIENCE = 300.0  # seconds for an answer
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # what may be otherwise a moment later
 _SHOWN = 300  # letters of a refusal that are told
+_NOT_EVERYWHERE = ("max_tokens", "temperature", "seed")  # settings that some models refuse by their names
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -75,7 +76,7 @@ def ask(
     """
     body = {"model": endpoint.model, "messages": list(messages), "max_tokens": max_tokens, "temperature": temperature,
             "seed": seed}  # fmt: skip
-    answer = call(endpoint, "chat/completions", body, tries, patience)
+    answer = _asked(endpoint, body, tries, patience)
     try:
         choice = answer["choices"][0]
         used = answer.get("usage") or {}
@@ -83,6 +84,21 @@ def ask(
                      (int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0)))  # fmt: skip
     except (KeyError, IndexError, TypeError, AttributeError):
         raise EndpointError(f"{endpoint.address} answers what is no chat completion: {_short(answer)}") from None
+
+
+def _asked(endpoint: Endpoint, body: dict[str, Any], tries: int, patience: float) -> dict[str, Any]:
+    """Ask; a setting that the model there does not take is left out, or called as newer models call it."""
+    while True:
+        try:
+            return call(endpoint, "chat/completions", body, tries, patience)
+        except EndpointError as error:
+            told = str(error)
+            name = next((one for one in _NOT_EVERYWHERE if one in body and f"'{one}'" in told), None)
+            if name is None or "with status 400" not in told:
+                raise
+            value = body.pop(name)
+            if name == "max_tokens":
+                body["max_completion_tokens"] = value
 
 
 def call(

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Stub(ThreadingHTTPServer):
-    """The server. `said` makes an answer of a conversation; `failures` are statuses that come first."""
+    """The server. `said` makes an answer of a conversation; `failures` are statuses and texts that come first."""
 
     def __init__(self, said: Callable[[list[dict]], str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -28,7 +28,8 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.keys.append(self.headers.get("Authorization"))
             if server.failures:
-                return self._send(server.failures.pop(0), {"error": {"message": "come again"}})
+                status, text = server.failures.pop(0)
+                return self._send(status, {"error": {"message": text}})
             if server.most is not None and len(server.asked) >= server.most:
                 return self._send(400, {"error": {"message": "enough"}})
             server.asked.append(body)

@@ -131,7 +131,8 @@ def test_a_model_behind_an_address_makes_rows_and_is_asked_nothing_twice(tmp_pat
         lacks = tune("run", folder=folder)
         assert lacks.returncode == 3 and "set the environment variable MAKER_KEY" in lacks.stderr
         monkeypatch.setenv("MAKER_KEY", "sk-secret-of-mine")
-        stub.failures[:] = [503, 429]
+        refused = "Unsupported parameter: 'max_tokens' is not supported with this model."
+        stub.failures[:] = [(503, "come again"), (429, "come again"), (400, refused)]
         stub.most = 3
         stopped = tune("run", folder=folder)
         assert stopped.returncode == 3 and "refuses with status 400: enough" in stopped.stderr
@@ -140,6 +141,7 @@ def test_a_model_behind_an_address_makes_rows_and_is_asked_nothing_twice(tmp_pat
         assert waits.returncode == 1, waits.stderr
         assert len(stub.asked) == 6  # for 16 rows and a third more, four at a time
         assert len({json.dumps(one["messages"]) for one in stub.asked}) == 6
+        assert sum("max_completion_tokens" in one for one in stub.asked) == 1
         assert set(stub.keys) == {"Bearer sk-secret-of-mine"} and stub.asked[0]["model"] == "maker"
     for told in ("maker made 20 rows, of which 16 can be used", "1 row left out: each asks what a test row asks",
                  "1 row left out: each is there already", "1 row left out: each has an answer that is no JSON",
