@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.preferences import PreferencePair
+from data.preference_pairs import PreferencePair
 from data.token_batches import TokenBatch, pack_rows
 
 

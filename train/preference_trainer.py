@@ -10,7 +10,7 @@ from constants.counting import counted
 from data.data_error import DataError
 from data.loaders import EpochLoader, make_loader
 from data.preference_batches import PreferenceBatch, PreferencePairs, pack_pairs
-from data.preferences import PreferencePair, preference_pairs, split_pairs
+from data.preference_pairs import PreferencePair, preference_pairs, split_pairs
 from data.text_preview import preview
 from data.token_row import TokenRow
 from data.token_rows import RowAccount

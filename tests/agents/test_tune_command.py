@@ -179,3 +179,8 @@ def test_the_lock_of_a_git_that_was_killed_is_taken_away(tuned):
     (tuned / ".git" / "index.lock").write_text("")
     done = tune("run", "--yes", folder=tuned)
     assert done.returncode == 0 and status(tuned)["state"]["best"] == 3, done.stderr
+
+
+def test_a_command_that_trains_nothing_does_not_wait_for_torch():
+    code = "import sys, agents.commands; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
