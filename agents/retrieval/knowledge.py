@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from agents.endpoint.endpoint import Endpoint, EndpointError, call
@@ -92,7 +93,7 @@ def _with(row: TaskRow, passages: Sequence[Passage]) -> TaskRow:
     asked = {**row.messages[-2], "content": f"{head}{question}"}
     messages = (*row.messages[:-2], asked, row.messages[-1])
     origin = {**row.origin, PASSAGES_END: len(head), "passages": [one.source for one in passages]}
-    return TaskRow(row_id(messages), messages, origin)
+    return replace(row, id=row_id(messages), messages=messages, origin=origin)
 
 
 def _searched(words: Sequence[str], questions: Sequence[str], count: int) -> list[list[Passage]]:

@@ -163,11 +163,14 @@ def _task(root: Node, folder: Path) -> Task | None:
     length = top["max_tokens"].whole() if "max_tokens" in top else None
     if length is not None and length < 1:
         top["max_tokens"].problem(f"is {length}; an answer has at least one token")
+    trainer = read_trainer(top.get("trainer"), folder)
+    if "generator" in top and trainer.needs_pairs:
+        top["generator"].problem("makes questions with answers, and the trainer learns from pairs of answers")
     return Task(
         name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
         model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
         metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
-        trainer=read_trainer(top.get("trainer"), folder), training=_training(top.get("training")),
+        trainer=trainer, training=_training(top.get("training")),
         metric_file=metric_file,
         generator=generator_of(top.get("generator"), documents is not None), documents=documents,
         retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),

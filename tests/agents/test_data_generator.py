@@ -210,3 +210,27 @@ def test_a_command_makes_rows_and_what_it_has_made_is_not_made_again(tmp_path):
     assert "of which 4 can be used" in waits.stdout and "3 pieces of what came back are no row" in waits.stdout
     log = (folder / "made.log").read_text().splitlines()
     assert len(log) == len(set(log)) == 4
+
+
+def test_mistakes_are_told_all_at_once(tmp_path):
+    (tmp_path / "samples.jsonl").write_text(ORDERS.read_text())
+    (tmp_path / "task.yaml").write_text(
+        "schema: 1\nname: x\ndescription: d\nsamples: samples.jsonl\nmetric: judg\ntrainer: dpo\n"
+        "generator:\n  source: templates\n  ways: [vary, hard_negatives, pharaphrase, documents]\n  rows: 0\n"
+        "  near: 2\n  endpoint: {address: foo, model: x, key: 'sk-abc 123'}\n"
+        "retrieve: 2\njudge: {labels: none.jsonl, choices: [a]}\n"
+    )
+    done = tune("new", "task.yaml", folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for line, text in (
+        (5, "FILE.py:FUNCTION of your own; did you mean judge?"),
+        (8, "makes questions with answers, and the trainer learns from pairs"),
+        (9, "ways has hard_negatives, which templates can't make"), (9, "did you mean paraphrase?"),
+        (9, "the task names none: `documents: FOLDER`"), (10, "rows is 0; the least is 1"),
+        (11, "near is 2; it is a share, up to 1"), (12, "endpoint has no use where the source is templates"),
+        (12, "address is 'foo'; needed is such as http://"), (12, "key is no name of an environment variable"),
+        (13, "retrieve needs `documents`"), (14, "judge lacks the key endpoint"), (14, "labels is none.jsonl"),
+        (14, "choices needs two different verdicts"),
+    ):  # fmt: skip
+        assert any(f"task.yaml:{line}:" in each and text in each for each in done.stderr.splitlines()), (line, text)
+    assert "sk-abc" not in done.stderr, "what may be a key is not repeated"
