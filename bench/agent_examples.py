@@ -1,0 +1,175 @@
+"""Measure what the examples learn: each from its beginning with several seeds, by the commands that users give.
+
+    python bench/agent_examples.py                          # hello, 5 seeds
+    python bench/agent_examples.py calculator_tool --seeds 3
+    python bench/agent_examples.py --two-ways --seeds 3     # hello by train.py, and by the loop over Tinker's SDK
+    python bench/agent_examples.py --write                  # put the table into docs/agents.md
+
+Processor seconds are those of all commands of a seed, with the start of each; seconds are by the clock. Held-out tasks
+are counted at the epoch that is kept, which is the best of those that were validated. An interval over seeds is
+Student's, 95 %.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from machine import processor
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "agents.md"
+MODELS = ROOT / "artifacts" / "models"
+EXAMPLES = ("hello", "guess_number", "twenty_questions", "calculator_tool")
+STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # of so many seeds, 95 %
+TELLS = {"guess_number": "guesses"}  # what an example is measured by, where it is not its success
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("example", nargs="?", default="hello", choices=EXAMPLES)
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--two-ways", action="store_true", help="an adapter for hello, trained in two ways")
+    parser.add_argument("--epochs", type=int, default=8, help="of each of the two ways")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="name=value", help="further ones of the training")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
+    words = parser.parse_args()
+    name = "two_ways" if words.two_ways else words.example
+    lines = [
+        f"`python bench/agent_examples.py {' '.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}, {processor()}, load "
+        f"of the machine {os.getloadavg()[0]:.1f} as it began.",
+        "",
+    ]
+    seeds = range(words.seeds)
+    lines += _two_ways(seeds, words.epochs) if words.two_ways else _example(words.example, seeds, words.settings)
+    print("\n".join(lines))
+    if words.write:
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = PAGE.read_text().partition(begin)
+        if not rest:
+            sys.exit(f"{PAGE} has no {begin}")
+        PAGE.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.partition(end)[2]}")
+    return 0
+
+
+def _example(name: str, seeds: Sequence[int], settings: Sequence[str]) -> list[str]:
+    told = TELLS.get(name, "success")
+    lines = [f"| seed | {told} before | after | change from task to task, 95 % interval | processor s | s |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    after = []
+    for seed in seeds:
+        used = _measured(lambda seed=seed: _run("examples/run.py", name, f"seed={seed}", "plot_at_end=off", *settings))
+        found = _summary()
+        after.append(found["after"][told])
+        lines.append(
+            f"| {seed} | {found['before'][told]:.3g} | {found['after'][told]:.3g} | {_change(found, told)} | {used} |"
+        )
+        print(lines[-1], flush=True)
+    return [*lines, "", f"After, over seeds: {_over(after)}."]
+
+
+def _two_ways(seeds: Sequence[int], epochs: int) -> list[str]:
+    """Train the same adapter from the same warm start by train.py, and by the loop over Tinker's SDK."""
+    lines = [
+        f"| seed | by train.py, {epochs} epochs | by the SDK's loop | processor s, s | processor s, s |",
+        "|---|---|---|---|---|",
+    ]
+    file = ROOT / "artifacts" / "hello.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    _run("examples/warm_start.py", "hello", file, "3000")
+    _run("train.py", "LanguageModel", "base_model=tiny", f"train_data={file}", "trained=all", "gradient_clip_value=0.5",
+         "epochs=2", "batch_size=32", "learning_rate=2e-3", "plot_at_end=off")  # fmt: skip
+    model = max((MODELS / "LanguageModel" / "runs").iterdir()) / "model"
+    ours, theirs = [], []
+    for seed in seeds:
+        settings = (f"base_model={model}", "lora_rank=32", "lora_targets=attention, mlp, unembedding",
+                    "learning_rate=1e-3", "gradient_clip_value=0.5", "tasks_per_epoch=64", "group_size=4",
+                    "advantage=batch", "steps_per_epoch=2", f"epochs={epochs}", f"validate_every_n_epochs={epochs}",
+                    f"seed={seed}", "plot_at_end=off")  # fmt: skip
+        first = _measured(
+            lambda settings=settings: _run("train.py", "Agent", "agent=examples/hello.py:hello", *settings)
+        )
+        ours.append(_summary()["after"]["reward"])
+        said: list[str] = []
+        second = _measured(lambda seed=seed, said=said: said.append(_by_the_sdk(model, epochs, seed)))
+        theirs.append(float(re.findall(r"^after: reward ([-\d.]+)", said[0], re.MULTILINE)[0]))
+        lines.append(
+            f"| {seed} | {ours[-1]:.3g} | {theirs[-1]:.3g} | {first.replace(' |', ',')} | {second.replace(' |', ',')} |"
+        )
+        print(lines[-1], flush=True)
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    return [*lines, "", f"By train.py less by the loop, over seeds: {_over(differences, signed=True)}."]
+
+
+def _by_the_sdk(model: Path, epochs: int, seed: int) -> str:
+    """Return what the loop says, against a service of its own."""
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log", "w+") as log:
+        service = subprocess.Popen(
+            [sys.executable, "serve.py", "--model", str(model), "--name", "hello", "--port", "0", "--folder", folder],
+            cwd=ROOT, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            address = None
+            while address is None:
+                if service.poll() is not None:
+                    sys.exit(f"the service ended:\n{(Path(folder) / 'log').read_text()}")
+                time.sleep(0.2)
+                address = re.search(r"http://127\.0\.0\.1:\d+", (Path(folder) / "log").read_text())
+            environment = {"TINKER_BASE_URL": address.group(), "TINKER_API_KEY": "tml-local", "TINKER_TELEMETRY": "0"}
+            return _run("examples/train_with_tinker.py", "--agent", "examples/hello.py:hello", "--model", "hello",
+                        "--epochs", str(epochs), "--seed", str(seed), **environment)  # fmt: skip
+        finally:
+            service.terminate()
+            service.wait()
+
+
+def _run(*words: object, **environment: str) -> str:
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, text=True, capture_output=True, check=False,
+                          env={**os.environ, **environment})  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _measured(work: Callable[[], object]) -> str:
+    """Return the processor seconds of the processes that a piece of work starts, and its seconds by the clock."""
+
+    def used() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    before, begun = used(), time.monotonic()
+    work()
+    return f"{used() - before:.0f} | {time.monotonic() - begun:.0f}"
+
+
+def _summary() -> dict:
+    newest = max((MODELS / "Agent" / "runs").iterdir())
+    return json.loads((newest / "metrics.json").read_text())["summary"]
+
+
+def _change(found: dict, name: str) -> str:
+    change = found["change"][name]
+    return f"{change['difference']:+.2g} [{change['low']:+.2g}, {change['high']:+.2g}]"
+
+
+def _over(values: Sequence[float], signed: bool = False) -> str:
+    mean = f"{statistics.fmean(values):{'+' if signed else ''}.3g}"
+    if len(values) < 2:
+        return f"{mean} (one seed)"
+    half = STUDENT.get(len(values), 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean} ± {half:.2g} ({len(values)} seeds)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
