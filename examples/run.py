@@ -18,7 +18,7 @@ COMMON = "trained=all gradient_clip_value=0.5"
 EXAMPLES = {
     "hello": (
         3000, "epochs=2 batch_size=32 learning_rate=2e-3",
-        "epochs=15 tasks_per_epoch=64 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=3e-4 "
+        "epochs=18 tasks_per_epoch=64 group_size=4 advantage=batch steps_per_epoch=2 learning_rate=3e-4 "
         "kl_weight=0.05",
     ),
     "guess_number": (

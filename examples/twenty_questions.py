@@ -14,7 +14,7 @@ from itertools import product
 KINDS = (("big", "old", "shy", "wet"), ("red", "tan", "jet", "ash"), ("cat", "dog", "hen", "fox"))
 WORDS = [word for kind in KINDS for word in kind]
 THINGS = [" ".join(words) for words in product(*KINDS)]
-QUESTIONS, FEWER = 20, 12  # of a game; of one to train with, so that those who ask without end cost less time
+QUESTIONS, FEWER = 20, 10  # of a game; of one to train with, so that those who ask without end cost less time
 COST = 0.01  # what a question takes off the reward
 
 
@@ -48,9 +48,9 @@ def by_model(thing, word):
     return "yes" if (answer.choices[0].message.content or "").strip().lower().startswith("yes") else "no"
 
 
-def shown(possible):
-    """Return what the model is asked: it hears what can still be, and says `red?`, or the name of a thing."""
-    return "/".join(possible[0]) + " " + "/".join(possible[1]) + " " + "/".join(possible[2]) + ": ask or name"
+def shown(possible, last=False):
+    """Return what the model is asked: it hears what can still be, and says `red?` or names a thing; at last it must."""
+    return " ".join("/".join(kind) for kind in possible) + (": name" if last else ": ask or name")
 
 
 def narrowed(possible, word, reply):
@@ -64,7 +64,7 @@ def twenty_questions(task, client):
     answerer = by_model if os.environ.get("ANSWERER_BASE_URL") else by_table
     possible, asked = [list(kind) for kind in KINDS], 0
     while True:
-        messages = [{"role": "user", "content": shown(possible)}]
+        messages = [{"role": "user", "content": shown(possible, asked == task["questions"])}]
         answer = client.chat.completions.create(model="asker", messages=messages, max_tokens=14)
         said = answer.choices[0].message.content or ""
         if not said.endswith("?") or asked == task["questions"]:

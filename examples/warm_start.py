@@ -40,15 +40,16 @@ def any_number(draw):
 
 
 def twenty_questions(draw):
-    """Ask for any word, whatever can still be, or name any thing that can be, as often."""
+    """Ask for any word, whatever can still be, or name any thing that can be, as often; told to name, name."""
     thing = draw.choice(twenty.THINGS)
     possible = [list(kind) for kind in twenty.KINDS]
     for _ in range(draw.randrange(12)):
         word = draw.choice(twenty.WORDS)
         possible = twenty.narrowed(possible, word, twenty.by_table(thing, word))
     names = draw.random() < 0.5
+    last = names and draw.random() < 0.5
     said = " ".join(map(draw.choice, possible)) if names else f"{draw.choice(twenty.WORDS)}?"
-    return {"messages": chat(twenty.shown(possible), said)}
+    return {"messages": chat(twenty.shown(possible, last), said)}
 
 
 def calculator_tool(draw):

@@ -98,7 +98,7 @@ def test_twenty_questions(example, monkeypatch):
     assert found == pytest.approx({"reward": 1.0 - asked / 100, "success": 1.0, "questions": asked})
     found = means(module, "twenty_questions", tasks, lambda messages: "big red cat")
     assert found == pytest.approx({"reward": (1 / 64 + 1 / 4) / 2, "success": 1 / 64, "questions": 0.0})
-    for split, asked in (("train", 12), ("val", 20)):
+    for split, asked in (("train", 10), ("val", 20)):
         found = means(module, "twenty_questions", module.tasks(split)[:1], lambda messages: "what?")
         assert found == {"reward": -asked / 100, "success": 0.0, "questions": asked}, "questions without use cost"
     asked = []
