@@ -74,6 +74,7 @@ def test_what_a_trainer_needs_is_said_when_the_folder_is_made(tmp_path):
         ("{kind: agent, reward: score}", "{}", "it is FILE.py:FUNCTION"),
         ("{kind: sft, reward: rows.jsonl}", "{}", "has no use with sft"),
         ("dpo", "{betta: 0.2}", "beta"),
+        ("dpo", "{}\ngenerator: {source: templates}", "learns from pairs"),
     ):
         made = make(tmp_path, trainer, training, pairs="betta" in training)
         assert made.returncode == 2 and told in made.stderr and "Traceback" not in made.stderr, (trainer, made.stderr)
