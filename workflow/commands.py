@@ -64,7 +64,7 @@ def add_words(verbs: "argparse._SubParsersAction[BriefParser]") -> None:
         "report": "write RESULTS_REPORT.md, report.html and DEPLOYMENT.md: what came out, and how it is used",
     }
     for word, text in texts.items():
-        parser = verbs.add_parser(word, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        parser = verbs.add_parser(word, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
         if word == "step":
             parser.add_argument("number", type=int, metavar="NUMBER", help="number of the step")
         parser.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR",
@@ -101,6 +101,8 @@ def run_words(arguments: argparse.Namespace) -> int:
             return _new(arguments.workflow, arguments.folder)
         definition = read_definition(arguments.folder / _FILE)
         preset = _preset(definition, arguments.preset)
+        if arguments.preset is None:
+            _note_other_preset(preset, arguments.folder)
         if arguments.verb == "step":
             return _one_step(definition, preset, arguments)
         chosen = _chosen(definition, arguments.first, arguments.last)
@@ -153,7 +155,10 @@ def _run(
     packages = read_environment(python, variables=variables, machine=False)
     words = [shlex.quote(str(folder))] if folder != Path() else []
     words += ["--preset", preset] if arguments.preset else []
-    place = Place(folder.resolve(), python, variables, packages, program(), " ".join(words))
+    given = {"--from": "first", "--until": "last", "--budget": "budget"}
+    bounds = "".join(f" {word} {value:g}" for word, name in given.items()
+                     if (value := getattr(arguments, name, None)) is not None)  # fmt: skip
+    place = Place(folder.resolve(), python, variables, packages, program(), " ".join(words), bounds)
     with hearing_signals(), Journal(folder.resolve()).held() as journal:
         screen = Screen(len(definition.steps))
         done = Runner(definition, preset, place, journal, screen, spending, chosen, parallel, anew).run()
@@ -262,6 +267,15 @@ def _preset(definition: Definition, given: str | None) -> str:
         meant = f"; did you mean {near}?" if near else f"; there are {', '.join(definition.presets)}"
         raise UsageError(f"there is no preset {given}{meant}")
     return given
+
+
+def _note_other_preset(preset: str, folder: Path) -> None:
+    """Say where the folder was run with another preset than is meant now by saying nothing."""
+    before = [event.facts["preset"] for event in Journal(folder.resolve()).read() if "preset" in event.facts]
+    if before and before[-1] != preset:
+        sys.stderr.write(
+            f"note: the last run was with --preset {before[-1]}; this is {preset}, as workflow.yaml has it\n"
+        )
 
 
 def _chosen(definition: Definition, first: int | None, last: int | None) -> list[int]:

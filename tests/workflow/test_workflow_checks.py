@@ -67,7 +67,11 @@ PASSING = [
     ),
     ("json_field", {"file": "audit.json", "field": "ok", "equals": True}, "True"),
     ("fields", {"file": "rows.jsonl", "names": ["q", "a"]}, "all 300 rows of rows.jsonl have q, a"),
-    ("loss_falls", {"file": "rows.jsonl", "from_": 2.6, "to": 0.3, "by": 0.9}, "loss from 2.6 to 0.173 in 300 rows"),
+    (
+        "loss_falls",
+        {"file": "rows.jsonl", "from_": 2.6, "to": 0.3, "by": 0.9},
+        "loss from 2.6 to 0.173, means of 30 each, in 300 rows",
+    ),
     ("no_nan", {"file": "rows.jsonl"}, "all numbers of 300 rows"),
     ("checkpoints", {"folder": "checkpoints", "steps": [200, 400]}, "has the checkpoints of 200, 400"),
     ("checkpoints", {"folder": "hosted", "steps": [200]}, "has the checkpoints of 200"),

@@ -116,6 +116,39 @@ def test_a_workflow_is_planned_run_and_finished_by_a_person(project):
     assert json.loads((project / "rows.jsonl").read_text().splitlines()[0])["word"] == "other"
 
 
+def test_code_that_a_script_imports_is_among_what_a_step_is_made_from(project):
+    (project / "shared.py").write_text("from deeper import suffix\n")
+    (project / "deeper.py").write_text("suffix = ''\n")
+    (project / "side.py").write_text("import pathlib, json\ndef use():\n    import shared\n" + SIDE)
+    assert call(project, "run", "--until", "3")[0] == 0
+    assert {number: state for number, (state, _) in status(project).items()} == {
+        1: "done",
+        2: "done",
+        3: "done",
+        4: "waiting",
+    }
+    (project / "deeper.py").write_text("suffix = '!'\n")
+    states = status(project)
+    assert states[1][0] == "done" and states[2] == states[3] == ("stale", "deeper.py has changed")
+    # A step that was done before code was looked at stays done.
+    journal = project / ".workflow" / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    for event in events:
+        event.get("facts", event).get("inputs", {}).pop("deeper.py", None)
+    journal.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert status(project)[2][0] == "done"
+
+
+def test_another_preset_than_that_of_the_last_run_is_told(project):
+    (project / "side.py").write_text("raise SystemExit('no')\n")
+    _, _, err = call(project, "run", "--preset", "many", "--until", "2")
+    assert "then   " in err and "run --preset many --until 2\n" in err and "note:" not in err
+    _, out, err = call(project, "status")
+    assert err == "note: the last run was with --preset many; this is few, as workflow.yaml has it\n"
+    assert "(preset few)" in out
+    assert call(project, "status", "--preset", "many")[2] == ""
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
@@ -210,6 +243,21 @@ def test_what_a_step_lacks_is_told_before_it_begins(project):
     assert "pip install" in err and "'no-such-package>=2'" in err and not (project / "begun").exists()
     (project / ".env").write_text("export NO_SUCH_KEY='secret' # mine\n")
     assert "NO_SUCH_KEY" not in call(project, "run")[2]
+
+
+def test_variables_may_be_those_of_a_preset(project):
+    text = (
+        (project / "workflow.yaml")
+        .read_text()
+        .replace("files: [words.txt]", 'files: [words.txt], variables: ["{keys}"]')
+    )
+    text = text.replace("{rows: 20}", "{rows: 20, keys: []}").replace(
+        "{rows: 40}", "{rows: 40, keys: [NO_KEY, NO_URL]}"
+    )
+    (project / "workflow.yaml").write_text(text)
+    code, _, err = call(project, "run", "--preset", "many")
+    assert code == 1 and "NO_KEY is not set" in err and "NO_URL is not set" in err
+    assert call(project, "run", "--until", "1")[0] == 0
 
 
 def test_two_runners_are_one_too_many(project):

@@ -143,6 +143,16 @@ def test_mistakes_in_files_of_settings_are_told_all_at_once(tmp_path, data, trai
     assert mistakes(tmp_path, WITH_FILES) == said
 
 
+def test_a_misspelt_setting_is_told_too_where_a_step_can_t_be_read(tmp_path):
+    text = GOOD.replace("model: tiny, examples: 600", "model: tiny, exampels: 600").replace(
+        "title: Reading", "titel: Reading"
+    )
+    assert mistakes(tmp_path, text)[0] == (
+        "workflow.yaml:6: exampels is a setting that no step uses; did you mean examples?"
+    )
+    assert not any("lacks examples" in line or "lacks exampels" in line for line in mistakes(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xfe\x00a", b"- a\n- b\n", b"a: &x [*x]\n", b"!!python/object:os.system {}"]
 )

@@ -105,7 +105,8 @@ def _loss_falls(folder: Path, arguments: Arguments) -> CheckResult:
         return CheckResult(False, f"{field} is no number at row {bad} of {name}")
     window = max(1, int(len(values) * _WINDOW))
     first, last = fmean(values[:window]), fmean(values[-window:])
-    told = f"{field} from {first:.3g} to {last:.3g} in {counted(len(values), 'row')} of {name}"
+    means = f", means of {window} each," if window > 1 else ""
+    told = f"{field} from {first:.3g} to {last:.3g}{means} in {counted(len(values), 'row')} of {name}"
     figures = {"first": first, "last": last, "lowest": min(values)}
     if last >= first:
         return CheckResult(False, f"{told}: it does not fall", figures)

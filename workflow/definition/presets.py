@@ -63,19 +63,19 @@ def read_presets(node: Node | None, files: Node | None) -> tuple[Presets, list[P
     return presets, problems
 
 
-def check_presets(presets: Presets, used: Sequence[str] | None) -> None:
+def check_presets(presets: Presets, used: Sequence[str], is_whole: bool) -> None:
     """Check that all presets have the same settings, of the same kind, and that something uses them.
 
     Args:
         presets: the presets.
-        used: settings that steps name; None where that isn't known, since a step could not be read.
+        used: settings that steps name.
+        is_whole: whether these are all; not where a step could not be read.
     """
     every = list(dict.fromkeys(key for own in presets.settings.values() for key in own))
-    idle = [] if used is None else [key for key in every if key not in used]
+    idle = [key for key in every if key not in used and (is_whole or _lost(presets, key, used))]
     meant: set[tuple[str, str]] = set()  # preset and setting that a misspelt one stands for
     for key in idle:
-        near = nearest(key, [one for one in used or () if any(one not in own for own in presets.settings.values())])
-        near = near or nearest(key, used or ())
+        near = _lost(presets, key, used) or nearest(key, used)
         for name, nodes in presets.nodes.items():
             if key in nodes:
                 meant |= {(name, near)} if near else set()
@@ -92,6 +92,11 @@ def check_presets(presets: Presets, used: Sequence[str] | None) -> None:
     for (place, name, other), keys in lacking.items():
         homes = ", ".join(dict.fromkeys(presets.nodes[other][key].place for key in keys))
         place.problems.add(place.line, f"{name} lacks {', '.join(keys)}, which {other} has ({homes})")
+
+
+def _lost(presets: Presets, key: str, used: Sequence[str]) -> str | None:
+    """Return the setting, of nearly this name, that is used and that a preset lacks."""
+    return nearest(key, [one for one in used if any(one not in own for own in presets.settings.values())])
 
 
 def _check_kinds(presets: Presets, key: str) -> None:

@@ -77,7 +77,7 @@ def _definition(root: Node) -> tuple[Definition | None, list[Problems]]:
         more = {"model": [model], "report": texts_of(sections, None), "deployment": texts_of((), deployment)}
         named = {key: [one for text in texts for one in settings_named(text)] for key, texts in more.items()}
         every = (*(one for each in named.values() for one in each), *_settings_of(steps))
-        check_presets(presets, every if is_whole else None)
+        check_presets(presets, every, is_whole)
         for key, names in named.items():
             for lost in sorted(set(names) - set(presets.files())):
                 top[key].problem(f"names the setting {lost}, which no preset has{meant(lost, presets.files())}")
@@ -245,7 +245,7 @@ def _settings_of(steps: Sequence[Step]) -> tuple[str, ...]:
     """Return the settings that steps name."""
     texts: list[str] = []
     for step in steps:
-        texts += [*step.command, *step.needs.files, *step.needs.packages, *step.produces]
+        texts += [*step.command, *step.needs.files, *step.needs.packages, *step.needs.variables, *step.produces]
         texts += [getattr(step.estimate, key) for key in _ESTIMATE]
         texts += [str(value) for check in step.checks for value in _leaves(check.arguments)]
     return tuple(dict.fromkeys(name for text in texts for name in settings_named(text)))

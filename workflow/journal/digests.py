@@ -1,6 +1,8 @@
 """Digests of files and folders, by which a changed input is known."""
 
+import ast
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -17,6 +19,7 @@ class Digests:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[tuple[str, int, int], str] = {}
+        self._imported: dict[str, list[str]] = {}
 
     def of(self, path: str) -> str | None:
         """Return the digest of a file's content, or of a folder's names and contents; None where it isn't there.
@@ -33,6 +36,34 @@ class Digests:
                     whole.update(f"{one.relative_to(full).as_posix()}\0{self._file(one)}\n".encode())
             return whole.hexdigest()
         return self._file(full) if full.is_file() else None
+
+    def code_of(self, script: str) -> list[str]:
+        """Return a script of Python and all that it imports from its own folder, as far as it is there and can be read.
+
+        Args:
+            script: path from the project's folder.
+        """
+        found, left = [], [script]
+        while left:
+            path = left.pop()
+            if path not in found and (self._folder / path).is_file():
+                found.append(path)
+                left += [str(Path(path).with_name(f"{name}.py")) for name in self._imports(self._folder / path)]
+        return found
+
+    def _imports(self, path: Path) -> Sequence[str]:
+        digest = self._file(path)
+        if digest not in self._imported:
+            try:
+                nodes = list(ast.walk(ast.parse(path.read_bytes())))
+            except (SyntaxError, ValueError):
+                nodes = []  # the step itself will tell
+            names = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+            names += [
+                node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+            ]
+            self._imported[digest] = sorted({name for name in names if "." not in name})
+        return self._imported[digest]
 
     def _file(self, path: Path) -> str:
         facts = path.stat()

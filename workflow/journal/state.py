@@ -58,8 +58,14 @@ def states_of(
 
 
 def inputs_of(step: Step, settings: Mapping[str, object], digests: Digests) -> dict[str, str | None]:
-    """Return the files that a step is made from, with their digests; None where one isn't there."""
-    return {path: digests.of(path) for path in (str(filled(one, settings)) for one in step.needs.files)}
+    """Return the files that a step is made from, with their digests; None where one isn't there.
+
+    They are those that it names, the script of Python in its command, and what that imports from its folder.
+    """
+    named = {path: digests.of(path) for path in (str(filled(one, settings)) for one in step.needs.files)}
+    scripts = [word for word in command_of(step, settings)[1:2] if word.endswith(".py")]
+    code = {path: digests.of(path) for script in scripts for path in digests.code_of(script)}
+    return {**code, **named}
 
 
 def outputs_of(step: Step, settings: Mapping[str, object], digests: Digests) -> dict[str, str | None]:
@@ -109,8 +115,10 @@ def _stale(
         return "its command, checks or settings have changed"
     made = done.facts.get("inputs")
     known = made if isinstance(made, Mapping) else {}
+    named = {str(filled(one, settings)) for one in step.needs.files}
     for path, digest in inputs_of(step, settings, digests).items():
-        if known.get(path) != digest:
+        # Of a step that was done before code was looked at the journal has no digest of it.
+        if known.get(path) != digest and (path in named or path in known):
             return f"{path} {'is gone' if digest is None else 'has changed'}"
     for path, digest in outputs_of(step, settings, digests).items():
         if digest is None:

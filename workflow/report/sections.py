@@ -157,10 +157,11 @@ def _json(path: Path) -> object:
 def _shown(content: object, field: str) -> str:
     """Return a field as people read it: `near %` as a share, `spent $` as money; "" where there is none."""
     if field.endswith((_SHARE, _MONEY)):
-        number = number_of(field_of(content, field[:-2]))
-        if number is None:
-            return ""
-        return f"{number:.1%}" if field.endswith(_SHARE) else money(number)
+        value = field_of(content, field[:-2])
+        numbers = [number_of(one) for one in (value if isinstance(value, list) else [value])]
+        known = [number for number in numbers if number is not None]
+        told = [f"{number:.1%}" if field.endswith(_SHARE) else money(number) for number in known]
+        return " to ".join(told) if len(told) == len(numbers) else ""
     return _text(field_of(content, field))
 
 

@@ -9,6 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 from doctor.environment.facts import Environment
+from workflow.definition.expression import filled
 from workflow.definition.facts import Step
 from workflow.estimates.spending import KEY
 from workflow.failures.advice import Advice
@@ -37,7 +38,7 @@ def lacking(
     """
     return [
         *_program(step, settings, folder), *_files(step, inputs), *_environment(step, settings, packages),
-        *_variables(step, folder, variables), *_service(step, variables),
+        *_variables(step, settings, folder, variables), *_service(step, variables),
     ]  # fmt: skip
 
 
@@ -90,16 +91,19 @@ def _environment(step: Step, settings: Mapping[str, object], packages: Environme
     return told
 
 
-def _variables(step: Step, folder: Path, variables: Mapping[str, str]) -> list[Advice]:
+def _variables(
+    step: Step, settings: Mapping[str, object], folder: Path, variables: Mapping[str, str]
+) -> list[Advice]:  # fmt: skip
     told = []
-    for name in step.needs.variables:
+    needed = variables_of(step, settings)
+    for name in needed:
         if not variables.get(name):
             way = f"Make a key in the console, {_CONSOLE}, and write it into .env, and nowhere else."
             told.append(Advice("key", f"{name} is not set", "",
                                "The process has no such variable, and .env no such line.",
                                (way if name == KEY else "Write it into .env.",),
                                (f"echo '{name}=...' >> {shlex.quote(str(folder / '.env'))}",)))  # fmt: skip
-    checked = [*step.needs.variables, *([KEY] if step.needs.service else [])]
+    checked = [*needed, *([KEY] if step.needs.service else [])]
     for name in dict.fromkeys(checked):
         secret = any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET"))
         if secret and (fault := fault_of_value(name, variables.get(name) or "-")) and variables.get(name):
@@ -108,6 +112,17 @@ def _variables(step: Step, folder: Path, variables: Mapping[str, str]) -> list[A
                                (f"Copy it anew from the console{f', {_CONSOLE},' if name == KEY else ''} into .env: "
                                 f"{name}=...",)))  # fmt: skip
     return told
+
+
+def variables_of(step: Step, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the variables that a step needs with these settings; a setting may be a list of them, or an empty one.
+
+    Args:
+        step: the step.
+        settings: settings of the preset.
+    """
+    found = [filled(one, settings) for one in step.needs.variables]
+    return tuple(str(name) for one in found for name in (one if isinstance(one, list) else [one]))
 
 
 def _service(step: Step, variables: Mapping[str, str]) -> list[Advice]:

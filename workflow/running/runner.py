@@ -44,6 +44,7 @@ class Place:
         packages: what is installed for that interpreter.
         program: the beginning of what is typed to go on, "python workflow.py".
         words: what names folder and preset there.
+        bounds: what else a run was given, " --until 5".
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Place:
     packages: Environment
     program: str
     words: str
+    bounds: str = ""
 
 
 @dataclass
@@ -306,7 +308,7 @@ class Runner:
 
     def _goes_on(self) -> str:
         """Return the command that goes on, as whoever called this one would type it."""
-        return f"{self._place.program} run {self._place.words}".rstrip()
+        return f"{self._place.program} run {self._place.words}".rstrip() + self._place.bounds
 
     def _pause(self, step: Step, advice: Advice, code: int, reached: float, now: float) -> float | None:
         """Return how long to wait before a step is begun again; None where it isn't.

@@ -132,6 +132,8 @@ def write_sheet(rows):
 
 def filled_in(path):
     """Return the rows of a sheet as they were filled in; all that is not allowed is told."""
+    if not Path(path).is_file():
+        raise SystemExit(f"error: there is no file {path}; {PAGE} puts review.csv where the browser puts its downloads")
     table = read_table(path)
     if lacking := [name for name in ("number", "better") if not table.columns[name]]:
         raise SystemExit(f"error: {path}:1: the column `{lacking[0]}` is not there; a sheet has {', '.join(COLUMNS)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _FOLDER = Path(".workflow/service")
 _USERS, _KEEPER = _FOLDER / "users.lock", _FOLDER / "keeper.lock"
-_ADDRESS, _LOG = _FOLDER / "address.json", _FOLDER / "service.log"
+_ADDRESS, _LOG, _COMMAND = _FOLDER / "address.json", _FOLDER / "service.log", _FOLDER / "command"
 _STARTS, _LINGERS = 180.0, 30.0  # seconds: until it answers; without a user until it ends
 _LOOK = 0.2
 _RESTARTS = 3
@@ -119,8 +119,16 @@ def _keep(model):
         _end(number, process)
 
 
+def _serve_command():
+    """Return the command that serves: the runner names it, and for a script that is run by hand it is kept here."""
+    if command := os.environ.get("WORKFLOW_SERVE"):
+        _COMMAND.write_text(command)
+        return command
+    return _COMMAND.read_text() if _COMMAND.exists() else "menagerie serve"
+
+
 def _begin_service(model, port="0"):
-    command = shlex.split(os.environ.get("WORKFLOW_SERVE") or "menagerie serve")
+    command = shlex.split(_serve_command())
     words = [*command, "--model", model, "--port", port, "--folder", str(_FOLDER.resolve())]
     start = _LOG.stat().st_size
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
