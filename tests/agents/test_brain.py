@@ -104,6 +104,7 @@ def test_where_it_is_wrong_or_late_or_gone_the_rules_go_on(tmp_path):
     assert len(stub.asked) == 3  # the end of the budget is nobody's choice
 
 
+@pytest.mark.slow
 def test_our_own_service_may_choose(tmp_path):
     pytest.importorskip("transformers")
     words = [sys.executable, str(ROOT / "serve.py"), "--model", "tiny", "--port", "0", "--folder", str(tmp_path / "s")]
