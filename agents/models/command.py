@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents.models.estimate import PROCESS
 from agents.models.machine import free_memory, measured_flops
-from agents.models.open_model import checked_on, open_models
+from agents.models.open_model import open_models, written_on
 from agents.models.recommendation import Recommendation, Wishes, recommend
 from agents.task.rows import TaskRow, read_samples, write_rows
 from agents.task.task_file import Task
@@ -57,7 +57,7 @@ def told_models(task: Task, languages: frozenset[str], any_licence: bool, memory
         yield "not taken:" if fitting else ""
         yield from (f"  {one.model.name}: {'; '.join(one.against)}" for one in found if one.against)
     yield ""
-    yield f"Sizes and licences as of {checked_on()}; memory and speed are estimates."
+    yield f"Facts are of {written_on()}: read a model's card before you use it. Memory and speed are estimates."
     yield "More parameters are no promise: `--try NAME` measures one on your rows."
 
 

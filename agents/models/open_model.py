@@ -76,9 +76,9 @@ def open_models() -> list[OpenModel]:
     return sorted(found, key=lambda one: one.parameters)
 
 
-def checked_on() -> str:
-    """Return the day on which the table was checked."""
-    return str(yaml.safe_load(_TABLE.read_text(encoding="utf-8"))["checked"])
+def written_on() -> str:
+    """Return the day on which the table was written down."""
+    return str(yaml.safe_load(_TABLE.read_text(encoding="utf-8"))["written"])
 
 
 def _model(name: str, row: list[Any], licences: Mapping[str, Mapping[str, Any]]) -> OpenModel:
