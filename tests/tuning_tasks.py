@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from warm_python import run_python
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = ROOT / "tests" / "samples" / "memory_trainer.py"
 TASK = f"""schema: 1
@@ -40,6 +42,8 @@ def make_task(folder: Path) -> Path:
 
 
 def tune(*words: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    if not stdin:
+        return run_python([ROOT / "tune.py", *words], folder)
     return subprocess.run(
         [sys.executable, str(ROOT / "tune.py"), *words], cwd=folder, input=stdin, capture_output=True, text=True,
         check=False,

@@ -38,6 +38,7 @@ _WHERE_INSTALLED = (
     "transformers", "transformers.tokenization_utils_base", "transformers.tokenization_utils_tokenizers", "tokenizers",
     "gguf", "jinja2", "jinja2.debug", "pyarrow.parquet", "sacrebleu", "openai", "openai.lib.streaming.chat",
     "openai.resources.chat.completions", "openai.resources.completions", "openai.types.chat", "jiter",
+    "langgraph.graph", "langgraph.graph.state", "langgraph.checkpoint.sqlite", "langgraph.types",
     "starlette.applications", "uvicorn", "uvicorn.lifespan.on", "uvicorn.protocols.http.h11_impl",
 )  # fmt: skip
 _READ_AT_IMPORT = (
