@@ -5,6 +5,7 @@ import compileall
 import gc
 import re
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -16,6 +17,10 @@ import pytest
 import warm_python
 from longest_files import LONGEST
 from warm_python import run_python
+
+# A shell starts background jobs with SIGINT ignored, which all that tests start would inherit; a handler they do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"

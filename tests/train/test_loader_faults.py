@@ -247,7 +247,8 @@ def signalled_by_another(pid: int, number: int) -> None:
     subprocess.run(["kill", f"-{int(number)}", str(pid)], check=True)
 
 
-def test_workers_work_on_after_signals_of_others_and_end_at_the_main_process_word():
+def test_workers_work_on_after_signals_of_others_and_end_at_the_main_process_word(monkeypatch):
+    monkeypatch.setattr(worker_signals, "GRACE", 1e6)  # a slow machine decides nothing
     loader, [worker] = living()
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
         signalled_by_another(worker.pid, number)
