@@ -82,7 +82,7 @@ def _fields(rows: Sequence[TaskRow]) -> Iterator[tuple[str, dict[str, list[int]]
     """Yield what rows can be told apart by, with the numbers of the rows of each value."""
     for name in dict.fromkeys(name for row in rows for name in row.slices):
         yield name, _grouped([row.slices.get(name, "") for row in rows])
-    lengths = np.array([len(str(row.messages[-2].get("content") or "")) for row in rows])
+    lengths = np.array([len(row.question) for row in rows])
     if len(rows) >= 3 * _LEAST and lengths.min() < lengths.max():
         short, long = np.quantile(lengths, [1 / 3, 2 / 3])
         yield "length of the question", _grouped([_LENGTHS[int(each > short) + int(each > long)] for each in lengths])
@@ -120,7 +120,7 @@ def changed_answers(
         after: a later one.
     """
     found = [
-        ChangedAnswer(row.id, str(row.messages[-2].get("content") or ""), row.answer, was, now, later - earlier)
+        ChangedAnswer(row.id, row.question, row.answer, was, now, later - earlier)
         for row, was, now, earlier, later in zip(
             rows, before[1], after[1], before[0]["scores"], after[0]["scores"], strict=True
         )

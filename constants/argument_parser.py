@@ -4,7 +4,7 @@ import argparse
 import re
 from typing import NoReturn
 
-from constants.nearest import nearest
+from constants.nearest import meant
 
 _UNRECOGNIZED = "unrecognized arguments: "
 
@@ -36,5 +36,4 @@ class BriefParser(argparse.ArgumentParser):
 
     @staticmethod
     def _meant(given: str, known: list[str]) -> str:
-        near = nearest(given.partition("=")[0], known)
-        return f"; did you mean {near}?" if near else ""
+        return meant(given.partition("=")[0], known)

@@ -3,7 +3,7 @@
 import torch
 from beautilog import logger
 
-from config import ConfigError, ConfigParser
+from config import ConfigParser
 from config.language_model_trainer_config import LanguageModelTrainerConfig
 from constants.counting import counted
 from data.conversations import open_source, parse_columns
@@ -104,12 +104,8 @@ class LanguageModelTrainer(BaseTrainer):
         write_samples(self.language, self.get_run_file_path, answer_rows(self.language, rows))
 
     def _rows(self) -> tuple[list[TokenRow], list[TokenRow]]:
-        config, base = self.config, self.language.base
-        if config.max_length > base.context:
-            raise ConfigError(
-                [f"max_length = {config.max_length}: the context of {base.source} is {base.context} tokens"]
-            )
-        longest, columns = config.max_length or base.context, parse_columns(config.data_columns)
+        config = self.config
+        longest, columns = self.language.longest_row(config.max_length), parse_columns(config.data_columns)
         found = []
         for split, path in (("train", config.train_data), ("val", config.val_data)):
             if path is not None:

@@ -4,7 +4,7 @@ import torch
 from beautilog import logger
 from torch import Tensor
 
-from config import ConfigError, ConfigParser
+from config import ConfigParser
 from config.preference_trainer_config import PreferenceTrainerConfig
 from constants.counting import counted
 from data.data_error import DataError
@@ -118,16 +118,12 @@ class PreferenceTrainer(BaseTrainer):
     # ---------------------------------------------------------------------------------------------------- the data
 
     def _pairs(self) -> tuple[list[PreferencePair], list[PreferencePair]]:
-        config, base = self.config, self.language.base
-        if config.max_length > base.context:
-            raise ConfigError(
-                [f"max_length = {config.max_length}: the context of {base.source} is {base.context} tokens"]
-            )
+        config, longest = self.config, self.language.longest_row(self.config.max_length)
         found = []
         for split, path in (("train", config.train_data), ("val", config.val_data)):
             if path is not None:
                 pairs, self.accounts[split] = preference_pairs(
-                    path, self.language.renderer, config.max_length or base.context, config.on_bad_row,
+                    path, self.language.renderer, longest, config.on_bad_row,
                     config.data_columns,
                 )  # fmt: skip
                 found.append(pairs)

@@ -11,7 +11,7 @@ from pathlib import Path
 from constants.argument_parser import BriefParser
 from constants.counting import counted
 from constants.end_signals import Terminated, hearing_signals
-from constants.nearest import nearest
+from constants.nearest import meant
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 from constants.program import called
 from doctor.environment.read import EnvironmentUnreadable, read_environment
@@ -263,9 +263,8 @@ def _preset(definition: Definition, given: str | None) -> str:
     if given is None:
         return definition.preset
     if given not in definition.presets:
-        near = nearest(given, definition.presets)
-        meant = f"; did you mean {near}?" if near else f"; there are {', '.join(definition.presets)}"
-        raise UsageError(f"there is no preset {given}{meant}")
+        hint = meant(given, definition.presets) or f"; there are {', '.join(definition.presets)}"
+        raise UsageError(f"there is no preset {given}{hint}")
     return given
 
 

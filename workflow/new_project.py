@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from constants.nearest import nearest
+from constants.nearest import meant
 from constants.paths import PACKAGE_ROOT
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -33,9 +33,8 @@ def write_project(name: str, folder: Path) -> list[str]:
         NewProjectError: there is no such workflow, something is there already, or the folder can't be written.
     """
     if name not in template_names():
-        near = nearest(name, template_names())
-        meant = f"; did you mean {near}?" if near else f"; there is {', '.join(template_names())}"
-        raise NewProjectError(f"there is no workflow {name}{meant}")
+        hint = meant(name, template_names()) or f"; there is {', '.join(template_names())}"
+        raise NewProjectError(f"there is no workflow {name}{hint}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise NewProjectError(f"{folder} is there already; name a folder that is not, or an empty one")

@@ -112,8 +112,3 @@ def labels_of(rows: Sequence[TaskRow]) -> Counter[str]:
     questions = len({question_digest(row) for row in rows})
     few = 1 < len(found) <= _MOST_LABELS and questions >= _LEAST_OF_LABEL * len(found)
     return found if few else Counter()
-
-
-def asked_of(row: TaskRow) -> str:
-    """Return the last thing that a row asks."""
-    return str(row.messages[-2].get("content") or "")

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from agents.findings.evidence import Evidence, Losses, asked_of
+from agents.findings.evidence import Evidence, Losses
 from agents.proposals import line_of
 from agents.state import Proposal
 from agents.task.rows import TaskRow
@@ -88,7 +88,7 @@ def cross_checked(rows: Sequence[TaskRow]) -> list[tuple[str, float, float]]:
     """
     labels = sorted({label_of(row.answer) for row in rows})
     own = [label_of(row.answer) for row in rows]
-    words = [set(re.findall(r"\w+", asked_of(row).lower())) for row in rows]
+    words = [set(re.findall(r"\w+", row.question.lower())) for row in rows]
     rows_of = Counter(own)
     rows_with = {label: Counter(word for mine, has in zip(own, words, strict=True) if mine == label for word in has)
                  for label in labels}  # fmt: skip

@@ -40,6 +40,11 @@ class TaskRow:
         return list(self.messages[:-1])
 
     @property
+    def question(self) -> str:
+        """The text of the last message before the answer."""
+        return str(self.messages[-2].get("content") or "")
+
+    @property
     def answer(self) -> str:
         """The answer's text."""
         return str(self.messages[-1].get("content") or "")
@@ -196,7 +201,7 @@ PASSAGES_END = "passages_end"
 
 def bare_question(row: TaskRow) -> str:
     """Return what a row asks last, without passages in front of it."""
-    return str(row.messages[-2].get("content") or "")[int(row.origin.get(PASSAGES_END) or 0) :]
+    return row.question[int(row.origin.get(PASSAGES_END) or 0) :]
 
 
 def with_changes(rows: Sequence[TaskRow], drop: Collection[str], add: Sequence[TaskRow]) -> list[TaskRow]:

@@ -90,6 +90,20 @@ class TrainedModel:
             lines.append(f"adapter {self.config.adapter}: {_told(self.adapter)}")
         return lines
 
+    def longest_row(self, max_length: int) -> int:
+        """Return the most tokens that a row of the data may have.
+
+        Args:
+            max_length: the setting; 0 takes the model's context.
+
+        Raises:
+            ConfigError: it is more than the model's context.
+        """
+        base = self.base
+        if max_length > base.context:
+            raise ConfigError([f"max_length = {max_length}: the context of {base.source} is {base.context} tokens"])
+        return max_length or base.context
+
     # ------------------------------------------------------------------------------------------------ forward passes
 
     def logprobs(self, batch: TokenBatch, module: nn.Module | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from constants.nearest import nearest
+from constants.nearest import meant, nearest
 
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")  # one character, as JSON may write it
 
@@ -126,10 +126,9 @@ class Node:
         for key, value in self._node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if known is not None and name not in known:
-                near = nearest(name, list(known))
-                misspelt.add(near)
-                meant = f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
-                self.problems.add(line, f"{self.what} has no key {name}{meant}")
+                misspelt.add(nearest(name, known))
+                hint = meant(name, known) or f"; there are {', '.join(known)}"
+                self.problems.add(line, f"{self.what} has no key {name}{hint}")
             elif name in found:
                 self.problems.add(line, f"{self.what} has the key {name} twice")
             else:

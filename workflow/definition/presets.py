@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from constants.nearest import nearest
+from constants.nearest import meant, nearest
 from workflow.definition.nodes import Node, Problems, root_of
 from workflow.definition.numbers import number_of
 
@@ -73,19 +73,19 @@ def check_presets(presets: Presets, used: Sequence[str], is_whole: bool) -> None
     """
     every = list(dict.fromkeys(key for own in presets.settings.values() for key in own))
     idle = [key for key in every if key not in used and (is_whole or _lost(presets, key, used))]
-    meant: set[tuple[str, str]] = set()  # preset and setting that a misspelt one stands for
+    stood_for: set[tuple[str, str]] = set()  # preset and setting that a misspelt one stands for
     for key in idle:
         near = _lost(presets, key, used) or nearest(key, used)
         for name, nodes in presets.nodes.items():
             if key in nodes:
-                meant |= {(name, near)} if near else set()
+                stood_for |= {(name, near)} if near else set()
                 nodes[key].problem(f"is a setting that no step uses{f'; did you mean {near}?' if near else ''}")
     lacking: dict[tuple[Node, str, str], list[str]] = {}
     for key in every:
         have = [name for name, own in presets.settings.items() if key in own]
         first = presets.nodes[have[0]][key].problems
         for name in presets.settings:
-            if key not in idle and name not in have and (name, key) not in meant:
+            if key not in idle and name not in have and (name, key) not in stood_for:
                 place = presets.places.get((first, name)) or presets.places[first, have[0]]
                 lacking.setdefault((place, name, have[0]), []).append(key)
         _check_kinds(presets, key)
@@ -117,8 +117,8 @@ def _read_file(presets: Presets, name: str, named: Node) -> Problems:
     path = named.problems.path.parent / name
     problems = Problems(path)
     if not path.is_file():
-        near = nearest(name, [one.name for one in path.parent.glob("*.y*ml") if one != named.problems.path])
-        named.problem(f"{name} is not there{f'; did you mean {near}?' if near else ''}")
+        there = [one.name for one in path.parent.glob("*.y*ml") if one != named.problems.path]
+        named.problem(f"{name} is not there{meant(name, there)}")
         presets.is_whole = False
         return problems
     root = root_of(path, problems)

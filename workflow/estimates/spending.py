@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from constants.nearest import nearest
+from constants.nearest import meant
 from workflow.definition.numbers import number_of
 from workflow.estimates.estimate import TOKENS
 from workflow.estimates.prices import Price
@@ -90,9 +90,8 @@ class Spending:
             return f"prices of {self.price.date} for {self.model}, {self.price.source}{hosted}"
         if not self.model or not self.hosted:
             return "the service is this machine's, which costs nothing"
-        near = nearest(self.model, self.known)
-        meant = f"; did you mean {near}?" if near else ""
-        return f"what {self.model} costs is not known: no table of prices has it{meant}. Write it into prices.yaml"
+        near = meant(self.model, self.known)
+        return f"what {self.model} costs is not known: no table of prices has it{near}. Write it into prices.yaml"
 
 
 def money(dollars: float) -> str:
