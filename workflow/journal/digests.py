@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,13 +44,19 @@ class Digests:
         Args:
             script: path from the project's folder.
         """
-        found, left = [], [script]
+        place = Path(script).parent
+        if not (self._folder / place).is_dir():
+            return []
+        # Looked up once: most of what is imported is elsewhere.
+        with os.scandir(self._folder / place) as entries:
+            there = {entry.name for entry in entries if entry.name.endswith(".py") and entry.is_file()}
+        found, left = [], [Path(script).name]
         while left:
-            path = left.pop()
-            if path not in found and (self._folder / path).is_file():
-                found.append(path)
-                left += [str(Path(path).with_name(f"{name}.py")) for name in self._imports(self._folder / path)]
-        return found
+            name = left.pop()
+            if name in there and name not in found:
+                found.append(name)
+                left += self._imports(self._folder / place / name)
+        return [str(place / name) for name in found]
 
     def _imports(self, path: Path) -> Sequence[str]:
         digest = self._file(path)
@@ -62,7 +69,7 @@ class Digests:
             names += [
                 node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
             ]
-            self._imported[digest] = sorted({name for name in names if "." not in name})
+            self._imported[digest] = sorted({f"{name}.py" for name in names if "." not in name})
         return self._imported[digest]
 
     def _file(self, path: Path) -> str:
