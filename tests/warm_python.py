@@ -45,6 +45,11 @@ _READ_AT_IMPORT = (
     "OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH", "PYTHON", "MPL", "CUDA", "LD_", "GLIBC_", "MALLOC_", "HF_",
 )  # fmt: skip
 
+# Packages that tests import set these for their own process. No start inherits them: it isn't one of a process that has
+# imported these packages, and the server, which had none of them when it was started, would stand for no start at all.
+_SET_BY_PACKAGES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR")
+_AT_START = frozenset(os.environ)
+
 cold = False  # whether every start is one of Python itself
 _PLACE = "WARM_PYTHON_SERVER"  # variable with what others need to know of a server: its address, what it has of theirs
 _started: "subprocess.Popen[bytes] | None" = None
@@ -68,7 +73,7 @@ def run_python(
         subprocess.TimeoutExpired: it was killed.
     """
     words = [str(word) for word in words]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    variables = {**_inherited(), "OMP_NUM_THREADS": "1", **(environment or {})}
     if cold or not _server_stands_for(variables):
         return subprocess.run(
             [sys.executable, *words],
@@ -101,7 +106,7 @@ def start_server() -> None:
     global _started
     folder = tempfile.mkdtemp(prefix="warm-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    variables = {**_inherited(), "OMP_NUM_THREADS": "1"}
     with socket.socket(socket.AF_UNIX) as listener:  # it listens from now on; the server takes it over
         listener.bind(f"{folder}/socket")
         listener.listen(64)
@@ -111,6 +116,10 @@ def start_server() -> None:
         )
     read = {name: value for name, value in variables.items() if name.startswith(_READ_AT_IMPORT)}
     os.environ[_PLACE] = json.dumps({"address": f"{folder}/socket", "read": read})
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_PACKAGES or name in _AT_START}
 
 
 def _server_stands_for(variables: Mapping[str, str]) -> bool:
