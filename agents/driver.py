@@ -18,7 +18,7 @@ from agents.effects import Effects
 from agents.explanation import Explanation, explain
 from agents.forks import ForkError, Point, free_name, one_of_each_step, point_at, require_thread
 from agents.graph import before, build_graph
-from agents.nodes.evaluator import answers_of
+from agents.nodes.evaluator import answers_of, require_same_measure
 from agents.questions import Answers, Question
 from agents.state import Measured, TuneState, beginning
 from agents.task.folder import TaskFolder
@@ -105,9 +105,13 @@ class Driver:
         Raises:
             BusyError: another process runs it.
             RepositoryError: files of another thread were changed by hand.
+            EvaluationError: the task measures otherwise than when the run began.
         """
         with self._alone(), self._graph() as graph:
             self._context.repository.switch(self._folder.thread)
+            now = self._standing(graph)
+            if now.node:  # before a training is paid for whose figures could not be compared
+                require_same_measure(self._context, now.state)
             return self._drive(graph, ask, by_rule)
 
     def threads(self) -> list[str]:

@@ -12,6 +12,8 @@ class Measured(TypedDict):
         scores: score of each answer, in the order of the test rows.
         scale: the best possible score.
         cut_off: share of answers that did not end in time.
+        metric: name of the metric; absent in runs that are older than this.
+        max_tokens: most tokens that an answer had; absent as `metric`.
         by: digest of the user's metric or judge; absent where it was measured by a metric of ours.
         told: what must be known of the scores, a sentence each; absent for nothing.
     """
@@ -21,6 +23,8 @@ class Measured(TypedDict):
     scores: list[float]
     scale: float
     cut_off: float
+    metric: NotRequired[str]
+    max_tokens: NotRequired[int]
     by: NotRequired[str]
     told: NotRequired[list[str]]
 

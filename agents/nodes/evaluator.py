@@ -37,18 +37,8 @@ def measure_trained(context: TuneContext, state: TuneState) -> TuneState:
 
 def _measure(context: TuneContext, state: TuneState, node: str, model: str) -> tuple[Measured, float]:
     folder, task, key = context.folder, context.task, key_of(state, node)
-    if file_digest(folder.test_rows) != state["test_digest"]:
-        raise EvaluationError(
-            f"{folder.test_rows} has changed since the run began: figures before and after can't be compared. "
-            f"`git checkout {folder.test_rows.relative_to(folder.path)}` brings it back; other rows are a new task."
-        )
-    rows = read_rows(folder.test_rows)
-    by, before = measured_by(task), state["baseline"]
-    if before is not None and before.get("by", "") != by:
-        raise EvaluationError(
-            f"what {task.metric} says has changed since the base model was measured: figures before and after can't be "
-            f"compared. `git diff` in {folder.path} shows what; another measure is a new task."
-        )
+    require_same_measure(context, state)
+    rows, by = read_rows(folder.test_rows), measured_by(task)
     request = {"model": model, "test": state["test_digest"], "metric": task.metric, "max_tokens": task.max_tokens,
                **({"by": by} if by else {})}  # fmt: skip
 
@@ -62,6 +52,39 @@ def _measure(context: TuneContext, state: TuneState, node: str, model: str) -> t
     return done["measured"], done["seconds"]
 
 
+def require_same_measure(context: TuneContext, state: TuneState) -> None:
+    """Refuse test rows or a measure that are others than when the run began.
+
+    Args:
+        context: what nodes share.
+        state: what is known.
+
+    Raises:
+        EvaluationError: figures before and after could not be compared.
+    """
+    task, folder, before = context.task, context.folder, state.get("baseline")
+    if file_digest(folder.test_rows) != state["test_digest"]:
+        raise EvaluationError(
+            f"{folder.test_rows} has changed since the run began: figures before and after can't be compared. "
+            f"`git checkout {folder.test_rows.relative_to(folder.path)}` brings it back; other rows are a new task."
+        )
+    if before is None:
+        return
+    metric, length = before.get("metric", task.metric), before.get("max_tokens", task.max_tokens)
+    if metric != task.metric:
+        changed = f"metric of task.yaml has changed from {metric} to {task.metric}"
+    elif length != task.max_tokens:
+        changed = f"max_tokens of task.yaml has changed from {length} to {task.max_tokens}"
+    elif before.get("by", "") != measured_by(task):
+        changed = f"what {task.metric} says has changed"
+    else:
+        return
+    raise EvaluationError(
+        f"{changed} since the base model was measured: figures before and after can't be compared. `git diff` in "
+        f"{folder.path} shows it, and `git checkout` of the file brings it back; another measure is a new task."
+    )
+
+
 def _scored(context: TuneContext, place: Path, key: str, rows: list[TaskRow]) -> Measured:
     said = [json.loads(line) for line in (place / SAID).read_text(encoding="utf-8").splitlines()]
     if [one.get("id") for one in said] != [row.id for row in rows]:
@@ -72,7 +95,8 @@ def _scored(context: TuneContext, place: Path, key: str, rows: list[TaskRow]) ->
     except ScoreError as error:
         raise EvaluationError(str(error)) from None
     cut_off = sum(one.get("finish") == "length" for one in said) / len(said)
-    measured = Measured(key=key, value=score.value, scores=score.samples, scale=score.scale, cut_off=cut_off)
+    measured = Measured(key=key, value=score.value, scores=score.samples, scale=score.scale, cut_off=cut_off,
+                        metric=context.task.metric, max_tokens=context.task.max_tokens)  # fmt: skip
     if by := measured_by(context.task):
         measured["by"] = by
     if score.told:

@@ -106,6 +106,15 @@ def test_test_rows_that_change_are_refused(tuned):
     done = tune("run", "--yes", folder=tuned)
     assert done.returncode == 3 and "has changed since the run began" in done.stderr and "Traceback" not in done.stderr
     subprocess.run(["git", "checkout", "--quiet", "data/test.jsonl"], cwd=tuned, check=True)
+    # Nor may the measure change: it is told before anything is trained that could not be compared.
+    task = tuned / "task.yaml"
+    text = task.read_text()
+    for changed, told in ((text.replace("metric: f1", "metric: chrf"), "metric of task.yaml has changed from f1 to chrf"),
+                          (f"{text}max_tokens: 7\n", "max_tokens of task.yaml has changed from 128 to 7")):  # fmt: skip
+        task.write_text(changed)
+        done = tune("run", "--yes", folder=tuned)
+        assert done.returncode == 3 and told in done.stderr and not list(tuned.glob(".tune/runs/*"))
+    task.write_text(text)
     assert tune("run", "--yes", folder=tuned).returncode == 0
 
 
