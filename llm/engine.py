@@ -468,7 +468,7 @@ class Engine:
     def _entry_of(self, state: AdapterState, optimizer: bool) -> _Trained:
         if optimizer and state.moments is None:
             raise EngineError("the state was saved without the optimizer: it can be loaded as weights only")
-        adapter = state.adapter.sharing().to(self.device).requires_grad_(True)
+        adapter = state.adapter.sharing(trained=True).to(self.device)
         wrong = first_not_finite([key for key, _ in adapter.named_parameters()], list(adapter.parameters()))
         if wrong:
             raise NonFiniteError(f"{wrong} of the state is not finite")

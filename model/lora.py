@@ -163,12 +163,17 @@ class LoraAdapter(nn.Module):
                     found[part.site.name] = (a, b, part.scale)
         return found
 
-    def sharing(self) -> "LoraAdapter":
-        """Return another adapter of the same tensors, without gradients; it stays when the first gets other tensors."""
+    def sharing(self, trained: bool = False) -> "LoraAdapter":
+        """Return another adapter of the same tensors; it stays when the first gets other tensors.
+
+        Args:
+            trained: whether it goes on to be trained. Its passes then round as those of any adapter that is trained
+                do, and never by factors that are kept ready for sampling.
+        """
         other = LoraAdapter(self.parts(), device="meta")
         other.load_state_dict({key: value.detach() for key, value in self.state_dict().items()}, assign=True)
-        other._ready = ReadyFactors()
-        return other.requires_grad_(False)
+        other._ready = None if trained else ReadyFactors()
+        return other.requires_grad_(trained)
 
     def ready_factors(self) -> "ReadyFactors | None":
         """Return its factors as sampling needs them, kept from one call to the next; None for one that is trained."""

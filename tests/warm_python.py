@@ -9,6 +9,7 @@ packages read when they are imported.
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -94,11 +95,15 @@ def run_python(
                 code = int(answer.readline())
         output, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
     if code == -signal.SIGKILL and errors.endswith(_TOO_LONG):
-        raise subprocess.TimeoutExpired(words, timeout, output, errors)
+        late = subprocess.TimeoutExpired(words, timeout, output, errors)
+        late.add_note(f"where it was, at the end of what it wrote:\n{errors[-4000:]}")
+        raise late
     return subprocess.CompletedProcess([sys.executable, *words], code, output, errors)
 
 
 _TOO_LONG = "\nkilled: too long\n"
+_TELL = signal.SIGRTMIN + 7  # lets a start write where it is
+_TELLING = 2.0  # seconds that it has for that
 
 
 def start_server() -> None:
@@ -106,7 +111,9 @@ def start_server() -> None:
     global _started
     folder = tempfile.mkdtemp(prefix="warm-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    variables = {**_inherited(), "OMP_NUM_THREADS": "1"}
+    # Arrow's allocator would have a thread in the background, and what is forked beside a thread may wait for ever for a
+    # lock that the thread held.
+    variables = {**_inherited(), "OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with socket.socket(socket.AF_UNIX) as listener:  # it listens from now on; the server takes it over
         listener.bind(f"{folder}/socket")
         listener.listen(64)
@@ -138,6 +145,7 @@ class _Child:
     line: socket.socket
     order: dict
     ends_at: float
+    told: bool = False  # whether it was asked where it is, since its time is over
 
 
 def _serve(listener: socket.socket) -> None:
@@ -157,7 +165,10 @@ def _serve(listener: socket.socket) -> None:
         if sys.stdin in ready:
             return
         for child in children.values():
-            if child.ends_at <= time.monotonic():
+            if child.ends_at <= time.monotonic() and not child.told:
+                child.told, child.ends_at = True, time.monotonic() + _TELLING
+                os.kill(child.process, _TELL)
+            elif child.ends_at <= time.monotonic():
                 with Path(child.order["output"], "stderr").open("a") as stream:
                     stream.write(_TOO_LONG)
                 os.kill(child.process, signal.SIGKILL)
@@ -218,6 +229,7 @@ def _leave_as(action: Callable[[], None]) -> NoReturn:
 def _become(order: dict) -> None:
     """Run the script in this process, which is left as the script leaves it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(_TELL, file=2)
     os.environ.clear()
     os.environ.update(order["environment"])
     time.tzset()

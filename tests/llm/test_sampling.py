@@ -49,6 +49,17 @@ def forward(base: BaseModel, row: list[int], adapter=None) -> torch.Tensor:
     return base.model.logits(hidden, adapters).float().log_softmax(-1)
 
 
+@torch.no_grad()
+def exactly(base: BaseModel, row: list[int], adapter=None) -> torch.Tensor:
+    """The same in float64, the adapter merged into the weights."""
+    model = CausalLM(base.model.shape).double()
+    model.load_state_dict(base.model.state_dict())
+    for part, a, b in adapter.tensors() if adapter else ():
+        model.site_weight(part.site.name).add_(part.scale * (b.double() @ a.double()))
+    hidden = model.hidden(torch.tensor(row), PackedRows.of([len(row)]))
+    return model.logits(hidden).double().log_softmax(-1)
+
+
 def check_logprobs(base: BaseModel, prompt: list[int], sample, adapter=None, within: float = 2e-5) -> None:
     row = [*prompt, *sample.tokens]
     right = forward(base, row, adapter)[len(prompt) - 1 : -1].gather(1, torch.tensor(sample.tokens)[:, None]).squeeze(1)
@@ -200,7 +211,10 @@ def test_prefixes_go_by_the_weights():
             if settings is measured:
                 right = forward(base, prompt, adapter)[:-1].gather(1, torch.tensor(prompt[1:])[:, None]).squeeze(1)
                 assert handle.prompt_logprobs[0] is None and len(handle.prompt_logprobs) == 60
-                assert (torch.tensor(handle.prompt_logprobs[1:]) - right).abs().max() < 1e-5
+                exact = exactly(base, prompt, adapter)[:-1].gather(1, torch.tensor(prompt[1:])[:, None]).squeeze(1)
+                # An adapter this large carries rounding far, further on some processors: the plain pass says how far.
+                most = 4 * (right - exact).abs().max() + 1e-5
+                assert (torch.tensor(handle.prompt_logprobs[1:]) - exact).abs().max() < most < 5e-3
                 best = forward(base, prompt, adapter)[:-1].argmax(-1).tolist()
                 assert handle.prompt_likeliest[0] is None
                 assert [row[0][0] for row in handle.prompt_likeliest[1:]] == best

@@ -175,6 +175,9 @@ def test_adapters_ready_for_sampling_give_the_same_and_follow_changes(dtype):
         assert (changed - plain).abs().max() > 0.5
         assert (logits(shared) - changed).abs().max() < most
     assert own[0].ready_factors() is None and shared[0].ready_factors() is None, "with gradients none are kept"
+    going_on = shared[0].sharing(trained=True)
+    with torch.no_grad():  # a restored adapter rounds as the one that was saved
+        assert going_on.ready_factors() is None and all(each.requires_grad for each in going_on.parameters())
 
 
 def test_weights_that_are_trained_too_get_the_same_gradients():
