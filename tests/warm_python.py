@@ -111,8 +111,8 @@ def start_server() -> None:
     global _started
     folder = tempfile.mkdtemp(prefix="warm-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # Arrow's allocator would have a thread in the background, and what is forked beside a thread may wait for ever for a
-    # lock that the thread held.
+    # Arrow's allocator would have a thread in the background, and what is forked beside a thread may wait for ever for
+    # a lock that the thread held.
     variables = {**_inherited(), "OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with socket.socket(socket.AF_UNIX) as listener:  # it listens from now on; the server takes it over
         listener.bind(f"{folder}/socket")

@@ -109,8 +109,11 @@ def test_test_rows_that_change_are_refused(tuned):
     # Nor may the measure change: it is told before anything is trained that could not be compared.
     task = tuned / "task.yaml"
     text = task.read_text()
-    for changed, told in ((text.replace("metric: f1", "metric: chrf"), "metric of task.yaml has changed from f1 to chrf"),
-                          (f"{text}max_tokens: 7\n", "max_tokens of task.yaml has changed from 128 to 7")):  # fmt: skip
+    other = text.replace("metric: f1", "metric: chrf")
+    for changed, told in (
+        (other, "metric of task.yaml has changed from f1 to chrf"),
+        (f"{text}max_tokens: 7\n", "max_tokens of task.yaml has changed from 128 to 7"),
+    ):
         task.write_text(changed)
         done = tune("run", "--yes", folder=tuned)
         assert done.returncode == 3 and told in done.stderr and not list(tuned.glob(".tune/runs/*"))
