@@ -71,7 +71,7 @@ def _told(one: Recommendation) -> str:
     how += ", recompute_activations = on" if one.plan.recompute else ""
     parts = {
         "weights": one.memory.weights, "adapter with moments": one.memory.adapter,
-        "activations": one.memory.activations + one.memory.working,
+        "a step": one.memory.step + one.memory.holes,
     }  # fmt: skip
     of = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
     spoken = " ".join(one.model.languages) or "many languages"

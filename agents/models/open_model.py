@@ -64,6 +64,11 @@ class OpenModel:
         of_layer = sum(one * other for one, other in self.linear_sizes)
         return self.layers * of_layer + (1 if self.tied else 2) * self.vocabulary * self.width
 
+    @property
+    def norms_heads(self) -> bool:
+        """Whether queries and keys are normed head by head."""
+        return self.family == "qwen3"
+
     def speaks(self, wanted: frozenset[str]) -> bool:
         """Whether it is made for all of some languages, by their codes."""
         return not self.languages or wanted <= set(self.languages)
