@@ -66,23 +66,26 @@ def _example(name: str, seeds: Sequence[int], settings: Sequence[str]) -> list[s
     told = TELLS.get(name, "success")
     lines = [f"| seed | {told} before | after | change from task to task, 95 % interval | processor s | s |",
              "|---|---|---|---|---|---|"]  # fmt: skip
-    after = []
+    before, after, change = [], [], []
     for seed in seeds:
         used = _measured(lambda seed=seed: _run("examples/run.py", name, f"seed={seed}", "plot_at_end=off", *settings))
         found = _summary()
+        before.append(found["before"][told])
         after.append(found["after"][told])
+        change.append(found["change"][told]["difference"])
         lines.append(
             f"| {seed} | {found['before'][told]:.3g} | {found['after'][told]:.3g} | {_change(found, told)} | {used} |"
         )
         print(lines[-1], flush=True)
-    return [*lines, "", f"After, over seeds: {_over(after)}."]
+    means = f"before {_over(before)}, after {_over(after)}, change {_over(change, signed=True)}"
+    return [*lines, "", f"Over seeds, 95 % interval of the mean: {means}."]
 
 
 def _two_ways(seeds: Sequence[int], epochs: int) -> list[str]:
     """Train the same adapter from the same warm start by train.py, and by the loop over Tinker's SDK."""
     lines = [
-        f"| seed | by train.py, {epochs} epochs | by the SDK's loop | processor s, s | processor s, s |",
-        "|---|---|---|---|---|",
+        f"| seed | before | by `train.py`, {epochs} epochs | by the SDK's loop | processor s | by the loop |",
+        "|---|---|---|---|---|---|",
     ]
     file = ROOT / "artifacts" / "hello.jsonl"
     file.parent.mkdir(exist_ok=True)
@@ -99,16 +102,19 @@ def _two_ways(seeds: Sequence[int], epochs: int) -> list[str]:
         first = _measured(
             lambda settings=settings: _run("train.py", "Agent", "agent=examples/hello.py:hello", *settings)
         )
-        ours.append(_summary()["after"]["reward"])
+        found = _summary()
+        ours.append(found["after"]["reward"])
         said: list[str] = []
         second = _measured(lambda seed=seed, said=said: said.append(_by_the_sdk(model, epochs, seed)))
         theirs.append(float(re.findall(r"^after: reward ([-\d.]+)", said[0], re.MULTILINE)[0]))
         lines.append(
-            f"| {seed} | {ours[-1]:.3g} | {theirs[-1]:.3g} | {first.replace(' |', ',')} | {second.replace(' |', ',')} |"
+            f"| {seed} | {found['before']['reward']:.3g} | {ours[-1]:.3g} | {theirs[-1]:.3g} | {first.split()[0]} | "
+            f"{second.split()[0]} |"
         )
         print(lines[-1], flush=True)
     differences = [one - other for one, other in zip(ours, theirs, strict=True)]
-    return [*lines, "", f"By train.py less by the loop, over seeds: {_over(differences, signed=True)}."]
+    means = f"`train.py` {_over(ours)}, the loop {_over(theirs)}, less {_over(differences, signed=True)}"
+    return [*lines, "", f"Share of right answers to 100 held-out numbers, over seeds, 95 % interval: {means}."]
 
 
 def _by_the_sdk(model: Path, epochs: int, seed: int) -> str:
