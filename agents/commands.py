@@ -12,7 +12,7 @@ from agents.dashboard.page_error import PageError
 from agents.driver import BusyError, Driver, Standing
 from agents.effects import EffectError
 from agents.endpoint.endpoint import EndpointError
-from agents.events import Events
+from agents.events import ERROR, Events
 from agents.explanation import ExplanationError, explanation_html, explanation_text
 from agents.forks import ForkError
 from agents.generation.row_making import GeneratorError
@@ -182,7 +182,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
     waiting = _Waiting(Answers(folder.answers))
     ask = waiting.ask if arguments.wait else _ask_here if sys.stdin.isatty() else _nobody
-    now = Driver(folder, tell).run(ask, arguments.yes)
+    try:
+        now = Driver(folder, tell).run(ask, arguments.yes)
+    except BusyError:
+        raise  # the run itself has not ended
+    except Exception as error:
+        if folder.kept.is_dir():
+            events.add(ERROR, str(error) or type(error).__name__)  # for the page, which sees no terminal
+        raise
+    if any(told.node == ERROR for told in events.last(1)[0]):
+        events.add("", "it goes on")
     if now.question is not None:
         thread = _of_thread(arguments)
         _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE{thread} answers "

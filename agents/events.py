@@ -9,13 +9,17 @@ from pathlib import Path
 _BLOCK = 1 << 16
 
 
+ERROR = "error"
+"""The node of what has ended a run before its end."""
+
+
 @dataclass(frozen=True)
 class Told:
     """Something that was told.
 
     Attributes:
         time: seconds since 1970.
-        node: name of the node that began, `answer`, or "" for a line of a process.
+        node: name of the node that began, `answer`, `error` for what ended the run, or "" for a line of a process.
         text: the line.
     """
 

@@ -21,8 +21,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agents.dashboard.view import View, clock, fields_of, span
+from agents.effects import EffectError
 from agents.questions import AnswerError, Answers
 from agents.task.folder import TaskFolder
+from agents.task.repository import RepositoryError
+from agents.task.task_file import TaskError
+from data.data_error import DataError
 from storage.files import write_json
 
 _HERE = Path(__file__).resolve().parent
@@ -30,6 +34,7 @@ _KEPT = ("rounds", "costs", "changes")  # parts that are drawn anew only when th
 PARTS = ("now", "question", "rounds", "costs", "changes", "log")
 _COOKIE = "tune_key"
 _LARGEST = 1 << 16  # bytes of a form
+_DIGITS = 15  # of a number in an address
 _LOOK, _BEAT = 0.3, 15.0  # seconds between looks for changes, and at most between two lines to an open page
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -58,7 +63,9 @@ def build_app(folder: TaskFolder, host: str, key: str | None, start: Callable[[]
         Route("/events", page.events),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
-    app = Starlette(routes=routes)
+    # A file of the task that somebody has broken meanwhile is told where the page would be.
+    broken = dict.fromkeys((TaskError, DataError, RepositoryError, EffectError, OSError), _told_broken)
+    app = Starlette(routes=routes, exception_handlers=broken)
     app.add_middleware(BaseHTTPMiddleware, dispatch=_Guard(host, key).dispatch)
     return app
 
@@ -120,8 +127,7 @@ class _Page:
 
     def earlier(self, request: Request) -> Response:
         """Draw lines of the log before those that are shown."""
-        before = request.query_params.get("before", "")
-        lines, begin = self._view.log(int(before) if before.isdecimal() else None)
+        lines, begin = self._view.log(_number(request.query_params.get("before", "")))
         return self._drawn("log_lines.html", lines=lines, begin=begin)
 
     async def answer(self, request: Request) -> Response:
@@ -132,11 +138,11 @@ class _Page:
         question = self._view.standing().question
         sent = form.get("question", [""])[0]
         if question is None or question.id != sent:
-            return _refused(request, f"{sent or 'nothing'} is not asked any more; reload the page to see what is", 409)
+            return self._late(request, "This was answered already, here or elsewhere")
         try:
             self._answers.give(question, fields_of(question, form), "person", form.get("digest", [""])[0])
         except AnswerError as error:
-            return _refused(request, str(error), 409)
+            return self._late(request, str(error))
         self._start()
         return self._back(request)
 
@@ -179,8 +185,7 @@ class _Page:
     def _rows(self, request: Request) -> dict[str, object]:
         asked = request.query_params
         part = "test" if asked.get("part") == "test" else "train"
-        number, find = asked.get("page", "1"), asked.get("find", "")
-        page = int(number) if number.isdecimal() else 1
+        page, find = _number(asked.get("page", "")) or 1, asked.get("find", "")
         rows, count, pages = self._view.rows(part, page, find)
         return {"part": part, "page": min(page, pages), "find": find, "rows": rows, "count": count, "pages": pages}
 
@@ -217,8 +222,25 @@ class _Page:
         given = form.get("token", [""])[0]
         return form if hmac.compare_digest(given.encode(), self._token.encode()) else None
 
+    def _late(self, request: Request, text: str) -> Response:
+        """Refuse an answer; a page with scripts shows what is asked now below it."""
+        if not request.headers.get("hx-request"):
+            return _refused(request, text, 409)
+        asked = bytes(self._drawn("question.html").body).decode()
+        below = "What is asked now stands below." if asked.strip() else "Nothing is asked now."
+        return HTMLResponse(f'<p class="bad" role="alert">{escape(text)}. {below}</p>{asked}')
+
     def _back(self, request: Request) -> Response:
         return self._drawn("question.html") if request.headers.get("hx-request") else RedirectResponse("/", 303)
+
+
+def _number(text: str) -> int | None:
+    """Return a number out of an address; None where there is none, or none that could be meant."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def _told_broken(request: Request, error: Exception) -> Response:
+    return _refused(request, str(error), 500)
 
 
 def _refused(request: Request, text: str, status: int) -> Response:

@@ -18,6 +18,7 @@ from config.service_config import is_loopback
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
 
 _SHORT = 16  # characters of a key at least
+_LAST_PORT = 65_535
 
 
 def serve_page(folder: TaskFolder, host: str, port: int, key: str | None) -> None:
@@ -84,6 +85,8 @@ class _Worker:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= _LAST_PORT:
+        raise PageError(f"--port {port} is no port; they are 1 to {_LAST_PORT}, and 0 takes a free one.")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind)

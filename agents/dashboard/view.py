@@ -12,7 +12,7 @@ from typing import Any
 from agents.answer_report import changed_in
 from agents.dashboard.pictures import curves_picture, graph_picture
 from agents.driver import Driver, Standing
-from agents.events import Events, Told
+from agents.events import ERROR, Events, Told
 from agents.graph import EDGES
 from agents.questions import Question
 from agents.slices import SliceScore, slices_of
@@ -46,7 +46,7 @@ class RoundView:
         curves: its curves as SVG, "" where it has none.
         gain: the difference to the base model, "" where it was not measured.
         verdict: `better`, `worse`, `not clear`, or `failed`.
-        examples: answers that changed most against the base model, the worst losses first.
+        examples: answers that changed most against the base model, the worst losses first; some where no score did.
         slices: scores by kinds of test rows, the worst first.
     """
 
@@ -101,7 +101,9 @@ class View:
         """Return for each part of the page a text that is another one when the part has changed."""
         answers = len(list(self._folder.answers.glob("*.json"))) if self._folder.answers.is_dir() else 0
         state, head = self._state_mark(), _stamp(self._folder.path / ".git" / "logs" / "HEAD")
-        return {"now": f"{state}-{answers}-{self.is_running()}", "question": f"{state}-{answers}", "rounds": state,
+        running = self.is_running()
+        stopped = self._events.size if self.failure(running) else ""
+        return {"now": f"{state}-{answers}-{running}-{stopped}", "question": f"{state}-{answers}", "rounds": state,
                 "costs": state, "changes": head, "log": str(self._events.size)}  # fmt: skip
 
     def _state_mark(self) -> str:
@@ -124,6 +126,15 @@ class View:
         lock.release()
         return not free
 
+    def failure(self, running: bool | None = None) -> str:
+        """Return what has ended the run before its end; "" where nothing has, or it goes on.
+
+        Args:
+            running: whether a worker has the task; None looks.
+        """
+        last = [] if (self.is_running() if running is None else running) else self._events.last(1)[0]
+        return last[0].text if last and last[0].node == ERROR else ""
+
     def question(self) -> Question | None:
         """Return what is asked and not answered yet."""
         question = self.standing().question
@@ -139,6 +150,8 @@ class View:
     def told_now(self) -> str:
         """Say in a few words how far it is."""
         now = self.standing()
+        if self.failure():
+            return "stopped by an error"
         if not now.state:
             return "not begun yet"
         if self.question() is not None:
@@ -146,6 +159,21 @@ class View:
         if not now.node:
             return "it is over"
         return "at work" if self.is_running() else "stopped; it can go on"
+
+    def ending(self) -> list[str]:
+        """Say how the run has ended, and where its model is; nothing before the end."""
+        now = self.standing()
+        if not now.state or now.node:
+            return []
+        told = [f"The end: {now.state['stop']}."]
+        if now.state["model"]:
+            told.append(
+                f"The best is round {now.state['best']}. Its model is in {self._folder.path / now.state['model']}: "
+                "README.md there says how to use it, and how it was made."
+            )
+        else:
+            told.append("No round was better than the base model; nothing was exported.")
+        return told
 
     def rounds(self) -> list[RoundView]:
         """Return the rounds that are over, the newest first."""
@@ -173,7 +201,10 @@ class View:
     def _examples(self, measured: Measured | None, baseline: Measured | None) -> list[dict[str, Any]]:
         if measured is None or baseline is None:
             return []
-        changed = [asdict(one) for one in changed_in(self._folder, self._driver, baseline, measured)]
+        compared = [asdict(one) for one in changed_in(self._folder, self._driver, baseline, measured)]
+        changed = [one for one in compared if one["change"]]
+        if not changed:
+            return compared[:_EXAMPLES]
         half = min(len(changed), _EXAMPLES // 2)
         return [*changed[:half], *changed[max(half, len(changed) - half) :][::-1]]
 

@@ -50,10 +50,17 @@ def form_of(page: str) -> dict[str, str]:
 def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
     folder = make_task(tmp_path)
     tune("run", folder=folder)  # as far as the first question
+    task = folder / "task.yaml"
+    text = task.read_text()
+    task.write_text(f"{text}max_tokens: 7\n")
+    assert tune("run", folder=folder).returncode == 3
+    task.write_text(text)
     with Served(folder) as served, httpx.Client(base_url=served.address, timeout=60) as client:
         page = client.get("/")
         assert page.status_code == 200 and "Round 1: train on 12 rows?" in page.text
         assert "script-src 'self'" in page.headers["content-security-policy"]
+        # What has ended the run is told where the person looks, and the run may go on.
+        assert "stopped by an error" in page.text and "max_tokens of task.yaml has changed from 128 to 7" in page.text
         form = form_of(page.text)
         sent = {**form, "decision": "finish"}
         for wrong, status in (({"token": "x"}, 403), ({"digest": "x"}, 409), ({"question": "main-0099-training"}, 409),
@@ -65,6 +72,12 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
         assert client.get("/part/nothing").status_code == 404
         assert client.get("/rows?part=test&find=snow", headers={"hx-request": "true"}).text.count("<tr>") == 2
         assert "measuring the base model" in client.get("/part/costs").text
+        for strange in (f"/rows?page={'9' * 5000}", f"/log?before={'9' * 5000}", "/rows?page=-1&part=x&find=%00"):
+            assert client.get(strange).status_code == 200, strange[:20]
+        task.write_text("schema: 1\nname: [\n")
+        broken = client.get("/")
+        assert broken.status_code == 500 and "task.yaml:3: no YAML" in broken.text
+        task.write_text(text)
         with client.stream("GET", "/events") as events:  # begins with the marks of all parts, which the page has too
             told = next(line for line in events.iter_lines() if line.startswith("data: "))
         marks = json.loads(told.removeprefix("data: "))
@@ -72,6 +85,8 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
         assert f'data-marks="{html.escape(json.dumps(marks))}"'.replace("&quot;", "&#34;") in client.get("/").text
         assert client.post("/answer", data=sent).status_code == 303
         assert client.post("/answer", data=sent).status_code == 409
+        late = client.post("/answer", data=sent, headers={"hx-request": "true"})
+        assert "answered already" in late.text and 'class="question"' not in late.text
     (answer,) = (folder / ".tune" / "answers").glob("*.json")
     assert json.loads(answer.read_text())["values"] == {"decision": "finish"}
     # The token outlives the server: a page that was open before a restart is still taken for one of ours.
@@ -82,7 +97,8 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
 
 def test_others_need_a_key(tmp_path):
     folder = make_task(tmp_path)
-    for words, told in ((("--host", "0.0.0.0"), "give --key too"), (("--key", "short"), "16 are the least")):
+    for words, told in ((("--host", "0.0.0.0"), "give --key too"), (("--key", "short"), "16 are the least"),
+                        (("--port", "99999"), "--port 99999 is no port")):  # fmt: skip
         done = tune("serve", ".", *words, folder=folder)
         assert done.returncode == 2 and told in done.stderr
     with Served(folder, "--host", "0.0.0.0", "--key", KEY) as served:
@@ -124,14 +140,20 @@ def test_a_person_decides_in_the_browser(tmp_path):
             os.kill(served.process.pid, signal.SIGKILL)
             served.process.wait()
         with Served(folder, "--port", port):  # both pages come back by themselves
+            page.get_by_label("measure what there is").focus()  # another one answers what is under these hands
             other.get_by_label("measure what there is").check()
             other.get_by_role("button", name="Answer").click()
             page.get_by_role("heading", name="Round 1 is better than the base model").wait_for()
+            assert page.evaluate("document.activeElement.id") == "question"  # from where Tab leads into the next one
+            left, wide = (page.locator(one).bounding_box() for one in (".asked", ".wide"))
+            assert wide["x"] <= left["x"] and left["x"] + left["width"] <= wide["x"] + wide["width"]
             page.get_by_role("button", name="Answer").dblclick()
             page.get_by_role("heading", name="Underfitting: change the settings?").wait_for()
             page.get_by_label("end here with the best").check()
             page.get_by_role("button", name="Answer").click()
-            page.get_by_text("it is over").wait_for()
+            page.get_by_text("it is over", exact=True).wait_for()
+            assert page.title() == "colours · it is over"
+            page.get_by_text(f"The best is round 1. Its model is in {folder / 'model'}").wait_for()
             page.get_by_text("Answers that changed most").click()
             assert "it is green" in page.inner_text("#examples-1")
             assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")

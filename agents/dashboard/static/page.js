@@ -1,6 +1,14 @@
 // What a person has opened, typed or chosen stays as it is when a part of the page is drawn anew.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const target = event.detail.target;
+  if (target.id === "question") {
+    // A question that is being answered is not drawn anew under the person's hands, unless it is another one.
+    const asked = (text) => (/name="question" value="([^"]*)"/.exec(text) || ["", ""])[1];
+    const inside = target.contains(document.activeElement);
+    const same = asked(event.detail.serverResponse) === asked(target.innerHTML) && asked(target.innerHTML);
+    if (inside && same && event.detail.requestConfig.verb === "get") event.detail.shouldSwap = false;
+    target.dataset.inside = inside ? "1" : "";
+  }
   target.dataset.open = JSON.stringify([...target.querySelectorAll("details[open]")].map((one) => one.id));
   const log = target.querySelector(".log");
   if (log) target.dataset.end = log.scrollHeight - log.scrollTop - log.clientHeight < 40 ? "1" : "";
@@ -23,19 +31,39 @@ document.addEventListener("htmx:afterSwap", (event) => {
     const one = id && document.getElementById(id);
     if (one) one.open = true;
   }
+  // Who answers by keyboard goes on from there: by Tab into the next question.
+  if (target.id === "question" && target.dataset.inside) target.focus();
+  if (target.id === "now") showNow();
   const log = target.querySelector(".log");
   if (log) log.scrollTop = target.dataset.end === "" ? Number(target.dataset.top) : log.scrollHeight;
 });
-// A question that is being answered is not drawn anew under the person's hands, unless it is another one.
+// Who reads earlier lines of the log keeps them; what was told meanwhile is drawn when they are back at its end.
+const isRead = (log) => log.scrollHeight - log.scrollTop - log.clientHeight >= 40;
 document.addEventListener("htmx:beforeRequest", (event) => {
   const part = event.detail.elt;
-  if (part.id === "question" && part.contains(document.activeElement)) event.preventDefault();
-  if (part.id === "log") {
-    const log = part.querySelector(".log");
-    if (log && log.scrollHeight - log.scrollTop - log.clientHeight >= 40) event.preventDefault();
-  }
+  const log = part.id === "log" && part.querySelector(".log");
+  if (!log) return;
+  part.dataset.late = isRead(log) ? "1" : "";
+  if (isRead(log)) event.preventDefault();
 });
+document.addEventListener("scroll", (event) => {
+  const log = event.target;
+  const part = log.matches && log.matches(".log") && log.closest("#log");
+  if (!part || !part.dataset.late || isRead(log)) return;
+  part.dataset.late = "";
+  htmx.trigger(part, "tune:log");
+}, true);
+// The tab says how far it is, and of a graph that is wider than the screen the live node is in sight.
+function showNow() {
+  document.title = `${document.querySelector("h1").textContent} · ${document.querySelector(".told").textContent}`;
+  const wide = document.querySelector(".wide");
+  const node = wide.querySelector(".live, .asked");
+  if (!node) return;
+  const [a, b] = [node.getBoundingClientRect(), wide.getBoundingClientRect()];
+  wide.scrollLeft += a.left - b.left - (b.width - a.width) / 2;
+}
 document.addEventListener("DOMContentLoaded", () => {
+  showNow();
   for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
 });
 
