@@ -221,7 +221,8 @@ def _status(arguments: argparse.Namespace) -> int:
     now = driver.standing()
     if arguments.json:
         question = now.question.plain() if now.question else None
-        whole = {"node": now.node, "question": question, "state": now.state, "threads": driver.threads()}
+        whole = {"node": now.node, "question": question, "state": now.state, "threads": driver.threads(),
+                 "missing": folder.task().missing}  # fmt: skip
         _print(json.dumps(whole, ensure_ascii=False))
         return OK
     _print(_standing_text(folder, now, driver.threads()))
@@ -231,12 +232,16 @@ def _status(arguments: argparse.Namespace) -> int:
 def _standing_text(folder: TaskFolder, now: Standing, threads: Sequence[str]) -> str:
     if not now.state:
         return f"not begun yet: {command('tune')} run"
-    lines = story_of(folder.task(), now.state)
+    lines = [*story_of(folder.task(), now.state), *_missing(folder)]
     if len(threads) > 1:
         lines.append(f"threads: {', '.join(threads)}; this is {folder.thread}")
     if now.question is not None:
         return "\n".join([*lines, question_text(now.question)])
     return "\n".join([*lines, f"next is {now.node}" if now.node else "it is over"])
+
+
+def _missing(folder: TaskFolder) -> list[str]:
+    return [f"missing: {told}" for told in folder.task().missing]
 
 
 def _answer(arguments: argparse.Namespace) -> int:
@@ -265,7 +270,7 @@ def _log(arguments: argparse.Namespace) -> int:
         _print(f"not begun yet: {command('tune')} run")
         return OK
     rows = report_of(folder, driver, now.state, folder.task().metric)
-    _print("\n".join([*story_of(folder.task(), now.state), "", *rows, "questions:"]))
+    _print("\n".join([*story_of(folder.task(), now.state), *_missing(folder), "", *rows, "questions:"]))
     for one in now.state["answers"]:
         told = ", ".join(f"{name} = {value}" for name, value in one["values"].items())
         _print(f"  {one['question']}: {told} (by {one['by']})")

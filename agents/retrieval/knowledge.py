@@ -32,6 +32,9 @@ def build_index(plan: DocumentsPlan, path: Path) -> list[str]:
         DataError: nothing can be read.
         EndpointError: the model of embeddings can't be asked.
     """
+    if plan.gone is not None:
+        raise DataError(f"{plan.gone}, where the documents were, is not there: put it back, or name another place in "
+                        "task.yaml")  # fmt: skip
     passages, left_out = list[Passage](), list[str]()
     if plan.folder is not None:
         passages, left_out = passages_of(plan.folder)

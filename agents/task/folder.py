@@ -76,4 +76,4 @@ class TaskFolder:
         """
         if not self.task_file.is_file():
             raise TaskError(f"{self.path} has no task.yaml: `tune.py new TASK.yaml` makes the folder of a task")
-        return read_task(self.task_file)
+        return read_task(self.task_file, made=True)

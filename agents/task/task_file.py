@@ -95,17 +95,25 @@ class Task:
     brain: Endpoint | None = None
 
     @property
+    def missing(self) -> list[str]:
+        """What the task names and is not there any more, a sentence each: a run goes on until it needs it."""
+        gone = self.documents.gone if self.documents is not None else None
+        return [f"{gone}, where the documents were, is not there: put it back before rows are made of them, or name "
+                "another place in task.yaml"] if gone is not None else []  # fmt: skip
+
+    @property
     def metric_function(self) -> str:
         """Name of the function of the user's own metric; "" where it is none."""
         found = _OWN_METRIC.fullmatch(self.metric)
         return found[2] if found else ""
 
 
-def read_task(path: Path) -> Task:
+def read_task(path: Path, made: bool = False) -> Task:
     """Read a task; JSON is YAML too.
 
     Args:
         path: the file. Paths in it are relative to its folder.
+        made: whether it is that of a folder that was made: documents, which lie elsewhere, may be gone by now.
 
     Raises:
         TaskError: it can't be read, or says what makes no task.
@@ -116,13 +124,13 @@ def read_task(path: Path) -> Task:
         if not problems.texts:
             problems.add(0, f"it is empty; needed are {', '.join(_NEEDED)}")
         raise TaskError("\n".join(problems.sorted()))
-    task = _task(Node(root, problems, path.name), path.resolve().parent)
+    task = _task(Node(root, problems, path.name), path.resolve().parent, made)
     if problems.texts or task is None:
         raise TaskError("\n".join(problems.sorted()))
     return task
 
 
-def _task(root: Node, folder: Path) -> Task | None:
+def _task(root: Node, folder: Path, made: bool) -> Task | None:
     top = root.mapping(_TOP, needed=_NEEDED)
     if top is None:
         return None
@@ -147,7 +155,7 @@ def _task(root: Node, folder: Path) -> Task | None:
         )
     if "judge" in top and metric != JUDGE:
         top["judge"].problem(f"has no use where the metric is {metric}; `metric: judge` uses it")
-    documents = documents_of(top.get("documents"), folder)
+    documents = documents_of(top.get("documents"), folder, there=not made)
     retrieve = top["retrieve"].whole() if "retrieve" in top else None
     if retrieve is not None and retrieve < 1:
         top["retrieve"].problem(f"is {retrieve}; at least one passage is looked up, or leave it out")

@@ -59,6 +59,12 @@ class DocumentsPlan:
     search: tuple[str, ...] = ()
     embedding: Endpoint | None = None
 
+    @property
+    def gone(self) -> Path | None:
+        """The folder or database, where it is not there any more."""
+        place = self.folder or self.database
+        return place if place is not None and not place.exists() else None
+
 
 @dataclass(frozen=True)
 class JudgePlan:
@@ -79,18 +85,19 @@ class JudgePlan:
     least: float = 0.6
 
 
-def file_of(node: Node, folder: Path) -> Path | None:
+def file_of(node: Node, folder: Path, there: bool = True) -> Path | None:
     """Return the path that a node names; None, and a mistake, where nothing is there.
 
     Args:
         node: the node.
         folder: folder that paths are relative to.
+        there: whether it is a mistake that nothing is there.
     """
     text = node.text()
     if text is None:
         return None
     path = folder / text
-    if not path.exists():
+    if there and not path.exists():
         node.problem(f"is {text}, which is not there; paths are relative to {folder}")
     return path
 
@@ -180,17 +187,18 @@ def _share(found: dict[str, Node], name: str, usual: float) -> float:
     return value or usual
 
 
-def documents_of(node: Node | None, folder: Path) -> DocumentsPlan | None:
+def documents_of(node: Node | None, folder: Path, there: bool) -> DocumentsPlan | None:
     """Return where knowledge is looked up; None where nothing is.
 
     Args:
         node: the value of `documents`: a folder, or keys and values.
         folder: folder that paths are relative to.
+        there: whether it is a mistake that nothing is there.
     """
     if node is None:
         return None
     if not node.is_mapping():
-        return DocumentsPlan(folder=file_of(node, folder))
+        return DocumentsPlan(folder=file_of(node, folder, there))
     found = node.mapping(("folder", "database", "query", "search", "embedding"))
     if found is None:
         return None
@@ -201,8 +209,8 @@ def documents_of(node: Node | None, folder: Path) -> DocumentsPlan | None:
     if ("database" in found) != ("query" in found):
         node.problem("needs both, database and query: which rows of which database")
     return DocumentsPlan(
-        file_of(found["folder"], folder) if "folder" in found else None,
-        file_of(found["database"], folder) if "database" in found else None,
+        file_of(found["folder"], folder, there) if "folder" in found else None,
+        file_of(found["database"], folder, there) if "database" in found else None,
         (found["query"].text() or "") if "query" in found else "",
         words_of(found.get("search")), endpoint_of(found.get("embedding")),
     )  # fmt: skip

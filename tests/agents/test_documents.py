@@ -75,6 +75,15 @@ def test_passages_stand_in_front_of_each_question_with_their_sources(tmp_path):
     assert oven["origin"]["passages"] == ['bakery.html, "Bakery", line 2']
     assert "tied" in rows["What turns the sails?"]["messages"][0]["content"]
     assert tune("run", "--yes", folder=folder).returncode == 0
+    # Documents that are gone keep nobody from reading what came of the run.
+    (tmp_path / "papers").rename(tmp_path / "moved")
+    for word in ("status", "log"):
+        told_later = tune(word, folder=folder)
+        assert told_later.returncode == 0 and f"missing: {tmp_path / 'papers'}, where the doc" in told_later.stdout, (
+            word
+        )
+    assert "where the documents were" in json.loads(tune("status", "--json", folder=folder).stdout)["missing"][0]
+    assert "papers, which is not there" in tune("new", "task.yaml", "late", folder=tmp_path).stderr
     # A folder without a document that can be read is refused, with the reason.
     (tmp_path / "empty").mkdir()
     (tmp_path / "task.yaml").write_text((tmp_path / "task.yaml").read_text().replace("papers", "empty"))
@@ -85,6 +94,10 @@ def test_passages_stand_in_front_of_each_question_with_their_sources(tmp_path):
 def test_rows_are_made_of_what_documents_define(tmp_path):
     write_documents(tmp_path / "papers")
     folder, _ = make_task(tmp_path, "documents: papers\nretrieve: 1\ngenerator: {ways: [documents], rows: 5}\n")
+    (tmp_path / "papers").rename(tmp_path / "moved")
+    gone = tune("run", folder=folder)
+    assert gone.returncode == 2 and "where the documents were, is not there" in gone.stderr, gone.stderr
+    (tmp_path / "moved").rename(tmp_path / "papers")
     waits = tune("run", folder=folder)
     # The millstone is asked about already, and the oven's sentence defines nothing.
     assert "by documents: What are the sails? => The sails are the arms" in waits.stdout, waits.stdout
