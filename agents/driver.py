@@ -15,7 +15,7 @@ from agents.brain.language_model import LanguageModelBrain
 from agents.brain.rules import Rules
 from agents.context import TuneContext
 from agents.effects import Effects
-from agents.explanation import Explanation, explain
+from agents.explanation import Explanation, can_explain, explain
 from agents.forks import ForkError, Point, free_name, one_of_each_step, point_at, require_thread
 from agents.graph import before, build_graph
 from agents.nodes.evaluator import answers_of, require_same_measure
@@ -91,6 +91,10 @@ class Driver:
     def explain(self, row: str) -> Explanation:
         """Explain how the best model answers a row, as `agents.explanation.explain`."""
         return explain(self._context, self.standing().state, row)
+
+    def can_explain(self, state: TuneState) -> bool:
+        """Return whether rows can be explained, as `agents.explanation.can_explain`."""
+        return can_explain(self._context, state)
 
     def run(self, ask: Ask, by_rule: bool) -> Standing:
         """Go on until the run is over, or nobody answers. The files of the folder become those of the thread.

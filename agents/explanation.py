@@ -5,7 +5,7 @@ to what all of them lower the loss together, but for what a line of 32 points mi
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -66,6 +66,26 @@ class Explanation:
         """Return it as JSON values."""
         return asdict(self)
 
+    @staticmethod
+    def of(value: Mapping[str, Any]) -> "Explanation":
+        """Return an explanation from what `plain` has made of it."""
+        return Explanation(**{**value, "words": [ExplainedWord(**one) for one in value["words"]]})
+
+    @property
+    def asked(self) -> list[ExplainedWord]:
+        """Words of the prompt, those first that do most to the loss."""
+        return sorted((one for one in self.words if one.kind == "asked"), key=lambda one: -abs(one.lowers))
+
+    @property
+    def answer(self) -> list[ExplainedWord]:
+        """Words of the answer, in their order."""
+        return [one for one in self.words if one.kind == "answer"]
+
+    @property
+    def added(self) -> float:
+        """What the scores of the prompt's words add up to; `lowered`, but for what a line of points misses."""
+        return sum(one.lowers for one in self.asked)
+
 
 def explain(context: TuneContext, state: TuneState, wanted: str) -> Explanation:
     """Explain a row under the best model, or the last one where none is better than the base model.
@@ -93,6 +113,17 @@ def explain(context: TuneContext, state: TuneState, wanted: str) -> Explanation:
         raise ExplanationError(f"row {row.id}: {found['error']}")
     words = [ExplainedWord(**one) for one in found["words"]]
     return Explanation(row.id, over["number"], found["loss"], found["base_loss"], found["lowered"], words)
+
+
+def can_explain(context: TuneContext, state: TuneState) -> bool:
+    """Return whether rows can be explained: the trainer tells losses, and there is a model.
+
+    Args:
+        context: what nodes share.
+        state: what is known.
+    """
+    trained = any(each["trained"]["run"] and not each["trained"]["error"] for each in state.get("rounds", []))
+    return trained and isinstance(context.trainer, TellsLosses)
 
 
 def _row_of(context: TuneContext, wanted: str) -> TaskRow:
@@ -127,16 +158,13 @@ def _lines(found: Explanation) -> Iterator[str]:
         f"{found.base_loss:.3g} under the base model"
     )
     yield "words of the answer, by their loss (nats; base model):"
-    for one in found.words:
-        if one.kind == "answer":
-            yield f"  {one.loss:8.3f}  {one.base_loss:8.3f}  {_shown(one.text)}"
-    asked = [one for one in found.words if one.kind == "asked"]
-    added = sum(one.lowers for one in asked)
+    for one in found.answer:
+        yield f"  {one.loss:8.3f}  {one.base_loss:8.3f}  {_shown(one.text)}"
     yield (
         f"words of the prompt, by how much they lower the loss (nats a token; all together {found.lowered:+.3g}, "
-        f"the scores add up to {added:+.3g}):"
+        f"the scores add up to {found.added:+.3g}):"
     )
-    for one in sorted(asked, key=lambda one: -abs(one.lowers))[:_SHOWN]:
+    for one in found.asked[:_SHOWN]:
         yield f"  {one.lowers:+8.3f}  {_shown(one.text)}"
 
 

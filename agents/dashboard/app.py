@@ -20,8 +20,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from agents.dashboard.explaining import Explaining
 from agents.dashboard.view import View, clock, fields_of, span
 from agents.effects import EffectError
+from agents.explanation import ExplanationError, explanation_html
 from agents.questions import AnswerError, Answers
 from agents.task.folder import TaskFolder
 from agents.task.repository import RepositoryError
@@ -60,6 +62,7 @@ def build_app(folder: TaskFolder, host: str, key: str | None, start: Callable[[]
         Route("/log", page.earlier),
         Route("/answer", page.answer, methods=["POST"]),
         Route("/start", page.start, methods=["POST"]),
+        Route("/explain", page.explain, methods=["POST"]),
         Route("/events", page.events),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
@@ -100,7 +103,7 @@ class _Guard:
 class _Page:
     def __init__(self, folder: TaskFolder, start: Callable[[], None]) -> None:
         self._folder, self._view, self._start = folder, View(folder), start
-        self._answers = Answers(folder.answers)
+        self._answers, self._explaining = Answers(folder.answers), Explaining(folder)
         self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
         self._templates.filters |= {"clock": clock, "span": span}
         self._token = _token(folder.kept / "page.json")
@@ -153,6 +156,18 @@ class _Page:
         self._start()
         return self._back(request)
 
+    async def explain(self, request: Request) -> Response:
+        """Show which words of a row carry its loss, and what the prompt's words do to it."""
+        form = await self._form(request)
+        if form is None:
+            return _refused(request, "this page is too old: reload it", 403)
+        try:
+            found = await self._explaining.of(form.get("row", [""])[0])
+        except ExplanationError as error:
+            return _refused(request, str(error), 409)
+        whole = not request.headers.get("hx-request")
+        return self._drawn("explained.html", found=found, words=Markup(explanation_html(found)), whole=whole)
+
     async def events(self, request: Request) -> Response:
         """Tell an open page whenever something has changed."""
         return StreamingResponse(self._changes(), media_type="text/event-stream",
@@ -198,7 +213,7 @@ class _Page:
         """Return a part that only changes with its mark; drawn once for each."""
         mark = self._view.marks()[name]
         if name not in self._pieces or self._pieces[name][0] != mark:
-            shown = {"view": self._view, "task": self._view.task}
+            shown = {"view": self._view, "task": self._view.task, "token": self._token}
             self._pieces[name] = (mark, self._templates.get_template(f"{name}.html").render(shown))
         return Markup(self._pieces[name][1])  # escaped when it was drawn
 

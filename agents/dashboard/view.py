@@ -182,6 +182,10 @@ class View:
             return []
         return [self._round(each, state["baseline"]) for each in reversed(state["rounds"])]
 
+    def explains(self) -> bool:
+        """Return whether rows can be explained: there is a model, of a trainer that tells losses of words."""
+        return self._driver.can_explain(self.standing().state)
+
     def under_way(self) -> str:
         """Draw the curves of the training under way; "" where there is none."""
         state = self.standing().state

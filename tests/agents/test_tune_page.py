@@ -17,6 +17,7 @@ pytest.importorskip("langgraph")
 pytest.importorskip("starlette")
 httpx = pytest.importorskip("httpx")
 
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
 KEY = "a-key-of-sixteen-and-more"
 
 
@@ -74,6 +75,9 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
         assert "measuring the base model" in client.get("/part/costs").text
         for strange in (f"/rows?page={'9' * 5000}", f"/log?before={'9' * 5000}", "/rows?page=-1&part=x&find=%00"):
             assert client.get(strange).status_code == 200, strange[:20]
+        unknown = client.post("/explain", data={**form, "row": "--version"}, headers={"hx-request": "true"})
+        assert "there is no row --version" in unknown.text and "Why?" not in client.get("/").text
+        assert client.post("/explain", data={"row": "1"}).status_code == 403
         task.write_text("schema: 1\nname: [\n")
         broken = client.get("/")
         assert broken.status_code == 500 and "task.yaml:3: no YAML" in broken.text
@@ -120,7 +124,7 @@ def test_a_person_decides_in_the_browser(tmp_path):
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(
             executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"],
+            args=CHROMIUM,
         )
         page, other = browser.new_page(viewport={"width": 390, "height": 844}), browser.new_page()
         for each in (page, other):
@@ -160,3 +164,48 @@ def test_a_person_decides_in_the_browser(tmp_path):
         browser.close()
     assert (folder / "model" / "memory.json").exists()
     assert len(list((folder / ".tune" / "answers").glob("*.json"))) == 4
+
+
+SAILOR = """schema: 1
+name: sailor
+description: Answer as a sailor would.
+model: tiny
+samples: samples.jsonl
+test_share: 0.5
+metric: chrf
+max_tokens: 4
+budget: {rounds: 1}
+training: {epochs: 1, learning_rate: 3e-3, plot_at_end: off, sample_count: 0}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+def test_a_row_is_explained_where_it_is_read(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    rows = [
+        {"prompt": f"Is it <b>{place}</b>?", "completion": f"Aye, {place}"} for place in ("far", "near", "low", "up")
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "task.yaml").write_text(SAILOR)
+    assert tune("new", "task.yaml", folder=tmp_path).returncode == 0
+    folder = tmp_path / "sailor"
+    assert tune("run", "--yes", folder=folder).returncode == 0
+    with playwright.sync_playwright() as started, Served(folder) as served:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.set_default_timeout(120_000)
+        page.on("console", lambda told: told.type == "error" and pytest.fail(f"the browser refuses: {told.text}"))
+        page.goto(served.address)
+        page.get_by_label("of", exact=True).select_option("test")
+        page.locator("#rows").get_by_text("test.jsonl").first.wait_for()
+        page.locator("#rows").get_by_role("button", name="Why?").first.click()
+        page.locator("#explained article").wait_for()
+        told = page.inner_text("#explained")
+        asked = json.loads((folder / "data" / "test.jsonl").read_text().splitlines()[0])
+        assert asked["messages"][0]["content"] in told and asked["id"] in told and "base model" in told
+        assert page.locator("#explained [class^=loss-]").count() and page.locator("#explained [class^=lowers-]").count()
+        colour = page.locator("#explained .loss-4").first.evaluate("one => getComputedStyle(one).backgroundColor")
+        assert colour not in ("rgba(0, 0, 0, 0)", "transparent")
+        assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        browser.close()
