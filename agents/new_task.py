@@ -14,9 +14,11 @@ from agents.task.settings import write_settings
 from agents.task.task_copy import copy_task
 from agents.task.task_file import TaskError, read_task
 from agents.trainers.choice import trainer_of
+from constants.counting import counted
 from data.data_error import DataError
 from evaluation.text_metrics import score_texts
 
+_LEAST_TEST = 3  # rows that a difference can be told with
 _IGNORED = ".tune/\nmodel/\nmodel-*/\n"
 
 
@@ -63,6 +65,11 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
         train, test = found[0].rows, found[1].rows
     else:
         train, test = split_rows(found[0].rows, task.test_share)
+    if len(test) < _LEAST_TEST:
+        raise TaskError(
+            f"{task_file}: {counted(len(test), 'row')} to measure with, and no difference can be told with fewer than "
+            f"{_LEAST_TEST}; 100 and more tell small gains. Give more rows, or name others: `test: FILE`"
+        )
     new = folder.path.with_name(f".{folder.path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     made = TaskFolder(new)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from agents.effects import Effects
 from agents.state import Proposal
 from agents.task.folder import TaskFolder
-from agents.task.rows import TaskRow, bare_question, read_rows, with_changes, write_rows
+from agents.task.rows import TaskRow, bare_question, read_rows, relabelled, with_changes, write_rows
 from agents.task.settings import read_settings, write_settings
 from agents.task.settings import with_changes as settings_with_changes
 from constants.counting import counted
@@ -46,6 +46,17 @@ def is_new(
     )
 
 
+def relabelling(proposal: Proposal) -> Proposal:
+    """Return a proposal that gives rows their other answers where it has some, in place of taking these rows out."""
+    return {**proposal, "drop": [key for key in proposal.get("drop", []) if key not in proposal.get("relabel", {})]}
+
+
+def _relabelled(proposal: Proposal, rows: Sequence[TaskRow]) -> list[tuple[TaskRow, TaskRow]]:
+    """Return rows that a proposal gives another answer, as they are and as they will be."""
+    new = {key: answer for key, answer in proposal.get("relabel", {}).items() if key not in proposal.get("drop", [])}
+    return [(row, relabelled(row, new[row.id])) for row in rows if row.id in new]
+
+
 def told_of(proposal: Proposal) -> list[str]:
     """Return what a proposal changes, a line each."""
     told = [
@@ -53,6 +64,8 @@ def told_of(proposal: Proposal) -> list[str]:
     ]
     if drop := proposal.get("drop"):
         told.append(f"{counted(len(drop), 'training row')} taken out")
+    if other := set(proposal.get("relabel", {})) - set(drop or []):
+        told.append(f"{counted(len(other), 'training row')} relabelled")
     if proposal.get("add"):
         told.append("training rows added")
     return told
@@ -78,6 +91,10 @@ def diff_of(proposal: Proposal, rows: Sequence[TaskRow], add: Sequence[TaskRow])
             shown = [f"{sign} {line_of(row)}" for row in those[:_SHOWN]]
             more = [f"and {len(those) - _SHOWN:,} more"] if len(those) > _SHOWN else []
             told.append("\n".join([f"{counted(len(those), 'training row')} {what}:", *shown, *more]))
+    if other := _relabelled(relabelling(proposal), rows):
+        shown = [f"{sign} {line_of(row)}" for pair in other[:_SHOWN] for sign, row in zip("-+", pair, strict=True)]
+        more = [f"and {len(other) - _SHOWN:,} more"] if len(other) > _SHOWN else []
+        told.append("\n".join([f"or {counted(len(other), 'training row')} of them relabelled:", *shown, *more]))
     return told
 
 
@@ -106,8 +123,10 @@ def carry_out(folder: TaskFolder, proposal: Proposal, add: Sequence[TaskRow]) ->
     """
     if proposal["changes"]:
         write_settings(folder.settings, settings_with_changes(read_settings(folder.settings), proposal["changes"]))
-    if proposal.get("drop") or add:
-        rows = with_changes(read_rows(folder.train_rows), proposal.get("drop", []), add)
+    train = read_rows(folder.train_rows)
+    new = {row.id: other for row, other in _relabelled(proposal, train)}
+    if proposal.get("drop") or add or new:
+        rows = with_changes([new.get(row.id, row) for row in train], proposal.get("drop", []), add)
         if not rows:
             raise DataError(f"{proposal['finding']}: all training rows would be taken out")
         write_rows(folder.train_rows, rows)

@@ -78,6 +78,8 @@ class Proposal(TypedDict):
         expected: what it should bring, a sentence.
         weight: how sure it is, from 0 to 1; the surest first.
         drop: ids of training rows to take out; absent for none.
+        relabel: other answers for some of the rows to take out, by id, which a person may choose in place of that;
+            rows that are not taken out get them; absent for none.
         add: key of an effect whose folder holds `ADDED_ROWS`, rows to add; absent or "" for none.
         minutes: time that the next round will take, as far as the last one tells; absent where nothing tells it.
     """
@@ -88,6 +90,7 @@ class Proposal(TypedDict):
     expected: str
     weight: float
     drop: NotRequired[list[str]]
+    relabel: NotRequired[dict[str, str]]
     add: NotRequired[str]
     minutes: NotRequired[float]
 

@@ -30,6 +30,7 @@ class Losses:
     Attributes:
         rows: by id those of training rows; some of them where there are many.
         general: of questions that have nothing to do with the task.
+        others: by id those of rows with the label that the words of all other rows say; only of rows that have another.
         swapped: by id those of the same questions with answers of other rows; only where answers are no labels.
         template: whose template the prompts are made by: `the model's own`, `another`, `a plain one`.
     """
@@ -38,6 +39,7 @@ class Losses:
     general: Sequence[RowLoss] = ()
     swapped: Mapping[str, Sequence[RowLoss]] = field(default_factory=dict)
     template: str = ""
+    others: Mapping[str, RowLoss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from agents.findings.evidence import Evidence, Losses
+from agents.findings.evidence import Evidence, Losses, labels_of
 from agents.proposals import line_of
 from agents.state import Proposal
 from agents.task.rows import TaskRow
@@ -34,16 +34,46 @@ def mislabelled(seen: Evidence) -> Iterator[Proposal]:
         yield from _of_texts(seen, seen.losses)
 
 
+def doubted_labels(rows: Sequence[TaskRow]) -> list[tuple[TaskRow, str]]:
+    """Return rows whose words speak for another label, each with the answer that says that label in other rows.
+
+    Args:
+        rows: training rows.
+
+    Returns:
+        The rows; none where answers are no labels, or rows are too few to judge by.
+    """
+    if len(rows) < _ROWS or not labels_of(rows):
+        return []
+    written = _written(rows)
+    return [(row, written[label]) for row, label, _ in _suspects(rows, cross_checked(rows))]
+
+
+def _written(rows: Sequence[TaskRow]) -> dict[str, str]:
+    """Return how each label is written most often."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(label_of(row.answer), Counter())[row.answer] += 1
+    return {label: counts.most_common(1)[0][0] for label, counts in found.items()}
+
+
+def _suspects(rows: Sequence[TaskRow], said: Sequence[tuple[str, float, float]]) -> list[tuple[TaskRow, str, float]]:
+    """Return rows that others speak against, with the label that these say and the probability of their own."""
+    # Confident learning (Northcutt 2021): as sure of another label as of that label's own rows on average.
+    own_of: dict[str, list[float]] = {}
+    for row, (_, _, own) in zip(rows, said, strict=True):
+        own_of.setdefault(label_of(row.answer), []).append(own)
+    usual = {label: statistics.fmean(each) for label, each in own_of.items()}
+    return [(row, label, own) for row, (label, other, own) in zip(rows, said, strict=True)
+            if label != label_of(row.answer) and other >= usual[label]]  # fmt: skip
+
+
 def _of_labels(seen: Evidence) -> Iterator[Proposal]:
     if len(seen.train) < _ROWS:
         return
     said = cross_checked(seen.train)
     known = sum(label_of(row.answer) == label for row, (label, _, _) in zip(seen.train, said, strict=True))
-    # Confident learning (Northcutt 2021): as sure of another label as of that label's own rows on average.
-    usual = {label: statistics.fmean(own for row, (_, _, own) in zip(seen.train, said, strict=True)
-                                     if label_of(row.answer) == label) for label in seen.labels}  # fmt: skip
-    suspect = [(row, label, own) for row, (label, other, own) in zip(seen.train, said, strict=True)
-               if label != label_of(row.answer) and other >= usual[label]]  # fmt: skip
+    suspect = _suspects(seen.train, said)
     agreed = _doubted_by_the_model(seen, [row for row, _, _ in suspect])
     if agreed is not None:
         suspect = [one for one in suspect if one[0].id in agreed]
@@ -52,8 +82,12 @@ def _of_labels(seen: Evidence) -> Iterator[Proposal]:
         return
     suspect.sort(key=lambda one: one[2])
     judges = "the words of all other rows" if agreed is None else "the words of all other rows and the trained model"
+    # The trained model must find the other label likelier than the row's own: to be wrong doesn't say what is right.
+    losses, written = seen.losses or Losses(), _written(seen.train)
+    relabel = {row.id: written[label] for row, label, _ in suspect if row.id in losses.others and row.id in losses.rows
+               and losses.others[row.id].loss < losses.rows[row.id].loss}  # fmt: skip
     yield Proposal(
-        finding="mislabelled", changes=[], drop=[row.id for row, _, _ in suspect],
+        finding="mislabelled", changes=[], drop=[row.id for row, _, _ in suspect], relabel=relabel,
         weight=min(0.96, 0.75 + 1.5 * share) if agreed is not None else min(0.9, 0.6 + 1.5 * share),
         evidence=[f"{len(suspect)} of {counted(len(seen.train), 'training row')} have an answer that {judges} speak "
                   f"against; {known / len(seen.train):.0%} of all rows are as the others say",

@@ -8,12 +8,13 @@ from langgraph.types import interrupt
 from agents.context import TuneContext
 from agents.nodes.debugger import facts_of_data
 from agents.nodes.evaluator import close_round, compare
-from agents.proposals import added_rows, diff_of
+from agents.proposals import added_rows, diff_of, relabelling
 from agents.questions import Field, Question
 from agents.state import Answered, TuneState
 from agents.story import agreement_text, difference_text
 from agents.task.rows import read_rows
 from agents.task.settings import read_settings
+from constants.counting import counted
 
 
 def ask(state: TuneState, question: Question) -> tuple[Mapping[str, str], TuneState]:
@@ -124,6 +125,14 @@ def ask_change(context: TuneContext, state: TuneState) -> TuneState:
     first = state["proposals"][0]
     diff = diff_of(first, read_rows(context.folder.train_rows), added_rows(context.effects, first))
     data = bool(first.get("drop") or first.get("add"))
+    other = first.get("relabel", {})
+    ways = {"accept": "make the change and train again"}
+    if other:
+        rest = len(first.get("drop", [])) - len(other)
+        ways["relabel"] = (
+            f"give {counted(len(other), 'row')} the answer shown" + (f", take {rest} out" if rest else "")
+            + ", and train again"
+        )  # fmt: skip
     what = " and ".join(["the settings"] * bool(first["changes"]) + ["the rows"] * data)
     found = state["rounds"][-1].get("found", []) if state["rounds"] else []
     others = [f"found too: {one['name'].replace('_', ' ')} ({one['weight']:.2f}), {one['evidence'][0]}"
@@ -133,10 +142,12 @@ def ask_change(context: TuneContext, state: TuneState) -> TuneState:
         _id(state, "change"), "change", f"{first['finding'].replace('_', ' ').capitalize()}: change {what}?",
         f"{first['expected'].capitalize()}.", [*first["evidence"], *diff, *cost, *others],
         [Field("decision", "What is to be done?",
-               {"accept": "make the change and train again", "refuse": "leave it as it is",
-                "finish": "end here with the best model there is"}, "accept")],
+               {**ways, "refuse": "leave it as it is", "finish": "end here with the best model there is"}, "accept")],
     )  # fmt: skip
     values, update = ask(state, question)
+    if values["decision"] == "relabel":
+        update["proposals"] = [relabelling(first), *state["proposals"][1:]]
+        return {**update, "next": "accept"}
     if values["decision"] == "refuse":
         update["rejected"] = [*state["rejected"], first["finding"]]
         update["proposals"] = state["proposals"][1:]

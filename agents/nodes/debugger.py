@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from agents.context import TuneContext, key_of
 from agents.findings.environment import failed_by_environment
 from agents.findings.evidence import Evidence, Losses, RowLoss, labels_of
 from agents.findings.finding_list import findings_of
+from agents.findings.labels import doubted_labels
 from agents.proposals import added_rows, is_new
 from agents.state import Finding, Round, Trained, TuneState
-from agents.task.rows import TaskRow, question_digest, read_rows, write_rows
+from agents.task.rows import TaskRow, question_digest, read_rows, relabelled, write_rows
 from agents.trainers.losses import LOSSES, ROWS, TellsLosses
 from agents.trainers.trainer import TrainerError
 from constants.paths import IS_CHECKOUT, PACKAGE_ROOT
@@ -67,10 +69,11 @@ def _looked(
 
 
 def _asked(rows: Sequence[TaskRow]) -> list[tuple[str, TaskRow]]:
-    """Return the rows to be measured, each with what it is for: `row`, `general`, or `swap`."""
+    """Return the rows to be measured, each with what it is for: `row`, `general`, `other` label, or `swap`."""
     chosen = list(rows)[:: -(-len(rows) // _MEASURED)]
     asked = [("row", row) for row in chosen]
     asked += [("general", row) for row in read_rows(_GENERAL)]
+    asked += [("other", replace(relabelled(row, answer), id=row.id)) for row, answer in doubted_labels(rows)]
     if not labels_of(rows) and len(chosen) > _ANSWERS:
         for number, row in enumerate(chosen[:_SWAPPED]):
             others = [chosen[(number + 1 + step * len(chosen) // (_ANSWERS + 1)) % len(chosen)]
@@ -85,6 +88,7 @@ def _read(place: Path, done: dict[str, Any]) -> Losses:
     measured = [json.loads(line) for line in (place / LOSSES).read_text(encoding="utf-8").splitlines()]
     ids = [json.loads(line)["id"] for line in (place / ROWS).read_text(encoding="utf-8").splitlines()]
     own: dict[str, RowLoss] = {}
+    others: dict[str, RowLoss] = {}
     general: list[RowLoss] = []
     swapped: dict[str, list[RowLoss]] = {}
     for kind, key, one in zip(done["kinds"], ids, measured, strict=True):
@@ -95,9 +99,11 @@ def _read(place: Path, done: dict[str, Any]) -> Losses:
             own[key] = found
         elif kind == "general":
             general.append(found)
+        elif kind == "other":
+            others[key] = found
         else:
             swapped.setdefault(key, []).append(found)
-    return Losses(own, general, swapped, done["template"])
+    return Losses(own, general, swapped, done["template"], others)
 
 
 def _advice(context: TuneContext, place: Path, error: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,17 @@ def with_changes(rows: Sequence[TaskRow], drop: Collection[str], add: Sequence[T
     kept = [row for row in rows if row.id not in set(drop)]
     there = {row.id for row in kept}
     return [*kept, *(row for row in add if row.id not in there)]
+
+
+def relabelled(row: TaskRow, answer: str) -> TaskRow:
+    """Return a row with another answer, which says what it had before.
+
+    Args:
+        row: the row.
+        answer: its new answer.
+    """
+    messages = (*row.messages[:-1], {**row.messages[-1], "content": answer})
+    return replace(row, id=row_id(messages), messages=messages, origin={**row.origin, "answer_before": row.answer})
 
 
 def write_rows(path: Path, rows: Sequence[TaskRow]) -> None:

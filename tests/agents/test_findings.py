@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ pytest.importorskip("langgraph")
 from agents.driver import Driver
 from agents.findings.evidence import Evidence, Losses, RowLoss
 from agents.findings.finding_list import findings_of
+from agents.findings.labels import doubted_labels
+from agents.proposals import carry_out, diff_of, relabelling, told_of
 from agents.questions import Question
 from agents.state import Measured, Round, Trained
 from agents.task.folder import TaskFolder
-from agents.task.rows import TaskRow, row_id
+from agents.task.rows import TaskRow, read_rows, row_id
 from agents.task.task_file import Task
+from constants.counting import counted
 
 WORDS = {"good": "great lovely superb bright", "bad": "awful nasty broken dull", "plain": "usual common fair middling"}
 THINGS = ["film", "book", "meal", "room", "trip", "song", "game", "shop", "train", "coat"]
@@ -88,6 +92,41 @@ def test_a_person_sees_the_rows_that_go_and_may_refuse(tmp_path):
     assert "and 1 more" in "\n".join(asked.evidence)
     assert state["rejected"][0] == "duplicated_rows" and state["applied"] == []
     assert len((folder / "data" / "train.jsonl").read_text().splitlines()) == 55
+
+
+def test_a_person_may_relabel_rows_in_place_of_taking_them_out(tmp_path):
+    """Where the words of all other rows speak for another label, and the model finds it likelier."""
+    rows, wrong = pairs(200, 1), set(range(0, 200, 5))
+    labelled = [(asked, LABELS[(LABELS.index(label) + 1) % 3] if number in wrong else label)
+                for number, (asked, label) in enumerate(rows)]  # fmt: skip
+    train = [row(*one) for one in labelled]
+    doubted = doubted_labels(train)
+    agrees = {one.id: answer for number, (one, answer) in enumerate(doubted) if number % 4}  # the model, of most
+    own = losses(train, lambda one: 2.0 if train.index(one) in wrong else 0.1)
+    others = {one.id: RowLoss(0.2 if one.id in agrees else 3.0, 5.0) for one, _ in doubted}
+    found = findings_of(evidence(train, losses=replace(own, others=others)))[0]
+    assert found["finding"] == "mislabelled"
+    meant = {one.id: label for one, (_, label) in zip(train, rows, strict=True)}
+    offered = found["relabel"]
+    assert len(offered) >= 20 and set(offered) <= set(found["drop"]) and set(offered) <= set(agrees)
+    assert sum(meant[key] == answer for key, answer in offered.items()) >= 0.9 * len(offered)
+    # It is told as an offer, and carried out once, whatever is killed.
+    folder = TaskFolder(planted(tmp_path, labelled, pairs(220, 2)[:20]))
+    there = {one.id: one for one in read_rows(folder.train_rows)}
+    (diff,) = [text for text in diff_of(found, list(there.values()), []) if "relabelled" in text]
+    first, gone, come, *_ = diff.splitlines()
+    assert first == f"or {len(offered)} training rows of them relabelled:"
+    assert gone.startswith("- ") and come.startswith("+ ") and gone[2:].split(" => ")[0] == come[2:].split(" => ")[0]
+    chosen, out = relabelling(found), len(found["drop"]) - len(offered)
+    assert told_of(chosen) == [f"{counted(out, 'training row')} taken out",
+                               f"{counted(len(offered), 'training row')} relabelled"]  # fmt: skip
+    for _ in range(2):
+        carry_out(folder, chosen, [])
+        after = read_rows(folder.train_rows)
+        changed = {one.question: one for one in after if "answer_before" in one.origin}
+        assert len(after) == 200 - out and len(changed) == len(offered)
+    assert all(changed[there[key].question].answer == answer for key, answer in offered.items())
+    assert all(one.origin["answer_before"] != one.answer for one in changed.values())
 
 
 def test_a_broken_environment_is_shown_to_the_doctor(tmp_path):

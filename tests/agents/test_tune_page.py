@@ -184,7 +184,8 @@ training: {epochs: 1, learning_rate: 3e-3, plot_at_end: off, sample_count: 0}
 def test_a_row_is_explained_where_it_is_read(tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     rows = [
-        {"prompt": f"Is it <b>{place}</b>?", "completion": f"Aye, {place}"} for place in ("far", "near", "low", "up")
+        {"prompt": f"Is it <b>{place}</b>?", "completion": f"Aye, {place}"}
+        for place in ("far", "near", "low", "up", "here", "there")
     ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "task.yaml").write_text(SAILOR)
@@ -197,12 +198,12 @@ def test_a_row_is_explained_where_it_is_read(tmp_path):
         page.set_default_timeout(120_000)
         page.on("console", lambda told: told.type == "error" and pytest.fail(f"the browser refuses: {told.text}"))
         page.goto(served.address)
-        page.get_by_label("of", exact=True).select_option("test")
-        page.locator("#rows").get_by_text("test.jsonl").first.wait_for()
+        page.locator("select[name=part]").select_option("test")
+        asked = json.loads((folder / "data" / "test.jsonl").read_text().splitlines()[0])
+        page.locator("#rows").get_by_text(asked["messages"][0]["content"]).wait_for()
         page.locator("#rows").get_by_role("button", name="Why?").first.click()
         page.locator("#explained article").wait_for()
         told = page.inner_text("#explained")
-        asked = json.loads((folder / "data" / "test.jsonl").read_text().splitlines()[0])
         assert asked["messages"][0]["content"] in told and asked["id"] in told and "base model" in told
         assert page.locator("#explained [class^=loss-]").count() and page.locator("#explained [class^=lowers-]").count()
         colour = page.locator("#explained .loss-4").first.evaluate("one => getComputedStyle(one).backgroundColor")
