@@ -74,14 +74,14 @@ def _compiled() -> Path:
     """Return a copy of the program and of the sample trainers with their bytecode.
 
     Copies keep the times of files, so bytecode counts in each: else every run would compile three hundred files, a
-    third of what a short one costs (PYTHONDONTWRITEBYTECODE may be set, and a fresh copy has none yet).
+    third of what a short one costs.
     """
     folder = Path(tempfile.mkdtemp(prefix="compiled-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for package in (*PACKAGES, "examples"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "zoo"))
-    shutil.copytree(SAMPLES, folder / "samples", ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(folder, quiet=1)
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("zoo"))
+    shutil.copytree(SAMPLES, folder / "samples")
+    compileall.compile_dir(folder, quiet=1)  # what has bytecode already is passed over
     return folder
 
 
@@ -134,6 +134,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     warm_python.cold = config.getoption("--cold")
     workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if workers:  # once, before each of them would; PYTHONDONTWRITEBYTECODE may be set
+        for folder in (*(ROOT / package for package in (*PACKAGES, "examples")), SAMPLES):
+            compileall.compile_dir(folder, quiet=1)
     if workers and not warm_python.cold:
         warm_python.start_server()  # one for all of them, ready when they have collected their tests
 

@@ -42,9 +42,4 @@ def make_task(folder: Path) -> Path:
 
 
 def tune(*words: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    if not stdin:
-        return run_python([ROOT / "tune.py", *words], folder)
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tune.py"), *words], cwd=folder, input=stdin, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    return run_python([ROOT / "tune.py", *words], folder, typed=stdin.encode())

@@ -57,8 +57,9 @@ _started: "subprocess.Popen[bytes] | None" = None
 
 
 def run_python(
-    words: Sequence[object], cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300
-) -> subprocess.CompletedProcess:
+    words: Sequence[object], cwd: Path, environment: Mapping[str, str] | None = None, timeout: float = 300,
+    typed: bytes = b"",
+) -> subprocess.CompletedProcess:  # fmt: skip
     """Run `python WORDS` in a new process.
 
     Args:
@@ -66,6 +67,7 @@ def run_python(
         cwd: where it runs.
         environment: variables beside this process's own; OMP_NUM_THREADS is 1 unless they say otherwise.
         timeout: seconds after which it is killed.
+        typed: what is on its standard input.
 
     Returns:
         Its exit code, and what it wrote as text.
@@ -76,17 +78,20 @@ def run_python(
     words = [str(word) for word in words]
     variables = {**_inherited(), "OMP_NUM_THREADS": "1", **(environment or {})}
     if cold or not _server_stands_for(variables):
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, *words],
             cwd=cwd,
             env=variables,
             capture_output=True,
-            text=True,
+            input=typed,
             timeout=timeout,
             # A shell starts background jobs with SIGINT ignored, and they hand that on; a test may be such a job.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        return done
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "stdin").write_bytes(typed)
         order = {"words": words, "cwd": str(cwd), "environment": variables, "output": folder, "timeout": timeout}
         with socket.socket(socket.AF_UNIX) as line:
             line.connect(json.loads(os.environ[_PLACE])["address"])
@@ -238,9 +243,9 @@ def _become(order: dict) -> None:
         file = os.open(os.path.join(order["output"], name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    file = os.open(os.path.join(order["output"], "stdin"), os.O_RDONLY)
+    os.dup2(file, 0)
+    os.close(file)
     sys.stdin = open(0)  # noqa: SIM115
     # Written through as a pipe's would be: all at the end.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tuning_tasks import ROOT, make_task, tune
+from warm_python import run_python
 
 pytest.importorskip("langgraph")
 
@@ -62,8 +62,7 @@ class Stub:
 
 
 def run(folder: Path, **environment: str) -> dict:
-    done = subprocess.run([sys.executable, str(ROOT / "tune.py"), "run", "--yes"], cwd=folder, capture_output=True,
-                          text=True, check=False, env={**os.environ, **environment})  # fmt: skip
+    done = run_python([ROOT / "tune.py", "run", "--yes"], folder, environment)
     assert done.returncode == 0, done.stderr
     return json.loads(tune("status", "--json", folder=folder).stdout)["state"] | {"told": done.stdout}
 

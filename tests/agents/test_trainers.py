@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tuning_tasks import ROOT, THINGS, tune
+from warm_python import run_python
 
 pytest.importorskip("langgraph")
 pytest.importorskip("transformers")
@@ -43,8 +44,7 @@ def make(folder: Path, trainer: str, training: str, model: str = "tiny", pairs: 
 
 
 def run(folder: Path, **environment: str) -> dict:
-    done = subprocess.run([sys.executable, str(ROOT / "tune.py"), "run", "--yes"], cwd=folder / "small",
-                          capture_output=True, text=True, check=False, env={**os.environ, **environment})  # fmt: skip
+    done = run_python([ROOT / "tune.py", "run", "--yes"], folder / "small", environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(tune("status", "--json", folder=folder / "small").stdout)["state"]
 
@@ -59,6 +59,7 @@ def test_pairs_are_learned_from(tmp_path):
     assert trained["history"]["train_margin"][1] > trained["history"]["train_margin"][0]
 
 
+@pytest.mark.slow
 def test_a_reward_is_learned_from(tmp_path):
     (tmp_path / "reward.py").write_text(
         "def score(answer, row):\n    return sum(each == 'e' for each in answer) / 4 + 0 * len(row['wanted'])\n"
@@ -103,6 +104,7 @@ def service(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_the_tinker_api_trains_answers_and_exports(tmp_path, service):
     pytest.importorskip("tinker")
     made = make(tmp_path, f"{{kind: tinker, address: '{service}'}}", "{epochs: 4, learning_rate: 5e-3, batch_size: 6}")
@@ -128,10 +130,10 @@ TRL = os.environ.get("TRL_PYTHON", sys.executable)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(subprocess.run([TRL, "-c", "import trl"], capture_output=True, check=False).returncode != 0,
-                    reason="no trl: TRL_PYTHON names the Python of an environment that has it")  # fmt: skip
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_trl_trains(tmp_path, method):
+    if subprocess.run([TRL, "-c", "import trl"], capture_output=True, check=False).returncode:
+        pytest.skip("no trl: TRL_PYTHON names the Python of an environment that has it")
     from llm.base_model import load
     from llm.model_export import export_model
 

@@ -18,6 +18,8 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 
+from warm_python import run_python
+
 from llm.base_model import load
 from llm.model_export import export_model
 
@@ -49,12 +51,8 @@ def lab(shared_project):
 
 def talk(lab, *words: str, said: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess:
     """Run train.py with a text on its standard input."""
-    environment, typed = {**os.environ, "OMP_NUM_THREADS": "1"}, said.encode("utf-8", "surrogateescape")
-    done = subprocess.run(
-        [sys.executable, lab.path / "train.py", *words],
-        input=typed, capture_output=True, cwd=cwd or lab.path, env=environment, timeout=300,
-    )  # fmt: skip
-    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    typed = said.encode("utf-8", "surrogateescape")
+    done = run_python([lab.path / "train.py", *words], cwd or lab.path, typed=typed)
     assert "Traceback" not in done.stderr
     return done
 

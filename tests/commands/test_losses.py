@@ -1,13 +1,12 @@
 """`train.py --losses`: the loss of each row and word, and which words of a prompt lower it."""
 
 import json
-import os
 import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
+from warm_python import run_python
 
 pytest.importorskip("transformers")
 
@@ -17,10 +16,7 @@ NAMES, ENDS = ("ant", "bee", "cat", "dog", "   "), ("so", "  ")
 
 
 def train(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return run_python([ROOT / "train.py", *words], folder)
 
 
 def written(path: Path, rows: list[tuple[str, str]]) -> None:
