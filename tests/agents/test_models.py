@@ -92,14 +92,20 @@ def test_all_weights_take_half_more_operations_than_an_adapter():
     assert flops_of_token(model, TuningPlan(1, rank=8), 0) == 4 * model.parameters + 6 * adapter_weights(model, 8)
 
 
-def test_the_command_tells_candidates_and_tries_one(tmp_path):
+def test_the_command_tells_candidates(tmp_path):
     pytest.importorskip("langgraph")
-    pytest.importorskip("transformers")
     make_task(tmp_path)
     told = tune("models", "task.yaml", "--memory", "4", folder=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "12 rows of about" in told.stdout and "Qwen/Qwen3-0.6B: 0.60B parameters, apache-2.0" in told.stdout
     assert "licence qwen-research: research only" in told.stdout
+
+
+@pytest.mark.slow
+def test_the_command_tries_one(tmp_path):
+    pytest.importorskip("langgraph")
+    pytest.importorskip("transformers")
+    make_task(tmp_path)
     tried = tune("models", "task.yaml", "--try", "tiny", folder=tmp_path)
     assert tried.returncode == 0 and "tiny: one epoch of 12 rows: val_loss" in tried.stdout, tried.stderr
     wrong = tune("models", "task.yaml", "--try", json.dumps(str(tmp_path / "nothing")), folder=tmp_path)

@@ -114,8 +114,15 @@ def test_models_are_tuned_and_compared_once_and_the_table_learns_it(tmp_path, mo
     assert name == json.loads((found_folder(found, "small") / "label.json").read_text())["name"]
     save_file(other.state_dict(), folder / "small.safetensors")  # trained anew: its run is another one
     assert fine_tuning.run_name(small.entry, images, fine_tuning.Budget.of_settings(), 0) != name
+
+
+@pytest.mark.slow
+def test_models_none_of_which_can_be_tuned_are_told(tmp_path):
+    folder = lay_out(tmp_path)
+    words = DatasetWords(folder / "photos", None, None, None, 0)
     with pytest.raises(DataError, match="none of the models could be fine-tuned"):
-        fine_tune_winners(winners(folder, "broken"), words, **where, images=images)
+        fine_tune_winners(winners(folder, "broken"), words, artifacts=folder / "runs", table=folder / "mine.csv",
+                          device="cpu")  # fmt: skip
 
 
 _PROGRAM = """

@@ -308,6 +308,7 @@ def test_packages_code_and_data_that_changed_are_told(shared_project, stopped_ru
 # --------------------------------------------------------------------------------------------------------- SLURM
 
 
+@pytest.mark.slow
 def test_the_sbatch_script_requeues_itself_until_the_run_is_done(project):
     """With an `srun` and an `scontrol` that stand in for SLURM's; the run is out of time after 20 batches."""
     assert train(project).returncode == 0

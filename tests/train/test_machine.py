@@ -94,7 +94,7 @@ def last_run(project) -> Path:
     ("layer", "said"),
     [
         ("gru", "device: cpu, 1 CPU thread (its operations are small)\n"),
-        ("lstm", "device: cpu, 1 CPU thread (its operations are small)\n"),
+        pytest.param("lstm", "device: cpu, 1 CPU thread (its operations are small)\n", marks=pytest.mark.slow),
         ("linear", "device: cpu, 2 CPU threads\n"),
     ],
 )

@@ -91,7 +91,12 @@ def whole(lab):
 
 
 @pytest.mark.parametrize(
-    ("kills", "where"), [(("train 27", "train 34"), "threads"), (("val 6",), "threads"), (("train 13",), "processes")]
+    ("kills", "where"),
+    [
+        pytest.param(("train 27", "train 34"), "threads", marks=pytest.mark.slow),
+        (("val 6",), "threads"),
+        (("train 13",), "processes"),
+    ],
 )
 def test_a_killed_run_keeps_the_rollouts_that_have_ended_and_comes_to_the_same_bits(lab, whole, kills, where):
     """Also where it is killed twice in the same batch of rollouts, and while it validates; wherever agents play."""

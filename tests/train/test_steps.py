@@ -63,8 +63,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 # What is compiled of `spelling` step by step is a part of its epochs; another test has its steps, not compiled.
-PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("spelling", "epoch"), ("double", "epoch")]
-PAIRS += [pytest.param(("spelling", "compiled"), marks=pytest.mark.slow)]
+PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("double", "epoch")]
+PAIRS += [pytest.param(("spelling", form), marks=pytest.mark.slow) for form in ("epoch", "compiled")]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join, scope="module")

@@ -57,8 +57,17 @@ if pathlib.Path(f"{name}.py").exists():
 """
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """An environment without packages, which the doctor has read in no time when a step fails."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, bare):
+    (tmp_path / ".venv").symlink_to(bare)
     (tmp_path / "workflow.yaml").write_text(WORKFLOW)
     (tmp_path / "make.py").write_text(MAKE)
     (tmp_path / "side.py").write_text(SIDE)

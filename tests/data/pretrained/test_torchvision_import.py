@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 
 BOTH = """
@@ -52,5 +54,6 @@ def test_a_missing_package_is_told():
     run(MISSING)
 
 
+@pytest.mark.slow
 def test_transformers_finds_it_too():
     run(TRANSFORMERS)
