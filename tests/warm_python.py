@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,8 @@ def _serve(listener: socket.socket) -> None:
     for name in _WHERE_INSTALLED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for what in list(weakref.finalize._registry):
+        what.atexit = False  # of what is imported here, such as torch's operators: a child would take each apart
     gc.collect()
     gc.freeze()  # so that a child's collections don't copy pages that nobody changes
     children: dict[int, _Child] = {}  # by a descriptor that can be read when the child has ended
