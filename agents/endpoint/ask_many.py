@@ -49,7 +49,9 @@ def main(words: Sequence[str]) -> int:
                 except EndpointError as error:
                     # What is under way is paid for: it is waited for and kept, and nothing else is begun.
                     failed = failed or str(error)
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    # Not by the pool's shutdown, which drops them from its queue: nobody is told of these ever.
+                    for other in futures:
+                        other.cancel()
                     continue
                 number += 1
                 kept = {"id": futures[future], "text": reply.text, "finish": reply.finish, "tokens": reply.tokens}
