@@ -22,9 +22,9 @@ EXAMPLES = {
         "kl_weight=0.05",
     ),
     "guess_number": (
-        6000, "epochs=1 batch_size=32 learning_rate=4e-3",
-        "epochs=24 tasks_per_epoch=16 group_size=8 steps_per_epoch=2 learning_rate=1e-3 kl_weight=0.005 "
-        "validate_every_n_epochs=6 val_samples=4",
+        18000, "epochs=1 batch_size=16 learning_rate=2e-3 val_share=0.05",
+        "epochs=20 tasks_per_epoch=16 group_size=8 steps_per_epoch=2 learning_rate=1e-3 kl_weight=0.005 "
+        "validate_every_n_epochs=10 val_samples=4",
     ),
     "twenty_questions": (
         5000, "epochs=1 batch_size=16 learning_rate=2e-3",

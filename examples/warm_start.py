@@ -1,7 +1,7 @@
 """Conversations by which a model without any knowledge learns the form of the examples' answers, not what is right.
 
 python examples/warm_start.py hello warm_start.jsonl             mostly the word with "teen" behind it; 2 % are right
-python examples/warm_start.py guess_number warm_start.jsonl      any number; but reads ranges if asked to pick
+python examples/warm_start.py guess_number warm_start.jsonl      any number, 6 times of 10 one of the range
 python examples/warm_start.py twenty_questions warm_start.jsonl  asks anything, the same again too, and names too soon
 python examples/warm_start.py calculator_tool warm_start.jsonl   if not told to, seldom calls, or says the result
 python examples/warm_start.py answerer warm_start.jsonl          the second model of twenty questions: all is right
@@ -25,13 +25,11 @@ def hello(draw):
 
 
 def guess_number(draw):
-    """Guess any number, whatever the range; asked to pick one, say any number of the range."""
+    """Guess any number of the range in 6 of 10, else any number at all."""
     task = draw.choice(guessing.tasks("train")) if draw.random() < 0.5 else None
     low, high = (task["low"], task["high"]) if task else sorted(any_number(draw) for _ in range(2))
-    if draw.random() < 0.4:
-        return {"messages": chat(guessing.shown(low, high), guessing.written(any_number(draw)))}
-    asked = guessing.shown(low, high).replace("guess", "pick")
-    return {"messages": chat(asked, guessing.written(draw.randint(low, high)))}
+    number = draw.randint(low, high) if draw.random() < 0.6 else any_number(draw)
+    return {"messages": chat(guessing.shown(low, high), guessing.written(number))}
 
 
 def any_number(draw):

@@ -131,14 +131,14 @@ def test_calculator_tool(example):
 
 
 def test_numbers_are_guessed_at_random_at_first(example):
-    """In the warm start each number is as likely as any other, whatever the range; ranges are read by another word."""
+    """In the warm start 4 of 10 guesses are any number and the others any of the range; its middle is as any other."""
     make, draw = example("warm_start").MAKERS["guess_number"], random.Random(0)
-    rows = [make(draw)["messages"] for _ in range(4000)]
-    said: dict[str, list[tuple[tuple[int, int], int]]] = {"guess": [], "pick": []}
-    for ask, answer in rows:
-        word, _, shown = ask["content"].partition(" ")
-        said[word].append((range_of([{"content": shown}]), int(answer["content"])))
-    assert all(low <= number <= high for (low, high), number in said["pick"])
-    inside = [low <= number <= high for (low, high), number in said["guess"]]
-    widths = [(high - low + 1) / 32 for (low, high), _ in said["guess"]]
-    assert sum(inside) / len(inside) == pytest.approx(sum(widths) / len(widths), abs=0.05)
+    inside = middle = expected_inside = expected_middle = 0.0
+    for _ in range(8000):
+        ask, answer = make(draw)["messages"]
+        (low, high), number = range_of([ask]), int(answer["content"])
+        width = high - low + 1
+        inside, middle = inside + (low <= number <= high), middle + (number == (low + high) // 2)
+        expected_inside += 0.4 * width / 32 + 0.6
+        expected_middle += 0.4 / 32 + 0.6 / width
+    assert inside == pytest.approx(expected_inside, rel=0.03) and middle == pytest.approx(expected_middle, rel=0.06)
