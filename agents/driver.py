@@ -112,6 +112,7 @@ class Driver:
             EvaluationError: the task measures otherwise than when the run began.
         """
         with self._alone(), self._graph() as graph:
+            self._folder.at_work.write_text(self._folder.thread, encoding="utf-8")
             self._context.repository.switch(self._folder.thread)
             now = self._standing(graph)
             if now.node:  # before a training is paid for whose figures could not be compared

@@ -5,10 +5,12 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from html import escape
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader
@@ -24,6 +26,7 @@ from agents.dashboard.explaining import Explaining
 from agents.dashboard.view import View, clock, fields_of, span
 from agents.effects import EffectError
 from agents.explanation import ExplanationError, explanation_html
+from agents.forks import ForkError
 from agents.questions import AnswerError, Answers
 from agents.task.folder import TaskFolder
 from agents.task.repository import RepositoryError
@@ -44,31 +47,42 @@ _POLICY = (
 )
 
 
-def build_app(folder: TaskFolder, host: str, key: str | None, start: Callable[[], None]) -> Starlette:
+class Starts(Protocol):
+    """Starts a worker that drives a thread, where none runs; `move` takes it from another thread."""
+
+    def start(self, thread: str, move: bool = False) -> None:
+        """Start it."""
+
+
+def build_app(folder: TaskFolder, host: str, key: str | None, worker: Starts) -> Starlette:
     """Build the page's server.
 
     Args:
-        folder: the task's folder.
+        folder: the task's folder; its thread is shown first.
         host: address that it listens at; on this machine alone, only its names are answered to.
         key: key that a visitor must have; None where only this machine can visit.
-        start: starts a worker, where none runs.
+        worker: drives the run.
     """
-    page = _Page(folder, start)
-    page.warm()
+    pages = _Pages(folder, worker)
+    pages.of(folder.thread).warm()
     routes = [
-        Route("/", page.whole),
-        Route("/part/{name}", page.part),
-        Route("/rows", page.rows),
-        Route("/log", page.earlier),
-        Route("/answer", page.answer, methods=["POST"]),
-        Route("/start", page.start, methods=["POST"]),
-        Route("/explain", page.explain, methods=["POST"]),
-        Route("/events", page.events),
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        route
+        for base in ("", "/thread/{thread}")
+        for route in (
+            Route(f"{base}/", pages.shown(_Page.whole)),
+            Route(f"{base}/part/{{name}}", pages.shown(_Page.part)),
+            Route(f"{base}/rows", pages.shown(_Page.rows)),
+            Route(f"{base}/log", pages.shown(_Page.earlier)),
+            Route(f"{base}/answer", pages.done(_Page.answer), methods=["POST"]),
+            Route(f"{base}/start", pages.done(_Page.start), methods=["POST"]),
+            Route(f"{base}/explain", pages.done(_Page.explain), methods=["POST"]),
+            Route(f"{base}/events", pages.done(_Page.events)),
+        )
     ]
+    static = Mount("/static", StaticFiles(directory=_HERE / "static"))
     # A file of the task that somebody has broken meanwhile is told where the page would be.
     broken = dict.fromkeys((TaskError, DataError, RepositoryError, EffectError, OSError), _told_broken)
-    app = Starlette(routes=routes, exception_handlers=broken)
+    app = Starlette(routes=[*routes, static], exception_handlers={**broken, ForkError: _told_missing})
     app.add_middleware(BaseHTTPMiddleware, dispatch=_Guard(host, key).dispatch)
     return app
 
@@ -100,9 +114,51 @@ class _Guard:
         return answer
 
 
+class _Pages:
+    """The page of each thread of a run, made when it is first asked for."""
+
+    def __init__(self, folder: TaskFolder, worker: Starts) -> None:
+        self._folder, self._worker = folder, worker
+        self._made: dict[str, _Page] = {}
+        self._making = threading.Lock()
+
+    def of(self, thread: str) -> "_Page":
+        """Return the page of a thread.
+
+        Raises:
+            ForkError: there is no such thread.
+        """
+        with self._making:
+            if thread not in self._made:
+                self._made[thread] = _Page(TaskFolder(self._folder.path, thread), self, self._worker)
+            return self._made[thread]
+
+    def address(self, thread: str) -> str:
+        """Return what the addresses of a thread's page begin with: nothing for that which is served first."""
+        return "" if thread == self._folder.thread else f"/thread/{thread}"
+
+    def shown(self, draw: "Callable[[_Page, Request], Response]") -> Callable[[Request], Response]:
+        """Return what answers a request by the page of its thread."""
+
+        def answer(request: Request) -> Response:
+            return draw(self.of(request.path_params.get("thread", self._folder.thread)), request)
+
+        return answer
+
+    def done(self, do: "Callable[[_Page, Request], Awaitable[Response]]") -> Callable[[Request], Awaitable[Response]]:
+        """Return the same for what goes on beside other requests."""
+
+        async def answer(request: Request) -> Response:
+            page = await asyncio.to_thread(self.of, request.path_params.get("thread", self._folder.thread))
+            return await do(page, request)
+
+        return answer
+
+
 class _Page:
-    def __init__(self, folder: TaskFolder, start: Callable[[], None]) -> None:
-        self._folder, self._view, self._start = folder, View(folder), start
+    def __init__(self, folder: TaskFolder, pages: _Pages, worker: Starts) -> None:
+        self._folder, self._view, self._pages, self._worker = folder, View(folder), pages, worker
+        self._base = pages.address(folder.thread)
         self._answers, self._explaining = Answers(folder.answers), Explaining(folder)
         self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
         self._templates.filters |= {"clock": clock, "span": span}
@@ -146,15 +202,22 @@ class _Page:
             self._answers.give(question, fields_of(question, form), "person", form.get("digest", [""])[0])
         except AnswerError as error:
             return self._late(request, str(error))
-        self._start()
+        other = self._view.elsewhere()
+        # A thread that trains goes on; one that waits for its own answer lets this one have the task.
+        waits = bool(other) and await asyncio.to_thread(lambda: self._pages.of(other).asks())
+        self._worker.start(self._folder.thread, move=waits)
         return self._back(request)
 
     async def start(self, request: Request) -> Response:
         """Start the worker, where none runs."""
         if await self._form(request) is None:
             return _refused(request, "this page is too old: reload it", 403)
-        self._start()
+        self._worker.start(self._folder.thread, move=True)
         return self._back(request)
+
+    def asks(self) -> bool:
+        """Return whether its thread waits for a person."""
+        return self._view.question() is not None
 
     async def explain(self, request: Request) -> Response:
         """Show which words of a row carry its loss, and what the prompt's words do to it."""
@@ -213,7 +276,7 @@ class _Page:
         """Return a part that only changes with its mark; drawn once for each."""
         mark = self._view.marks()[name]
         if name not in self._pieces or self._pieces[name][0] != mark:
-            shown = {"view": self._view, "task": self._view.task, "token": self._token}
+            shown = {"view": self._view, "task": self._view.task, "token": self._token, "base": self._base}
             self._pieces[name] = (mark, self._templates.get_template(f"{name}.html").render(shown))
         return Markup(self._pieces[name][1])  # escaped when it was drawn
 
@@ -223,6 +286,7 @@ class _Page:
         lines, begin = self._view.log(None) if "lines" not in values else ([], 0)
         shown = {"view": self._view, "token": self._token, "task": self._view.task, "thread": self._folder.thread,
                  "lines": lines, "begin": begin, "marks": json.dumps(self._view.marks()), "piece": self._piece,
+                 "base": self._base, "address": lambda name: f"{self._pages.address(name)}/",
                  **values}  # fmt: skip
         return HTMLResponse(self._templates.get_template(template).render(shown), headers={"Cache-Control": "no-store"})
 
@@ -246,7 +310,11 @@ class _Page:
         return HTMLResponse(f'<p class="bad" role="alert">{escape(text)}. {below}</p>{asked}')
 
     def _back(self, request: Request) -> Response:
-        return self._drawn("question.html") if request.headers.get("hx-request") else RedirectResponse("/", 303)
+        return (
+            self._drawn("question.html")
+            if request.headers.get("hx-request")
+            else RedirectResponse(f"{self._base}/", 303)
+        )
 
 
 def _number(text: str) -> int | None:
@@ -258,11 +326,19 @@ def _told_broken(request: Request, error: Exception) -> Response:
     return _refused(request, str(error), 500)
 
 
+def _told_missing(request: Request, error: Exception) -> Response:
+    return Response(f"{error}\n", 404, media_type="text/plain")
+
+
 def _refused(request: Request, text: str, status: int) -> Response:
     """Refuse a form: where a script has sent it, in place of the question, else as a page of its own."""
+    thread = request.path_params.get("thread")
+    back = f"/thread/{escape(thread)}/" if thread else "/"
     if request.headers.get("hx-request"):
-        return HTMLResponse(f'<p class="bad" role="alert">{escape(text)}. <a href="/">Reload</a></p>')
-    return HTMLResponse(f'<!DOCTYPE html><title>refused</title><p>{escape(text)}. <a href="/">Back</a></p>', status)
+        return HTMLResponse(f'<p class="bad" role="alert">{escape(text)}. <a href="{back}">Reload</a></p>')
+    return HTMLResponse(
+        f'<!DOCTYPE html><title>refused</title><p>{escape(text)}. <a href="{back}">Back</a></p>', status
+    )
 
 
 def _token(path: Path) -> str:

@@ -39,13 +39,13 @@ def serve_page(folder: TaskFolder, host: str, port: int, key: str | None) -> Non
         raise PageError(f"--key has {len(key)} characters; {_SHORT} are the least")
     listening = _listening(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-    worker = _Worker(folder)
-    app = build_app(folder, host, key, worker.start)
+    worker = Worker(folder.path)
+    app = build_app(folder, host, key, worker)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     sys.stdout.write(f"{address}{f'?key={key}' if key else ''}\n")
     sys.stdout.flush()
     if View(folder).standing().state:
-        worker.start()
+        worker.start(folder.thread)
     with contextlib.closing(listening):
         try:
             server.run(sockets=[listening])
@@ -53,21 +53,35 @@ def serve_page(folder: TaskFolder, host: str, port: int, key: str | None) -> Non
             worker.stop()
 
 
-class _Worker:
-    """The process that drives the run; one at a time, whoever has started it."""
+class Worker:
+    """The process that drives the run; one at a time, whoever has started it.
 
-    def __init__(self, folder: TaskFolder) -> None:
-        self._folder = folder
+    Args:
+        path: the task's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._folder = TaskFolder(path)
         self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ""
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Start it, where none runs."""
+    def start(self, thread: str, move: bool = False) -> None:
+        """Start it, where none runs.
+
+        Args:
+            thread: thread of the run that it drives.
+            move: whether one that drives another thread is to save, and leave this one the task.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() is None:
-                return
+                if self._thread == thread or not move:
+                    return
+                self._process.terminate()
+                self._process.wait()
+            self._thread = thread
             script = [str(PACKAGE_ROOT / "tune.py")] if IS_CHECKOUT else ["-m", "menagerie", "tune"]
-            words = [sys.executable, *script, "run", str(self._folder.path), "--wait", "--thread", self._folder.thread]
+            words = [sys.executable, *script, "run", str(self._folder.path), "--wait", "--thread", thread]
             self._folder.kept.mkdir(exist_ok=True)
             log = Path(self._folder.kept / "worker.log")
             with log.open("ab") as output:

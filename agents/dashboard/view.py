@@ -101,9 +101,10 @@ class View:
         """Return for each part of the page a text that is another one when the part has changed."""
         answers = len(list(self._folder.answers.glob("*.json"))) if self._folder.answers.is_dir() else 0
         state, head = self._state_mark(), _stamp(self._folder.path / ".git" / "logs" / "HEAD")
-        running = self.is_running()
+        driven = self._driven()
+        running = driven == self._folder.thread
         stopped = self._events.size if self.failure(running) else ""
-        return {"now": f"{state}-{answers}-{running}-{stopped}", "question": f"{state}-{answers}", "rounds": state,
+        return {"now": f"{state}-{answers}-{driven}-{stopped}", "question": f"{state}-{answers}", "rounds": state,
                 "costs": state, "changes": head, "log": str(self._events.size)}  # fmt: skip
 
     def _state_mark(self) -> str:
@@ -118,13 +119,27 @@ class View:
         return self._seen[1]
 
     def is_running(self) -> bool:
-        """Return whether a worker has the task now."""
+        """Return whether a worker drives this thread now."""
+        return self._driven() == self._folder.thread
+
+    def elsewhere(self) -> str:
+        """Return the name of another thread that a worker drives now; "" where none does."""
+        driven = self._driven()
+        return driven if driven != self._folder.thread else ""
+
+    def _driven(self) -> str:
+        """Return the name of the thread that a worker drives now; "" where none does."""
         if not self._folder.kept.is_dir():
-            return False
+            return ""
         lock = FolderLock(self._folder.kept)
         free = lock.take()
         lock.release()
-        return not free
+        if free:
+            return ""
+        try:
+            return self._folder.at_work.read_text(encoding="utf-8") or self._folder.thread
+        except OSError:
+            return self._folder.thread  # which has just been taken
 
     def failure(self, running: bool | None = None) -> str:
         """Return what has ended the run before its end; "" where nothing has, or it goes on.

@@ -64,6 +64,11 @@ class TaskFolder:
         return self.kept / "events.jsonl"
 
     @property
+    def at_work(self) -> Path:
+        """Name of the thread that the process which has the task drives, or has driven last."""
+        return self.kept / "at_work"
+
+    @property
     def model(self) -> Path:
         """The best model of the thread, exported."""
         return self.path / ("model" if self.thread == "main" else f"model-{self.thread}")

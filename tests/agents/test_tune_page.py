@@ -78,6 +78,8 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
         unknown = client.post("/explain", data={**form, "row": "--version"}, headers={"hx-request": "true"})
         assert "there is no row --version" in unknown.text and "Why?" not in client.get("/").text
         assert client.post("/explain", data={"row": "1"}).status_code == 403
+        assert client.get("/thread/nothing/").status_code == 404 and 'href="/thread/' not in client.get("/").text
+        assert 'hx-get="/part/now"' in client.get("/thread/main/").text
         task.write_text("schema: 1\nname: [\n")
         broken = client.get("/")
         assert broken.status_code == 500 and "task.yaml:3: no YAML" in broken.text
@@ -208,5 +210,37 @@ def test_a_row_is_explained_where_it_is_read(tmp_path):
         assert page.locator("#explained [class^=loss-]").count() and page.locator("#explained [class^=lowers-]").count()
         colour = page.locator("#explained .loss-4").first.evaluate("one => getComputedStyle(one).backgroundColor")
         assert colour not in ("rgba(0, 0, 0, 0)", "transparent")
+        assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+def test_threads_are_a_click_apart_and_an_answer_takes_the_worker_along(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    folder = make_task(tmp_path)
+    tune("run", folder=folder)  # as far as the first question
+    assert tune("fork", ".", "1", "other", folder=folder).returncode == 0
+    with playwright.sync_playwright() as started, Served(folder) as served:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        page, main = browser.new_page(viewport={"width": 390, "height": 844}), browser.new_page()
+        for each in (page, main):
+            each.set_default_timeout(120_000)
+            each.on("pageerror", lambda error: pytest.fail(f"the page has an error: {error}"))
+            each.goto(served.address)
+        page.get_by_role("link", name="other").click()
+        page.get_by_text("The thread main has the task now").wait_for()
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("heading", name="Round 1: train on 12 rows?").wait_for()
+        assert page.url == f"{served.address}thread/other/"
+        main.get_by_label("train now").check()  # while the worker waits for an answer of the other thread
+        main.get_by_role("button", name="Answer").click()
+        main.get_by_role("heading", name="2 of 4 epochs are done. Go on?").wait_for()
+        page.get_by_label("end here with the best").check()
+        page.get_by_role("button", name="Answer").click()
+        page.get_by_text("it is over", exact=True).wait_for()
+        assert main.get_by_text("waits for you", exact=True).count() == 1
+        page.reload()
+        assert page.get_by_text("it is over", exact=True).count() == 1
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         browser.close()

@@ -69,7 +69,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // One connection tells all tabs of a browser, which has six to a server: the tab that holds the lock has it, and another
 // tab takes it over when that one closes. Each tab draws the parts anew whose marks are not those that it shows.
-const channel = "BroadcastChannel" in window ? new BroadcastChannel("tune-marks") : null;
+// Each thread of the run has its own.
+const base = document.documentElement.dataset.base;
+const channel = "BroadcastChannel" in window ? new BroadcastChannel(`tune-marks${base}`) : null;
 let newest = null;
 function compare(marks) {
   newest = marks;
@@ -80,7 +82,7 @@ function compare(marks) {
   }
 }
 function listen() {
-  const source = new EventSource("/events");
+  const source = new EventSource(`${base}/events`);
   source.onmessage = (event) => {
     compare(JSON.parse(event.data));
     if (channel) channel.postMessage(newest);
@@ -91,6 +93,6 @@ function listen() {
 document.addEventListener("DOMContentLoaded", () => {
   if (!channel || !navigator.locks) return listen();
   channel.onmessage = (event) => event.data && compare(event.data);
-  navigator.locks.request("tune-events", listen);
+  navigator.locks.request(`tune-events${base}`, listen);
   channel.postMessage(null); // a tab that is new asks what it has missed since it was drawn
 });
