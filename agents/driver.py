@@ -231,4 +231,7 @@ class Driver:
         found = graph.get_state(self._config)
         waiting = [one.value for task in found.tasks for one in task.interrupts]
         question = Question.of(waiting[0]) if waiting else None
-        return Standing(cast(TuneState, found.values), found.next[0] if found.next else "", question)
+        # A process that was killed between the end of a node and the checkpoint after it has left a node without work:
+        # nothing is next then, and yet the run is not over.
+        nodes = [*found.next, *(task.name for task in found.tasks)]
+        return Standing(cast(TuneState, found.values), nodes[0] if nodes else "", question)

@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from agents.driver import Driver  # the checkout, wherever this is called from
 from agents.new_task import make_folder
 from agents.questions import Question
+from agents.state import TuneState
+from agents.task.folder import TaskFolder
+from agents.task.rows import read_rows
 
 NAMED = {
     "mislabelled": {"mislabelled"}, "duplicated_test_rows": {"test_rows_in_training"},
@@ -95,6 +98,19 @@ def _answer(question: Question) -> dict[str, str] | None:
     return {field.name: field.default for field in question.fields}
 
 
+def _labels(state: TuneState, made: TaskFolder, seed: int) -> dict[str, int]:
+    """Count the rows that the proposal would take out, those of them that are wrong, and the labels that it offers."""
+    meant = {row["prompt"]: row["completion"] for row in _rows(seed)[0]}
+    rows = {row.id: row for row in read_rows(made.train_rows)}
+    found = next((one for one in state["proposals"] if one["finding"] == "mislabelled"), None)
+    drop, offered = (found.get("drop", []), found.get("relabel", {})) if found else ([], {})
+    return {
+        "taken_out": len(drop), "of_them_wrong": sum(rows[key].answer != meant[rows[key].question] for key in drop),
+        "relabelled": len(offered),
+        "relabelled_right": sum(answer == meant[rows[key].question] for key, answer in offered.items()),
+    }  # fmt: skip
+
+
 def _run(fault: str, seed: int) -> dict[str, object]:
     begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     folder = Path(tempfile.mkdtemp(prefix="tune_faults_"))
@@ -102,6 +118,7 @@ def _run(fault: str, seed: int) -> dict[str, object]:
         _plant(fault, seed, folder)
         made = make_folder(folder / "task.yaml", None).folder
         state = Driver(made, lambda node, text: None).run(_answer, by_rule=False).state
+        labels = _labels(state, made, seed) if fault == "mislabelled" else {}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -110,7 +127,7 @@ def _run(fault: str, seed: int) -> dict[str, object]:
     return {
         "fault": fault, "seed": seed, "named_first": bool(found) and found[0][0] in NAMED[fault], "found": found,
         "evidence": [one["evidence"][0] for one in first.get("found", [])][:2],
-        "score": first["measured"]["value"] if first["measured"] else None,
+        "score": first["measured"]["value"] if first["measured"] else None, **labels,
         "cpu": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "seconds": round(time.monotonic() - begin, 1),
     }  # fmt: skip

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from tuning_tasks import ROOT, make_task, tune
 
-from agents.events import Events
-
 pytest.importorskip("langgraph")
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from agents.driver import Driver
+from agents.events import Events
+from agents.task.folder import TaskFolder
 
 
 @pytest.fixture
@@ -184,6 +187,27 @@ def test_sixty_kills_change_nothing(tuned, tmp_path):
         assert found["code"] == 0 and found["killed"], found
         assert outcome(folder) == wanted, found
         kills, seed = kills + sum(found["killed"].values()), seed + 1
+
+
+def test_a_run_that_is_killed_between_a_node_and_its_checkpoint_is_not_over(tuned, monkeypatch):
+    """At the instant where nothing is left for the node to do, and nobody knows yet what follows."""
+    saved = SqliteSaver.put
+
+    def killed(saver, config, checkpoint, *rest):
+        if "branch:to:debug" in checkpoint["channel_values"]:
+            raise OSError("killed")
+        return saved(saver, config, checkpoint, *rest)
+
+    folder = TaskFolder(tuned)
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteSaver, "put", killed)
+        with pytest.raises(OSError, match="killed"):
+            Driver(folder, lambda node, text: None).run(lambda question: None, by_rule=True)
+    driver = Driver(folder, lambda node, text: None)
+    assert driver.standing().node  # `status` says that it goes on
+    over = driver.run(lambda question: None, by_rule=True)
+    assert not over.node and over.state["stop"] == "the budget of 3 rounds is used" and over.state["best"] == 3
+    assert (tuned / "model" / "memory.json").exists()
 
 
 def test_the_lock_of_a_git_that_was_killed_is_taken_away(tuned):
