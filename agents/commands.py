@@ -88,7 +88,9 @@ def _parser() -> BriefParser:
     new = verbs.add_parser("new", help="make the folder of a task", allow_abbrev=False,
                            description="Make the folder of a task: rows split, settings, a repository.")  # fmt: skip
     new.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted, as YAML or JSON")
-    new.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="folder to make (default: the task's name)")
+    new.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="folder to make (default: beside TASK.yaml, by its name)"
+    )
     models = verbs.add_parser("models", help="say which models could be tuned for a task here", allow_abbrev=False,
                               description="Say which open models fit a task and this machine.")  # fmt: skip
     models.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted")
@@ -194,7 +196,8 @@ def _run(arguments: argparse.Namespace) -> int:
         events.add("", "it goes on")
     if now.question is not None:
         thread = _of_thread(arguments)
-        _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} NAME=VALUE{thread} answers "
+        answer = _example(now.question)
+        _print(f"{question_text(now.question)}\n{command('tune')} answer {arguments.folder} {answer}{thread} answers "
                f"it, and {command('tune')} run {arguments.folder}{thread} goes on; --yes answers by rule")  # fmt: skip
         return WAITING
     _print("\n".join(story_of(folder.task(), now.state)))
@@ -244,18 +247,27 @@ def _missing(folder: TaskFolder) -> list[str]:
     return [f"missing: {told}" for told in folder.task().missing]
 
 
+def _example(question: Question) -> str:
+    return " ".join(f"{field.name}={field.default}" for field in question.fields)
+
+
 def _answer(arguments: argparse.Namespace) -> int:
+    first, given = arguments.values[0], str(arguments.folder)
+    if "=" not in first and Path(first).is_dir() and (given == "." or "=" in given):
+        # `answer DIR`, or the answer before the folder
+        arguments.folder, arguments.values = Path(first), [word for word in (given,) if word != "."]
     folder = _folder(arguments)
     question = Driver(folder, lambda node, text: None).standing().question
     if question is None:
         raise AnswerError(f"nothing is asked; {command('tune')} status shows how far it is")
+    if not arguments.values:
+        forms = "; ".join(f"{field.name} may be {', '.join(field.choices)}" for field in question.fields)
+        raise AnswerError(f"no answer is given to {question.title!r}, such as {_example(question)}; {forms}")
     values = {}
     for word in arguments.values:
         name, sign, value = word.partition("=")
         if not sign:
-            raise AnswerError(
-                f"{word} is no NAME=VALUE, such as {question.fields[0].name}={question.fields[0].default}"
-            )
+            raise AnswerError(f"{word} is no NAME=VALUE, such as {_example(question)}")
         values[name] = value
     Answers(folder.answers).give(question, values, "person")
     _print(f"{question.id} is answered; {command('tune')} run goes on")
@@ -337,5 +349,7 @@ def _print(text: str) -> None:
 
 
 def _refused(text: str, code: int) -> int:
-    sys.stderr.write("".join(f"error: {line}\n" for line in text.splitlines()))
+    # Of a file's mistakes each line is one; what else has lines is one.
+    between = "\nerror: " if code == USAGE else "\n"
+    sys.stderr.write(f"error: {between.join(text.splitlines())}\n")
     return code

@@ -179,7 +179,8 @@ class Driver:
         lock = FolderLock(self._folder.kept)
         if not lock.take():
             raise BusyError(
-                f"{self._folder.path} is being run by another process; `tune.py status` shows how far it is"
+                f"{self._folder.path} is being run by another process, `tune.py run` or `serve`: `tune.py status` "
+                "shows how far it is, and Ctrl-C there ends it without a loss"
             )
         try:
             yield

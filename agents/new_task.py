@@ -1,5 +1,6 @@
 """`tune.py new`: makes the folder of a task."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from agents.task.settings import write_settings
 from agents.task.task_copy import copy_task
 from agents.task.task_file import TaskError, read_task
 from agents.trainers.choice import trainer_of
+from config import ConfigError
 from constants.counting import counted
 from data.data_error import DataError
 from evaluation.text_metrics import score_texts
@@ -86,12 +88,19 @@ def make_folder(task_file: Path, path: Path | None) -> NewTask:
         if task.judge is not None:
             read_labels(task.judge)  # refuses what can't be used
         elif task.metric_file is None:
-            score_texts([task.metric], [test[0].answer], [test[0].answer])  # the same
+            scale = score_texts([task.metric], [test[0].answer], [test[0].answer])[task.metric].scale  # the same
+            if task.goal is not None and task.goal > scale:
+                raise TaskError(f"{task_file}: goal is {task.goal:g}, and the best {task.metric} there is is {scale:g}")
         write_rows(made.train_rows, train)
         write_rows(made.test_rows, test)
         trainer = trainer_of(task)
         write_settings(made.settings, {"base_model": task.model, **task.training}, trainer.section)
-        trainer.settings(made.settings)  # refuses what can't be
+        try:
+            trainer.settings(made.settings)  # refuses what can't be
+        except ConfigError as error:  # its lines are of a file that nobody will see
+            inside = re.escape(f"{new.name}/{made.settings.name}")
+            place = re.compile(rf"^.*?{inside}(:\d+)?( \[\w+\])?:?")
+            raise ConfigError([place.sub(f"{task_file}: training:", one) for one in error.problems]) from None
         (new / ".gitignore").write_text(_IGNORED, encoding="utf-8")
         repository = Repository(new)
         repository.begin()

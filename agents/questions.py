@@ -117,7 +117,7 @@ class Answers:
         for name, value in values.items():
             if name not in fields:
                 raise AnswerError(
-                    f"{question.id} has no field {name}{meant(name, fields)}; there are {', '.join(fields)}"
+                    f"{question.id} has no field {name}; its form has {', '.join(fields)}{meant(name, fields)}"
                 )
             if value not in fields[name].choices:
                 allowed = fields[name].choices

@@ -515,6 +515,7 @@ def _report(arguments: argparse.Namespace, text: str, code: int) -> int:
     rank = int(os.environ.get("RANK") or 0)
     if rank and (code == USAGE or isinstance(sys.exc_info()[1], ElsewhereError | KeyboardInterrupt)):
         return code  # the main process says the same
-    head = f"error in process {rank}" if rank else "error"
-    sys.stderr.write("".join(f"{head}: {line}\n" if i == 0 else f"{line}\n" for i, line in enumerate(text.split("\n"))))
+    # What a callback was told to do is no error.
+    head = "" if getattr(sys.exc_info()[1], "planned", False) else f"error in process {rank}: " if rank else "error: "
+    sys.stderr.write(f"{head}{text}\n")
     return code

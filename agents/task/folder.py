@@ -81,4 +81,10 @@ class TaskFolder:
         """
         if not self.task_file.is_file():
             raise TaskError(f"{self.path} has no task.yaml: `tune.py new TASK.yaml` makes the folder of a task")
-        return read_task(self.task_file, made=True)
+        task = read_task(self.task_file, made=True)
+        if not self.settings.exists() and not self.test_rows.exists():
+            raise TaskError(
+                f"{self.path} has a task.yaml, but is no task's folder: `tune.py new {self.task_file}` makes it, as "
+                f"{self.path / task.name}"
+            )
+        return task

@@ -15,6 +15,8 @@ from data.data_error import DataError
 from data.preferences import read_preferences
 from storage.files import write_atomically
 
+_KINDS = ("slice", "meta")  # columns that say of what kinds a row is
+
 
 @dataclass(frozen=True)
 class TaskRow:
@@ -75,10 +77,12 @@ def read_samples(path: Path) -> RowsFound:
         DataError: there is no row, or no format fits.
     """
     source = open_source(path)
+    why = source.why
     if source.data_format == "prompt_completion" and not any(
         isinstance(row.example, Conversation) for row in source.rows()
     ):
         source = open_source(path, "alpaca", {"instruction": "prompt", "output": "completion"})
+        why = "a prompt is a question, its completion the answer"
     rows, bad, first = [], Counter[str](), dict[str, str]()
     ids = Counter[str]()
     raw = {row.place: row.value for row in source.files.rows() if isinstance(row.value, Mapping)}
@@ -96,7 +100,11 @@ def read_samples(path: Path) -> RowsFound:
     if not rows:
         raise DataError(f"{path} has no row with a question and an answer. " + " ".join(first.values()))
     left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
-    return RowsFound(rows, source.told(), left_out)
+    kinds = dict.fromkeys(name for row in rows for name in row.slices)
+    told = replace(
+        source, why=why, unused=tuple(name for name in source.unused if not kinds or name not in _KINDS)
+    ).told()
+    return RowsFound(rows, f"{told}; told apart by {', '.join(kinds)}" if kinds else told, left_out)
 
 
 def _slices_in(value: Mapping[str, Any]) -> dict[str, str]:

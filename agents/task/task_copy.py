@@ -38,6 +38,8 @@ def _names(root: yaml.MappingNode, task: Task, made: TaskFolder, folder: Path) -
     for key, path in (("samples", made.train_rows), ("test", made.test_rows)):
         if node := _at(root, key):
             yield node, path.relative_to(made.path).as_posix()
+    if (node := _at(root, "model")) and isinstance(node, yaml.ScalarNode) and str(node.value).strip() != task.model:
+        yield node, json.dumps(task.model)
     if task.metric_file is not None and (node := _at(root, "metric")):
         shutil.copyfile(task.metric_file, made.path / task.metric_file.name)
         yield node, json.dumps(f"{task.metric_file.name}:{task.metric_function}")

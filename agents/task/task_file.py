@@ -27,6 +27,7 @@ _TOP = (
     "budget", "trainer", "training", "generator", "documents", "retrieve", "judge", "brain",
 )  # fmt: skip
 _NEEDED = ("schema", "name", "description", "samples")
+_MODELS = ("smollm2", "tiny")  # that are here without a hub
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWN_METRIC = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 JUDGE = "judge"
@@ -138,7 +139,7 @@ def _task(root: Node, folder: Path, made: bool) -> Task | None:
     if schema is not None and schema != SCHEMA:
         top["schema"].problem(f"is {schema}; this program reads {SCHEMA}")
     usual = Task("", "", Path())
-    texts = {key: top[key].text() for key in ("name", "description", "model", "metric") if key in top}
+    texts = {key: top[key].text() for key in ("name", "description", "metric") if key in top}
     if (name := texts.get("name")) and not _NAME.fullmatch(name):
         top["name"].problem(f"is {name!r}; a name is small letters, digits and _, and begins with a letter")
     metric = texts.get("metric") or usual.metric
@@ -164,6 +165,8 @@ def _task(root: Node, folder: Path, made: bool) -> Task | None:
     files = {key: file_of(top[key], folder) for key in ("samples", "test") if key in top}
     if "test" in top and "test_share" in top:
         top["test_share"].problem("has no use where `test` names a file; leave one of them out")
+    trainer = read_trainer(top.get("trainer"), folder)
+    model = _model(top["model"], trainer, folder) if "model" in top else usual.model
     share = top["test_share"].number(above=0) if "test_share" in top else None
     if share is not None and share >= 1:
         top["test_share"].problem(f"is {share:g}; it is a share of the samples, below 1")
@@ -171,12 +174,11 @@ def _task(root: Node, folder: Path, made: bool) -> Task | None:
     length = top["max_tokens"].whole() if "max_tokens" in top else None
     if length is not None and length < 1:
         top["max_tokens"].problem(f"is {length}; an answer has at least one token")
-    trainer = read_trainer(top.get("trainer"), folder)
     if "generator" in top and trainer.needs_pairs:
         top["generator"].problem("makes questions with answers, and the trainer learns from pairs of answers")
     return Task(
         name=name or "", description=texts.get("description") or "", samples=files.get("samples") or Path(),
-        model=texts.get("model") or usual.model, test=files.get("test"), test_share=share or usual.test_share,
+        model=model, test=files.get("test"), test_share=share or usual.test_share,
         metric=metric, goal=goal, max_tokens=length or usual.max_tokens, budget=_budget(top.get("budget")),
         trainer=trainer, training=_training(top.get("training")),
         metric_file=metric_file,
@@ -184,6 +186,24 @@ def _task(root: Node, folder: Path, made: bool) -> Task | None:
         retrieve=retrieve or 0, judge=judge_of(top.get("judge"), folder),
         brain=_brain(top.get("brain")),
     )  # fmt: skip
+
+
+def _model(node: Node, trainer: TrainerChoice, folder: Path) -> str:
+    """Return the base model: of a file or folder beside the task its whole path, whatever the run's folder is."""
+    text = node.text() or ""
+    if trainer.kind == "command" or text in _MODELS or text.startswith("tiny:"):
+        return text
+    path = Path(text).expanduser()
+    if (folder / path).exists():
+        return str((folder / path).resolve())
+    if text.startswith((".", "/", "~")) or text.endswith(".gguf") or text.count("/") > 1:
+        node.problem(f"is {text}, which is not there; paths are relative to {folder}")
+    elif text and "/" not in text and trainer.kind not in ("trl", "tinker"):
+        node.problem(
+            f"is {text!r}; there are {', '.join(_MODELS)}, a folder, a GGUF file, and hub ids such as "
+            f"HuggingFaceTB/SmolLM2-135M-Instruct{meant(text, _MODELS)}"
+        )
+    return text
 
 
 def _budget(node: Node | None) -> Budget:

@@ -13,6 +13,9 @@ Process = Callable[[Path, str, Sequence[str]], tuple[int, str]]
 exit code and what was printed."""
 
 
+_LINES = 4  # of an error: what is allowed may follow what is wrong
+
+
 class TrainerError(Exception):
     """Answers or an export that can't be had; the text has what was printed."""
 
@@ -95,13 +98,16 @@ class Trainer(Protocol):
 
 
 def failure_text(text: str, code: int) -> str:
-    """Return what a failed process says of its failure: the last line that names an error, else the last line.
+    """Return what a failed process says of its failure: the last line that names an error, with what follows it.
+
+    Where none does, it is the last line.
 
     Args:
         text: what it printed.
         code: its exit code.
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.lower().startswith("error:")]
-    last = (named or lines or [f"it ended with the exit code {code} and said nothing"])[-1]
-    return last.partition(": ")[2][:2000] if last.lower().startswith("error:") else last[:2000]
+    named = [number for number, line in enumerate(lines) if line.lower().startswith("error:")]
+    if named:
+        return "\n".join(lines[named[-1] : named[-1] + _LINES]).partition(": ")[2][:2000]
+    return (lines or [f"it ended with the exit code {code} and said nothing"])[-1][:2000]

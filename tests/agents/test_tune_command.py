@@ -70,6 +70,10 @@ def test_questions_wait_and_are_answered_once(tuned):
     assert waits.returncode == 1 and "? Round 1: train on 12 rows?" in waits.stdout
     assert "decision:" in waits.stdout and "train: train now (default)" in waits.stdout
     assert status(tuned)["question"]["kind"] == "training"
+    for words, told in ((["."], "decision may be train, finish"), (["decison=train"], "; its form has decision;"),
+                        (["train"], "train is no NAME=VALUE, such as decision=train")):  # fmt: skip
+        unclear = tune("answer", *words, folder=tuned)
+        assert unclear.returncode == 2 and told in unclear.stderr, unclear.stderr
     wrong = tune("answer", ".", "decision=trian", folder=tuned)
     assert wrong.returncode == 2 and "did you mean train?" in wrong.stderr
     assert tune("answer", ".", "decision=train", folder=tuned).returncode == 0
@@ -135,6 +139,35 @@ def test_mistakes_in_a_task_are_told_all_at_once(tmp_path):
         assert any(f"task.yaml:{line}:" in each and text in each for each in done.stderr.splitlines()), (line, text)
     assert "lacks the key description" in done.stderr
     assert not (tmp_path / "My Task").exists()
+
+
+def test_what_no_training_can_do_is_refused_when_the_folder_is_made(tmp_path):
+    """A base model that there is none of, a goal beyond the best, settings that no trainer has."""
+    row = {"completion": "yes", "meta": {"digits": 1}}
+    rows = [json.dumps({"prompt": f"Is {one} odd?", **row}) for one in (1, 3, 5)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(rows))
+    head = "schema: 1\nname: odd\ndescription: d\nsamples: samples.jsonl\nmetric: exact_match\n"
+    head += "budget: {minutes: 1e2}\n"
+    task = tmp_path / "task.yaml"
+    for line, told in (
+        ("model: tinny", "task.yaml:7: model is 'tinny'; there are smollm2, tiny, a folder, a GGUF file"),
+        ("model: ./gone", "task.yaml:7: model is ./gone, which is not there"),
+        ("goal: 90", "task.yaml: goal is 90, and the best exact_match there is is 1"),
+        ("training: {epoch: 5}", "task.yaml: training: unknown key 'epoch'; did you mean 'epochs'?"),
+    ):
+        task.write_text(f"{head}{line}\n")
+        done = tune("new", "task.yaml", folder=tmp_path)
+        assert done.returncode == 2 and told in done.stderr, done.stderr
+    # The folder of the task's file is no task's folder, whatever is called there.
+    (tmp_path / "base").mkdir()
+    task.write_text(f"{head}model: base\n")
+    early = tune("run", folder=tmp_path)
+    assert (
+        early.returncode == 2 and f"`tune.py new {task}` makes it" in early.stderr and not (tmp_path / ".tune").exists()
+    )
+    done = tune("new", "task.yaml", folder=tmp_path)
+    assert done.returncode == 0 and "a question, its completion the answer); told apart by digits" in done.stdout
+    assert f'model: "{tmp_path / "base"}"' in (tmp_path / "odd" / "task.yaml").read_text()
 
 
 def test_a_run_that_is_killed_ends_the_same(tuned, tmp_path):

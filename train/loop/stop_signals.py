@@ -22,11 +22,12 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: number of the signal; the exit code is 128 more, as a shell has it.
+        planned: whether the run itself, by a callback, has asked for it.
     """
 
     def __init__(self, number: int, reason: str = "") -> None:
         super().__init__(reason or signal.Signals(number).name)
-        self.number = number
+        self.number, self.planned = number, bool(reason)
 
 
 class Pruned(Exception):

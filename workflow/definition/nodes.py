@@ -8,6 +8,7 @@ import yaml
 
 from constants.nearest import meant, nearest
 
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")  # one character, as JSON may write it
 
 
@@ -183,6 +184,8 @@ class Node:
     def number(self, above: float) -> float | None:
         """Return a number above a bound; None, and a mistake, where it is none."""
         value = self.plain()
+        if isinstance(value, str) and _EXPONENT.fullmatch(value):
+            value = float(value)  # which YAML 1.1 takes for a text where it has no point
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > above:
             self.problem(f"is {value!r}; needed is a number above {above:g}")
             return None
