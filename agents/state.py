@@ -46,7 +46,7 @@ class Trained(TypedDict):
         epochs: epochs that are done.
         planned: epochs that it has.
         history: by name the numbers of each epoch.
-        rows: rows that were used, and left out.
+        rows: rows that were used, and left out; tokens of the answers of those that were used, where it is known.
         error: what ended it where it failed, "" where not.
         code: its exit code.
     """

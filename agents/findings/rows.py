@@ -118,10 +118,13 @@ def answers_cut_off(seen: Evidence) -> Iterator[Proposal]:
     if measured is None or measured["cut_off"] <= _CUT_OFF:
         return
     longest = max(len(row.answer.encode()) for row in seen.test)
+    rows = seen.last["trained"]["rows"]
+    mean = rows.get("answer_tokens", 0) / max(1, rows.get("used", 0))
+    learned = f", and the answers to learn from {mean:.0f} tokens in the mean" if mean else ""
     yield Proposal(
         finding="answers_cut_off", changes=[], weight=0.45,
         evidence=[f"{measured['cut_off']:.0%} of the answers did not end in {seen.task.max_tokens} tokens; the longest "
-                  f"answer that is wanted has {longest} bytes"],
+                  f"answer that is wanted has {longest} bytes{learned}"],
         expected="a model that has learned to end says what is wanted and no more; where that is longer, a larger "
         "max_tokens in task.yaml of a new task",
     )  # fmt: skip

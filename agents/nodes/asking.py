@@ -10,7 +10,7 @@ from agents.nodes.debugger import facts_of_data
 from agents.nodes.evaluator import close_round, compare
 from agents.proposals import added_rows, diff_of, relabelling
 from agents.questions import Field, Question
-from agents.state import Answered, TuneState
+from agents.state import Answered, Trained, TuneState
 from agents.story import agreement_text, difference_text
 from agents.task.rows import read_rows
 from agents.task.settings import read_settings
@@ -84,6 +84,7 @@ def ask_half_way(context: TuneContext, state: TuneState) -> TuneState:
         f"{name} {values[number - 1]:.4g}" for name, values in trained["history"].items()
         if name in ("train_loss", "val_loss") and number <= len(values) and values[number - 1] is not None)
         for number in range(1, trained["epochs"] + 1)]  # fmt: skip
+    told += _too_long(context, trained)
     question = Question(
         _id(state, "half_way"), "half_way", f"{trained['epochs']} of {trained['planned']} epochs are done. Go on?",
         "The validation loss is higher than at first." if worse else "The validation loss is falling.", told,
@@ -92,6 +93,16 @@ def ask_half_way(context: TuneContext, state: TuneState) -> TuneState:
     )  # fmt: skip
     values, update = ask(state, question)
     return {**update, "next": values["decision"]}
+
+
+def _too_long(context: TuneContext, trained: Trained) -> list[str]:
+    """Say where answers as long as the wanted ones do not end in the tokens that they are measured with."""
+    rows, most = trained["rows"], context.task.max_tokens
+    mean = rows.get("answer_tokens", 0) / max(1, rows.get("used", 0))
+    if mean <= most:
+        return []
+    return [f"the answers to learn from have {mean:.0f} tokens in the mean, and max_tokens = {most} cuts off what is "
+            "said when it is measured: figures say little. A larger one is a new task."]  # fmt: skip
 
 
 def ask_evaluation(context: TuneContext, state: TuneState) -> TuneState:
@@ -112,6 +123,7 @@ def ask_evaluation(context: TuneContext, state: TuneState) -> TuneState:
         f"{context.task.metric}: {measured['value']:.4g}, {than} {best['value']:.4g}.",
         [f"difference over {len(measured['scores'])} test rows: {difference_text(found)}",
          f"answers that did not end in {context.task.max_tokens} tokens: {measured['cut_off']:.0%}",
+         *(_too_long(context, state["trained"]) if state["trained"] else []),
          *measured.get("told", [])],
         [Field("decision", "Which is the best from now on?",
                {"keep": "this one", "drop": f"still {than}"}, "keep" if better else "drop")],

@@ -21,7 +21,8 @@ class CommandTrainer:
 
     `COMMAND train --settings FILE.json --rows FILE --work DIR --until N` trains, or goes on with what is in DIR, and
     keeps `DIR/metrics.json` up to date: `state` (`running`, `interrupted`, `finished`), `epochs`, `planned`, and
-    `history`, by name the numbers of each epoch. `COMMAND answer --model DIR --asked FILE --said FILE --max-tokens N`
+    `history`, by name the numbers of each epoch; `rows` may have `used` and `answer_tokens`, the tokens of all their
+    answers. `COMMAND answer --model DIR --asked FILE --said FILE --max-tokens N`
     answers rows, and `COMMAND export --model DIR --out DIR` writes the model.
 
     Args:

@@ -86,7 +86,7 @@ class OwnTrainer:
         data = content.get("summary", {}).get("train_data", {})
         return Trained(
             run=str(run), epochs=len(history.get("train_loss", [])), planned=_epochs_of(run), history=history,
-            rows=_rows_of(data),
+            rows=_rows_of(data, self._kind == "sft" and training.settings.get("train_on", "answers") == "answers"),
             error=error, code=code,
         )  # fmt: skip
 
@@ -130,11 +130,12 @@ class OwnTrainer:
             raise TrainerError(f"{run} can't be exported: {failure_text(text, code)}")
 
 
-def _rows_of(account: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many rows were used, left out, and left out because they were too long."""
+def _rows_of(account: Mapping[str, Any], of_answers: bool) -> dict[str, int]:
+    """Return how many rows were used, left out, and left out because they were too long; and their answers' tokens."""
     left_out = account.get("rows_left_out", {})
     long = sum(count for reason, count in left_out.items() if reason.startswith("longer than max_length"))
-    return {"used": int(account.get("rows_used", 0)), "left_out": sum(left_out.values()), "too_long": long}
+    found = {"used": int(account.get("rows_used", 0)), "left_out": sum(left_out.values()), "too_long": long}
+    return {**found, "answer_tokens": int(account.get("trained_tokens", 0))} if of_answers else found
 
 
 def _newest_run(work: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -66,6 +66,8 @@ def test_a_run_by_rules_ends_with_a_better_model_and_its_story(tuned):
 
 
 def test_questions_wait_and_are_answered_once(tuned):
+    with (tuned / "task.yaml").open("a") as task:
+        task.write("max_tokens: 8\n")  # the answers have ten
     waits = tune("run", folder=tuned)
     assert waits.returncode == 1 and "? Round 1: train on 12 rows?" in waits.stdout
     assert "decision:" in waits.stdout and "train: train now (default)" in waits.stdout
@@ -80,7 +82,9 @@ def test_questions_wait_and_are_answered_once(tuned):
     twice = tune("answer", ".", "decision=finish", folder=tuned)
     assert twice.returncode == 2 and "has been answered already" in twice.stderr
     # At half way a person stops the training; what there is is measured, and dropped.
-    assert "? 2 of 4 epochs are done. Go on?" in tune("run", folder=tuned).stdout
+    half_way = tune("run", folder=tuned).stdout
+    assert "? 2 of 4 epochs are done. Go on?" in half_way
+    assert "the answers to learn from have 10 tokens in the mean, and max_tokens = 8 cuts off" in half_way
     assert tune("answer", ".", "decision=stop_here", folder=tuned).returncode == 0
     assert "is better than the base model" in tune("run", folder=tuned).stdout
     tune("answer", ".", "decision=drop", folder=tuned)

@@ -43,7 +43,9 @@ def train(options):
         loss = max(0.1, 4.0 * (1 - share))
         for name in ("train_loss", "val_loss"):
             state["history"].setdefault(name, []).append(loss)
-        state.update(epochs=done, state="finished" if done == planned else "interrupted", rows={"used": len(rows)})
+        tokens = sum(len(words(row["messages"][-1]["content"])) for row in rows)
+        state.update(epochs=done, state="finished" if done == planned else "interrupted",
+                     rows={"used": len(rows), "answer_tokens": tokens})  # fmt: skip
         with (work / "trained.log").open("a") as stream:
             stream.write(f"{done}\n")
         write(kept, state)
