@@ -53,6 +53,9 @@ class Starts(Protocol):
     def start(self, thread: str, move: bool = False) -> None:
         """Start it."""
 
+    def started(self) -> str:
+        """Return the thread of one that was started and has not ended; "" for none."""
+
 
 def build_app(folder: TaskFolder, host: str, key: str | None, worker: Starts) -> Starlette:
     """Build the page's server.
@@ -157,7 +160,7 @@ class _Pages:
 
 class _Page:
     def __init__(self, folder: TaskFolder, pages: _Pages, worker: Starts) -> None:
-        self._folder, self._view, self._pages, self._worker = folder, View(folder), pages, worker
+        self._folder, self._view, self._pages, self._worker = folder, View(folder, worker.started), pages, worker
         self._base = pages.address(folder.thread)
         self._answers, self._explaining = Answers(folder.answers), Explaining(folder)
         self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)

@@ -90,6 +90,10 @@ class Worker:
                     words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ},
                 )  # fmt: skip
 
+    def started(self) -> str:
+        """Return the thread of the process that was started and has not ended; "" for none."""
+        return self._thread if self._process is not None and self._process.poll() is None else ""
+
     def stop(self) -> None:
         """Let it save and leave."""
         with self._lock:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class RoundView:
         round: the round.
         curves: its curves as SVG, "" where it has none.
         gain: the difference to the base model, "" where it was not measured.
+        best: the difference to the best round before it, "" where there is none.
         verdict: `better`, `worse`, `not clear`, or `failed`.
         examples: answers that changed most against the base model, the worst losses first; some where no score did.
         slices: scores by kinds of test rows, the worst first.
@@ -53,6 +54,7 @@ class RoundView:
     round: Round
     curves: str
     gain: str
+    best: str
     verdict: str
     examples: list[dict[str, Any]]
     slices: list[SliceScore]
@@ -84,10 +86,11 @@ class View:
 
     Args:
         folder: the task's folder.
+        started: names the thread of a worker that is there and may not have taken the task yet; "" for none.
     """
 
-    def __init__(self, folder: TaskFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: TaskFolder, started: Callable[[], str] = lambda: "") -> None:
+        self._folder, self._started = folder, started
         self._driver = Driver(folder, lambda node, text: None)
         self._events = Events(folder.events)
         self._seen: tuple[str, Standing] | None = None
@@ -129,13 +132,17 @@ class View:
 
     def _driven(self) -> str:
         """Return the name of the thread that a worker drives now; "" where none does."""
+        if started := self._started():
+            return started
         if not self._folder.kept.is_dir():
             return ""
         lock = FolderLock(self._folder.kept)
         free = lock.take()
         lock.release()
-        if free:
-            return ""
+        return "" if free else self._last_driven()
+
+    def _last_driven(self) -> str:
+        """Return the thread that a worker drives, or has driven last."""
         try:
             return self._folder.at_work.read_text(encoding="utf-8") or self._folder.thread
         except OSError:
@@ -147,7 +154,9 @@ class View:
         Args:
             running: whether a worker has the task; None looks.
         """
-        last = [] if (self.is_running() if running is None else running) else self._events.last(1)[0]
+        if (self.is_running() if running is None else running) or self._last_driven() != self._folder.thread:
+            return ""
+        last = self._events.last(1)[0]
         return last[0].text if last and last[0].node == ERROR else ""
 
     def question(self) -> Question | None:
@@ -168,7 +177,7 @@ class View:
         if self.failure():
             return "stopped by an error"
         if not now.state:
-            return "not begun yet"
+            return "at work" if self.is_running() else "not begun yet"
         if self.question() is not None:
             return "waits for you"
         if not now.node:
@@ -213,7 +222,9 @@ class View:
         gain: Difference | None = each["gain"]
         return RoundView(
             each, curves_picture(each["trained"]["history"], f"losses of round {each['number']}"),
-            difference_text(gain) if gain else "", gain["verdict"] if gain else "failed",
+            difference_text(gain) if gain else "",
+            difference_text(each["against_best"]) if each["against_best"] else "",
+            gain["verdict"] if gain else "failed",
             self._examples(each["measured"], baseline), self._slices(each["measured"]),
         )  # fmt: skip
 

@@ -145,7 +145,10 @@ def test_a_person_decides_in_the_browser(tmp_path):
             other.get_by_role("heading", name="2 of 4 epochs are done. Go on?").wait_for()
             os.kill(served.process.pid, signal.SIGKILL)
             served.process.wait()
+            for each in (page, other):
+                each.get_by_text("The server of this page does not answer").wait_for()
         with Served(folder, "--port", port):  # both pages come back by themselves
+            other.get_by_text("The server of this page does not answer").wait_for(state="hidden")
             page.get_by_label("measure what there is").focus()  # another one answers what is under these hands
             other.get_by_label("measure what there is").check()
             other.get_by_role("button", name="Answer").click()

@@ -81,18 +81,31 @@ function compare(marks) {
     if (marks[part] !== shown[part]) htmx.trigger(`#${part}`, `tune:${part}`);
   }
 }
+function showLost(isLost) {
+  document.getElementById("lost").hidden = !isLost;
+}
+document.addEventListener("htmx:sendError", () => showLost(true));
 function listen() {
   const source = new EventSource(`${base}/events`);
   source.onmessage = (event) => {
     compare(JSON.parse(event.data));
     if (channel) channel.postMessage(newest);
   };
+  const tell = (isLost) => {
+    showLost(isLost);
+    if (channel) channel.postMessage({ isLost });
+  };
+  source.onerror = () => tell(true);
+  source.onopen = () => tell(false);
   if (channel) channel.onmessage = () => newest && channel.postMessage(newest);
   return new Promise(() => {});
 }
 document.addEventListener("DOMContentLoaded", () => {
   if (!channel || !navigator.locks) return listen();
-  channel.onmessage = (event) => event.data && compare(event.data);
+  channel.onmessage = (event) => {
+    if (event.data && "isLost" in event.data) showLost(event.data.isLost);
+    else if (event.data) compare(event.data);
+  };
   navigator.locks.request(`tune-events${base}`, listen);
   channel.postMessage(null); // a tab that is new asks what it has missed since it was drawn
 });
