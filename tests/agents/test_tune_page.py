@@ -54,14 +54,17 @@ def test_an_answer_is_taken_once_and_only_from_this_page(tmp_path):
     task = folder / "task.yaml"
     text = task.read_text()
     task.write_text(f"{text}max_tokens: 7\n")
-    assert tune("run", folder=folder).returncode == 3
-    task.write_text(text)
     with Served(folder) as served, httpx.Client(base_url=served.address, timeout=60) as client:
         page = client.get("/")
         assert page.status_code == 200 and "Round 1: train on 12 rows?" in page.text
         assert "script-src 'self'" in page.headers["content-security-policy"]
         # What has ended the run is told where the person looks, and the run may go on.
-        assert "stopped by an error" in page.text and "max_tokens of task.yaml has changed from 128 to 7" in page.text
+        with client.stream("GET", "/events") as events:
+            changes = (line for line in events.iter_lines() if line.startswith("data: "))
+            while "stopped by an error" not in (now := client.get("/part/now").text):
+                next(changes)
+        assert "max_tokens of task.yaml has changed from 128 to 7" in now and ">Go on</button>" in now
+        task.write_text(text)
         form = form_of(page.text)
         sent = {**form, "decision": "finish"}
         for wrong, status in (({"token": "x"}, 403), ({"digest": "x"}, 409), ({"question": "main-0099-training"}, 409),
