@@ -85,6 +85,13 @@ function showLost(isLost) {
   document.getElementById("lost").hidden = !isLost;
 }
 document.addEventListener("htmx:sendError", () => showLost(true));
+// A part that could not be had is asked for again: its mark is known, and would not ask a second time.
+for (const failed of ["htmx:sendError", "htmx:responseError"]) {
+  document.addEventListener(failed, (event) => {
+    const part = event.detail.elt;
+    if (part.matches("section[id]")) setTimeout(() => htmx.trigger(part, `tune:${part.id}`), 1000);
+  });
+}
 function listen() {
   const source = new EventSource(`${base}/events`);
   source.onmessage = (event) => {
