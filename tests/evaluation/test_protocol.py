@@ -34,6 +34,7 @@ def benchmark_run(tmp_path_factory):
     return out, evaluate("--splits", "A", "--out", out, *QUICK)
 
 
+@pytest.mark.slow
 def test_one_split_end_to_end(benchmark_run, world):
     out, done = benchmark_run
     assert done.returncode == 0, done.stderr
@@ -55,6 +56,7 @@ def test_one_split_end_to_end(benchmark_run, world):
     assert (out / "protocol.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_reported_figures_are_those_of_the_saved_scores(benchmark_run, world):
     out, _ = benchmark_run
     part = json.loads((out / "protocol.json").read_text())["splits"]["A"]

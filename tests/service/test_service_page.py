@@ -34,6 +34,7 @@ def served(language: str) -> list[str]:
     return [block.text for block in blocks_of(PAGE) if block.language == language and block.note("served")]
 
 
+@pytest.mark.slow
 def test_its_python_runs(environment, tmp_path):
     code = "\n".join(served("python"))
     assert "import tinker" in code and "from openai import OpenAI" in code

@@ -94,7 +94,7 @@ def whole(lab):
     ("kills", "where"),
     [
         pytest.param(("train 27", "train 34"), "threads", marks=pytest.mark.slow),
-        (("val 6",), "threads"),
+        pytest.param(("val 6",), "threads", marks=pytest.mark.slow),
         (("train 13",), "processes"),
     ],
 )

@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory)
 
 
-# What is compiled of `spelling` step by step is a part of its epochs; another test has its steps, not compiled.
+# Another test has the steps of `spelling`, not compiled.
 PAIRS = [("norm", "epoch"), ("norm", "compiled"), ("double", "epoch")]
 PAIRS += [pytest.param(("spelling", form), marks=pytest.mark.slow) for form in ("epoch", "compiled")]
 
