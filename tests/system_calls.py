@@ -80,18 +80,18 @@ class FullDisk:
 
     Args:
         room: for so many.
-        part: only files whose path has this in it, when they are opened, are on it.
+        parts: only files whose path has one of these in it, when they are opened, are on it.
     """
 
-    def __init__(self, room: int, part: str = "") -> None:
-        self.room, self._part = room, part
+    def __init__(self, room: int, *parts: str) -> None:
+        self.room, self._parts = room, parts or ("",)
         self._handles: set[int] = set()
 
     def __call__(self, name: str, real: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Stand between, for `between_calls`."""
         if name == "open":
             handle = real(*args, **kwargs)
-            if self._part in str(args[0]):
+            if any(part in str(args[0]) for part in self._parts):
                 self._handles.add(handle)
             return handle
         if name == "close":
