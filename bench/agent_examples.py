@@ -38,7 +38,8 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("example", nargs="?", default="hello", choices=EXAMPLES)
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed; the others follow it")
     parser.add_argument("--two-ways", action="store_true", help="an adapter for hello, trained in two ways")
     parser.add_argument("--epochs", type=int, default=8, help="of each of the two ways")
     parser.add_argument("--settings", nargs="*", default=[], metavar="name=value", help="further ones of the training")
@@ -50,7 +51,7 @@ def main() -> int:
         f"of the machine {os.getloadavg()[0]:.1f} as it began.",
         "",
     ]
-    seeds = range(words.seeds)
+    seeds = range(words.first, words.first + words.seeds)
     lines += _two_ways(seeds, words.epochs) if words.two_ways else _example(words.example, seeds, words.settings)
     print("\n".join(lines))
     if words.write:

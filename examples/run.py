@@ -29,7 +29,7 @@ EXAMPLES = {
     "twenty_questions": (
         5000, "epochs=1 batch_size=16 learning_rate=2e-3",
         "epochs=10 tasks_per_epoch=12 group_size=8 steps_per_epoch=2 accumulation_steps=4 learning_rate=4e-4 "
-        "val_samples=2",
+        "parallel_rollouts=96 validate_every_n_epochs=10 val_samples=4",
     ),
     "calculator_tool": (
         6000, "epochs=1 batch_size=16 learning_rate=2e-3",
