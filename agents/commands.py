@@ -58,16 +58,9 @@ def main(words: list[str] | None = None) -> int:
     try:
         with hearing_signals():
             return verbs[arguments.verb](arguments)
-    except (
-        TaskError,
-        ConfigError,
-        DataError,
-        AnswerError,
-        RepositoryError,
-        PageError,
-        ForkError,
-        ExplanationError,
-    ) as error:
+    except (TaskError, ConfigError) as error:  # of a file's mistakes each line is one
+        return _refused("\nerror: ".join(str(error).splitlines()), USAGE)
+    except (DataError, AnswerError, RepositoryError, PageError, ForkError, ExplanationError) as error:
         return _refused(str(error), USAGE)
     except (BusyError, EffectError, EndpointError, EvaluationError, GeneratorError, TrainerError, TryError, OutputError,
             OSError) as error:  # fmt: skip
@@ -349,7 +342,5 @@ def _print(text: str) -> None:
 
 
 def _refused(text: str, code: int) -> int:
-    # Of a file's mistakes each line is one; what else has lines is one.
-    between = "\nerror: " if code == USAGE else "\n"
-    sys.stderr.write(f"error: {between.join(text.splitlines())}\n")
+    sys.stderr.write(f"error: {text}\n")
     return code

@@ -108,7 +108,7 @@ def free_name(given: str | None, taken: Sequence[str]) -> str:
     if not _NAME.fullmatch(given):
         raise ForkError(f"{given!r} is no name of a thread: small letters, digits, - and _, such as lower-rate")
     if given in taken:
-        raise ForkError(f"there is a thread {given} already; there are {', '.join(taken)}")
+        raise ForkError(f"there is a thread {given} already; name another than {', '.join(taken)}")
     return given
 
 

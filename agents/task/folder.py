@@ -81,8 +81,13 @@ class TaskFolder:
         """
         if not self.task_file.is_file():
             raise TaskError(f"{self.path} has no task.yaml: `tune.py new TASK.yaml` makes the folder of a task")
+        made = (self.settings, self.train_rows, self.test_rows)
+        gone = [path for path in made if not path.exists()]
+        if gone and len(gone) < len(made):
+            name = gone[0].relative_to(self.path)
+            raise TaskError(f"{gone[0]} is gone: `git checkout {name}` in {self.path} brings it back")
         task = read_task(self.task_file, made=True)
-        if not self.settings.exists() and not self.test_rows.exists():
+        if gone:
             raise TaskError(
                 f"{self.path} has a task.yaml, but is no task's folder: `tune.py new {self.task_file}` makes it, as "
                 f"{self.path / task.name}"

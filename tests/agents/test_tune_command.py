@@ -113,6 +113,10 @@ def test_a_training_that_fails_is_told_and_nothing_is_lost(tuned):
 def test_test_rows_that_change_are_refused(tuned):
     tune("run", folder=tuned)
     path = tuned / "data" / "test.jsonl"
+    (tuned / "data" / "train.jsonl").rename(tuned / "train.jsonl")
+    gone = tune("run", "--yes", folder=tuned)
+    assert gone.returncode == 2 and "train.jsonl is gone: `git checkout data/train.jsonl` in" in gone.stderr
+    (tuned / "train.jsonl").rename(tuned / "data" / "train.jsonl")
     path.write_text(path.read_text().replace("green", "blue"))
     done = tune("run", "--yes", folder=tuned)
     assert done.returncode == 3 and "has changed since the run began" in done.stderr and "Traceback" not in done.stderr
@@ -148,14 +152,14 @@ def test_mistakes_in_a_task_are_told_all_at_once(tmp_path):
 def test_what_no_training_can_do_is_refused_when_the_folder_is_made(tmp_path):
     """A base model that there is none of, a goal beyond the best, settings that no trainer has."""
     row = {"completion": "yes", "meta": {"digits": 1}}
-    rows = [json.dumps({"prompt": f"Is {one} odd?", **row}) for one in (1, 3, 5)]
+    rows = [json.dumps({"prompt": f"Is {one} odd?", **row}) for one in range(9)]
     (tmp_path / "samples.jsonl").write_text("\n".join(rows))
     head = "schema: 1\nname: odd\ndescription: d\nsamples: samples.jsonl\nmetric: exact_match\n"
-    head += "budget: {minutes: 1e2}\n"
+    head += "test_share: 0.5\nbudget: {minutes: 1e2}\n"
     task = tmp_path / "task.yaml"
     for line, told in (
-        ("model: tinny", "task.yaml:7: model is 'tinny'; there are smollm2, tiny, a folder, a GGUF file"),
-        ("model: ./gone", "task.yaml:7: model is ./gone, which is not there"),
+        ("model: tinny", "task.yaml:8: model is 'tinny'; there are smollm2, tiny, a folder, a GGUF file"),
+        ("model: ./gone", "task.yaml:8: model is ./gone, which is not there"),
         ("goal: 90", "task.yaml: goal is 90, and the best exact_match there is is 1"),
         ("training: {epoch: 5}", "task.yaml: training: unknown key 'epoch'; did you mean 'epochs'?"),
     ):
