@@ -177,13 +177,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     waiting = _Waiting(Answers(folder.answers))
     ask = waiting.ask if arguments.wait else _ask_here if sys.stdin.isatty() else _nobody
+    driver = Driver(folder, tell)
     try:
-        now = Driver(folder, tell).run(ask, arguments.yes)
+        now = driver.run(ask, arguments.yes)
     except BusyError:
         raise  # the run itself has not ended
     except Exception as error:
-        if folder.kept.is_dir():
-            events.add(ERROR, str(error) or type(error).__name__)  # for the page, which sees no terminal
+        events.add(ERROR, str(error) or type(error).__name__)  # for the page, which sees no terminal
         raise
     if any(told.node == ERROR for told in events.last(1)[0]):
         events.add("", "it goes on")

@@ -156,6 +156,9 @@ class View:
         """
         if (self.is_running() if running is None else running) or self._last_driven() != self._folder.thread:
             return ""
+        now = self.standing()
+        if now.state and not now.node:
+            return ""  # it was over before
         last = self._events.last(1)[0]
         return last[0].text if last and last[0].node == ERROR else ""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tuning_tasks import ROOT, make_task, tune
 
+from agents.events import Events
+
 pytest.importorskip("langgraph")
 pytest.importorskip("starlette")
 httpx = pytest.importorskip("httpx")
@@ -166,6 +168,17 @@ def test_a_person_decides_in_the_browser(tmp_path):
             page.get_by_role("button", name="Answer").click()
             page.get_by_text("it is over", exact=True).wait_for()
             assert page.title() == "colours · it is over"
+            # Who reads earlier lines of the log keeps them, and has the new ones when back at its end.
+            told, log = Events(folder / ".tune" / "events.jsonl"), "document.querySelector('.log')"
+            for number in range(60):
+                told.add("", f"line {number} of many")
+            page.get_by_text("line 59 of many").wait_for(state="attached")
+            page.evaluate(f"{log}.scrollTop = 0")
+            told.add("", "told meanwhile")
+            other.get_by_text("told meanwhile").wait_for(state="attached")
+            assert page.get_by_text("told meanwhile").count() == 0 and page.evaluate(f"{log}.scrollTop") < 200
+            page.evaluate(f"{log}.scrollTop = {log}.scrollHeight")
+            page.get_by_text("told meanwhile").wait_for(state="attached")
             page.get_by_text(f"The best is round 1. Its model is in {folder / 'model'}").wait_for()
             page.get_by_text("Answers that changed most").click()
             assert "it is green" in page.inner_text("#examples-1")
