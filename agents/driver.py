@@ -1,6 +1,7 @@
 """The worker: drives the graph from question to question. Of a task's folder there is one at a time."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from constants.program import command
 from storage.file_lock import FolderLock
 from storage.files import file_digest
 
+_PATIENCE, _LOOK = 2.0, 0.05  # seconds that a lock may be held by what doesn't run the task, and between two looks
 Ask = Callable[[Question], Mapping[str, str] | None]
 """Asks a person: returns the values of the form, or None where nobody answers now."""
 
@@ -177,7 +179,12 @@ class Driver:
     def _alone(self) -> Iterator[None]:
         self._folder.kept.mkdir(exist_ok=True)
         lock = FolderLock(self._folder.kept)
-        if not lock.take():
+        # Where a process was killed as it began another one, that one holds its lock until it is begun; and the page
+        # takes it for a moment, to see whether it is free.
+        until = time.monotonic() + _PATIENCE
+        while not (taken := lock.take()) and time.monotonic() < until:
+            time.sleep(_LOOK)
+        if not taken:
             raise BusyError(
                 f"{self._folder.path} is being run by another process, `tune.py run` or `serve`: `tune.py status` "
                 "shows how far it is, and Ctrl-C there ends it without a loss"

@@ -18,6 +18,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from agents.driver import Driver
 from agents.events import Events
 from agents.task.folder import TaskFolder
+from storage.file_lock import FolderLock
 
 
 @pytest.fixture
@@ -249,6 +250,21 @@ def test_a_run_that_is_killed_between_a_node_and_its_checkpoint_is_not_over(tune
     over = driver.run(lambda question: None, by_rule=True)
     assert not over.node and over.state["stop"] == "the budget of 3 rounds is used" and over.state["best"] == 3
     assert (tuned / "model" / "memory.json").exists()
+
+
+def test_what_holds_a_task_for_a_moment_is_waited_for(tuned, monkeypatch):
+    """Such as a process that was being begun when the one before it was killed; who runs the task is not waited for."""
+    (tuned / ".tune").mkdir(exist_ok=True)
+    taken, refusals = FolderLock.take, iter([False, False])
+    driver = Driver(TaskFolder(tuned), lambda node, text: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderLock, "take", lambda lock: next(refusals, None) is None and taken(lock))
+        assert driver.run(lambda question: None, by_rule=False).question is not None
+    other = FolderLock(tuned / ".tune")
+    assert other.take()
+    refused = tune("run", folder=tuned)
+    assert refused.returncode == 3 and "is being run by another process" in refused.stderr
+    other.release()
 
 
 def test_the_lock_of_a_git_that_was_killed_is_taken_away(tuned):
