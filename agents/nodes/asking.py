@@ -138,7 +138,7 @@ def ask_change(context: TuneContext, state: TuneState) -> TuneState:
     diff = diff_of(first, read_rows(context.folder.train_rows), added_rows(context.effects, first))
     data = bool(first.get("drop") or first.get("add"))
     other = first.get("relabel", {})
-    ways = {"accept": "make the change and train again"}
+    ways = {"accept": "make the change for the next training"}
     if other:
         rest = len(first.get("drop", [])) - len(other)
         ways["relabel"] = (

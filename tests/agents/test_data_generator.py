@@ -74,7 +74,7 @@ def test_rows_of_samples_alone_are_asked_about_and_added(tmp_path):
     assert tune("run", "--yes", folder=again).returncode == 0
     assert [row["id"] for row in made_rows(again)] == [row["id"] for row in made]
     state = json.loads(tune("status", "--json", folder=again).stdout)["state"]
-    assert state["applied"][0]["finding"] == "more_rows" and state["rounds"][0]["trained"]["rows"] == {"used": 70}
+    assert state["applied"][0]["finding"] == "more_rows" and state["rounds"][0]["trained"]["rows"]["used"] == 70
 
 
 def test_rows_that_a_person_refuses_are_not_made_again(tmp_path):

@@ -134,7 +134,7 @@ def test_a_judge_that_agrees_is_used_and_one_that_does_not_is_told(tmp_path):
 )
 def test_labels_that_say_nothing_are_refused(tmp_path, text, told):
     (tmp_path / "labels.jsonl").write_text(text)
-    (tmp_path / "samples.jsonl").write_text(row("a", 1) + "\n" + row("b", 2))
+    (tmp_path / "samples.jsonl").write_text("\n".join(row(f"What is {number}?", number) for number in range(20)))
     (tmp_path / "task.yaml").write_text(
         "schema: 1\nname: x\ndescription: d\nsamples: samples.jsonl\nmetric: judge\nmodel: tiny\n"
         "judge: {endpoint: {address: 'http://127.0.0.1:9/v1', model: m}, labels: labels.jsonl}\n"
