@@ -89,7 +89,7 @@ def _parser() -> BriefParser:
     models.add_argument("task", type=Path, metavar="TASK.yaml", help="what is wanted")
     models.add_argument("--languages", default="", help="codes of languages that it must speak, such as en,de")
     models.add_argument("--any-licence", action="store_true", help="take licences with terms of their own too")
-    models.add_argument("--memory", type=float, metavar="GIB", help="memory that there is (default: what is free here)")
+    models.add_argument("--memory", type=_gib, metavar="GIB", help="memory that there is (default: what is free here)")
     models.add_argument("--try", dest="tried", metavar="NAME", help="tune this one for a moment, and measure it")
     texts = {
         "run": "go on until a question has nobody to answer it, or all is done",
@@ -127,6 +127,16 @@ def _parser() -> BriefParser:
                 "values", nargs="+", metavar="NAME=VALUE", help="values of the form, such as decision=train"
             )
     return parser
+
+
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no memory; it is a number of GiB, such as 8")
+    return value
 
 
 def _new(arguments: argparse.Namespace) -> int:

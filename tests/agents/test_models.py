@@ -99,6 +99,9 @@ def test_the_command_tells_candidates(tmp_path):
     assert told.returncode == 0, told.stderr
     assert "12 rows of about" in told.stdout and "Qwen/Qwen3-0.6B: 0.60B parameters, apache-2.0" in told.stdout
     assert "licence qwen-research: research only" in told.stdout
+    for wrong in ("-3", "nan", "much"):
+        refused = tune("models", "task.yaml", f"--memory={wrong}", folder=tmp_path)
+        assert refused.returncode == 2 and f"{wrong} is no memory; it is a number of GiB" in refused.stderr
 
 
 @pytest.mark.slow
