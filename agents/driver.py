@@ -241,5 +241,5 @@ class Driver:
         question = Question.of(waiting[0]) if waiting else None
         # A process that was killed between the end of a node and the checkpoint after it has left a node without work:
         # nothing is next then, and yet the run is not over.
-        nodes = [*found.next, *(task.name for task in found.tasks)]
+        nodes = [*found.next, *(task.name for task in found.tasks)] if found.values else []
         return Standing(cast(TuneState, found.values), nodes[0] if nodes else "", question)

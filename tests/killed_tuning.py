@@ -60,8 +60,8 @@ def main() -> None:
 def begin(folder: Path) -> int:
     """Begin a run in a process of its own, and return its number."""
     child = os.fork()
+    os.setpgid(child, child)  # by both, so that neither need wait for the other; 0 is oneself
     if child == 0:
-        os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(commands.main(["run", str(folder), "--yes"]))
     return child

@@ -232,20 +232,26 @@ def test_sixty_kills_change_nothing(tuned, tmp_path):
 
 
 def test_a_run_that_is_killed_between_a_node_and_its_checkpoint_is_not_over(tuned, monkeypatch):
-    """At the instant where nothing is left for the node to do, and nobody knows yet what follows."""
-    saved = SqliteSaver.put
+    """Before its first node too: what is next is known there, and nothing else."""
+    driver, saved = Driver(TaskFolder(tuned), lambda node, text: None), SqliteSaver.put
 
-    def killed(saver, config, checkpoint, *rest):
+    def killed_at_once(saver, config, checkpoint, metadata, versions):
+        if metadata["source"] != "input":
+            raise OSError("killed")
+        return saved(saver, config, checkpoint, metadata, versions)
+
+    def killed_later(saver, config, checkpoint, *rest):
         if "branch:to:debug" in checkpoint["channel_values"]:
             raise OSError("killed")
         return saved(saver, config, checkpoint, *rest)
 
-    folder = TaskFolder(tuned)
-    with monkeypatch.context() as patched:
-        patched.setattr(SqliteSaver, "put", killed)
-        with pytest.raises(OSError, match="killed"):
-            Driver(folder, lambda node, text: None).run(lambda question: None, by_rule=True)
-    driver = Driver(folder, lambda node, text: None)
+    for killed in (killed_at_once, killed_later):
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteSaver, "put", killed)
+            if killed is killed_at_once:
+                patched.setattr(SqliteSaver, "put_writes", lambda *given: None)
+            with pytest.raises(OSError, match="killed"):
+                driver.run(lambda question: None, by_rule=True)
     assert driver.standing().node  # `status` says that it goes on
     over = driver.run(lambda question: None, by_rule=True)
     assert not over.node and over.state["stop"] == "the budget of 3 rounds is used" and over.state["best"] == 3
