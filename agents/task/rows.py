@@ -77,7 +77,7 @@ def read_samples(path: Path) -> RowsFound:
         DataError: there is no row, or no format fits.
     """
     source = open_source(path)
-    why = source.why
+    form, why = source.data_format, source.why
     if source.data_format == "prompt_completion" and not any(
         isinstance(row.example, Conversation) for row in source.rows()
     ):
@@ -101,9 +101,8 @@ def read_samples(path: Path) -> RowsFound:
         raise DataError(f"{path} has no row with a question and an answer. " + " ".join(first.values()))
     left_out = [f"{counted(count, 'row')} left out, {reason}: {first[reason]}" for reason, count in bad.most_common()]
     kinds = dict.fromkeys(name for row in rows for name in row.slices)
-    told = replace(
-        source, why=why, unused=tuple(name for name in source.unused if not kinds or name not in _KINDS)
-    ).told()
+    unused = tuple(name for name in source.unused if not kinds or name not in _KINDS)
+    told = replace(source, data_format=form, why=why, unused=unused).told()
     return RowsFound(rows, f"{told}; told apart by {', '.join(kinds)}" if kinds else told, left_out)
 
 

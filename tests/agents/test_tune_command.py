@@ -175,7 +175,8 @@ def test_what_no_training_can_do_is_refused_when_the_folder_is_made(tmp_path):
         early.returncode == 2 and f"`tune.py new {task}` makes it" in early.stderr and not (tmp_path / ".tune").exists()
     )
     done = tune("new", "task.yaml", folder=tmp_path)
-    assert done.returncode == 0 and "a question, its completion the answer); told apart by digits" in done.stdout
+    assert done.returncode == 0 and "told apart by digits" in done.stdout
+    assert "format prompt_completion (a prompt is a question, its completion the answer)" in done.stdout
     assert f'model: "{tmp_path / "base"}"' in (tmp_path / "odd" / "task.yaml").read_text()
 
 
