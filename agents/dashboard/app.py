@@ -23,6 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agents.dashboard.explaining import Explaining
+from agents.dashboard.pictures import node_name
 from agents.dashboard.view import View, clock, fields_of, span
 from agents.effects import EffectError
 from agents.explanation import ExplanationError, explanation_html
@@ -164,7 +165,7 @@ class _Page:
         self._base = pages.address(folder.thread)
         self._answers, self._explaining = Answers(folder.answers), Explaining(folder)
         self._templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
-        self._templates.filters |= {"clock": clock, "span": span}
+        self._templates.filters |= {"clock": clock, "span": span, "node_name": node_name}
         self._token = _token(folder.kept / "page.json")
         self._marks: tuple[float, dict[str, str]] | None = None
         self._looking = asyncio.Lock()

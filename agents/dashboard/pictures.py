@@ -16,8 +16,13 @@ _NAMES = {
     "baseline": "base model", "orchestrate": "orchestrator", "export": "export", "ask_change": "ask: change",
     "apply_change": "change", "ask_training": "ask: training", "train_first": "train", "ask_half_way": "ask: half way",
     "train_rest": "train on", "evaluate": "evaluate", "ask_evaluation": "ask: result", "debug": "debugger",
-    "ask_judge": "judge", "retrieve": "documents", "generate": "make rows",
+    "ask_judge": "judge", "check_judge": "judge", "retrieve": "documents", "generate": "make rows",
 }  # fmt: skip
+
+
+def node_name(node: str) -> str:
+    """Return what the picture calls a node; of what is none, its own name."""
+    return _NAMES.get(node, node.replace("_", " "))
 
 
 def graph_picture(edges: Sequence[tuple[str, str]], live: str, asked: bool) -> str:
