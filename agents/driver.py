@@ -117,7 +117,7 @@ class Driver:
             self._folder.at_work.write_text(self._folder.thread, encoding="utf-8")
             self._context.repository.switch(self._folder.thread)
             now = self._standing(graph)
-            if now.node:  # before a training is paid for whose figures could not be compared
+            if now.state and now.node:  # before a training is paid for whose figures could not be compared
                 require_same_measure(self._context, now.state)
             return self._drive(graph, ask, by_rule)
 
