@@ -33,6 +33,8 @@ class ExplainedWord:
         loss: of the answer's words, in nats, summed over its tokens.
         base_loss: the same of the base model.
         lowers: of what is asked, by how many nats a token the word lowers the answer's loss.
+        attention: share of their attention that the tokens which predict the answer give the word, on average over
+            heads and layers; None where it was not asked.
     """
 
     text: str
@@ -40,6 +42,7 @@ class ExplainedWord:
     loss: float = 0.0
     base_loss: float = 0.0
     lowers: float = 0.0
+    attention: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,14 @@ def _lines(found: Explanation) -> Iterator[str]:
     yield "words of the answer, by their loss (nats; base model):"
     for one in found.answer:
         yield f"  {one.loss:8.3f}  {one.base_loss:8.3f}  {_shown(one.text)}"
+    looked = any(one.attention is not None for one in found.words)
     yield (
         f"words of the prompt, by how much they lower the loss (nats a token; all together {found.lowered:+.3g}, "
-        f"the scores add up to {found.added:+.3g}):"
+        f"the scores add up to {found.added:+.3g}{'; share of attention' if looked else ''}):"
     )
     for one in found.asked[:_SHOWN]:
-        yield f"  {one.lowers:+8.3f}  {_shown(one.text)}"
+        share = "" if one.attention is None else f"  {one.attention:6.1%}"
+        yield f"  {one.lowers:+8.3f}{share}  {_shown(one.text)}"
 
 
 def _shown(text: str) -> str:
@@ -193,6 +198,7 @@ def explanation_html(found: Explanation) -> str:
             if answers
             else f"lowers the loss by {one.lowers:+.3g}"
         )
+        told += "" if one.attention is None else f", {one.attention:.1%} of attention"
         strength = min(4, int(5 * max(0.0, share)))
         name = f' class="{kind}-{strength}"' if strength else ""
         parts.append(f'<span{name} title="{escape(told)}">{escape(one.text)}</span>')

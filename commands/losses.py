@@ -17,7 +17,7 @@ from data.chat_messages import Completion, Conversation, Example, RowError
 from data.conversations import open_source
 from data.token_row import TokenRow
 from evaluation.text_metrics import perplexity_of
-from llm.row_losses import asked_tokens, attribution, token_losses, words_of
+from llm.row_losses import asked_tokens, attention_received, attribution, token_losses, words_of
 from llm.saved_model import SavedModel, open_base
 from model.causal_lm import CausalLM
 from storage.files import write_atomically
@@ -113,8 +113,9 @@ def _row_of(example: Example | RowError, place: str, model: SavedModel) -> Token
 def _measure(model: SavedModel, base: SavedModel | None, rows: Sequence[_Measured], config: LossesConfig) -> None:
     """Add to each object what its row has come to."""
     decoder, device = model.base.model, next(model.base.model.parameters()).device
-    if config.attribution and not isinstance(decoder, CausalLM):
-        raise ConfigError([f"attribution is not for {model.base.source}, which transformers computes"])
+    if (config.attribution or config.attention) and not isinstance(decoder, CausalLM):
+        name = "attribution" if config.attribution else "attention"
+        raise ConfigError([f"{name} is not for {model.base.source}, which transformers computes"])
     only = [one.row for one in rows]
     own = token_losses(decoder, model.adapter, only, device)
     of_base = token_losses(base.base.model, None, only, device) if base is not None else [None] * len(rows)
@@ -124,13 +125,17 @@ def _measure(model: SavedModel, base: SavedModel | None, rows: Sequence[_Measure
         written |= {"loss": _rounded(losses.mean()), "tokens": len(losses), "length": len(row.ids)}
         if before is not None:
             written["base_loss"] = _rounded(before.mean())
-        if not config.words and not config.attribution:
+        if not (config.words or config.attribution or config.attention):
             continue
         asked, scores = asked_tokens(model.base.tokenizer, row, one.texts), None
         if config.attribution and isinstance(decoder, CausalLM):
             found = attribution(decoder, model.adapter, row, asked, blank, config.attribution, device)
             scores, written["lowered"] = found.scores, round(found.lowered, 6)
         written["words"] = _words(model, row, asked, losses, before, scores)
+        if config.attention and isinstance(decoder, CausalLM):
+            received = attention_received(decoder, model.adapter, row, device)
+            for word, told in zip(words_of(model.base.tokenizer, row, asked), written["words"], strict=True):
+                told["attention"] = _rounded(received[word.begin : word.end].sum())
 
 
 def _words(

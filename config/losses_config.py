@@ -20,6 +20,8 @@ class LossesConfig:
     attribution: Annotated[int, Ge(0)] = 0
     """Points of the path over which integrated gradients say what each word of a prompt does to its answer; 0 for none.
     32 are enough for most."""
+    attention: bool = False
+    """Whether it is written what share of their attention the tokens that predict an answer give each word."""
     device: str = "auto"
     """Where the model computes: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -11,6 +11,7 @@ from data.token_batches import pack_rows
 from data.token_row import TokenRow
 from llm.hub_model import HubCausalLM
 from model.adapted_causal_lm import logprobs_where
+from model.attention_weights import AttentionWeights
 from model.causal_lm import CausalLM, PackedRows
 from model.lora import AdapterRows, LoraAdapter
 from model.target_logprobs import target_logprobs
@@ -140,6 +141,28 @@ def attribution(
         total += gradient
     scores = -(total / steps * from_blank).sum(1)
     return Attribution(torch.cat([scores.cpu(), torch.zeros(1)]), lowered)  # synchronisation
+
+
+@torch.inference_mode()
+def attention_received(model: CausalLM, adapter: LoraAdapter | None, row: TokenRow, device: torch.device) -> Tensor:
+    """Return how much the tokens that predict a row's answer look at each token of the row.
+
+    Args:
+        model: the model.
+        adapter: adapter over it; None for the model as it is.
+        row: the row.
+        device: where the model is.
+
+    Returns:
+        (L,) float32 on the CPU, on average over these tokens, heads and layers; it adds up to 1. A host-device
+        synchronisation.
+    """
+    batch = pack_rows([row])
+    length = len(batch.tokens)
+    watch = AttentionWeights(batch.places.to(device))
+    adapters = None if adapter is None else AdapterRows((adapter,), (length,))
+    model.hidden(batch.tokens.to(device), PackedRows.of([length], device=device), adapters, watch)
+    return torch.cat([watch.received.cpu(), torch.zeros(1)])
 
 
 def asked_tokens(tokenizer: "PreTrainedTokenizerBase", row: TokenRow, texts: Sequence[str]) -> Tensor:

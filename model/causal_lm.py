@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from model.attention_weights import AttentionWeights
 from model.decoder_operations import gated, rms_norm, turn
 from model.key_value_cache import CacheStep, KeyValueCache
 from model.lora import NO_SEGMENTS, AdapterRows, LinearSite, Segments
@@ -149,7 +150,7 @@ class CausalLM(nn.Module):
         tokens: Tensor,
         rows: PackedRows,
         adapters: AdapterRows | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | AttentionWeights | None = None,
         states: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states of rows of tokens, after the last norm.
@@ -158,7 +159,8 @@ class CausalLM(nn.Module):
             tokens: (T,) int64, rows end to end.
             rows: where each row begins and what the cache holds of it.
             adapters: the adapter of each row; None for the model as it is.
-            cache: keys and values of the tokens before these, which get those of these; None in training.
+            cache: keys and values of the tokens before these, which get those of these, or what watches the attention
+                of one row; None in training.
             states: (T, width) what the first layer gets in place of the tokens' embeddings; None for these.
 
         Returns:
@@ -295,7 +297,7 @@ class _Layer(nn.Module):
         turns: tuple[Tensor, Tensor],
         segments: Segments,
         index: int = 0,
-        step: CacheStep | None = None,
+        step: CacheStep | AttentionWeights | None = None,
     ) -> Tensor:
         attended = self.self_attn(self.input_layernorm(states), name + "self_attn.", rows, turns, segments, index, step)
         states = states + attended
@@ -329,7 +331,7 @@ class _Attention(nn.Module):
         turns: tuple[Tensor, Tensor],
         segments: Segments,
         index: int,
-        step: CacheStep | None,
+        step: CacheStep | AttentionWeights | None,
     ) -> Tensor:
         shape = self.shape
         queries, keys, values = (out.unflatten(1, (-1, shape.head_dim)) for out in self._inward(states, name, segments))

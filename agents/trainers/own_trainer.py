@@ -113,7 +113,7 @@ class OwnTrainer:
 
     def losses(self, place: Path, run: Path, words: bool, process: Process) -> str:
         """Measure rows by `train.py --losses`, as `TellsLosses.losses`."""
-        asked = ("attribution=32",) if words else ()
+        asked = ("attribution=32", "attention=on") if words else ()
         code, text = process(place, "losses", (
             *self._train, "--losses", str(run), f"data={place / ROWS}", "--out", str(place / LOSSES), "--force",
             "compare=on", *asked,

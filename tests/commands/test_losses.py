@@ -54,7 +54,8 @@ def test_losses_of_a_run_and_what_lowers_them(tmp_path):
     written(tmp_path / "blanks.jsonl", [(text, ANSWERS[texts[0].split()[1]]) for texts in blanks for text in texts])
     done = train("--losses", str(run), "data=blanks.jsonl", "--out", "losses.jsonl", "attribution=32", folder=tmp_path)
     assert done.returncode == 2 and "is there already; --force replaces it" in done.stderr
-    done = train("--losses", str(run), "data=blanks.jsonl", "--out", "losses.jsonl", "attribution=32", "--force",
+    done = train("--losses", str(run), "data=blanks.jsonl", "--out", "losses.jsonl", "attribution=32",
+                 "attention=on", "--force",
                  folder=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = rows_of(tmp_path / "losses.jsonl")
@@ -65,6 +66,7 @@ def test_losses_of_a_run_and_what_lowers_them(tmp_path):
         scores = [one["lowers"] for one in words]
         assert len(words) == 3 and scores.index(max(scores)) == 1, words
         assert sum(scores) == pytest.approx(whole["lowered"], rel=0.05)
+        assert sum(one["attention"] for one in whole["words"]) == pytest.approx(1, abs=1e-4)
         answer = [one for one in whole["words"] if one["kind"] == "answer"]
         assert "".join(one["text"] for one in answer) in ("yes<|im_end|>", "no<|im_end|>")
         assert sum(one["loss"] for one in answer) == pytest.approx(whole["loss"] * whole["tokens"], abs=1e-4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers_twins import T0, TWINS, twins
 
+from model.attention_weights import AttentionWeights
 from model.causal_lm import CausalLM, DecoderShape, PackedRows
 from model.decoder_operations import Gated, RmsNorm, Turned
 from model.lora import LoraBank, LoraSettings
@@ -41,6 +42,21 @@ def test_logits_and_gradients_are_transformers(name):
     for parameter_name, parameter in ours.named_parameters():
         assert (parameter.grad - right[parameter_name].grad).abs().max() < 1e-5, parameter_name
         assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", ["llama, biases, llama3 positions", "mistral, window", "qwen3"])
+def test_what_tokens_look_at_is_transformers(name):
+    theirs, ours = twins(name)
+    theirs.set_attn_implementation("eager")
+    tokens, places = tokens_of((17,)), torch.tensor([4, 11, 16])
+    watch = AttentionWeights(places)
+    with torch.no_grad():
+        watched = ours.hidden(tokens, PackedRows.of([17]), cache=watch)
+        assert torch.equal(watched, ours.hidden(tokens, PackedRows.of([17]))), "looking changes nothing"
+        layers = theirs(tokens[None], output_attentions=True).attentions
+    wanted = torch.stack(layers)[:, 0, :, places].mean((0, 1, 2))
+    assert (watch.received - wanted).abs().max() < 1e-6 and wanted.max() > 2 * wanted.median()
+    assert float(watch.received.sum()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
