@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -42,9 +42,33 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def of_each(files: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make a test of the check of a file, which names all files that fail: a test for each file would cost far more."""
+
+    def made(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = []
+            for path in files:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    text = str(error).splitlines()[0]
+                    wrong.append(text if shown(path) in text else f"{shown(path)}: {text}")
+            assert not wrong, "\n".join(wrong)
+
+        return test
+
+    return made
+
+
 @cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
 
 
 def module_of(path: Path) -> str:
@@ -56,9 +80,14 @@ def modules() -> dict[str, Path]:
     return {module_of(path): path for path in FILES}
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imports_of(path: Path) -> tuple[tuple[str, int], ...]:
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the modules of ours that a file imports anywhere in it, with the lines."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -70,7 +99,7 @@ def imports_of(path: Path) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
-@pytest.mark.parametrize("path", FILES, ids=shown)
+@of_each(FILES)
 def test_imports_go_one_way(path):
     package = path.relative_to(ROOT).parts[0]
     for name, line in imports_of(path):
@@ -143,13 +172,13 @@ def test_no_circle_of_rooms():
         assert not circle_in(graph)
 
 
-@pytest.mark.parametrize("path", TRAINING, ids=shown)
+@of_each(TRAINING)
 def test_parts_take_what_they_use(path):
     """No part reaches into a trainer, and none takes one without saying so."""
     text = path.read_text()
     untyped = re.findall(r"\btrainer\w*: Any\b|\brun: Any\b", text)
     assert not untyped, f"{shown(path)}: {untyped}"
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr) and path != BASE_TRAINER:
             owner = ast.unparse(node.value).split(".")[-1]
             assert not re.fullmatch(r"\w*trainer|run|\w+_run|run_context", owner), (
@@ -157,7 +186,7 @@ def test_parts_take_what_they_use(path):
             )
 
 
-@pytest.mark.parametrize("path", FILES, ids=shown)
+@of_each(FILES)
 def test_paths_in_strings_exist(path):
     """Modules and files of ours that a string or a comment names, in code that no import checks."""
     if "scaffold" in path.parts or path.name == "doc_pages.py":
@@ -179,16 +208,15 @@ def _is_made_up(name: str) -> bool:
     return bool(re.search(r"my_|data/zoo/|train/loss|train/x_|^model\.(embed_tokens|layers|norm|safetensors)", name))
 
 
-@pytest.mark.parametrize("path", FILES, ids=shown)
+@of_each(FILES)
 def test_commands_are_named_as_their_user_calls_them(path):
     """`python train.py` in a checkout is `menagerie train` in a project of one's own: `constants.command` knows."""
-    tree = tree_of(path)
     with_docs = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, with_docs)
+    docs = {id(node.body[0].value) for node in nodes_of(path) if isinstance(node, with_docs)
             if node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
-    docs |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)
-             if ast.unparse(node.targets[0]) == "_EXAMPLES"}  # fmt: skip
-    for node in ast.walk(tree):
+    docs |= {id(node.value) for node in nodes_of(path) if isinstance(node, ast.Assign)
+             if isinstance(node.targets[0], ast.Name) and node.targets[0].id == "_EXAMPLES"}  # fmt: skip
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             named = re.search(r"python (train|plot|recommend)\.py\b.", node.value)
             assert not named, (
@@ -196,12 +224,14 @@ def test_commands_are_named_as_their_user_calls_them(path):
             )
 
 
-@pytest.mark.parametrize("path", FILES, ids=shown)
+@of_each(FILES)
 def test_library_code_logs_and_never_prints_or_unpickles(path):
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            options = {f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords}
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            called = ast.unparse(node.func) if name in ("print", "load", "loads") else ""
+            options = {f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords
+                       if key.arg in ("allow_pickle", "weights_only")}  # fmt: skip
             if path.name == "weights_file.py" and "weights_only=True" in options:
                 continue  # files of others, which hold tensors: the one place where they are read
             assert called != "print" and called not in ("torch.load", "pickle.load", "pickle.loads"), f"{node.lineno}"
