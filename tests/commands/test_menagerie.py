@@ -107,6 +107,7 @@ def runs_of(project: Path, model: str) -> list[Path]:
     return sorted((project / "artifacts" / "models" / model / "runs").glob("*"))
 
 
+@pytest.mark.slow
 def test_an_installed_program_trains_a_new_project(installed, tmp_path):
     shown = installed.run("menagerie", "--version", cwd=tmp_path)
     assert shown.stdout == f"menagerie {VERSION} (commit {installed.commit[:10]})\n"

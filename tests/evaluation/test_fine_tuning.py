@@ -78,6 +78,7 @@ def found_folder(found: fine_tuning.FineTuning, name: str) -> Path:
     return next(model.folder for model in found.models if model.name == name)
 
 
+@pytest.mark.slow
 def test_models_are_tuned_and_compared_once_and_the_table_learns_it(tmp_path, monkeypatch):
     folder, said = lay_out(tmp_path), []
     monkeypatch.setattr(fine_tuning, "_SEEDS", 1)
