@@ -53,6 +53,7 @@ def test_a_fork_decides_otherwise_and_the_old_thread_stays_whole(tmp_path):
     assert git(folder, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
+@pytest.mark.slow
 def test_a_fork_at_a_change_that_is_refused_trains_by_the_old_settings(tmp_path):
     folder = make_task(tmp_path)
     tune("run", "--yes", folder=folder)

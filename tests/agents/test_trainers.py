@@ -49,6 +49,7 @@ def run(folder: Path, **environment: str) -> dict:
     return json.loads(tune("status", "--json", folder=folder / "small").stdout)["state"]
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_from(tmp_path):
     made = make(tmp_path, "dpo", "{epochs: 2, learning_rate: 3e-3, sample_count: 0, plot_at_end: off}", pairs=True)
     assert made.returncode == 0 and "12 pairs of answers" in made.stdout, made.stderr

@@ -67,6 +67,7 @@ def test_the_first_step_is_reached_with_what_a_run_needs(shared_project, name):
     assert imported(shared_project, AT_THE_FIRST_STEP, UNUSED, name, "epochs=1") == []
 
 
+@pytest.mark.slow
 def test_the_autoencoder_reaches_its_first_step_without_statistics(shared_project):
     names = "scipy.stats sklearn matplotlib pandas PIL"
     assert imported(shared_project, AT_THE_FIRST_STEP, names, "ModelAutoEncoder", "epochs=1") == []

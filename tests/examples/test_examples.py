@@ -46,6 +46,7 @@ def test_an_example_runs(lab, name):
     assert len(rows) == 5 and all(row[0]["role"] == "user" and row[-1]["role"] == "assistant" for row in rows)
 
 
+@pytest.mark.slow
 def test_the_whole_of_an_example_is_one_command(lab):
     """Both trainings and the report, in their quick form."""
     done = lab.run("hello", "--quick", *tasks_of("hello"), "plot_at_end=off", script="examples/run.py")

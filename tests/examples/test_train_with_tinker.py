@@ -96,7 +96,8 @@ def test_what_can_not_be_noted_costs_its_rollout_and_says_so(script, capsys):
     assert "a rollout failed: TypeError: float() argument" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["endpoint", pytest.param("sdk", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["endpoint", "sdk"])
+@pytest.mark.slow
 def test_it_learns_what_is_rewarded(served, tmp_path, way):
     """From random bytes to small letters; agents that fail cost their own rollouts only."""
     (tmp_path / "agents.py").write_text(AGENT)

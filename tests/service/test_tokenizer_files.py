@@ -25,6 +25,7 @@ def base():
     return base_model.load("tiny")
 
 
+@pytest.mark.slow
 def test_transformers_finds_it_by_its_name(base, tmp_path):
     place = write_hub_tokenizer(base, "org/small", tmp_path)
     again = write_hub_tokenizer(base, "org/small", tmp_path)  # the same

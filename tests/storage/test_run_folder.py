@@ -111,6 +111,7 @@ def test_runs_of_earlier_versions_are_sorted_by_their_names(tmp_path):
     assert RunFolder.find(tmp_path, "Old", "latest").id == "20260101-000000-10"
 
 
+@pytest.mark.slow
 def test_parts_of_a_group_or_a_sweep_are_not_the_latest(project):
     assert project.run(*WORDS).returncode == 0
     (own,) = project.runs("FeatureFusion")

@@ -132,6 +132,7 @@ def test_tasks_that_are_no_plain_data_are_played_in_threads(lab):
     assert history["train_failed"] == [0.5]
 
 
+@pytest.mark.slow
 def test_hundreds_at_once_take_one_thread(lab):
     words = (*WORDS[:-1], "group_size=50", "parallel_rollouts=300", "rollouts_in=threads")
     done = lab.run("Agent", "agent=asynchronous.py:play", *words)

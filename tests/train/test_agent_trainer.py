@@ -203,7 +203,7 @@ def whole_run(lab):
     return train(lab, "killed", *KILLED)[:2]
 
 
-@pytest.mark.parametrize("how", ["inside an epoch", "in its rollouts"])
+@pytest.mark.parametrize("how", [pytest.param("inside an epoch", marks=pytest.mark.slow), "in its rollouts"])
 def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
     """B3: between the steps of an epoch its rollouts are in the checkpoint; before them they are made again."""
     whole, expected = whole_run
@@ -235,6 +235,7 @@ def test_an_agent_that_fails_costs_its_rollouts_alone(lab):
     assert [sample["finish"] for sample in samples] == ["stop", "failed", *["no reward"] * 3, "stop"]
 
 
+@pytest.mark.slow
 def test_a_reward_for_failures_counts_and_teaches(lab):
     """4 of 6 tasks have it, whether their agent raised or returned nothing, in training and in validation."""
     words = ("tasks_per_epoch=6", "epochs=1", "sample_count=1", "failed_reward=-300", "advantage=batch")

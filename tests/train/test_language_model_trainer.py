@@ -469,6 +469,7 @@ def test_what_cant_be_merged_is_refused_before_training(lab):
     assert len(lab.runs("LanguageModel")) == before
 
 
+@pytest.mark.slow
 def test_the_date_of_a_template_is_the_runs(lab):
     template = lab.path / "dated.jinja"
     template.write_text(

@@ -32,6 +32,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_rebuilding_a_family_gives_networks_of_the_recorded_accuracies(tmp_path):
     before = digests(ZOO_DIR)
     done = train(tmp_path, "families=mlp", "plot_at_end=off")

@@ -257,6 +257,7 @@ def test_logprobs_are_learned_by_the_divergence_from_the_teacher(lab, first):
     assert weights(run) != weights(first[0])
 
 
+@pytest.mark.slow
 def test_all_weights_are_trained_and_compared_with_what_they_were(lab, first):
     run, metrics = distil(lab, "trained=all", "learning_rate=3e-4", "epochs=4")
     before = {name: value for name, value in first[1]["summary"].items() if name.endswith("_before")}
@@ -267,6 +268,7 @@ def test_all_weights_are_trained_and_compared_with_what_they_were(lab, first):
     assert again["summary"]["teacher_answers"]["sampled"] == 0 and again["history"] == first[1]["history"]
 
 
+@pytest.mark.slow
 def test_a_rehearsal_asks_for_few_answers_and_leaves_none(lab):
     words = words_of("artifacts_dir=rehearsed")
     planned = lab.run("PromptDistillation", *words, "--dry-run")

@@ -125,6 +125,7 @@ def test_lambda_trains_and_ranks_unseen_models_by_what_hybrid_adds_too(tmp_path)
     assert metrics["summary"]["pair_features"][-2:] == ["measured log_me", "measured nearest_centroid"]
 
 
+@pytest.mark.slow
 def test_pairwise_trains_and_a_user_s_own_encoder_is_one_setting(tmp_path):
     """`own_grey.py` lies where Python finds it; nine grey levels give dataset tokens of 2 x 9 + 1 numbers."""
     (tmp_path / "own_grey.py").write_text(

@@ -46,6 +46,7 @@ def run(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_both_are_imported():
     run(BOTH)
 
