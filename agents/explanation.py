@@ -125,8 +125,7 @@ def can_explain(context: TuneContext, state: TuneState) -> bool:
         context: what nodes share.
         state: what is known.
     """
-    trained = any(each["trained"]["run"] and not each["trained"]["error"] for each in state.get("rounds", []))
-    return trained and isinstance(context.trainer, TellsLosses)
+    return bool(_trained_rounds(state)) and isinstance(context.trainer, TellsLosses)
 
 
 def _row_of(context: TuneContext, wanted: str) -> TaskRow:
@@ -139,8 +138,12 @@ def _row_of(context: TuneContext, wanted: str) -> TaskRow:
     return found
 
 
+def _trained_rounds(state: TuneState) -> list[Round]:
+    return [each for each in state.get("rounds", []) if each["trained"]["run"] and not each["trained"]["error"]]
+
+
 def _round_of(state: TuneState) -> Round:
-    rounds = [each for each in state.get("rounds", []) if each["trained"]["run"] and not each["trained"]["error"]]
+    rounds = _trained_rounds(state)
     if not rounds:
         raise ExplanationError("nothing has been trained yet")
     return state["rounds"][state["best"] - 1] if state["best"] else rounds[-1]

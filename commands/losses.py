@@ -127,20 +127,19 @@ def _measure(model: SavedModel, base: SavedModel | None, rows: Sequence[_Measure
             written["base_loss"] = _rounded(before.mean())
         if not (config.words or config.attribution or config.attention):
             continue
-        asked, scores = asked_tokens(model.base.tokenizer, row, one.texts), None
+        asked, scores, received = asked_tokens(model.base.tokenizer, row, one.texts), None, None
         if config.attribution and isinstance(decoder, CausalLM):
             found = attribution(decoder, model.adapter, row, asked, blank, config.attribution, device)
             scores, written["lowered"] = found.scores, round(found.lowered, 6)
-        written["words"] = _words(model, row, asked, losses, before, scores)
         if config.attention and isinstance(decoder, CausalLM):
             received = attention_received(decoder, model.adapter, row, device)
-            for word, told in zip(words_of(model.base.tokenizer, row, asked), written["words"], strict=True):
-                told["attention"] = _rounded(received[word.begin : word.end].sum())
+        written["words"] = _words(model, row, asked, losses, before, scores, received)
 
 
 def _words(
-    model: SavedModel, row: TokenRow, asked: Tensor, own: Tensor, base: Tensor | None, scores: Tensor | None
-) -> list[dict[str, Any]]:
+    model: SavedModel, row: TokenRow, asked: Tensor, own: Tensor, base: Tensor | None, scores: Tensor | None,
+    received: Tensor | None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Return the words of a row: each with its loss summed over its tokens where it is trained on, else its score."""
     trained = torch.zeros(len(row.ids), dtype=torch.int64)
     trained[1:] = (row.weights[1:] != 0).cumsum(0)
@@ -154,6 +153,8 @@ def _words(
                 one["base_loss"] = _rounded(base[part].sum())
         elif word.kind == "asked" and scores is not None:
             one["lowers"] = _rounded(scores[word.begin : word.end].sum())
+        if received is not None:
+            one["attention"] = _rounded(received[word.begin : word.end].sum())
         done.append(one)
     return done
 
