@@ -29,8 +29,8 @@ PACKAGES = (
     "train", "workflow",
 )  # fmt: skip
 FILES = (
-    "train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "workflow.py", "tune.py", "config.ini",
-    "beautilog.ini",
+    "train.py", "plot.py", "recommend.py", "menagerie.py", "doctor.py", "workflow.py", "tune.py", "serve.py",
+    "config.ini", "beautilog.ini",
 )  # fmt: skip
 
 

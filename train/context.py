@@ -405,12 +405,16 @@ class RunContext:
     def watch_author(self) -> None:
         """Note what the trainer's own objects are like now that it is built: what changes from here on is kept."""
         trainer, loaders = self.trainer, {"train_loader": self.train_loader, "val_loader": self.val_loader}
-        data = AuthorState(lambda: survey_data(loaders, [trainer, self]), self.device, _MOST_PARTS_OF_DATA)
+        # A loader may hold a method of an object that these are attributes of too: they are no part of the data.
+        own = [self, *self.callbacks.all, self.optimizer, self.scheduler]
+        beside = [trainer, self.config, *self.model.modules(), *own]
+        data = AuthorState(lambda: survey_data(loaders, beside), self.device, _MOST_PARTS_OF_DATA)
         self.random_sources.data = data
 
         def look() -> Survey:
-            known = [self, *self.callbacks.all, *loaders.values(), self.optimizer, self.scheduler]
-            return survey_trainer(trainer, [*known, *data.survey.visited])
+            theirs = set(map(id, beside))
+            visited = [each for each in data.survey.visited if id(each) not in theirs]
+            return survey_trainer(trainer, [*own, *loaders.values(), *visited])
 
         author = AuthorState(look, self.device, _MOST_PARTS)
         self.author = author

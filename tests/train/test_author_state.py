@@ -128,6 +128,21 @@ KINDS = {
             if t.learning: t.scale *= 0.98
             return F.cross_entropy(t.model(x), y)
     """,
+    "LoaderWithAMethodOfAnOwner": """
+        def build(self, t):
+            t.optimizer = Adam(t.model.parameters(), lr=1e-2)
+            t.scheduler = ExponentialLR(t.optimizer, 0.9)
+            t.train_loader = DataLoader(TensorDataset(X[:48], Y[:48]), 8, collate_fn=Owner(t).scaled)
+        def loss(self, t, x, y): return F.cross_entropy(t.model(x), y)
+    class Owner:
+        def __init__(self, t):
+            self.config, self.model, self.optimizer, self.scheduler = t.config, t.model, t.optimizer, t.scheduler
+            self.scale = 1.0
+        def scaled(self, samples):
+            x, y = torch.utils.data.default_collate(samples)
+            self.scale *= 0.98
+            return x * self.scale + self.model[0].weight.detach().mean(), y
+    """,
     "Queue": """
         def build(self, t):
             t.queue, t.at = torch.zeros(32, 8), 0
@@ -447,7 +462,7 @@ KINDS = {
             return X[i] * float(self.rng.uniform()) + self.reads / 100, Y[i]
     """,
 }
-QUICK = ("SecondOptimizer", "GrowingBuffer", "ThawWithAGroup")
+QUICK = ("SecondOptimizer", "GrowingBuffer", "ThawWithAGroup", "LoaderWithAMethodOfAnOwner")
 
 
 def prepare(project, kinds: dict[str, str] = KINDS) -> None:
