@@ -25,7 +25,7 @@ from torch import Tensor
 from llm.base_model import BaseModel
 from llm.engine_error import EngineError, NonFiniteError, UnknownAdapterError
 from llm.lookahead import Lookahead
-from llm.prefix_cache import PrefixCache, common_length
+from llm.prefix_cache import PrefixCache, begins_alike
 from llm.sample_result import CANCELLED, FAILED, STOP, RecalledSample, Sample, SampleHandle
 from llm.sampled_weights import SampledWeights, WeightsIdentity, identity_of, mark_of
 from llm.sampling_settings import SampleRequest, SamplingSettings, SettingError
@@ -39,6 +39,8 @@ from model.lora import AdapterRows, LoraAdapter, LoraBank
 
 # Tokens that prompts must have in common for one to wait until the other is read.
 _WORTH_SHARING = 32
+# Tokens of keys and values that are copied in the time in which a token is read, and less.
+_COPIED = 50
 # Tokens of keys and values that must be saved in each step for a prefix to be read by several rows in one place.
 _WORTH_REFERRING = 512
 # Tokens of keys and values that must be saved in each step for rows to be moved in memory.
@@ -148,7 +150,7 @@ class Sampler:
         if base.tokenizer is not None:
             self._token_bytes = TokenBytes(base.tokenizer)
             self._grammars = TokenGrammars(base.tokenizer, self._token_bytes, self._vocabulary)
-        self._cache: KeyValueCache = self._model.new_cache(slots=min(self.limits.rows, 8))
+        self._cache = self._new_cache()
         self._prefixes = PrefixCache(self.limits.prefix_bytes)
         self._inbox: deque[Callable[[], None]] = deque()  # from other threads
         self._lock = threading.RLock()
@@ -322,6 +324,20 @@ class Sampler:
         with self._lock:
             self._prefixes.clear()
 
+    def release(self) -> None:
+        """End what is under way, and give the memory back that it and earlier requests took."""
+        with self._lock, torch.inference_mode():
+            self._open_inbox()
+            prompts = (*self._waiting, *self._reading, *self._ready, *(row.prompt for row in self._rows))
+            for handle in [prompt.handle for prompt in prompts]:
+                self._end(handle, CANCELLED)
+            self._prefixes.clear()
+            self._cache = self._new_cache()
+            self._recent_weights = None
+
+    def _new_cache(self) -> KeyValueCache:
+        return self._model.new_cache(slots=min(self.limits.rows, 8))
+
     def _put(self, work: Callable[[], None]) -> None:
         self._inbox.append(work)
         if self._lock.acquire(blocking=False):
@@ -385,8 +401,9 @@ class Sampler:
         """Return whether a prompt that is read now has much in common with this one: then it waits for that."""
         if prompt.handle.request.settings.prompt_logprobs is not None or not self.limits.prefix_bytes:
             return False
+        beginning = prompt.tokens[:-1]
         return any(
-            common_length(each.tokens, prompt.tokens[:-1]) >= known + _WORTH_SHARING
+            begins_alike(each.tokens, beginning, known + _WORTH_SHARING)
             for each in self._reading
             if each.weights is prompt.weights
         )
@@ -396,10 +413,10 @@ class Sampler:
         if known is None:
             prompt.slot = self._cache.take()
             return
-        samples = _left(prompt)
+        samples, beginning = _left(prompt), prompt.tokens[: known.length]
         for other in (*self._waiting[:_LOOK_AHEAD], *self._reading):
             alike = other is not prompt and other.weights is prompt.weights
-            if alike and common_length(other.tokens[:-1], prompt.tokens[:-1]) >= known.length:
+            if alike and begins_alike(other.tokens[:-1], beginning, known.length):
                 samples += _left(other)
         prompt.grouped = (samples - 1) * known.length
         refer = prompt.grouped >= _WORTH_REFERRING
@@ -590,7 +607,8 @@ class Sampler:
         if sample.finish not in (CANCELLED, FAILED) and len(prompt.handle.samples) == 1 and self.limits.prefix_bytes:
             # The next turn of a chat begins with this one. The last token is not in the cache yet.
             held = len(prompt.tokens) + len(sample.tokens) - 1
-            if len(sample.tokens) > _WORTH_SHARING and self._cache.length(row.slot) == held:
+            read_again = len(sample.tokens) - 1
+            if _COPIED * read_again >= held and self._cache.length(row.slot) == held:
                 tokens = numpy.concatenate([prompt.tokens, numpy.asarray(sample.tokens[:-1])])
                 self._prefixes.add(prompt.weights.identity, tokens, self._cache.share(row.slot))
         self._cache.free(row.slot)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -445,7 +446,7 @@ def reading_cost(lengths: Sequence[int]) -> int:
     return sum(_RUN_COST + max(lengths[a:b]) * (b - a) for a, b in _like_lengths(lengths)) if lengths else 0
 
 
-def _like_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
+def _like_lengths(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Cut rows into runs, so that little is read beyond the end of short rows and there are few runs.
 
     Args:
@@ -454,19 +455,26 @@ def _like_lengths(lengths: Sequence[int]) -> list[tuple[int, int]]:
     Returns:
         Of each run its first row and the row after its last.
     """
+    least = min(lengths)  # as all grow alike, what each run costs does too, and the runs stay
+    return _runs_of(tuple(length - least for length in lengths))
+
+
+@lru_cache(maxsize=64)
+def _runs_of(lengths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     if max(lengths) * len(lengths) - sum(lengths) <= _RUN_COST:
-        return [(0, len(lengths))]
-    best, cut = [0], [0]  # by the number of rows dealt with: the lowest cost, and where the last run begins
-    for end in range(1, len(lengths) + 1):
+        return ((0, len(lengths)),)
+    # Runs end where lengths change: a cut between rows of one length could move to one of its ends at no cost.
+    ends = [end for end in range(1, len(lengths)) if lengths[end] != lengths[end - 1]] + [len(lengths)]
+    begins = [0, *ends[:-1]]
+    best, cut = {0: 0}, {}  # by the number of rows dealt with: the lowest cost, and where the last run begins
+    for number, end in enumerate(ends):
         longest, costs = 0, []
-        for begin in range(end - 1, -1, -1):
+        for begin in reversed(begins[: number + 1]):
             longest = max(longest, lengths[begin])
             costs.append((best[begin] + _RUN_COST + longest * (end - begin), begin))
-        cost, begin = min(costs)
-        best.append(cost)
-        cut.append(begin)
+        best[end], cut[end] = min(costs)
     runs, end = [], len(lengths)
     while end:
         runs.append((cut[end], end))
         end = cut[end]
-    return runs[::-1]
+    return tuple(runs[::-1])

@@ -246,6 +246,9 @@ class SamplingLoop:
         if self._thread.ident is not None:
             self._thread.join()
         self._end_all(LoopEndedError("the service has been closed"))
+        # Else these would keep one another, and the sampler's memory, until a collection of all of Python's garbage.
+        self.schedule.notify(lambda: None)
+        self._memory = None
 
     def __enter__(self) -> "SamplingLoop":
         self.start()
@@ -302,7 +305,8 @@ class SamplingLoop:
         self.schedule.require(key)
         tickets = [Ticket(key, number, model, request, streams, changed, target)
                    for request, number in zip(requests, numbers, strict=True)]  # fmt: skip
-        answers = [None if self._memory is None else self._memory.known(ticket) for ticket in tickets]
+        memory = self._memory
+        answers = [None if memory is None else memory.known(ticket) for ticket in tickets]
         with self._condition:
             if self._closing:
                 raise LoopEndedError("the service has been closed")

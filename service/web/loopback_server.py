@@ -4,12 +4,14 @@ import logging
 import socket
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.web.patient_protocol import patient_protocol
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from service.web.prompt_server import PromptServer
 
 HOST = "127.0.0.1"
 _LOG = logging.getLogger("uvicorn.error")
@@ -35,9 +37,9 @@ class LoopbackServer:
     """
 
     def __init__(self, app: "ASGIApp", port: int = 0, host: str = HOST, head_seconds: float = 60.0) -> None:
-        self._app, self.port, self._host, self._head_seconds = app, port, host, head_seconds
+        self._app, self.port, self._host, self._head_seconds = _Served(app), port, host, head_seconds
         self._socket: socket.socket | None = None
-        self._server: Any = None
+        self._server: PromptServer | None = None
         self._thread: threading.Thread | None = None
         self._level = logging.NOTSET
 
@@ -49,6 +51,8 @@ class LoopbackServer:
 
     def __enter__(self) -> "LoopbackServer":
         import uvicorn  # here, so that packages which are not needed elsewhere may be missing
+
+        from service.web.prompt_server import PromptServer
 
         # With the protocol named: asyncio sends at once on sockets that it knows to be TCP, and on others small answers
         # wait 40 ms for an acknowledgement.
@@ -70,7 +74,7 @@ class LoopbackServer:
         # What the app does wrong it says itself; starts, stops and what clients send that is no HTTP are nobody's news.
         self._level = _LOG.level
         _LOG.setLevel(logging.CRITICAL)
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
         # The socket listens already: whoever connects before the thread has begun waits for it.
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
         self._thread.start()
@@ -79,12 +83,25 @@ class LoopbackServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
+        if self._server is not None:
+            self._server.leave()
         if self._thread is not None:
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
+        self._app.app = None
         _LOG.setLevel(self._level)
+
+
+class _Served:
+    """An app as long as it is served: the server's objects refer to one another, and would keep it and its memory."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app: ASGIApp | None = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
 
 
 def _give_up_the_silent(listening: socket.socket) -> None:

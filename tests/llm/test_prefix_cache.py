@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from llm.prefix_cache import PrefixCache, common_length
+from llm.prefix_cache import PrefixCache, begins_alike, common_length
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,34 @@ def test_memory_stays_within_its_limit():
     assert len(cache) == 3
     cache.clear()
     assert (len(cache), cache.bytes) == (0, 0)
+
+
+def test_rows_that_share_a_beginning_hold_the_same_whatever_else_begins_so():
+    cache = PrefixCache()
+    for last in (3, 5, 7):
+        cache.add("a", row(1, 2, last), Held(3))
+    held = [cache.find("a", row(1, 2, last)) for last in (2, 4, 6, 8)]
+    assert held[0].length == 2 and all(each is held[0] for each in held)
+
+
+def test_finds_what_a_look_at_all_finds():
+    draw = numpy.random.default_rng(0)
+    cache, known = PrefixCache(), {}
+    for _ in range(300):
+        tokens = draw.integers(0, 3, draw.integers(1, 8))
+        for each in [each for each in known if each == tuple(tokens[: len(each)])]:
+            del known[each]
+        known[tuple(tokens)] = tokens
+        cache.add("a", tokens, Held(len(tokens)))
+        asked = draw.integers(0, 3, 6)
+        found = cache.find("a", asked)
+        assert (found.length if found else 0) == max(common_length(each, asked) for each in known.values())
+
+
+def test_begins_alike():
+    first = row(1, 2, 3)
+    assert [begins_alike(first, row(*other), 2) for other in [(1, 2, 4), (1, 2), (1,), (0, 2, 3)]] == [1, 1, 0, 0]
+    assert begins_alike(first, row(), 0)
 
 
 def test_common_length():

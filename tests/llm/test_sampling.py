@@ -194,6 +194,32 @@ def test_a_next_turn_begins_with_the_last_one():
     check_logprobs(base, list(second.prompt), handle.samples[0])
 
 
+@pytest.mark.parametrize(("sampled", "kept"), [(8, 40 + 8 - 1), (1, 40)])
+def test_a_short_answer_is_kept_where_that_costs_less_than_to_read_it_again(sampled, kept):
+    base = t0()
+    sampler = Sampler(base)
+    first = SampleRequest(tokens(40), SamplingSettings(seed=0, max_tokens=sampled, end_ids=()))
+    (answer,) = sampler.sample([first])[0]
+    handle = sampler.submit(SampleRequest([*first.prompt, *answer.tokens, *tokens(8, 3)], GREEDY))
+    while sampler.step():
+        pass
+    assert handle.cached_tokens == kept
+
+
+def test_what_is_released_can_begin_anew():
+    sampler = Sampler(t0())
+    request = SampleRequest(tokens(40), SamplingSettings(seed=0, max_tokens=50, end_ids=()))
+    (whole,) = sampler.sample([request])[0]
+    halfway = sampler.submit(request)
+    sampler.step()
+    sampler.release()
+    assert halfway.done and halfway.samples[0].finish == "cancelled" and not sampler.busy and not sampler.slots
+    again = sampler.submit(request)
+    while sampler.step():
+        pass
+    assert again.cached_tokens == 0 and again.samples[0].tokens == whole.tokens
+
+
 def test_prefixes_go_by_the_weights():
     """Base, A, B, and A after a step, in all orders: each as on a cold sampler."""
     base = t0()

@@ -1,8 +1,12 @@
 """The server in a thread: starts at once, ends cleanly, and leaves nothing behind."""
 
+import asyncio
+import gc
 import logging
 import socket
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,6 +14,7 @@ pytest.importorskip("uvicorn")
 
 import httpx
 
+from service.web import loopback_server
 from service.web.loopback_server import LoopbackServer
 
 
@@ -60,3 +65,39 @@ def test_ends_though_a_client_stays():
             assert next(response.iter_raw()) == b"begun"
             server.__exit__(None, None, None)
         assert threading.current_thread() is threading.main_thread()
+
+
+def test_what_is_under_way_is_answered_before_it_ends(monkeypatch):
+    monkeypatch.setattr(loopback_server, "_LONGEST_END", 60)
+    begun, leave = threading.Event(), threading.Event()
+
+    async def slow(scope, receive, send):
+        begun.set()
+        await asyncio.to_thread(leave.wait, 60)
+        await app(scope, receive, send)
+
+    with ThreadPoolExecutor(1) as pool:
+        with LoopbackServer(slow) as server:
+            asked = pool.submit(httpx.get, f"{server.url}/late", timeout=60)
+            assert begun.wait(60)
+            threading.Timer(0.2, leave.set).start()
+        assert asked.result().text == "/late"
+
+
+def test_the_app_is_let_go_with_the_server():
+    """uvicorn's objects refer to one another, and stay until Python looks for such."""
+
+    class App:
+        async def __call__(self, scope, receive, send):
+            await app(scope, receive, send)
+
+    gc.disable()
+    try:
+        served = App()
+        known = weakref.ref(served)
+        with LoopbackServer(served) as server:
+            assert httpx.get(f"{server.url}/a").text == "/a"
+        del served
+        assert known() is None
+    finally:
+        gc.enable()

@@ -1,6 +1,5 @@
 """Makes rollouts: plays an agent with many tasks at once against one model, and gathers what was sampled."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -99,6 +98,7 @@ class RolloutRunner:
         with ExitStack() as stack:
             kept = stack.enter_context(journal or RolloutJournal(None, {}))
             stack.enter_context(self._output.taken())
+            stack.callback(sampler.release)  # the app, which is garbage in a circle, refers to it
             waves = None
             if self.settings.lockstep:
                 waves = Waves(sampler.clear_prefixes, kept.note_clean, kept.first_wave)
@@ -113,10 +113,7 @@ class RolloutRunner:
                     look(flight.done)
             finally:
                 flight.end()
-            found = flight.rollouts()
-        del flight, loop, sampler, waves
-        gc.collect()  # a server and its loop refer to one another, and to the sampler's memory
-        return found
+            return flight.rollouts()
 
     @contextmanager
     def _server(self, loop: SamplingLoop, log: ExchangeLog, policy: SampledPolicy) -> Iterator[str]:
