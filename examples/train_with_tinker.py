@@ -10,6 +10,7 @@ On hosted Tinker: unset TINKER_BASE_URL, set a key of theirs, and --model Qwen/Q
 
 import argparse
 import importlib
+import math
 import os
 import random
 import sys
@@ -88,7 +89,10 @@ class Policy:
         client.chat.completions.create = create
         try:
             found = agent(task, client)
-            return float(found["reward"] if isinstance(found, dict) else found), sampled
+            reward = float(found["reward"] if isinstance(found, dict) else found)
+            if not math.isfinite(reward):
+                raise ValueError(f"the reward is {reward}: it must be a finite number")
+            return reward, sampled
         except Exception as error:  # whatever a user's agent raises costs its rollout only
             print(f"a rollout failed: {type(error).__name__}: {error}", file=sys.stderr)
             return None, sampled
@@ -138,8 +142,12 @@ def policy_data(rollouts):
 def train(options):
     """Do it all: the form of answers, an evaluation, rounds of rollouts and steps, an evaluation."""
     file, _, name = options.agent.rpartition(":")
+    if not Path(file).is_file():
+        sys.exit(f"--agent {options.agent}: there is no file {file!r}; give it as file:function")
     sys.path.insert(0, str(Path(file).parent))
     module = importlib.import_module(Path(file).stem)
+    if not hasattr(module, name) or not hasattr(module, "tasks"):
+        sys.exit(f"--agent {options.agent}: {file} needs the function {name}(task, client), and tasks(split)")
     agent, tasks, held_out = getattr(module, name), module.tasks("train"), module.tasks("val")[: options.held_out]
     service = tinker.ServiceClient()
     training = service.create_lora_training_client(options.model, options.rank, options.seed).result()
@@ -154,7 +162,7 @@ def train(options):
         played = policy.play_all(agent, held_out, 1, "held out")
         rewards = [reward for _, reward, _ in played]
         if len(rewards) < 2:
-            sys.exit(f"{when}: the agent fails at all held-out tasks but {len(rewards)}: what it says is above")
+            sys.exit(f"{when}: {len(rewards)} of {len(held_out)} held-out tasks have a reward, and at least 2 must")
         interval = 1.96 * stdev(rewards) / len(rewards) ** 0.5
         print(f"{when}: reward {fmean(rewards):.3f} +- {interval:.3f} of {len(rewards)} held-out tasks", flush=True)
         for _, reward, sampled in played[:3]:
@@ -166,6 +174,8 @@ def train(options):
     for epoch in range(options.epochs):
         some = draw.sample(tasks, min(options.tasks, len(tasks)))
         rollouts = policy.play_all(agent, some, options.group, f"{options.seed} {epoch}")
+        if not rollouts:
+            sys.exit(f"epoch {epoch + 1}: the agent fails in all rollouts: what it says is above")
         learned = list(zip(advantages_of(rollouts, options.advantage), rollouts, strict=True))
         draw.shuffle(learned)
         for step in range(options.steps):

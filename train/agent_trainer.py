@@ -91,7 +91,7 @@ class AgentTrainer(BaseTrainer):
             )
             processes = False
         self._runner = OutsideOfState(RolloutRunner(agent, _runner_settings(config, processes)))
-        _require_choice(config, len(tasks))
+        _require_enough(config, len(tasks))
         settings = self._rollout_settings()
         credit = Credit(_credit_settings(config, self.options.dry_run), self._start_logprobs)
         self.train_loader = RolloutLoader(len(tasks), self._train_rollouts, settings, credit, self._keep_transcripts)
@@ -410,7 +410,7 @@ def _policy_loss(config: AgentTrainerConfig) -> PolicyLoss:
         return PolicyLoss(config.loss, config.clip)
     except ValueError as error:
         told = str(error)
-        raise ConfigError([told if told.startswith("clip is") else f"clip: {told}"]) from error
+        raise ConfigError([told if told.startswith("clip =") else f"clip: {told}"]) from error
 
 
 def _credit_settings(config: AgentTrainerConfig, probing: bool) -> CreditSettings:
@@ -462,18 +462,27 @@ def _require_together(config: AgentTrainerConfig) -> None:
         raise ConfigError(wrong)
 
 
-def _require_choice(config: AgentTrainerConfig, tasks: int) -> None:
-    """Refuse a curriculum where each epoch takes all tasks.
+def _require_enough(config: AgentTrainerConfig, tasks: int) -> None:
+    """Refuse a curriculum where each epoch takes all tasks, and more steps than an epoch has rollouts.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: so it is.
     """
-    drawn = config.tasks_per_epoch or tasks
-    if config.curriculum == "success" and drawn >= tasks and not config.dynamic_sampling:
-        raise ConfigError(
-            [f"curriculum = success chooses among tasks, and an epoch takes all {tasks} of them: give a smaller "
-             "tasks_per_epoch, or more tasks"]
-        )  # fmt: skip
+    drawn = min(config.tasks_per_epoch or tasks, tasks)
+    rollouts = drawn * config.group_size
+    wrong = []
+    if config.curriculum == "success" and drawn == tasks and not config.dynamic_sampling:
+        wrong.append(
+            f"curriculum = success chooses among tasks, and an epoch takes all {tasks} of them: give a smaller "
+            "tasks_per_epoch, or more tasks"
+        )
+    if config.steps_per_epoch > rollouts:
+        wrong.append(
+            f"steps_per_epoch = {config.steps_per_epoch}: an epoch has {rollouts} rollouts ({counted(drawn, 'task')}, "
+            f"{config.group_size} each). Give at most as many, or a larger tasks_per_epoch or group_size"
+        )
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _runner_settings(config: AgentTrainerConfig, processes: bool) -> RunnerSettings:

@@ -1,6 +1,8 @@
 """The loop by the Tinker SDK: what it learns from, on paper; and that it learns, against a service, in both ways."""
 
+import argparse
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -94,6 +96,17 @@ def test_what_can_not_be_noted_costs_its_rollout_and_says_so(script, capsys):
     assert "ValueError: streams are not noted here; `python train.py Agent` does that" in capsys.readouterr().err
     assert policy.play(lambda task, client: None, {}, random.Random(0)) == (None, [])
     assert "a rollout failed: TypeError: float() argument" in capsys.readouterr().err
+    assert policy.play(lambda task, client: float("nan"), {}, random.Random(0)) == (None, [])
+    assert "the reward is nan: it must be a finite number" in capsys.readouterr().err
+
+
+def test_an_agent_that_is_not_there_is_told(script, tmp_path, monkeypatch):
+    (tmp_path / "my_agent.py").write_text("def play(task, client):\n    return 0.0\n")
+    for agent, told in (("none.py:play", "there is no file 'none.py'"), ("my_agent.py:play", "and tasks(split)")):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit, match=re.escape(told)):
+            script.train(argparse.Namespace(agent=agent))
 
 
 @pytest.mark.parametrize("way", ["endpoint", "sdk"])

@@ -33,6 +33,9 @@ def all_of(task):
 '''
 OTHERS = {
     "needs.py": "import a_package_that_is_not_here\ndef play(task): return 0.0\n",
+    "exits.py": "import sys\nsys.exit('set MY_KEY first')\n",
+    "text.py": "def tasks(split):\n    return 'tasks.jsonl'\n\ndef play(task):\n    return 1\n\n"
+    "def swapped(client, task):\n    return 1\n",
     "none.py": "def play(task): return 0.0\n",
     "odd.py": "def tasks(): return [object()]\ndef play(task): return 0.0\n",
     "fails.py": "def tasks(split): return {}['x']\ndef play(task): return 0.0\n",
@@ -84,6 +87,14 @@ def test_it_says_what_its_agent_is(tmp_path, bare, monkeypatch):
         ("fails.py:play", "fails.py:1 in tasks: KeyError: 'x'"),
         ("none.py:plays", "none.py has no function plays; did you mean play?"),
         ("nowhere.py:play", "nowhere.py in"),
+        ("nomodule:play", "No module named 'nomodule'; give it as file:function"),
+        ("./none:play", "./none is no module's name, and a file must be one of Python's, .py; did you mean ./none.py?"),
+        ("exits.py:play", "exits.py:2: SystemExit: set MY_KEY first"),
+        (
+            "text.py:play",
+            "tasks('train') of agent = text.py:play returned something of type str: it must be a list of tasks",
+        ),
+        ("text.py:swapped", "it takes the client first; it is called as swapped(task, client)"),
     ],
 )
 def test_what_is_wrong_with_an_agent_is_told(tmp_path, bare, monkeypatch, agent, says):
@@ -101,6 +112,7 @@ def test_what_is_no_python_is_refused(tmp_path, bare):
     (closed := tmp_path / "closed").write_text("")
     for python, says in (
         (bare.parent.parent, f"it is a folder; its Python is {bare}. Give the path of an environment's bin/python."),
+        (tmp_path, "it is a folder without bin/python. Give the path"),
         (tmp_path / "none", "there is no such file. Give the path"),
         (old, "can't play agents: SyntaxError: invalid syntax (Python 3.10 or newer is needed)"),
         (closed, "can't be run: Permission denied"),

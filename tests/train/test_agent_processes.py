@@ -26,7 +26,8 @@ def tasks(split):
 
 def play(task, client):
     print("printed by", task["kind"])
-    answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], max_tokens=3)
+    with client:  # which closes it: the next rollout needs another one
+        answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], max_tokens=3)
     kind = task["kind"]
     if kind == "exits":
         os._exit(3)
@@ -71,6 +72,7 @@ async def play(task, client, blocks=()):
         said += answer.choices[0].message.content
         if turn == 0 and task["number"] in blocks:
             time.sleep(600)  # nobody else has a turn meanwhile
+    await client.close()
     return {"reward": sum(map(str.islower, said)), "threads": threading.active_count()}
 
 async def blocks(task, client):
@@ -102,10 +104,12 @@ def test_whatever_an_agent_does_costs_its_rollout_alone(lab):
         "the agent failed, and they are left out: the agent's process ended with the exit code 3",
         "the agent failed, and they are left out: the agent's process ended with the exit code 4",
         "the agent failed, and they are left out: the agent's process was ended by SIGSEGV: it crashed",
-        "the agent failed, and they are left out: crashing.py:35 in play: SystemExit: no more",
+        "the agent failed, and they are left out: crashing.py:36 in play: SystemExit: no more",
         "broken off, and left out: it took more memory than rollout_memory = 250 MiB",
     ):
         assert f"epoch 1: 2 of 14 rollouts: {expected}" in told, told
+    assert "no task to validate with is new (2 tasks, all trained on too)" in told
+    assert "reward of the validation tasks: " in told and "(no interval: fewer than 3 tasks have both)" in told
     assert "broken off, and left out: it began more than 1000 threads and processes" in told or "can't start" in told
     printed = (folder / "agent_output.txt").read_text()
     assert printed.count("printed by stubborn") == 2 and "printed by" not in told
@@ -129,7 +133,7 @@ def test_tasks_that_are_no_plain_data_are_played_in_threads(lab):
     assert done.returncode == 0, done.stderr + done.stdout
     assert "agents play in threads, since tasks are no plain data" in done.stdout + done.stderr
     history = json.loads((lab.runs("Agent")[-1] / "metrics.json").read_text())["history"]
-    assert history["train_failed"] == [0.5]
+    assert history["train_failed"] == [0.5] and history["val_failed"] == [0.5]
 
 
 @pytest.mark.slow

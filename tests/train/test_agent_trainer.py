@@ -80,7 +80,7 @@ def never_ends(task, client):
     return lower(ask(client, task, max_tokens=1).choices[0].message.content)
 
 def likeliest(task, client):
-    return lower(ask(client, task, max_tokens=2, temperature=0).choices[0].message.content)
+    return lower(ask(client, task, max_tokens=2, temperature=0, top_p=0.9).choices[0].message.content)
 
 turns_taken = itertools.count(1)  # each number once, whatever the threads do
 
@@ -305,6 +305,7 @@ def test_settings_of_requests_that_teach_nothing_are_told(lab):
     _, metrics, told = train(lab, "likeliest", "epochs=1", "lockstep=off")
     assert metrics["history"]["train_flat_groups"] == [1.0]
     assert "the agent asks for the likeliest tokens (temperature 0)" in told
+    assert "the agent asks with top_p: what is sampled is another policy" in told
     assert "epoch 1: no step, since the rewards of the rollouts are the same within each of 4 tasks" in told
 
 
@@ -329,11 +330,12 @@ def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollou
         (("agent=nowhere.py:play",), "there is no file nowhere.py in"),
         (("agent=agents.py",), "give it as file:function or module:function, such as examples/hello.py:hello"),
         (("agent=agents.py:two",), "it needs task, other, client; it is called as two(task, client)"),
-        (("clip=0.9, 1.1",), "clip is for loss = ppo and loss = cispo"),
+        (("clip=0.9, 1.1",), "clip = 0.9, 1.1: clip is for loss = ppo and loss = cispo, and"),
+        (("loss=ppo", "clip=0.8"), "clip = 0.8: give two numbers, the lowest and the highest ratio"),
         (("loss=ppo", "clip=1.2, 0.8"), "clip_low_threshold of the loss ppo is 1.2, above clip_high_threshold 0.8"),
         (("tasks=nothing.jsonl",), "nothing.jsonl."),
         (
-            ("curriculum=success", "tasks_per_epoch=6"),
+            ("curriculum=success", "tasks_per_epoch=6", "steps_per_epoch=25"),
             "curriculum = success chooses among tasks, and an epoch",
         ),
     ],
@@ -341,6 +343,7 @@ def test_a_preview_shows_what_would_be_trained_on_and_a_check_plays_a_few_rollou
 def test_what_can_not_be_is_refused(lab, words, expected):
     done = run(lab, "letters", *words)
     assert done.returncode in (2, 3) and expected in done.stderr and "Traceback" not in done.stderr
+    assert ("steps_per_epoch = 25: an epoch has 24 rollouts (6 tasks, 4 each)" in done.stderr) == (len(words) == 3)
 
 
 def test_settings_that_do_not_go_together_are_all_told(lab):

@@ -281,6 +281,7 @@ def test_rewards_are_numbers_or_dicts_with_one():
         ({"score": 1}, "a dict without 'reward' (it has score)"),
         ("1.0", "what it returned is '1.0' (str): it must be a number"),
         ({"reward": 1, "guesses": float("inf")}, "'guesses' of what it returned is inf: it must be a finite number"),
+        ({"reward": 1e300}, "'reward' of what it returned is 1e+300: it must lie between -1e+30 and 1e+30"),
         (torch.zeros(2), "it must be a number"),
     ):
         with pytest.raises(AgentFunctionError) as error:

@@ -47,6 +47,27 @@ def test_agents_keep_one_event_loop_and_what_they_leave_behind_ends(tmp_path):
     assert third["numbers"] == {"loops": 1.0, "ended": 2.0}
 
 
+FORKS = """
+import os, sys
+
+def play(task):
+    child = os.fork()
+    if child == 0:
+        if task == "exits":
+            sys.exit(5)
+        return 7
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_that_the_agent_forked_gives_no_answer_in_its_place(tmp_path):
+    (tmp_path / "agent.py").write_text(FORKS)
+    words = [sys.executable, "-m", "train.agents.worker", f"{tmp_path}/agent.py:play"]
+    tasks = '{"task": "exits"}\n{"task": "returns"}\n'
+    done = subprocess.run(words, input=tasks, capture_output=True, text=True, cwd=PACKAGE_ROOT, timeout=120)
+    assert [json.loads(line)["reward"] for line in done.stdout.splitlines()] == [5, 0], done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_an_agent_that_loops_ends_with_the_process_that_forked_it(tmp_path):
     """kill -9 of the process that forks: nobody is left who could end what it has forked."""

@@ -60,7 +60,8 @@ def ask_agent(target: str, python: Path, with_tasks: bool) -> AgentElsewhere:
     """
     inside = [found for found in (python / "bin" / "python", python / "Scripts" / "python.exe") if found.is_file()]
     if python.is_dir() or not python.is_file():
-        there = f"it is a folder; its Python is {inside[0]}" if inside else "there is no such file"
+        there = "it is a folder without bin/python" if python.is_dir() else "there is no such file"
+        there = f"it is a folder; its Python is {inside[0]}" if inside else there
         raise AgentFunctionError(f"agent_python = {python}: {there}. Give the path of an environment's bin/python.")
     words = (DESCRIBE, *(["tasks"] if with_tasks else []))
     command = worker_command(str(python.absolute()), target, ALONE, *words)

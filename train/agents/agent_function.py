@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from constants import PACKAGE_ROOT, PROJECT_ROOT
 from constants.nearest import nearest
 from train.agents.worker_process import worker_command
 
+_LARGEST = 1e30  # of a number that an agent returns: it is squared, and has to be a float32
+_NAMED = 8  # names that a message lists, at most
 _HOW = "give it as file:function or module:function, such as examples/hello.py:hello"
 GIVE_TASKS = "give a file of tasks (tasks = tasks.jsonl), or a function tasks(split) beside the agent"
 REWARD, CLIENT = "reward", "client"
@@ -69,8 +71,8 @@ class AgentFunction:
         if not callable(make):
             raise AgentFunctionError(f"agent = {self.target} has no tasks: {GIVE_TASKS}.")
         if not inspect.signature(make).parameters:
-            return {ALL: list(make())}
-        return {split: list(make(split)) for split in SPLITS}
+            return {ALL: _listed(make(), f"tasks() of agent = {self.target}")}
+        return {split: _listed(make(split), f"tasks({split!r}) of agent = {self.target}") for split in SPLITS}
 
     def call(
         self,
@@ -92,15 +94,42 @@ class AgentFunction:
             AgentFunctionError: what it returned is no reward.
             Exception: whatever it raises.
         """
-        returned = self.function(task, client=client) if self.takes_client else self.function(task)
-        if inspect.isawaitable(returned):
-            returned = run(_awaited(returned))
-        return reward_of(returned)
+        with _forks_end():
+            returned = self.function(task, client=client) if self.takes_client else self.function(task)
+            if inspect.isawaitable(returned):
+                returned = run(_awaited(returned))
+            return reward_of(returned)
 
     async def call_async(self, task: object, client: object) -> tuple[float, dict[str, float]]:
         """As `call`, of a coroutine function, in the event loop that runs."""
-        returned = self.function(task, client=client)
-        return reward_of(await returned if inspect.isawaitable(returned) else returned)
+        with _forks_end():
+            returned = self.function(task, client=client)
+            return reward_of(await returned if inspect.isawaitable(returned) else returned)
+
+
+@contextmanager
+def _forks_end() -> Iterator[None]:
+    """End processes that are forked in here and come out: their answer would be taken for their parent's."""
+    here = os.getpid()
+    code = 0
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() == here:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        code = (error.code or 0) if isinstance(error, SystemExit) else 1
+    if os.getpid() != here:
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _listed(returned: object, what: str) -> list[object]:
+    """Return tasks as a list; a text or a dict, whose letters or keys would be tasks, is surely something else."""
+    if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):
+        kind = "None" if returned is None else f"something of type {type(returned).__name__}"
+        raise AgentFunctionError(f"{what} returned {kind}: it must be a list of tasks")
+    return list(returned)
 
 
 async def _awaited(returned: Awaitable[object]) -> object:
@@ -137,6 +166,8 @@ def _number(value: object, what: str) -> float:
         raise AgentFunctionError(f"{what} is {shown} ({type(value).__name__}): it must be a number, such as 1.0")
     if not math.isfinite(number):
         raise AgentFunctionError(f"{what} is {number}: it must be a finite number")
+    if abs(number) > _LARGEST:
+        raise AgentFunctionError(f"{what} is {number:g}: it must lie between -{_LARGEST:g} and {_LARGEST:g}")
     return number
 
 
@@ -158,23 +189,37 @@ def find_agent(target: str) -> AgentFunction:
     if not callable(function):
         functions = [each for each, value in vars(module).items() if inspect.isfunction(value)]
         near = nearest(name, functions)
-        there = f"did you mean {near}?" if near else f"it has: {', '.join(functions) or 'no function'}"
+        there = f"did you mean {near}?" if near else f"it has: {_some_of(functions) or 'no function'}"
         raise AgentFunctionError(f"agent = {target}: {place} has no function {name}; {there}")
     takes_client = _takes_client(function, target)
     is_async = inspect.iscoroutinefunction(function)
     return AgentFunction(target, function, module, takes_client, is_async)
 
 
+def _some_of(names: Sequence[str]) -> str:
+    """Return names as a list of a message; of many the first ones."""
+    return ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
+
+
 def _module_of(place: str, target: str) -> ModuleType:
     if place.endswith(".py"):
-        folders = (Path.cwd(), PROJECT_ROOT, PACKAGE_ROOT)
-        found = next((folder / place for folder in folders if (folder / place).is_file()), None)
+        found = _file_at(place)
         if found is None:
             raise AgentFunctionError(f"agent = {target}: there is no file {place} in {Path.cwd()}; {_HOW}")
         return _imported(target, lambda: _of_file(found.resolve()))
+    if not all(part.isidentifier() for part in place.split(".")):
+        there = f"{place} is no module's name, and a file must be one of Python's, .py"
+        near = f"; did you mean {place}.py?" if _file_at(f"{place}.py") else ""
+        raise AgentFunctionError(f"agent = {target}: {there}{near or f'; {_HOW}'}")
     if str(PROJECT_ROOT) not in sys.path:
         sys.path.insert(0, str(PROJECT_ROOT))
     return _imported(target, lambda: importlib.import_module(place))
+
+
+def _file_at(place: str) -> Path | None:
+    """Return the file of that name in the folder at hand, in the project's, or beside this program; None if none is."""
+    places = (folder / Path(place).expanduser() for folder in (Path.cwd(), PROJECT_ROOT, PACKAGE_ROOT))
+    return next((each for each in places if each.is_file()), None)
 
 
 def _of_file(file: Path) -> ModuleType:
@@ -206,15 +251,17 @@ def _imported(target: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
         with _some_key():
             return load()
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises, sys.exit() too
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
         inside = [frame for frame in frames if frame.filename != __file__]
         where = f"{inside[-1].filename}:{inside[-1].lineno}: " if inside else ""
-        lacks = isinstance(error, ModuleNotFoundError)
-        how = "; install it for the Python that plays the agent: this program's, or agent_python" if lacks else ""
-        raise AgentFunctionError(
-            f"agent = {target} can't be imported: {where}{type(error).__name__}: {error}{how}"
-        ) from error
+        how = ""
+        if isinstance(error, ModuleNotFoundError):
+            how = "; install it for the Python that plays the agent: this program's, or agent_python"
+            if not inside:  # the agent's own module
+                how = f"; {_HOW}"
+        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise AgentFunctionError(f"agent = {target} can't be imported: {where}{told}{how}") from error
 
 
 def _takes_client(function: Callable[..., object], target: str) -> bool:
@@ -231,6 +278,8 @@ def _takes_client(function: Callable[..., object], target: str) -> bool:
     others = [name for name in needed if name != CLIENT][1:]
     if not takes_task or others:
         what = f"needs {', '.join(needed)}" if others else "takes no task"
+        what = "takes the client first" if positional and positional[0].name == CLIENT else what
+        what = "is a class, and takes no task" if inspect.isclass(function) else what
         raise AgentFunctionError(
             f"agent = {target}: it {what}; it is called as {target.rpartition(':')[2]}(task, client), or as "
             f"{target.rpartition(':')[2]}(task) where it makes its OpenAI() itself"

@@ -47,11 +47,15 @@ def compared(before: Sequence[Rollout], after: Sequence[Rollout], success: float
 def comparison_lines(compared: dict[str, Any]) -> list[str]:
     """Say what has changed, of what `compared` returned: the reward, and what comes of it."""
     lines = []
-    for name, change in compared["change"].items():
-        old, new = compared["before"][name], compared["after"][name]
-        if name in ("reward", "success", "turns", "length"):
-            interval = f"{change['difference']:+.3g}, 95 % interval [{change['low']:+.3g}, {change['high']:+.3g}]"
-            lines.append(f"{name} of {change['tasks']} validation tasks: {old:.3g} before, {new:.3g} now ({interval})")
+    before, after, changes = compared["before"], compared["after"], compared["change"]
+    for name in ("length", "reward", "success", "turns"):
+        if name in before and name in after:
+            change, what = changes.get(name), "the validation tasks"
+            interval = f"no interval: fewer than {_FEWEST} tasks have both"
+            if change is not None:
+                what = f"{change['tasks']} validation tasks"
+                interval = f"{change['difference']:+.3g}, 95 % interval [{change['low']:+.3g}, {change['high']:+.3g}]"
+            lines.append(f"{name} of {what}: {before[name]:.3g} before, {after[name]:.3g} now ({interval})")
     return lines
 
 

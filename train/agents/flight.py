@@ -13,6 +13,7 @@ from beautilog import logger
 from constants.counting import counted
 from data.trajectories import trajectory_of
 from llm.engine_error import EngineError
+from llm.sampling_settings import SamplingSettings
 from service.sampling.exchange import Exchange, ExchangeLog, seed_of
 from service.sampling.sampling_loop import KnownAnswer, SamplingLoop, Ticket
 from train import seeding
@@ -23,6 +24,15 @@ from train.agents.rollout_journal import Attempt, JournalAnswer, RolloutJournal
 from train.agents.sampled_policy import POLICY
 from train.agents.waves import STAND_IN, Waves
 
+# What makes the sampled policy another one than the model's, and whether settings ask for it.
+_OTHER_POLICIES: dict[str, Callable[[SamplingSettings], bool]] = {
+    "top_p": lambda asked: asked.top_p < 1,
+    "top_k": lambda asked: asked.top_k is not None,
+    "presence_penalty": lambda asked: bool(asked.presence_penalty),
+    "frequency_penalty": lambda asked: bool(asked.frequency_penalty),
+    "logit_bias": lambda asked: bool(asked.logit_bias),
+    "a form (response_format, strict tools, or a tool that must be called)": lambda asked: asked.grammar is not None,
+}
 _USAGE = 5  # looks at limits for one at what processes take, which costs more
 
 
@@ -382,14 +392,15 @@ def remarks_on(exchanges: Sequence[Exchange], seed: int) -> list[str]:
         )
     elif any(each.seed != seed_of(seed, number) for number, each in settings):
         found.append(f"the agent asks with a seed of its own: {alike}. Leave seed out in training.")
-    if any(each.top_p < 1 or each.top_k is not None or each.has_rules for _, each in settings):
+    other = [name for name, asks in _OTHER_POLICIES.items() if any(asks(each) for _, each in settings)]
+    if other:
         found.append(
-            "the agent asks with top_p, top_k, a penalty, logit_bias, response_format or a forced tool: what is "
-            "sampled is another policy than the one that is trained. Leave them out in training."
+            f"the agent asks with {' and '.join(other)}: what is sampled is another policy than the one that is "
+            "trained. Leave that out in training."
         )
     elif any(not each.greedy and each.temperature != 1 for _, each in settings):
         found.append(
             "samples are drawn at another temperature than 1: log-probabilities, ratios and kl are those of the model "
-            "itself, at temperature 1."
+            "itself, at temperature 1. Leave temperature out, or at 1, in training."
         )
     return found

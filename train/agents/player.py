@@ -95,7 +95,7 @@ class ThreadPlayer:
     def _client(self, address: str, key: str) -> object:
         import openai
 
-        if self._http is None:
+        if self._http is None or self._http.is_closed:  # by the agent, `with client:`
             self._http = openai.DefaultHttpxClient(trust_env=False, verify=False, timeout=None)
         # A retry would be another request with other random numbers; time is limited for the rollout as a whole.
         return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=None, http_client=self._http)
@@ -159,7 +159,7 @@ class AgentLoops:
 
         player.task = asyncio.current_task()
         try:
-            if player.http is None or player.loop is not loop:
+            if player.http is None or player.http.is_closed or player.loop is not loop:
                 player.http = openai.DefaultAsyncHttpxClient(trust_env=False, verify=False, timeout=None)
                 player.loop = loop
             client = openai.AsyncOpenAI(

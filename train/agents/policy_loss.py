@@ -20,10 +20,11 @@ class PolicyLoss:
     """
 
     def __init__(self, loss: str, clip: Sequence[float] = ()) -> None:
-        if clip and (loss == "importance_sampling" or len(clip) != 2):
-            raise ValueError(
-                "clip is for loss = ppo and loss = cispo: the lowest and the highest ratio, such as 0.8, 1.2"
-            )
+        given = f"clip = {', '.join(map(str, clip))}"
+        if clip and loss == "importance_sampling":
+            raise ValueError(f"{given}: clip is for loss = ppo and loss = cispo, and loss = {loss} clips nothing")
+        if clip and len(clip) != 2:
+            raise ValueError(f"{given}: give two numbers, the lowest and the highest ratio, such as 0.8, 1.2")
         self.loss = loss
         self.settings = require_loss(
             loss, {"clip_low_threshold": clip[0], "clip_high_threshold": clip[1]} if clip else None

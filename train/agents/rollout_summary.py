@@ -133,7 +133,8 @@ _NAMES = {
     FAILED: "the agent failed",
     NO_REWARD: "there is no reward",
     TIMED_OUT: "broken off",
-    NO_CALL: "the agent never asked the model, so nothing can be learned: does it use the client that it is given?",
+    NO_CALL: "the agent never asked the model, so nothing can be learned: does it use the client that it is given, and "
+    "await it where it is asynchronous?",
     UNFINISHED: "the agent went away from each of its answers before their end, so nothing can be learned: a stream "
     "must be read to its end",
 }

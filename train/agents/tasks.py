@@ -1,10 +1,11 @@
 """Tasks for an agent: rows of a file, or what its module gives."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from beautilog import logger
 
 from constants.counting import counted
 from data.chat_messages import RowError
@@ -38,16 +39,31 @@ def split_tasks(
     if val_tasks is not None:
         held_out = _of_file(val_tasks)
     if held_out is None:
-        if len(found) < 2:
-            raise DataError(
-                f"there is {counted(len(found), 'task')}: none is left to validate with. Give val_tasks too."
-            )
-        generator = torch.Generator().manual_seed(seed)
-        found, held_out = set_apart(found, range(len(found)), val_share, generator)
+        if len(found) == 1:
+            raise DataError("there is 1 task: none is left to validate with. Give val_tasks too.")
+        found, held_out = _set_apart(found, val_share, seed) if found else ([], [])
     for name, each in (("train", found), ("validate", held_out)):
         if not each:
             raise DataError(f"there are no tasks to {name} with: {GIVE_TASKS}.")
+    trained = set(map(_key, found))
+    if all(_key(task) in trained for task in held_out):
+        logger.warning(
+            f"no task to validate with is new ({counted(len(held_out), 'task')}, all trained on too): val_reward says "
+            "nothing of other tasks. Give val_tasks, or let tasks(split) return others for val."
+        )
     return found, held_out
+
+
+def _set_apart(tasks: Sequence[object], share: float, seed: int) -> tuple[list[object], list[object]]:
+    """Set a share apart; a task that is there twice is on one side only, unless there is no other."""
+    keys = list(map(_key, tasks))
+    generator = torch.Generator().manual_seed(seed)
+    return set_apart(tasks, keys if len(set(keys)) > 1 else range(len(tasks)), share, generator)
+
+
+def _key(task: object) -> Hashable:
+    """Return what is the same for the same tasks; of what is no plain data, itself."""
+    return text_of_tasks([task]) if plain_tasks([task]) else id(task)
 
 
 def _of_file(path: Path) -> list[object]:
@@ -68,7 +84,7 @@ def _of_module(agent: Agent) -> tuple[list[object], list[object] | None]:
             found = agent.module_tasks()
         except AgentFunctionError as error:
             raise DataError(str(error)) from error
-        except Exception as error:  # whatever a user's function raises
+        except (Exception, SystemExit) as error:  # whatever a user's function raises, sys.exit() too
             raise DataError(f"tasks() of agent = {agent.target} fails: {explained(error)}") from error
     if ALL in found:
         return list(found[ALL]), None

@@ -24,7 +24,6 @@ import sys
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Any, TextIO
 
 from constants import PACKAGE_ROOT
@@ -76,11 +75,15 @@ def play(agent: AgentFunction, task: object, loop: EventLoop) -> dict[str, objec
     return {"outcome": DONE, "reward": reward, "numbers": numbers}
 
 
-@cache
+_kept: list[Any] = []  # the connections of this process
+
+
 def _connections() -> Any:
     import openai
 
-    return openai.DefaultHttpxClient(trust_env=False, verify=False, timeout=None)
+    if not _kept or _kept[0].is_closed:  # by the agent, `with client:`
+        _kept[:] = [openai.DefaultHttpxClient(trust_env=False, verify=False, timeout=None)]
+    return _kept[0]
 
 
 def _client(agent: AgentFunction) -> object:
@@ -105,7 +108,7 @@ def describe(target: str, with_tasks: bool) -> dict[str, object]:
         return {"told": str(error)}
     except (TypeError, ValueError) as error:
         return {"told": f"tasks() of agent = {target} must give plain data: {error}"}
-    except Exception as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # whatever a user's function raises, sys.exit() too
         return {"told": f"tasks() of agent = {target} fails: {told_error(error)}"}
     return {"file": str(getattr(agent.module, "__file__", None) or ""), "tasks": tasks}
 
@@ -231,7 +234,7 @@ class Nursery:
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
             stream.write(str(_FIRST_KILLED))
         os.environ.update(environment)
-        random.seed()  # or all would draw the same
+        _draw_apart()
         lines, answers = os.fdopen(os.dup(channel), encoding="utf-8"), os.fdopen(channel, "w", encoding="utf-8")
         main(self._target, lines, answers, self._agent)
 
@@ -251,6 +254,15 @@ class Nursery:
     def _tell(self, what: Mapping[str, object]) -> None:
         with suppress(OSError):  # nobody hears it: the end is near
             self._control.sendall(json.dumps(what).encode() + b"\n")
+
+
+def _draw_apart() -> None:
+    """Seed the random numbers of this process, or all that were forked would draw the same."""
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
 
 
 def _end_with_parent(parent: int) -> None:
