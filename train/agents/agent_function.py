@@ -111,7 +111,7 @@ class AgentFunction:
 def _forks_end() -> Iterator[None]:
     """End processes that are forked in here and come out: their answer would be taken for their parent's."""
     here = os.getpid()
-    code = 0
+    code: str | int = 0
     try:
         yield
     except BaseException as error:
