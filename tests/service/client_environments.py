@@ -20,7 +20,8 @@ def client_python(folder: Path, *packages: str, alone: bool = False) -> Path:
     python = folder / "client" / "bin" / "python"
     (own,) = (folder / "client" / "lib").glob("python*/site-packages")
     if not alone:
-        (own / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        # Their own .pth files are read too: one lets torchvision be imported beside the CPU build of torch.
+        (own / "others.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", *packages]
     done = subprocess.run(install, capture_output=True, text=True)
     if done.returncode:
