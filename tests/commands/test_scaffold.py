@@ -82,7 +82,7 @@ def tree(project: Any) -> dict[str, bytes]:
 
 def check(project: Any, *words: str) -> None:
     """Run a Python tool in the project; it must succeed."""
-    done = run_python(["-m", *words], project.path)
+    done = run_python(["-m", *words], project.path, timeout=1800)  # 85 s alone; a limit is for what hangs
     assert done.returncode == 0, done.stdout + done.stderr
 
 

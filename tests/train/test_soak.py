@@ -22,7 +22,7 @@ def test_trainers_leave_no_descriptor_and_no_thread_behind(project):
 def test_long_runs_keep_their_descriptors_and_threads(project):
     found = soak.soak_steps(project, 1000, ("loader=made", "num_workers=2"))
     assert found["code"] == 0
-    assert len(found["threads"]) == 1
+    assert max(found["threads"]) <= min(found["threads"]) + 1, "one writes checkpoints now and then"
     assert max(found["files"]) < 25, "batches that workers have sent are not kept"
 
 

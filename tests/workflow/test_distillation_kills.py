@@ -36,9 +36,12 @@ def test_kills_over_all_twenty_steps_change_nothing():
 @pytest.mark.slow
 def test_the_preset_tinker_makes_what_it_says_at_a_service_of_this_machine():
     pytest.importorskip("tinker")
-    found = measured("workflow_tinker.py", "--answer-tokens", "2", "--batch", "1")
+    found = measured("workflow_tinker.py", "--answer-tokens", "2", "--batch", "2")
     assert found["checkpoints"] == [200, 400, 600, 800, 1000]
-    assert found["rows"] == {
-        "data/teacher.jsonl": 5000, "data/train.jsonl": 4500, "data/held_out.jsonl": 500,
-        "training_logs/metrics.jsonl": 1000, "checkpoints/checkpoints.jsonl": 5,
+    rows = found["rows"]
+    train, held_out = rows.pop("data/train.jsonl"), rows.pop("data/held_out.jsonl")
+    assert rows == {
+        "data/teacher.jsonl": 5000, "training_logs/metrics.jsonl": 1000, "checkpoints/checkpoints.jsonl": 5,
     }  # fmt: skip
+    # Answers of two tokens are often alike, and what is audited away of these is neither trained on nor held out.
+    assert train == pytest.approx(9 * held_out, rel=0.05) and 2500 < train + held_out <= 5000
