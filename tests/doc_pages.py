@@ -179,10 +179,29 @@ def anchors_of(page: str) -> set[str]:
     return {*plain, *(f"{name}-{count}" for name in plain for count in range(1, plain.count(name)))}
 
 
-def _modules(names: list[str | None]) -> list[ast.Module]:
-    """Parse those of the project's modules that are among names."""
+@cache
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return what a source consists of; it is named by many commands."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def _modules(names: list[str | None]) -> list[Path]:
+    """Return those of the project's modules that are among names."""
     paths = [ROOT / f"{name.replace('.', '/')}.py" for name in names if name and re.fullmatch(r"[\w.]+", name)]
-    return [ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return [path for path in paths if path.is_file()]
+
+
+@cache
+def _options_in(script: Path) -> frozenset[str]:
+    """Return the options that a script declares, and the project's modules that it imports."""
+    named = [node.value for node in _nodes(script) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    sources = [script, *_modules(named)]  # a script calls its command by the name of its module
+    names = [node.module for each in sources for node in _nodes(each) if isinstance(node, ast.ImportFrom)]
+    sources += _modules(names)
+    calls = [node for each in dict.fromkeys(sources) for node in _nodes(each) if isinstance(node, ast.Call)]
+    declared = [call for call in calls if getattr(call.func, "attr", "") == "add_argument"]
+    words = [part.value for call in declared for part in call.args if isinstance(part, ast.Constant)]
+    return frozenset(word for word in words if isinstance(word, str) and word.startswith("-"))
 
 
 def options_of(words: list[str]) -> tuple[Path | None, set[str]]:
@@ -201,12 +220,4 @@ def options_of(words: list[str]) -> tuple[Path | None, set[str]]:
         script = ROOT / words[1] if len(words) > 1 and (ROOT / words[1]).is_file() else None
     if script is None:
         return None, set()
-    tree = ast.parse(script.read_text(encoding="utf-8"))
-    named = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    trees = [tree, *_modules(named)]  # a script calls its command by the name of its module
-    names = [node.module for each in trees for node in ast.walk(each) if isinstance(node, ast.ImportFrom)]
-    trees += _modules(names)
-    calls = [node for each in trees for node in ast.walk(each) if isinstance(node, ast.Call)]
-    declared = [call for call in calls if getattr(call.func, "attr", "") == "add_argument"]
-    words = [part.value for call in declared for part in call.args if isinstance(part, ast.Constant)]
-    return script, {word for word in words if isinstance(word, str) and word.startswith("-")} | {"--help", "-h"}
+    return script, {*_options_in(script), "--help", "-h"}
