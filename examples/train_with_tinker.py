@@ -15,6 +15,7 @@ import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -47,6 +48,7 @@ def arguments():
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", type=int, default=100, help="most tasks to evaluate with, before and after")
+    parser.add_argument("--held-out-samples", type=int, default=1, help="rollouts of each of these")
     parser.add_argument("--sdk-sampling", action="store_true", default=not URL, help="as on hosted Tinker")
     return parser.parse_args()
 
@@ -159,8 +161,9 @@ def train(options):
         )
 
     def evaluate(when):
-        played = policy.play_all(agent, held_out, 1, "held out")
-        rewards = [reward for _, reward, _ in played]
+        # Other random numbers for each seed: else all seeds would have the same luck in what is drawn.
+        played = policy.play_all(agent, held_out, options.held_out_samples, f"{options.seed} held out")
+        rewards = [fmean(each[1] for each in mates) for _, mates in groupby(played, key=lambda each: each[0])]
         if len(rewards) < 2:
             sys.exit(f"{when}: {len(rewards)} of {len(held_out)} held-out tasks have a reward, and at least 2 must")
         interval = 1.96 * stdev(rewards) / len(rewards) ** 0.5
