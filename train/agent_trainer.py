@@ -201,6 +201,7 @@ class AgentTrainer(BaseTrainer):
         runner.print_to(None if self.options.dry_run else self.get_run_file_path(OUTPUT))
         path = self.get_run_file_path(f"{_JOURNALS}/{name}.journal") if self.run_context.in_session else None
         journal = RolloutJournal(path, self._facts(plans, policy) if path is not None else {})
+        self.run_context.work_kept |= path is not None
         what = {"train": f"epoch {self._epoch()}", "val": "validation"}.get(
             name.partition("-")[0], f"validation {name}"
         )

@@ -173,6 +173,7 @@ class RunContext:
             model, by loader.
         threads_before: CPU threads that the run, or the one whose config.ini it reads, had before; 0 if there was none.
         in_session: whether `train()` runs at the moment.
+        work_kept: whether a resumed run finds work of this one that is in no checkpoint.
         own_loop: what a `train()` of the trainer's own does in the epoch at hand.
         segment_begun: whether this process's segment of the run is written down.
         provenance: where and from what this process was started, as environment.json has it; empty before it is known.
@@ -211,6 +212,7 @@ class RunContext:
     flop_counts: dict[str, tuple[int, float]] = field(default_factory=dict)
     threads_before: int = 0
     in_session: bool = False
+    work_kept: bool = False
     own_loop: OwnLoop = field(default_factory=OwnLoop)
     segment_begun: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -138,6 +138,11 @@ def _require_no_history(run: RunContext) -> None:
     )
 
 
+def _read_by(run: RunContext) -> str:
+    """Say what the training data does before there is a batch: a loader may have a word of its own for it."""
+    return str(getattr(getattr(run.trainer, "train_loader", None), "reading", "batches are read"))
+
+
 @contextmanager
 def training_session(run: RunContext) -> Iterator[None]:
     """Surround a trainer's `train()`, the base class's or its own. A session inside a session does nothing.
@@ -158,7 +163,7 @@ def training_session(run: RunContext) -> Iterator[None]:
             with machine_for(run), _hearing_own_loop(run):
                 run.callbacks.on_train_begin(run.trainer)
                 before, progress = run.record.progress.step, run.record.progress
-                what = f"on the way to the first step: batches are read, code is compiled (step = {run.config.step})"
+                what = f"on the way to the first step: {_read_by(run)}, code is compiled (step = {run.config.step})"
                 with long_phase(what, ended=lambda: progress.step > before):
                     yield
                 run.own_loop.close()  # an epoch whose body was left by `break`
@@ -177,7 +182,7 @@ def training_session(run: RunContext) -> Iterator[None]:
         if isinstance(reported, KeyboardInterrupt | Pruned):
             state = "pruned" if isinstance(reported, Pruned) else "interrupted"
             _last_word(run, state, together=isinstance(reported, Interrupted))
-            reported.saved = not run.checkpoints.empty  # type: ignore[union-attr]  # so that `--resume` is worth a word
+            reported.saved = run.work_kept or not run.checkpoints.empty  # type: ignore[union-attr]  # for `--resume`
         else:
             if reported is error and not isinstance(error, TrainingError | OutputError | TrainerContractError):
                 note_place_in_run(run, error)

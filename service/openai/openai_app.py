@@ -238,7 +238,7 @@ class _Endpoint:
         if asked.tools and not self._calls_tools:
             raise RequestError(
                 "tools are not supported: the chat template of this model shows none, or calls of them in another form "
-                "than <tool_call>{...}</tool_call>", "tools",
+                "than <tool_call>{...}</tool_call>; ask without them, or take a model that has (tiny, Qwen's)", "tools",
             )  # fmt: skip
         self._require_fits(size, [asked.messages, asked.tools], field)
         with _refusing(field):

@@ -33,6 +33,7 @@ def all_of(task):
 '''
 OTHERS = {
     "needs.py": "import a_package_that_is_not_here\ndef play(task): return 0.0\n",
+    "given.py": "def play(task, client): return 0.0\n",
     "exits.py": "import sys\nsys.exit('set MY_KEY first')\n",
     "text.py": "def tasks(split):\n    return 'tasks.jsonl'\n\ndef play(task):\n    return 1\n\n"
     "def swapped(client, task):\n    return 1\n",
@@ -87,6 +88,7 @@ def test_it_says_what_its_agent_is(tmp_path, bare, monkeypatch):
         ("fails.py:play", "fails.py:1 in tasks: KeyError: 'x'"),
         ("none.py:plays", "none.py has no function plays; did you mean play?"),
         ("nowhere.py:play", "nowhere.py in"),
+        ("given.py:play", "is given an OpenAI client, and there is no package openai: install openai there, or let"),
         ("nomodule:play", "No module named 'nomodule'; give it as file:function"),
         ("./none:play", "./none is no module's name, and a file must be one of Python's, .py; did you mean ./none.py?"),
         ("exits.py:play", "exits.py:2: SystemExit: set MY_KEY first"),

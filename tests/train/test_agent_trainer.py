@@ -105,6 +105,10 @@ def killed(task, client):
             os.kill(os.getpid(), signal.SIGKILL)
     return turns(task, client)
 
+def interrupts(task, client):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(600)
+
 def two(task, other, client):
     return 0.0
 '''
@@ -215,6 +219,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
         assert sorted((cut / "checkpoints").iterdir())[-1].name.endswith("epoch-00001-step-00000001")
     done = lab.run("Agent", "--resume")
     assert done.returncode == 0, done.stderr
+    if how == "in its rollouts":
+        assert "rollouts were made before the run was interrupted, and are kept" in done.stdout + done.stderr
     metrics = json.loads((cut / "metrics.json").read_text())
     assert metrics["history"] == expected["history"]
     history = metrics["history"]
@@ -222,6 +228,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
     assert history["train_off_policy"][1] > 1.5 and history["train_stale"][2] > 0 and max(history["train_overlong"]) > 0
     one, other = newest_state(whole), newest_state(cut)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_is_interrupted_in_its_first_rollouts_says_how_to_go_on(lab):
+    """There is no checkpoint yet, but the rollouts so far are kept."""
+    done = run(lab, "interrupts", "tasks_per_epoch=1", "parallel_rollouts=1")
+    assert done.returncode == 130, done.stderr
+    assert "interrupted by SIGINT; go on with: " in done.stderr and "train.py Agent --resume 2" in done.stderr
 
 
 def test_an_agent_that_fails_costs_its_rollouts_alone(lab):

@@ -86,6 +86,7 @@ class RolloutLoader:
 
     draws_by_epoch = True
     drop_last = False
+    reading = "rollouts are made"  # before the first batch
 
     def __init__(
         self, tasks: int, gather: Gather, settings: RolloutSettings, credit: Credit, keep: Keep = lambda made: None

@@ -5,6 +5,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beautilog import logger
+
+from constants.counting import counted
 from llm.sampling_settings import SamplingSettings
 from service.openai.openai_app import openai_app
 from service.sampling.exchange import ExchangeLog
@@ -98,6 +101,9 @@ class RolloutRunner:
         with ExitStack() as stack:
             kept = stack.enter_context(journal or RolloutJournal(None, {}))
             stack.enter_context(self._output.taken())
+            if kept.finished:
+                known = f"{len(kept.finished)} of {counted(len(plans), 'rollout')}"
+                logger.info(f"{known} were made before the run was interrupted, and are kept")
             stack.callback(sampler.release)  # the app, which is garbage in a circle, refers to it
             waves = None
             if self.settings.lockstep:

@@ -14,6 +14,7 @@ agent's own environment (`agent_python`), in which names such as `config` and `d
 
 import asyncio
 import ctypes
+import importlib.util
 import json
 import os
 import random
@@ -102,6 +103,9 @@ def describe(target: str, with_tasks: bool) -> dict[str, object]:
     """Return what an agent is: its `file` and the `tasks` of its module, or what is `told` of why it can't be had."""
     try:
         agent = find_agent(target)
+        if agent.takes_client and importlib.util.find_spec("openai") is None:
+            how = "install openai there, or let the agent take the task alone and ask by what there is"
+            return {"told": f"agent = {target} is given an OpenAI client, and there is no package openai: {how}"}
         tasks = agent.module_tasks() if with_tasks else {}
         json.dumps(tasks)
     except AgentFunctionError as error:
