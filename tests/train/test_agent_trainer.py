@@ -219,8 +219,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(lab, whole_run, how):
         assert sorted((cut / "checkpoints").iterdir())[-1].name.endswith("epoch-00001-step-00000001")
     done = lab.run("Agent", "--resume")
     assert done.returncode == 0, done.stderr
-    if how == "in its rollouts":
-        assert "rollouts were made before the run was interrupted, and are kept" in done.stdout + done.stderr
     metrics = json.loads((cut / "metrics.json").read_text())
     assert metrics["history"] == expected["history"]
     history = metrics["history"]

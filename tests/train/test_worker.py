@@ -50,6 +50,12 @@ def test_agents_keep_one_event_loop_and_what_they_leave_behind_ends(tmp_path):
 FORKS = """
 import os, sys
 
+def leaves(task):
+    here = os.getcwd() != "/" and "OPENAI_BASE_URL" in os.environ
+    os.chdir("/")
+    os.environ.clear()
+    return here
+
 def play(task):
     child = os.fork()
     if child == 0:
@@ -60,12 +66,16 @@ def play(task):
 """
 
 
-def test_a_child_that_the_agent_forked_gives_no_answer_in_its_place(tmp_path):
+@pytest.mark.parametrize(("agent", "rewards"), [("play", [5, 0]), ("leaves", [1, 1])])
+def test_what_an_agent_leaves_behind_is_nothing_to_the_next_task(tmp_path, agent, rewards):
+    """A child that it forked gives no answer in its place; the folder and the endpoint's address are there again."""
     (tmp_path / "agent.py").write_text(FORKS)
-    words = [sys.executable, "-m", "train.agents.worker", f"{tmp_path}/agent.py:play"]
-    tasks = '{"task": "exits"}\n{"task": "returns"}\n'
-    done = subprocess.run(words, input=tasks, capture_output=True, text=True, cwd=PACKAGE_ROOT, timeout=120)
-    assert [json.loads(line)["reward"] for line in done.stdout.splitlines()] == [5, 0], done.stderr
+    words = [sys.executable, "-m", "train.agents.worker", f"{tmp_path}/agent.py:{agent}"]
+    done = subprocess.run(
+        words, input='{"task": "exits"}\n{"task": "returns"}\n', capture_output=True, text=True, cwd=PACKAGE_ROOT,
+        env={**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, timeout=120,
+    )  # fmt: skip
+    assert [json.loads(line)["reward"] for line in done.stdout.splitlines()] == rewards, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

@@ -34,6 +34,7 @@ from train.agents.told import told_error
 from train.agents.worker_process import ALONE, DESCRIBE, FORK, PRELOAD
 
 _PR_SET_PDEATHSIG = 1  # of prctl: the signal that a process gets when its parent ends
+_ADDRESS = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 _FIRST_KILLED = 1000  # of oom_score_adj: where memory is short, the system ends this process and not the trainer
 
 
@@ -144,7 +145,10 @@ def main(target: str, lines: TextIO, answers: TextIO, known: AgentFunction | Non
         answers.flush()
         return
     loop = EventLoop()
+    folder, address = os.getcwd(), {name: os.environ[name] for name in _ADDRESS if name in os.environ}
     for line in lines:
+        os.chdir(folder)  # whatever the agent did in its last task
+        os.environ.update(address)
         answers.write(json.dumps(play(agent, json.loads(line)["task"], loop)) + "\n")
         answers.flush()
 
