@@ -86,6 +86,12 @@ def check(project: Any, *words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def run_tests(project: Any, *files: str) -> None:
+    """Run tests in the project; they must pass."""
+    # In a folder of their own: pytest would clear away those of earlier sessions, which takes minutes where many are.
+    check(project, "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(project.path / "temporary"), *files)
+
+
 # One process for many command lines: a start costs seconds. Each line of the output is [exit code, stderr, stdout].
 RUN_ALL = """
 import contextlib, io, json, sys
@@ -165,13 +171,13 @@ def test_a_written_test_passes(bare_project, made):
     other = bare_project.path / "tests" / "train" / "test_of_a_sample.py"
     other.write_text("def test_dry(project):\n    assert project.run('FeatureFusion', '--dry-run').returncode == 0\n")
     written = files_of("FeatureFusion")[2]
-    check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", written, str(other))
+    run_tests(bare_project, written, str(other))
     other.unlink()
 
 
 @pytest.mark.slow
 def test_all_written_tests_pass(bare_project, made):
-    check(bare_project, "pytest", "-q", "-p", "no:cacheprovider", *(files_of(name)[2] for name in NAMES))
+    run_tests(bare_project, *(files_of(name)[2] for name in NAMES))
 
 
 def test_a_size_that_is_a_setting_may_be_changed(bare_project, made):
