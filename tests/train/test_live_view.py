@@ -13,7 +13,7 @@ from train.agents.credit import Credit, CreditSettings
 from train.agents.kept_transcripts import keep_transcripts, transcripts_of
 from train.agents.live_view import LiveView, live_pieces, share_with_variance, sparkline, tendency
 from train.agents.played import FAILED
-from train.agents.quiet import AgentOutput
+from train.agents.quiet import LONGEST, AgentOutput
 from train.agents.rollout import Rollout, SampledRow
 from train.agents.rollout_summary import in_line
 from train.loop.progress import ProgressBar
@@ -69,6 +69,17 @@ def test_the_bar_gives_way_to_a_line_of_the_log_also_while_agents_print_to_their
         cleared = sys.stderr.getvalue()
     bar.close()
     assert f"\r{' ' * 40}\r" in cleared, "the bar was taken away before the line"
+
+
+def test_of_prints_without_end_the_last_are_kept(tmp_path):
+    """An agent's process has the file open, from one batch of rollouts to the next."""
+    with open(tmp_path / "printed.txt", "ab", buffering=0) as process:
+        process.truncate(LONGEST)
+        process.write(b"\nlast\n")
+        with AgentOutput(tmp_path / "printed.txt").taken():
+            process.write(b"next\n")
+    kept = (tmp_path / "printed.txt").read_text()
+    assert kept == "(what was printed before is left out: it was too much)\nlast\nnext\n"
 
 
 def test_the_line_of_an_epoch_has_what_one_looks_at():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 OUTPUT = "agent_output.txt"
+LONGEST, _KEPT = 2**26, 2**20  # bytes of what agents have printed as rollouts begin; what is kept of more
 
 
 class _ByThread:
@@ -68,6 +69,8 @@ class AgentOutput:
     def taken(self) -> Iterator[TextIO]:
         """Take standard output of threads that call `divert`, for a block. Yields the file."""
         before = sys.stdout
+        if self.path is not None:
+            _shorten(self.path)
         with open(self.path or os.devnull, "a", encoding="utf-8", buffering=1) as stream:
             proxy = _ByThread(before, stream)
             self._proxies.append(proxy)
@@ -82,3 +85,17 @@ class AgentOutput:
         """Let what this thread prints go to the file."""
         for proxy in self._proxies:
             proxy.divert()
+
+
+def _shorten(path: Path) -> None:
+    """Leave the end of a file that has grown too long; who has it open adds to that."""
+    with suppress(OSError):
+        length = path.stat().st_size
+        if length <= LONGEST:
+            return
+        with open(path, "r+b") as stream:
+            stream.seek(length - _KEPT)
+            rest = stream.read().partition(b"\n")[2]
+            stream.seek(0)
+            stream.write(b"(what was printed before is left out: it was too much)\n" + rest)
+            stream.truncate()
