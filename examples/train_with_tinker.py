@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import tinker
 from openai import OpenAI
@@ -190,7 +192,20 @@ def train(options):
     print(f"kept as {training.save_weights_for_sampler('trained').result().path}")
 
 
+def require_service(url):
+    """Say at once that nobody answers; the SDK would try for a long time without a word."""
+    try:
+        urlopen(url, timeout=30).close()
+    except HTTPError:  # an answer, too
+        pass
+    except (OSError, ValueError) as error:
+        sys.exit(f"nobody answers at TINKER_BASE_URL={url} ({error}): start python serve.py, which prints its address")
+
+
 if __name__ == "__main__":
+    options = arguments()
     if "TINKER_API_KEY" not in os.environ:
         sys.exit("set TINKER_API_KEY, and TINKER_BASE_URL unless it is hosted Tinker: python serve.py prints both")
-    train(arguments())
+    if URL:
+        require_service(URL)
+    train(options)

@@ -107,6 +107,8 @@ def test_an_agent_that_is_not_there_is_told(script, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "path", [*sys.path])
         with pytest.raises(SystemExit, match=re.escape(told)):
             script.train(argparse.Namespace(agent=agent))
+    with pytest.raises(SystemExit, match="nobody answers at TINKER_BASE_URL=http://127.0.0.1:1 .*: start python"):
+        script.require_service("http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("way", ["endpoint", "sdk"])
