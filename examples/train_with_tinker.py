@@ -132,6 +132,15 @@ def advantages_of(rollouts, kind):
     return [each[1] - fmean(rewards) for each, rewards in zip(rollouts, mates, strict=True)]
 
 
+def reward_of(rollouts):
+    """Return the mean reward in words, with its 95 % interval from task to task; ends where there are no two."""
+    rewards = [fmean(each[1] for each in mates) for _, mates in groupby(rollouts, key=lambda each: each[0])]
+    if len(rewards) < 2:
+        sys.exit(f"{len(rewards)} tasks have a reward, and at least 2 must: what the agent says is above")
+    interval = 1.96 * stdev(rewards) / len(rewards) ** 0.5
+    return f"reward {fmean(rewards):.3f} +- {interval:.3f} of {len(rewards)}"
+
+
 def policy_data(rollouts):
     """Return what a step learns from (advantage, rows): the mean over sampled tokens, of a loss that is a sum."""
     rows = [(advantage, *row) for advantage, (_, _, sampled) in rollouts if advantage for row in rows_of(sampled)]
@@ -165,11 +174,7 @@ def train(options):
     def evaluate(when):
         # Other random numbers for each seed: else all seeds would have the same luck in what is drawn.
         played = policy.play_all(agent, held_out, options.held_out_samples, f"{options.seed} held out")
-        rewards = [fmean(each[1] for each in mates) for _, mates in groupby(played, key=lambda each: each[0])]
-        if len(rewards) < 2:
-            sys.exit(f"{when}: {len(rewards)} of {len(held_out)} held-out tasks have a reward, and at least 2 must")
-        interval = 1.96 * stdev(rewards) / len(rewards) ** 0.5
-        print(f"{when}: reward {fmean(rewards):.3f} +- {interval:.3f} of {len(rewards)} held-out tasks", flush=True)
+        print(f"{when}: {reward_of(played)} held-out tasks", flush=True)
         for _, reward, sampled in played[:3]:
             for ids, _ in rows_of(sampled):
                 print(f"  reward {reward:.2f}: {policy.tokenizer.decode(ids)!r}")

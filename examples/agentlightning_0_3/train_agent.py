@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import asks the web
+os.environ.setdefault("AGENTOPS_LOG_SESSION_REPLAY_URL", "False")  # of pages that nobody has: nothing is sent there
 
 import agentlightning as agl
 import tinker
@@ -26,7 +27,7 @@ from openai import OpenAI
 from tinker import types
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from train_with_tinker import advantages_of, policy_data
+from train_with_tinker import advantages_of, policy_data, reward_of
 
 
 def arguments():
@@ -72,7 +73,7 @@ class PolicyGradient(agl.Algorithm):
         draw = random.Random(OPTIONS.seed)
         adam = types.AdamParams(learning_rate=OPTIONS.learning_rate, grad_clip_norm=0.5)
         tasks, held_out = MODULE.tasks("train"), MODULE.tasks("val")
-        print(f"before: reward {fmean(each[1] for each in await self.play_all(held_out, 2, 'val')):.3f}", flush=True)
+        await self.evaluate("before", held_out)
         for epoch in range(OPTIONS.epochs):
             began, some = time.monotonic(), draw.sample(tasks, min(OPTIONS.tasks, len(tasks)))
             rollouts = await self.play_all(some, OPTIONS.group, "train")
@@ -82,7 +83,12 @@ class PolicyGradient(agl.Algorithm):
                 await passed, await stepped
             mean, seconds = fmean(reward for _, reward, _ in rollouts), time.monotonic() - began
             print(f"epoch {epoch + 1}: reward {mean:.3f}, {len(rollouts)} rollouts in {seconds:.1f} s", flush=True)
-        print(f"after: reward {fmean(each[1] for each in await self.play_all(held_out, 2, 'val')):.3f}", flush=True)
+        await self.evaluate("after", held_out)
+
+    async def evaluate(self, when, held_out):
+        """Say the mean reward of held-out tasks, each played as often as one of training."""
+        played = await self.play_all(held_out, OPTIONS.group, "val")
+        print(f"{when}: {reward_of(played)} held-out tasks", flush=True)
 
     async def play_all(self, tasks, group, mode):
         """Let the runners do tasks so many times each; returns (task, reward, sampled) of those that succeeded."""
@@ -115,9 +121,13 @@ def logprobs_of(triplet):
 
 
 if __name__ == "__main__":
+    if not {"TINKER_API_KEY", "TINKER_BASE_URL"} <= os.environ.keys():
+        sys.exit("set TINKER_BASE_URL and TINKER_API_KEY: python serve.py prints both")
     made = tinker.ServiceClient().create_lora_training_client(OPTIONS.model, 32, OPTIONS.seed).result()
+    tracer = agl.AgentOpsTracer()
+    runner = agl.LitAgentRunner(tracer, poll_interval=0.2, interval_jitter=0.1)  # by default it looks every 5 s
     agl.Trainer(
-        algorithm=PolicyGradient(made), tracer=agl.AgentOpsTracer(), n_runners=OPTIONS.runners,
+        algorithm=PolicyGradient(made), tracer=tracer, runner=runner, n_runners=OPTIONS.runners,
         strategy={"type": "shm", "main_thread": "algorithm"},
     ).fit(rollout, train_dataset=None, val_dataset=None)  # fmt: skip
     sys.stdout.flush()

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import tinker
 from tinker import types
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from train_with_tinker import advantages_of, policy_data
+from train_with_tinker import advantages_of, policy_data, reward_of
 
 HERE = Path(__file__).resolve().parent
 ALIAS = "policy"
@@ -59,7 +60,8 @@ def lightning(python, at_once):
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "w+") as log:
         common = {"cwd": folder, "env": environment, "stdout": log, "stderr": log}
         server = [python, "-m", "agentlightning.server", "host=127.0.0.1", f"port={url.rpartition(':')[2]}"]
-        processes = [subprocess.Popen([*server, f"default_proxy.model_name={ALIAS}"], **common)]
+        proxy = [f"default_proxy.model_name={ALIAS}", "default_proxy.val.temperature=1"]  # else 0.7: another policy
+        processes = [subprocess.Popen([*server, *proxy], **common)]
         controller = [python, "-m", "agentlightning.controller", "runner_type=local", f"agl_server.url={url}"]
         limits = [f"local_runner.maximum_size={at_once}", "local_runner.poll_interval=0.2"]
         processes.append(subprocess.Popen([*controller, *limits], **common))
@@ -130,10 +132,14 @@ def train(options):
         kept = training.save_weights_for_sampler(f"snapshot-{number}", ttl_seconds=3600).result()
         httpx.put(f"{service}/aliases/{ALIAS}", json={"model": kept.path}).raise_for_status()
 
+    def evaluate(when):
+        played = play_all(gateway, options.agent, held_out, options.group, False)
+        print(f"{when}: {reward_of(played)} held-out tasks", flush=True)
+
     with lightning(options.agentlightning, options.at_once) as gateway:
         gateway.post("/api/models", json=[{"model": ALIAS, "endpoint": service}]).raise_for_status()
         renew("start")
-        print(f"before: reward {fmean(each[1] for each in play_all(gateway, options.agent, held_out, 2, False)):.3f}")
+        evaluate("before")
         for epoch in range(options.epochs):
             began, some = time.monotonic(), draw.sample(tasks, min(options.tasks, len(tasks)))
             rollouts = play_all(gateway, options.agent, some, options.group)
@@ -143,8 +149,13 @@ def train(options):
             renew(epoch)
             mean, seconds = fmean(reward for _, reward, _ in rollouts), time.monotonic() - began
             print(f"epoch {epoch + 1}: reward {mean:.3f}, {len(rollouts)} rollouts in {seconds:.1f} s", flush=True)
-        print(f"after: reward {fmean(each[1] for each in play_all(gateway, options.agent, held_out, 2, False)):.3f}")
+        evaluate("after")
 
 
 if __name__ == "__main__":
-    train(arguments())
+    given = arguments()
+    if not {"TINKER_API_KEY", "TINKER_BASE_URL"} <= os.environ.keys():
+        sys.exit("set TINKER_BASE_URL and TINKER_API_KEY: python serve.py prints both")
+    if shutil.which(given.agentlightning) is None:
+        sys.exit(f"--agentlightning {given.agentlightning}: there is no such Python; make it as said in --help")
+    train(given)
