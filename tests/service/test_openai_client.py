@@ -8,7 +8,9 @@ agentlightning 0.3.0 (slow)          agentlightning_trainer_checks: its trainer,
 """
 
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,15 +72,21 @@ def test_langchain(served, tmp_path):
 @pytest.mark.slow
 def test_the_gateway_of_agentlightning(served, checkpoints, tmp_path):
     """It asks for Python 3.12, and runs with 3.11."""
+    pytest.importorskip("tinker")
     told = run_in(tmp_path, "agentlightning_gateway_checks.py", served, ["policy", *checkpoints],
                   "--ignore-requires-python", "agentlightning==1.0.2")  # fmt: skip
     assert " holds" in told
+    own = tmp_path / "client" / "bin" / "python"
+    told = run_example(sys.executable, "agentlightning_1", served, "--agentlightning", own)
+    assert re.search(r"^after: reward [\d.]+ \+- [\d.]+ of 4 held-out tasks$", told, re.MULTILINE), told
 
 
 @pytest.mark.slow
 def test_the_trainer_of_agentlightning(served, checkpoints, tmp_path):
     assert " holds" in run_in(tmp_path, "agentlightning_trainer_checks.py", served, checkpoints,
-                              "agentlightning==0.3.0", alone=True)  # fmt: skip
+                              "agentlightning==0.3.0", "tinker", alone=True)  # fmt: skip
+    told = run_example(tmp_path / "client" / "bin" / "python", "agentlightning_0_3", served)
+    assert re.search(r"^after: reward [\d.]+ \+- [\d.]+ of 4 held-out tasks$", told, re.MULTILINE), told
 
 
 def test_the_two_protocols_sample_the_same(served, checkpoints):
@@ -103,6 +111,18 @@ def run_in(folder: Path, script: str, served, words: Sequence[str], *packages: s
     done = subprocess.run(
         [python, "-W", "ignore", HERE / script, served.url, *words], cwd=folder, capture_output=True, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_example(python: str | Path, name: str, served, *words: str | Path) -> str:
+    """Run a loop of the examples for an epoch of two rollouts, as a user does; returns what it told."""
+    script = HERE.parent.parent / "examples" / name / "train_agent.py"
+    done = subprocess.run(
+        [python, script, "--model", served.models.name, "--epochs", "1", "--tasks", "1", "--group", "2", *words],
+        capture_output=True, text=True, timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TINKER_BASE_URL": served.url, "TINKER_API_KEY": "tml-local"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
