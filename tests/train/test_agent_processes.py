@@ -116,7 +116,7 @@ def test_whatever_an_agent_does_costs_its_rollout_alone(lab):
 
 
 def test_a_rollout_that_fails_or_never_ends_is_made_again(lab):
-    words = ("rollout_retries=1", "parallel_rollouts=1", "rollout_seconds=2")
+    words = ("rollout_retries=1", "parallel_rollouts=1", "rollout_seconds=6")
     done = lab.run("Agent", "agent=crashing.py:once", *WORDS, *words)
     assert done.returncode == 0, done.stderr + done.stdout
     printed = (lab.runs("Agent")[-1] / "agent_output.txt").read_text()
