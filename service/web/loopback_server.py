@@ -20,6 +20,11 @@ _CONNECTIONS = 1024  # that wait to be taken
 _SILENCE = 60  # seconds after which a connection is given up whose other end doesn't take what is sent, or isn't there
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Say whether a line of asyncio's is to be told: that a client has gone in the middle of a stream is not."""
+    return record.getMessage() != "socket.send() raised exception."
+
+
 class LoopbackServer:
     """Serves an app from `__enter__` to `__exit__`; without `host` nobody outside of this machine can reach it.
 
@@ -74,6 +79,7 @@ class LoopbackServer:
         # What the app does wrong it says itself; starts, stops and what clients send that is no HTTP are nobody's news.
         self._level = _LOG.level
         _LOG.setLevel(logging.CRITICAL)
+        logging.getLogger("asyncio").addFilter(_is_news)  # once, however often it is added
         self._server = PromptServer(config)
         # The socket listens already: whoever connects before the thread has begun waits for it.
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)

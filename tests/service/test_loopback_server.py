@@ -45,6 +45,14 @@ def test_serves_and_ends(caplog):
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
+def test_a_client_that_has_gone_is_nobodys_news(caplog):
+    """asyncio says so for each piece that is sent on; what else it says is told."""
+    with LoopbackServer(app):
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+        logging.getLogger("asyncio").warning("something else")
+    assert caplog.messages == ["something else"]
+
+
 def test_answers_are_sent_at_once():
     """Without TCP_NODELAY each answer would wait 40 ms for an acknowledgement."""
     seen = []

@@ -281,6 +281,9 @@ def test_rewards_are_numbers_or_dicts_with_one():
         ({"score": 1}, "a dict without 'reward' (it has score)"),
         ("1.0", "what it returned is '1.0' (str): it must be a number"),
         ({"reward": 1, "guesses": float("inf")}, "'guesses' of what it returned is inf: it must be a finite number"),
+        ({"reward": 1, "a\ud800": 2}, "a number with the name 'a\\ud800': names are 1 to 60 printable characters"),
+        ({"reward": 1, "": 2}, "a number with the name '': names are"),
+        ({"reward": 1, "x" * 61: 2}, "xxx'...: names are"),
         ({"reward": 1e300}, "'reward' of what it returned is 1e+300: it must lie between -1e+30 and 1e+30"),
         (torch.zeros(2), "it must be a number"),
     ):

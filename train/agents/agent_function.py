@@ -19,6 +19,7 @@ from constants.nearest import nearest
 from train.agents.worker_process import worker_command
 
 _LARGEST = 1e30  # of a number that an agent returns: it is squared, and has to be a float32
+_LONGEST_NAME = 60  # characters of the name of such a number, which stands in files, plots and trackers
 _NAMED = 8  # names that a message lists, at most
 _HOW = "give it as file:function or module:function, such as examples/hello.py:hello"
 GIVE_TASKS = "give a file of tasks (tasks = tasks.jsonl), or a function tasks(split) beside the agent"
@@ -143,6 +144,12 @@ def reward_of(returned: object) -> tuple[float, dict[str, float]]:
         AgentFunctionError: it is neither a finite number, nor a mapping of names to such with a `reward`.
     """
     if isinstance(returned, Mapping):
+        for name in map(str, returned):
+            if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+                shown = repr(name) if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]!r}..."
+                raise AgentFunctionError(
+                    f"it returned a number with the name {shown}: names are 1 to {_LONGEST_NAME} printable characters"
+                )
         numbers = {str(name): _number(value, f"{name!r} of what it returned") for name, value in returned.items()}
         if REWARD not in numbers:
             names = ", ".join(numbers) or "nothing"
