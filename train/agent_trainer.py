@@ -38,7 +38,7 @@ from train.agents.rollout import Rollout, RolloutPlan, SampledRow
 from train.agents.rollout_journal import RolloutJournal, remove_journals
 from train.agents.rollout_loader import RolloutLoader, RolloutSettings, ValidationRollouts
 from train.agents.rollout_runner import RolloutRunner, RunnerSettings
-from train.agents.rollout_summary import in_line
+from train.agents.rollout_summary import in_line, trouble_in
 from train.agents.sampled_policy import SampledPolicy
 from train.agents.tasks import plain_tasks, split_tasks, text_of_tasks
 from train.agents.watch import signs_of_gaming
@@ -220,6 +220,8 @@ class AgentTrainer(BaseTrainer):
         for rollout in rollouts:
             if rollout.reward is None and rollout.turns:
                 rollout.reward = self.config.failed_reward
+        if path is not None and trouble_in(rollouts).hopeless:  # the run ends; what was amiss may be mended by then
+            path.unlink(missing_ok=True)
         return rollouts
 
     def _facts(self, plans: Sequence[RolloutPlan], policy: SampledPolicy) -> dict[str, Any]:

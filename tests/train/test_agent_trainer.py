@@ -64,6 +64,8 @@ def fails_at_times(task, client):
     return {2: None, 3: float("nan"), 4: "good"}.get(number, lower(text))
 
 def always_fails(task, client):
+    if os.environ.get("MENDED"):
+        return letters(task, client)
     return task["question"]
 
 def never_asks(task, client):
@@ -267,10 +269,13 @@ def test_a_reward_for_failures_counts_and_teaches(lab):
     ],
 )
 def test_a_run_ends_where_nothing_can_be_learned(lab, agent, expected):
-    done = run(lab, agent, "epochs=2")
+    done = run(lab, agent, "epochs=1")
     assert done.returncode == 4, done.stderr
     assert "epoch 1: no rollout can be learned from." in done.stderr and expected in done.stderr
     assert "Traceback" not in done.stderr
+    if agent == "always_fails":  # what it needs is there now; its file is as it was
+        again = lab.run("Agent", "--resume", MENDED="1")
+        assert again.returncode == 0 and "are kept" not in again.stdout + again.stderr, again.stderr
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,8 @@ class Told:
             lines = "".join(f"\n  {line}" for line in trouble.lines)
             raise TrainingError(
                 f"{when}: no rollout can be learned from.{lines}\n"
-                "Try the agent by itself, against any OpenAI endpoint, before it is trained."
+                "Try the agent by itself, against any OpenAI endpoint, before it is trained; then --resume makes these "
+                "rollouts again."
             )
         for line in (*trouble.lines, *sorted({remark for each in rollouts for remark in each.remarks})):
             kind = line.partition(" rollouts: ")[2] or line
