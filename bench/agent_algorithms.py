@@ -128,11 +128,14 @@ TINY: list[tuple[str, ...]] = [
 
 def on_tiny(words: Sequence[str], seed: int, folder: Path) -> tuple[float, float]:
     """Train the tiny model by the command line; return its success before and after."""
-    common = ("agent=letters.py:letter", "base_model=tiny", "trained=all", "epochs=20", "tasks_per_epoch=4",
-              "group_size=16", "learning_rate=1e-3", "val_samples=64", "validate_every_n_epochs=100",
-              "plot_at_end=off", "sample_count=0", f"seed={seed}", f"artifacts_dir={folder / 'artifacts'}")  # fmt: skip
-    done = subprocess.run([sys.executable, ROOT / "train.py", "Agent", *common, *words], cwd=folder, text=True,
-                          capture_output=True)  # fmt: skip
+    settings = {
+        "agent": "letters.py:letter", "base_model": "tiny", "trained": "all", "epochs": "20", "tasks_per_epoch": "4",
+        "group_size": "16", "learning_rate": "1e-3", "val_samples": "64", "validate_every_n_epochs": "100",
+        "plot_at_end": "off", "sample_count": "0", "seed": str(seed), "artifacts_dir": str(folder / "artifacts"),
+    }  # fmt: skip
+    settings |= dict(word.split("=", 1) for word in words)
+    done = subprocess.run([sys.executable, ROOT / "train.py", "Agent", *map("=".join, settings.items())], cwd=folder,
+                          text=True, capture_output=True)  # fmt: skip
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     newest = sorted((folder / "artifacts").rglob("metrics.json"), key=lambda path: path.stat().st_mtime)[-1]
