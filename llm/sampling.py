@@ -39,7 +39,7 @@ from model.lora import AdapterRows, LoraAdapter, LoraBank
 
 # Tokens that prompts must have in common for one to wait until the other is read.
 _WORTH_SHARING = 32
-# Tokens of keys and values that are copied in the time in which a token is read, and less.
+# Of so many tokens the keys and values are copied, at least, in the time in which one token is read.
 _COPIED = 50
 # Tokens of keys and values that must be saved in each step for a prefix to be read by several rows in one place.
 _WORTH_REFERRING = 512
