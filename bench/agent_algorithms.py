@@ -22,10 +22,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "train")]
 
+from agent_training import half_interval  # noqa: E402 - beside this file
 from policy_bandit import Bandit  # noqa: E402 - the path is set above
 
 SEEDS = range(5)
-T_95 = 2.776  # of Student's t with 4 degrees of freedom
 GRADED = [(1.0, 0.6, 0.0), (0.0, 1.0, 0.6), (0.6, 0.0, 1.0)]
 MIXED = [(0.0, 0.0)] * 18 + [(1.0, 1.0)] * 18 + [(0.0, 1.0)] * 4
 LONG = [(1.0, 1.0, 1.0, 0.0)]
@@ -42,7 +42,7 @@ def letter(task, client):
 
 def interval(values: Sequence[float]) -> str:
     """Return a mean with its 95 % interval over seeds."""
-    half = T_95 * statistics.stdev(values) / math.sqrt(len(values))
+    half = half_interval(values)
     return f"{statistics.mean(values):.3f} [{statistics.mean(values) - half:.3f}, {statistics.mean(values) + half:.3f}]"
 
 

@@ -12,7 +12,6 @@ Student's, 95 %.
 
 import argparse
 import json
-import math
 import os
 import re
 import resource
@@ -24,14 +23,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent_training import ROOT, half_interval, put_into, serving
 from machine import processor
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "agents.md"
 SAMPLES = 8  # rollouts of each held-out task, where two ways are compared: by one they differ by luck
 MODELS = ROOT / "artifacts" / "models"
 EXAMPLES = ("hello", "guess_number", "twenty_questions", "calculator_tool")
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}  # of so many seeds, 95 %
 TELLS = {"guess_number": "guesses"}  # what an example is measured by, where it is not its success
 
 
@@ -56,11 +54,7 @@ def main() -> int:
     lines += _two_ways(seeds, words.epochs) if words.two_ways else _example(words.example, seeds, words.settings)
     print("\n".join(lines))
     if words.write:
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, _, rest = PAGE.read_text().partition(begin)
-        if not rest:
-            sys.exit(f"{PAGE} has no {begin}")
-        PAGE.write_text(f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.partition(end)[2]}")
+        put_into(PAGE, name, lines)
     return 0
 
 
@@ -122,25 +116,14 @@ def _two_ways(seeds: Sequence[int], epochs: int) -> list[str]:
 
 def _by_the_sdk(model: Path, epochs: int, seed: int) -> str:
     """Return what the loop says, against a service of its own."""
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log", "w+") as log:
-        service = subprocess.Popen(
-            [sys.executable, "serve.py", "--model", str(model), "--name", "hello", "--port", "0", "--folder", folder],
-            cwd=ROOT, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            address = None
-            while address is None:
-                if service.poll() is not None:
-                    sys.exit(f"the service ended:\n{(Path(folder) / 'log').read_text()}")
-                time.sleep(0.2)
-                address = re.search(r"http://127\.0\.0\.1:\d+", (Path(folder) / "log").read_text())
-            environment = {"TINKER_BASE_URL": address.group(), "TINKER_API_KEY": "tml-local", "TINKER_TELEMETRY": "0"}
-            return _run("examples/train_with_tinker.py", "--agent", "examples/hello.py:hello", "--model", "hello",
-                        "--epochs", str(epochs), "--seed", str(seed), "--held-out-samples", str(SAMPLES),
-                        **environment)  # fmt: skip
-        finally:
-            service.terminate()
-            service.wait()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), "--model", str(model), "--name", "hello") as (_, address),
+    ):
+        environment = {"TINKER_BASE_URL": address, "TINKER_API_KEY": "tml-local", "TINKER_TELEMETRY": "0"}
+        return _run("examples/train_with_tinker.py", "--agent", "examples/hello.py:hello", "--model", "hello",
+                    "--epochs", str(epochs), "--seed", str(seed), "--held-out-samples", str(SAMPLES),
+                    **environment)  # fmt: skip
 
 
 def _run(*words: object, **environment: str) -> str:
@@ -177,8 +160,7 @@ def _over(values: Sequence[float], signed: bool = False) -> str:
     mean = f"{statistics.fmean(values):{'+' if signed else ''}.3g}"
     if len(values) < 2:
         return f"{mean} (one seed)"
-    half = STUDENT.get(len(values), 1.96) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {half:.2g} ({len(values)} seeds)"
+    return f"{mean} ± {half_interval(values):.2g} ({len(values)} seeds)"
 
 
 if __name__ == "__main__":

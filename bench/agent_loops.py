@@ -26,13 +26,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent_training import ROOT, half_interval, put_into, serving
 from machine import processor
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "agent_frameworks.md"
-BEGIN, END = "<!-- agent_loops: begin -->", "<!-- agent_loops: end -->"
 RUNS = ROOT / "artifacts" / "models" / "Agent" / "runs"
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # of so many seeds, 95 %
 ITERATION = re.compile(r"epoch \d+: reward ([\d.]+)")
 HELD_OUT = re.compile(r"(before|after): reward ([-\d.]+)")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -104,15 +102,8 @@ def main() -> int:
                  f"{seeds} rounds.", "", *_times(found), "", *_learned(found)]  # fmt: skip
         print("\n".join(lines), flush=True)
         if words.write:
-            _write(lines)
+            put_into(PAGE, "agent_loops", lines)
     return 0
-
-
-def _write(lines: Sequence[str]) -> None:
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    if not begin or END not in rest:
-        sys.exit(f"{PAGE} has no {BEGIN} with {END} behind it: put both where the tables belong")
-    PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}")
 
 
 def _contestants(one: str | None, third: str | None, epochs: int, seed: int) -> list[Contestant]:
@@ -181,21 +172,8 @@ def _service(contestant: Contestant, folder: Path) -> Iterator[tuple[subprocess.
     if not contestant.served:
         yield None, ""
         return
-    log = folder / "log"
-    with log.open("w") as stream:
-        service = subprocess.Popen(
-            [sys.executable, "serve.py", "--model", "tiny", "--port", "0", "--folder", str(folder / "store")],
-            cwd=ROOT, stdout=stream, stderr=stream,
-        )  # fmt: skip
-    try:
-        while (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
-            if service.poll() is not None:
-                sys.exit(f"the service ended:\n{log.read_text()}")
-            time.sleep(0.2)
-        yield service, address.group()
-    finally:
-        service.terminate()
-        service.wait()
+    with serving(folder, "--model", "tiny") as served:
+        yield served
 
 
 def _used(root: int) -> float:
@@ -256,9 +234,7 @@ def _median(values: Sequence[float]) -> str:
 
 def _over(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):+.2f}"
-    if len(values) not in STUDENT:
-        return mean
-    return f"{mean} ± {STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values)):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {half_interval(values):.2f}"
 
 
 if __name__ == "__main__":

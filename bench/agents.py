@@ -22,10 +22,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "agents.md"
-BEGIN, END = "<!-- rollouts: begin -->", "<!-- rollouts: end -->"
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402 - beside the path above
+from agent_training import put_into  # noqa: E402 - beside this file
 from machine import processor  # noqa: E402 - beside this file
 
 from data.chat_renderer import Renderer  # noqa: E402
@@ -118,8 +118,7 @@ def main() -> int:
             lines += _hundreds(find_agent(f"{file}:asynchronous"), policy, 24 if words.quick else 300)
     print("\n".join(lines))
     if words.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}")
+        put_into(PAGE, "rollouts", lines)
     return 0
 
 
