@@ -3,7 +3,7 @@
 They are kept by the weights that they were made with, so that no adapter ever reads what another one has written.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,8 +95,7 @@ class PrefixCache:
         if new.size > self._limit:
             return
         rows = self._sorted.setdefault(weights, [])
-        place = _place_of(new.key, rows)
-        known = [entry for entry in rows[place : place + 1] if entry.key == new.key]
+        place, known = _place_of(new.key, rows), []
         while place and new.key.startswith(rows[place - 1].key):
             place -= 1
             known.append(rows[place])
@@ -138,7 +137,7 @@ def _key_of(tokens: numpy.ndarray) -> bytes:
 
 
 def _place_of(key: bytes, rows: list[_Entry]) -> int:
-    return bisect_left(rows, key, key=lambda entry: entry.key)
+    return bisect_right(rows, key, key=lambda entry: entry.key)
 
 
 def _common(first: bytes, second: bytes) -> int:

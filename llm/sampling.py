@@ -328,9 +328,8 @@ class Sampler:
         """End what is under way, and give the memory back that it and earlier requests took."""
         with self._lock, torch.inference_mode():
             self._open_inbox()
-            prompts = (*self._waiting, *self._reading, *self._ready, *(row.prompt for row in self._rows))
-            for handle in [prompt.handle for prompt in prompts]:
-                self._end(handle, CANCELLED)
+            for prompt in (*self._waiting, *self._under_way()):
+                self._end(prompt.handle, CANCELLED)
             self._prefixes.clear()
             self._cache = self._new_cache()
             self._recent_weights = None
@@ -642,9 +641,13 @@ class Sampler:
 
     # ------------------------------------------------------------------------------------------------- ends of requests
 
+    def _under_way(self) -> tuple[_Prompt, ...]:
+        """Return the prompts that are read, or of which samples grow or are to begin; one comes for each sample."""
+        return (*self._reading, *self._ready, *(row.prompt for row in self._rows))
+
     def _check_weights(self) -> None:
         """Let requests fail whose weights are no longer those they began with."""
-        prompts = (*self._reading, *self._ready, *(row.prompt for row in self._rows))
+        prompts = self._under_way()
         for weights in {id(prompt.weights): prompt.weights for prompt in prompts}.values():
             try:
                 weights.require_unchanged()

@@ -246,9 +246,7 @@ class SamplingLoop:
         if self._thread.ident is not None:
             self._thread.join()
         self._end_all(LoopEndedError("the service has been closed"))
-        # Else these would keep one another, and the sampler's memory, until a collection of all of Python's garbage.
-        self.schedule.notify(lambda: None)
-        self._memory = None
+        self._memory = None  # it may know the loop, and both would stay until Python looks for such circles
 
     def __enter__(self) -> "SamplingLoop":
         self.start()
